@@ -1,0 +1,118 @@
+"""The reason codes: one list, each code with the sentence that the documentation and the report show."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["Reason"]
+
+
+class Reason(StrEnum):
+    """Why a series or product is not (or not wholly) done; ``str(reason)`` is the code.
+
+    Every member carries its explanation: ``Reason.ONE_SLICE.sentence``.
+    """
+
+    sentence: str
+
+    def __new__(cls, code: str, sentence: str = "") -> Reason:
+        """Keep the code as the value and the sentence beside it."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.sentence = sentence
+        return member
+
+    # selection and geometry (the same codes in SQL and in Python)
+    NOT_CT = "NOT_CT", "The series is not a single-frame CT Image Storage series."
+    LOCALIZER = "LOCALIZER", "The series holds a localizer (scout, topogram)."
+    DERIVED_REFORMATTED = "DERIVED_REFORMATTED", "The images are derived reformats, projections or secondary captures."
+    MULTIFRAME = "MULTIFRAME", "Multi-frame (Enhanced or Legacy Converted) CT is not supported."
+    MISSING_GEOMETRY = "MISSING_GEOMETRY", "Position, orientation, spacing or matrix size is missing or not a number."
+    MULTI_ORIENTATION = "MULTI_ORIENTATION", "The slices do not share one orientation."
+    NOT_ORTHOGONAL = "NOT_ORTHOGONAL", "The direction cosines are not orthogonal unit vectors."
+    MULTI_PIXEL_SPACING = "MULTI_PIXEL_SPACING", "The slices do not share one pixel spacing."
+    ZERO_SPACING = "ZERO_SPACING", "A pixel or slice spacing is zero or negative."
+    MULTI_MATRIX = "MULTI_MATRIX", "The slices do not share one matrix size (Rows, Columns)."
+    TOO_FEW_SLICES = "TOO_FEW_SLICES", "The series has fewer slices than a volume needs."
+    ONE_SLICE = "ONE_SLICE", "The series has a single slice: no volume can be built."
+    DUPLICATE_POSITION = "DUPLICATE_POSITION", "Two slices share one position along the slice normal."
+    LATERAL_DRIFT = "LATERAL_DRIFT", "The slices drift sideways: gantry tilt or a sheared stack."
+    MISSING_SLICE = "MISSING_SLICE", "A gap is a multiple of the common spacing: slices are missing."
+    IRREGULAR_SPACING = "IRREGULAR_SPACING", "The gaps between slices are not uniform."
+    MULTI_FRAME_OF_REFERENCE = "MULTI_FRAME_OF_REFERENCE", "The slices do not share one frame of reference."
+    NOT_AXIAL = "NOT_AXIAL", "The slices are not near-axial."
+    SLICE_THICKNESS = "SLICE_THICKNESS", "The slice thickness is outside the range that was asked for."
+    SLICE_COUNT = "SLICE_COUNT", "The number of slices is outside the range that was asked for."
+    MANUFACTURER = "MANUFACTURER", "The manufacturer was not asked for."
+    LOSSY_COMPRESSION = "LOSSY_COMPRESSION", "The pixels went through lossy compression."
+    CLINICAL_CRITERION = "CLINICAL_CRITERION", "The patient does not meet the clinical criterion of the query."
+    OTHER_SERIES_OF_STUDY = "OTHER_SERIES_OF_STUDY", "Another series of the same study was chosen by the stated order."
+    GEOMETRY_UNKNOWN = "GEOMETRY_UNKNOWN", "The catalog has no instance geometry: decided after the fetch."
+    NOT_IN_CATALOG = "NOT_IN_CATALOG", "The series is not in the catalog (or was superseded)."
+
+    # usage
+    BAD_QUERY = "BAD_QUERY", "The query is not valid SQL for this catalog."
+    BAD_PARAMETER = "BAD_PARAMETER", "A parameter is unknown, missing or of the wrong type."
+    MISSING_COLUMN = "MISSING_COLUMN", "The catalog lacks a column that the query needs."
+    BYTE_LIMIT = "BYTE_LIMIT", "The query would read more bytes than the limit allows."
+    NO_CREDENTIALS = "NO_CREDENTIALS", "No credentials for the cloud service were found."
+    CATALOG_UNREACHABLE = "CATALOG_UNREACHABLE", "The catalog could not be reached in time."
+    EMPTY_INPUT = "EMPTY_INPUT", "The folder holds no DICOM file."
+    NO_CT = "NO_CT", "The input holds no CT image."
+    EMPTY_COHORT = "EMPTY_COHORT", "No series was selected."
+    BAD_COHORT = "BAD_COHORT", "The cohort file cannot be read or was changed by hand."
+    BAD_SETTINGS = "BAD_SETTINGS", "The settings file is not valid."
+    BAD_RUN = "BAD_RUN", "The folder is not a run, or was made by another version."
+    NOT_FOUND = "NOT_FOUND", "A file or name that the command needs does not exist."
+    DEMO_MODEL = "DEMO_MODEL", "Demonstration models are for the generated demo only."
+    BAD_MAPPING = "BAD_MAPPING", "A row of a mapping file is wrong."
+    NOT_PREPARED = "NOT_PREPARED", "An earlier stage has not been run for this series."
+    MISSING_EXTRA = "MISSING_EXTRA", "An optional package is needed for this command."
+
+    # fetch, sort, convert
+    INCOMPLETE = "INCOMPLETE", "Objects of the series are missing."
+    CHECKSUM = "CHECKSUM", "The bytes do not match their size or checksum."
+    RETRY_EXHAUSTED = "RETRY_EXHAUSTED", "The store kept failing after a bounded number of tries."
+    DISK_FULL = "DISK_FULL", "There is not enough disk space."
+    IO_ERROR = "IO_ERROR", "A file could not be read or written."
+    UNSAFE_PATH = "UNSAFE_PATH", "A name, link or archive entry would leave the room."
+    UNSAFE_IDENTIFIER = "UNSAFE_IDENTIFIER", "An identifier is not a valid DICOM UID."
+    BOMB = "BOMB", "The file would unpack to far more than its size allows."
+    NOT_DICOM = "NOT_DICOM", "The file is not DICOM."
+    TRUNCATED = "TRUNCATED", "The pixel data or the file is shorter than it says."
+    DECODE_ERROR = "DECODE_ERROR", "The pixel data could not be decoded."
+    CONFLICTING_DUPLICATE = "CONFLICTING_DUPLICATE", "Two different images carry one SOP Instance UID."
+    MIXED_SERIES = "MIXED_SERIES", "The folder holds objects of another series or modality."
+    MIXED_PIXEL_FORMAT = "MIXED_PIXEL_FORMAT", "The slices do not share one pixel format."
+    HU_RANGE = "HU_RANGE", "Rescaled values do not fit 16 bits or are not numbers."
+    READERS_DISAGREE = "READERS_DISAGREE", "Two independent readers do not give the same volume."
+
+    # segmentation and scoring
+    NO_MODEL = "NO_MODEL", "No model was chosen for this product."
+    BAD_MODEL = "BAD_MODEL", "The folder or file is not a usable model."
+    UNSAFE_WEIGHTS = "UNSAFE_WEIGHTS", "The weights hold something other than plain tensors and numbers."
+    HASH_MISMATCH = "HASH_MISMATCH", "A file does not have the pinned SHA-256."
+    LICENCE_NOT_ACCEPTED = "LICENCE_NOT_ACCEPTED", "The licence of the weights has not been accepted."
+    UNMAPPED_LABEL = "UNMAPPED_LABEL", "A label of the model has no row in mappings/segments.csv."
+    WRONG_MODALITY = "WRONG_MODALITY", "The model wants another kind of image."
+    OUT_OF_MEMORY = "OUT_OF_MEMORY", "Memory ran out, also with the smallest batch."
+    NO_EXPERT = "NO_EXPERT", "The series has no expert contours."
+    NO_REFERENCE = "NO_REFERENCE", "The contours or segments refer to another series."
+    NO_MAPPED_ROI = "NO_MAPPED_ROI", "None of the contours has a name that a mapping knows."
+    EMPTY_SEGMENTATION = "EMPTY_SEGMENTATION", "All segments are empty: no SEG is written."
+    TOO_FEW_SCORES = "TOO_FEW_SCORES", "Too few slices with a score."
+    REVERSED_OR_INVALID = "REVERSED_OR_INVALID", "Slice scores and geometry disagree about the direction."
+
+    # objects, running
+    ENCODING = "ENCODING", "A DICOM object could not be made."
+    PROOF_FAILED = "PROOF_FAILED", "An object does not say what the result says."
+    INVALID_OBJECT = "INVALID_OBJECT", "A validator found errors in an object."
+    TOOL_MISSING = "TOOL_MISSING", "A program that is needed is not installed."
+    TOOL_FAILED = "TOOL_FAILED", "A program that is needed failed."
+    TIMEOUT = "TIMEOUT", "A stage took longer than its limit."
+    WORKER_DIED = "WORKER_DIED", "The worker process died (memory, crash)."
+    UPSTREAM_FAILED = "UPSTREAM_FAILED", "An earlier stage of the same series failed."
+    BUDGET = "BUDGET", "The budget (time or cost) was spent before the series started."
+    INTERRUPTED = "INTERRUPTED", "The run was stopped before the series was finished."
+    BOOKS = "BOOKS", "Totals do not balance."
+    INTERNAL = "INTERNAL", "An error that nobody foresaw; the log has the details."

@@ -1,0 +1,566 @@
+"""The records that cross a boundary: small, frozen, saved and loaded as JSON.
+
+Conventions, everywhere in the package:
+
+* **Arrays** of a volume have the axes ``[slice k, row j, column i]`` (z, y, x), C order.
+* **Affines** are 4x4 and map the *voxel index* ``(i, j, k, 1)`` (column, row, slice) of a pixel **centre** to
+  millimetres in the DICOM patient system **LPS** (x to the Left, y to the Posterior, z to the Superior).
+  NIfTI files hold RAS: :mod:`ctenrich.geometry` is the only place that converts.
+* **Slice index** k starts at 0 and grows along the slice normal ``row cosines x column cosines``; it never travels
+  without its SOP Instance UID.
+* **Lengths** are mm, volumes mm3, times seconds, sizes bytes.
+
+Arrays never live in a record: a record names the file (``numpy.load(path, mmap_mode="r")``). Paths in records are
+relative to the series' room unless they say otherwise; :class:`ctenrich.workspace.Workspace` resolves them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from ctenrich.reasons import Reason
+
+__all__ = [
+    "Box",
+    "Check",
+    "Cohort",
+    "Companion",
+    "CompanionLink",
+    "EncodedObject",
+    "FetchedFile",
+    "FetchedSeries",
+    "Instance",
+    "Issue",
+    "Landmark",
+    "Landmarks",
+    "ModelInfo",
+    "ObjectKind",
+    "Outcome",
+    "Product",
+    "ProductKind",
+    "Proof",
+    "Quantity",
+    "Regions",
+    "Segment",
+    "SegmentMasks",
+    "SegmentShape",
+    "SeriesEntry",
+    "Severity",
+    "ShapeMeasurements",
+    "Slice",
+    "SliceRegions",
+    "SliceScores",
+    "SortedSeries",
+    "State",
+    "Volume",
+]
+
+Vector = tuple[float, float, float]
+Matrix4 = tuple[
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+]
+
+
+# ---------------------------------------------------------------- choices
+
+
+class State(StrEnum):
+    """The five ends of a series or product; everything ends in exactly one of them."""
+
+    DONE = "done"
+    EXCLUDED = "excluded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    NOT_STARTED_BUDGET = "not_started_budget"
+
+
+class Severity(StrEnum):
+    """How bad an issue is: an error makes the product fail, a warning is shown, a note is kept."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Quantity(StrEnum):
+    """What the numbers of a volume mean."""
+
+    HU = "HU"
+    GY = "Gy"
+    SUV = "SUV"
+
+
+class CompanionLink(StrEnum):
+    """How a companion (RTSTRUCT, SEG) was tied to its CT series."""
+
+    REFERENCE = "reference"
+    FRAME_OF_REFERENCE = "frame_of_reference"
+
+
+class ProductKind(StrEnum):
+    """Who makes a product."""
+
+    EXPERT = "expert"
+    NNUNET = "nnunet"
+    BODYPART = "bodypart"
+
+
+class ObjectKind(StrEnum):
+    """The four kinds of DICOM object that are written."""
+
+    SEG = "seg"
+    SHAPE_SR = "shape_sr"
+    LANDMARKS_SR = "landmarks_sr"
+    REGIONS_SR = "regions_sr"
+
+
+# ---------------------------------------------------------------- checks
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One finding of a check: data, not an exception."""
+
+    rule: str
+    severity: Severity
+    object: str
+    """What it is about: a SOP Instance UID, a segment name, a file name without folder; never a patient."""
+    message: str
+    checker: str = "ctenrich"
+    checker_version: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement of a proof, with what was compared."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was proven of the objects of one product."""
+
+    product: str
+    checks: tuple[Check, ...]
+    hashes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of what was compared, by name (label map, each object)."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed (an empty proof proves nothing)."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+
+# ---------------------------------------------------------------- cohort
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One DICOM object as the catalog knows it."""
+
+    sop_instance_uid: str
+    """Empty where the catalog has no instance level (series index); then `url` names a whole folder."""
+    url: str
+    """gs://, s3:// or file:// (absolute); a URL that ends in ``/`` stands for every object below it."""
+    size: int | None = None
+    """Bytes, if known."""
+    md5: str | None = None
+    """Hex MD5 of the file's bytes (IDC's instance_hash), if known."""
+    crc32c: str | None = None
+    """Base64 CRC32C as object stores give it, if known."""
+
+
+@dataclass(frozen=True)
+class Companion:
+    """An RTSTRUCT or SEG instance that belongs to a CT series."""
+
+    modality: str
+    series_instance_uid: str
+    instance: Instance
+    link: CompanionLink
+
+
+@dataclass(frozen=True)
+class SeriesEntry:
+    """One selected series: all that later steps need to know of the catalog."""
+
+    collection_id: str
+    patient_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    instances: tuple[Instance, ...]
+    companions: tuple[Companion, ...] = ()
+    crdc_series_uuid: str = ""
+    geometry_known: bool = True
+    """False where the catalog has no instance geometry: the verdict falls after the fetch."""
+    license_short_name: str = ""
+    source_doi: str = ""
+    expected_instances: int | None = None
+    """The index's instance count where one is known; None: completeness is not claimed."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The series that one selection chose, in a stated order."""
+
+    name: str
+    series: tuple[SeriesEntry, ...]
+    sha256: str = ""
+    """Hash of the sorted series and instance UIDs: equal for equal cohorts, whatever the input order."""
+
+
+# ---------------------------------------------------------------- fetch, sort, convert
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """A file that was fetched and checked."""
+
+    path: str
+    """Relative to the series' room, or absolute for a local folder that is read in place."""
+    url: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FetchedSeries:
+    """All files of one series (and its companions), proven whole."""
+
+    series_instance_uid: str
+    study_instance_uid: str
+    files: tuple[FetchedFile, ...]
+    companions: tuple[FetchedFile, ...] = ()
+    expected_instances: int | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One CT instance of a sorted series."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    path: str
+    position: Vector
+    """Image Position (Patient), mm, LPS: centre of the first pixel."""
+    distance: float
+    """Projection of `position` on the slice normal, mm; strictly growing with the slice index."""
+    instance_number: int | None = None
+
+
+@dataclass(frozen=True)
+class SortedSeries:
+    """One series whose slices are in order and form one regular volume: the map slice index -> SOP Instance UID."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    slices: tuple[Slice, ...]
+    row_cosines: Vector
+    """First three values of Image Orientation (Patient): direction of growing column index."""
+    column_cosines: Vector
+    """Last three values: direction of growing row index."""
+    pixel_spacing: tuple[float, float]
+    """(between rows, between columns), mm, as DICOM orders it."""
+    slice_spacing: float
+    """(last - first) / (n - 1) along the slice normal, mm."""
+    rows: int
+    columns: int
+    companions: tuple[str, ...] = ()
+    """Paths of RTSTRUCT and SEG files that belong to this series."""
+    source_sha256: str = ""
+    """Hash over the slices' SOP Instance UIDs and file hashes in slice order."""
+    issues: tuple[Issue, ...] = ()
+
+    @property
+    def sop_instance_uids(self) -> tuple[str, ...]:
+        """SOP Instance UIDs by slice index."""
+        return tuple(s.sop_instance_uid for s in self.slices)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slices, rows, columns)."""
+        return len(self.slices), self.rows, self.columns
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT volume on disk."""
+
+    series_instance_uid: str
+    array_path: str
+    """``.npy``, int16, axes [slice k, row j, column i], Hounsfield units for CT."""
+    shape: tuple[int, int, int]
+    affine_lps: Matrix4
+    """(i, j, k, 1) -> mm, LPS."""
+    spacing: Vector
+    """(between slices, between rows, between columns), mm: the order of the array's axes."""
+    frame_of_reference_uid: str
+    sha256: str
+    """Of the array's bytes (C order, little endian), without the file header."""
+    quantity: Quantity = Quantity.HU
+    nifti_path: str | None = None
+    issues: tuple[Issue, ...] = ()
+
+
+# ---------------------------------------------------------------- products
+
+
+@dataclass(frozen=True)
+class Product:
+    """What one segmenter or scorer makes of one series; ``str(product)`` is its key everywhere.
+
+    Keys: ``expert``, ``nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR``, ``bodypart:MODEL``. FOLDS is ``0,1`` or ``all``,
+    MIRROR is ``mirror`` or ``nomirror``.
+    """
+
+    kind: ProductKind
+    model: str = ""
+    """Name of the model (registry name or folder name), never a path."""
+    configuration: str = ""
+    folds: tuple[str, ...] = ()
+    mirror: bool = True
+
+    def __str__(self) -> str:
+        if self.kind is ProductKind.NNUNET:
+            mirror = "mirror" if self.mirror else "nomirror"
+            return ":".join((self.kind.value, self.model, self.configuration, ",".join(self.folds), mirror))
+        return f"{self.kind.value}:{self.model}" if self.model else self.kind.value
+
+    @property
+    def folder(self) -> str:
+        """Name of the product's folder: the key with characters that are safe on every file system."""
+        return str(self).replace(":", "__").replace(",", "-")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model behind a product, as it is stated in objects and tables."""
+
+    name: str
+    version: str
+    sha256: str
+    """Of the converted weights (safetensors and JSON), the model's identity."""
+    configuration: str = ""
+    folds: tuple[str, ...] = ()
+    mirror: bool | None = None
+    licence: str = ""
+    citation: str = ""
+    source_url: str = ""
+    modality: str = "CT"
+    demo: bool = False
+
+
+@dataclass(frozen=True)
+class Box:
+    """A half-open box of a volume: ``array[k0:k1, j0:j1, i0:i1]``."""
+
+    k0: int
+    k1: int
+    j0: int
+    j1: int
+    i0: int
+    i1: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a product; `number` is fixed by the model or mapping and never moves when others are absent."""
+
+    number: int
+    """Segment Number, from 1; the label value where the source is a label map."""
+    name: str
+    """Key of mappings/segments.csv, e.g. ``heart``, ``lung_left``."""
+    source_label: str
+    """What the model or the RTSTRUCT calls it."""
+    voxels: int
+    """Number of voxels; 0 means absent."""
+    box: Box | None = None
+    """Bounding box; None if absent."""
+    mask_path: str | None = None
+    """``.npy`` of uint8 0/1 cropped to `box`; None where the product has a label map (or the segment is absent)."""
+
+    @property
+    def absent(self) -> bool:
+        """Whether the segment has no voxel."""
+        return self.voxels == 0
+
+
+@dataclass(frozen=True)
+class SegmentMasks:
+    """What a segmenter found, on the grid of the source volume.
+
+    A label map where the source is disjoint (networks), cropped masks where segments may overlap (contours, SEG).
+    """
+
+    product: Product
+    series_instance_uid: str
+    shape: tuple[int, int, int]
+    segments: tuple[Segment, ...]
+    """All that the segmenter can find, absent ones too, by number."""
+    label_map_path: str | None
+    """``.npy`` uint8 or uint16, [k, j, i], values are segment numbers, 0 background."""
+    sha256: str
+    """Over numbers, names, boxes and voxels, in order."""
+    model: ModelInfo | None = None
+    """None for expert contours."""
+    algorithm_type: str = "AUTOMATIC"
+    """Segment Algorithm Type (PS3.3 C.8.20.2): AUTOMATIC, SEMIAUTOMATIC or MANUAL."""
+    source_sop_instance_uid: str = ""
+    """RTSTRUCT or SEG that the masks were read from, if any."""
+    issues: tuple[Issue, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SliceScores:
+    """Body part regression scores of a series, by slice index (0 pelvis_start ... 100 eyes_end)."""
+
+    product: Product
+    series_instance_uid: str
+    sop_instance_uids: tuple[str, ...]
+    z: tuple[float, ...]
+    """Distance along the slice normal, mm, relative to the first slice."""
+    raw: tuple[float | None, ...]
+    """Unprocessed scores of the network (before the linear map)."""
+    cleaned: tuple[float | None, ...]
+    """Mapped, smoothed, tails cut; None where not valid."""
+    observed_slope: float | None
+    """Score per mm of the fitted line, in order of the slice index."""
+    expected_slope: float
+    slope_ratio: float | None
+    valid_z_spacing: bool | None
+    """Sanity flag: is the observed slope near the expected one. None: undefined."""
+    reverse_z_ordering: bool | None
+    """Whether scores fall along the feet-to-head direction of the geometry. None: undefined."""
+    expected_z_spacing: float | None
+    z_spacing: float
+    feet_to_head: bool
+    """Whether growing slice index means towards the head, by the affine."""
+    lookup_table: dict[str, tuple[float, float]]
+    """Landmark -> (mean score, standard deviation)."""
+    model: ModelInfo
+    sha256: str = ""
+    """Over UIDs, raw and cleaned scores."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the clean-up, as the published JSON names them."""
+    issues: tuple[Issue, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """One landmark: on a slice, or absent for a stated reason."""
+
+    name: str
+    """Key of mappings/landmarks.csv, e.g. ``Th4``, ``lung_start``."""
+    score: float
+    """The landmark's score in the look-up table."""
+    slice_index: int | None = None
+    sop_instance_uid: str | None = None
+    position: float | None = None
+    """Interpolated place of the crossing, mm along the slice normal from the first slice."""
+    distance: float | None = None
+    """Of the chosen slice from the crossing, mm (signed along the slice normal)."""
+    confidence: float | None = None
+    """0..1, from the local slope and the look-up table's standard deviation."""
+    absent_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """All landmarks of a series, in order of their score."""
+
+    product: Product
+    series_instance_uid: str
+    items: tuple[Landmark, ...]
+    issues: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True)
+class SliceRegions:
+    """The regions that one slice belongs to (they overlap by definition)."""
+
+    slice_index: int
+    sop_instance_uid: str
+    score: float | None
+    regions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The body regions of every slice of a series."""
+
+    product: Product
+    series_instance_uid: str
+    slices: tuple[SliceRegions, ...]
+    examined: str
+    """"Body part examined" summary, e.g. ``NECK-CHEST-ABDOMEN``; ``NONE`` if undefined."""
+    issues: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True)
+class SegmentShape:
+    """Shape features of one segment."""
+
+    number: int
+    name: str
+    values: dict[str, float]
+    """Feature (pyradiomics' name) -> value in the unit of mappings/features.csv; only defined, finite values."""
+    omitted: dict[str, str]
+    """Feature -> why it has no value."""
+
+
+@dataclass(frozen=True)
+class ShapeMeasurements:
+    """Shape features of all segments of a product."""
+
+    product: Product
+    series_instance_uid: str
+    segments: tuple[SegmentShape, ...]
+    engine: str
+    """``fast`` or ``pyradiomics``."""
+    algorithm_name: str
+    algorithm_version: str
+    settings_sha256: str = ""
+    sha256: str = ""
+    issues: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedObject:
+    """One DICOM object that was written."""
+
+    kind: ObjectKind
+    path: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    sha256: str
+    issues: tuple[Issue, ...] = ()
+
+
+# ---------------------------------------------------------------- running
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one product of one series ended (``product`` empty: the series itself)."""
+
+    series_instance_uid: str
+    product: str
+    state: State
+    stage: str
+    reason: Reason | None = None
+    message: str = ""
+    seconds: float = 0.0
+    peak_memory: int = 0
+    """Bytes."""

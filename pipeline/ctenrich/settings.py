@@ -1,0 +1,169 @@
+"""One TOML file -> one frozen Settings, passed down to every stage."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+
+__all__ = [
+    "ConvertSettings",
+    "EncodeSettings",
+    "FetchSettings",
+    "GeometrySettings",
+    "MeasureSettings",
+    "SegmentSettings",
+    "Settings",
+    "ValidateSettings",
+    "load_settings",
+    "parse_settings",
+]
+
+
+@dataclass(frozen=True)
+class GeometrySettings:
+    """Tolerances of the geometry rules; the same numbers are the SQL queries' default parameters."""
+
+    spacing_relative: float = 0.01
+    """Every gap within this share of (last - first) / (n - 1) ..."""
+    spacing_absolute: float = 0.05
+    """... or within this many mm, whichever is larger."""
+    line_tolerance: float = 0.1
+    """Every slice within this many mm of the fitted line."""
+    drift: float = 0.1
+    """Largest in-plane drift of the slice positions, mm."""
+    cosines: float = 1e-4
+    """Largest difference of a direction cosine between slices, and from orthogonal unit vectors."""
+    pixel_spacing_relative: float = 1e-3
+    """Largest relative difference of pixel spacing between slices."""
+    minimum_slices: int = 2
+
+
+@dataclass(frozen=True)
+class FetchSettings:
+    """How bytes are brought."""
+
+    parallel_objects: int = 32
+    tries: int = 5
+    timeout: float = 60.0
+    """Seconds without progress."""
+    copy_local: bool = False
+    """Copy local files into the run's folder instead of reading them in place."""
+    disk_quota: int | None = None
+    """Bytes; None: only the free space counts."""
+    user_project: str | None = None
+    """Billing project of requester-pays buckets."""
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    """How a sorted series becomes a volume."""
+
+    nifti: bool = True
+    """Also write the NIfTI product with dcm2niix, and compare the two."""
+    compress_nifti: bool = False
+    threads: int = 2
+    max_unpacked: int = 4 * 1024**3
+    """Bytes that one object may unpack to."""
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """How networks run."""
+
+    device: str = "auto"
+    """auto, cpu or cuda:N."""
+    engine: str = "fast"
+    """fast, or reference (nnunetv2's own predictor)."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16."""
+    step_size: float = 0.5
+    batch_size: int = 0
+    """Tiles per forward pass; 0: chosen from the free memory."""
+    threads: int = 0
+    """CPU threads of the network; 0: all cores."""
+    probabilities: bool = False
+    crop_hints: bool = False
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """How segments are measured."""
+
+    engine: str = "fast"
+    """fast, or pyradiomics."""
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """What is written into objects."""
+
+    content_date: str = ""
+    """YYYYMMDD; empty: the date of this software's release, so that a second run gives the same bytes."""
+    content_time: str = "000000"
+    seg_type: str = "BINARY"
+    """BINARY, LABELMAP or FRACTIONAL."""
+    deflated_copy: bool = False
+
+
+@dataclass(frozen=True)
+class ValidateSettings:
+    """Which validators run beside our own proof."""
+
+    dciodvfy: bool = True
+    pixelmed: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run."""
+
+    geometry: GeometrySettings = field(default_factory=GeometrySettings)
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+    convert: ConvertSettings = field(default_factory=ConvertSettings)
+    segment: SegmentSettings = field(default_factory=SegmentSettings)
+    measure: MeasureSettings = field(default_factory=MeasureSettings)
+    encode: EncodeSettings = field(default_factory=EncodeSettings)
+    validate: ValidateSettings = field(default_factory=ValidateSettings)
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read a TOML file with a table a section; unknown names are refused.
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS, with the name that is wrong.
+    """
+    if path is None:
+        return Settings()
+    try:
+        return parse_settings(tomllib.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise UsageError(Reason.BAD_SETTINGS, f"there is no settings file {path.name}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(Reason.BAD_SETTINGS, f"{path.name} is not TOML: {error}") from error
+
+
+def parse_settings(data: dict[str, Any]) -> Settings:
+    """Check a dictionary of sections against the known names and types."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = {f.name: {g.name for g in fields(type(getattr(Settings(), f.name)))} for f in fields(Settings)}
+    for section, values in data.items():
+        if section not in known or not isinstance(values, dict):
+            raise UsageError(Reason.BAD_SETTINGS, f"unknown section {section}", f"known: {', '.join(known)}")
+        unknown = sorted(set(values) - known[section])
+        if unknown:
+            hint = f"known: {', '.join(sorted(known[section]))}"
+            raise UsageError(Reason.BAD_SETTINGS, f"unknown setting {section}.{unknown[0]}", hint)
+    try:
+        return TypeAdapter(Settings).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(Reason.BAD_SETTINGS, f"{where}: {first['msg']}") from error

@@ -1,0 +1,75 @@
+"""Run a program: an argument list, a checked exit, captured output, a time limit, the version recorded."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctenrich.errors import ToolError
+from ctenrich.reasons import Reason
+
+__all__ = ["ToolResult", "find_tool", "run_tool"]
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a program said."""
+
+    arguments: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def find_tool(name: str) -> Path:
+    """Path of a program: beside this Python first (packages that carry binaries), then on the PATH.
+
+    Raises
+    ------
+    ToolError
+        TOOL_MISSING, with the name.
+    """
+    beside = Path(sys.executable).parent / name
+    if beside.is_file():
+        return beside
+    found = shutil.which(name)
+    if found is None:
+        raise ToolError(Reason.TOOL_MISSING, f"the program {name} is not installed", "install it or put it on the PATH")
+    return Path(found)
+
+
+def run_tool(
+    arguments: Sequence[str | Path], *, timeout: float = 600, check: bool = True, cwd: Path | None = None
+) -> ToolResult:
+    """Run `arguments` (no shell) and return what it printed.
+
+    Raises
+    ------
+    ToolError
+        TOOL_MISSING, TIMEOUT, or TOOL_FAILED if `check` and the exit code is not 0.
+    """
+    command = [str(a) for a in arguments]
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError as error:
+        raise ToolError(Reason.TOOL_MISSING, f"the program {name} is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(Reason.TIMEOUT, f"{name} did not end within {timeout:g} s") from error
+    if check and done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no output"]
+        raise ToolError(Reason.TOOL_FAILED, f"{name} ended with exit code {done.returncode}: {last[0][:300]}")
+    return ToolResult(tuple(command), done.returncode, done.stdout, done.stderr)

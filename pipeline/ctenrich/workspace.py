@@ -1,0 +1,195 @@
+"""A run's folder: rooms, atomic writes, records on disk.
+
+Nothing is written but through this module: to a temporary name in the same folder, flushed, then renamed, so that a
+reader sees a whole file or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctenrich.errors import InputError, UnsafeInputError, UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import Product
+
+__all__ = [
+    "Workspace",
+    "atomic_open",
+    "atomic_path",
+    "check_uid",
+    "load_array",
+    "load_record",
+    "save_array",
+    "save_record",
+    "sha256_of_array",
+    "sha256_of_file",
+    "write_bytes",
+]
+
+_UID = re.compile(r"[0-9.]{1,64}")
+T = TypeVar("T")
+
+
+def check_uid(uid: str) -> str:
+    """Return `uid` if it is safe as a folder name (PS3.5 section 9: digits and dots, at most 64), else refuse it.
+
+    Raises
+    ------
+    UnsafeInputError
+        UNSAFE_IDENTIFIER. The value itself is not repeated in the message.
+    """
+    if _UID.fullmatch(uid) is None or uid.strip(".") == "":
+        raise UnsafeInputError(Reason.UNSAFE_IDENTIFIER, f"an identifier of {len(uid)} characters is not a DICOM UID")
+    return uid
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; on success flush it and rename it to `path`, else remove it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_open(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file that appears under its name only when the block ends without an error."""
+    with atomic_path(path) as temporary, temporary.open(mode) as handle:
+        yield handle
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def save_record(path: Path, record: object) -> None:
+    """Save a record (a frozen dataclass of :mod:`ctenrich.records`) as JSON, atomically and with stable bytes."""
+    from pydantic import TypeAdapter
+
+    write_bytes(path, TypeAdapter(type(record)).dump_json(record, indent=1) + b"\n")
+
+
+def load_record(path: Path, cls: type[T]) -> T:
+    """Load a record that `save_record` wrote; strict about types.
+
+    Raises
+    ------
+    InputError
+        NOT_PREPARED if there is no such file, BAD_RUN if it does not hold such a record.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(cls).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        hint = "run the stages before it first"
+        raise InputError(Reason.NOT_PREPARED, f"{path.name} has not been made yet", hint) from None
+    except ValidationError as error:
+        message = f"{path.name} does not hold a {cls.__name__}: {error.error_count()} errors"
+        raise InputError(Reason.BAD_RUN, message) from error
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Save an array as .npy (C order), atomically; load it with ``numpy.load(path, mmap_mode="r")``."""
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        np.save(handle, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """Memory-map an array that `save_array` wrote, read-only."""
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, in bounded memory."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_of_array(array: NDArray[Any]) -> str:
+    """Hex SHA-256 of an array's dtype, shape and bytes (C order)."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    for part in array if array.ndim == 3 else (array,):
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
+
+
+class Workspace:
+    """The folder of one run.
+
+    Layout: ``series/<SeriesInstanceUID>/{source/, volume/, <product folder>/{masks/, scores/, objects/*.dcm}}``,
+    ``tables/*.parquet``, ``report/``. Every stage saves its record beside its files under a fixed name:
+    ``fetched.json sorted.json volume.json`` in the series' room, ``masks.json scores.json shape.json landmarks.json
+    regions.json objects.json proof.json`` in the product's folder.
+
+    Parameters
+    ----------
+    root : Path
+        The run's folder; made when first needed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root).resolve()
+
+    def room(self, series_instance_uid: str) -> Path:
+        """Folder of a series."""
+        return self.root / "series" / check_uid(series_instance_uid)
+
+    def product_room(self, series_instance_uid: str, product: Product) -> Path:
+        """Folder of a product of a series."""
+        return self.room(series_instance_uid) / _check_folder(product.folder)
+
+    def resolve(self, series_instance_uid: str, path: str) -> Path:
+        """Absolute path of a record's path (relative ones are inside the series' room, and must stay there)."""
+        if Path(path).is_absolute():
+            return Path(path)
+        room = self.room(series_instance_uid)
+        full = (room / path).resolve()
+        if not full.is_relative_to(room):
+            raise UnsafeInputError(Reason.UNSAFE_PATH, "a path leaves the series' room")
+        return full
+
+    def relative(self, series_instance_uid: str, path: Path) -> str:
+        """What a record stores for a file in the series' room."""
+        return path.resolve().relative_to(self.room(series_instance_uid)).as_posix()
+
+    @property
+    def tables(self) -> Path:
+        """Folder of the result tables."""
+        return self.root / "tables"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.root / "report"
+
+    def series_uids(self) -> list[str]:
+        """Series that have a room, sorted."""
+        folder = self.root / "series"
+        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+
+
+def _check_folder(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_.,=+-]{1,200}", name) is None or name.startswith("."):
+        hint = "use letters, digits, _ . - in model names"
+        raise UsageError(Reason.BAD_PARAMETER, f"{name!r} cannot name a product", hint)
+    return name
