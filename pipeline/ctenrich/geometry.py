@@ -1,0 +1,398 @@
+"""Geometry of CT series in pure numpy: slice normal, order, regularity rules, affines, LPS and RAS.
+
+The only place that sorts slices or flips axes. The rules below are also written in SQL (``queries/``); both sides give
+the same reasons in the same order, which is the order of :class:`ctenrich.reasons.Reason`.
+
+Rules of :func:`judge_slices`, over the instances of one series with each SOP Instance UID once (``n`` of them):
+
+=========================  =============================================================================================
+``NOT_CT``                 an instance has Modality other than CT, or a SOP class other than the three CT image classes
+``LOCALIZER``              an instance has LOCALIZER, SCOUT or TOPOGRAM among the values of Image Type
+``DERIVED_REFORMATTED``    Image Type begins with DERIVED, and another value holds the word REFORMATTED, MPR or
+                           PROJECTION, or the SOP class is a Secondary Capture class
+``MULTIFRAME``             Enhanced or Legacy Converted Enhanced CT, or Number of Frames above 1
+``MISSING_GEOMETRY``       an instance lacks 3 position, 6 orientation or 2 spacing values, each a number below 1e9 in
+                           magnitude (so not NaN, not infinite), or Rows or Columns above 0
+``MULTI_ORIENTATION``      a direction cosine varies (largest - smallest) by more than `cosines`
+``NOT_ORTHOGONAL``         a length differs from 1, or row . column from 0, by more than `cosines`
+``MULTI_PIXEL_SPACING``    a pixel spacing varies by more than `pixel_spacing_relative` of its largest magnitude
+``ZERO_SPACING``           a pixel spacing is 0 or less, or all positions project on one point of the normal
+``MULTI_MATRIX``           Rows or Columns vary
+``TOO_FEW_SLICES``         1 < n < `minimum_slices` (or no instance at all)
+``ONE_SLICE``              n = 1
+``DUPLICATE_POSITION``     two neighbours along the normal are at most 0.001 mm apart
+``LATERAL_DRIFT``          the positions projected on the row or column direction vary by more than `drift`
+``MISSING_SLICE``          spacing not uniform, and every gap is a multiple of the lower median gap (within tolerance)
+``IRREGULAR_SPACING``      spacing not uniform otherwise
+``MULTI_FRAME_OF_REFERENCE``  the Frame of Reference UID varies (a missing one counts as a value of its own)
+=========================  =============================================================================================
+
+Spacing is uniform when every gap lies within max(`spacing_relative` x mean, `spacing_absolute`) of the mean gap
+``(last - first) / (n - 1)``, and every slice within `line_tolerance` of the line through the first and last slice,
+which is the line that the affine uses. Where a value that a rule needs is missing, the rules from MULTI_ORIENTATION
+to MULTI_MATRIX are not judged; where the orientation is missing, mixed or not orthogonal, the rules on positions
+(the second half of ZERO_SPACING, and DUPLICATE_POSITION to IRREGULAR_SPACING) are not judged either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctenrich.reasons import Reason
+from ctenrich.records import Matrix4, Vector
+from ctenrich.settings import GeometrySettings
+
+__all__ = [
+    "CT_IMAGE",
+    "LEGACY_CONVERTED_CT_IMAGE",
+    "MULTI_FRAME_CT_CLASSES",
+    "POSITION_EPSILON",
+    "SliceHeader",
+    "Verdict",
+    "affine_lps",
+    "apply_affine",
+    "as_matrix4",
+    "grid_match",
+    "judge_slices",
+    "lps_to_ras",
+    "match_array",
+    "ras_to_lps",
+    "slice_normal",
+]
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+"""CT Image Storage (PS3.4 B.5)."""
+ENHANCED_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2.1"
+LEGACY_CONVERTED_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2.2"
+MULTI_FRAME_CT_CLASSES = frozenset({ENHANCED_CT_IMAGE, LEGACY_CONVERTED_CT_IMAGE})
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+LOCALIZER_VALUES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
+REFORMATTED_WORDS = re.compile(r"(^|[^A-Z])(REFORMATTED|MPR|PROJECTION)([^A-Z]|$)")
+POSITION_EPSILON = 1e-3
+"""Slices at most this many mm apart along the normal are at one position."""
+LARGEST = 1e9
+"""No coordinate, cosine or spacing reaches this; a larger one is not a measurement."""
+
+Floats = NDArray[np.float64]
+Affine = Matrix4 | Floats
+
+
+@dataclass(frozen=True)
+class SliceHeader:
+    """What the rules need to know of one CT instance; None where the file does not say, or not with a number."""
+
+    sop_instance_uid: str
+    sop_class_uid: str = CT_IMAGE
+    modality: str = "CT"
+    image_type: tuple[str, ...] = ()
+    position: tuple[float, ...] | None = None
+    """Image Position (Patient): mm, LPS, centre of the first pixel."""
+    orientation: tuple[float, ...] | None = None
+    """Image Orientation (Patient): row cosines, then column cosines."""
+    pixel_spacing: tuple[float, ...] | None = None
+    """(between rows, between columns), mm."""
+    rows: int | None = None
+    columns: int | None = None
+    number_of_frames: int = 1
+    frame_of_reference_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rules say of one series."""
+
+    reasons: tuple[Reason, ...]
+    """All rules that failed, in the order of the Reason enum; empty: the slices form one regular volume."""
+    order: tuple[int, ...] = ()
+    """Indices of the headers, sorted along the slice normal; empty where no order is defined."""
+    distances: tuple[float, ...] = ()
+    """Projections of the positions on the slice normal in that order, mm."""
+    spacing: float | None = None
+    """(last - first) / (n - 1), mm."""
+    row_cosines: Vector | None = None
+    column_cosines: Vector | None = None
+    pixel_spacing: tuple[float, float] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the slices form one regular volume."""
+        return not self.reasons
+
+
+def slice_normal(row: Sequence[float], col: Sequence[float]) -> Vector:
+    """Unit vector row x column, LPS: the direction of growing slice index (PS3.3 C.7.6.2.1.1)."""
+    normal = np.cross(np.asarray(row, float), np.asarray(col, float))
+    length = float(np.linalg.norm(normal))
+    if not length > 0:
+        raise ValueError("row and column directions are parallel")
+    return _vector(normal / length)
+
+
+def affine_lps(
+    origin: Sequence[float],
+    row: Sequence[float],
+    col: Sequence[float],
+    pixel_spacing: Sequence[float],
+    slice_step: float | Sequence[float],
+) -> Matrix4:
+    """4x4 matrix that maps (i, j, k, 1), pixel centres, to mm LPS (PS3.3 C.7.6.2.1.1).
+
+    Parameters
+    ----------
+    origin : 3 numbers
+        Image Position (Patient) of slice 0, mm.
+    row, col : 3 numbers each
+        Direction cosines of growing column index i and growing row index j.
+    pixel_spacing : 2 numbers
+        (between rows, between columns), mm, as DICOM orders them.
+    slice_step : number or 3 numbers
+        Distance between slices along the slice normal in mm, or the whole step as a vector.
+    """
+    matrix = np.eye(4)
+    matrix[:3, 0] = np.asarray(row, float) * float(pixel_spacing[1])
+    matrix[:3, 1] = np.asarray(col, float) * float(pixel_spacing[0])
+    if isinstance(slice_step, (int, float)):
+        matrix[:3, 2] = np.asarray(slice_normal(row, col)) * float(slice_step)
+    else:
+        matrix[:3, 2] = np.asarray(slice_step, float)
+    matrix[:3, 3] = np.asarray(origin, float)
+    return as_matrix4(matrix)
+
+
+def as_matrix4(matrix: Affine) -> Matrix4:
+    """A 4x4 array as nested tuples of plain floats, the form that records hold (-0.0 becomes 0.0)."""
+    m = np.asarray(matrix, float) + 0.0
+    if m.shape != (4, 4):
+        raise ValueError("an affine has 4 x 4 numbers")
+    a, b, c, d = ((float(x[0]), float(x[1]), float(x[2]), float(x[3])) for x in m)
+    return a, b, c, d
+
+
+def lps_to_ras(affine: Affine) -> Matrix4:
+    """The same map with millimetres in RAS (NIfTI): the first two rows change sign."""
+    return as_matrix4(np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, float))
+
+
+def ras_to_lps(affine: Affine) -> Matrix4:
+    """The same map with millimetres in LPS (DICOM): the first two rows change sign."""
+    return lps_to_ras(affine)
+
+
+def apply_affine(affine: Affine, points: NDArray[np.float64] | Sequence[Sequence[float]]) -> Floats:
+    """Map points, shape (..., 3) in the affine's own input order (i, j, k), to its output system."""
+    m = np.asarray(affine, float)
+    out: Floats = np.asarray(points, float) @ m[:3, :3].T + m[:3, 3]
+    return out
+
+
+def grid_match(affine: Affine, shape: Sequence[int], target: Affine) -> tuple[tuple[int, int, int], tuple[bool, ...]]:
+    """Axis order and flips that lay one grid's axes on another's.
+
+    Parameters
+    ----------
+    affine, target : 4x4
+        Maps of (i, j, k, 1) to the same world system.
+    shape : 3 integers
+        Number of voxels along i, j, k of the first grid.
+
+    Returns
+    -------
+    axes : 3 integers
+        Axis of the first grid that lies along axis 0, 1, 2 of the target.
+    flips : 3 booleans
+        Whether that axis runs the other way.
+    """
+    if len(shape) != 3:
+        raise ValueError("a grid has 3 axes")
+    cosines = _directions(target).T @ _directions(affine)
+    axes = [int(np.argmax(np.abs(row))) for row in cosines]
+    if sorted(axes) != [0, 1, 2]:
+        raise ValueError("the grids are not axis-aligned to each other")
+    flips = tuple(bool(cosines[t, a] < 0) for t, a in enumerate(axes))
+    return (axes[0], axes[1], axes[2]), flips
+
+
+def match_array(array: NDArray[np.generic], affine: Affine, target: Affine) -> tuple[NDArray[np.generic], Matrix4]:
+    """View an array [i, j, k] along the axes of `target`, with the affine of the view; copies nothing.
+
+    The voxel that had index x in `array` keeps its place in the world: only axes are exchanged and flipped.
+    """
+    axes, flips = grid_match(affine, array.shape, target)
+    m = np.asarray(affine, float)
+    out = m.copy()
+    out[:, :3] = m[:, list(axes)]
+    view = array.transpose(axes)
+    for axis, flip in enumerate(flips):
+        if flip:
+            out[:3, 3] += out[:3, axis] * (view.shape[axis] - 1)
+            out[:3, axis] *= -1
+            view = np.flip(view, axis)
+    return view, as_matrix4(out)
+
+
+def judge_slices(headers: Sequence[SliceHeader], settings: GeometrySettings) -> Verdict:
+    """Judge whether single-frame CT instances form one regular volume, and in which order.
+
+    Parameters
+    ----------
+    headers : sequence of SliceHeader
+        One per SOP Instance UID, in any order: the verdict does not depend on it.
+    settings : GeometrySettings
+        Tolerances.
+
+    Returns
+    -------
+    Verdict
+        Never raises for bad data: every fault is a reason.
+    """
+    found = _kind_reasons(headers)
+    n = len(headers)
+    if n == 1:
+        found.add(Reason.ONE_SLICE)
+    elif n < max(settings.minimum_slices, 1):
+        found.add(Reason.TOO_FEW_SLICES)
+    if len({h.frame_of_reference_uid for h in headers}) > 1:
+        found.add(Reason.MULTI_FRAME_OF_REFERENCE)
+    if n == 0:
+        return Verdict(_ordered(found))
+    if not all(_has_geometry(h) for h in headers):
+        return Verdict(_ordered(found | {Reason.MISSING_GEOMETRY}))
+
+    orientation = np.array([h.orientation for h in headers], float)
+    spacing = np.array([h.pixel_spacing for h in headers], float)
+    found |= _orientation_reasons(orientation, settings.cosines)
+    found |= _pixel_reasons(headers, spacing, settings)
+    if found & {Reason.MULTI_ORIENTATION, Reason.NOT_ORTHOGONAL}:
+        return Verdict(_ordered(found))
+
+    # the middle of the range does not depend on the order, and is the value itself where all agree
+    cosines = _middle(orientation)
+    between_rows, between_columns = _middle(spacing).tolist()
+    axes = (cosines[:3], cosines[3:])
+    return _judge_positions(headers, found, axes, (between_rows, between_columns), settings)
+
+
+def _judge_positions(
+    headers: Sequence[SliceHeader],
+    found: set[Reason],
+    axes: tuple[Floats, Floats],
+    pixel_spacing: tuple[float, float],
+    settings: GeometrySettings,
+) -> Verdict:
+    row, col = axes
+    positions = np.array([h.position for h in headers], float)
+    distance = positions @ np.asarray(slice_normal(row.tolist(), col.tolist()))
+    order = sorted(range(len(headers)), key=lambda x: (distance[x], headers[x].sop_instance_uid))
+    d = distance[order]
+    mean = None
+    if len(headers) > 1:
+        mean = float(d[-1] - d[0]) / (len(headers) - 1)
+        drift = max(float(np.ptp(positions @ row)), float(np.ptp(positions @ col)))
+        if drift > settings.drift:
+            found.add(Reason.LATERAL_DRIFT)
+        found |= _spacing_reasons(d, mean, settings)
+    return Verdict(
+        reasons=_ordered(found),
+        order=tuple(order),
+        distances=tuple(float(x) for x in d),
+        spacing=mean,
+        row_cosines=_vector(row),
+        column_cosines=_vector(col),
+        pixel_spacing=(float(pixel_spacing[0]), float(pixel_spacing[1])),
+    )
+
+
+def _kind_reasons(headers: Sequence[SliceHeader]) -> set[Reason]:
+    found: set[Reason] = set()
+    for h in headers:
+        multi = h.sop_class_uid in MULTI_FRAME_CT_CLASSES
+        values = [v.strip().upper() for v in h.image_type]
+        if h.modality.strip().upper() != "CT" or not (multi or h.sop_class_uid == CT_IMAGE):
+            found.add(Reason.NOT_CT)
+        if LOCALIZER_VALUES.intersection(values):
+            found.add(Reason.LOCALIZER)
+        captured = h.sop_class_uid == SECONDARY_CAPTURE or h.sop_class_uid.startswith(SECONDARY_CAPTURE + ".")
+        if values[:1] == ["DERIVED"] and (captured or any(REFORMATTED_WORDS.search(v) for v in values[1:])):
+            found.add(Reason.DERIVED_REFORMATTED)
+        if multi or h.number_of_frames > 1:
+            found.add(Reason.MULTIFRAME)
+    return found
+
+
+def _has_geometry(h: SliceHeader) -> bool:
+    for values, count in ((h.position, 3), (h.orientation, 6), (h.pixel_spacing, 2)):
+        if values is None or len(values) != count or not all(abs(v) < LARGEST for v in values):
+            return False
+    return bool(h.rows) and bool(h.columns) and (h.rows or 0) > 0 and (h.columns or 0) > 0
+
+
+def _orientation_reasons(orientation: Floats, tolerance: float) -> set[Reason]:
+    found: set[Reason] = set()
+    if float(np.ptp(orientation, axis=0).max()) > tolerance:
+        found.add(Reason.MULTI_ORIENTATION)
+    row, col = orientation[:, :3], orientation[:, 3:]
+    lengths = np.sqrt(np.concatenate([(row * row).sum(1), (col * col).sum(1)]))
+    if float(np.abs(lengths - 1).max()) > tolerance or float(np.abs((row * col).sum(1)).max()) > tolerance:
+        found.add(Reason.NOT_ORTHOGONAL)
+    return found
+
+
+def _pixel_reasons(headers: Sequence[SliceHeader], spacing: Floats, settings: GeometrySettings) -> set[Reason]:
+    found: set[Reason] = set()
+    if (np.ptp(spacing, axis=0) > settings.pixel_spacing_relative * np.abs(spacing).max(axis=0)).any():
+        found.add(Reason.MULTI_PIXEL_SPACING)
+    if float(spacing.min()) <= 0:
+        found.add(Reason.ZERO_SPACING)
+    if len({(h.rows, h.columns) for h in headers}) > 1:
+        found.add(Reason.MULTI_MATRIX)
+    return found
+
+
+def _spacing_reasons(d: Floats, mean: float, settings: GeometrySettings) -> set[Reason]:
+    """Rules on the sorted distances `d`, mm, two or more of them."""
+    found: set[Reason] = set()
+    gaps = np.diff(d)
+    if float(d[-1] - d[0]) <= POSITION_EPSILON:
+        found.add(Reason.ZERO_SPACING)
+    if float(gaps.min()) <= POSITION_EPSILON:
+        found.add(Reason.DUPLICATE_POSITION)
+    tolerance = max(settings.spacing_relative * mean, settings.spacing_absolute)
+    line = d[0] + mean * np.arange(len(d))
+    uniform = float(np.abs(gaps - mean).max()) <= tolerance
+    if uniform and float(np.abs(d - line).max()) <= settings.line_tolerance:
+        return found
+    found.add(Reason.MISSING_SLICE if _has_holes(gaps, settings) else Reason.IRREGULAR_SPACING)
+    return found
+
+
+def _has_holes(gaps: Floats, settings: GeometrySettings) -> bool:
+    base = float(np.sort(gaps)[(len(gaps) - 1) // 2])
+    if base <= POSITION_EPSILON:
+        return False
+    tolerance = max(settings.spacing_relative * base, settings.spacing_absolute)
+    times = np.floor(gaps / base + 0.5)
+    return bool((times >= 1).all() and (times >= 2).any() and (np.abs(gaps - times * base) <= tolerance).all())
+
+
+def _middle(values: Floats) -> Floats:
+    out: Floats = (values.min(axis=0) + values.max(axis=0)) / 2
+    return out
+
+
+def _directions(affine: Affine) -> Floats:
+    m = np.asarray(affine, float)[:3, :3]
+    out: Floats = m / np.linalg.norm(m, axis=0)
+    return out
+
+
+def _vector(values: Floats) -> Vector:
+    return float(values[0]) + 0.0, float(values[1]) + 0.0, float(values[2]) + 0.0
+
+
+def _ordered(found: set[Reason]) -> tuple[Reason, ...]:
+    return tuple(reason for reason in Reason if reason in found)
