@@ -29,6 +29,7 @@ __all__ = [
     "Companion",
     "CompanionLink",
     "EncodedObject",
+    "EncodedObjects",
     "FetchedFile",
     "FetchedSeries",
     "Instance",
@@ -546,6 +547,15 @@ class EncodedObject:
     series_instance_uid: str
     sha256: str
     issues: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedObjects:
+    """All DICOM objects of one product."""
+
+    product: Product
+    series_instance_uid: str
+    objects: tuple[EncodedObject, ...]
 
 
 # ---------------------------------------------------------------- running

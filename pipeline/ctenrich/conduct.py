@@ -1,0 +1,382 @@
+"""The conductor: sends the units of a run to an executor and gives everything exactly one outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ctenrich import __version__
+from ctenrich.execute.base import Executor
+from ctenrich.ledger import Lease, Ledger, balance
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import Outcome, SeriesEntry, State
+from ctenrich.run import Run
+from ctenrich.specs import ProductPlan
+from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES
+from ctenrich.units import Failure, Unit, UnitResult
+
+__all__ = ["Budget", "Conductor", "RunSummary"]
+
+_LEASE_SECONDS = 60.0
+_GRACE_SECONDS = 25.0
+_UNIT_TRIES = 3
+_SKIPPING = frozenset({Reason.NO_EXPERT})
+"""Reasons that mean: there is nothing to do here, rather than: it went wrong."""
+
+
+@dataclass(frozen=True)
+class _End:
+    """How something ended."""
+
+    state: State
+    stage: str
+    reason: Reason | None = None
+    message: str = ""
+
+
+_DONE = _End(State.DONE, "validate")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended."""
+
+    ended: str
+    """``done``, ``interrupted`` or ``budget``."""
+    states: dict[str, int]
+    """State -> number of products and series."""
+    reasons: dict[str, int]
+    """Reason code -> number, of what is not done."""
+    ran: int
+    """Stages that did work."""
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0: all is done (or excluded or skipped with a reason); 1: something failed; 3: interrupted; 4: budget."""
+        if self.ended == "interrupted":
+            return 3
+        if self.ended == "budget":
+            return 4
+        return 1 if self.states.get(State.FAILED.value) else 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop starting series."""
+
+    max_hours: float | None = None
+    max_cost: float | None = None
+    price_per_hour: float = 0.0
+
+    def spent(self, seconds: float) -> bool:
+        """Whether `seconds` of wall time use up the budget."""
+        hours = seconds / 3600
+        over_cost = self.max_cost is not None and hours * self.price_per_hour >= self.max_cost
+        return over_cost or (self.max_hours is not None and hours >= self.max_hours)
+
+
+class Conductor:
+    """Drives one run to its end through an executor.
+
+    Parameters
+    ----------
+    run : Run
+        What to do.
+    executor : Executor
+        Who does it.
+    stages : tuple of str, optional
+        Only these stages (default: all).
+    budget : Budget
+        When to stop starting series.
+    progress : Progress
+        Told of every series that ends.
+    stop : callable
+        Asked again and again; True means: finish what runs, start nothing, end as interrupted.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        executor: Executor,
+        *,
+        stages: Iterable[str] = tuple(STAGES),
+        budget: Budget | None = None,
+        progress: Progress = SILENT,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._run = run
+        self._executor = executor
+        self._stages = frozenset(stages)
+        self._budget = budget or Budget()
+        self._progress = progress
+        self._stop = stop
+        self._owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._leases: dict[str, Lease] = {}
+        self._open: Counter[str] = Counter()
+        self._failures: dict[tuple[str, str], Failure] = {}
+        self._spent: dict[tuple[str, str], tuple[float, int]] = {}
+        self._ran = 0
+        self._log = self._run.root / "log.jsonl"
+
+    def conduct(self, command: str = "run") -> RunSummary:
+        """Do the run; returns when everything has an outcome, the budget is spent, or it was stopped.
+
+        Raises
+        ------
+        BooksError
+            If something ended without exactly one outcome.
+        """
+        started = time.monotonic()
+        with Ledger(self._run.ledger_path) as self._ledger:
+            self._ledger.set_plan(self._run.units())
+            number = self._ledger.start_run(command, __version__, self._executor.name)
+            ended = "failed"
+            try:
+                ended = self._loop(started)
+            finally:
+                self._executor.close(kill=ended != "done")
+                for lease in self._leases.values():
+                    self._ledger.release(lease)
+                self._ledger.finish_run(number, ended)
+            outcomes = self._ledger.outcomes()
+            if ended != "interrupted" and self._stages == frozenset(STAGES):
+                states = balance(self._ledger.plan(), outcomes)
+            else:
+                states = dict(Counter(o.state.value for o in outcomes))
+        reasons = Counter(o.reason.value for o in outcomes if o.reason)
+        return RunSummary(ended, states, dict(reasons), self._ran, time.monotonic() - started)
+
+    # ------------------------------------------------------------ the loop
+
+    def _loop(self, started: float) -> str:
+        waiting = deque(self._run.cohort.series)
+        self._progress.start("series", len(waiting))
+        self._clean_temporaries()
+        turned_away = 0
+        while waiting or self._open:
+            if self._stop():
+                return self._drain()
+            while waiting and len(self._open) < self._executor.slots and turned_away < len(waiting):
+                if self._budget.spent(time.monotonic() - started):
+                    self._close_budget(waiting)
+                    waiting.clear()
+                    break
+                entry = waiting.popleft()
+                if self._begin(entry):
+                    turned_away = 0
+                else:
+                    waiting.append(entry)
+                    turned_away += 1
+            result = self._executor.collect(0.5)
+            if result is not None:
+                self._take(result)
+                turned_away = 0
+            elif waiting and not self._open:
+                time.sleep(0.2)
+                turned_away = 0
+            self._renew()
+        self._progress.finish("series")
+        over = any(o.state is State.NOT_STARTED_BUDGET for o in self._ledger.outcomes())
+        return "budget" if over else "done"
+
+    def _begin(self, entry: SeriesEntry) -> bool:
+        """Start a series unless another conductor works on it."""
+        uid = entry.series_instance_uid
+        lease = self._ledger.acquire(uid, self._owner, _LEASE_SECONDS)
+        if lease is None:
+            return False
+        self._leases[uid] = lease
+        stages = tuple(s for s in SERIES_STAGES if s in self._stages)
+        self._open[uid] += 1
+        if stages:
+            self._executor.submit(Unit(entry, None, "input", stages))
+        else:
+            self._after_input(Unit(entry, None, "input", ()), None)
+            self._close_unit(entry)
+        return True
+
+    def _take(self, result: UnitResult) -> None:
+        """Book a result and send what comes after it."""
+        unit = result.unit
+        uid = unit.key[0]
+        lease = self._leases.get(uid)
+        if lease is None or not self._ledger.holds(lease):
+            self._write_log("lease_lost", unit, None)
+            self._open.pop(uid, None)
+            self._leases.pop(uid, None)
+            return
+        self._book(result)
+        failure = result.failure
+        if failure is not None and failure.retryable and unit.attempt < _UNIT_TRIES:
+            self._executor.submit(replace(unit, attempt=unit.attempt + 1))
+            return
+        if failure is not None:
+            self._failures[unit.key] = failure
+        if unit.plan is None:
+            self._after_input(unit, failure)
+        elif failure is None and unit.lane == "infer":
+            self._send_output(unit)
+        else:
+            self._end_product(unit, failure)
+        self._close_unit(unit.entry)
+
+    def _after_input(self, unit: Unit, failure: Failure | None) -> None:
+        for plan in self._run.config.products:
+            product = str(plan.product)
+            if plan.missing is not None:
+                self._record(unit.entry, product, _End(State.SKIPPED, "plan", plan.missing, plan.missing.sentence))
+            elif failure is not None:
+                message = f"{failure.stage} ended with {failure.reason.value}"
+                end = _End(State.SKIPPED, failure.stage, Reason.UPSTREAM_FAILED, message)
+                self._record(unit.entry, product, end)
+            else:
+                stages = tuple(s for s in _lane(plan, "infer") if s in self._stages)
+                ahead = Unit(unit.entry, plan, "infer", stages)
+                if stages:
+                    self._open[unit.key[0]] += 1
+                    self._executor.submit(ahead)
+                else:
+                    self._send_output(ahead)
+
+    def _send_output(self, unit: Unit) -> None:
+        assert unit.plan is not None
+        stages = tuple(s for s in _lane(unit.plan, "output") if s in self._stages)
+        if stages:
+            self._open[unit.key[0]] += 1
+            self._executor.submit(Unit(unit.entry, unit.plan, "output", stages))
+        else:
+            self._end_product(unit, None)
+
+    def _end_product(self, unit: Unit, failure: Failure | None) -> None:
+        product = unit.key[1]
+        if failure is not None:
+            state = State.SKIPPED if failure.reason in _SKIPPING else State.FAILED
+            self._record(unit.entry, product, _End(state, failure.stage, failure.reason, failure.message))
+        elif self._is_whole():
+            self._record(unit.entry, product, _DONE)
+
+    def _close_unit(self, entry: SeriesEntry) -> None:
+        """Count a unit down; after the last one of a series the series ends."""
+        uid = entry.series_instance_uid
+        self._open[uid] -= 1
+        if self._open[uid] > 0:
+            return
+        del self._open[uid]
+        self._end_series(entry)
+        self._ledger.release(self._leases.pop(uid))
+        self._progress.advance("series")
+
+    def _end_series(self, entry: SeriesEntry) -> None:
+        uid = entry.series_instance_uid
+        failure = self._failures.get((uid, ""))
+        if failure is not None:
+            unknown = not entry.geometry_known and failure.stage == "sort"
+            state = State.EXCLUDED if unknown else State.FAILED
+            self._record(entry, "", _End(state, failure.stage, failure.reason, failure.message))
+            return
+        if not self._is_whole():
+            return
+        failed = [f for (u, p), f in self._failures.items() if u == uid and p and f.reason not in _SKIPPING]
+        if failed:
+            first = failed[0]
+            message = f"{len(failed)} of {len(self._run.config.products)} products failed"
+            self._record(entry, "", _End(State.FAILED, first.stage, first.reason, message))
+        else:
+            self._record(entry, "", _DONE)
+
+    # ------------------------------------------------------------ booking
+
+    def _is_whole(self) -> bool:
+        return "validate" in self._stages
+
+    def _record(self, entry: SeriesEntry, product: str, end: _End) -> None:
+        uid = entry.series_instance_uid
+        seconds, peak = self._spent.get((uid, product), (0.0, 0))
+        outcome = Outcome(uid, product, end.state, end.stage, end.reason, end.message, round(seconds, 3), peak)
+        self._ledger.record(outcome)
+        if end.reason is not None:
+            name = product or "series"
+            self._progress.note(f"{uid} {name}: {end.state.value} ({end.reason.value}) {end.message}")
+
+    def _book(self, result: UnitResult) -> None:
+        self._ran += len(result.ran)
+        for timing in result.timings:
+            self._ledger.add_timing(timing)
+            key = (timing.series_instance_uid, timing.product)
+            seconds, peak = self._spent.get(key, (0.0, 0))
+            self._spent[key] = (seconds + timing.seconds, max(peak, timing.peak_memory))
+        for stage, issues in result.issues.items():
+            self._ledger.set_issues(*result.unit.key, stage, issues)
+        self._write_log("unit", result.unit, result)
+
+    def _write_log(self, event: str, unit: Unit, result: UnitResult | None) -> None:
+        line: dict[str, object] = {"time": time.time(), "event": event, "series": unit.key[0], "product": unit.key[1]}
+        line |= {"lane": unit.lane, "attempt": unit.attempt}
+        if result is not None:
+            line["stages"] = {t.stage: round(t.seconds, 4) for t in result.timings}
+            if result.failure is not None:
+                f = result.failure
+                line |= {"stage": f.stage, "reason": f.reason.value, "message": f.message, "trace": f.trace}
+        with self._log.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+
+    # ------------------------------------------------------------ leases, stopping
+
+    def _renew(
+        self,
+    ) -> None:
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        for uid, lease in list(self._leases.items()):
+            if lease.expires - now < _LEASE_SECONDS / 2:
+                renewed = self._ledger.renew(lease, _LEASE_SECONDS)
+                if renewed is not None:
+                    self._leases[uid] = renewed
+
+    def _drain(
+        self,
+    ) -> str:
+        """Let running units end (a bounded time), book them, and stop."""
+        deadline = time.monotonic() + _GRACE_SECONDS
+        if self._executor.name == "serial":
+            return "interrupted"
+        while time.monotonic() < deadline and self._open:
+            result = self._executor.collect(0.5)
+            if result is not None:
+                self._book(result)
+                self._open[result.unit.key[0]] -= 1
+                self._open += Counter()
+        return "interrupted"
+
+    def _close_budget(self, waiting: Iterable[SeriesEntry]) -> None:
+        for entry in waiting:
+            for name in ("", *(str(p.product) for p in self._run.config.products)):
+                end = _End(State.NOT_STARTED_BUDGET, "plan", Reason.BUDGET, Reason.BUDGET.sentence)
+                self._record(entry, name, end)
+
+    def _clean_temporaries(self) -> None:
+        """Remove what a killed process left half-written (never visible under its final name)."""
+        for path in self._run.root.glob("series/*/**/.*.tmp"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif not Path(f"/proc/{_writer_of(path)}").exists():
+                path.unlink(missing_ok=True)
+
+
+def _writer_of(path: Path) -> str:
+    """Process number in a temporary name ``.name.PID.token.tmp``."""
+    parts = path.name.split(".")
+    return parts[-3] if len(parts) > 3 and parts[-3].isdigit() else "none"
+
+
+def _lane(plan: ProductPlan, lane: str) -> tuple[str, ...]:
+    kind: ProductKind = plan.product.kind
+    return tuple(s for s in PRODUCT_STAGES[kind] if STAGES[s].lane == lane)

@@ -1,0 +1,452 @@
+"""The table of the stages: what each needs, what makes it run again, and what it does to one series or product.
+
+A stage runs only if its *key* changed: the hash of its name and version, of the settings that matter to it, and of
+what the stages before it left behind. A stage is done when its manifest (written last, by rename) holds the key and
+every file that it lists is still there, whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctenrich.errors import CtenrichError, EncodingError, InputError
+from ctenrich.reasons import Reason
+from ctenrich.records import (
+    EncodedObject,
+    EncodedObjects,
+    FetchedSeries,
+    Issue,
+    Landmarks,
+    ObjectKind,
+    ProductKind,
+    Proof,
+    Regions,
+    SegmentMasks,
+    SeriesEntry,
+    Severity,
+    ShapeMeasurements,
+    SliceScores,
+    SortedSeries,
+    Volume,
+)
+from ctenrich.workspace import load_record, save_record, sha256_of_file, write_bytes
+
+if TYPE_CHECKING:
+    from ctenrich.progress import Progress
+    from ctenrich.resident import Models
+    from ctenrich.settings import Settings
+    from ctenrich.specs import ProductPlan
+    from ctenrich.workspace import Workspace
+
+__all__ = [
+    "PRODUCT_STAGES",
+    "SERIES_STAGES",
+    "STAGES",
+    "Stage",
+    "StageFindingsError",
+    "Task",
+    "forget_failures",
+    "is_done",
+    "known_failure",
+    "run_stage",
+    "stage_key",
+]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One series, or one product of it, with all that its stages need."""
+
+    entry: SeriesEntry
+    plan: ProductPlan | None
+    settings: Settings
+    workspace: Workspace
+    models: Models
+    progress: Progress
+
+    @property
+    def uid(self) -> str:
+        """Series Instance UID."""
+        return self.entry.series_instance_uid
+
+    @property
+    def room(self) -> Path:
+        """Folder of the product, or of the series."""
+        if self.plan is None:
+            return self.workspace.room(self.uid)
+        return self.workspace.product_room(self.uid, self.plan.product)
+
+    @property
+    def series_room(self) -> Path:
+        """Folder of the series."""
+        return self.workspace.room(self.uid)
+
+    @property
+    def kind(self) -> ProductKind | None:
+        """Kind of the product; None for the series itself."""
+        return None if self.plan is None else self.plan.product.kind
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Keyword arguments that every stage takes."""
+        return {"settings": self.settings, "workspace": self.workspace, "progress": self.progress}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table."""
+
+    name: str
+    version: int
+    """Raised by hand when the stage's code gives another result."""
+    lane: str
+    """``input``, ``infer`` or ``output``: which workers run it."""
+    identity: Callable[[Task], Iterable[str]]
+    """What, beside name and version, makes the stage run again when it changes."""
+    work: Callable[[Task], tuple[list[Path], tuple[Issue, ...]]]
+    """Does it; returns the files that it made and the issues that it found."""
+
+
+# ---------------------------------------------------------------- what a stage depends on
+
+
+def _digest(path: Path) -> str:
+    """Hash of a record without its timings; refuses if the stage before has not run."""
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        hint = "run the stages before it first"
+        raise InputError(Reason.NOT_PREPARED, f"{path.name} has not been made yet", hint) from None
+    data.pop("timings", None)
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _settings(task: Task, section: str, *names: str) -> str:
+    values = asdict(getattr(task.settings, section))
+    return json.dumps({n: values[n] for n in names} if names else values, sort_keys=True)
+
+
+def _mappings() -> str:
+    from ctenrich.codes import mappings_sha256
+
+    return mappings_sha256()
+
+
+def _of_product(task: Task, *names: str) -> list[str]:
+    return [_digest(task.room / f"{name}.json") for name in names]
+
+
+# ---------------------------------------------------------------- series stages
+
+
+def _fetch(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+    from ctenrich.fetch import fetch_series
+
+    fetched = fetch_series(task.entry, **task.common)
+    files = [task.workspace.resolve(task.uid, f.path) for f in (*fetched.files, *fetched.companions)]
+    inside = [f for f in files if f.is_relative_to(task.room)]
+    return [task.room / "fetched.json", *inside], ()
+
+
+def _sort(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+    from ctenrich.sort import sort_series
+
+    series = sort_series(load_record(task.room / "fetched.json", FetchedSeries), **task.common)
+    return [task.room / "sorted.json"], series.issues
+
+
+def _convert(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+    from ctenrich.convert import convert_series
+
+    volume = convert_series(load_record(task.room / "sorted.json", SortedSeries), **task.common)
+    files = [volume.array_path, *([volume.nifti_path] if volume.nifti_path else [])]
+    return [task.room / "volume.json", *(task.workspace.resolve(task.uid, f) for f in files)], volume.issues
+
+
+# ---------------------------------------------------------------- product stages
+
+
+def _inputs(task: Task) -> tuple[SortedSeries, Volume]:
+    room = task.series_room
+    return load_record(room / "sorted.json", SortedSeries), load_record(room / "volume.json", Volume)
+
+
+def _segment(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+    assert task.plan is not None
+    series, volume = _inputs(task)
+    masks = task.models.segmenter(task.plan).segment({"CT": volume}, series, **task.common)
+    save_record(task.room / "masks.json", masks)
+    paths = [masks.label_map_path, *(s.mask_path for s in masks.segments)]
+    return [task.room / "masks.json", *(task.workspace.resolve(task.uid, p) for p in paths if p)], masks.issues
+
+
+def _score(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+    assert task.plan is not None
+    series, volume = _inputs(task)
+    scores = task.models.scorer(task.plan).score(volume, series, **task.common)
+    save_record(task.room / "scores.json", scores)
+    return [task.room / "scores.json"], scores.issues
+
+
+def _measure(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+    if task.kind is ProductKind.BODYPART:
+        from ctenrich.measure.landmarks import find_landmarks
+        from ctenrich.measure.regions import find_regions
+
+        scores = load_record(task.room / "scores.json", SliceScores)
+        landmarks, regions = find_landmarks(scores, **task.common), find_regions(scores, **task.common)
+        save_record(task.room / "landmarks.json", landmarks)
+        save_record(task.room / "regions.json", regions)
+        return [task.room / "landmarks.json", task.room / "regions.json"], landmarks.issues + regions.issues
+    from ctenrich.measure.shape import measure_shape
+
+    _, volume = _inputs(task)
+    shape = measure_shape(load_record(task.room / "masks.json", SegmentMasks), volume, **task.common)
+    save_record(task.room / "shape.json", shape)
+    return [task.room / "shape.json"], shape.issues
+
+
+def _encode(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+    assert task.plan is not None
+    series, volume = _inputs(task)
+    encode = _encode_bodypart if task.kind is ProductKind.BODYPART else _encode_segments
+    objects = encode(task, series, volume)
+    save_record(task.room / "objects.json", EncodedObjects(task.plan.product, task.uid, tuple(objects)))
+    files = [task.room / "objects.json", *(task.workspace.resolve(task.uid, o.path) for o in objects)]
+    return files, tuple(issue for o in objects for issue in o.issues)
+
+
+def _encode_segments(task: Task, series: SortedSeries, volume: Volume) -> list[EncodedObject]:
+    from ctenrich.encode.seg import encode_seg
+    from ctenrich.encode.shape_sr import encode_shape_sr
+
+    masks = load_record(task.room / "masks.json", SegmentMasks)
+    shape = load_record(task.room / "shape.json", ShapeMeasurements)
+    seg = encode_seg(masks, volume, series, **task.common)
+    return [seg, encode_shape_sr(shape, masks, seg, series, **task.common)]
+
+
+def _encode_bodypart(task: Task, series: SortedSeries, _volume: Volume) -> list[EncodedObject]:
+    from ctenrich.encode.landmarks_sr import encode_landmarks_sr
+    from ctenrich.encode.regions_sr import encode_regions_sr
+
+    scores = load_record(task.room / "scores.json", SliceScores)
+    landmarks = load_record(task.room / "landmarks.json", Landmarks)
+    regions = load_record(task.room / "regions.json", Regions)
+    return [
+        encode_landmarks_sr(landmarks, scores, series, **task.common),
+        encode_regions_sr(regions, scores, series, **task.common),
+    ]
+
+
+def _validate(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+    """Prove, then validate; what is found is kept even where it makes the product fail."""
+    from ctenrich.validate import validate_objects
+
+    objects = load_record(task.room / "objects.json", EncodedObjects).objects
+    proof = _prove(task, objects)
+    save_record(task.room / "proof.json", proof)
+    paths = [task.workspace.resolve(task.uid, o.path) for o in objects]
+    issues = validate_objects(paths, settings=task.settings)
+    failed = tuple(
+        Issue(f"proof.{c.name}", Severity.ERROR, task.plan.product.kind.value if task.plan else "", c.detail)
+        for c in proof.checks
+        if not c.passed
+    )
+    if not proof.passed:
+        names = ", ".join(c.name for c in proof.checks if not c.passed) or "no check was made"
+        raise StageFindingsError(Reason.PROOF_FAILED, f"not proven: {names}", (*failed, *issues))
+    errors = [i for i in issues if i.severity is Severity.ERROR]
+    if errors:
+        raise StageFindingsError(Reason.INVALID_OBJECT, f"{len(errors)} errors, first: {errors[0].message}", issues)
+    return [task.room / "proof.json"], issues
+
+
+def _prove(task: Task, objects: tuple[EncodedObject, ...]) -> Proof:
+    from ctenrich.proof import prove_bodypart, prove_segmentation
+
+    series, volume = _inputs(task)
+    kwargs: dict[str, Any] = {"settings": task.settings, "workspace": task.workspace}
+    if task.kind is ProductKind.BODYPART:
+        return prove_bodypart(
+            load_record(task.room / "scores.json", SliceScores),
+            load_record(task.room / "landmarks.json", Landmarks),
+            load_record(task.room / "regions.json", Regions),
+            series,
+            objects,
+            **kwargs,
+        )
+    masks = load_record(task.room / "masks.json", SegmentMasks)
+    shape = load_record(task.room / "shape.json", ShapeMeasurements)
+    return prove_segmentation(masks, shape, volume, series, objects, **kwargs)
+
+
+class StageFindingsError(EncodingError):
+    """A check found errors: they are kept as issues, and the product fails."""
+
+    def __init__(self, reason: Reason, message: str, issues: tuple[Issue, ...]) -> None:
+        super().__init__(reason, message)
+        self.issues = issues
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.message, self.issues)
+
+
+# ---------------------------------------------------------------- the table
+
+
+def _segment_identity(task: Task) -> list[str]:
+    assert task.plan is not None
+    names = ("engine", "precision", "step_size", "probabilities", "crop_hints")
+    room = task.series_room
+    return [
+        task.plan.model_sha256,
+        str(task.plan.product),
+        _settings(task, "segment", *names),
+        _mappings(),
+        _digest(room / "sorted.json"),
+        _digest(room / "volume.json"),
+    ]
+
+
+def _score_identity(task: Task) -> list[str]:
+    assert task.plan is not None
+    room = task.series_room
+    product = str(task.plan.product)
+    return [task.plan.model_sha256, product, _digest(room / "sorted.json"), _digest(room / "volume.json")]
+
+
+def _measure_identity(task: Task) -> list[str]:
+    if task.kind is ProductKind.BODYPART:
+        return [*_of_product(task, "scores"), _mappings()]
+    return [*_of_product(task, "masks"), _settings(task, "measure")]
+
+
+def _encode_identity(task: Task) -> list[str]:
+    bodypart = task.kind is ProductKind.BODYPART
+    records = ("scores", "landmarks", "regions") if bodypart else ("masks", "shape")
+    series = _digest(task.series_room / "sorted.json")
+    return [*_of_product(task, *records), series, _settings(task, "encode"), _mappings()]
+
+
+STAGES: dict[str, Stage] = {
+    s.name: s
+    for s in (
+        Stage("fetch", 1, "input", lambda t: [repr(t.entry), _settings(t, "fetch", "copy_local")], _fetch),
+        Stage("sort", 1, "input", lambda t: [_digest(t.room / "fetched.json"), _settings(t, "geometry")], _sort),
+        Stage(
+            "convert",
+            1,
+            "input",
+            lambda t: [_digest(t.room / "sorted.json"), _settings(t, "convert", "nifti", "compress_nifti")],
+            _convert,
+        ),
+        Stage("segment", 1, "infer", _segment_identity, _segment),
+        Stage("score", 1, "infer", _score_identity, _score),
+        Stage("measure", 1, "output", _measure_identity, _measure),
+        Stage("encode", 1, "output", _encode_identity, _encode),
+        Stage("validate", 1, "output", lambda t: [*_of_product(t, "objects"), _settings(t, "validate")], _validate),
+    )
+}
+
+SERIES_STAGES = ("fetch", "sort", "convert")
+PRODUCT_STAGES = {
+    ProductKind.EXPERT: ("segment", "measure", "encode", "validate"),
+    ProductKind.NNUNET: ("segment", "measure", "encode", "validate"),
+    ProductKind.BODYPART: ("score", "measure", "encode", "validate"),
+}
+SEG_OBJECTS = (ObjectKind.SEG, ObjectKind.SHAPE_SR)
+
+
+# ---------------------------------------------------------------- manifests
+
+
+def stage_key(stage: Stage, task: Task) -> str:
+    """Hash of all that the stage's result depends on."""
+    parts = [stage.name, str(stage.version), *stage.identity(task)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+_LASTING = frozenset(
+    {
+        Reason.EMPTY_SEGMENTATION,
+        Reason.NO_EXPERT,
+        Reason.NO_MAPPED_ROI,
+        Reason.NO_REFERENCE,
+        Reason.TOO_FEW_SCORES,
+        Reason.UNMAPPED_LABEL,
+        Reason.WRONG_MODALITY,
+    }
+)
+"""Reasons that repeat as long as the inputs are the same; a failure for one of them is not tried again."""
+
+
+def _manifest_path(stage: Stage, task: Task) -> Path:
+    return task.room / "manifests" / f"{stage.name}.json"
+
+
+def _failure_path(stage: Stage, task: Task) -> Path:
+    return task.room / "manifests" / f"{stage.name}.failed.json"
+
+
+def is_done(stage: Stage, task: Task, key: str) -> bool:
+    """Whether the stage's manifest holds `key` and all its files are there, whole.
+
+    A file whose size and modification time are as the manifest says is taken as whole; any other is hashed.
+    """
+    try:
+        manifest = json.loads(_manifest_path(stage, task).read_bytes())
+        if manifest["key"] != key:
+            return False
+        for name, (size, mtime, sha256) in manifest["files"].items():
+            path = task.room / name
+            status = path.stat()
+            if status.st_size != size or (status.st_mtime_ns != mtime and sha256_of_file(path) != sha256):
+                return False
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def known_failure(stage: Stage, task: Task, key: str) -> CtenrichError | None:
+    """The error that the stage ended with last time, if nothing that it depends on has changed since."""
+    try:
+        content = json.loads(_failure_path(stage, task).read_bytes())
+        if content["key"] == key:
+            return InputError(Reason(content["reason"]), content["message"], content["hint"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+def forget_failures(room: Path) -> None:
+    """Let every stage of a room that failed for a lasting reason run again."""
+    for path in (room / "manifests").glob("*.failed.json"):
+        path.unlink(missing_ok=True)
+
+
+def run_stage(stage: Stage, task: Task, key: str) -> tuple[Issue, ...]:
+    """Do the stage's work and write its manifest last."""
+    manifest = _manifest_path(stage, task)
+    manifest.unlink(missing_ok=True)
+    _failure_path(stage, task).unlink(missing_ok=True)
+    try:
+        files, issues = stage.work(task)
+    except CtenrichError as error:
+        if stage.lane != "input" and error.reason in _LASTING:
+            failed = {"key": key, "reason": error.reason.value, "message": error.message, "hint": error.hint}
+            write_bytes(_failure_path(stage, task), json.dumps(failed).encode())
+        raise
+    entries = {}
+    for path in sorted(set(files)):
+        status = path.stat()
+        name = path.relative_to(task.room).as_posix()
+        entries[name] = (status.st_size, status.st_mtime_ns, sha256_of_file(path))
+    content = {"stage": stage.name, "version": stage.version, "key": key, "files": entries}
+    write_bytes(manifest, json.dumps(content, indent=1).encode() + b"\n")
+    return issues
