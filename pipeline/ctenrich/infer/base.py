@@ -1,0 +1,54 @@
+"""What every segmenter offers: one object a process, volumes one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from ctenrich.progress import SILENT, Progress
+from ctenrich.records import ModelInfo, Product, SegmentMasks, SortedSeries, Volume
+from ctenrich.settings import Settings
+from ctenrich.workspace import Workspace
+
+__all__ = ["Segmenter"]
+
+
+class Segmenter(Protocol):
+    """Makes the masks of one product, series after series; what is heavy was loaded when it was opened."""
+
+    @property
+    def product(self) -> Product:
+        """The key of what it makes."""
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """The model behind it; None for expert contours."""
+
+    def segment(
+        self,
+        inputs: Mapping[str, Volume],
+        series: SortedSeries,
+        *,
+        settings: Settings,
+        workspace: Workspace,
+        progress: Progress = SILENT,
+    ) -> SegmentMasks:
+        """Segment one series.
+
+        Parameters
+        ----------
+        inputs : mapping of role to Volume
+            ``{"CT": volume}``; axes [slice k, row j, column i], Hounsfield units.
+        series : SortedSeries
+            The slices that the volume was made of.
+
+        Returns
+        -------
+        SegmentMasks
+            On the exact grid of the source volume; saved as ``masks.json`` in the product's room.
+
+        Raises
+        ------
+        InputError
+            The series cannot be segmented by this segmenter.
+        """

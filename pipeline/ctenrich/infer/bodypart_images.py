@@ -1,0 +1,218 @@
+"""Turn a CT volume into the small images that body part regression looks at: two matrix products a slice.
+
+What the public model was trained on: HU clipped to -1000..1500 and mapped to -1..1; in-plane Gaussian (sigma = 0.2 /
+scale pixels, cut at 3 sigma, mirrored at the border), bilinear to 3.5 mm, padded with -1 or cropped about the middle
+to 128 x 128; no resampling across slices. Blur, interpolation, crop and padding are linear, so they are one matrix
+for each of the two axes.
+
+The images show the patient's Left-Right axis along the rows (growing to the Left) and the Anterior-Posterior axis
+along the columns (growing to the Anterior), as the public tool gets them from NIfTI files that dcm2niix writes; the
+affine says which axis of the array that is. Slices keep their index; nothing is reordered or left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctenrich.errors import GeometryError, InputError
+from ctenrich.reasons import Reason
+from ctenrich.records import Matrix4
+
+__all__ = ["ImagePlan", "feet_to_head", "image_batches", "plan_images", "resampling_matrix"]
+
+SIZE = 128
+SPACING = 3.5
+HU_RANGE = (-1000.0, 1500.0)
+AIR = -900.0
+"""A slice with nothing above this many HU at 3.5 mm shows no patient."""
+_SIGMA = 0.8 * 0.25
+_TRUNCATE = 3.0
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """How the slices of one volume become images."""
+
+    left: Float
+    """[128, n]: from the array's axis that runs Left-Right, to image rows."""
+    anterior: Float
+    """[128, m]: from the axis that runs Anterior-Posterior, to image columns."""
+    left_is_column: bool
+    """Whether the column index i runs Left-Right (true for axial images as scanners make them)."""
+
+
+def feet_to_head(affine: Matrix4) -> bool:
+    """Whether growing slice index means towards the head.
+
+    Raises
+    ------
+    GeometryError
+        ZERO_SPACING, or NOT_AXIAL if the slice axis is not mainly along the patient's long axis.
+    """
+    axes = np.asarray(affine, dtype=np.float64)[:3, :3]
+    if not np.isfinite(axes).all() or (np.linalg.norm(axes, axis=0) == 0).any():
+        raise GeometryError(Reason.ZERO_SPACING, "a spacing of the volume is zero")
+    unit = np.abs(axes / np.linalg.norm(axes, axis=0))
+    if int(np.argmax(unit[:, 2])) != 2 or int(np.argmax(unit[2])) != 2:
+        raise GeometryError(Reason.NOT_AXIAL, "slice scores need slices across the long axis of the patient")
+    return bool(axes[2, 2] > 0)
+
+
+def plan_images(shape: tuple[int, int, int], affine: Matrix4) -> ImagePlan:
+    """Matrices for a volume of this shape and affine.
+
+    Parameters
+    ----------
+    shape : (slices, rows, columns)
+    affine : 4x4
+        (i, j, k, 1) -> mm, LPS.
+
+    Raises
+    ------
+    GeometryError
+        ZERO_SPACING or NOT_AXIAL, see `feet_to_head`.
+    """
+    feet_to_head(affine)
+    axes = np.asarray(affine, dtype=np.float64)[:3, :2]
+    spacing = np.linalg.norm(axes, axis=0)
+    left_is_column = bool(abs(axes[0, 0]) / spacing[0] >= abs(axes[0, 1]) / spacing[1])
+    i_axis, j_axis = (0, 1) if left_is_column else (1, 0)
+    lengths = (shape[2], shape[1]) if left_is_column else (shape[1], shape[2])
+    left = resampling_matrix(lengths[0], float(spacing[i_axis]))
+    anterior = resampling_matrix(lengths[1], float(spacing[j_axis]))
+    if axes[0, i_axis] < 0:
+        left = left[:, ::-1]
+    if axes[1, j_axis] > 0:
+        anterior = anterior[:, ::-1]
+    return ImagePlan(np.ascontiguousarray(left), np.ascontiguousarray(anterior), left_is_column)
+
+
+def resampling_matrix(length: int, spacing: float) -> Float:
+    """Blur, interpolate to 3.5 mm, crop or pad to 128, as one matrix.
+
+    Parameters
+    ----------
+    length : int
+        Number of pixels along the axis.
+    spacing : float
+        mm.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        ``[128, length]``; rows that are padding hold zeros.
+
+    Raises
+    ------
+    GeometryError
+        ZERO_SPACING for a spacing that is not positive, or so small that the axis is under two pixels of 3.5 mm.
+    """
+    if not spacing > 0:
+        raise GeometryError(Reason.ZERO_SPACING, "a pixel spacing of the volume is zero")
+    target = int(length / (SPACING / spacing) + 0.5)
+    if target < 2:
+        raise GeometryError(Reason.ZERO_SPACING, f"the field of view is under {2 * SPACING:g} mm wide")
+    small = _bilinear(length, target) @ _gaussian(length, _SIGMA / (target / length))
+    if target > SIZE:
+        start = (target - SIZE) // 2
+        return small[start : start + SIZE].astype(np.float32)
+    out = np.zeros((SIZE, length), np.float32)
+    before = (SIZE - target) // 2
+    out[before : before + target] = small
+    return out
+
+
+def _gaussian(length: int, sigma: float) -> NDArray[np.float64]:
+    radius = int(_TRUNCATE * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights /= weights.sum()
+    out = np.zeros((length, length))
+    rows = np.arange(length)
+    for offset, weight in zip(offsets, weights, strict=True):
+        period = (rows + offset) % (2 * length)
+        np.add.at(out, (rows, np.where(period < length, period, 2 * length - 1 - period)), weight)
+    return out
+
+
+def _bilinear(length: int, target: int) -> NDArray[np.float64]:
+    centres = (np.arange(target) + 0.5) * (length / target) - 0.5
+    low = np.floor(centres)
+    share = centres - low
+    rows = np.arange(target)
+    out = np.zeros((target, length))
+    np.add.at(out, (rows, np.clip(low, 0, length - 1).astype(int)), 1 - share)
+    np.add.at(out, (rows, np.clip(low + 1, 0, length - 1).astype(int)), share)
+    return out
+
+
+def image_batches(
+    array: NDArray[Any], plan: ImagePlan, batch: int
+) -> Iterator[tuple[Float, NDArray[np.bool_]]]:
+    """Images of consecutive slices, and which of them show no patient.
+
+    Parameters
+    ----------
+    array : NDArray
+        [k, j, i], HU; memory-mapped arrays are read a batch at a time.
+    plan : ImagePlan
+    batch : int
+        Slices at a time.
+
+    Yields
+    ------
+    images : NDArray[np.float32]
+        ``[slice, 128, 128]``, -1..1.
+    empty : NDArray[np.bool_]
+        ``[slice]``: air only, or a single value.
+
+    Raises
+    ------
+    InputError
+        HU_RANGE if a value is not a number.
+    """
+    rows, columns = (plan.anterior, plan.left) if plan.left_is_column else (plan.left, plan.anterior)
+    row_part, rows_used = _trimmed(rows)
+    column_part, columns_used = _trimmed(columns)
+    low, high = HU_RANGE
+    # (HU - low) * 2 / (high - low) lies in 0..2, so that padding is 0 until 1 is taken away at the end.
+    scale = np.float32(2 / (high - low))
+    column_part = np.ascontiguousarray(column_part.T * scale)
+    inside = _inside(plan)
+    for start in range(0, len(array), batch):
+        part = np.asarray(array[start : start + batch])
+        if part.dtype.kind == "f" and not np.isfinite(part).all():
+            raise InputError(Reason.HU_RANGE, "the volume holds values that are not numbers")
+        clipped = part[:, rows_used, columns_used].astype(np.float32)
+        np.clip(clipped, low, high, out=clipped)
+        clipped -= np.float32(low)
+        images = np.matmul(row_part, np.matmul(clipped, column_part))
+        if plan.left_is_column:
+            images = np.ascontiguousarray(images.transpose(0, 2, 1))
+        shown = images[:, inside[0], inside[1]]
+        empty = (shown.max(axis=(1, 2)) < (AIR - low) * scale) | (np.ptp(shown, axis=(1, 2)) < 1e-4)
+        images -= np.float32(1)
+        yield images, empty
+
+
+def _trimmed(matrix: Float) -> tuple[Float, slice]:
+    """The columns of a resampling matrix that are used at all, and where they are."""
+    used = np.flatnonzero(matrix.any(axis=0))
+    span = slice(int(used[0]), int(used[-1]) + 1)
+    return np.ascontiguousarray(matrix[:, span]), span
+
+
+def _inside(plan: ImagePlan) -> tuple[slice, slice]:
+    """The part of an image that is not padding."""
+    spans = []
+    for matrix in (plan.left, plan.anterior):
+        rows = np.flatnonzero(matrix.any(axis=1))
+        spans.append(slice(int(rows[0]), int(rows[-1]) + 1))
+    return spans[0], spans[1]
