@@ -230,6 +230,8 @@ class FetchedFile:
     url: str
     size: int
     sha256: str
+    sop_instance_uid: str = ""
+    """What the catalog says the file holds; empty where it does not say."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ class FetchedSeries:
     files: tuple[FetchedFile, ...]
     companions: tuple[FetchedFile, ...] = ()
     expected_instances: int | None = None
+    issues: tuple[Issue, ...] = ()
 
 
 @dataclass(frozen=True)
