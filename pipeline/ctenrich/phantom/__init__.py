@@ -1,0 +1,21 @@
+"""Generated chest CT: arrays with ground truth, and DICOM files of every kind, awkward ones too."""
+
+from __future__ import annotations
+
+from ctenrich.phantom.anatomy import SEGMENTS
+from ctenrich.phantom.dicom import PhantomStudy, write_phantom_study
+from ctenrich.phantom.options import ORIENTATIONS, FileOrder, PhantomOptions, PixelEncoding, Quirk
+from ctenrich.phantom.volume import Phantom, make_phantom
+
+__all__ = [
+    "ORIENTATIONS",
+    "SEGMENTS",
+    "FileOrder",
+    "Phantom",
+    "PhantomOptions",
+    "PhantomStudy",
+    "PixelEncoding",
+    "Quirk",
+    "make_phantom",
+    "write_phantom_study",
+]

@@ -1,0 +1,163 @@
+"""The faults that a phantom series can be given: in a slice's attributes, in its bytes, or as an extra file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from ctenrich.phantom.identity import Identity
+from ctenrich.phantom.options import PhantomOptions, Quirk
+from ctenrich.phantom.volume import Phantom
+
+__all__ = ["extra_files", "spoil", "spoil_bytes"]
+
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+
+
+def odd_slice(options: PhantomOptions) -> int:
+    """The slice that is spoilt where only one is."""
+    return options.slices // 3
+
+
+def spoil(dataset: Dataset, k: int, phantom: Phantom, identity: Identity) -> None:
+    """Change the attributes of slice `k` as the quirks ask."""
+    quirks, odd = phantom.options.quirks, k == odd_slice(phantom.options)
+    _spoil_series(dataset, quirks)
+    if Quirk.TWO_ORIENTATIONS in quirks and k >= phantom.options.slices * 3 // 4:
+        _tilt(dataset, phantom)
+    if not odd:
+        return
+    if Quirk.OTHER_PIXEL_SPACING in quirks:
+        dataset.PixelSpacing = [str(round(float(v) * 1.1, 6)) for v in dataset.PixelSpacing]
+    if Quirk.OTHER_FRAME_OF_REFERENCE in quirks:
+        dataset.FrameOfReferenceUID = identity.instance("other frame of reference")
+    if Quirk.NO_POSITION in quirks:
+        del dataset.ImagePositionPatient
+    if Quirk.LYING_ROWS in quirks:
+        dataset.Rows = 65535
+    if Quirk.OTHER_MATRIX in quirks:
+        dataset.Rows = dataset.Rows // 2
+        dataset.PixelData = dataset.PixelData[: dataset.Rows * dataset.Columns * 2]
+
+
+def _spoil_series(dataset: Dataset, quirks: frozenset[Quirk]) -> None:
+    if Quirk.SECONDARY in quirks:
+        dataset.ImageType = ["ORIGINAL", "SECONDARY", "AXIAL"]
+    if Quirk.DERIVED in quirks:
+        dataset.ImageType = ["DERIVED", "SECONDARY", "REFORMATTED"]
+    if Quirk.NO_IMAGE_TYPE in quirks:
+        del dataset.ImageType
+    if Quirk.ZERO_SPACING in quirks:
+        dataset.PixelSpacing = ["0", "0"]
+
+
+def _tilt(dataset: Dataset, phantom: Phantom) -> None:
+    """Turn the stated orientation by ten degrees about the row direction."""
+    row = phantom.grid.along_row / np.linalg.norm(phantom.grid.along_row)
+    column = phantom.grid.along_column / np.linalg.norm(phantom.grid.along_column)
+    angle = np.deg2rad(10.0)
+    turned = np.cos(angle) * column + np.sin(angle) * np.cross(row, column)
+    dataset.ImageOrientationPatient = [f"{v:.10g}" for v in np.round(np.concatenate([row, turned]), 10)]
+
+
+def spoil_bytes(content: bytes, k: int, options: PhantomOptions) -> bytes:
+    """Change the bytes of slice `k` as the quirks ask."""
+    if Quirk.TRUNCATED in options.quirks and k == odd_slice(options):
+        return content[: len(content) - options.rows * options.columns]
+    return content
+
+
+def extra_files(folder: Path, phantom: Phantom, identity: Identity, written: dict[int, Path]) -> list[Path]:
+    """Write the files that lie beside the slices; returns those that belong to the series."""
+    from ctenrich.phantom.dicom import file_bytes
+
+    options, extra = phantom.options, []
+    stem = f"CT{options.series_number:02d}"
+    model = written[min(written, key=lambda k: abs(k - odd_slice(options)))]
+    if Quirk.DUPLICATE_FILE in options.quirks:
+        extra.append((f"{stem}_duplicate.dcm", model.read_bytes()))
+    datasets: list[tuple[str, Dataset]] = []
+    if Quirk.LOCALIZER in options.quirks:
+        datasets.append((f"{stem}_localizer.dcm", _localizer(model, phantom, identity)))
+    if Quirk.CONFLICTING_DUPLICATE in options.quirks:
+        datasets.append((f"{stem}_conflict.dcm", _brighter(model)))
+    if Quirk.SAME_POSITION in options.quirks:
+        other = _brighter(model)
+        other.SOPInstanceUID = identity.instance("same position")
+        datasets.append((f"{stem}_position.dcm", other))
+    if Quirk.MIXED_MODALITY in options.quirks:
+        datasets.append((f"{stem}_mr.dcm", _magnetic(model, identity)))
+    extra += [(name, file_bytes(dataset, options)) for name, dataset in datasets]
+    for name, content in extra:
+        (folder / name).write_bytes(content)
+    if Quirk.JUNK_FILE in options.quirks:
+        (folder / "notes.txt").write_bytes(b"This is not a DICOM file.\n" * 20)
+    if Quirk.EMPTY_FILE in options.quirks:
+        (folder / "empty.dcm").write_bytes(b"")
+    return [folder / name for name, _ in extra]
+
+
+def _read(path: Path) -> Dataset:
+    """Read a written slice back, pixels unpacked to little endian."""
+    import pydicom
+
+    dataset = pydicom.dcmread(path, force=True)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    pixels = dataset.pixel_array if syntax.is_compressed and not syntax.is_deflated else None
+    if pixels is not None:
+        dataset.add_new(0x7FE00010, "OW", pixels.astype("<i2").tobytes())
+    elif not syntax.is_little_endian:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, ">u2").astype("<u2").tobytes()
+    plain = Dataset()
+    for element in dataset:
+        plain.add(element)
+    return plain
+
+
+def _brighter(model: Path) -> Dataset:
+    dataset = _read(model)
+    pixels = np.frombuffer(dataset.PixelData, "<i2").copy()
+    pixels[: pixels.size // 2] += 50
+    dataset.add_new(0x7FE00010, "OW", pixels.tobytes())
+    return dataset
+
+
+def _magnetic(model: Path, identity: Identity) -> Dataset:
+    dataset = _read(model)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = MR_IMAGE, identity.instance("mr")
+    dataset.Modality = "MR"
+    dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "GR", "NONE", ""
+    dataset.MRAcquisitionType, dataset.EchoTime, dataset.EchoTrainLength, dataset.RepetitionTime = "2D", "3", "1", "9"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
+    for name in ("KVP", "XRayTubeCurrent", "ExposureTime", "ConvolutionKernel", "GantryDetectorTilt", "RescaleType"):
+        delattr(dataset, name)
+    del dataset.RescaleSlope, dataset.RescaleIntercept
+    return dataset
+
+
+def _localizer(model: Path, phantom: Phantom, identity: Identity) -> Dataset:
+    """A coronal projection with the head at the top."""
+    from ctenrich.phantom.dicom import number
+
+    dataset, grid = _read(model), phantom.grid
+    flat = phantom.array.mean(axis=1)[::-1]
+    stored = np.rint(flat + 1024).astype("<i2")
+    dataset.SOPInstanceUID = identity.instance("localizer")
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.InstanceNumber = "0"
+    down = -grid.step
+    row = grid.along_row / np.linalg.norm(grid.along_row)
+    dataset.ImageOrientationPatient = [number(v) for v in np.round(np.concatenate([row, down]), 10)]
+    dataset.ImagePositionPatient = [number(v) for v in np.round(grid.positions[-1], 6)]
+    dataset.PixelSpacing = [number(phantom.options.slice_spacing), number(phantom.options.pixel_spacing[1])]
+    dataset.SliceThickness = number(phantom.options.rows * phantom.options.pixel_spacing[0])
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 15, 1
+    dataset.RescaleSlope, dataset.RescaleIntercept = "1", "-1024"
+    for keyword in ("PixelPaddingValue", "SliceLocation"):
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    dataset.add_new(0x7FE00010, "OW", stored.tobytes())
+    return dataset
