@@ -1,1 +1,21 @@
-"""Room."""
+"""Expert contours (RTSTRUCT) as masks."""
+
+from __future__ import annotations
+
+from ctenrich.contours.expert import ExpertSegmenter
+from ctenrich.contours.raster import Grid, Rasterised, fill_polygon, grid_of, rasterise
+from ctenrich.contours.rtstruct import Contour, Roi, StructureSet, link_to, load_contours
+
+__all__ = [
+    "Contour",
+    "ExpertSegmenter",
+    "Grid",
+    "Rasterised",
+    "Roi",
+    "StructureSet",
+    "fill_polygon",
+    "grid_of",
+    "link_to",
+    "load_contours",
+    "rasterise",
+]

@@ -1,0 +1,124 @@
+"""RTSTRUCT files, good and bad, and what ties them to a series."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pydicom
+import pytest
+
+from ctenrich.contours import link_to, load_contours
+from ctenrich.errors import InputError, UnsafeInputError
+from ctenrich.reasons import Reason
+from ctenrich.records import CompanionLink
+from tests.contours.helpers import make_series, to_mm, write_rtstruct
+
+SQUARE = [(4.5, 4.5), (9.5, 4.5), (9.5, 9.5), (4.5, 9.5)]
+
+
+@pytest.fixture
+def series():
+    return make_series()
+
+
+def heart(series):
+    return [("Heart", [("CLOSED_PLANAR", to_mm(series, 2, SQUARE))])]
+
+
+def test_names_types_and_points_are_read(tmp_path, series):
+    rois = [
+        ("Heart", [("CLOSED_PLANAR", to_mm(series, 2, SQUARE)), ("CLOSEDPLANAR_XOR", to_mm(series, 3, SQUARE))]),
+        ("Isocenter", [("POINT", to_mm(series, 2, SQUARE[:1]))]),
+        ("Line", [("OPEN_PLANAR", to_mm(series, 2, SQUARE))]),
+        ("Nothing", []),
+    ]
+    structures = load_contours(write_rtstruct(tmp_path / "rt.dcm", series, rois))
+    assert [(r.name, len(r.contours), r.other) for r in structures.rois] == [
+        ("Heart", 2, 0),
+        ("Isocenter", 0, 1),
+        ("Line", 0, 1),
+        ("Nothing", 0, 0),
+    ]
+    assert [c.exclusive for c in structures.rois[0].contours] == [False, True]
+    np.testing.assert_allclose(structures.rois[0].contours[0].points, to_mm(series, 2, SQUARE), atol=1e-6)
+
+
+def test_the_tie_is_reference_then_frame_then_none(tmp_path, series):
+    other = {"series_uid": "2.25.1", "image_uids": ["2.25.2"]}
+    by_reference = load_contours(write_rtstruct(tmp_path / "a.dcm", series, heart(series)))
+    by_images = load_contours(write_rtstruct(tmp_path / "b.dcm", series, heart(series), series_uid="2.25.1"))
+    by_frame = load_contours(write_rtstruct(tmp_path / "c.dcm", series, heart(series), **other))
+    stranger = load_contours(write_rtstruct(tmp_path / "d.dcm", series, heart(series), frame_uid="2.25.3", **other))
+    assert link_to(by_reference, series) is CompanionLink.REFERENCE
+    assert link_to(by_images, series) is CompanionLink.REFERENCE
+    assert link_to(by_frame, series) is CompanionLink.FRAME_OF_REFERENCE
+    assert link_to(stranger, series) is None
+
+
+@pytest.mark.parametrize("broken", [b"", b"junk" * 100])
+def test_a_file_that_is_not_dicom(tmp_path, broken):
+    path = tmp_path / "x.dcm"
+    path.write_bytes(broken)
+    with pytest.raises(InputError) as caught:
+        load_contours(path)
+    assert caught.value.reason in {Reason.NOT_DICOM, Reason.TRUNCATED}
+
+
+def test_a_file_that_is_gone(tmp_path):
+    with pytest.raises(InputError) as caught:
+        load_contours(tmp_path / "gone.dcm")
+    assert caught.value.reason is Reason.NOT_FOUND
+
+
+@pytest.mark.filterwarnings("ignore:Unexpected end of file")
+def test_every_truncation_ends_in_a_clear_error_or_a_structure_set(tmp_path, series):
+    whole = write_rtstruct(tmp_path / "rt.dcm", series, heart(series)).read_bytes()
+    path = tmp_path / "cut.dcm"
+    outcomes = set()
+    for size in range(140, len(whole), 37):
+        path.write_bytes(whole[:size])
+        try:
+            load_contours(path)
+            outcomes.add("read")
+        except InputError as error:
+            outcomes.add(error.reason.value)
+    assert outcomes <= {"read", "TRUNCATED", "NOT_DICOM", "DECODE_ERROR", "NO_EXPERT"}
+    assert "TRUNCATED" in outcomes
+
+
+def test_another_object_is_no_structure_set(tmp_path, series):
+    path = write_rtstruct(tmp_path / "rt.dcm", series, heart(series))
+    ds = pydicom.dcmread(path)
+    ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    ds.save_as(path)
+    with pytest.raises(InputError) as caught:
+        load_contours(path)
+    assert caught.value.reason is Reason.NO_EXPERT
+
+
+def test_numbers_that_are_none_are_left_out(tmp_path, series):
+    path = write_rtstruct(tmp_path / "rt.dcm", series, heart(series))
+    data = path.read_bytes()
+    text = "\\".join(f"{v:.8f}"[:16] for v in to_mm(series, 2, SQUARE).ravel()).encode()
+    assert text in data
+    for bad in (b"nan", b"1E400", b"abc"):
+        path.write_bytes(data.replace(text, (bad + text[len(bad) :])))
+        (roi,) = load_contours(path).rois
+        assert roi.contours == ()
+        assert roi.other == 1
+
+
+def test_a_deflated_bomb_is_refused(tmp_path, series):
+    path = write_rtstruct(tmp_path / "rt.dcm", series, heart(series))
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+    ds.save_as(path, enforce_file_format=True)
+    assert load_contours(path).rois[0].name == "Heart"
+    data = path.read_bytes()
+    start = 132 + 12 + int(ds.file_meta.FileMetaInformationGroupLength)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    path.write_bytes(data[:start] + deflate.compress(bytes(50_000_000)) + deflate.flush())
+    with pytest.raises(UnsafeInputError) as caught:
+        load_contours(path, limit=10_000_000)
+    assert caught.value.reason is Reason.BOMB
