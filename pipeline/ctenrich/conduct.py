@@ -126,6 +126,7 @@ class Conductor:
         self._spent: dict[tuple[str, str], tuple[float, int]] = {}
         self._ran = 0
         self._log = self._run.root / "log.jsonl"
+        self._ledger: Ledger
 
     def conduct(self, command: str = "run") -> RunSummary:
         """Do the run; returns when everything has an outcome, the budget is spent, or it was stopped.
@@ -158,7 +159,7 @@ class Conductor:
     # ------------------------------------------------------------ the loop
 
     def _loop(self, started: float) -> str:
-        waiting = deque(self._run.cohort.series)
+        waiting = deque(self._entries())
         self._progress.start("series", len(waiting))
         self._clean_temporaries()
         turned_away = 0
@@ -187,6 +188,18 @@ class Conductor:
         self._progress.finish("series")
         over = any(o.state is State.NOT_STARTED_BUDGET for o in self._ledger.outcomes())
         return "budget" if over else "done"
+
+    def _entries(self) -> list[SeriesEntry]:
+        """All series; for single stages after the input, only those whose input was made."""
+        if self._stages & set(SERIES_STAGES):
+            return list(self._run.cohort.series)
+        ended = (State.FAILED, State.EXCLUDED)
+        broken = {
+            o.series_instance_uid
+            for o in self._ledger.outcomes()
+            if not o.product and o.state in ended and o.stage in SERIES_STAGES
+        }
+        return [e for e in self._run.cohort.series if e.series_instance_uid not in broken]
 
     def _begin(self, entry: SeriesEntry) -> bool:
         """Start a series unless another conductor works on it."""
@@ -230,6 +243,8 @@ class Conductor:
         self._close_unit(unit.entry)
 
     def _after_input(self, unit: Unit, failure: Failure | None) -> None:
+        if failure is None and not self._is_whole() and unit.stages:
+            self._ledger.forget([unit.key])
         for plan in self._run.config.products:
             product = str(plan.product)
             if plan.missing is not None:
@@ -378,5 +393,4 @@ def _writer_of(path: Path) -> str:
 
 
 def _lane(plan: ProductPlan, lane: str) -> tuple[str, ...]:
-    kind: ProductKind = plan.product.kind
-    return tuple(s for s in PRODUCT_STAGES[kind] if STAGES[s].lane == lane)
+    return tuple(s for s in PRODUCT_STAGES[plan.product.kind] if STAGES[s].lane == lane)

@@ -1,0 +1,53 @@
+# The doors of the project. Each target sets up what it needs.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+EXTRAS := cloud,dev,docs,notebooks,pacs,ray
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.PHONY: help setup demo test test-all soak check bench docs wheel clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+$(VENV)/.base: pyproject.toml constraints.txt scripts/install.sh
+	PYTHON=$(PYTHON) scripts/install.sh $(VENV)
+	@touch $@
+
+$(VENV)/.full: pyproject.toml constraints.txt scripts/install.sh
+	PYTHON=$(PYTHON) scripts/install.sh $(VENV) $(EXTRAS)
+	@touch $@ $(VENV)/.base
+
+setup: $(VENV)/.full ## Install everything that development needs into .venv
+
+demo: $(VENV)/.base ## The whole job on a small generated study: about two minutes
+	$(BIN)/ctenrich demo --out demo-run
+
+test: $(VENV)/.full ## The test suite: under 15 minutes on 2 cores
+	$(PYTEST) -m "not long" -n $(WORKERS) --dist worksteal -q
+
+test-all: $(VENV)/.full check ## Adds the long tests: parity, faults, services, browsers, notebooks
+	$(PYTEST) -m "long" -n $(WORKERS) --dist worksteal -q
+
+soak: $(VENV)/.full ## Kills, faults and ten thousand series: hours; for the record
+	$(BIN)/python -m benchmarks.soak
+
+check: $(VENV)/.full ## Lint, types, layers, mappings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/ctenrich check-mappings
+
+bench: $(VENV)/.full ## Speed and memory beside the peers, as ratios
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.full ## Build the documentation site
+	$(BIN)/mkdocs build --strict
+
+wheel: $(VENV)/.full ## Build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) demo-run dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

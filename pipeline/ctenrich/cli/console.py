@@ -1,0 +1,114 @@
+"""What commands share: progress bars, tables, parameters of the form name=value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+
+if TYPE_CHECKING:
+    from ctenrich.progress import Progress
+
+__all__ = ["parse_parameters", "print_table", "progress_bars"]
+
+
+class _Bars:
+    """Progress on the terminal; notes go above the bars."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def start(self, task: str, total: float | None = None) -> None:
+        if task in self._tasks:
+            self._bars.reset(self._tasks[task], total=total)
+        else:
+            self._tasks[task] = self._bars.add_task(task, total=total)
+
+    def advance(self, task: str, amount: float = 1) -> None:
+        if task in self._tasks:
+            self._bars.advance(self._tasks[task], amount)
+
+    def note(self, message: str) -> None:
+        self._bars.console.print(message, markup=False, highlight=False)
+
+    def finish(self, task: str) -> None:
+        if task not in self._tasks:
+            return
+        bar = self._tasks[task]
+        if task == "series":
+            self._bars.update(bar, completed=self._bars.tasks[bar].total or 0)
+        else:
+            self._bars.remove_task(self._tasks.pop(task))
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Progress bars on stderr (plain notes where that is not a terminal)."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Bars(*columns, console=console, transient=False, disable=not console.is_terminal) as bars:
+        yield _Bars(bars)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; numbers are right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    material = [tuple(row) for row in rows]
+    for i, column in enumerate(columns):
+        number = bool(material) and all(isinstance(row[i], int | float) or row[i] == "" for row in material)
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in material:
+        table.add_row(*(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)
+
+
+def parse_parameters(pairs: Sequence[str]) -> dict[str, object]:
+    """``["a=1", "b=x"]`` to ``{"a": 1, "b": "x"}``: whole numbers, decimals, true/false, else text.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for anything without a ``=`` or with a name that is not an identifier.
+    """
+    found: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(Reason.BAD_PARAMETER, f"{pair!r} is not of the form name=value")
+        found[name] = _value(value)
+    return found
+
+
+def _value(text: str) -> object:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

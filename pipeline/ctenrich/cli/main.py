@@ -1,0 +1,69 @@
+"""The command line's front door: puts the commands together and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ctenrich import __version__
+from ctenrich.cli import cohorts, demo, exports, mappings, models, results, running, stages
+from ctenrich.errors import CtenrichError
+
+__all__ = ["app"]
+
+
+class _Group(TyperGroup):
+    """Shows our own errors as one line with a hint, and ends with their exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except CtenrichError as error:
+            typer.secho(f"error: {error.reason.value}: {error.message}", fg="red", err=True)
+            if error.hint:
+                typer.echo(f"hint: {error.hint}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; run the same command again to go on", err=True)
+            ctx.exit(3)
+
+
+app = typer.Typer(
+    name="ctenrich",
+    cls=_Group,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    help="Turn a cohort of CT scans into DICOM SEG and SR objects with proof, and tables to query.\n\n"
+    "Research software, not a medical device.",
+    epilog="Exit codes: 0 done, 1 something failed (the reason is shown), 2 the request is wrong, "
+    "3 interrupted, 4 the budget was spent.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"ctenrich {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    _ = version
+
+
+for group in (demo, cohorts, running, stages, results, exports, models, mappings):
+    group.register(app)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,59 @@
+"""``ctenrich prepare`` and one command a stage on a run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctenrich.cli.running import Bodypart, CohortFile, Demo, Device, Out, Segmenters, SettingsFile, make_run
+
+__all__ = ["register"]
+
+_HELP = {
+    "fetch": "Bring the bytes of every series and prove them whole.",
+    "sort": "Put the slices in order and check the geometry.",
+    "convert": "Make one volume of every series.",
+    "segment": "Run the segmenters.",
+    "score": "Score the slices with body part regression.",
+    "measure": "Measure shapes, find landmarks and regions.",
+    "encode": "Write DICOM SEG and SR objects.",
+    "validate": "Prove and validate the objects.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(
+        epilog="Example:  ctenrich prepare cohort.parquet --out my-run --segmenter expert, then ctenrich fetch my-run"
+    )(prepare)
+    for name, text in _HELP.items():
+        app.command(name, help=text, epilog=f"Example:  ctenrich {name} my-run")(_command(name))
+
+
+def prepare(
+    cohort: CohortFile,
+    out: Out,
+    segmenter: Segmenters = None,
+    bodypart: Bodypart = "none",
+    device: Device = "auto",
+    settings: SettingsFile = None,
+    allow_demo_models: Demo = False,
+) -> None:
+    """Make a run's folder without running anything, to go on stage by stage."""
+    made = make_run(cohort, out, segmenter, bodypart, device, (settings, allow_demo_models))
+    products = ", ".join(str(p.product) for p in made.config.products if p.missing is None)
+    typer.echo(f"{len(made.cohort.series)} series, products: {products}")
+
+
+def _command(name: str) -> object:
+    def command(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
+        from ctenrich import steps
+        from ctenrich.cli.console import progress_bars
+
+        with progress_bars() as progress:
+            records = getattr(steps, name)(steps.open_run(run), progress=progress)
+        typer.echo(f"{name}: {len(records)} records")
+
+    return command

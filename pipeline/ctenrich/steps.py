@@ -1,0 +1,278 @@
+"""The steps as Python functions, one a stage, for notebooks and scripts; every one can be restarted from disk.
+
+>>> from ctenrich import steps
+>>> steps.index(["my-dicom-folder"], "catalog.duckdb")                        # doctest: +SKIP
+>>> steps.select("select_ct_series", "folder:catalog.duckdb", "cohort.parquet")  # doctest: +SKIP
+>>> run = steps.start("cohort.parquet", "my-run", segmenters=["expert"])     # doctest: +SKIP
+>>> steps.fetch(run); steps.sort(run); volumes = steps.convert(run)          # doctest: +SKIP
+>>> masks = steps.segment(run)                                               # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ctenrich.conduct import Conductor, RunSummary
+from ctenrich.errors import InputError
+from ctenrich.execute.serial import SerialExecutor
+from ctenrich.ledger import Ledger
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import (
+    Cohort,
+    EncodedObjects,
+    FetchedSeries,
+    Landmarks,
+    ProductKind,
+    Proof,
+    Regions,
+    SegmentMasks,
+    ShapeMeasurements,
+    SliceScores,
+    SortedSeries,
+    State,
+    Volume,
+)
+from ctenrich.resident import Models
+from ctenrich.run import Run
+from ctenrich.settings import Settings
+from ctenrich.workspace import load_record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "convert",
+    "encode",
+    "export",
+    "fetch",
+    "finish",
+    "index",
+    "measure",
+    "open_run",
+    "query",
+    "report",
+    "run_all",
+    "score",
+    "segment",
+    "select",
+    "sort",
+    "start",
+    "tables",
+    "validate",
+]
+
+T = TypeVar("T")
+ByProduct = dict[tuple[str, str], T]
+"""(Series Instance UID, product) -> record."""
+
+_models: weakref.WeakKeyDictionary[Run, Models] = weakref.WeakKeyDictionary()
+
+
+# ---------------------------------------------------------------- before a run
+
+
+def index(
+    folders: Sequence[str | Path], catalog: str | Path, *, collection_id: str = "local", progress: Progress = SILENT
+) -> Any:
+    """Crawl folders of DICOM files into a DuckDB catalog (incremental); returns a summary of what was found."""
+    from ctenrich.catalog.folder import index_folders
+
+    return index_folders([Path(f) for f in folders], Path(catalog), collection_id=collection_id, progress=progress)
+
+
+def select(
+    query: str | Path,
+    catalog: str,
+    out: str | Path,
+    *,
+    parameters: Mapping[str, object] | None = None,
+    progress: Progress = SILENT,
+) -> Cohort:
+    """Choose series by SQL and write the cohort file, what was excluded and the lock beside it.
+
+    Parameters
+    ----------
+    query : str or Path
+        A file, or the name of one in queries/.
+    catalog : str
+        ``folder:FILE``, ``idc``, ``parquet:URI`` or ``bigquery[:PROJECT]``.
+    out : str or Path
+        Cohort file (``.parquet``).
+    parameters : mapping, optional
+        Values of the query's @parameters.
+    """
+    from ctenrich.catalog import open_catalog
+    from ctenrich.select import select_cohort, write_cohort
+
+    selection = select_cohort(
+        str(query), open_catalog(catalog), parameters or {}, name=Path(out).stem, progress=progress
+    )
+    write_cohort(selection, Path(out))
+    return selection.cohort
+
+
+# ---------------------------------------------------------------- a run, stage by stage
+
+
+def start(
+    cohort: str | Path,
+    out: str | Path,
+    *,
+    segmenters: Sequence[str] = (),
+    bodypart: str = "none",
+    settings: Settings | None = None,
+    allow_demo: bool = False,
+) -> Run:
+    """Make a run's folder and check every model before any work; see :meth:`ctenrich.run.Run.create`."""
+    return Run.create(
+        Path(cohort), Path(out), segmenters=segmenters, bodypart=bodypart, settings=settings, allow_demo=allow_demo
+    )
+
+
+def open_run(out: str | Path) -> Run:
+    """Open a run's folder again, for instance after a notebook was restarted."""
+    return Run.open(Path(out))
+
+
+def _do(run: Run, stages: tuple[str, ...], progress: Progress) -> RunSummary:
+    models = _models.setdefault(run, Models(run.config.settings))
+    executor = SerialExecutor(run.root, run.config.settings, models=models, progress=progress)
+    summary = Conductor(run, executor, stages=stages, progress=progress).conduct(" ".join(stages))
+    _raise_if_all_failed(run, summary)
+    return summary
+
+
+def _raise_if_all_failed(run: Run, summary: RunSummary) -> None:
+    """Say why, where not one product could go on."""
+    if not summary.states.get(State.FAILED.value):
+        return
+    with Ledger(run.ledger_path, read_only=True) as ledger:
+        outcomes = ledger.outcomes()
+    failed = [o for o in outcomes if o.state is State.FAILED]
+    series = {o.series_instance_uid for o in failed if not o.product}
+    products = {o.product for o in failed if o.product}
+    wanted = {str(p.product) for p in run.config.products if p.missing is None}
+    if len(series) == len(run.cohort.series) or (products == wanted and len(run.cohort.series) == 1):
+        first = failed[-1]
+        raise InputError(first.reason or Reason.INTERNAL, first.message)
+
+
+def _series_records(run: Run, name: str, cls: type[T]) -> dict[str, T]:
+    rooms = ((e.series_instance_uid, run.workspace.room(e.series_instance_uid)) for e in run.cohort.series)
+    return {uid: load_record(room / name, cls) for uid, room in rooms if (room / name).is_file()}
+
+
+def _product_records(run: Run, name: str, cls: type[T], *kinds: ProductKind) -> ByProduct[T]:
+    found: ByProduct[T] = {}
+    for entry in run.cohort.series:
+        for plan in run.config.products:
+            path = run.workspace.product_room(entry.series_instance_uid, plan.product) / name
+            if plan.product.kind in kinds and path.is_file():
+                found[entry.series_instance_uid, str(plan.product)] = load_record(path, cls)
+    return found
+
+
+def fetch(run: Run, *, progress: Progress = SILENT) -> dict[str, FetchedSeries]:
+    """Bring the bytes of every series and prove them whole."""
+    _do(run, ("fetch",), progress)
+    return _series_records(run, "fetched.json", FetchedSeries)
+
+
+def sort(run: Run, *, progress: Progress = SILENT) -> dict[str, SortedSeries]:
+    """Put the slices of every series in order along the slice normal and check the geometry."""
+    _do(run, ("sort",), progress)
+    return _series_records(run, "sorted.json", SortedSeries)
+
+
+def convert(run: Run, *, progress: Progress = SILENT) -> dict[str, Volume]:
+    """Make one volume of every series (memory-mapped array and NIfTI), compared between two readers."""
+    _do(run, ("convert",), progress)
+    return _series_records(run, "volume.json", Volume)
+
+
+_SEGMENTERS = (ProductKind.EXPERT, ProductKind.NNUNET)
+
+
+def segment(run: Run, *, progress: Progress = SILENT) -> ByProduct[SegmentMasks]:
+    """Run every segmenter of the run on every volume."""
+    _do(run, ("segment",), progress)
+    return _product_records(run, "masks.json", SegmentMasks, *_SEGMENTERS)
+
+
+def score(run: Run, *, progress: Progress = SILENT) -> ByProduct[SliceScores]:
+    """Score the slices of every volume with body part regression."""
+    _do(run, ("score",), progress)
+    return _product_records(run, "scores.json", SliceScores, ProductKind.BODYPART)
+
+
+def measure(run: Run, *, progress: Progress = SILENT) -> ByProduct[ShapeMeasurements | Landmarks | Regions]:
+    """Measure shapes, find landmarks and regions; the regions' key ends in ``#regions``."""
+    _do(run, ("measure",), progress)
+    found: ByProduct[ShapeMeasurements | Landmarks | Regions] = {}
+    found.update(_product_records(run, "shape.json", ShapeMeasurements, *_SEGMENTERS))
+    found.update(_product_records(run, "landmarks.json", Landmarks, ProductKind.BODYPART))
+    regions = _product_records(run, "regions.json", Regions, ProductKind.BODYPART)
+    found.update({(uid, f"{product}#regions"): record for (uid, product), record in regions.items()})
+    return found
+
+
+def encode(run: Run, *, progress: Progress = SILENT) -> ByProduct[EncodedObjects]:
+    """Write DICOM SEG and SR objects."""
+    _do(run, ("encode",), progress)
+    return _product_records(run, "objects.json", EncodedObjects, *ProductKind)
+
+
+def validate(run: Run, *, progress: Progress = SILENT) -> ByProduct[Proof]:
+    """Prove that every object says what the result says, and run the validators."""
+    _do(run, ("validate",), progress)
+    return _product_records(run, "proof.json", Proof, *ProductKind)
+
+
+# ---------------------------------------------------------------- after the stages
+
+
+def tables(run: Run, *, progress: Progress = SILENT) -> dict[str, Path]:
+    """Fill the result tables from the written DICOM objects and the ledger; returns name -> Parquet file."""
+    from ctenrich.results.tables import build_tables
+
+    return build_tables(run.workspace, progress=progress)
+
+
+def query(run: Run, sql: str | Path, parameters: Mapping[str, object] | None = None) -> pa.Table:
+    """Ask the result tables a question: SQL text, a file, or the name of one in queries/."""
+    from ctenrich.results.query import run_query
+
+    return run_query(run.workspace, str(sql), parameters or {})
+
+
+def report(run: Run, *, progress: Progress = SILENT) -> Path:
+    """Write the offline HTML report; returns the path of its first page."""
+    from ctenrich.report import build_report
+
+    return build_report(run.workspace, progress=progress)
+
+
+def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) -> list[Path]:
+    """Export results as ``nifti``, ``nrrd`` or ``csv``; returns the files."""
+    from ctenrich.export import export_run
+
+    return list(export_run(run.workspace, fmt, Path(out), progress=progress))
+
+
+def finish(run: Run, *, progress: Progress = SILENT) -> Path:
+    """Tables, then the report; returns the report's first page."""
+    tables(run, progress=progress)
+    return report(run, progress=progress)
+
+
+def run_all(run: Run, *, progress: Progress = SILENT) -> RunSummary:
+    """All stages of all series in this process, then tables and report."""
+    models = _models.setdefault(run, Models(run.config.settings))
+    executor = SerialExecutor(run.root, run.config.settings, models=models, progress=progress)
+    summary = Conductor(run, executor, progress=progress).conduct("run")
+    finish(run, progress=progress)
+    return summary
