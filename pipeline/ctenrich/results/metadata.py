@@ -1,0 +1,155 @@
+"""``dicom_metadata``: every attribute of the written SEG and SR, nested, in the types of the Healthcare export."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from ctenrich.results.nested import Nested, element_info
+
+__all__ = ["Tree", "base_tree", "grow", "metadata_schema"]
+
+Tree = dict[str, "Tree | None"]
+"""Keyword -> None for a value, a tree for a sequence."""
+
+_BINARY = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN", "UV", "SV", "OB or OW"))
+_CODE: Tree = dict.fromkeys(("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning"))
+_REFERENCE: Tree = dict.fromkeys(
+    ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID", "ReferencedFrameNumber", "ReferencedSegmentNumber")
+)
+_ROOT = """
+SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID PatientID Modality
+TransferSyntaxUID SeriesDescription SeriesNumber StudyDate SeriesDate SeriesTime ContentDate
+ContentTime Manufacturer SoftwareVersions SegmentationType ContentLabel NumberOfFrames
+CompletionFlag VerificationFlag ValueType PatientName ImageType
+"""
+
+
+def base_tree() -> Tree:
+    """Columns that are there whatever was written, so that queries which walk SEG and SR always find them."""
+    tree: Tree = dict.fromkeys(_ROOT.split())
+    template: Tree = dict.fromkeys(("MappingResource", "TemplateIdentifier"))
+    tree["ContentTemplateSequence"] = template
+    tree["ContentSequence"] = _content(5)
+    instances: Tree = {"SeriesInstanceUID": None, "ReferencedSOPSequence": _REFERENCE}
+    evidence: Tree = {"StudyInstanceUID": None, "ReferencedSeriesSequence": instances}
+    tree["CurrentRequestedProcedureEvidenceSequence"] = evidence
+    tree["ReferencedSeriesSequence"] = {"SeriesInstanceUID": None, "ReferencedInstanceSequence": _REFERENCE}
+    segment: Tree = dict.fromkeys(
+        (
+            "SegmentNumber",
+            "SegmentLabel",
+            "SegmentDescription",
+            "SegmentAlgorithmType",
+            "SegmentAlgorithmName",
+            "RecommendedDisplayCIELabValue",
+            "TrackingID",
+            "TrackingUID",
+        )
+    )
+    region: Tree = {**_CODE, "AnatomicRegionModifierSequence": _CODE}
+    segment["AnatomicRegionSequence"] = region
+    segment["SegmentedPropertyCategoryCodeSequence"] = _CODE
+    segment["SegmentedPropertyTypeCodeSequence"] = {**_CODE, "SegmentedPropertyTypeModifierCodeSequence": _CODE}
+    tree["SegmentSequence"] = segment
+    return grow({}, [tree_to_rows(tree)])
+
+
+def tree_to_rows(tree: Tree) -> Nested:
+    """A made-up row that has every column of a tree."""
+    return {k: None if v is None else [tree_to_rows(v)] for k, v in tree.items()}
+
+
+def _content(levels: int) -> Tree:
+    tree: Tree = dict.fromkeys(("RelationshipType", "ValueType", "TextValue", "UID"))
+    tree["ConceptNameCodeSequence"] = _CODE
+    tree["ConceptCodeSequence"] = _CODE
+    tree["ReferencedSOPSequence"] = _REFERENCE
+    tree["MeasuredValueSequence"] = {"NumericValue": None, "MeasurementUnitsCodeSequence": _CODE}
+    if levels > 1:
+        tree["ContentSequence"] = _content(levels - 1)
+    return tree
+
+
+def grow(tree: Tree, rows: list[Nested]) -> Tree:
+    """Add to `tree` every attribute that `rows` hold; returns the tree."""
+    for row in rows:
+        for keyword, value in row.items():
+            if isinstance(value, list) and value and isinstance(value[0], dict):
+                branch = tree.get(keyword)
+                tree[keyword] = grow(branch if branch is not None else {}, value)
+            else:
+                tree.setdefault(keyword, None)
+    return tree
+
+
+def metadata_schema(tree: Tree) -> Any:
+    """Arrow schema of a tree: columns in order of their tag, below each sequence too."""
+    import pyarrow as pa
+
+    meta = {"ctenrich_schema": "1", "ctenrich_table": "dicom_metadata"}
+    return pa.schema(_fields(tree), metadata=meta)
+
+
+def _fields(tree: Tree) -> list[Any]:
+    import pyarrow as pa
+
+    out = []
+    for keyword in sorted(tree, key=_place):
+        branch = tree[keyword]
+        if keyword in _OWN:
+            kind = pa.list_(pa.field("element", pa.struct(_own(keyword))))
+        elif branch is not None:
+            inner = _fields(branch)
+            if not inner:
+                continue
+            kind = pa.list_(pa.field("element", pa.struct(inner)))
+        else:
+            kind = _leaf(keyword)
+        if kind is not None:
+            out.append(pa.field(keyword, kind))
+    return out
+
+
+_OWN = ("OtherElements", "DroppedTags")
+
+
+def _own(keyword: str) -> list[Any]:
+    import pyarrow as pa
+
+    if keyword == "DroppedTags":
+        return [pa.field("TagName", pa.string()), pa.field("TagReference", pa.string())]
+    return [pa.field("Tag", pa.string()), pa.field("Data", pa.list_(pa.field("element", pa.string())))]
+
+
+@cache
+def _place(keyword: str) -> tuple[int, str]:
+    from pydicom.datadict import tag_for_keyword
+
+    return (1 << 33 if keyword in _OWN else tag_for_keyword(keyword) or 1 << 32), keyword
+
+
+@cache
+def _leaf(keyword: str) -> Any:
+    import pyarrow as pa
+    from pydicom.datadict import tag_for_keyword
+
+    info = element_info(tag_for_keyword(keyword) or 0)
+    if info is None or info.vr == "SQ" or info.vr in _BINARY:
+        return None
+    if info.vr == "PN":
+        parts = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
+        group = pa.struct([pa.field(p, pa.string()) for p in parts])
+        kind = pa.struct([pa.field(n, group) for n in ("Alphabetic", "Ideographic", "Phonetic")])
+    else:
+        kind = _scalars().get(info.vr, pa.string())
+    return pa.list_(pa.field("element", kind)) if info.repeated else kind
+
+
+def _scalars() -> dict[str, Any]:
+    import pyarrow as pa
+
+    whole = dict.fromkeys(("US", "SS", "UL", "SL", "AT", "US or SS", "US or OW"), pa.int64())
+    real = dict.fromkeys(("FL", "FD"), pa.float64())
+    moments = {"DA": pa.date32(), "TM": pa.time64("us"), "DT": pa.timestamp("us", tz="UTC")}
+    return {**whole, **real, **moments}

@@ -1,0 +1,277 @@
+"""DICOM file -> nested dictionary in the types of the Google Healthcare export (IDC's ``dicom_metadata``).
+
+A reader of its own, because tables are rebuilt from thousands of objects: it walks the bytes once, keeps DS and IS as
+text, takes the number of values from the dictionary and never touches pixel data.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from ctenrich.errors import InputError
+from ctenrich.reasons import Reason
+
+__all__ = ["SEQUENCE_LIMIT", "Nested", "element_info", "read_nested"]
+
+Nested = dict[str, Any]
+
+SEQUENCE_LIMIT = 1 << 20
+"""The Healthcare export leaves out top-level sequences of more than about this many bytes."""
+
+_DEPTH = 15
+_PIXELS = 0x7FE00008
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_LONG = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
+_BINARY = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN", "UV", "SV", "OB or OW"))
+_NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "US or SS": "H", "US or OW": "H"}
+_SINGLE_TEXT = frozenset(("LT", "ST", "UT", "UR"))
+_IMPLICIT, _BIG, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+
+
+@dataclass(frozen=True)
+class ElementInfo:
+    """What the data dictionary (PS3.6) says of one element."""
+
+    keyword: str
+    vr: str
+    repeated: bool
+    """Whether the export holds a list: value multiplicity other than 1."""
+
+
+@cache
+def element_info(tag: int) -> ElementInfo | None:
+    """Dictionary entry of a standard element; None for private and unknown ones."""
+    from pydicom.datadict import dictionary_keyword, dictionary_VM, dictionary_VR
+
+    try:
+        return ElementInfo(dictionary_keyword(tag), dictionary_VR(tag), dictionary_VM(tag) != "1")
+    except KeyError:
+        return None
+
+
+def read_nested(path: Path, *, limit: int | None = None) -> Nested:
+    """Read one DICOM file.
+
+    Parameters
+    ----------
+    path : Path
+        A DICOM file with a file meta group (PS3.10), any transfer syntax; pixel data is not looked at.
+    limit : int, optional
+        Leave out top-level sequences longer than this many bytes and name them under ``DroppedTags``.
+
+    Returns
+    -------
+    dict
+        Keyword -> value. One value: str, int, float, date, time, datetime, dict (names) or None; more values by the
+        dictionary: a list; sequences: a list of dictionaries. Private elements are below ``OtherElements``.
+
+    Raises
+    ------
+    InputError
+        NOT_DICOM if there is no DICOM prefix, TRUNCATED if an element runs past the end of the file.
+    """
+    with path.open("rb") as handle:
+        if path.stat().st_size < 140 or handle.read(132)[128:] != b"DICM":
+            raise InputError(Reason.NOT_DICOM, f"{path.name} is not a DICOM file")
+        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                return _read_file(data, limit)
+            except (struct.error, IndexError, zlib.error) as error:
+                raise InputError(Reason.TRUNCATED, f"{path.name} ends inside an element") from error
+
+
+def _read_file(data: Any, limit: int | None) -> Nested:
+    meta_length = struct.unpack_from("<I", data, 140)[0]
+    start = 144 + meta_length
+    meta = _Reader(data, explicit=True).dataset(132, start, 0)
+    out = {k: v for k, v in meta.items() if k not in ("FileMetaInformationVersion", "FileMetaInformationGroupLength")}
+    syntax = str(out.get("TransferSyntaxUID") or "")
+    if syntax == _DEFLATED:
+        data, start = zlib.decompress(bytes(data[start:]), -zlib.MAX_WBITS), 0
+    elif syntax == _BIG:
+        data, start, syntax = _little(data), 0, _IMPLICIT
+    reader = _Reader(data, explicit=syntax != _IMPLICIT, limit=limit)
+    out.update(reader.dataset(start, len(data), 0))
+    if reader.dropped:
+        out["DroppedTags"] = reader.dropped
+    return out
+
+
+def _little(data: Any) -> bytes:
+    """Big endian (retired) through pydicom into implicit little endian without a header."""
+    import pydicom
+    from pydicom.filewriter import write_dataset
+
+    source = pydicom.dcmread(BytesIO(bytes(data)), stop_before_pixels=True)
+    buffer = pydicom.filebase.DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, True
+    write_dataset(buffer, source)
+    return bytes(buffer.getvalue())
+
+
+class _Reader:
+    """Walks one data set; positions are byte offsets into the file."""
+
+    def __init__(self, data: Any, *, explicit: bool, limit: int | None = None) -> None:
+        self.data = data
+        self.explicit = explicit
+        self.limit = limit
+        self.dropped: list[Nested] = []
+        self.decode: Callable[[bytes], str] = lambda raw: raw.decode("latin-1")
+
+    def header(self, at: int) -> tuple[int, str, int, int]:
+        """Tag, VR ('' if implicit), length and start of the value of the element at `at`."""
+        group, element = struct.unpack_from("<HH", self.data, at)
+        tag = group << 16 | element
+        if not self.explicit or group == 0xFFFE:
+            return tag, "", struct.unpack_from("<I", self.data, at + 4)[0], at + 8
+        vr = self.data[at + 4 : at + 6].decode("latin-1")
+        if vr in _LONG:
+            return tag, vr, struct.unpack_from("<I", self.data, at + 8)[0], at + 12
+        return tag, vr, struct.unpack_from("<H", self.data, at + 6)[0], at + 8
+
+    def dataset(self, at: int, end: int, depth: int) -> Nested:
+        out: Nested = {}
+        self.end = at
+        while at + 8 <= end:
+            tag, vr, length, start = self.header(at)
+            if tag == _ITEM_END:
+                at = start
+                break
+            if tag >= _PIXELS and tag < 0x7FE00020:
+                break
+            info = element_info(tag)
+            if vr in ("", "UN") and info is not None:
+                vr = info.vr
+            if vr == "SQ" or length == _UNDEFINED:
+                at = self.sequence_element(out, tag, length, start, depth)
+                continue
+            if start + length > len(self.data):
+                raise IndexError
+            if info is None:
+                self.private(out, tag, vr, start, length)
+            elif vr not in _BINARY:
+                out[info.keyword] = self.value(info, vr, self.data[start : start + length])
+                if tag == 0x00080005:
+                    self.charset(out[info.keyword])
+            at = start + length
+        self.end = at
+        return out
+
+    def sequence_element(self, out: Nested, tag: int, length: int, start: int, depth: int) -> int:
+        info = element_info(tag)
+        wanted = info is not None and info.vr == "SQ" and depth < _DEPTH
+        if length != _UNDEFINED:
+            if start + length > len(self.data):
+                raise IndexError
+            if depth == 0 and info is not None and self.limit is not None and length > self.limit:
+                self.dropped.append({"TagName": info.keyword, "TagReference": f"({tag >> 16:04X},{tag & 0xFFFF:04X})"})
+                return start + length
+            if not wanted:
+                return start + length
+        items, at = self.items(start, length, depth)
+        if wanted and info is not None:
+            out[info.keyword] = items
+        return at
+
+    def items(self, at: int, length: int, depth: int) -> tuple[list[Nested], int]:
+        end = len(self.data) if length == _UNDEFINED else at + length
+        items: list[Nested] = []
+        while at < end:
+            tag, size = struct.unpack_from("<HHI", self.data, at)[0:2], struct.unpack_from("<I", self.data, at + 4)[0]
+            name = tag[0] << 16 | tag[1]
+            at += 8
+            if name == _SEQUENCE_END:
+                return items, at
+            if name != _ITEM:
+                raise IndexError
+            decode = self.decode
+            items.append(self.dataset(at, len(self.data) if size == _UNDEFINED else at + size, depth + 1))
+            self.decode = decode
+            at = self.end if size == _UNDEFINED else at + size
+        return items, at
+
+    def charset(self, names: list[str]) -> None:
+        from pydicom.charset import convert_encodings, decode_bytes
+
+        encodings = convert_encodings(names or [""])
+        if encodings[0] in ("utf8", "utf-8", "UTF8"):
+            self.decode = lambda raw: raw.decode("utf-8", "replace")
+        else:
+            self.decode = lambda raw: str(decode_bytes(raw, encodings, set()))
+
+    def private(self, out: Nested, tag: int, vr: str, start: int, length: int) -> None:
+        if tag >> 16 & 1 and vr not in _BINARY and vr not in _NUMBERS and tag & 0xFFFF:
+            text = self.data[start : start + length].decode("latin-1").rstrip("\0 ")
+            entry = {"Tag": f"Tag_{tag:08x}", "Data": text.split("\\") if text else []}
+            out.setdefault("OtherElements", []).append(entry)
+
+    def value(self, info: ElementInfo, vr: str, raw: bytes) -> Any:
+        values: list[Any]
+        if vr in _NUMBERS:
+            values = list(struct.unpack(f"<{len(raw) // struct.calcsize(_NUMBERS[vr])}{_NUMBERS[vr]}", raw))
+        elif vr == "AT":
+            pairs = struct.unpack(f"<{len(raw) // 2}H", raw)
+            values = [pairs[i] << 16 | pairs[i + 1] for i in range(0, len(pairs) - 1, 2)]
+        else:
+            text = self.decode(raw).rstrip("\0 ")
+            if not text:
+                return [] if info.repeated else None
+            parts = [text] if vr in _SINGLE_TEXT else text.split("\\")
+            convert = _TEXT.get(vr)
+            values = [convert(p) for p in parts] if convert else [p.strip() for p in parts]
+        if info.repeated:
+            return values
+        return values[0] if values else None
+
+
+def _date(text: str) -> date | None:
+    try:
+        return datetime.strptime(text.strip().replace(".", ""), "%Y%m%d").date()
+    except ValueError:
+        return None
+
+
+def _time(text: str) -> time | None:
+    whole, _, fraction = text.strip().replace(":", "").partition(".")
+    try:
+        whole = whole.ljust(6, "0")
+        return time(int(whole[:2]), int(whole[2:4]), min(int(whole[4:6]), 59), int(fraction[:6].ljust(6, "0") or 0))
+    except ValueError:
+        return None
+
+
+def _datetime(text: str) -> datetime | None:
+    from pydicom.valuerep import DT
+
+    try:
+        moment = DT(text.strip())
+    except (ValueError, TypeError):
+        return None
+    plain = datetime(*moment.timetuple()[:6], moment.microsecond, tzinfo=moment.tzinfo or UTC)
+    return plain.astimezone(UTC)
+
+
+_NAME_PARTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
+
+
+def _name(text: str) -> Nested:
+    groups = ([*text.split("="), "", "", ""])[:3]
+    out: Nested = {}
+    for key, group in zip(("Alphabetic", "Ideographic", "Phonetic"), groups, strict=True):
+        parts = (group.split("^") + [""] * 5)[:5]
+        out[key] = {name: part.strip() or None for name, part in zip(_NAME_PARTS, parts, strict=True)}
+    return out
+
+
+_TEXT: dict[str, Callable[[str], Any]] = {"DA": _date, "TM": _time, "DT": _datetime, "PN": _name}

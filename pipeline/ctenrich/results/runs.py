@@ -1,0 +1,237 @@
+"""The run tables: what the run's records and ledger say, as Parquet beside the object tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ctenrich.errors import InputError
+from ctenrich.records import (
+    EncodedObjects,
+    Landmarks,
+    Product,
+    Regions,
+    SegmentMasks,
+    SliceScores,
+    SortedSeries,
+)
+from ctenrich.results.rows import viewer_url
+from ctenrich.results.schema import RUN_TABLES, arrow_schema
+from ctenrich.workspace import Workspace, atomic_path, load_record
+
+__all__ = ["build_run_tables"]
+
+Row = dict[str, Any]
+
+_LEDGER = {
+    "outcomes": "SELECT * FROM outcomes ORDER BY series_instance_uid, product",
+    "issues": "SELECT * FROM issues ORDER BY series_instance_uid, product, stage, rule, object, message",
+    "timings": "SELECT * FROM timings ORDER BY series_instance_uid, product, stage, attempt",
+    "runs": "SELECT * FROM runs ORDER BY started",
+}
+_NAMED = {"objects.json": EncodedObjects, "masks.json": SegmentMasks, "scores.json": SliceScores}
+"""Records that say which product a folder holds."""
+_RENAME = {"series_instance_uid": "SeriesInstanceUID"}
+
+
+def build_run_tables(workspace: Workspace, files: Sequence[Path]) -> dict[str, Path]:
+    """Write the run tables; `files` are the written DICOM objects."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: dict[str, list[Row]] = {name: [] for name in RUN_TABLES}
+    cohort = _cohort_rows(workspace)
+    for uid in sorted({*workspace.series_uids(), *cohort}):
+        _series_rows(workspace, uid, cohort.get(uid, {}), rows)
+    rows |= _ledger_rows(workspace.root / "ledger.sqlite")
+    out: dict[str, Path] = {}
+    for name in RUN_TABLES:
+        out[name] = workspace.tables / f"{name}.parquet"
+        table = pa.Table.from_pylist(rows[name], schema=arrow_schema(name))
+        with atomic_path(out[name]) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    return out
+
+
+def _cohort_rows(workspace: Workspace) -> dict[str, Row]:
+    """Series UID -> what the cohort file says of it."""
+    import pyarrow.parquet as pq
+
+    path = workspace.root / "cohort.parquet"
+    if not path.is_file():
+        return {}
+    names = {n.lower().replace("_", ""): n for n in pq.read_schema(path).names}
+    wanted = {
+        "SeriesInstanceUID": "seriesinstanceuid",
+        "StudyInstanceUID": "studyinstanceuid",
+        "PatientID": "patientid",
+        "collection_id": "collectionid",
+        "license_short_name": "licenseshortname",
+        "source_doi": "sourcedoi",
+    }
+    found = {key: names[name] for key, name in wanted.items() if name in names}
+    table = pq.read_table(path, columns=sorted(set(found.values())))
+    out: dict[str, Row] = {}
+    for row in table.to_pylist():
+        values = {key: row[column] for key, column in found.items()}
+        out.setdefault(str(values.get("SeriesInstanceUID")), values)
+    return out
+
+
+@dataclass(frozen=True)
+class _Room:
+    """One product's folder and the product that its records name."""
+
+    folder: Path
+    product: Product
+
+
+def _rooms(workspace: Workspace, uid: str) -> Iterator[_Room]:
+    room = workspace.room(uid)
+    for folder in sorted(p for p in room.iterdir() if p.is_dir()) if room.is_dir() else []:
+        for name, kind in (
+            ("objects.json", EncodedObjects),
+            ("masks.json", SegmentMasks),
+            ("scores.json", SliceScores),
+        ):
+            record = _load(folder / name, kind)
+            if record is not None:
+                yield _Room(folder, record.product)
+                break
+
+
+def _load(path: Path, kind: type[Any]) -> Any:
+    try:
+        return load_record(path, kind) if path.is_file() else None
+    except InputError:
+        return None
+
+
+def _series_rows(workspace: Workspace, uid: str, cohort: Row, rows: dict[str, list[Row]]) -> None:
+    series: Row = {"SeriesInstanceUID": uid, **cohort}
+    found: SortedSeries | None = _load(workspace.room(uid) / "sorted.json", SortedSeries)
+    scores: tuple[float | None, ...] = ()
+    for room in _rooms(workspace, uid):
+        _object_rows(workspace, uid, room, rows)
+        masks = _load(room.folder / "masks.json", SegmentMasks)
+        rows["segments"] += _segment_rows(masks) if masks else []
+        landmarks = _load(room.folder / "landmarks.json", Landmarks)
+        rows["landmarks"] += _landmark_rows(landmarks) if landmarks else []
+        regions = _load(room.folder / "regions.json", Regions)
+        scored = _load(room.folder / "scores.json", SliceScores)
+        if regions is not None:
+            series["body_part_examined"] = regions.examined
+        if scored is not None:
+            scores = scored.cleaned
+    if found is not None:
+        series |= _geometry(found)
+        rows["slices"] += _slice_rows(found, scores)
+    series["viewer_url"] = viewer_url(series.get("StudyInstanceUID"), uid)
+    rows["series"].append(series)
+
+
+def _geometry(found: SortedSeries) -> Row:
+    return {
+        "StudyInstanceUID": found.study_instance_uid,
+        "FrameOfReferenceUID": found.frame_of_reference_uid,
+        "slices": len(found.slices),
+        "rows": found.rows,
+        "columns": found.columns,
+        "pixel_spacing_row": found.pixel_spacing[0],
+        "pixel_spacing_column": found.pixel_spacing[1],
+        "slice_spacing": found.slice_spacing,
+    }
+
+
+def _slice_rows(found: SortedSeries, scores: tuple[float | None, ...]) -> list[Row]:
+    return [
+        {
+            "SeriesInstanceUID": found.series_instance_uid,
+            "slice_index": index,
+            "SOPInstanceUID": one.sop_instance_uid,
+            "distance": one.distance,
+            **dict(zip("xyz", one.position, strict=True)),
+            "score": scores[index] if index < len(scores) else None,
+        }
+        for index, one in enumerate(found.slices)
+    ]
+
+
+def _object_rows(workspace: Workspace, uid: str, room: _Room, rows: dict[str, list[Row]]) -> None:
+    record: EncodedObjects | None = _load(room.folder / "objects.json", EncodedObjects)
+    for item in record.objects if record else ():
+        path = workspace.resolve(uid, item.path)
+        if path.is_file():
+            rows["objects"].append(
+                {
+                    "SOPInstanceUID": item.sop_instance_uid,
+                    "SOPClassUID": item.sop_class_uid,
+                    "object_series_uid": item.series_instance_uid,
+                    "SeriesInstanceUID": uid,
+                    "product": str(room.product),
+                    "kind": item.kind.value,
+                    "path": path.relative_to(workspace.root).as_posix(),
+                    "size": path.stat().st_size,
+                    "sha256": item.sha256,
+                }
+            )
+
+
+def _segment_rows(masks: SegmentMasks) -> list[Row]:
+    return [
+        {
+            "SeriesInstanceUID": masks.series_instance_uid,
+            "product": str(masks.product),
+            "segment_number": segment.number,
+            "segment": segment.name,
+            "source_label": segment.source_label,
+            "voxels": segment.voxels,
+            "absent": segment.absent,
+        }
+        for segment in masks.segments
+    ]
+
+
+def _landmark_rows(landmarks: Landmarks) -> list[Row]:
+    return [
+        {
+            "SeriesInstanceUID": landmarks.series_instance_uid,
+            "product": str(landmarks.product),
+            "landmark": item.name,
+            "score": item.score,
+            "slice_index": item.slice_index,
+            "SOPInstanceUID": item.sop_instance_uid,
+            "position": item.position,
+            "confidence": item.confidence,
+            "absent_reason": item.absent_reason,
+        }
+        for item in landmarks.items
+    ]
+
+
+def _ledger_rows(path: Path) -> dict[str, list[Row]]:
+    """Rows of the ledger's tables; none where there is no ledger (or it is of another kind)."""
+    if not path.is_file():
+        return {}
+    out: dict[str, list[Row]] = {}
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        db.row_factory = sqlite3.Row
+        known = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for name, sql in _LEDGER.items():
+            if name in known:
+                wanted = set(arrow_schema(name).names)
+                out[name] = [_ledger_row(dict(row), wanted) for row in db.execute(sql)]
+    return out
+
+
+def _ledger_row(row: Row, wanted: set[str]) -> Row:
+    renamed = {_RENAME.get(key, key): value for key, value in row.items()}
+    for key in ("started", "finished"):
+        if isinstance(renamed.get(key), float):
+            renamed[key] = datetime.fromtimestamp(renamed[key], UTC)
+    return {key: value for key, value in renamed.items() if key in wanted}

@@ -1,0 +1,373 @@
+"""The columns of every result table: IDC's names, order and types first, what IDC drops after them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+__all__ = ["OBJECT_TABLES", "RUN_TABLES", "SCHEMA_VERSION", "STRICT_TABLES", "Column", "arrow_schema", "columns"]
+
+SCHEMA_VERSION = "1"
+"""Grows when a column is renamed, removed or changes its type; kept in every Parquet file's metadata."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its type in the short names of `_TYPES`, and what it means."""
+
+    name: str
+    type: str
+    text: str
+    strict: bool = False
+    """Whether IDC's own view has it (then it keeps IDC's place)."""
+
+
+def _idc(name: str, kind: str, text: str) -> Column:
+    return Column(name, kind, text, strict=True)
+
+
+_PATIENT = _idc("PatientID", "string", "Patient ID of the object")
+_OBJECT = (
+    _idc("SOPInstanceUID", "string", "SOP Instance UID of the SR"),
+    _idc("SeriesInstanceUID", "string", "Series Instance UID of the SR"),
+)
+_GROUP_NUMBER = _idc("measurementGroup_number", "int", "Position among the items of its container, from 0")
+_SEGMENT_REFERENCE = (
+    _idc("segmentationInstanceUID", "string", "SOP Instance UID of the SEG that was measured"),
+    _idc("segmentationSeriesUID", "string", "Series Instance UID of that SEG"),
+    _idc("segmentationSegmentNumber", "int", "Segment Number in that SEG"),
+    _idc("sourceSegmentedSeriesUID", "string", "Series Instance UID of the images that were segmented (121232, DCM)"),
+)
+_TRACKING = (
+    _idc("trackingIdentifier", "string", "Tracking Identifier (112039, DCM)"),
+    _idc("trackingUniqueIdentifier", "string", "Tracking Unique Identifier (112040, DCM)"),
+)
+_FINDING = (
+    _idc("finding", "code4", "Finding (121071, DCM)"),
+    _idc("findingSite", "code4", "Finding Site, (363698007, SCT) or (G-C0E3, SRT)"),
+)
+_ALGORITHM = (
+    Column("algorithmName", "string", "Algorithm Name (111001, DCM) of the measurement or its group"),
+    Column("algorithmVersion", "string", "Algorithm Version (111003, DCM)"),
+    Column("algorithmParameters", "strings", "Algorithm Parameters (111002, DCM), one a value"),
+)
+_STUDY = Column("StudyInstanceUID", "string", "Study Instance UID of the object")
+_IMAGE = (
+    Column("referencedSOPInstanceUID", "string", "Image of an image-level group (TID 1501), else NULL"),
+    Column("referencedSeriesInstanceUID", "string", "Series of that image, from the SR's evidence"),
+)
+_MODIFIERS = (
+    Column("topographicalModifier", "code3", "Topographical modifier (106233006, SCT) of the finding site"),
+    Column("lateralityModifier", "code3", "Laterality (272741003, SCT) of the finding site"),
+)
+
+_SEGMENTATIONS = (
+    _PATIENT,
+    _idc("StudyInstanceUID", "string", "Study Instance UID of the SEG"),
+    _idc("SeriesInstanceUID", "string", "Series Instance UID of the SEG"),
+    _idc("SOPInstanceUID", "string", "SOP Instance UID of the SEG"),
+    _idc("FrameOfReferenceUID", "string", "Frame of Reference UID of the SEG"),
+    _idc("SegmentationType", "string", "BINARY, FRACTIONAL or LABELMAP"),
+    _idc("AnatomicRegion", "code3", "First anatomic region"),
+    _idc("AnatomicRegionModifier", "code3", "First modifier of that region"),
+    _idc("SegmentedPropertyCategory", "code3", "Segmented property category"),
+    _idc("SegmentedPropertyType", "property", "Segmented property type with its modifiers (laterality)"),
+    _idc("SegmentAlgorithmType", "string", "AUTOMATIC, SEMIAUTOMATIC or MANUAL"),
+    _idc("SegmentAlgorithmName", "string", "Name of the algorithm"),
+    _idc("SegmentNumber", "int", "Segment Number; fixed by model or mapping, gaps are absent segments"),
+    _idc("TrackingUID", "string", "Tracking UID of the segment"),
+    _idc("TrackingID", "string", "Tracking ID of the segment"),
+    _idc("segmented_SeriesInstanceUID", "string", "Series Instance UID of the images that were segmented"),
+    _idc("viewer_url", "string", "Address of the SEG in IDC's public viewer (for series of IDC)"),
+    Column("SOPClassUID", "string", "SOP Class UID of the SEG"),
+    Column("SeriesDescription", "string", "Series Description of the SEG"),
+    Column("SegmentLabel", "string", "Segment Label"),
+    Column("SegmentDescription", "string", "Segment Description"),
+    Column("algorithmFamily", "code3", "Algorithm family of the segmentation algorithm identification"),
+    *_ALGORITHM,
+    Column("RecommendedDisplayCIELabValue", "ints", "Display colour, CIELab as DICOM encodes it"),
+)
+
+_MEASUREMENT_GROUPS = (
+    *_OBJECT,
+    _GROUP_NUMBER,
+    _TRACKING[1],
+    _TRACKING[0],
+    _PATIENT,
+    _idc("SeriesDescription", "string", "Series Description of the SR"),
+    *_FINDING,
+    _SEGMENT_REFERENCE[3],
+    *_SEGMENT_REFERENCE[:3],
+    _idc("contentSequence", "content", "The whole group as it stands in the SR"),
+    _STUDY,
+    *_IMAGE,
+    *_MODIFIERS,
+    *_ALGORITHM,
+)
+
+_QUANTITATIVE = (
+    _PATIENT,
+    *_OBJECT,
+    _idc("SeriesDescription", "string", "Series Description of the SR"),
+    _GROUP_NUMBER,
+    *_SEGMENT_REFERENCE,
+    *_TRACKING,
+    _idc("Quantity", "code3", "What was measured (concept name)"),
+    _idc("derivationModifier", "code3", "Derivation (121401, DCM); three NULLs if there is none"),
+    _idc("lateralityModifier", "code3", "Laterality (272741003, SCT); three NULLs if there is none"),
+    _idc("Value", "numeric", "The number, rounded to 9 decimals; NULL if it does not fit"),
+    _idc("Units", "code4", "Unit (UCUM)"),
+    *_FINDING,
+    _STUDY,
+    Column("valueFloat", "float", "The number in full precision"),
+    *_IMAGE,
+    _MODIFIERS[0],
+    *_ALGORITHM,
+)
+
+_QUALITATIVE = (
+    _PATIENT,
+    *_OBJECT,
+    _GROUP_NUMBER,
+    *_SEGMENT_REFERENCE,
+    *_TRACKING,
+    _idc("Quantity", "code3", "What was evaluated (concept name)"),
+    _idc("Value", "code4", "The evaluation (concept code)"),
+    *_FINDING,
+    _STUDY,
+    Column("SeriesDescription", "string", "Series Description of the SR"),
+    *_IMAGE,
+)
+
+_IMAGE_LEVEL = (
+    Column("PatientID", "string", "Patient ID of the object"),
+    _STUDY,
+    Column("SOPInstanceUID", "string", "SOP Instance UID of the SR"),
+    Column("SeriesInstanceUID", "string", "Series Instance UID of the SR"),
+    Column("SeriesDescription", "string", "Series Description of the SR"),
+    Column("measurementGroup_number", "int", "Position of the group among the items of its container, from 0"),
+    Column("trackingIdentifier", "string", "Tracking Identifier (112039, DCM)"),
+    Column("trackingUniqueIdentifier", "string", "Tracking Unique Identifier (112040, DCM)"),
+    Column("Quantity", "code3", "Concept name: Finding Site, or Target Region (123014, DCM)"),
+    Column("Value", "code4", "The anatomy: a landmark or a region"),
+    *_MODIFIERS,
+    Column("finding", "code4", "Finding (121071, DCM) of the group"),
+    Column("ReferencedSOPInstanceUID", "string", "The image (slice) that it was found on"),
+    Column("ReferencedSeriesInstanceUID", "string", "Series of that image, from the SR's evidence"),
+    Column("ReferencedStudyInstanceUID", "string", "Study of that image, from the SR's evidence"),
+    *_ALGORITHM,
+)
+
+_SERIES = "Series Instance UID of the CT"
+_PRODUCT = "What made it: expert, nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR or bodypart:MODEL"
+_RUN = {
+    "series": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("StudyInstanceUID", "string", "Study Instance UID"),
+        Column("PatientID", "string", "Patient ID"),
+        Column("collection_id", "string", "Collection"),
+        Column("FrameOfReferenceUID", "string", "Frame of Reference UID; NULL if the series was not sorted"),
+        Column("slices", "int", "Number of slices"),
+        Column("rows", "int", "Rows of a slice"),
+        Column("columns", "int", "Columns of a slice"),
+        Column("pixel_spacing_row", "float", "Distance between rows, mm"),
+        Column("pixel_spacing_column", "float", "Distance between columns, mm"),
+        Column("slice_spacing", "float", "Distance between slices along the normal, mm"),
+        Column("body_part_examined", "string", "Summary of the body part regression, e.g. NECK-CHEST-ABDOMEN"),
+        Column("license_short_name", "string", "Licence of the source images"),
+        Column("source_doi", "string", "DOI of the source collection"),
+        Column("viewer_url", "string", "Address in IDC's public viewer (for series of IDC)"),
+    ),
+    "slices": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("slice_index", "int", "From 0, growing along the slice normal"),
+        Column("SOPInstanceUID", "string", "SOP Instance UID of the slice"),
+        Column("distance", "float", "Along the slice normal, mm"),
+        Column("x", "float", "Image Position (Patient), mm, LPS"),
+        Column("y", "float", "Image Position (Patient), mm, LPS"),
+        Column("z", "float", "Image Position (Patient), mm, LPS"),
+        Column("score", "float", "Slice score of the body part regression, cleaned; NULL where not valid"),
+    ),
+    "objects": (
+        Column("SOPInstanceUID", "string", "SOP Instance UID of a written object"),
+        Column("SOPClassUID", "string", "SOP Class UID"),
+        Column("object_series_uid", "string", "Series Instance UID of the object"),
+        Column("SeriesInstanceUID", "string", "Series Instance UID of the CT that it belongs to"),
+        Column("product", "string", _PRODUCT),
+        Column("kind", "string", "seg, shape_sr, landmarks_sr or regions_sr"),
+        Column("path", "string", "File, relative to the run's folder"),
+        Column("size", "int", "Bytes"),
+        Column("sha256", "string", "SHA-256 of the file"),
+    ),
+    "segments": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("segment_number", "int", "Segment Number"),
+        Column("segment", "string", "Key of mappings/segments.csv"),
+        Column("source_label", "string", "What the model or the contours call it"),
+        Column("voxels", "int", "Number of voxels; 0: absent"),
+        Column("absent", "bool", "Whether the segmenter looked for it and found nothing"),
+    ),
+    "landmarks": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("landmark", "string", "Key of mappings/landmarks.csv"),
+        Column("score", "float", "The landmark's score in the look-up table"),
+        Column("slice_index", "int", "NULL if absent"),
+        Column("SOPInstanceUID", "string", "Slice that it lands on"),
+        Column("position", "float", "Along the slice normal from the first slice, mm"),
+        Column("confidence", "float", "0 to 1"),
+        Column("absent_reason", "string", "Why it is absent"),
+    ),
+    "outcomes": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT + "; empty: the series itself"),
+        Column("state", "string", "done, excluded, failed, skipped or not_started_budget"),
+        Column("stage", "string", "Where it ended"),
+        Column("reason", "string", "Reason code; empty if done"),
+        Column("message", "string", "What happened"),
+        Column("seconds", "float", "Wall time"),
+        Column("peak_memory", "int", "Bytes"),
+    ),
+    "issues": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("stage", "string", "Stage that found it"),
+        Column("rule", "string", "Rule that was broken"),
+        Column("severity", "string", "error, warning or note"),
+        Column("object", "string", "What it is about"),
+        Column("message", "string", "For a person"),
+        Column("checker", "string", "Program that checked"),
+        Column("checker_version", "string", "Its version"),
+    ),
+    "timings": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("stage", "string", "Stage"),
+        Column("attempt", "int", "From 1"),
+        Column("seconds", "float", "Wall time"),
+        Column("cpu_seconds", "float", "CPU time"),
+        Column("peak_memory", "int", "Bytes"),
+    ),
+    "runs": (
+        Column("started", "timestamp", "Start (UTC)"),
+        Column("finished", "timestamp", "End (UTC); NULL if it was killed"),
+        Column("command", "string", "Command"),
+        Column("version", "string", "Version of ctenrich"),
+        Column("executor", "string", "serial or ray"),
+        Column("ended", "string", "How it ended"),
+    ),
+}
+
+_OBJECTS = {
+    "segmentations": _SEGMENTATIONS,
+    "measurement_groups": _MEASUREMENT_GROUPS,
+    "quantitative_measurements": _QUANTITATIVE,
+    "qualitative_measurements": _QUALITATIVE,
+    "image_level_annotations": _IMAGE_LEVEL,
+}
+
+OBJECT_TABLES = tuple(_OBJECTS)
+"""Tables that come from the written DICOM objects alone."""
+STRICT_TABLES = OBJECT_TABLES[:4]
+"""Tables that also exist as ``strict_NAME``: IDC's columns and IDC's drops, nothing else."""
+RUN_TABLES = tuple(_RUN)
+"""Tables that come from the run's records and ledger."""
+
+
+def columns(table: str) -> tuple[Column, ...]:
+    """Columns of a table, ``strict_`` ones included, in order."""
+    if table.startswith("strict_"):
+        return tuple(c for c in _OBJECTS[table.removeprefix("strict_")] if c.strict)
+    return _OBJECTS[table] if table in _OBJECTS else _RUN[table]
+
+
+@cache
+def arrow_schema(table: str) -> Any:
+    """The table's :class:`pyarrow.Schema`, each field with its description."""
+    import pyarrow as pa
+
+    kinds = _types()
+    fields = [pa.field(c.name, kinds[c.type], metadata={"description": c.text}) for c in columns(table)]
+    return pa.schema(fields, metadata={"ctenrich_schema": SCHEMA_VERSION, "ctenrich_table": table})
+
+
+@cache
+def _types() -> dict[str, Any]:
+    import pyarrow as pa
+
+    text = pa.string()
+    names = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+    code3 = pa.struct([pa.field(n, text) for n in names])
+    four = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
+    code4 = pa.struct([pa.field(n, text) for n in four])
+    many = pa.list_(pa.field("element", code3))
+    modifiers = ("AnatomicRegionModifierSequence", "SegmentedPropertyTypeModifierCodeSequence")
+    return {
+        "string": text,
+        "strings": pa.list_(pa.field("element", text)),
+        "int": pa.int64(),
+        "ints": pa.list_(pa.field("element", pa.int64())),
+        "float": pa.float64(),
+        "bool": pa.bool_(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+        "numeric": pa.decimal128(38, 9),
+        "code3": code3,
+        "code4": code4,
+        "property": pa.struct([*code3, *(pa.field(n, many) for n in modifiers)]),
+        "content": content_type(6),
+    }
+
+
+def content_type(levels: int) -> Any:
+    """Struct of an SR content item with `levels` nested levels of children (below them nothing is kept)."""
+    import pyarrow as pa
+
+    text = pa.string()
+    texts, ints = pa.list_(pa.field("element", text)), pa.list_(pa.field("element", pa.int64()))
+    names = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
+    codes = pa.list_(pa.field("element", pa.struct([pa.field(n, text) for n in names])))
+    reference = [
+        pa.field("ReferencedSOPClassUID", text),
+        pa.field("ReferencedSOPInstanceUID", text),
+        pa.field("ReferencedFrameNumber", texts),
+        pa.field("ReferencedSegmentNumber", ints),
+    ]
+    measured = [
+        pa.field("NumericValue", texts),
+        pa.field("FloatingPointValue", pa.list_(pa.field("element", pa.float64()))),
+        pa.field("MeasurementUnitsCodeSequence", codes),
+    ]
+    template = [pa.field(n, text) for n in ("MappingResource", "MappingResourceUID", "TemplateIdentifier")]
+    fields = [
+        pa.field("RelationshipType", text),
+        pa.field("ValueType", text),
+        pa.field("ContinuityOfContent", text),
+        pa.field("UID", text),
+        pa.field("TextValue", text),
+        pa.field("Date", pa.date32()),
+        pa.field("Time", pa.time64("us")),
+        pa.field("DateTime", pa.timestamp("us", tz="UTC")),
+        pa.field("PersonName", _person()),
+        pa.field("ConceptNameCodeSequence", codes),
+        pa.field("ConceptCodeSequence", codes),
+        pa.field("ReferencedSOPSequence", pa.list_(pa.field("element", pa.struct(reference)))),
+        pa.field("MeasuredValueSequence", pa.list_(pa.field("element", pa.struct(measured)))),
+        pa.field("NumericValueQualifierCodeSequence", codes),
+        pa.field("ContentTemplateSequence", pa.list_(pa.field("element", pa.struct(template)))),
+        pa.field("GraphicType", text),
+        pa.field("GraphicData", pa.list_(pa.field("element", pa.float64()))),
+        pa.field("ReferencedFrameOfReferenceUID", text),
+    ]
+    if levels > 1:
+        fields.append(pa.field("ContentSequence", pa.list_(pa.field("element", content_type(levels - 1)))))
+    return pa.struct(fields)
+
+
+def _person() -> Any:
+    import pyarrow as pa
+
+    parts = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
+    group = pa.struct([pa.field(p, pa.string()) for p in parts])
+    return pa.struct([pa.field(n, group) for n in ("Alphabetic", "Ideographic", "Phonetic")])

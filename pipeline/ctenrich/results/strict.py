@@ -1,0 +1,89 @@
+"""Extended rows -> the rows that IDC's own views would give, with the same drops.
+
+What IDC's views drop (release 24 of their SQL): label map SEGs; groups without tracking, finding, finding site, source
+series or a SEG that is itself at hand; modifiers that are not the first child of their item; and in the qualitative
+view every group whose finding site is not coded (G-C0E3, SRT) and every item whose name is coded in DCM or SRT.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from ctenrich.results.content import children, code3, code4, concept_name, empty_code, first, is_named
+from ctenrich.results.nested import Nested
+from ctenrich.results.rows import SEGMENTATION, Rows
+
+__all__ = ["strict_rows"]
+
+_NEEDED = (
+    "trackingIdentifier",
+    "trackingUniqueIdentifier",
+    "finding",
+    "findingSite",
+    "sourceSegmentedSeriesUID",
+    "segmentationInstanceUID",
+)
+_OLD_SITE = ("G-C0E3", "SRT")
+_SITES = (("363698007", "SCT"), _OLD_SITE)
+
+
+def strict_rows(rows: Rows, segmentations: Mapping[str, str]) -> Rows:
+    """Rows of the ``strict_`` tables.
+
+    Parameters
+    ----------
+    rows : Rows
+        The extended rows of one object.
+    segmentations : mapping
+        SOP Instance UID -> Series Instance UID of every SEG (not label maps) at hand.
+    """
+    out: Rows = defaultdict(list)
+    out["strict_segmentations"] = [r for r in rows["segmentations"] if r["SOPClassUID"] == SEGMENTATION]
+    kept: dict[int, str] = {}
+    for row in rows["measurement_groups"]:
+        series = segmentations.get(row["segmentationInstanceUID"] or "")
+        if series is None or any(row[name] is None for name in _NEEDED):
+            continue
+        kept[id(row["contentSequence"])] = series
+        out["strict_measurement_groups"].append({**row, "segmentationSeriesUID": series})
+        out["strict_qualitative_measurements"] += _qualitative(row, series)
+    for row in rows["quantitative_measurements"]:
+        group_series = kept.get(id(row["contentSequence"]))
+        if group_series is not None:
+            out["strict_quantitative_measurements"].append(_quantitative(row, group_series))
+    return out
+
+
+def _quantitative(row: Nested, series: str) -> Nested:
+    site = first(children(row["contentSequence"], "CODE", *_SITES))
+    return {
+        **row,
+        "segmentationSeriesUID": series,
+        "derivationModifier": _first_child(row["_item"], ("121401", "DCM")),
+        "lateralityModifier": _first_child(site, ("272741003", "SCT")),
+    }
+
+
+def _first_child(item: Nested | None, name: tuple[str, str]) -> Nested:
+    child = first((item or {}).get("ContentSequence"))
+    if child is None or not is_named(child, (name,)):
+        return empty_code()
+    return code3(child.get("ConceptCodeSequence")) or empty_code()
+
+
+def _qualitative(row: Nested, series: str) -> list[Nested]:
+    site = first(children(row["contentSequence"], "CODE", _OLD_SITE))
+    if site is None:
+        return []
+    return [
+        {
+            **row,
+            "segmentationSeriesUID": series,
+            "findingSite": code4(site.get("ConceptCodeSequence")),
+            "Quantity": code3(item.get("ConceptNameCodeSequence")),
+            "Value": code4(item.get("ConceptCodeSequence")),
+        }
+        for item in children(row["contentSequence"], "CODE")
+        if concept_name(item).get("CodingSchemeDesignator") not in ("DCM", "SRT")
+    ]
