@@ -1,0 +1,145 @@
+"""Landmarks of a series -> one Comprehensive 3D SR (TID 1500) with a group (TID 1501) a landmark."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from ctenrich.codes import Code, LandmarkCode, load_features, load_landmarks
+from ctenrich.encode.context import identify, read_source
+from ctenrich.encode.files import write_object
+from ctenrich.encode.sr_content import (
+    CONTAINS,
+    Algorithm,
+    Observer,
+    algorithm_items,
+    as_code,
+    concept,
+    container,
+    finding_site,
+    image,
+    measurement,
+    measurement_report,
+    tracking_items,
+)
+from ctenrich.encode.sr_document import COMPREHENSIVE_3D_SR, Document, sr_dataset
+from ctenrich.errors import EncodingError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import EncodedObject, Landmark, Landmarks, ObjectKind, SliceScores, SortedSeries
+from ctenrich.settings import Settings
+from ctenrich.uids import derive_uid
+from ctenrich.workspace import Workspace
+
+__all__ = ["SERIES_NUMBER", "bodypart_algorithm", "check_slices", "encode_landmarks_sr", "units"]
+
+SERIES_NUMBER = 101
+DESCRIPTION = "BPR landmark annotations"
+
+
+def encode_landmarks_sr(
+    landmarks: Landmarks,
+    scores: SliceScores,
+    series: SortedSeries,
+    *,
+    settings: Settings,
+    workspace: Workspace,
+    progress: Progress = SILENT,
+) -> EncodedObject:
+    """Write the SR of landmarks: a group for each landmark that lies on a slice.
+
+    Raises
+    ------
+    EncodingError
+        ENCODING if a landmark names a slice that is not that of the series, or has no row in mappings/landmarks.csv.
+    """
+    progress.start("landmarks SR")
+    check_slices([(i.slice_index, i.sop_instance_uid) for i in landmarks.items if i.slice_index is not None], series)
+    source = read_source(series, workspace)
+    identity = identify(
+        "landmarks_sr",
+        series,
+        landmarks.product,
+        settings.encode,
+        scores.sha256,
+        scores.model.sha256,
+        repr(landmarks.items),
+    )
+    mapped = load_landmarks()
+    present = [item for item in landmarks.items if item.slice_index is not None]
+    algorithm = bodypart_algorithm(scores)
+    groups = [
+        _group(number, item, _code_of(item, mapped), scores, series, algorithm, identity.uid("tracking", item.name))
+        for number, item in enumerate(present, start=1)
+    ]
+    root = measurement_report(groups, bodypart_observer("BodyPartRegression_landmarks", scores), series)
+    document = Document(COMPREHENSIVE_3D_SR, DESCRIPTION, SERIES_NUMBER, frozenset({"99CTENRICH"}), scores.model)
+    dataset = sr_dataset(document, root, series, source, identity, settings.encode)
+    written = write_object(
+        dataset, ObjectKind.LANDMARKS_SR, series.series_instance_uid, landmarks.product, workspace, source.issues
+    )
+    progress.finish("landmarks SR")
+    return written
+
+
+def units() -> tuple[Code, Code]:
+    """(no units, millimetre), as mappings/features.csv has them."""
+    features = load_features()
+    return features["Sphericity"].unit, features["Maximum3DDiameter"].unit
+
+
+def bodypart_algorithm(scores: SliceScores) -> Algorithm:
+    """Identification of the scoring model (TID 4019)."""
+    model = scores.model
+    return Algorithm("BodyPartRegression", f"{model.name} {model.version}".strip(), (f"weights_sha256={model.sha256}",))
+
+
+def bodypart_observer(name: str, scores: SliceScores) -> Observer:
+    """Device observer, named as in published annotations."""
+    model = scores.model
+    uid = derive_uid("device", name, model.name, model.version, model.sha256)
+    return Observer(uid, name, f"{model.name} {model.version}".strip(), model.sha256 or "unknown")
+
+
+def check_slices(pairs: list[tuple[int | None, str | None]], series: SortedSeries) -> None:
+    """Every (slice index, SOP Instance UID) is one of the series, or an error."""
+    uids = series.sop_instance_uids
+    for index, uid in pairs:
+        if index is None or not 0 <= index < len(uids) or uids[index] != uid:
+            raise EncodingError(Reason.ENCODING, f"slice {index} and its SOP Instance UID are not those of the series")
+
+
+def _code_of(item: Landmark, mapped: dict[str, LandmarkCode]) -> LandmarkCode:
+    if item.name not in mapped:
+        raise EncodingError(Reason.ENCODING, f"mappings/landmarks.csv has no row {item.name!r}")
+    return mapped[item.name]
+
+
+def _group(
+    number: int,
+    item: Landmark,
+    mapped: LandmarkCode,
+    scores: SliceScores,
+    series: SortedSeries,
+    algorithm: Algorithm,
+    uid: str,
+) -> Dataset:
+    """Group of a landmark (TID 1501): its slice, its place in the body, and how good the match is."""
+    assert item.slice_index is not None
+    source = series.slices[item.slice_index]
+    one, millimetre = units()
+    score = scores.cleaned[item.slice_index]
+    numbers = [
+        ("slice_score", score, one),
+        ("landmark_score", item.score, one),
+        ("landmark_distance", item.distance, millimetre),
+        ("landmark_confidence", item.confidence, one),
+    ]
+    items = [
+        *tracking_items(f"Annotations group landmarks {number}", uid),
+        finding_site(mapped.site, topography=mapped.modifier),
+        *algorithm_items(algorithm),
+        image(CONTAINS, as_code(codes.DCM.SourceOfMeasurement), source.sop_class_uid, source.sop_instance_uid),
+        *(measurement(concept(name), value, unit) for name, value, unit in numbers if value is not None),
+    ]
+    return container(CONTAINS, codes.DCM.MeasurementGroup, items, "1501")

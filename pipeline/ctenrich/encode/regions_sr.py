@@ -1,0 +1,83 @@
+"""Body regions of a series -> one Comprehensive 3D SR (TID 1500) with a group (TID 1501) a slice."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from ctenrich.codes import RegionCode, load_regions
+from ctenrich.encode.context import identify, read_source
+from ctenrich.encode.files import write_object
+from ctenrich.encode.landmarks_sr import bodypart_observer, check_slices, units
+from ctenrich.encode.sr_content import (
+    CONTAINS,
+    concept,
+    container,
+    finding_site,
+    image,
+    measurement,
+    measurement_report,
+    tracking_items,
+)
+from ctenrich.encode.sr_document import COMPREHENSIVE_3D_SR, Document, sr_dataset
+from ctenrich.errors import EncodingError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import EncodedObject, ObjectKind, Regions, SliceRegions, SliceScores, SortedSeries
+from ctenrich.settings import Settings
+from ctenrich.workspace import Workspace
+
+__all__ = ["SERIES_NUMBER", "encode_regions_sr"]
+
+SERIES_NUMBER = 100
+DESCRIPTION = "BPR region annotations"
+
+
+def encode_regions_sr(
+    regions: Regions,
+    scores: SliceScores,
+    series: SortedSeries,
+    *,
+    settings: Settings,
+    workspace: Workspace,
+    progress: Progress = SILENT,
+) -> EncodedObject:
+    """Write the SR of regions: a group for every slice, with a finding site for each region that it belongs to.
+
+    Raises
+    ------
+    EncodingError
+        ENCODING if the slices are not those of the series, or a region has no row in mappings/regions.csv.
+    """
+    progress.start("regions SR")
+    check_slices([(item.slice_index, item.sop_instance_uid) for item in regions.slices], series)
+    mapped = load_regions()
+    unknown = sorted({name for item in regions.slices for name in item.regions} - mapped.keys())
+    if unknown:
+        raise EncodingError(Reason.ENCODING, f"mappings/regions.csv has no row {unknown[0]!r}")
+    source = read_source(series, workspace)
+    identity = identify(
+        "regions_sr", series, regions.product, settings.encode, scores.sha256, scores.model.sha256, repr(regions.slices)
+    )
+    groups = [_group(item, mapped, series, identity.uid("tracking", str(item.slice_index))) for item in regions.slices]
+    root = measurement_report(groups, bodypart_observer("BodyPartRegression", scores), series)
+    document = Document(COMPREHENSIVE_3D_SR, DESCRIPTION, SERIES_NUMBER, frozenset({"99CTENRICH"}), scores.model)
+    dataset = sr_dataset(document, root, series, source, identity, settings.encode)
+    written = write_object(
+        dataset, ObjectKind.REGIONS_SR, series.series_instance_uid, regions.product, workspace, source.issues
+    )
+    progress.finish("regions SR")
+    return written
+
+
+def _group(item: SliceRegions, mapped: dict[str, RegionCode], series: SortedSeries, uid: str) -> Dataset:
+    """Group of a slice (TID 1501)."""
+    source = series.slices[item.slice_index]
+    items = [
+        *tracking_items(f"Annotations group {item.slice_index + 1}", uid),
+        *(finding_site(mapped[name].site) for name in item.regions),
+        image(CONTAINS, codes.DCM.SourceOfMeasurement, source.sop_class_uid, source.sop_instance_uid),
+    ]
+    if item.score is not None:
+        items.append(measurement(concept("slice_score"), item.score, units()[0]))
+    return container(CONTAINS, codes.DCM.MeasurementGroup, items, "1501")

@@ -1,0 +1,313 @@
+"""Masks of a product -> one DICOM Segmentation (PS3.3 A.51) on the source grid, written with highdicom."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ctenrich import __version__
+from ctenrich.codes import Code, SegmentCode, load_segments
+from ctenrich.encode.context import (
+    CT_IMAGE,
+    MANUFACTURER,
+    MODEL_NAME,
+    ObjectIdentity,
+    Source,
+    code_item,
+    contributing_equipment,
+    identify,
+    product_title,
+    read_source,
+    set_dates,
+)
+from ctenrich.encode.files import write_object
+from ctenrich.errors import EncodingError, InputError
+from ctenrich.masks import crop_of
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import (
+    EncodedObject,
+    ObjectKind,
+    ProductKind,
+    Segment,
+    SegmentMasks,
+    SortedSeries,
+    Volume,
+)
+from ctenrich.settings import Settings
+from ctenrich.workspace import Workspace, load_array
+
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation, SegmentDescription
+
+__all__ = ["SERIES_NUMBER", "encode_seg", "tracking"]
+
+SERIES_NUMBER = 42
+
+
+def encode_seg(
+    masks: SegmentMasks,
+    volume: Volume,
+    series: SortedSeries,
+    *,
+    settings: Settings,
+    workspace: Workspace,
+    progress: Progress = SILENT,
+) -> EncodedObject:
+    """Write the SEG of a product.
+
+    Every segment the segmenter can find is in the Segment Sequence under its fixed number, absent ones without frames.
+    Frames that hold nothing are omitted. Each frame refers to the source slice it lies on.
+
+    Parameters
+    ----------
+    masks : SegmentMasks
+        On the grid of `series`, numbers 1..n without gaps (PS3.3 C.8.20.2 wants that of BINARY).
+    volume : Volume
+        Names the frame of reference and proves the grid.
+    series : SortedSeries
+        Slice index -> SOP Instance UID, position, spacing.
+
+    Raises
+    ------
+    InputError
+        EMPTY_SEGMENTATION if no segment has a voxel.
+    EncodingError
+        ENCODING if grids differ or numbers have gaps.
+    """
+    _check(masks, volume, series)
+    progress.start("SEG")
+    source = read_source(series, workspace)
+    identity = identify("seg", series, masks.product, settings.encode, masks.sha256, _model_hash(masks))
+    dataset = _build(masks, series, source, identity, settings, workspace)
+    _finish(dataset, masks, series, identity, settings)
+    written = write_object(dataset, ObjectKind.SEG, series.series_instance_uid, masks.product, workspace, source.issues)
+    progress.finish("SEG")
+    return written
+
+
+def tracking(identity_or_seg: str, number: int) -> tuple[str, str]:
+    """Tracking identifier and UID of a segment, the same in the SEG and in the SR that measures it.
+
+    Parameters
+    ----------
+    identity_or_seg : str
+        SOP Instance UID of the SEG.
+    number : int
+        Segment number.
+    """
+    from ctenrich.uids import derive_uid
+
+    return f"Measurements group {number}", derive_uid("tracking", identity_or_seg, str(number))
+
+
+def segment_code(segment: Segment) -> SegmentCode:
+    """Codes of a segment.
+
+    Raises
+    ------
+    EncodingError
+        UNMAPPED_LABEL if mappings/segments.csv has no such name.
+    """
+    code = load_segments().get(segment.name)
+    if code is None:
+        raise EncodingError(Reason.UNMAPPED_LABEL, f"mappings/segments.csv has no row {segment.name!r}")
+    return code
+
+
+def _model_hash(masks: SegmentMasks) -> str:
+    return masks.model.sha256 if masks.model else masks.source_sop_instance_uid
+
+
+def _check(masks: SegmentMasks, volume: Volume, series: SortedSeries) -> None:
+    if not masks.segments or all(segment.absent for segment in masks.segments):
+        raise InputError(Reason.EMPTY_SEGMENTATION, "no segment has a voxel: no SEG is written")
+    if not tuple(masks.shape) == tuple(series.shape) == tuple(volume.shape):
+        message = (
+            f"masks {tuple(masks.shape)}, volume {tuple(volume.shape)} and series {series.shape} are of other grids"
+        )
+        raise EncodingError(Reason.ENCODING, message)
+    if {masks.series_instance_uid, volume.series_instance_uid} != {series.series_instance_uid}:
+        raise EncodingError(Reason.ENCODING, "masks, volume and series belong to different series")
+    if volume.frame_of_reference_uid != series.frame_of_reference_uid:
+        raise EncodingError(Reason.ENCODING, "volume and series are in different frames of reference")
+    numbers = [segment.number for segment in masks.segments]
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise EncodingError(Reason.ENCODING, f"segment numbers must run from 1 without gaps, not {numbers[:20]}")
+
+
+# ---------------------------------------------------------------- building
+
+
+def _build(
+    masks: SegmentMasks,
+    series: SortedSeries,
+    source: Source,
+    identity: ObjectIdentity,
+    settings: Settings,
+    workspace: Workspace,
+) -> Segmentation:
+    from highdicom import PixelMeasuresSequence, PlaneOrientationSequence
+    from highdicom.seg import Segmentation
+    from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+
+    kind = settings.encode.seg_type
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Segmentation(
+            source_images=source_images(series, source),
+            pixel_array=_pixels(masks, workspace),
+            segmentation_type=kind,
+            segment_descriptions=[_description(s, masks, identity) for s in masks.segments],
+            series_instance_uid=identity.series_instance_uid,
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=identity.sop_instance_uid,
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=MODEL_NAME,
+            software_versions=__version__,
+            device_serial_number=__version__,
+            transfer_syntax_uid=JPEGLSLossless if kind == "LABELMAP" else ExplicitVRLittleEndian,
+            pixel_measures=PixelMeasuresSequence(series.pixel_spacing, series.slice_spacing, series.slice_spacing),
+            plane_orientation=PlaneOrientationSequence("PATIENT", (*series.row_cosines, *series.column_cosines)),
+            content_label="SEGMENTATION",
+            content_description="Image segmentation",
+            series_description=f"{product_title(masks.product)}_Segmentation"[:64],
+            omit_empty_frames=True,
+            specific_character_set="ISO_IR 192",
+        )
+
+
+def source_images(series: SortedSeries, source: Source) -> list[Dataset]:
+    """What highdicom wants to know of the source slices, in slice order; no file is read."""
+    from pydicom.valuerep import DSfloat
+
+    def numbers(values: tuple[float, ...]) -> list[DSfloat]:
+        return [DSfloat(value, auto_format=True) for value in values]
+
+    spacing = numbers(series.pixel_spacing)
+    orientation = numbers((*series.row_cosines, *series.column_cosines))
+    images = []
+    for index, item in enumerate(series.slices, start=1):
+        image = Dataset()
+        image.update(source.patient_and_study)
+        image.Modality = "CT"
+        image.SOPClassUID = item.sop_class_uid or CT_IMAGE
+        image.SOPInstanceUID = item.sop_instance_uid
+        image.StudyInstanceUID = series.study_instance_uid
+        image.SeriesInstanceUID = series.series_instance_uid
+        image.FrameOfReferenceUID = series.frame_of_reference_uid
+        image.PositionReferenceIndicator = ""
+        image.InstanceNumber = index
+        image.Rows, image.Columns = series.rows, series.columns
+        image.PixelSpacing = spacing
+        image.SliceThickness = DSfloat(series.slice_spacing, auto_format=True)
+        image.ImageOrientationPatient = orientation
+        image.ImagePositionPatient = numbers(item.position)
+        images.append(image)
+    return images
+
+
+def _pixels(masks: SegmentMasks, workspace: Workspace) -> NDArray[Any]:
+    """A label map where the source is disjoint, else one mask a segment ([k, j, i, segment])."""
+    if masks.label_map_path is not None:
+        return np.asarray(load_array(workspace.resolve(masks.series_instance_uid, masks.label_map_path)))
+    labels = np.zeros(masks.shape, np.uint8 if len(masks.segments) < 256 else np.uint16)
+    for segment in masks.segments:
+        crop = crop_of(masks, segment.number, workspace)
+        if crop is None:
+            continue
+        mask, b = crop
+        part = labels[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1]
+        if part[mask].any():
+            return _one_hot(masks, workspace)
+        part[mask] = segment.number
+    return labels
+
+
+def _one_hot(masks: SegmentMasks, workspace: Workspace) -> NDArray[np.uint8]:
+    out = np.zeros((*masks.shape, len(masks.segments)), np.uint8)
+    for index, segment in enumerate(masks.segments):
+        crop = crop_of(masks, segment.number, workspace)
+        if crop is not None:
+            mask, b = crop
+            out[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1, index] = mask
+    return out
+
+
+def _description(segment: Segment, masks: SegmentMasks, identity: ObjectIdentity) -> SegmentDescription:
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentDescription
+
+    code = segment_code(segment)
+    identifier, uid = tracking(identity.sop_instance_uid, segment.number)
+    item = SegmentDescription(
+        segment_number=segment.number,
+        segment_label=segment.name,
+        segmented_property_category=_concept(code.category),
+        segmented_property_type=_concept(code.type),
+        algorithm_type=masks.algorithm_type,
+        algorithm_identification=_algorithm(masks),
+        tracking_uid=uid,
+        tracking_id=identifier,
+        anatomic_regions=[_concept(code.region)] if code.region else None,
+        display_color=CIELabColor.from_rgb(*code.colour),
+    )
+    if code.laterality:
+        modifier = [code_item(code.laterality)]
+        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifier
+    if code.region and code.region_modifier:
+        item.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [code_item(code.region_modifier)]
+    item.SegmentDescription = segment.source_label[:1024]
+    return item
+
+
+def _concept(code: Code) -> Any:
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def _algorithm(masks: SegmentMasks) -> Any:
+    """Segmentation Algorithm Identification (PS3.3 table 10-19); None for contours drawn by a person."""
+    from highdicom import AlgorithmIdentificationSequence
+    from pydicom.sr.codedict import codes
+
+    if masks.algorithm_type == "MANUAL":
+        return None
+    model = masks.model
+    parameters = {}
+    if model is not None:
+        parameters = {"model": model.name, "weights_sha256": model.sha256, "configuration": model.configuration}
+        parameters["folds"] = "+".join(model.folds) or "all"
+        parameters["mirroring"] = "on" if model.mirror else "off"
+    name = product_title(masks.product) if masks.product.kind is ProductKind.NNUNET else str(masks.product)
+    return AlgorithmIdentificationSequence(
+        name=name[:64],
+        family=codes.DCM.ArtificialIntelligence,
+        version=(model.version if model else "") or "unknown",
+        source=(model.name if model else MANUFACTURER)[:64],
+        parameters=parameters or None,
+    )
+
+
+def _finish(
+    dataset: Dataset, masks: SegmentMasks, series: SortedSeries, identity: ObjectIdentity, settings: Settings
+) -> None:
+    """Put what highdicom takes from the clock or from chance under our own rules."""
+    set_dates(dataset, settings.encode)
+    organization = identity.uid("dimension organization")
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization
+    dataset.ContributingEquipmentSequence = contributing_equipment(masks.model, _versions())
+    dataset.PositionReferenceIndicator = ""
+
+
+def _versions() -> tuple[str, ...]:
+    from importlib.metadata import version
+
+    return tuple(f"{name} {version(name)}" for name in ("highdicom", "pydicom"))

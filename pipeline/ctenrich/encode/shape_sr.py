@@ -1,0 +1,156 @@
+"""Shape features of a product -> one SR (TID 1500) with a group (TID 1411) a segment."""
+
+from __future__ import annotations
+
+import math
+
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from ctenrich import __version__
+from ctenrich.codes import load_features
+from ctenrich.encode.context import identify, product_title, read_source
+from ctenrich.encode.files import write_object
+from ctenrich.encode.seg import segment_code, tracking
+from ctenrich.encode.sr_content import (
+    CONTAINS,
+    Algorithm,
+    Observer,
+    algorithm_items,
+    code,
+    container,
+    finding_site,
+    image,
+    measurement,
+    measurement_report,
+    tracking_items,
+    uidref,
+)
+from ctenrich.encode.sr_document import ENHANCED_SR, Document, sr_dataset
+from ctenrich.errors import EncodingError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import (
+    EncodedObject,
+    Issue,
+    ObjectKind,
+    Segment,
+    SegmentMasks,
+    SegmentShape,
+    Severity,
+    ShapeMeasurements,
+    SortedSeries,
+)
+from ctenrich.settings import Settings
+from ctenrich.uids import derive_uid
+from ctenrich.workspace import Workspace
+
+__all__ = ["SERIES_NUMBER", "encode_shape_sr"]
+
+SERIES_NUMBER = 1001
+
+
+def encode_shape_sr(
+    shape: ShapeMeasurements,
+    masks: SegmentMasks,
+    seg: EncodedObject,
+    series: SortedSeries,
+    *,
+    settings: Settings,
+    workspace: Workspace,
+    progress: Progress = SILENT,
+) -> EncodedObject:
+    """Write the SR of shape features.
+
+    Each segment of the SEG has one group with tracking, finding, exactly one finding site, the referenced segment, the
+    source series and its measurements; a segment without voxels has the same group with Absent instead of numbers.
+
+    Raises
+    ------
+    EncodingError
+        ENCODING if a feature has no code, a value is not finite, or segments and measurements do not match.
+    """
+    _check(shape, masks)
+    progress.start("shape SR")
+    source = read_source(series, workspace)
+    made_of = (shape.sha256 or repr(shape.segments), shape.settings_sha256, seg.sop_instance_uid, masks.sha256)
+    identity = identify("shape_sr", series, masks.product, settings.encode, *made_of)
+    shapes = {item.number: item for item in shape.segments}
+    algorithm = Algorithm(shape.algorithm_name, shape.algorithm_version, _parameters(shape))
+    groups = [_group(s, shapes.get(s.number), seg, series, algorithm) for s in masks.segments]
+    observer = Observer(
+        derive_uid("device", shape.algorithm_name, shape.algorithm_version, __version__),
+        shape.algorithm_name,
+        shape.algorithm_version,
+        __version__,
+    )
+    root = measurement_report(groups, observer, series)
+    used = {load_features()[f].quantity.scheme for item in shape.segments for f in item.values}
+    document = Document(
+        ENHANCED_SR,
+        f"{product_title(masks.product)}_Measurements",
+        SERIES_NUMBER,
+        frozenset(used),
+        masks.model,
+    )
+    dataset = sr_dataset(document, root, series, source, identity, settings.encode, [seg])
+    issues = (*source.issues, *_notes(shape, identity.sop_instance_uid))
+    written = write_object(dataset, ObjectKind.SHAPE_SR, series.series_instance_uid, masks.product, workspace, issues)
+    progress.finish("shape SR")
+    return written
+
+
+def _check(shape: ShapeMeasurements, masks: SegmentMasks) -> None:
+    if shape.series_instance_uid != masks.series_instance_uid or shape.product != masks.product:
+        raise EncodingError(Reason.ENCODING, "measurements and masks are of different products")
+    names = {s.number: s.name for s in masks.segments}
+    features = load_features()
+    for item in shape.segments:
+        if names.get(item.number) != item.name:
+            raise EncodingError(Reason.ENCODING, f"measurements of segment {item.number} are not of {item.name!r}")
+        for feature, value in item.values.items():
+            if feature not in features:
+                raise EncodingError(Reason.ENCODING, f"mappings/features.csv has no row {feature!r}")
+            if not math.isfinite(value):
+                raise EncodingError(Reason.ENCODING, f"{feature} of {item.name} is not a finite number")
+
+
+def _parameters(shape: ShapeMeasurements) -> tuple[str, ...]:
+    parameters = [f"engine={shape.engine}"]
+    if shape.settings_sha256:
+        parameters.append(f"settings_sha256={shape.settings_sha256}")
+    return tuple(parameters)
+
+
+def _group(
+    segment: Segment, values: SegmentShape | None, seg: EncodedObject, series: SortedSeries, algorithm: Algorithm
+) -> Dataset:
+    """Measurement group of a segment (TID 1411)."""
+    mapped = segment_code(segment)
+    identifier, uid = tracking(seg.sop_instance_uid, segment.number)
+    items = [
+        *tracking_items(identifier, uid),
+        code(CONTAINS, codes.DCM.Finding, mapped.finding),
+        image(CONTAINS, codes.DCM.ReferencedSegment, seg.sop_class_uid, seg.sop_instance_uid, segment.number),
+        uidref(CONTAINS, codes.DCM.SourceSeriesForSegmentation, series.series_instance_uid),
+        finding_site(mapped.finding_site, mapped.finding_site_laterality),
+    ]
+    if segment.absent:
+        items.append(code(CONTAINS, codes.DCM.PresenceOfProperty, codes.SCT.Absent))
+    elif values is not None:
+        features = load_features()
+        ordered = [name for name in features if name in values.values]
+        items += algorithm_items(algorithm)
+        items += [measurement(features[n].quantity, values.values[n], features[n].unit) for n in ordered]
+    return container(CONTAINS, codes.DCM.MeasurementGroup, items, "1411")
+
+
+def _notes(shape: ShapeMeasurements, subject: str) -> list[Issue]:
+    """Say what was left out, and why."""
+    notes = []
+    for item in shape.segments:
+        for reason in sorted(set(item.omitted.values())):
+            features = sorted(f for f, r in item.omitted.items() if r == reason)
+            message = f"{item.name}: {', '.join(features)} omitted: {reason}"
+            notes.append(Issue("OMITTED_FEATURE", Severity.NOTE, subject, message, "ctenrich", __version__))
+    return notes

@@ -1,0 +1,96 @@
+"""A content tree -> a whole SR instance: patient, study, equipment, evidence, dates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage, EnhancedSRStorage
+
+from ctenrich import __version__
+from ctenrich.encode.context import (
+    MANUFACTURER,
+    MODEL_NAME,
+    ObjectIdentity,
+    Source,
+    coding_schemes,
+    contributing_equipment,
+    set_dates,
+)
+from ctenrich.encode.sr_content import make
+from ctenrich.records import EncodedObject, ModelInfo, SortedSeries
+from ctenrich.settings import EncodeSettings
+
+__all__ = ["COMPREHENSIVE_3D_SR", "ENHANCED_SR", "Document", "sr_dataset"]
+
+ENHANCED_SR = str(EnhancedSRStorage)
+COMPREHENSIVE_3D_SR = str(Comprehensive3DSRStorage)
+
+
+@dataclass(frozen=True)
+class Document:
+    """What distinguishes one kind of SR from another."""
+
+    sop_class: str
+    description: str
+    series_number: int
+    schemes: frozenset[str]
+    """Coding schemes to declare."""
+    model: ModelInfo | None = None
+
+
+def sr_dataset(
+    document: Document,
+    root: Dataset,
+    series: SortedSeries,
+    source: Source,
+    identity: ObjectIdentity,
+    settings: EncodeSettings,
+    further_evidence: Sequence[EncodedObject] = (),
+) -> Dataset:
+    """SR instance (PS3.3 A.35) with `root` as its content.
+
+    Parameters
+    ----------
+    further_evidence : sequence of EncodedObject
+        Objects of the same study, besides the CT slices, that the content refers to.
+    """
+    out = Dataset()
+    out.update(source.patient_and_study)
+    out.update(root)
+    out.SOPClassUID = document.sop_class
+    out.SOPInstanceUID = identity.sop_instance_uid
+    out.StudyInstanceUID = series.study_instance_uid
+    out.SeriesInstanceUID = identity.series_instance_uid
+    out.Modality = "SR"
+    out.SeriesNumber = document.series_number
+    out.InstanceNumber = 1
+    out.SeriesDescription = document.description[:64]
+    out.ReferencedPerformedProcedureStepSequence = []
+    out.PerformedProcedureCodeSequence = []
+    out.Manufacturer = MANUFACTURER
+    out.ManufacturerModelName = MODEL_NAME
+    out.SoftwareVersions = __version__
+    out.DeviceSerialNumber = __version__
+    out.CompletionFlag = "COMPLETE"
+    out.PreliminaryFlag = "FINAL"
+    out.VerificationFlag = "UNVERIFIED"
+    out.CodingSchemeIdentificationSequence = coding_schemes(set(document.schemes))
+    out.CurrentRequestedProcedureEvidenceSequence = [_evidence(series, further_evidence)]
+    out.ContributingEquipmentSequence = contributing_equipment(document.model)
+    set_dates(out, settings)
+    if not out.CodingSchemeIdentificationSequence:
+        del out.CodingSchemeIdentificationSequence
+    return out
+
+
+def _evidence(series: SortedSeries, further: Sequence[EncodedObject]) -> Dataset:
+    def referenced(uid: str, instances: Sequence[tuple[str, str]]) -> Dataset:
+        items = [make(ReferencedSOPClassUID=c, ReferencedSOPInstanceUID=i) for c, i in instances]
+        return make(ReferencedSOPSequence=items, SeriesInstanceUID=uid)
+
+    slices = [(item.sop_class_uid, item.sop_instance_uid) for item in series.slices]
+    groups = [referenced(series.series_instance_uid, slices)]
+    groups += [referenced(o.series_instance_uid, [(o.sop_class_uid, o.sop_instance_uid)]) for o in further]
+    return make(ReferencedSeriesSequence=groups, StudyInstanceUID=series.study_instance_uid)
