@@ -422,6 +422,10 @@ class SegmentMasks:
     """RTSTRUCT or SEG that the masks were read from, if any."""
     issues: tuple[Issue, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
+    """Segment name -> mean Dice of each fold's own answer with the ensemble's; empty for a single fold."""
+    probabilities_path: str | None = None
+    """``.npy`` float16, [class, k, j, i], classes in the order of `segments`; None unless asked for."""
 
 
 @dataclass(frozen=True)

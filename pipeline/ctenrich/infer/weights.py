@@ -76,6 +76,8 @@ class ModelEntry:
     modalities: tuple[str, ...] = ("CT",)
     labels: Mapping[str, int] = field(default_factory=dict)
     """Label name -> value, where the model's own files do not say (nnU-Net v1)."""
+    axes: str = "LPS"
+    """Where growing x, y, z of the arrays point that the model saw (see `ctenrich.infer.preprocess.canonical_axes`)."""
     demo: bool = False
 
 
