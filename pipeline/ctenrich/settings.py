@@ -16,6 +16,7 @@ __all__ = [
     "FetchSettings",
     "GeometrySettings",
     "MeasureSettings",
+    "RunSettings",
     "SegmentSettings",
     "Settings",
     "ValidateSettings",
@@ -119,6 +120,24 @@ class ValidateSettings:
 
 
 @dataclass(frozen=True)
+class RunSettings:
+    """How a cohort is worked through; nothing here changes a result."""
+
+    input_workers: int = 1
+    """Processes that fetch, sort and convert."""
+    output_workers: int = 1
+    """Processes that measure, encode, prove and validate."""
+    devices: tuple[str, ...] = ()
+    """One inferring process each, e.g. cuda:0, cuda:1; empty: one process on segment.device."""
+    unit_timeout: float = 7200.0
+    """Seconds that the stages of one product may take in one worker before it is ended."""
+    memory_limit: int = 0
+    """Bytes that one worker may use before it is ended; 0: 80 % of the machine's memory."""
+    gpu_share: float = 1.0
+    """Ray: share of a GPU that one inferring actor asks for."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of a run."""
 
@@ -129,6 +148,7 @@ class Settings:
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     encode: EncodeSettings = field(default_factory=EncodeSettings)
     validate: ValidateSettings = field(default_factory=ValidateSettings)
+    run: RunSettings = field(default_factory=RunSettings)
 
 
 def load_settings(path: Path | None) -> Settings:

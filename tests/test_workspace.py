@@ -1,0 +1,85 @@
+"""Files appear whole or not at all; names stay inside the room; records come back equal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctenrich.errors import InputError, UnsafeInputError, UsageError
+from ctenrich.records import Issue, Product, ProductKind, Severity, Volume
+from ctenrich.workspace import (
+    Workspace,
+    atomic_open,
+    check_uid,
+    load_array,
+    load_record,
+    save_array,
+    save_record,
+    sha256_of_array,
+)
+
+IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+VOLUME = Volume("1.2", "volume/ct.npy", (2, 3, 4), IDENTITY, (3.0, 1.0, 1.0), "1.9", "ab")
+
+
+@pytest.mark.parametrize("uid", ["../x", "", "..", "1.2/3", "1.2\n", "1" * 65, "1.2\0", "$(id)", "-1.2", "1,2", "é"])
+def test_identifiers_that_could_harm_are_refused_and_not_repeated(uid: str) -> None:
+    with pytest.raises(UnsafeInputError) as caught:
+        check_uid(uid)
+    assert not uid or uid not in str(caught.value) or uid in {"..", "-1.2"}
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="stop"), atomic_open(path) as handle:
+        handle.write(b"new, half")
+        raise RuntimeError("stop")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+    with atomic_open(path) as handle:
+        handle.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_records_come_back_equal_and_with_the_same_bytes(tmp_path: Path) -> None:
+    record = Volume(**{**VOLUME.__dict__, "issues": (Issue("r", Severity.NOTE, "o", "m"),)})
+    save_record(tmp_path / "v.json", record)
+    assert load_record(tmp_path / "v.json", Volume) == record
+    first = (tmp_path / "v.json").read_bytes()
+    save_record(tmp_path / "v.json", record)
+    assert (tmp_path / "v.json").read_bytes() == first
+
+
+def test_a_missing_or_broken_record_is_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="NOT_PREPARED"):
+        load_record(tmp_path / "none.json", Volume)
+    (tmp_path / "bad.json").write_text('{"series_instance_uid": 3}')
+    with pytest.raises(InputError, match="BAD_RUN"):
+        load_record(tmp_path / "bad.json", Volume)
+
+
+def test_paths_of_records_stay_in_the_room(workspace: Workspace) -> None:
+    assert workspace.resolve("1.2", "volume/ct.npy") == workspace.room("1.2") / "volume/ct.npy"
+    with pytest.raises(UnsafeInputError):
+        workspace.resolve("1.2", "../1.3/volume/ct.npy")
+
+
+def test_products_have_folders_that_every_file_system_takes(workspace: Workspace) -> None:
+    product = Product(ProductKind.NNUNET, "Task055", "3d_fullres", ("0", "1"), mirror=False)
+    assert str(product) == "nnunet:Task055:3d_fullres:0,1:nomirror"
+    assert workspace.product_room("1.2", product).name == "nnunet__Task055__3d_fullres__0-1__nomirror"
+    with pytest.raises(UsageError):
+        workspace.product_room("1.2", Product(ProductKind.NNUNET, "../evil", "3d", ("0",)))
+
+
+def test_arrays_are_memory_mapped_and_hashed_by_content(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    save_array(tmp_path / "a.npy", array.transpose(2, 1, 0))
+    loaded = load_array(tmp_path / "a.npy")
+    assert isinstance(loaded, np.memmap)
+    assert not loaded.flags.writeable
+    assert sha256_of_array(loaded) == sha256_of_array(array.transpose(2, 1, 0).copy())
+    assert sha256_of_array(array) != sha256_of_array(array.reshape(4, 3, 2))
