@@ -5,15 +5,16 @@ scale pixels, cut at 3 sigma, mirrored at the border), bilinear to 3.5 mm, padde
 to 128 x 128; no resampling across slices. Blur, interpolation, crop and padding are linear, so they are one matrix
 for each of the two axes.
 
-The images show the patient's Left-Right axis along the rows (growing to the Left) and the Anterior-Posterior axis
-along the columns (growing to the Anterior), as the public tool gets them from NIfTI files that dcm2niix writes; the
-affine says which axis of the array that is. Slices keep their index; nothing is reordered or left out.
+Images have one of two orientations, see :class:`ImageAxes`; the affine says which axis of the array is which, so the
+same anatomy gives the same image however the series stores its rows and columns. Slices keep their index; nothing is
+reordered or left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ctenrich.errors import GeometryError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4
 
-__all__ = ["ImagePlan", "feet_to_head", "image_batches", "plan_images", "resampling_matrix"]
+__all__ = ["ImageAxes", "ImagePlan", "feet_to_head", "image_batches", "plan_images", "resampling_matrix"]
 
 SIZE = 128
 SPACING = 3.5
@@ -36,16 +37,25 @@ _TRUNCATE = 3.0
 Float = NDArray[np.float32]
 
 
+class ImageAxes(StrEnum):
+    """Which way up a network was trained to see its images."""
+
+    VIEWER = "viewer"
+    """[growing to Posterior, growing to Left]: an axial slice as DICOM stores it and viewers show it."""
+    NIFTI = "nifti"
+    """[growing to Left, growing to Anterior]: as bpreg reads the files that dcm2niix writes."""
+
+
 @dataclass(frozen=True)
 class ImagePlan:
     """How the slices of one volume become images."""
 
-    left: Float
-    """[128, n]: from the array's axis that runs Left-Right, to image rows."""
-    anterior: Float
-    """[128, m]: from the axis that runs Anterior-Posterior, to image columns."""
-    left_is_column: bool
-    """Whether the column index i runs Left-Right (true for axial images as scanners make them)."""
+    rows: Float
+    """[128, n]: from the array's row axis j to 128 pixels."""
+    columns: Float
+    """[128, m]: from the array's column axis i to 128 pixels."""
+    transposed: bool
+    """Whether the images' first axis is the array's column axis."""
 
 
 def feet_to_head(affine: Matrix4) -> bool:
@@ -65,7 +75,7 @@ def feet_to_head(affine: Matrix4) -> bool:
     return bool(axes[2, 2] > 0)
 
 
-def plan_images(shape: tuple[int, int, int], affine: Matrix4) -> ImagePlan:
+def plan_images(shape: tuple[int, int, int], affine: Matrix4, axes: ImageAxes = ImageAxes.VIEWER) -> ImagePlan:
     """Matrices for a volume of this shape and affine.
 
     Parameters
@@ -73,6 +83,8 @@ def plan_images(shape: tuple[int, int, int], affine: Matrix4) -> ImagePlan:
     shape : (slices, rows, columns)
     affine : 4x4
         (i, j, k, 1) -> mm, LPS.
+    axes : ImageAxes
+        The orientation that the network wants.
 
     Raises
     ------
@@ -80,18 +92,19 @@ def plan_images(shape: tuple[int, int, int], affine: Matrix4) -> ImagePlan:
         ZERO_SPACING or NOT_AXIAL, see `feet_to_head`.
     """
     feet_to_head(affine)
-    axes = np.asarray(affine, dtype=np.float64)[:3, :2]
-    spacing = np.linalg.norm(axes, axis=0)
-    left_is_column = bool(abs(axes[0, 0]) / spacing[0] >= abs(axes[0, 1]) / spacing[1])
-    i_axis, j_axis = (0, 1) if left_is_column else (1, 0)
-    lengths = (shape[2], shape[1]) if left_is_column else (shape[1], shape[2])
-    left = resampling_matrix(lengths[0], float(spacing[i_axis]))
-    anterior = resampling_matrix(lengths[1], float(spacing[j_axis]))
-    if axes[0, i_axis] < 0:
-        left = left[:, ::-1]
-    if axes[1, j_axis] > 0:
-        anterior = anterior[:, ::-1]
-    return ImagePlan(np.ascontiguousarray(left), np.ascontiguousarray(anterior), left_is_column)
+    steps = np.asarray(affine, dtype=np.float64)[:2, :2]  # mm to Left and Posterior for one step of i and of j
+    spacing = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :2], axis=0)
+    columns, rows = (resampling_matrix(shape[2 - n], float(spacing[n])) for n in (0, 1))
+    columns_run_left = bool(abs(steps[0, 0]) / spacing[0] >= abs(steps[0, 1]) / spacing[1])
+    along_i, along_j = (steps[0, 0], steps[1, 1]) if columns_run_left else (steps[1, 0], steps[0, 1])
+    # Along each axis of the array: does it run the way the image wants it (Left; Posterior, or Anterior for NIFTI)?
+    depth = 1 if axes is ImageAxes.VIEWER else -1
+    if along_i * (1 if columns_run_left else depth) < 0:
+        columns = columns[:, ::-1]
+    if along_j * (depth if columns_run_left else 1) < 0:
+        rows = rows[:, ::-1]
+    transposed = columns_run_left is (axes is ImageAxes.NIFTI)
+    return ImagePlan(np.ascontiguousarray(rows), np.ascontiguousarray(columns), transposed)
 
 
 def resampling_matrix(length: int, spacing: float) -> Float:
@@ -153,9 +166,7 @@ def _bilinear(length: int, target: int) -> NDArray[np.float64]:
     return out
 
 
-def image_batches(
-    array: NDArray[Any], plan: ImagePlan, batch: int
-) -> Iterator[tuple[Float, NDArray[np.bool_]]]:
+def image_batches(array: NDArray[Any], plan: ImagePlan, batch: int) -> Iterator[tuple[Float, NDArray[np.bool_]]]:
     """Images of consecutive slices, and which of them show no patient.
 
     Parameters
@@ -178,9 +189,8 @@ def image_batches(
     InputError
         HU_RANGE if a value is not a number.
     """
-    rows, columns = (plan.anterior, plan.left) if plan.left_is_column else (plan.left, plan.anterior)
-    row_part, rows_used = _trimmed(rows)
-    column_part, columns_used = _trimmed(columns)
+    row_part, rows_used = _trimmed(plan.rows)
+    column_part, columns_used = _trimmed(plan.columns)
     low, high = HU_RANGE
     # (HU - low) * 2 / (high - low) lies in 0..2, so that padding is 0 until 1 is taken away at the end.
     scale = np.float32(2 / (high - low))
@@ -194,12 +204,10 @@ def image_batches(
         np.clip(clipped, low, high, out=clipped)
         clipped -= np.float32(low)
         images = np.matmul(row_part, np.matmul(clipped, column_part))
-        if plan.left_is_column:
-            images = np.ascontiguousarray(images.transpose(0, 2, 1))
         shown = images[:, inside[0], inside[1]]
         empty = (shown.max(axis=(1, 2)) < (AIR - low) * scale) | (np.ptp(shown, axis=(1, 2)) < 1e-4)
         images -= np.float32(1)
-        yield images, empty
+        yield np.ascontiguousarray(images.transpose(0, 2, 1)) if plan.transposed else images, empty
 
 
 def _trimmed(matrix: Float) -> tuple[Float, slice]:
@@ -210,9 +218,9 @@ def _trimmed(matrix: Float) -> tuple[Float, slice]:
 
 
 def _inside(plan: ImagePlan) -> tuple[slice, slice]:
-    """The part of an image that is not padding."""
+    """The part of an image that is not padding, as (rows, columns) of the array."""
     spans = []
-    for matrix in (plan.left, plan.anterior):
+    for matrix in (plan.rows, plan.columns):
         rows = np.flatnonzero(matrix.any(axis=1))
         spans.append(slice(int(rows[0]), int(rows[-1]) + 1))
     return spans[0], spans[1]

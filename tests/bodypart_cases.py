@@ -1,0 +1,95 @@
+"""Volumes and series made by hand for the tests of body part regression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctenrich.records import Matrix4, Slice, SortedSeries, Volume
+from ctenrich.workspace import Workspace, save_array, sha256_of_array
+
+STUDY, SERIES, FRAME = "2.25.1", "2.25.2", "2.25.3"
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def affine(
+    *, row: tuple[float, float, float], column: tuple[float, float, float], spacing: tuple[float, float, float]
+) -> Matrix4:
+    """Affine of a volume at the origin; spacing is (slices, rows, columns)."""
+    normal = np.cross(row, column)
+    matrix = np.eye(4)
+    matrix[:3, 0] = np.array(row) * spacing[2]
+    matrix[:3, 1] = np.array(column) * spacing[1]
+    matrix[:3, 2] = normal * spacing[0]
+    return tuple(tuple(float(v) for v in line) for line in matrix)  # type: ignore[return-value]
+
+
+def make_series(
+    count: int,
+    spacing: float,
+    *,
+    row: tuple[float, float, float] = (1, 0, 0),
+    column: tuple[float, float, float] = (0, 1, 0),
+    pixel: tuple[float, float] = (1.0, 1.0),
+    matrix: tuple[int, int] = (64, 64),
+    uids: tuple[str, ...] = (),
+) -> SortedSeries:
+    """A sorted series whose slice k has the UID 2.25.100k unless others are given."""
+    normal = np.cross(row, column)
+    names = uids or tuple(f"2.25.{1000 + k}" for k in range(count))
+    slices = tuple(
+        Slice(uid, CT, f"{k}.dcm", tuple(float(v) for v in normal * spacing * k), k * spacing)
+        for k, uid in enumerate(names)
+    )
+    return SortedSeries(STUDY, SERIES, FRAME, slices, row, column, pixel, spacing, *matrix)
+
+
+def make_volume(workspace: Workspace, array: NDArray[np.int16], matrix: Matrix4) -> Volume:
+    """A volume in the workspace."""
+    path = workspace.room(SERIES) / "volume" / "ct.npy"
+    save_array(path, array)
+    axes = np.linalg.norm(np.array(matrix)[:3, :3], axis=0)
+    return Volume(
+        SERIES,
+        workspace.relative(SERIES, path),
+        array.shape,  # type: ignore[arg-type]
+        matrix,
+        (float(axes[2]), float(axes[1]), float(axes[0])),
+        FRAME,
+        sha256_of_array(array),
+    )
+
+
+def read_ct(folder: Path, workspace: Workspace) -> tuple[Volume, SortedSeries]:
+    """The CT series below a folder, read plainly with pydicom (standard axial series only)."""
+    import pydicom
+
+    images = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        try:
+            ds = pydicom.dcmread(path)
+        except pydicom.errors.InvalidDicomError:
+            continue
+        if ds.SOPClassUID == CT and "PixelData" in ds:
+            images.append((float(ds.ImagePositionPatient[2]), path, ds))
+    images.sort(key=lambda item: item[0])
+    first = images[0][2]
+    row, column = (tuple(float(v) for v in first.ImageOrientationPatient[a : a + 3]) for a in (0, 3))
+    array = np.stack(
+        [ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for _, _, ds in images]
+    ).astype(np.int16)
+    spacing = (images[-1][0] - images[0][0]) / (len(images) - 1)
+    pixel = (float(first.PixelSpacing[0]), float(first.PixelSpacing[1]))
+    matrix = np.array(affine(row=row, column=column, spacing=(spacing, *pixel)))  # type: ignore[arg-type]
+    matrix[:3, 3] = [float(v) for v in first.ImagePositionPatient]
+    slices = tuple(
+        Slice(str(ds.SOPInstanceUID), CT, str(path), tuple(float(v) for v in ds.ImagePositionPatient), z - images[0][0])
+        for z, path, ds in images
+    )
+    series = SortedSeries(
+        str(first.StudyInstanceUID), SERIES, str(first.FrameOfReferenceUID), slices, row, column, pixel, spacing,
+        int(first.Rows), int(first.Columns),
+    )  # fmt: skip
+    return make_volume(workspace, array, tuple(tuple(float(v) for v in r) for r in matrix)), series  # type: ignore[arg-type]
