@@ -31,7 +31,8 @@ def demo(
         "Shape of the segments", ("segment", "volume, mL", "surface, cm2", "sphericity", "voxels"), result.shapes
     )
     print_table("Landmarks", ("landmark", "slice", "position, mm", "true, mm"), result.landmarks)
-    typer.echo(f"DICOM objects: {result.objects} written, proven and valid")
+    verdict = "proven and valid" if result.exit_code == 0 else "not all of them proven: see the outcomes above"
+    typer.echo(f"DICOM objects: {result.objects} written, {verdict}")
     typer.echo("The models of the demo have seen generated phantoms only. Not a medical device.")
     typer.echo(f"Report: {result.report}")
     raise typer.Exit(result.exit_code)
