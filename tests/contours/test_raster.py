@@ -42,14 +42,14 @@ def filled(corners, shape=GRID) -> np.ndarray:
     return mask
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(corner, min_size=3, max_size=9))
 def test_any_polygon_equals_the_definition(corners):
     """Half-pixel corners: edges run through pixel centres, corners touch them, polygons cross themselves."""
     assert np.array_equal(filled(corners), plain(GRID, corners))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(-3, 16), st.floats(-3, 14)), min_size=3, max_size=12))
 def test_free_corners_equal_the_definition_off_the_edge(corners):
     got, expected = filled(corners), plain(GRID, corners)
@@ -135,7 +135,7 @@ def test_the_grid_may_lie_anyhow(name):
     assert not np.delete(result.mask, 3, axis=0).any()
 
 
-@pytest.mark.parametrize(("shift", "k"), [(-1.5, 2), (-1.4, 2), (1.4, 2), (1.6, 3), (-1.6, 1)])
+@pytest.mark.parametrize(("shift", "k"), [(-1.5, 1), (-1.4, 2), (1.4, 2), (1.5, 2), (1.6, 3), (-1.6, 1)])
 def test_a_contour_goes_to_the_nearest_slice(shift, k):
     series = make_series()
     points = to_mm(series, 2, [(4.5, 4.5), (9.5, 4.5), (9.5, 9.5), (4.5, 9.5)]) + np.array([0, 0, shift])

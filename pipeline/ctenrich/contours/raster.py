@@ -80,7 +80,7 @@ def rasterise(contours: Iterable[Contour], grid: Grid) -> Rasterised:
     A voxel belongs to the mask if its centre lies inside a contour by the even-odd rule; a centre exactly on the
     contour is outside. Contours of one slice are united, except those of type CLOSEDPLANAR_XOR, which are combined by
     exclusive or as their name says (PS3.3 C.8.8.6.3). A contour goes to the nearest slice along the slice normal if
-    that is not further than half the distance between slices.
+    that is not further than half the distance between slices; half way, to the lower one.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def rasterise(contours: Iterable[Contour], grid: Grid) -> Rasterised:
             tilted += 1
             continue
         away = np.abs(grid.distances - heights.mean())
-        k = int(np.argmin(away))
+        k = int(np.argmax(away <= away.min() + 1e-6 * grid.slice_spacing))
         if away[k] > reach:
             off_slice += 1
             continue

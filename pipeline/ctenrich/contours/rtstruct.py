@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,17 @@ __all__ = ["Contour", "Roi", "StructureSet", "link_to", "load_contours"]
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _DEFAULT_LIMIT = 4 * 1024**3
-_READ_ERRORS = (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError, TypeError, struct.error, zlib.error)
+_READ_ERRORS = (
+    InvalidDicomError,
+    EOFError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    UserWarning,
+    struct.error,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -80,13 +91,17 @@ def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
     UnsafeInputError
         BOMB.
     """
-    dataset = _read(path, limit)
-    if str(dataset.get("SOPClassUID", "")) != RTStructureSetStorage:
-        raise InputError(Reason.NO_EXPERT, "the file is not an RT Structure Set")
-    try:
-        return _structure_set(dataset)
-    except _READ_ERRORS as error:
-        raise InputError(Reason.DECODE_ERROR, f"the RT Structure Set is malformed ({type(error).__name__})") from error
+    with warnings.catch_warnings():
+        # pydicom warns and goes on with what it has: fewer contours would be a silently wrong mask.
+        warnings.filterwarnings("error", message=".*end of file.*")
+        dataset = _read(path, limit)
+        if str(dataset.get("SOPClassUID", "")) != RTStructureSetStorage:
+            raise InputError(Reason.NO_EXPERT, "the file is not an RT Structure Set")
+        try:
+            return _structure_set(dataset)
+        except (OSError, *_READ_ERRORS) as error:
+            name = type(error).__name__
+            raise InputError(Reason.DECODE_ERROR, f"the RT Structure Set is malformed ({name})") from error
 
 
 def link_to(structures: StructureSet, series: SortedSeries) -> CompanionLink | None:
