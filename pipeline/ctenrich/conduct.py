@@ -6,11 +6,14 @@ import json
 import os
 import secrets
 import shutil
+import signal
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ctenrich import __version__
 from ctenrich.execute.base import Executor
@@ -23,7 +26,7 @@ from ctenrich.specs import ProductPlan
 from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES
 from ctenrich.units import Failure, Unit, UnitResult
 
-__all__ = ["Budget", "Conductor", "RunSummary"]
+__all__ = ["Budget", "Conductor", "RunSummary", "StopSignal"]
 
 _LEASE_SECONDS = 60.0
 _GRACE_SECONDS = 25.0
@@ -82,6 +85,38 @@ class Budget:
         hours = seconds / 3600
         over_cost = self.max_cost is not None and hours * self.price_per_hour >= self.max_cost
         return over_cost or (self.max_hours is not None and hours >= self.max_hours)
+
+
+class StopSignal:
+    """Turns SIGTERM and SIGINT into a flag while it is entered; calling it tells whether one came.
+
+    A second signal acts as usual (and ends the process at once; nothing half-written becomes visible).
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._before: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        """Whether a signal came."""
+        return self._came
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _note(self, *_: object) -> None:
+        self._came = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
 
 class Conductor:

@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ctenrich.conduct import Conductor, RunSummary
+from ctenrich.conduct import Budget, Conductor, RunSummary, StopSignal
 from ctenrich.errors import InputError
-from ctenrich.execute.serial import SerialExecutor
+from ctenrich.execute import ExecutorName, open_executor
 from ctenrich.ledger import Ledger
+from ctenrich.overview import preview, retry, status
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import (
@@ -53,14 +54,17 @@ __all__ = [
     "index",
     "measure",
     "open_run",
+    "preview",
     "query",
     "report",
+    "retry",
     "run_all",
     "score",
     "segment",
     "select",
     "sort",
     "start",
+    "status",
     "tables",
     "validate",
 ]
@@ -140,7 +144,7 @@ def open_run(out: str | Path) -> Run:
 
 def _do(run: Run, stages: tuple[str, ...], progress: Progress) -> RunSummary:
     models = _models.setdefault(run, Models(run.config.settings))
-    executor = SerialExecutor(run.root, run.config.settings, models=models, progress=progress)
+    executor = open_executor(ExecutorName.SERIAL, run.root, run.config.settings, models=models, progress=progress)
     summary = Conductor(run, executor, stages=stages, progress=progress).conduct(" ".join(stages))
     _raise_if_all_failed(run, summary)
     return summary
@@ -269,10 +273,36 @@ def finish(run: Run, *, progress: Progress = SILENT) -> Path:
     return report(run, progress=progress)
 
 
-def run_all(run: Run, *, progress: Progress = SILENT) -> RunSummary:
-    """All stages of all series in this process, then tables and report."""
+def run_all(
+    run: Run,
+    *,
+    executor: ExecutorName = ExecutorName.SERIAL,
+    address: str | None = None,
+    budget: Budget | None = None,
+    progress: Progress = SILENT,
+) -> RunSummary:
+    """All stages of all series, then tables and report.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    executor : ExecutorName
+        Who does the work; the results are the same bytes.
+    address : str, optional
+        Of a Ray cluster.
+    budget : Budget, optional
+        When to stop starting series.
+    progress : Progress
+        Told of every series.
+    """
+    if executor is ExecutorName.AUTO:
+        executor = ExecutorName.PROCESSES if len(run.cohort.series) > 1 else ExecutorName.SERIAL
     models = _models.setdefault(run, Models(run.config.settings))
-    executor = SerialExecutor(run.root, run.config.settings, models=models, progress=progress)
-    summary = Conductor(run, executor, progress=progress).conduct("run")
-    finish(run, progress=progress)
+    worker = open_executor(executor, run.root, run.config.settings, models=models, address=address, progress=progress)
+    with StopSignal() as stop:
+        conductor = Conductor(run, worker, budget=budget, progress=progress, stop=stop)
+        summary = conductor.conduct("run")
+    if summary.ended != "interrupted":
+        finish(run, progress=progress)
     return summary

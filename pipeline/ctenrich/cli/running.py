@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from ctenrich.execute import ExecutorName
     from ctenrich.run import Run
 
-__all__ = ["Bodypart", "CohortFile", "Demo", "Device", "Out", "Segmenters", "SettingsFile", "make_run", "register"]
+__all__ = [
+    "Bodypart",
+    "CohortFile",
+    "Demo",
+    "Device",
+    "Out",
+    "RunFolder",
+    "Segmenters",
+    "SettingsFile",
+    "make_run",
+    "register",
+]
 
 CohortFile = Annotated[Path, typer.Argument(help="Cohort file that select wrote.")]
 Out = Annotated[Path, typer.Option(help="The run's folder; an existing run goes on where it stopped.")]
@@ -23,6 +35,7 @@ Segmenters = Annotated[
 Bodypart = Annotated[str, typer.Option(help="Body part regression model: a name, a folder, or none.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
 SettingsFile = Annotated[Path | None, typer.Option("--settings", help="TOML file with settings.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
 Demo = Annotated[bool, typer.Option("--allow-demo-models", help="Accept models that have seen phantoms only.")]
 
 
@@ -33,6 +46,8 @@ def register(app: typer.Typer) -> None:
         "ctenrich run cohort.parquet --out my-run --segmenter nnunet:/models/Dataset055:3d_fullres:folds=0:mirror=off "
         "--bodypart /models/bpr"
     )(run)
+    app.command(epilog="Example:  ctenrich status my-run --watch")(status)
+    app.command(epilog="Example:  ctenrich retry my-run --reason RETRY_EXHAUSTED")(retry)
 
 
 def make_run(
@@ -60,17 +75,77 @@ def run(
     device: Device = "auto",
     settings: SettingsFile = None,
     allow_demo_models: Demo = False,
+    executor: Annotated[str, typer.Option(help="auto, serial, processes or ray; the results are the same.")] = "auto",
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
+    max_hours: Annotated[float | None, typer.Option(min=0, help="Start no series after this time.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Start no series after this cost.")] = None,
+    price_per_hour: Annotated[float, typer.Option(min=0, help="Of this machine, for --max-cost.")] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
 ) -> None:
     """Fetch, sort, convert, segment, score, measure, encode and validate every series; then tables and report."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.conduct import Budget
 
+    chosen = _executor(executor)
     made = make_run(cohort, out, segmenter, bodypart, device, (settings, allow_demo_models))
+    if dry_run:
+        print_table("Plan", ("stage", "to do", "done"), steps.preview(made))
+        return
+    budget = Budget(max_hours, max_cost, price_per_hour)
     with progress_bars() as progress:
-        summary = steps.run_all(made, progress=progress)
+        summary = steps.run_all(made, executor=chosen, address=address, budget=budget, progress=progress)
     print_table("Outcomes", ("state", "series and products"), [(k, v) for k, v in summary.states.items() if v])
     if summary.reasons:
         print_table("Reasons", ("reason", "number"), sorted(summary.reasons.items()))
     typer.echo(f"{summary.ran} stages ran in {summary.seconds:.1f} s ({summary.ended})")
-    typer.echo(f"Report: {made.workspace.report / 'index.html'}")
+    if summary.ended == "interrupted":
+        typer.echo("interrupted: run the same command again to go on", err=True)
+    else:
+        typer.echo(f"Report: {made.workspace.report / 'index.html'}")
     raise typer.Exit(summary.exit_code)
+
+
+def _executor(name: str) -> ExecutorName:
+    from ctenrich.errors import UsageError
+    from ctenrich.execute import ExecutorName
+    from ctenrich.reasons import Reason
+
+    try:
+        return ExecutorName(name)
+    except ValueError:
+        known = ", ".join(e.value for e in ExecutorName)
+        raise UsageError(Reason.BAD_PARAMETER, f"there is no executor {name!r}", f"choose one of {known}") from None
+
+
+def status(
+    run_folder: RunFolder, watch: Annotated[bool, typer.Option("--watch", help="Again every 2 s.")] = False
+) -> None:
+    """How far a run is: outcomes, reasons, time per stage; from any shell, while it runs or after."""
+    import time
+
+    from ctenrich import steps
+    from ctenrich.cli.console import print_table
+
+    opened = steps.open_run(run_folder)
+    while True:
+        found = steps.status(opened)
+        print_table("Outcomes", ("state", "series and products"), found.states)
+        if found.reasons:
+            print_table("Reasons", ("reason", "number"), found.reasons)
+        print_table("Stages", ("stage", "done", "seconds (median)", "CPU seconds", "peak MB"), found.stages)
+        typer.echo(found.line)
+        if not watch or found.complete:
+            return
+        time.sleep(2)
+
+
+def retry(
+    run_folder: RunFolder,
+    reason: Annotated[list[str] | None, typer.Option(help="Only what ended with this reason; repeatable.")] = None,
+) -> None:
+    """Let what failed be tried again by the next run (all failures, or those of a reason)."""
+    from ctenrich import steps
+
+    count = steps.retry(steps.open_run(run_folder), reason or [])
+    typer.echo(f"{count} products will be tried again by the next ctenrich run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +48,7 @@ def prepare(
     typer.echo(f"{len(made.cohort.series)} series, products: {products}")
 
 
-def _command(name: str) -> object:
+def _command(name: str) -> Callable[[Path], None]:
     def command(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
         from ctenrich import steps
         from ctenrich.cli.console import progress_bars

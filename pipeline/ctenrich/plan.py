@@ -1,0 +1,236 @@
+"""The forecast: what a cohort will take in time, disk and money, before any of it is spent.
+
+The time of a stage is taken as proportional to the number of slices. The rates are this machine's own where it has
+worked before (they are learned at the end of every run and kept in the user's cache folder), else the package's
+reference figures, and the forecast says which. A run that has begun forecasts its rest from its own ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from ctenrich.records import Cohort, ProductKind, SeriesEntry
+from ctenrich.workspace import write_bytes
+
+__all__ = ["Forecast", "Prices", "Rates", "StageForecast", "forecast", "learn_rates", "load_rates", "save_rates"]
+
+_REFERENCE: dict[str, float] = {
+    "fetch": 0.002,
+    "sort": 0.002,
+    "convert": 0.006,
+    "segment:expert": 0.01,
+    "segment:nnunet": 0.35,
+    "score:bodypart": 0.14,
+    "measure:expert": 0.004,
+    "measure:nnunet": 0.004,
+    "measure:bodypart": 0.0002,
+    "encode:expert": 0.012,
+    "encode:nnunet": 0.012,
+    "encode:bodypart": 0.012,
+    "validate:expert": 0.02,
+    "validate:nnunet": 0.02,
+    "validate:bodypart": 0.01,
+}
+"""Seconds per slice of 512 x 512 pixels on two CPU cores without a GPU; a first guess until a machine has its own."""
+
+_BYTES_PER_SLICE = 530_000
+"""Of an uncompressed 512 x 512 CT slice, where the catalog has no sizes."""
+_LANES = {
+    "fetch": "input", "sort": "input", "convert": "input", "segment": "infer", "score": "infer", "measure": "output",
+    "encode": "output", "validate": "output",
+}  # fmt: skip
+_SERIES_STAGES = ("fetch", "sort", "convert")
+_PRODUCT_STAGES = {
+    ProductKind.EXPERT: ("segment", "measure", "encode", "validate"),
+    ProductKind.NNUNET: ("segment", "measure", "encode", "validate"),
+    ProductKind.BODYPART: ("score", "measure", "encode", "validate"),
+}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds per slice."""
+
+    seconds: Mapping[str, float]
+    """``stage`` or ``stage:kind`` or ``stage:product`` -> seconds per slice; the most particular one counts."""
+    source: str
+    """``this run``, ``this machine`` or ``reference figures``."""
+
+    def of(self, stage: str, product: str = "") -> float:
+        """Rate of a stage of a product (``""``: of the series)."""
+        kind = product.split(":", maxsplit=1)[0]
+        for key in (f"{stage}:{product}", f"{stage}:{kind}", stage):
+            if key in self.seconds:
+                return self.seconds[key]
+        return _REFERENCE.get(f"{stage}:{kind}", _REFERENCE.get(stage, 0.0))
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a machine costs."""
+
+    per_hour: float = 0.0
+    """Of the whole machine while the run lasts."""
+    per_gb_egress: float = 0.0
+    """Of bytes fetched (IDC's public buckets: nothing)."""
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """One stage of one product."""
+
+    stage: str
+    product: str
+    seconds_per_series: float
+    hours: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a cohort will take."""
+
+    series: int
+    slices: int
+    gigabytes: float
+    stages: tuple[StageForecast, ...]
+    wall_hours: float
+    device_hours: float
+    """Hours of the inferring lane: GPU hours where there is a GPU."""
+    peak_disk_gigabytes: float
+    cost: float
+    source: str
+    """Where the rates come from."""
+    licences: tuple[tuple[str, int], ...]
+    """(licence of the data, number of series)."""
+    citations: tuple[str, ...]
+    """DOIs of the collections."""
+
+
+def slices_of(entry: SeriesEntry) -> int:
+    """Number of slices, as far as the catalog knows."""
+    return entry.expected_instances or len(entry.instances)
+
+
+def _bytes_of(entry: SeriesEntry) -> int:
+    known = [i.size for i in entry.instances if i.size]
+    return sum(known) if known else slices_of(entry) * _BYTES_PER_SLICE
+
+
+def forecast(
+    cohort: Cohort,
+    products: Sequence[tuple[ProductKind, str]],
+    rates: Rates,
+    *,
+    prices: Prices | None = None,
+    overlap: bool = True,
+    keep_source: bool = True,
+) -> Forecast:
+    """Forecast time, disk and cost.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        What is left to do.
+    products : sequence of (kind, product key)
+        What is made of every series.
+    rates : Rates
+        Seconds per slice.
+    prices : Prices, optional
+        Of the machine.
+    overlap : bool
+        Whether lanes work beside each other (then the slowest lane sets the pace).
+    keep_source : bool
+        Whether fetched files stay until the end.
+    """
+    prices = prices or Prices()
+    slices = sum(slices_of(e) for e in cohort.series)
+    count = max(1, len(cohort.series))
+    rows = [(stage, "") for stage in _SERIES_STAGES]
+    rows += [(stage, name) for kind, name in products for stage in _PRODUCT_STAGES[kind]]
+    stages = tuple(
+        StageForecast(s, p, rates.of(s, p) * slices / count, rates.of(s, p) * slices / 3600) for s, p in rows
+    )
+    lanes: dict[str, float] = defaultdict(float)
+    for row in stages:
+        lanes[_LANES[row.stage]] += row.hours
+    one_series = sum(lanes.values()) / count
+    slowest = max(lanes.values(), default=0.0)
+    wall = min(sum(lanes.values()), slowest + one_series) if overlap else sum(lanes.values())
+    gigabytes = sum(_bytes_of(e) for e in cohort.series) / 1e9
+    local = all(i.url.startswith("file:") for e in cohort.series for i in e.instances)
+    arrays = slices * 512 * 512 * 2 * 2 / 1e9
+    largest = max((_bytes_of(e) for e in cohort.series), default=0) / 1e9
+    fetched = 0.0 if local else gigabytes if keep_source else 3 * largest
+    cost = wall * prices.per_hour + (0.0 if local else gigabytes * prices.per_gb_egress)
+    return Forecast(
+        len(cohort.series), slices, gigabytes, stages, wall, lanes["infer"], fetched + arrays, cost, rates.source,
+        _count(e.license_short_name or "unknown" for e in cohort.series),
+        tuple(sorted({e.source_doi for e in cohort.series if e.source_doi})),
+    )  # fmt: skip
+
+
+def _count(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    counts: dict[str, int] = defaultdict(int)
+    for name in names:
+        counts[name] += 1
+    return tuple(sorted(counts.items()))
+
+
+# ---------------------------------------------------------------- learning
+
+
+def learn_rates(timings: Iterable[Sequence[object]], slices: Mapping[str, int], source: str = "this run") -> Rates:
+    """Rates from a ledger's timings (:meth:`ctenrich.ledger.Ledger.timings`).
+
+    The rate of a stage is its total time over the total slices of all series but the one that was slowest per slice,
+    which paid for opening the models.
+    """
+    found: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for uid, product, stage, _, seconds, *_rest in timings:
+        count = slices.get(str(uid), 0)
+        if count:
+            found[f"{stage}:{product}" if product else str(stage)].append((float(str(seconds)), count))
+    rates: dict[str, float] = {}
+    for key, pairs in found.items():
+        ordered = sorted(pairs, key=lambda pair: pair[0] / pair[1])
+        kept = ordered[:-1] if len(ordered) > 2 else ordered
+        rates[key] = sum(s for s, _ in kept) / sum(n for _, n in kept)
+    for stage, kind in {(k.split(":")[0], k.split(":")[1]) for k in rates if k.count(":") > 1}:
+        rates[f"{stage}:{kind}"] = median(v for k, v in rates.items() if k.startswith(f"{stage}:{kind}:"))
+    return Rates(rates, source)
+
+
+def _rates_file() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "ctenrich" / "rates.json"
+
+
+def _machine() -> str:
+    return f"{platform.node()}/{os.cpu_count()}"
+
+
+def load_rates() -> Rates:
+    """This machine's rates, or the package's reference figures."""
+    try:
+        known = json.loads(_rates_file().read_bytes())[_machine()]
+        return Rates({str(k): float(v) for k, v in known.items()}, "this machine")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return Rates({}, "reference figures")
+
+
+def save_rates(rates: Rates) -> None:
+    """Keep what was learned, for the next forecast; a folder that cannot be written is no error."""
+    path = _rates_file()
+    try:
+        known = json.loads(path.read_bytes()) if path.is_file() else {}
+        merged = {**known.get(_machine(), {}), **rates.seconds}
+        write_bytes(path, json.dumps({**known, _machine(): merged}, indent=1, sort_keys=True).encode())
+    except (OSError, ValueError, AttributeError):
+        return
