@@ -17,9 +17,21 @@ from pathlib import Path
 from statistics import median
 
 from ctenrich.records import Cohort, ProductKind, SeriesEntry
+from ctenrich.specs import parse_segmenter
+from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES
 from ctenrich.workspace import write_bytes
 
-__all__ = ["Forecast", "Prices", "Rates", "StageForecast", "forecast", "learn_rates", "load_rates", "save_rates"]
+__all__ = [
+    "Forecast",
+    "Prices",
+    "Rates",
+    "StageForecast",
+    "forecast",
+    "learn_rates",
+    "load_rates",
+    "products_of",
+    "save_rates",
+]
 
 _REFERENCE: dict[str, float] = {
     "fetch": 0.002,
@@ -42,16 +54,6 @@ _REFERENCE: dict[str, float] = {
 
 _BYTES_PER_SLICE = 530_000
 """Of an uncompressed 512 x 512 CT slice, where the catalog has no sizes."""
-_LANES = {
-    "fetch": "input", "sort": "input", "convert": "input", "segment": "infer", "score": "infer", "measure": "output",
-    "encode": "output", "validate": "output",
-}  # fmt: skip
-_SERIES_STAGES = ("fetch", "sort", "convert")
-_PRODUCT_STAGES = {
-    ProductKind.EXPERT: ("segment", "measure", "encode", "validate"),
-    ProductKind.NNUNET: ("segment", "measure", "encode", "validate"),
-    ProductKind.BODYPART: ("score", "measure", "encode", "validate"),
-}
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,14 @@ def forecast(
     prices = prices or Prices()
     slices = sum(slices_of(e) for e in cohort.series)
     count = max(1, len(cohort.series))
-    rows = [(stage, "") for stage in _SERIES_STAGES]
-    rows += [(stage, name) for kind, name in products for stage in _PRODUCT_STAGES[kind]]
+    rows = [(stage, "") for stage in SERIES_STAGES]
+    rows += [(stage, name) for kind, name in products for stage in PRODUCT_STAGES[kind]]
     stages = tuple(
         StageForecast(s, p, rates.of(s, p) * slices / count, rates.of(s, p) * slices / 3600) for s, p in rows
     )
     lanes: dict[str, float] = defaultdict(float)
     for row in stages:
-        lanes[_LANES[row.stage]] += row.hours
+        lanes[STAGES[row.stage].lane] += row.hours
     one_series = sum(lanes.values()) / count
     slowest = max(lanes.values(), default=0.0)
     wall = min(sum(lanes.values()), slowest + one_series) if overlap else sum(lanes.values())
@@ -181,6 +183,15 @@ def _count(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
     for name in names:
         counts[name] += 1
     return tuple(sorted(counts.items()))
+
+
+def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[ProductKind, str]]:
+    """(kind, key) of what is asked for, without opening a model."""
+    specs = [(parse_segmenter(text), text) for text in segmenters]
+    found = [(spec.kind, f"{spec.kind.value}:{Path(spec.model).name}".rstrip(":")) for spec, _ in specs]
+    if bodypart != "none":
+        found.append((ProductKind.BODYPART, f"{ProductKind.BODYPART.value}:{Path(bodypart).name}"))
+    return found
 
 
 # ---------------------------------------------------------------- learning
@@ -217,7 +228,7 @@ def _machine() -> str:
 
 
 def load_rates() -> Rates:
-    """This machine's rates, or the package's reference figures."""
+    """Rates of this machine, or the package's reference figures."""
     try:
         known = json.loads(_rates_file().read_bytes())[_machine()]
         return Rates({str(k): float(v) for k, v in known.items()}, "this machine")

@@ -303,6 +303,16 @@ def run_all(
     with StopSignal() as stop:
         conductor = Conductor(run, worker, budget=budget, progress=progress, stop=stop)
         summary = conductor.conduct("run")
+    _learn(run)
     if summary.ended != "interrupted":
         finish(run, progress=progress)
     return summary
+
+
+def _learn(run: Run) -> None:
+    """Keep this machine's rates for the next forecast."""
+    from ctenrich.plan import learn_rates, save_rates, slices_of
+
+    with Ledger(run.ledger_path, read_only=True) as ledger:
+        timings = ledger.timings()
+    save_rates(learn_rates(timings, {e.series_instance_uid: slices_of(e) for e in run.cohort.series}))

@@ -46,6 +46,7 @@ def register(app: typer.Typer) -> None:
         "ctenrich run cohort.parquet --out my-run --segmenter nnunet:/models/Dataset055:3d_fullres:folds=0:mirror=off "
         "--bodypart /models/bpr"
     )(run)
+    app.command(epilog="Example:  ctenrich plan cohort.parquet --segmenter nnunet:/models/m --price-per-hour 0.9")(plan)
     app.command(epilog="Example:  ctenrich status my-run --watch")(status)
     app.command(epilog="Example:  ctenrich retry my-run --reason RETRY_EXHAUSTED")(retry)
 
@@ -116,6 +117,33 @@ def _executor(name: str) -> ExecutorName:
     except ValueError:
         known = ", ".join(e.value for e in ExecutorName)
         raise UsageError(Reason.BAD_PARAMETER, f"there is no executor {name!r}", f"choose one of {known}") from None
+
+
+def plan(
+    cohort: CohortFile,
+    segmenter: Segmenters = None,
+    bodypart: Bodypart = "none",
+    price_per_hour: Annotated[float, typer.Option(min=0, help="Of the machine.")] = 0.0,
+    price_per_gb: Annotated[float, typer.Option(min=0, help="Of bytes fetched.")] = 0.0,
+) -> None:
+    """What a cohort will take: time per stage, device hours, disk and cost; with licences and citations."""
+    from ctenrich.cli.console import print_table
+    from ctenrich.plan import Prices, forecast, load_rates, products_of
+    from ctenrich.select import read_cohort
+
+    products = products_of(segmenter or [], bodypart)
+    found = forecast(read_cohort(cohort), products, load_rates(), prices=Prices(price_per_hour, price_per_gb))
+    rows = [(s.stage, s.product, round(s.seconds_per_series, 2), round(s.hours, 3)) for s in found.stages]
+    print_table("Stages", ("stage", "product", "seconds a series", "hours in all"), rows)
+    print_table("Licences of the data", ("licence", "series"), found.licences)
+    for doi in found.citations:
+        typer.echo(f"cite: {doi}")
+    typer.echo(f"{found.series} series, {found.slices} slices, {found.gigabytes:.2f} GB to read")
+    typer.echo(
+        f"{found.wall_hours:.2f} h in all, {found.device_hours:.2f} h on the inferring device, "
+        f"up to {found.peak_disk_gigabytes:.1f} GB of disk, cost {found.cost:.2f}"
+    )
+    typer.echo(f"rates: {found.source}")
 
 
 def status(
