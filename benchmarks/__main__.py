@@ -1,0 +1,39 @@
+"""Runs the benchmarks one after another: ``python -m benchmarks [--quick] [NAME...]``."""
+
+from __future__ import annotations
+
+import argparse
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+LONG = frozenset({"soak"})
+"""Not part of ``make bench``: hours."""
+
+
+def main() -> int:
+    """Run what was named, or all; ends with 1 if one failed."""
+    here = Path(__file__).parent
+    names = sorted(
+        m.name
+        for m in pkgutil.iter_modules([str(here)])
+        if not m.name.startswith("_") and m.name not in LONG and "def main" in (here / f"{m.name}.py").read_text()
+    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *names], metavar="NAME", help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="smaller inputs: minutes instead of tens of minutes")
+    options = parser.parse_args()
+    failed = []
+    for name in options.names or names:
+        print(f"\n== {name}", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if options.quick else [])]
+        if subprocess.run(command, check=False).returncode != 0:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
