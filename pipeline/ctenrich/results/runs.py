@@ -45,10 +45,11 @@ def build_run_tables(workspace: Workspace, files: Sequence[Path]) -> dict[str, P
     import pyarrow.parquet as pq
 
     rows: dict[str, list[Row]] = {name: [] for name in RUN_TABLES}
-    cohort = _cohort_rows(workspace)
-    for uid in sorted({*workspace.series_uids(), *cohort}):
-        _series_rows(workspace, uid, cohort.get(uid, {}), rows)
     rows |= _ledger_rows(workspace.root / "ledger.sqlite")
+    cohort = _cohort_rows(workspace)
+    ended = {row["SeriesInstanceUID"] for row in rows["outcomes"]}
+    for uid in sorted({*workspace.series_uids(), *cohort, *ended}):
+        _series_rows(workspace, uid, cohort.get(uid, {}), rows)
     out: dict[str, Path] = {}
     for name in RUN_TABLES:
         out[name] = workspace.tables / f"{name}.parquet"
@@ -73,6 +74,7 @@ def _cohort_rows(workspace: Workspace) -> dict[str, Row]:
         "collection_id": "collectionid",
         "license_short_name": "licenseshortname",
         "source_doi": "sourcedoi",
+        "_idc": "crdcseriesuuid",
     }
     found = {key: names[name] for key, name in wanted.items() if name in names}
     table = pq.read_table(path, columns=sorted(set(found.values())))
@@ -131,7 +133,8 @@ def _series_rows(workspace: Workspace, uid: str, cohort: Row, rows: dict[str, li
     if found is not None:
         series |= _geometry(found)
         rows["slices"] += _slice_rows(found, scores)
-    series["viewer_url"] = viewer_url(series.get("StudyInstanceUID"), uid)
+    if series.pop("_idc", None):
+        series["viewer_url"] = viewer_url(series.get("StudyInstanceUID"), uid)
     rows["series"].append(series)
 
 

@@ -177,7 +177,7 @@ _RUN = {
         Column("body_part_examined", "string", "Summary of the body part regression, e.g. NECK-CHEST-ABDOMEN"),
         Column("license_short_name", "string", "Licence of the source images"),
         Column("source_doi", "string", "DOI of the source collection"),
-        Column("viewer_url", "string", "Address in IDC's public viewer (for series of IDC)"),
+        Column("viewer_url", "string", "Address in IDC's public viewer; NULL for series that are not of IDC"),
     ),
     "slices": (
         Column("SeriesInstanceUID", "string", _SERIES),

@@ -1,0 +1,145 @@
+"""Small charts as inline SVG with a text alternative: no script, no font and no request from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+__all__ = ["bands", "bars", "flow"]
+
+_BAND_COLOURS = ("#8c6bb1", "#4292c6", "#41ab5d", "#d94801", "#c51b8a", "#6a6a6a")
+
+
+def flow(steps: Sequence[tuple[str, int, Sequence[tuple[str, int]]]]) -> Markup:
+    """CONSORT diagram: what entered each stage, and beside it what left and why."""
+    parts: list[Markup] = []
+    top, height = 8, 8
+    sentences = []
+    for number, (title, count, left) in enumerate(steps):
+        lines = [(f"{reason.replace('_', ' ')}", n) for reason, n in left][:12]
+        if len(left) > 12:
+            lines.append((f"{len(left) - 12} more reasons", sum(n for _, n in left[12:])))
+        parts.append(_box(8, top, 300, 52, f"{count:,}", title))
+        sentences.append(f"{title}: {count}.")
+        gap = max(34, 20 * len(lines) + 30)
+        if number + 1 < len(steps):
+            parts.append(Markup('<path class="arrow" d="M158 {} V{}"/>').format(top + 52, top + 52 + gap - 4))
+        if lines:
+            middle = top + 52 + gap / 2
+            box_top = middle - 10 * len(lines) - 6
+            parts.append(Markup('<path class="arrow" d="M158 {} H352"/>').format(middle))
+            parts.append(
+                Markup('<rect class="left" x="356" y="{}" width="380" height="{}" rx="6"/>').format(
+                    box_top, 20 * len(lines) + 12
+                )
+            )
+            for index, (reason, n) in enumerate(lines):
+                y = box_top + 20 + 20 * index
+                parts.append(Markup('<text class="n" x="410" y="{}">{:,}</text>').format(y, n))
+                parts.append(Markup('<text x="420" y="{}">{}</text>').format(y, reason))
+                sentences.append(f"Left: {n} for {reason}.")
+        height = top + 60 + (gap - 8 if lines else 0)
+        top += 52 + gap
+    label = " ".join(sentences)
+    return Markup('<svg class="flow" role="img" aria-label="{}" viewBox="0 0 744 {}">{}{}</svg>').format(
+        label, height, _MARKER, Markup("").join(parts)
+    )
+
+
+_MARKER = Markup(
+    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0 0 8 4 0 8z" class="tip"/></marker></defs>'
+)
+
+
+def _box(x: int, y: int, width: int, height: int, number: str, title: str) -> Markup:
+    return Markup(
+        '<rect class="box" x="{}" y="{}" width="{}" height="{}" rx="6"/>'
+        '<text class="big" x="{}" y="{}">{}</text><text x="{}" y="{}">{}</text>'
+    ).format(x, y, width, height, x + 14, y + 24, number, x + 14, y + 43, title)
+
+
+def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Markup:
+    """Horizontal bars: (name, value, text beside the bar)."""
+    if not rows:
+        return Markup("")
+    longest = max(value for _, value, _ in rows) or 1.0
+    parts = []
+    for index, (name, value, text) in enumerate(rows):
+        y = 24 * index
+        width = 300 * value / longest
+        parts.append(
+            Markup(
+                '<text class="name" x="214" y="{}">{}</text><rect class="bar" x="222" y="{}" width="{:.1f}" '
+                'height="14" rx="2"/><text x="{:.1f}" y="{}">{}</text>'
+            ).format(y + 16, name[:34], y + 5, max(width, 1), 230 + width, y + 16, text)
+        )
+    alternative = f"{label}: " + "; ".join(f"{name} {text}" for name, _, text in rows)
+    return Markup('<svg class="bars" role="img" aria-label="{}" viewBox="0 0 680 {}">{}</svg>').format(
+        alternative, 24 * len(rows) + 4, Markup("").join(parts)
+    )
+
+
+def bands(
+    width: int,
+    height: int,
+    lines: Sequence[tuple[str, float]],
+    regions: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+) -> Markup:
+    """What lies over a coronal picture: landmark lines with their names, region bands to the right of it.
+
+    Parameters
+    ----------
+    width, height : int
+        Pixels of the picture.
+    lines : sequence of (name, y)
+        Landmarks, y in pixels from the top.
+    regions : sequence of (name, ranges)
+        Ranges of y (top, bottom) of each region.
+    """
+    parts = []
+    places = _spread([y for _, y in lines], 11, height)
+    for (name, y), place in zip(lines, places, strict=True):
+        parts.append(
+            Markup(
+                '<path class="mark" d="M0 {0:.1f} H{1}"/><path class="lead" d="M{1} {0:.1f} L{2} {3:.1f}"/>'
+                '<text class="lm" x="{4}" y="{5:.1f}">{6}</text>'
+            ).format(y, width, width + 10, place, width + 13, place + 3.5, name)
+        )
+    start = width + (74 if lines else 12)
+    for index, (name, ranges) in enumerate(regions):
+        x = start + 20 * index
+        colour = _BAND_COLOURS[index % len(_BAND_COLOURS)]
+        for top, bottom in ranges:
+            parts.append(
+                Markup('<rect x="{}" y="{:.1f}" width="14" height="{:.1f}" rx="2" fill="{}"/>').format(
+                    x, top, max(bottom - top, 1), colour
+                )
+            )
+        middle = sum(r[0] + r[1] for r in ranges) / (2 * len(ranges)) if ranges else height / 2
+        parts.append(
+            Markup('<text class="bd" transform="translate({},{:.1f}) rotate(-90)">{}</text>').format(
+                x + 11, middle, name
+            )
+        )
+    total = start + 20 * len(regions) + 4
+    text = "; ".join([f"landmark {n}" for n, _ in lines] + [f"region {n}" for n, _ in regions])
+    return Markup('<svg class="bands" role="img" aria-label="{}" viewBox="0 0 {} {}" data-width="{}">{}</svg>').format(
+        text or "no landmark and no region", total, height, total, Markup("").join(parts)
+    )
+
+
+def _spread(values: Sequence[float], least: float, height: float) -> list[float]:
+    """Places for labels near `values`, at least `least` apart where there is room."""
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    out = list(values)
+    floor = least / 2
+    for i in order:
+        out[i] = max(values[i], floor)
+        floor = out[i] + least
+    ceiling = height - least / 2
+    for i in reversed(order):
+        out[i] = min(out[i], ceiling)
+        ceiling = out[i] - least
+    return out

@@ -1,0 +1,219 @@
+"""What the report shows of a run, read from its tables; nothing is computed from voxels here."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import State
+from ctenrich.workspace import Workspace
+
+__all__ = ["Group", "Point", "RunData", "flow_of", "load_run"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one series."""
+
+    series: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """The values of one quantity for one organ (or region) and one product."""
+
+    quantity: str
+    unit: str
+    organ: str
+    product: str
+    points: tuple[Point, ...]
+
+
+@dataclass
+class RunData:
+    """All that the pages need."""
+
+    name: str
+    series: list[Row]
+    outcomes: list[Row]
+    issues: list[Row]
+    timings: list[Row]
+    runs: list[Row]
+    objects: list[Row]
+    segments: list[Row]
+    landmarks: list[Row]
+    features: list[Group] = field(default_factory=list)
+    lung: list[Group] = field(default_factory=list)
+    regions: list[Group] = field(default_factory=list)
+    excluded: Counter[str] = field(default_factory=Counter)
+    measurements: dict[str, list[Row]] = field(default_factory=dict)
+    """CT series -> rows of product, segment, quantity, value, unit."""
+    lock: Row = field(default_factory=dict)
+
+    @property
+    def products(self) -> list[str]:
+        """Products in the order of their name; the series' own row is none."""
+        return sorted({r["product"] for r in (*self.outcomes, *self.objects) if r["product"]})
+
+    @cached_property
+    def states(self) -> dict[str, str]:
+        """How each series ended; without a ledger: done if it has objects."""
+        ends = {o["SeriesInstanceUID"]: State.DONE.value for o in self.objects}
+        ends |= {r["SeriesInstanceUID"]: r["state"] for r in self.outcomes if not r["product"]}
+        return ends
+
+    def state(self, series: str) -> str:
+        """How a series ended; empty if nothing is known of it."""
+        return self.states.get(series, "")
+
+
+def load_run(workspace: Workspace) -> RunData:
+    """Read the tables of a run.
+
+    Raises
+    ------
+    UsageError
+        NOT_PREPARED if the tables have not been built.
+    """
+    if not (workspace.tables / "series.parquet").is_file():
+        raise UsageError(Reason.NOT_PREPARED, "the run has no tables yet", "build the tables before the report")
+    data = RunData(
+        name=workspace.root.name,
+        series=_rows(workspace, "series"),
+        outcomes=_rows(workspace, "outcomes"),
+        issues=_rows(workspace, "issues"),
+        timings=_rows(workspace, "timings"),
+        runs=_rows(workspace, "runs"),
+        objects=_rows(workspace, "objects"),
+        segments=_rows(workspace, "segments"),
+        landmarks=_rows(workspace, "landmarks"),
+    )
+    data.measurements = _measurements(workspace, data)
+    data.features = _features(data)
+    data.regions = _region_shares(workspace, data)
+    data.lung = _lung_heights(workspace, data)
+    data.excluded, data.lock = _selection(workspace)
+    return data
+
+
+def _rows(workspace: Workspace, name: str, columns: list[str] | None = None) -> list[Row]:
+    import pyarrow.parquet as pq
+
+    path = workspace.tables / f"{name}.parquet"
+    rows: list[Row] = pq.read_table(path, columns=columns).to_pylist() if path.is_file() else []
+    return rows
+
+
+def _measurements(workspace: Workspace, data: RunData) -> dict[str, list[Row]]:
+    made_by = {o["SOPInstanceUID"]: o for o in data.objects}
+    names = {(s["SeriesInstanceUID"], s["product"], s["segment_number"]): s["segment"] for s in data.segments}
+    columns = ["SOPInstanceUID", "segmentationSegmentNumber", "Quantity", "Units", "Value", "valueFloat", "findingSite"]
+    out: dict[str, list[Row]] = defaultdict(list)
+    for row in _rows(workspace, "quantitative_measurements", columns):
+        made = made_by.get(row["SOPInstanceUID"])
+        number = row["segmentationSegmentNumber"]
+        if made is None or number is None or row["valueFloat"] is None:
+            continue
+        series, product = made["SeriesInstanceUID"], made["product"]
+        site = (row["findingSite"] or {}).get("CodeMeaning") or f"segment {number}"
+        out[series].append(
+            {
+                "product": product,
+                "segment": names.get((series, product, number)) or site,
+                "quantity": (row["Quantity"] or {}).get("CodeMeaning") or "",
+                "unit": (row["Units"] or {}).get("CodeValue") or "",
+                "value": row["valueFloat"],
+            }
+        )
+    return dict(out)
+
+
+def _features(data: RunData) -> list[Group]:
+    points: dict[tuple[str, str, str, str], list[Point]] = defaultdict(list)
+    for series in sorted(data.measurements):
+        for row in data.measurements[series]:
+            key = (row["quantity"], row["unit"], row["segment"], row["product"])
+            points[key].append(Point(series, row["value"]))
+    return [Group(*key, tuple(values)) for key, values in sorted(points.items())]
+
+
+def _region_shares(workspace: Workspace, data: RunData) -> list[Group]:
+    """Share of all slices of a series that lie in a region, per cent, from the regions SR."""
+    made_by = {o["SOPInstanceUID"]: o for o in data.objects if o["kind"] == "regions_sr"}
+    slices = {s["SeriesInstanceUID"]: s["slices"] for s in data.series}
+    found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for row in _rows(workspace, "image_level_annotations", ["SOPInstanceUID", "Value", "ReferencedSOPInstanceUID"]):
+        made = made_by.get(row["SOPInstanceUID"])
+        if made is not None and row["Value"] is not None:
+            key = (row["Value"]["CodeMeaning"], made["product"], made["SeriesInstanceUID"])
+            found[key].add(row["ReferencedSOPInstanceUID"])
+    scored = sorted({(o["product"], o["SeriesInstanceUID"]) for o in made_by.values()})
+    groups: dict[tuple[str, str], list[Point]] = defaultdict(list)
+    for region in sorted({key[0] for key in found}):
+        for product, series in scored:
+            if slices.get(series):
+                share = 100 * len(found.get((region, product, series), ())) / slices[series]
+                groups[region, product].append(Point(series, share))
+    return [Group("Share of slices", "%", region, product, tuple(p)) for (region, product), p in groups.items()]
+
+
+def _lung_heights(workspace: Workspace, data: RunData) -> list[Group]:
+    """Distance of the slices of lung_start and lung_end, mm."""
+    distance = {
+        (r["SeriesInstanceUID"], r["slice_index"]): r["distance"]
+        for r in _rows(workspace, "slices", ["SeriesInstanceUID", "slice_index", "distance"])
+    }
+    ends: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for row in data.landmarks:
+        place = distance.get((row["SeriesInstanceUID"], row["slice_index"]))
+        if row["landmark"] in ("lung_start", "lung_end") and place is not None:
+            ends[row["product"], row["SeriesInstanceUID"]][row["landmark"]] = place
+    groups: dict[str, list[Point]] = defaultdict(list)
+    for (product, series), both in sorted(ends.items()):
+        if len(both) == 2:
+            groups[product].append(Point(series, abs(both["lung_end"] - both["lung_start"])))
+    return [Group("Lung height", "mm", "lungs", product, tuple(p)) for product, p in groups.items()]
+
+
+def _selection(workspace: Workspace) -> tuple[Counter[str], Row]:
+    """Reasons of the series that the selection excluded, and the lock file."""
+    import pyarrow.parquet as pq
+
+    counts: Counter[str] = Counter()
+    path = workspace.root / "cohort.excluded.parquet"
+    if path.is_file():
+        names = pq.read_schema(path).names
+        column = next((n for n in ("reason", "reasons") if n in names), None)
+        for row in pq.read_table(path, columns=[column] if column else []).to_pylist():
+            value = row[column] if column else None
+            counts[str((value[0] if value else "") if isinstance(value, list) else value)] += 1
+    lock = workspace.root / "cohort.lock.json"
+    found = json.loads(lock.read_bytes()) if lock.is_file() else {}
+    return counts, found if isinstance(found, dict) else {}
+
+
+def flow_of(data: RunData) -> list[tuple[str, int, list[tuple[str, int]]]]:
+    """The CONSORT flow: (stage, series in it, what left after it by reason)."""
+    ends = Counter(data.state(s["SeriesInstanceUID"]) or "not started" for s in data.series)
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in data.outcomes:
+        if not row["product"] and row["state"] != State.DONE.value:
+            reasons[row["state"]][row["reason"] or row["state"]] += 1
+    left = [(f"{state}: {reason}", n) for state, found in sorted(reasons.items()) for reason, n in found.most_common()]
+    known = {*reasons, State.DONE.value}
+    left += [(state, n) for state, n in sorted(ends.items()) if state not in known]
+    steps: list[tuple[str, int, list[tuple[str, int]]]] = []
+    if data.excluded:
+        total = len(data.series) + sum(data.excluded.values())
+        steps.append(("Series that the query looked at", total, data.excluded.most_common()))
+    steps.append(("Series selected", len(data.series), left))
+    steps.append(("Series done", ends[State.DONE.value], []))
+    return steps

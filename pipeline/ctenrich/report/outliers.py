@@ -1,0 +1,83 @@
+"""Rank what looks unusual without a ground truth: values far from the cohort's middle, missing ends, open findings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctenrich.report.data import Group, RunData
+
+__all__ = ["Outlier", "box", "rank"]
+
+_LEAST = 8
+"""Fewer values than this have no middle worth the name."""
+_LIMIT = 3.5
+"""Modified z-score from which a value is called an outlier (Iglewicz and Hoaglin, 1993)."""
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """One series that deserves a look, with the reasons, the strongest first."""
+
+    series: str
+    score: float
+    reasons: tuple[str, ...]
+
+
+def box(values: Sequence[float]) -> dict[str, float]:
+    """Number, extremes, quartiles and whiskers (1.5 interquartile ranges) of a group."""
+    array = np.asarray(values, float)
+    low, first, middle, third, high = (float(v) for v in np.percentile(array, (0, 25, 50, 75, 100)))
+    reach = 1.5 * (third - first)
+    inside = array[(array >= first - reach) & (array <= third + reach)]
+    return {
+        "n": float(array.size),
+        "min": low,
+        "q1": first,
+        "median": middle,
+        "q3": third,
+        "max": high,
+        "mean": float(array.mean()),
+        "low": float(inside.min()),
+        "high": float(inside.max()),
+    }
+
+
+def rank(data: RunData, most: int = 100) -> list[Outlier]:
+    """Series ranked by their strongest sign, at most `most`."""
+    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for group in (*data.features, *data.lung, *data.regions):
+        for series, score, text in _far(group):
+            found[series].append((score, text))
+    for row in data.landmarks:
+        if row["landmark"] in ("lung_start", "lung_end") and row["slice_index"] is None:
+            why = row["absent_reason"] or "not on any slice"
+            found[row["SeriesInstanceUID"]].append((_LIMIT, f"{row['landmark']} is absent: {why}"))
+    for row in data.segments:
+        if row["absent"]:
+            found[row["SeriesInstanceUID"]].append((_LIMIT, f"{row['segment']} is absent ({row['product']})"))
+    ranked = [
+        Outlier(series, max(s for s, _ in signs), tuple(t for _, t in sorted(signs, key=lambda x: (-x[0], x[1]))))
+        for series, signs in found.items()
+    ]
+    return sorted(ranked, key=lambda o: (-o.score, -len(o.reasons), o.series))[:most]
+
+
+def _far(group: Group) -> list[tuple[str, float, str]]:
+    values = np.array([p.value for p in group.points])
+    if values.size < _LEAST:
+        return []
+    middle = float(np.median(values))
+    spread = float(np.median(np.abs(values - middle)))
+    if spread == 0:
+        return []
+    scores = 0.6745 * (values - middle) / spread
+    out = []
+    for point, score in zip(group.points, scores.tolist(), strict=True):
+        if abs(score) > _LIMIT:
+            what = f"{group.organ}, {group.quantity}: {point.value:.4g} {group.unit}".rstrip()
+            out.append((point.series, abs(score), f"{what}, median {middle:.4g} ({group.product}, z {score:+.1f})"))
+    return out

@@ -1,0 +1,288 @@
+"""What one series' page shows: facts, pictures with overlays, measurements, landmarks, proof and issues."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from ctenrich.codes import load_segments
+from ctenrich.errors import InputError
+from ctenrich.records import Landmarks, Proof, Regions, SegmentMasks, Volume
+from ctenrich.report.charts import bands, bars
+from ctenrich.report.data import RunData
+from ctenrich.report.pictures import PLANES, View, choose_view, overlay_png, picture_webp, plane_of
+from ctenrich.workspace import Workspace, load_record, write_bytes
+
+__all__ = ["Pictures", "SeriesIndex", "page_of"]
+
+Row = dict[str, Any]
+_GREY = (150, 150, 150)
+
+
+@dataclass
+class SeriesIndex:
+    """The run's rows by series, so that a page does not search all of them."""
+
+    data: RunData
+    rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("outcomes", "issues", "timings", "objects", "landmarks", "segments"):
+            by_series: dict[str, list[Row]] = defaultdict(list)
+            for row in getattr(self.data, name):
+                by_series[row["SeriesInstanceUID"]].append(row)
+            self.rows[name] = by_series
+
+    def of(self, name: str, series: str, product: str | None = None) -> list[Row]:
+        """Rows of one table of one series (and one product)."""
+        found = self.rows[name].get(series, [])
+        return [r for r in found if product is None or r["product"] == product]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Where pictures go: files named by what they show, so that a second report draws only what changed."""
+
+    folder: Path
+    prefix: str
+    """Path from the page to the folder; empty: pictures are embedded as data URIs."""
+    workspace: Workspace
+
+    def picture(self, volume: Volume, view: View, plane: str) -> str:
+        """Address of a CT plane."""
+        name = _key("picture", volume.sha256, repr(view), plane) + ".webp"
+        return self._address(name, lambda: picture_webp(volume, view, plane, self.workspace))
+
+    def overlay(self, masks: SegmentMasks, view: View, plane: str) -> str:
+        """Address of a product's masks on a plane."""
+        colours = {s.number: _colour(s.name) for s in masks.segments}
+        name = _key("overlay", masks.sha256, repr(sorted(colours.items())), repr(view), plane) + ".png"
+        return self._address(name, lambda: overlay_png(masks, colours, view, plane, self.workspace))
+
+    def _address(self, name: str, draw: Any) -> str:
+        path = self.folder / name
+        if not path.is_file():
+            write_bytes(path, draw())
+        if self.prefix:
+            return f"{self.prefix}{name}"
+        kind = "webp" if name.endswith("webp") else "png"
+        return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:24]
+
+
+def _colour(segment: str) -> tuple[int, int, int]:
+    known = load_segments().get(segment)
+    return known.colour if known else _GREY
+
+
+def _load(path: Path, kind: type[Any]) -> Any:
+    try:
+        return load_record(path, kind) if path.is_file() else None
+    except InputError:
+        return None
+
+
+def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Row:
+    """Everything the template of a series' page needs."""
+    data, uid, workspace = index.data, row["SeriesInstanceUID"], pictures.workspace
+    room = workspace.room(uid)
+    volume: Volume | None = _load(room / "volume.json", Volume)
+    rooms = _product_rooms(index, workspace, uid)
+    masks = {name: _load(folder / "masks.json", SegmentMasks) for name, folder in rooms.items()}
+    view = _view(workspace, volume, [m for m in masks.values() if m is not None])
+    own = next((o for o in index.of("outcomes", uid, "")), {})
+    return {
+        "uid": uid,
+        "state": data.state(uid),
+        "summary": f"{own.get('reason') or ''} {own.get('message') or ''}".strip(),
+        "facts": _facts(row),
+        "viewer": viewer,
+        "products": [
+            _product(name, folder, index, uid, _Pictured(volume, view, masks[name], pictures))
+            for name, folder in rooms.items()
+        ],
+        "timings": _timings(index.of("timings", uid)),
+    }
+
+
+def _product_rooms(index: SeriesIndex, workspace: Workspace, uid: str) -> dict[str, Path]:
+    names = {r["product"] for name in ("outcomes", "objects", "segments") for r in index.of(name, uid) if r["product"]}
+    return {name: workspace.room(uid) / name.replace(":", "__").replace(",", "-") for name in sorted(names)}
+
+
+def _view(workspace: Workspace, volume: Volume | None, masks: list[SegmentMasks]) -> View | None:
+    if volume is None or not workspace.resolve(volume.series_instance_uid, volume.array_path).is_file():
+        return None
+    return choose_view(volume, masks)
+
+
+def _facts(row: Row) -> list[tuple[str, str]]:
+    spacing = [row.get(n) for n in ("slice_spacing", "pixel_spacing_row", "pixel_spacing_column")]
+    facts = [("Collection", row.get("collection_id")), ("Study", row.get("StudyInstanceUID"))]
+    if row.get("slices"):
+        facts.append(("Volume", f"{row['slices']} slices of {row['rows']} × {row['columns']}"))
+        facts.append(("Spacing (slices, rows, columns)", " × ".join(f"{v:.4g}" for v in spacing if v) + " mm"))
+    facts.append(("Body part examined (from slice scores)", row.get("body_part_examined")))
+    facts += [("Licence", row.get("license_short_name")), ("Source", row.get("source_doi"))]
+    return [(name, str(value)) for name, value in facts if value]
+
+
+@dataclass(frozen=True)
+class _Pictured:
+    volume: Volume | None
+    view: View | None
+    masks: SegmentMasks | None
+    pictures: Pictures
+
+
+def _product(name: str, folder: Path, index: SeriesIndex, uid: str, pictured: _Pictured) -> Row:
+    outcome = next(iter(index.of("outcomes", uid, name)), {})
+    proof: Proof | None = _load(folder / "proof.json", Proof)
+    objects = index.of("objects", uid, name)
+    organs, measurements = _measurement_table(index.data.measurements.get(uid, []), name)
+    planes = _planes(folder, uid, pictured)
+    found = pictured.masks.segments if pictured.masks else ()
+    return {
+        "name": name,
+        "state": outcome.get("state") or ("done" if objects else ""),
+        "reason": outcome.get("reason", ""),
+        "message": outcome.get("message", ""),
+        "planes": planes,
+        "caption": _caption(planes),
+        "legend": [
+            {"name": s.name.replace("_", " "), "colour": _hex(_colour(s.name)), "absent": s.absent, "voxels": s.voxels}
+            for s in found
+        ],
+        "organs": organs,
+        "measurements": measurements,
+        "landmarks": [_landmark(r) for r in index.of("landmarks", uid, name)],
+        "checks": proof.checks if proof else (),
+        "issues": index.of("issues", uid, name),
+        "objects": [
+            {"kind": o["kind"], "uid": o["SOPInstanceUID"], "size": f"{o['size'] / 1e3:,.0f}", "path": o["path"]}
+            for o in objects
+        ],
+    }
+
+
+def _caption(planes: list[Row]) -> str:
+    text = "Soft tissue window (40/400 HU). Patient's left is on the right of the axial and coronal picture; "
+    text += "the sagittal picture is seen from the left."
+    return text + (" Lines: landmarks. Bands: regions of the body." if any(p["bands"] for p in planes) else "")
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _landmark(row: Row) -> Row:
+    confidence = row["confidence"]
+    return {
+        "name": row["landmark"],
+        "score": f"{row['score']:.1f}",
+        "slice": "" if row["slice_index"] is None else row["slice_index"],
+        "confidence": "" if confidence is None else f"{confidence:.2f}",
+        "note": row["absent_reason"] or "",
+    }
+
+
+def _measurement_table(rows: list[Row], product: str) -> tuple[list[str], list[Row]]:
+    mine = [r for r in rows if r["product"] == product]
+    organs = sorted({r["segment"] for r in mine})
+    values = {(r["quantity"], r["unit"], r["segment"]): r["value"] for r in mine}
+    quantities = sorted({(r["quantity"], r["unit"]) for r in mine})
+    table = [
+        {"quantity": q, "unit": u, "organs": [_number(values.get((q, u, organ))) for organ in organs]}
+        for q, u in quantities
+    ]
+    return organs, table
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def _planes(folder: Path, uid: str, pictured: _Pictured) -> list[Row]:
+    if pictured.volume is None or pictured.view is None:
+        return []
+    volume, view, pictures = pictured.volume, pictured.view, pictured.pictures
+    regions: Regions | None = _load(folder / "regions.json", Regions)
+    landmarks: Landmarks | None = _load(folder / "landmarks.json", Landmarks)
+    if pictured.masks is None and regions is None and landmarks is None:
+        return []
+    out = []
+    for name in PLANES if pictured.masks is not None else ("coronal",):
+        plane = plane_of(view, name)
+        drawn = Markup("")
+        if name == "coronal" and view.axes[2] == 0 and (regions or landmarks):
+            drawn = bands(plane.width, plane.height, *_marks(landmarks, regions, view, plane.height))
+        out.append(
+            {
+                "width": plane.width,
+                "height": plane.height,
+                "picture": pictures.picture(volume, view, name),
+                "overlay": pictures.overlay(pictured.masks, view, name) if pictured.masks else "",
+                "alt": _alternative(name, view, pictured.masks),
+                "bands": drawn,
+                "bands_width": _bands_width(drawn),
+            }
+        )
+    return out
+
+
+def _bands_width(drawn: Markup) -> int:
+    return int(drawn.split('data-width="')[1].split('"')[0]) if drawn else 0
+
+
+def _alternative(name: str, view: View, masks: SegmentMasks | None) -> str:
+    fixed = {"axial": 2, "coronal": 1, "sagittal": 0}[name]
+    seen = [s.name.replace("_", " ") for s in masks.segments if not s.absent] if masks else []
+    text = f"{name.capitalize()} CT picture at index {view.cut[fixed]}"
+    return f"{text} with {', '.join(seen[:12])}" if seen else text
+
+
+def _marks(
+    landmarks: Landmarks | None, regions: Regions | None, view: View, height: int
+) -> tuple[list[tuple[str, float]], list[tuple[str, list[tuple[float, float]]]]]:
+    """Landmarks and regions as pixel rows of the coronal picture (superior is up)."""
+    n = view.shape[2]
+
+    def edge(index: float) -> float:
+        return height * (index if view.flip[2] else n - index) / n
+
+    items = landmarks.items if landmarks else ()
+    lines = [(m.name, edge(m.slice_index + 0.5)) for m in items if m.slice_index is not None]
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name in dict.fromkeys(r for s in (regions.slices if regions else ()) for r in s.regions):
+        inside = [s.slice_index for s in (regions.slices if regions else ()) if name in s.regions]
+        found[name] = [(min(edge(a), edge(b + 1)), max(edge(a), edge(b + 1))) for a, b in _runs(inside)]
+    return sorted(lines, key=lambda x: x[1]), list(found.items())
+
+
+def _runs(indices: list[int]) -> list[tuple[int, int]]:
+    """First and last of each run of neighbouring indices."""
+    out: list[tuple[int, int]] = []
+    for index in sorted(indices):
+        if out and index == out[-1][1] + 1:
+            out[-1] = (out[-1][0], index)
+        else:
+            out.append((index, index))
+    return out
+
+
+def _timings(rows: list[Row]) -> Markup:
+    totals: dict[str, float] = defaultdict(float)
+    for row in rows:
+        totals[f"{row['stage']} {row['product']}".strip()] += row["seconds"]
+    return bars([(name, s, f"{s:.2f} s") for name, s in totals.items()], "Seconds per stage")
