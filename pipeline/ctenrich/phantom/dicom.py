@@ -232,11 +232,11 @@ def file_bytes(dataset: Dataset, options: PhantomOptions) -> bytes:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.ImplementationClassUID = _IMPLEMENTATION
+    meta.ImplementationClassUID = UID(_IMPLEMENTATION)
     meta.ImplementationVersionName = "CTENRICH_PHANTOM"
     syntax = options.encoding
     packed = syntax in (PixelEncoding.RLE, PixelEncoding.JPEG_2000, PixelEncoding.JPEG_LS)
-    meta.TransferSyntaxUID = UID(PixelEncoding.EXPLICIT if packed else syntax)
+    meta.TransferSyntaxUID = UID(PixelEncoding.EXPLICIT.value if packed else syntax.value)
     has_preamble = Quirk.NO_PREAMBLE not in options.quirks
     file = FileDataset(
         None,  # type: ignore[arg-type]
@@ -247,7 +247,7 @@ def file_bytes(dataset: Dataset, options: PhantomOptions) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if packed and "PixelData" in file:
-            file.compress(UID(syntax), generate_instance_uid=False)
+            file.compress(UID(syntax.value), generate_instance_uid=False)
         if syntax is PixelEncoding.BIG_ENDIAN and "PixelData" in file:
             file.PixelData = np.frombuffer(file.PixelData, "<u2").astype(">u2").tobytes()
         target = io.BytesIO()

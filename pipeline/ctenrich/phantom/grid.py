@@ -113,7 +113,7 @@ def make_grid(options: PhantomOptions) -> Grid:
 
 
 def _offsets(options: PhantomOptions, spacing: float) -> Floats:
-    regular: Floats = np.arange(options.slices) * float(spacing)
+    regular: Floats = np.arange(options.slices, dtype=np.float64) * float(spacing)
     if Quirk.ALTERNATING_SPACING in options.quirks:
         regular[1::2] -= 0.25 * spacing
     if Quirk.POSITION_JITTER in options.quirks:
