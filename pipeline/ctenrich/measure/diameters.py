@@ -1,0 +1,121 @@
+"""Largest distances between vertices of a surface: what comparing all pairs gives, without comparing all pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["largest_distance", "plane_diameters", "surface_vertices"]
+
+Points = NDArray[np.float64]
+Lattice = NDArray[np.int32]
+_BRUTE = 600
+_STEPS = 24
+
+
+def surface_vertices(padded: NDArray[np.uint8]) -> Lattice:
+    """Middles of neighbours of which one is inside, (n, 3), in half voxels of the padded mask, axes [k, j, i]."""
+    parts = []
+    for axis in range(3):
+        before = [slice(None)] * 3
+        after = [slice(None)] * 3
+        before[axis], after[axis] = slice(None, -1), slice(1, None)
+        change = padded[tuple(before)] != padded[tuple(after)]
+        at = np.stack(np.unravel_index(np.flatnonzero(change), change.shape), axis=1).astype(np.int32) * 2
+        at[:, axis] += 1
+        parts.append(at)
+    return np.concatenate(parts)
+
+
+def largest_distance(points: Points) -> float:
+    """Largest distance between two of (n, 3) points; 0 for fewer than two.
+
+    Exact: points that cannot be an end of the longest line are left out first, by the triangle inequality, and by the
+    convex hull where many are left; then all pairs are compared.
+    """
+    points = _candidates(points)
+    if len(points) > _BRUTE:
+        points = _hull(points)
+    return float(np.sqrt(_largest_square(points)))
+
+
+def plane_diameters(vertices: Lattice, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Largest distance between two vertices that share their coordinate along axis 0, 1 and 2, mm.
+
+    Only the few planes whose widths, seen from 24 directions, allow the largest distance are looked at closely.
+    """
+    points = millimetres(vertices, spacing)
+    return (
+        _plane_diameter(vertices, points, 0),
+        _plane_diameter(vertices, points, 1),
+        _plane_diameter(vertices, points, 2),
+    )
+
+
+def millimetres(vertices: Lattice, spacing: tuple[float, float, float]) -> Points:
+    """Half voxels -> mm; the rounding is that of index times spacing."""
+    return np.asarray(vertices * 0.5 * np.asarray(spacing))
+
+
+def _plane_diameter(vertices: Lattice, points: Points, axis: int) -> float:
+    order = np.argsort(vertices[:, axis].astype(np.int16), kind="stable")
+    along = vertices[order, axis]
+    starts = np.flatnonzero(np.append(True, along[1:] != along[:-1]))
+    flat = np.ascontiguousarray(np.delete(points, axis, axis=1)[order])
+    widths = np.zeros(len(starts))
+    for angle in np.arange(_STEPS) * (np.pi / _STEPS):
+        seen = flat @ np.array([np.cos(angle), np.sin(angle)])
+        np.maximum(widths, np.maximum.reduceat(seen, starts) - np.minimum.reduceat(seen, starts), out=widths)
+    # No chord is longer than the widest view from directions half a step away from it.
+    enough = widths.max() * np.cos(np.pi / (2 * _STEPS)) * (1 - 1e-9)
+    ends = np.append(starts[1:], len(order))
+    best = 0.0
+    for plane in np.flatnonzero(widths >= enough).tolist():
+        best = max(best, largest_distance(points[order[starts[plane] : ends[plane]]]))
+    return best
+
+
+def _candidates(points: Points) -> Points:
+    """Points that may be an end of the longest line."""
+    for _ in range(2):
+        if len(points) <= 8:
+            break
+        seen = points @ _DIRECTIONS.T
+        low, high = seen.argmin(axis=0), seen.argmax(axis=0)
+        lengths = np.linalg.norm(points[high] - points[low], axis=1)
+        best = int(lengths.argmax())
+        centre = (points[high[best]] + points[low[best]]) / 2
+        radius = np.linalg.norm(points - centre, axis=1)
+        # |p - q| <= |p - centre| + |q - centre|
+        points = points[radius >= lengths[best] * (1 - 1e-9) - radius.max()]
+    return points
+
+
+def _hull(points: Points) -> Points:
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        return np.asarray(points[ConvexHull(points).vertices])
+    except QhullError:
+        return points
+
+
+def _largest_square(points: Points) -> float:
+    best = 0.0
+    columns = np.ascontiguousarray(points.T)
+    for start in range(0, len(points), 256):
+        k, j, i = ((c[start : start + 256, None] - c[None, start:]) ** 2 for c in columns)
+        k += j
+        k += i
+        best = max(best, float(k.max(initial=0.0)))
+    return best
+
+
+def _directions() -> Points:
+    """Directions over half a sphere: those of all small lattice vectors."""
+    vectors = [(k, j, i) for k in range(3) for j in range(-2, 3) for i in range(-2, 3) if (k, j, i) > (0, 0, 0)]
+    array = np.array(vectors, np.float64)
+    return np.asarray(array / np.linalg.norm(array, axis=1, keepdims=True))
+
+
+_DIRECTIONS = _directions()
