@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctenrich.phantom.anatomy import SEGMENTS
 from ctenrich.phantom.dicom import PhantomStudy, write_phantom_study
+from ctenrich.phantom.handover import hand_over
 from ctenrich.phantom.options import ORIENTATIONS, FileOrder, PhantomOptions, PixelEncoding, Quirk
 from ctenrich.phantom.volume import Phantom, make_phantom
 
@@ -16,6 +17,7 @@ __all__ = [
     "PhantomStudy",
     "PixelEncoding",
     "Quirk",
+    "hand_over",
     "make_phantom",
     "write_phantom_study",
 ]
