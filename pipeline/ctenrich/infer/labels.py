@@ -41,7 +41,7 @@ def to_source(
     dtype = np.uint8 if top < 256 else np.uint16
     out = np.zeros(grids.shape, dtype)
     inside = out[tuple(slice(a, b) for a, b in grids.box)]
-    axis = grids.back_axis(plan.logits)
+    axis = grids.back_axis(plan)
     turned = np.moveaxis(inside, axis or 0, 0)
     for where, slab in full_slabs(scores, grids.cropped, axis):
         labels = labels_of(slab, plan.labels, plan.version).cpu().numpy().astype(dtype)

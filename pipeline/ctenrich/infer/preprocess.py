@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.errors import InputError
-from ctenrich.infer.plans import ModelPlan, Normalisation, Resampling
+from ctenrich.infer.plans import ModelPlan, Normalisation
 from ctenrich.infer.spline import Planes, new_shape, resample_image, separate_axis
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4
@@ -95,9 +95,20 @@ class Grids:
         """Shape of the box."""
         return tuple(b - a for a, b in self.box)
 
-    def back_axis(self, rule: Resampling) -> int | None:
-        """Axis that is resampled on its own on the way back."""
-        return separate_axis(rule, self.target, self.spacing)
+    def back_axis(self, plan: ModelPlan) -> int | None:
+        """Axis that is resampled on its own on the way back.
+
+        v1 looks at the source's spacing first, and takes the axis of the network's spacing as one of the source's.
+        """
+        if plan.version == 2:
+            return separate_axis(plan.logits, self.target, self.spacing)
+        own = separate_axis(plan.logits, self.spacing, self.spacing)
+        if own is not None or plan.logits.force_separate_z is not None:
+            return own
+        if max(self.spacing) / min(self.spacing) > plan.logits.threshold:
+            return None
+        other = separate_axis(plan.logits, self.target, self.target)
+        return None if other is None else plan.transpose.index(other)
 
 
 def nonzero_box(array: NDArray[Any]) -> Ranges:
@@ -186,4 +197,16 @@ def to_network(
     crop = turned[tuple(slice(a, b) for a, b in box)]
     shape = new_shape(grids.cropped, turned_spacing, target)
     separate = separate_axis(plan.data, turned_spacing, target)
+    if plan.version == 1:
+        data = resample_image(_CtPlanes(crop, Normalisation("none")), shape, plan.data, separate, device)
+        return _normalised_after(data, plan.normalisation), grids
     return resample_image(_planes(crop, plan.normalisation), shape, plan.data, separate, device), grids
+
+
+def _normalised_after(data: torch.Tensor, how: Normalisation) -> torch.Tensor:
+    """v1 normalises what it has resampled."""
+    if how.scheme == "ct":
+        return ((data.double().clamp(how.lower, how.upper) - how.mean) / how.std).float()
+    if how.scheme == "zscore":
+        return (data - data.mean()) / (data.std(correction=0) + 1e-8)
+    return data

@@ -33,6 +33,8 @@ class ReferenceEngine:
         Of an nnU-Net v2 model.
     source : mapping
         ``plans``, ``dataset`` and ``trainer`` as the model's own files have them.
+    predictor : type, optional
+        A subclass of nnunetv2's predictor to use in its place.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class ReferenceEngine:
         folds: Mapping[str, Mapping[str, torch.Tensor]],
         settings: SegmentSettings,
         mirror: bool,
+        predictor: Any = None,
     ) -> None:
         if plan.version != 2:
             fail("the reference engine runs nnU-Net v2 models only", 'use engine = "fast"')
@@ -49,7 +52,9 @@ class ReferenceEngine:
             raise UsageError(Reason.BAD_SETTINGS, "the reference engine does not keep probabilities")
         self.plan = plan
         self.threads = settings.threads
-        self.predictor, self.plans, self.configuration, self.dataset = _predictor(plan, source, settings, mirror)
+        self.predictor, self.plans, self.configuration, self.dataset = _predictor(
+            plan, source, settings, mirror, predictor
+        )
         self.predictor.list_of_parameters = [_full_state(self.predictor.network, weights) for weights in folds.values()]
 
     def label(
@@ -89,14 +94,16 @@ class ReferenceEngine:
         return Labelled(np.asarray(labels), timings)
 
 
-def _predictor(plan: ModelPlan, source: Mapping[str, Any], settings: SegmentSettings, mirror: bool) -> Any:
+def _predictor(
+    plan: ModelPlan, source: Mapping[str, Any], settings: SegmentSettings, mirror: bool, predictor_class: Any
+) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
         device = choose_device(settings.device)
-        predictor = nnUNetPredictor(
+        predictor = (predictor_class or nnUNetPredictor)(
             tile_step_size=settings.step_size,
             use_gaussian=True,
             use_mirroring=mirror and bool(plan.mirror_axes),

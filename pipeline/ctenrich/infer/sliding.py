@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,8 @@ __all__ = ["Window", "mirrors", "predict", "tile_starts"]
 
 Network = Callable[["torch.Tensor"], "torch.Tensor"]
 TASK = "network"
+_CPU_VOXELS = 2**25
+"""Voxels of the tiles that are worked on at once on a CPU: about 10 GB of activations for a wide network."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def _no_memory(error: BaseException) -> bool:
 
 
 def _default_batch(plan: ModelPlan, device: torch.device) -> int:
-    """Tiles at once: on a CPU as many as keep the first stage in tens of megabytes; on a GPU as memory allows."""
+    """Tiles at once: on a CPU few, so that layers stay in the caches; on a GPU as memory allows."""
     import torch
 
     voxels = int(np.prod(plan.patch))
@@ -118,7 +123,7 @@ def _default_batch(plan: ModelPlan, device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         each = voxels * 4 * (plan.network.features[0] * 6 + plan.network.classes * 2)
         return max(1, min(16, int(free * 0.5 // each)))
-    return max(1, min(16, 2**19 // voxels))
+    return max(1, min(16, 2**18 // voxels))
 
 
 def _pad(data: torch.Tensor, patch: tuple[int, ...]) -> tuple[torch.Tensor, tuple[slice, ...]]:
@@ -163,22 +168,54 @@ def _gather(
     jobs = [(tile, flip) for tile in tiles for flip in flips]
     progress.start(TASK, len(jobs))
     tile_sum: torch.Tensor | None = None
-    with torch.inference_mode():
-        for first in range(0, len(jobs), batch):
-            part = jobs[first : first + batch]
-            outputs = _run(plan, network, data, part, window.precision)
-            for (tile, flip), out in zip(part, outputs, strict=True):
-                straight = torch.flip(out, [a + 1 for a in flip]) if flip else out
-                tile_sum = straight if tile_sum is None else tile_sum.add_(straight)
-                if flip == flips[-1]:
-                    done = (tile_sum if len(flips) == 1 else tile_sum.div_(len(flips))).to(results)
-                    total[tile] += done.mul_(weights)
-                    norm[tile[1:]] += weights
-                    tile_sum = None
-            progress.advance(TASK, len(part))
+    with torch.inference_mode(), closing(_outputs(plan, network, data, jobs, window, batch)) as outputs:
+        for (tile, flip), out in zip(jobs, outputs, strict=True):
+            straight = torch.flip(out, [a + 1 for a in flip]) if flip else out
+            tile_sum = straight if tile_sum is None else tile_sum.add_(straight)
+            if flip == flips[-1]:
+                done = (tile_sum if len(flips) == 1 else tile_sum.div_(len(flips))).to(results)
+                total[tile] += done.mul_(weights)
+                norm[tile[1:]] += weights
+                tile_sum = None
+            progress.advance(TASK)
         total /= norm
     progress.finish(TASK)
     return total
+
+
+def _outputs(
+    plan: ModelPlan, network: Network, data: torch.Tensor, jobs: Sequence[Any], window: Window, batch: int
+) -> Generator[torch.Tensor, None, None]:
+    """Outputs of the jobs, in their order. On a CPU each pass has one thread, and as many run at once as there are."""
+    import torch
+
+    parts = [jobs[first : first + batch] for first in range(0, len(jobs), batch)]
+    workers = torch.get_num_threads() if data.device.type == "cpu" else 1
+    workers = min(workers, max(1, _CPU_VOXELS // (batch * int(np.prod(plan.patch)))), len(parts))
+    if workers == 1:
+        for part in parts:
+            yield from _run(plan, network, data, part, window.precision)
+        return
+
+    def run(part: Sequence[Any]) -> torch.Tensor:
+        with torch.inference_mode():
+            return _run(plan, network, data, part, window.precision)
+
+    threads = torch.get_num_threads()
+    share = max(1, threads // workers)
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool:
+        waiting: deque[Future[torch.Tensor]] = deque()
+        try:
+            for part in parts:
+                waiting.append(pool.submit(run, part))
+                if len(waiting) > workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            torch.set_num_threads(threads)
 
 
 def _run(

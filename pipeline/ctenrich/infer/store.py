@@ -11,15 +11,15 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.errors import ModelError
-from ctenrich.infer.checkpoints import load_restricted
-from ctenrich.infer.plans import ModelPlan, fail, parse_v2
-from ctenrich.infer.unet import check_weights, clean_names
+from ctenrich.infer.plans import ModelPlan, fail
+from ctenrich.infer.sources import CHECKPOINTS, Unit, plan_of, read_v2
+from ctenrich.infer.unet import check_weights
 from ctenrich.infer.weights import ModelKind, ResolvedModel, models_home
 from ctenrich.reasons import Reason
 from ctenrich.workspace import sha256_of_file
@@ -27,29 +27,9 @@ from ctenrich.workspace import sha256_of_file
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["StoredModel", "Unit", "load_weights", "prepare"]
+__all__ = ["StoredModel", "load_weights", "prepare"]
 
 _FORMAT = 1
-_MAX_JSON = 64 * 1024**2
-_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One configuration of a model as its source folder has it."""
-
-    configuration: str
-    kind: ModelKind
-    plans: dict[str, Any]
-    dataset: dict[str, Any]
-    mirror_axes: tuple[int, ...]
-    trainer: str
-    folds: dict[str, Callable[[], dict[str, torch.Tensor]]]
-    """Fold -> reads its tensors, under nnU-Net v2's names."""
-
-    def plan(self) -> ModelPlan:
-        """The plan in the form that inference uses."""
-        return _plan_of(self.kind, self.plans, self.dataset, self.configuration, self.mirror_axes)
 
 
 @dataclass(frozen=True)
@@ -73,21 +53,13 @@ class StoredModel:
     def plan(self, configuration: str) -> ModelPlan:
         """The plan of a configuration."""
         c = self.meta["configurations"][configuration]
-        return _plan_of(ModelKind(self.meta["kind"]), c["plans"], c["dataset"], configuration, c["mirror_axes"])
+        return plan_of(ModelKind(self.meta["kind"]), c["plans"], c["dataset"], configuration, c["mirror_axes"])
 
     def identity(self, configuration: str, folds: tuple[str, ...]) -> str:
         """SHA-256 of what decides the result: plans and weights of a configuration's folds."""
         c = dict(self.meta["configurations"][configuration])
         c["folds"] = {fold: c["folds"][fold]["sha256"] for fold in folds}
         return hashlib.sha256(_json_bytes({"kind": self.meta["kind"], **c})).hexdigest()
-
-
-def _plan_of(kind: ModelKind, plans: Any, dataset: Any, configuration: str, mirror_axes: Any) -> ModelPlan:
-    if kind is ModelKind.NNUNET_V1:
-        from ctenrich.infer.nnunet_v1 import parse_v1
-
-        return parse_v1(plans, dataset, configuration)
-    return parse_v2(plans, dataset, configuration, mirror_axes)
 
 
 def _json_bytes(value: object) -> bytes:
@@ -143,7 +115,7 @@ def load_weights(stored: StoredModel, configuration: str, fold: str) -> dict[str
 
 
 def _source_files(folder: Path) -> dict[str, str]:
-    wanted = {"plans.json", "dataset.json", "plans.pkl", "postprocessing.json", "labels.json", *_CHECKPOINTS}
+    wanted = {"plans.json", "dataset.json", "plans.pkl", "postprocessing.json", "labels.json", *CHECKPOINTS}
     found = {
         path.relative_to(folder).as_posix(): sha256_of_file(path)
         for path in sorted(folder.rglob("*"))
@@ -204,7 +176,7 @@ def _units(model: ResolvedModel) -> Iterator[Unit]:
     if folders:
         seen: set[str] = set()
         for folder in folders:
-            unit = _read_v2(folder)
+            unit = read_v2(folder)
             if unit.configuration in seen:
                 fail(
                     f"{model.name} holds the configuration {unit.configuration} twice", "give the folder of one trainer"
@@ -215,52 +187,3 @@ def _units(model: ResolvedModel) -> Iterator[Unit]:
     from ctenrich.infer.nnunet_v1 import read_v1_units
 
     yield from read_v1_units(model)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_JSON:
-            fail(f"{path.name} is too large")
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        fail(f"the model has no {path.name}")
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        fail(f"{path.name} is not JSON")
-    if not isinstance(value, dict):
-        fail(f"{path.name} is not a JSON object")
-    return value
-
-
-def _read_v2(folder: Path) -> Unit:
-    """A folder of nnU-Net v2: plans.json, dataset.json, fold_*/checkpoint_final.pth."""
-    plans, dataset = _read_json(folder / "plans.json"), _read_json(folder / "dataset.json")
-    found = {}
-    for path in sorted(folder.glob("fold_*")):
-        checkpoint = next((path / name for name in _CHECKPOINTS if (path / name).is_file()), None)
-        if checkpoint is not None:
-            found[path.name.removeprefix("fold_")] = checkpoint
-    if not found:
-        fail(f"{folder.name} has no fold with a checkpoint", f"expected fold_0/{_CHECKPOINTS[0]}")
-    first = load_restricted(
-        next(iter(found.values())), only={"trainer_name", "init_args", "inference_allowed_mirroring_axes"}
-    )
-    if not isinstance(first, dict) or not isinstance(first.get("init_args"), dict):
-        fail("the checkpoint is not one of nnU-Net v2")
-    configuration = str(first["init_args"].get("configuration", ""))
-    axes = first.get("inference_allowed_mirroring_axes") or ()
-    folds = {fold: _reader_v2(path) for fold, path in found.items()}
-    trainer = str(first.get("trainer_name", ""))
-    return Unit(configuration, ModelKind.NNUNET_V2, plans, dataset, tuple(int(a) for a in axes), trainer, folds)
-
-
-def _reader_v2(path: Path) -> Callable[[], dict[str, torch.Tensor]]:
-    def read() -> dict[str, torch.Tensor]:
-        import torch
-
-        data = load_restricted(path, only={"network_weights"})
-        state = data.get("network_weights") if isinstance(data, dict) else None
-        if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-            fail(f"{path.name} holds no network weights")
-        return clean_names(state)
-
-    return read
