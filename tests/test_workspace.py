@@ -31,12 +31,17 @@ def test_identifiers_that_could_harm_are_refused_and_not_repeated(uid: str) -> N
     assert not uid or uid not in str(caught.value) or uid in {"..", "-1.2"}
 
 
+def _write_half(path: Path) -> None:
+    with atomic_open(path) as handle:
+        handle.write(b"new, half")
+        raise RuntimeError("stop")
+
+
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="stop"), atomic_open(path) as handle:
-        handle.write(b"new, half")
-        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"):
+        _write_half(path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
     with atomic_open(path) as handle:
