@@ -1,6 +1,6 @@
 """Measures the demonstration models on phantoms that they have not seen, with the package's own inference.
 
-python scripts/measure_demo_models.py [--patients 10]
+python -m scripts.measure_demo_models [--patients 10]
 """
 
 from __future__ import annotations
