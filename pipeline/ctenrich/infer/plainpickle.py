@@ -204,6 +204,8 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "defaultdict"): lambda *_: _Dict(),
     ("builtins", "set"): _plain(set),
     ("__builtin__", "set"): _plain(set),
+    ("builtins", "list"): _plain(list),
+    ("__builtin__", "list"): _plain(list),
     ("builtins", "frozenset"): _plain(frozenset),
     ("_codecs", "encode"): _encode,
     ("torch", "Size"): _plain(tuple),
