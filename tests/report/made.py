@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ctenrich.masks import masks_from_label_map
 from ctenrich.records import (
@@ -49,7 +50,12 @@ def make_run(root: Path, series: int = 3, *, pictures: int | None = None, broken
 
     The last `broken` series failed; `text` goes into the free texts of objects and ledger.
     """
-    workspace = Workspace(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        return _make_run(Workspace(root), series, series if pictures is None else pictures, broken, text)
+
+
+def _make_run(workspace: Workspace, series: int, pictures: int, broken: int, text: str) -> Workspace:
     dice = random.Random(7)
     ledger: list[tuple[str, ...]] = []
     for index in range(series):
@@ -58,12 +64,12 @@ def make_run(root: Path, series: int = 3, *, pictures: int | None = None, broken
             ledger.append((uid, "", "failed", "sort", "MISSING_SLICE", f"a gap of 6 mm {text}"))
             continue
         slices = _sorted(workspace, uid)
-        if index < (series if pictures is None else pictures):
+        if index < pictures:
             _volume_and_masks(workspace, uid, index)
         _network(workspace, uid, dice, text, outlier=index == series // 2)
         _scores(workspace, uid, slices, dice)
         ledger += [(uid, p, "done", "validate", "", "") for p in ("", str(NETWORK), str(SCORER))]
-    _ledger(root / "ledger.sqlite", ledger, dice, text)
+    _ledger(workspace.root / "ledger.sqlite", ledger, dice, text)
     build_tables(workspace)
     return workspace
 
@@ -175,23 +181,15 @@ def _objects(workspace: Workspace, uid: str, product: Product, files: dict[Objec
 
 
 def _ledger(path: Path, rows: list[tuple[str, ...]], dice: random.Random, text: str) -> None:
-    from ctenrich.ledger import Ledger, StageTiming
-    from ctenrich.reasons import Reason
-    from ctenrich.records import Issue, Outcome, Severity, State
+    from ctenrich.ledger import Ledger
+    from ctenrich.records import Issue, Severity
 
     with Ledger(path) as ledger:
         ledger.set_plan([(uid, product) for uid, product, *_ in rows])
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("PRAGMA synchronous = OFF")
-    with Ledger(path) as ledger:
-        for uid, product, state, stage, reason, message in rows[:300]:
-            found = Reason(reason) if reason else None
-            ledger.record(Outcome(uid, product, State(state), stage, found, message, 1.0, 1000))
-            ledger.add_timing(StageTiming(uid, product, stage, dice.uniform(1, 3), 1.0, 200_000_000))
         issue = Issue("series_description", Severity.WARNING, "1.2.3", f"repaired {text}", "ctenrich", "0.1")
         ledger.set_issues(rows[0][0], str(NETWORK), "validate", [issue])
+        ledger.start_run(f"ctenrich run {text}", "0.1.0", "serial")
     with closing(sqlite3.connect(path)) as db, db:
-        db.executemany(
-            "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, 1.0, 1000)",
-            [(u, p, s, g, r, m) for u, p, s, g, r, m in rows],
-        )
+        db.executemany("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, 1.0, 1000)", rows)
+        timings = [(r[0], r[1], r[3], 1, dice.uniform(1, 3), 1.0, 200_000_000, "w", 0.0) for r in rows]
+        db.executemany("INSERT INTO timings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", timings)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ctenrich.results.nested import Nested, element_info
 
-__all__ = ["Tree", "base_tree", "grow", "metadata_schema"]
+__all__ = ["Tree", "base_tree", "conform", "grow", "metadata_schema", "tree_to_rows"]
 
 Tree = dict[str, "Tree | None"]
 """Keyword -> None for a value, a tree for a sequence."""
@@ -89,6 +89,40 @@ def metadata_schema(tree: Tree) -> Any:
 
     meta = {"ctenrich_schema": "1", "ctenrich_table": "dicom_metadata"}
     return pa.schema(_fields(tree), metadata=meta)
+
+
+def conform(table: Any, schema: Any) -> Any:
+    """`table` with the columns of `schema`, at every depth: what it lacks is NULL, top-level lists are empty."""
+    import pyarrow as pa
+    import pyarrow.types as kinds
+
+    arrays = []
+    for field in schema:
+        place = table.schema.get_field_index(field.name)
+        if place >= 0:
+            arrays.append(_conform_array(table.column(place).combine_chunks(), field.type))
+        elif kinds.is_list(field.type):
+            arrays.append(pa.array([[]] * table.num_rows, field.type))
+        else:
+            arrays.append(pa.nulls(table.num_rows, field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _conform_array(array: Any, kind: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.types as kinds
+
+    if array.type == kind:
+        return array
+    if kinds.is_list(kind):
+        values = _conform_array(array.values, kind.value_type)
+        return pa.ListArray.from_arrays(array.offsets, values, type=kind, mask=array.is_null())
+    children = []
+    for field in kind:
+        place = array.type.get_field_index(field.name)
+        child = array.field(place) if place >= 0 else pa.nulls(len(array), field.type)
+        children.append(_conform_array(child, field.type))
+    return pa.StructArray.from_arrays(children, fields=list(kind), mask=array.is_null())
 
 
 def _fields(tree: Tree) -> list[Any]:

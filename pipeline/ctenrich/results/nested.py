@@ -20,7 +20,7 @@ from typing import Any
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 
-__all__ = ["SEQUENCE_LIMIT", "Nested", "element_info", "read_nested"]
+__all__ = ["SEQUENCE_LIMIT", "Nested", "element_info", "media_class", "read_nested"]
 
 Nested = dict[str, Any]
 
@@ -88,6 +88,17 @@ def read_nested(path: Path, *, limit: int | None = None) -> Nested:
                 return _read_file(data, limit)
             except (struct.error, IndexError, zlib.error) as error:
                 raise InputError(Reason.TRUNCATED, f"{path.name} ends inside an element") from error
+
+
+def media_class(path: Path) -> str:
+    """Media Storage SOP Class UID of a DICOM file, from its first kilobyte; empty if it is not there."""
+    with path.open("rb") as handle:
+        head = handle.read(1024)
+    at = head.find(b"\x02\x00\x02\x00UI", 132)
+    if head[128:132] != b"DICM" or at < 0:
+        return ""
+    length = struct.unpack_from("<H", head, at + 6)[0]
+    return head[at + 8 : at + 8 + length].decode("latin-1").rstrip("\0 ")
 
 
 def _read_file(data: Any, limit: int | None) -> Nested:

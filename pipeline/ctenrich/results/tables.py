@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.progress import SILENT, Progress
-from ctenrich.results.metadata import Tree, base_tree, grow, metadata_schema
-from ctenrich.results.nested import SEQUENCE_LIMIT, Nested, read_nested
-from ctenrich.results.rows import SEGMENTATION, Rows, object_rows
+from ctenrich.results.metadata import Tree, base_tree, conform, grow, metadata_schema, tree_to_rows
+from ctenrich.results.nested import SEQUENCE_LIMIT, Nested, media_class, read_nested
+from ctenrich.results.rows import LABEL_MAP, SEGMENTATION, Rows, object_rows
 from ctenrich.results.schema import OBJECT_TABLES, STRICT_TABLES, arrow_schema
 from ctenrich.results.strict import strict_rows
 from ctenrich.workspace import Workspace, atomic_path
@@ -28,7 +30,7 @@ _PARALLEL_FROM = 96
 _TABLES = (*OBJECT_TABLES, *(f"strict_{name}" for name in STRICT_TABLES))
 
 
-def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes: int = 2) -> dict[str, Path]:
+def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes: int = 1) -> dict[str, Path]:
     """Write ``tables/*.parquet`` of a run.
 
     The object tables (with IDC's names and types) and ``dicom_metadata`` are read back from
@@ -54,79 +56,73 @@ def object_files(workspace: Workspace) -> list[Path]:
 
 
 def build_object_tables(
-    files: Sequence[Path], folder: Path, *, progress: Progress = SILENT, processes: int = 2
+    files: Sequence[Path], folder: Path, *, progress: Progress = SILENT, processes: int = 1
 ) -> dict[str, Path]:
-    """Write the object tables of any DICOM SEG and SR files into `folder`."""
-    tree, segmentations = base_tree(), {}
+    """Write the object tables of any DICOM SEG and SR files into `folder`.
+
+    Every file is read once. The SEGs come first, because the strict tables keep only groups whose SEG is at hand; the
+    columns of ``dicom_metadata`` are known when the last file has been read, so its parts are put together at the end.
+    """
+    segmentations = {path for path in files if media_class(path) in (SEGMENTATION, LABEL_MAP)}
+    reports = [path for path in files if path not in segmentations]
+    known: dict[str, str] = {}
+    tree = base_tree()
     progress.start("tables", len(files))
-    chunks = [tuple(files[i : i + _CHUNK]) for i in range(0, len(files), _CHUNK)]
-    with _Pool(processes if len(files) >= _PARALLEL_FROM else 1) as pool:
-        for part, found in pool.map(_survey, [(c,) for c in chunks]):
-            grow(tree, [_as_row(part)])
-            segmentations.update(found)
-        work = [(c, segmentations, tree) for c in chunks]
-        with _Writers(folder, metadata_schema(tree)) as writers:
-            for tables in pool.map(_convert, work):
-                writers.write(tables)
-                progress.advance("tables", _CHUNK)
+    with _Pool(processes if len(files) >= _PARALLEL_FROM else 1) as pool, _Writers(folder) as writers:
+        for part in ([path for path in files if path in segmentations], reports):
+            chunks = [(tuple(part[i : i + _CHUNK]), dict(known)) for i in range(0, len(part), _CHUNK)]
+            for result in pool.map(_convert, chunks):
+                grow(tree, [tree_to_rows(result.tree)])
+                known.update(result.segmentations)
+                writers.write(result)
+                progress.advance("tables", result.files)
+        writers.finish(metadata_schema(tree))
     progress.finish("tables")
     return {name: folder / f"{name}.parquet" for name in (*_TABLES, METADATA)}
 
 
-def _survey(work: tuple[tuple[Path, ...]]) -> tuple[Tree, dict[str, str]]:
-    """Attributes that some files have, and the series of each SEG among them."""
-    tree: Tree = {}
-    segmentations: dict[str, str] = {}
-    for path in work[0]:
-        data = read_nested(path, limit=SEQUENCE_LIMIT)
-        grow(tree, [data])
-        if data.get("SOPClassUID") == SEGMENTATION:
-            segmentations[data["SOPInstanceUID"]] = data["SeriesInstanceUID"]
-    return tree, segmentations
+@dataclass(frozen=True)
+class _Result:
+    """What some files gave: tables, the attributes that they have, and the series of each SEG among them."""
+
+    files: int
+    tables: dict[str, pa.Table]
+    metadata: pa.Table
+    tree: Tree
+    segmentations: dict[str, str]
 
 
-def _as_row(tree: Tree) -> Nested:
-    return {k: None if v is None else [_as_row(v)] for k, v in tree.items()}
-
-
-def _convert(work: tuple[tuple[Path, ...], Mapping[str, str], Tree]) -> dict[str, pa.Table]:
-    paths, segmentations, tree = work
+def _convert(work: tuple[tuple[Path, ...], Mapping[str, str]]) -> _Result:
+    paths, known = work
+    segmentations = dict(known)
     rows: Rows = defaultdict(list)
+    tree: Tree = {}
     raw: list[Nested] = []
     for path in paths:
         data = read_nested(path)
+        if data.get("SOPClassUID") == SEGMENTATION:
+            segmentations[data["SOPInstanceUID"]] = data["SeriesInstanceUID"]
         found = object_rows(data)
         for part in (found, strict_rows(found, segmentations)):
             for name, more in part.items():
                 rows[name] += more
         raw.append(read_nested(path, limit=SEQUENCE_LIMIT) if path.stat().st_size > SEQUENCE_LIMIT else data)
-    out = {name: _arrow(rows[name], arrow_schema(name)) for name in _TABLES}
-    out[METADATA] = _arrow(raw, metadata_schema(tree))
-    return out
+        grow(tree, [raw[-1]])
+    tables = {name: _arrow(rows[name], arrow_schema(name)) for name in _TABLES}
+    return _Result(len(paths), tables, _arrow(raw, metadata_schema(tree)), tree, segmentations)
 
 
 def _arrow(rows: list[Nested], schema: Any) -> pa.Table:
-    """Rows as an Arrow table; a missing list is empty, as BigQuery's REPEATED is."""
+    """Rows as an Arrow table; a missing list is empty, as BigQuery's REPEATED is (inside records it may be NULL)."""
     import pyarrow as pa
-
-    return pa.Table.from_pylist([_filled(row, schema) for row in rows], schema=schema)
-
-
-def _filled(row: Nested, fields: Iterable[Any]) -> Nested:
     import pyarrow.types as kinds
 
-    out: Nested = {}
-    for field in fields:
-        value, kind = row.get(field.name), field.type
-        if kinds.is_list(kind):
-            inner = kind.value_type
-            value = value or []
-            out[field.name] = [_filled(v, inner) for v in value] if kinds.is_struct(inner) else value
-        elif kinds.is_struct(kind) and value is not None:
-            out[field.name] = _filled(value, kind)
-        else:
-            out[field.name] = value
-    return out
+    lists = [field.name for field in schema if kinds.is_list(field.type)]
+    for row in rows:
+        for name in lists:
+            if row.get(name) is None:
+                row[name] = []
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 @dataclass
@@ -154,26 +150,42 @@ class _Pool:
 class _Writers:
     """One Parquet file a table; all appear together when the block ends well."""
 
-    def __init__(self, folder: Path, metadata: Any) -> None:
-        self._schemas = {name: arrow_schema(name) for name in _TABLES} | {METADATA: metadata}
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._parts: list[Path] = []
 
     def __enter__(self) -> _Writers:
-        from contextlib import ExitStack
-
         import pyarrow.parquet as pq
 
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._stack = ExitStack()
+        self._spill = Path(self._stack.enter_context(TemporaryDirectory(prefix=".metadata-", dir=self._folder)))
         self._writers = {}
-        for name, schema in self._schemas.items():
+        for name in _TABLES:
             temporary = self._stack.enter_context(atomic_path(self._folder / f"{name}.parquet"))
-            self._writers[name] = self._stack.enter_context(pq.ParquetWriter(temporary, schema, compression="zstd"))
+            writer = pq.ParquetWriter(temporary, arrow_schema(name), compression="zstd")
+            self._writers[name] = self._stack.enter_context(writer)
         return self
 
-    def write(self, tables: Mapping[str, pa.Table]) -> None:
-        for name, table in tables.items():
+    def write(self, result: _Result) -> None:
+        """Add the rows of some files."""
+        import pyarrow.parquet as pq
+
+        for name, table in result.tables.items():
             if table.num_rows:
                 self._writers[name].write_table(table)
+        part = self._spill / f"{len(self._parts)}.parquet"
+        pq.write_table(result.metadata, part)
+        self._parts.append(part)
+
+    def finish(self, schema: Any) -> None:
+        """Write ``dicom_metadata`` with the columns that any file has."""
+        import pyarrow.parquet as pq
+
+        target = self._folder / f"{METADATA}.parquet"
+        with atomic_path(target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for part in self._parts:
+                writer.write_table(conform(pq.read_table(part), schema))
 
     def __exit__(self, *details: Any) -> None:
         self._stack.__exit__(*details)
