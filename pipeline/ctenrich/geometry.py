@@ -49,9 +49,11 @@ from ctenrich.settings import GeometrySettings
 
 __all__ = [
     "CT_IMAGE",
+    "ENHANCED_CT_IMAGE",
     "LEGACY_CONVERTED_CT_IMAGE",
     "MULTI_FRAME_CT_CLASSES",
     "POSITION_EPSILON",
+    "Affine",
     "SliceHeader",
     "Verdict",
     "affine_lps",

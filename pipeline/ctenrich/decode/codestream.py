@@ -1,0 +1,111 @@
+"""Look at a compressed frame before it is decoded: is it whole, and does it unpack to what the header says."""
+
+from __future__ import annotations
+
+import struct
+
+from pydicom.uid import RLELossless
+
+from ctenrich.errors import InputError, UnsafeInputError
+from ctenrich.reasons import Reason
+
+__all__ = ["check_frame", "encapsulated", "frame_size", "single_frame"]
+
+_ITEM = b"\xfe\xff\x00\xe0"
+_END = b"\xfe\xff\xdd\xe0"
+_RLE_RATIO = 64
+"""PackBits gives at most 128 bytes for 2."""
+
+
+def single_frame(value: bytes) -> bytes:
+    """The one frame of encapsulated pixel data, its fragments joined (PS3.5 A.4).
+
+    Raises
+    ------
+    InputError
+        TRUNCATED if an item is cut off or the sequence has no end, DECODE_ERROR if there is no item.
+    """
+    parts: list[bytes] = []
+    place = 0
+    while True:
+        if place + 8 > len(value):
+            raise InputError(Reason.TRUNCATED, "a slice's compressed pixel data have no end")
+        tag, length = value[place : place + 4], struct.unpack_from("<L", value, place + 4)[0]
+        place += 8
+        if tag == _END:
+            break
+        if tag != _ITEM:
+            raise InputError(Reason.DECODE_ERROR, "a slice's compressed pixel data are not a sequence of items")
+        if place + length > len(value):
+            raise InputError(Reason.TRUNCATED, "a slice's compressed pixel data are cut off")
+        parts.append(value[place : place + length])
+        place += length
+    frame = b"".join(parts[1:])
+    if not frame:
+        raise InputError(Reason.TRUNCATED, "a slice has no compressed pixel data")
+    return frame
+
+
+def encapsulated(frame: bytes) -> bytes:
+    """The value of Pixel Data with an empty offset table and `frame` as its only fragment."""
+    frame += b"\x00" * (len(frame) % 2)
+    return _ITEM + struct.pack("<L", 0) + _ITEM + struct.pack("<L", len(frame)) + frame + _END + struct.pack("<L", 0)
+
+
+def check_frame(frame: bytes, transfer_syntax: str, rows: int, columns: int, size: int) -> None:
+    """Refuse a frame that says another matrix than the DICOM header, or that cannot fill it.
+
+    Raises
+    ------
+    UnsafeInputError
+        BOMB: the frame's own header asks for another, larger matrix.
+    InputError
+        DECODE_ERROR: another matrix that is not larger, or no frame of this kind. TRUNCATED: too short for RLE.
+    """
+    if transfer_syntax == RLELossless:
+        if len(frame) < 64 or (len(frame) - 64) * _RLE_RATIO < size:
+            raise InputError(Reason.TRUNCATED, "a slice's RLE pixel data are too short for its matrix")
+        return
+    found = frame_size(frame)
+    if found is None:
+        raise InputError(Reason.DECODE_ERROR, "a slice's compressed pixel data have no readable header")
+    if found != (rows, columns):
+        message = f"a slice's compressed pixel data are {found[0]} x {found[1]}, its header says {rows} x {columns}"
+        if found[0] * found[1] > rows * columns:
+            raise UnsafeInputError(Reason.BOMB, message)
+        raise InputError(Reason.DECODE_ERROR, message)
+
+
+def frame_size(frame: bytes) -> tuple[int, int] | None:
+    """(rows, columns) by the header of a JPEG, JPEG-LS or JPEG 2000 code stream; None if it has none."""
+    if frame.startswith(b"\x00\x00\x00\x0cjP  "):
+        start = frame.find(b"\xff\x4f\xff\x51")
+        return None if start < 0 else _size_of_jpeg2000(frame, start)
+    if frame.startswith(b"\xff\x4f\xff\x51"):
+        return _size_of_jpeg2000(frame, 0)
+    return _size_of_jpeg(frame) if frame.startswith(b"\xff\xd8") else None
+
+
+def _size_of_jpeg2000(frame: bytes, start: int) -> tuple[int, int] | None:
+    """SIZ marker (ISO/IEC 15444-1 A.5.1)."""
+    if len(frame) < start + 24:
+        return None
+    width, height, left, top = struct.unpack_from(">4L", frame, start + 8)
+    return height - top, width - left
+
+
+def _size_of_jpeg(frame: bytes) -> tuple[int, int] | None:
+    """Start of frame marker (ISO/IEC 10918-1 B.2.2; 14495-1 for JPEG-LS)."""
+    place = 2
+    while place + 9 <= len(frame):
+        if frame[place] != 0xFF:
+            return None
+        marker = frame[place + 1]
+        if marker == 0xFF:
+            place += 1
+            continue
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}):
+            rows, columns = struct.unpack_from(">2H", frame, place + 5)
+            return rows, columns
+        place += 2 + int(struct.unpack_from(">H", frame, place + 2)[0])
+    return None
