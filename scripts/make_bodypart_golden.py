@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
 
 from bpreg_oracle import plain, repair  # noqa: E402
-
 from tests.bodypart_golden import PARAMETERS, sample, score_lines, state, volumes  # noqa: E402
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ctenrich.records import Matrix4, Slice, SortedSeries, Volume
+from ctenrich.records import Matrix4, ModelInfo, Product, ProductKind, Slice, SliceScores, SortedSeries, Volume
 from ctenrich.workspace import Workspace, save_array, sha256_of_array
 
 STUDY, SERIES, FRAME = "2.25.1", "2.25.2", "2.25.3"
@@ -62,8 +62,8 @@ def make_volume(workspace: Workspace, array: NDArray[np.int16], matrix: Matrix4)
     )
 
 
-def read_ct(folder: Path, workspace: Workspace) -> tuple[Volume, SortedSeries]:
-    """The CT series below a folder, read plainly with pydicom (standard axial series only)."""
+def read_ct(folder: Path, workspace: Workspace, every: int = 1) -> tuple[Volume, SortedSeries]:
+    """The CT series below a folder (every n-th slice of it), read plainly with pydicom; standard axial series only."""
     import pydicom
 
     images = []
@@ -75,6 +75,7 @@ def read_ct(folder: Path, workspace: Workspace) -> tuple[Volume, SortedSeries]:
         if ds.SOPClassUID == CT and "PixelData" in ds:
             images.append((float(ds.ImagePositionPatient[2]), path, ds))
     images.sort(key=lambda item: item[0])
+    images = images[::every]
     first = images[0][2]
     row, column = (tuple(float(v) for v in first.ImageOrientationPatient[a : a + 3]) for a in (0, 3))
     array = np.stack(
@@ -93,3 +94,55 @@ def read_ct(folder: Path, workspace: Workspace) -> tuple[Volume, SortedSeries]:
         int(first.Rows), int(first.Columns),
     )  # fmt: skip
     return make_volume(workspace, array, tuple(tuple(float(v) for v in r) for r in matrix)), series  # type: ignore[arg-type]
+
+
+LOOKUP = {
+    "pelvis_start": (0.0, 1.983),
+    "L5": (25.532, 1.854),
+    "pelvis_end": (28.824, 1.881),
+    "L1": (41.478, 2.276),
+    "lung_start": (44.143, 4.385),
+    "Th12": (44.952, 2.287),
+    "Th9": (53.994, 2.613),
+    "Th8": (56.856, 2.36),
+    "Th3": (70.973, 2.038),
+    "Th2": (73.401, 1.694),
+    "lung_end": (75.389, 1.478),
+    "Th1": (75.794, 1.811),
+    "C5": (81.826, 1.527),
+    "C2": (87.206, 1.327),
+    "eyes_end": (100.0, 3.789),
+}
+"""Part of the published look-up table."""
+
+
+def make_scores(
+    line: list[float | None],
+    spacing: float,
+    *,
+    feet_to_head: bool = True,
+    reverse: bool = False,
+    valid_z_spacing: bool | None = True,
+    uids: tuple[str, ...] = (),
+) -> SliceScores:
+    """Scores whose cleaned line, by slice index, is given."""
+    known = [v for v in line if v is not None]
+    return SliceScores(
+        product=Product(ProductKind.BODYPART, "hand"),
+        series_instance_uid=SERIES,
+        sop_instance_uids=uids or tuple(f"2.25.{1000 + k}" for k in range(len(line))),
+        z=tuple(spacing * k for k in range(len(line))),
+        raw=tuple(None if v is None else v / 25 - 2.4 for v in line),
+        cleaned=tuple(line),
+        observed_slope=0.118 if len(known) > 1 else None,
+        expected_slope=0.118,
+        slope_ratio=1.0,
+        valid_z_spacing=valid_z_spacing,
+        reverse_z_ordering=reverse,
+        expected_z_spacing=spacing,
+        z_spacing=spacing,
+        feet_to_head=feet_to_head,
+        lookup_table=LOOKUP,
+        model=ModelInfo("hand", "1", "0" * 64),
+        settings={"transform_min": -2.4, "transform_max": 1.6},
+    )

@@ -65,12 +65,10 @@ def bodypart_document(scores: SliceScores) -> dict[str, Any]:
 
 
 def _settings(scores: SliceScores) -> dict[str, Any]:
+    regions = load_regions().values()
     return {
         "slice score processing": scores.settings,
-        "body part examined dict": {
-            region.name: [region.from_landmark or None, region.to_landmark or None]
-            for region in load_regions().values()
-        },
+        "body part examined dict": {r.name: [r.from_landmark or None, r.to_landmark or None] for r in regions},
         "body part examined tag": {
             "body parts included": {name: list(marks) for name, marks in BODY_PARTS_INCLUDED.items()},
             "distinct body parts": {name: list(ends) for name, ends in DISTINCT_BODY_PARTS.items()},
