@@ -133,7 +133,7 @@ def test_a_box_and_a_sphere_come_near_geometry():
     ball = features((k * 2.0) ** 2 + j**2 + i**2 < 30**2, (2.0, 1.0, 1.0))
     assert ball["MeshVolume"] == pytest.approx(4 / 3 * math.pi * 30**3, rel=0.01)
     assert 0.88 < ball["Sphericity"] < 1  # a stepped surface is larger than a smooth one
-    assert ball["Maximum3DDiameter"] == pytest.approx(60, abs=1)
+    assert ball["Maximum3DDiameter"] == pytest.approx(60, abs=2)
     for name in ("MajorAxisLength", "MinorAxisLength", "LeastAxisLength"):
         assert ball[name] == pytest.approx(4 * 30 / math.sqrt(5), rel=0.01)
 

@@ -1,0 +1,87 @@
+"""What the landmark and region SRs must say: each finding on its own slice, with its code and score."""
+
+from __future__ import annotations
+
+from pydicom.sr.codedict import codes
+
+from ctenrich.codes import load_concepts, load_features, load_landmarks, load_regions
+from ctenrich.proof.checks import ObjectFile, Report
+from ctenrich.proof.shape import evidence_checks, number_faults
+from ctenrich.proof.source import SourceSlices
+from ctenrich.proof.tree import Concept, Node, concept_of, groups_of, read_tree
+from ctenrich.records import Landmarks, Regions, SliceScores
+
+__all__ = ["landmark_checks", "region_checks"]
+
+_SITE = (codes.SCT.FindingSite.value, "SCT")
+_MODIFIER = (codes.SCT.TopographicalModifier.value, "SCT")
+
+
+def landmark_checks(
+    report: Report, sr: ObjectFile, landmarks: Landmarks, scores: SliceScores, source: SourceSlices
+) -> None:
+    """Every landmark that lies on a slice has one group, in order, with its slice, site, modifier and numbers."""
+    tree = read_tree(sr.dataset)
+    groups = groups_of(tree)
+    present = [item for item in landmarks.items if item.slice_index is not None]
+    report.add("landmarks_sr.groups", len(groups) == len(present), f"{len(groups)} groups, {len(present)} landmarks")
+    mapped, order = load_landmarks(), source.uids_in_order()
+    wrong: list[str] = []
+    for item, group in zip(present, groups, strict=False):
+        assert item.slice_index is not None
+        code = mapped[item.name]
+        sites = [(n.code, [m.code for m in n.named(_MODIFIER)]) for n in group.named(_SITE)]
+        expected = (concept_of(code.site), [concept_of(code.modifier)] if code.modifier else [])
+        if sites != [expected]:
+            wrong.append(f"{item.name}: another site")
+        if item.slice_index >= len(order) or _slice_of(group) != order[item.slice_index]:
+            wrong.append(f"{item.name}: on another slice")
+        values = {"slice_score": scores.cleaned[item.slice_index], "landmark_score": item.score}
+        values |= {"landmark_distance": item.distance, "landmark_confidence": item.confidence}
+        wrong += number_faults(group, _quantities(values), item.name)
+    text = "; ".join(wrong[:5]) or f"{len(present)} landmarks on their slices, with code and numbers"
+    report.add("landmarks_sr.values", not wrong, text)
+    evidence_checks(report, "landmarks_sr", sr.dataset, tree, set(source.slices))
+
+
+def region_checks(report: Report, sr: ObjectFile, regions: Regions, scores: SliceScores, source: SourceSlices) -> None:
+    """Every slice has one group with exactly the regions that it belongs to, and its score."""
+    tree = read_tree(sr.dataset)
+    groups = {_slice_of(group): group for group in groups_of(tree)}
+    order = source.uids_in_order()
+    whole = sorted(groups) == sorted(order) and len(groups_of(tree)) == len(order)
+    report.add("regions_sr.groups", whole, f"{len(groups)} groups for {len(order)} slices")
+    mapped = load_regions()
+    wrong: list[str] = []
+    named = 0
+    for item in regions.slices:
+        group = groups.get(order[item.slice_index]) if item.slice_index < len(order) else None
+        if group is None or order[item.slice_index] != item.sop_instance_uid:
+            wrong.append(f"slice {item.slice_index}: no group, or another slice")
+            continue
+        named += len(item.regions)
+        if [n.code for n in group.named(_SITE)] != [concept_of(mapped[name].site) for name in item.regions]:
+            wrong.append(f"slice {item.slice_index}: other regions")
+        wrong += number_faults(group, _quantities({"slice_score": item.score}), f"slice {item.slice_index}")
+        if item.score != scores.cleaned[item.slice_index]:
+            wrong.append(f"slice {item.slice_index}: another score than that of the slice")
+    text = "; ".join(wrong[:5]) or f"{named} regions of {len(regions.slices)} slices"
+    report.add("regions_sr.values", not wrong and len(regions.slices) == len(order), text)
+    evidence_checks(report, "regions_sr", sr.dataset, tree, set(source.slices))
+
+
+def _slice_of(group: Node) -> str:
+    """SOP Instance UID of the one image that a group is about; empty if there is not exactly one."""
+    images = [n.reference[1] for n in group.children if n.type == "IMAGE" and n.reference is not None]
+    return images[0] if len(images) == 1 else ""
+
+
+def _quantities(values: dict[str, float | None]) -> dict[Concept, tuple[str, float, Concept]]:
+    concepts, features = load_concepts(), load_features()
+    one, millimetre = concept_of(features["Sphericity"].unit), concept_of(features["Maximum3DDiameter"].unit)
+    units = {"landmark_distance": millimetre}
+    return {
+        concept_of(concepts[name].code): (name, value, units.get(name, one))
+        for name, value in values.items()
+        if value is not None
+    }

@@ -1,0 +1,100 @@
+"""The frames of a SEG of our own making, read with pydicom: pixels, places in mm, references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+__all__ = ["Frame", "read_frames"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame: the part of one segment on one plane."""
+
+    segment: int
+    mask: NDArray[np.bool_]
+    """[row, column]."""
+    position: Floats
+    """Centre of pixel (0, 0), mm, LPS."""
+    row: Floats
+    column: Floats
+    spacing: tuple[float, float]
+    """(between rows, between columns), mm."""
+    slice_spacing: float
+    """mm; 0 if the object does not say."""
+    sources: tuple[str, ...]
+    """SOP Instance UIDs that the frame was derived from."""
+
+
+def read_frames(dataset: Dataset) -> Iterator[Frame]:
+    """Frames of a BINARY, FRACTIONAL or LABELMAP segmentation (PS3.3 C.8.20), one for each segment that a frame has.
+
+    A fractional pixel belongs to the segment from half of the largest value on.
+    """
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    pixels = _pixels(dataset)
+    labelled = str(dataset.SegmentationType) == "LABELMAP"
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        place = _place(group, shared)
+        plane = pixels(number)
+        if not labelled:
+            identification = _macro(group, shared, "SegmentIdentificationSequence")
+            yield Frame(int(identification.ReferencedSegmentNumber), plane.astype(bool), *place)
+            continue
+        for value in np.unique(plane[plane > 0]).tolist():
+            yield Frame(int(value), plane == value, *place)
+
+
+def _macro(group: Dataset, shared: Dataset, keyword: str) -> Dataset:
+    """First item of a functional group macro: of the frame, else shared."""
+    item: Dataset = (group if keyword in group else shared)[keyword].value[0]
+    return item
+
+
+def _place(
+    group: Dataset, shared: Dataset
+) -> tuple[Floats, Floats, Floats, tuple[float, float], float, tuple[str, ...]]:
+    position = np.array(_macro(group, shared, "PlanePositionSequence").ImagePositionPatient, np.float64)
+    orientation = np.array(_macro(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, np.float64)
+    measures = _macro(group, shared, "PixelMeasuresSequence")
+    rows, columns = (float(v) for v in measures.PixelSpacing)
+    between = measures.get("SpacingBetweenSlices", None) or measures.get("SliceThickness", None) or 0.0
+    sources: list[str] = []
+    for derivation in group.get("DerivationImageSequence", None) or ():
+        for source in derivation.get("SourceImageSequence", None) or ():
+            sources.append(str(source.ReferencedSOPInstanceUID))  # noqa: PERF401  two levels read better as loops
+    return position, orientation[:3], orientation[3:], (rows, columns), float(between), tuple(sources)
+
+
+def _pixels(dataset: Dataset) -> Any:
+    """Function from frame number (from 0) to its pixels, [row, column]."""
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if int(dataset.BitsAllocated) == 1:
+        size = rows * columns
+        bits = np.frombuffer(dataset.PixelData, np.uint8)
+
+        def binary(number: int) -> NDArray[np.uint8]:
+            first, last = number * size, (number + 1) * size
+            part = np.unpackbits(bits[first // 8 : -(-last // 8)], bitorder="little")
+            return part[first % 8 : first % 8 + size].reshape(rows, columns)
+
+        return binary
+    from pydicom.pixels.utils import pixel_array
+
+    threshold = 0
+    if str(dataset.SegmentationType) == "FRACTIONAL":
+        threshold = -(-int(dataset.MaximumFractionalValue) // 2)
+
+    def whole(number: int) -> NDArray[Any]:
+        plane = pixel_array(dataset, index=number)
+        return plane >= threshold if threshold else plane
+
+    return whole

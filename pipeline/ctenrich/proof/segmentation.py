@@ -1,0 +1,220 @@
+"""What a SEG must say: these voxels at these places, under these codes, from these slices."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ctenrich.codes import Code, load_segments
+from ctenrich.masks import Mask, crop_of
+from ctenrich.proof.checks import ObjectFile, Report
+from ctenrich.proof.frames import Frame, read_frames
+from ctenrich.proof.source import TOLERANCE, SourceSlice, SourceSlices
+from ctenrich.records import Segment, SegmentMasks, Volume
+from ctenrich.workspace import Workspace
+
+__all__ = ["segmentation_checks"]
+
+Floats = NDArray[np.float64]
+
+
+def segmentation_checks(
+    report: Report,
+    seg: ObjectFile,
+    masks: SegmentMasks,
+    volume: Volume,
+    source: SourceSlices,
+    workspace: Workspace,
+) -> dict[int, tuple[int, float]]:
+    """Add the checks of a SEG.
+
+    Returns
+    -------
+    dict
+        Segment number -> (voxels, mm3) as the SEG itself has them.
+    """
+    _description_checks(report, seg.dataset, masks, source)
+    frames: dict[int, list[Frame]] = defaultdict(list)
+    for frame in read_frames(seg.dataset):
+        frames[frame.segment].append(frame)
+    _reference_checks(report, seg.dataset, frames, source)
+    grid = _Grid(source, masks.shape)
+    wrong: list[str] = []
+    worst = 0.0
+    sizes: dict[int, tuple[int, float]] = {}
+    for segment in masks.segments:
+        own = frames.pop(segment.number, [])
+        different = grid.differences(own, crop_of(masks, segment.number, workspace))
+        if different:
+            wrong.append(f"{segment.name}: {different} voxels differ")
+        worst = max(worst, _centroid_error(own, segment, masks, volume, workspace))
+        sizes[segment.number] = (
+            sum(int(np.count_nonzero(f.mask)) for f in own),
+            sum(int(np.count_nonzero(f.mask)) * f.spacing[0] * f.spacing[1] * f.slice_spacing for f in own),
+        )
+    if frames:
+        wrong.append(f"{len(frames)} segments more than there should be")
+    total = sum(voxels for voxels, _ in sizes.values())
+    detail = "; ".join(wrong) or f"{total} voxels of {len(masks.segments)} segments are equal on the CT grid"
+    report.add("seg.voxels", not wrong, detail)
+    text = f"from the SEG's positions and from the affine: {worst:.6f} mm apart at most"
+    report.add("seg.centroids", worst < TOLERANCE, text)
+    return sizes
+
+
+# ---------------------------------------------------------------- voxels
+
+
+class _Grid:
+    """Where a frame lies on the CT grid, by mm."""
+
+    def __init__(self, source: SourceSlices, shape: tuple[int, int, int]) -> None:
+        self.slices = [source.slices[uid] for uid in source.uids_in_order()]
+        self.normal = source.normal
+        self.heights = np.array([s.position @ self.normal for s in self.slices])
+        self.shape = shape
+
+    def differences(self, frames: list[Frame], expected: tuple[Mask, object] | None) -> int:
+        """Voxels that are in the frames and not in the mask, or the other way round, or at no voxel's place."""
+        planes: dict[int, Mask] = {}
+        astray = 0
+        for frame in frames:
+            astray += self._place(frame, planes)
+        if expected is None:
+            return astray + sum(int(np.count_nonzero(p)) for p in planes.values())
+        mask, box = expected
+        k0, k1, j0, j1, i0, i1 = (getattr(box, name) for name in ("k0", "k1", "j0", "j1", "i0", "i1"))
+        for k in range(k0, k1):
+            plane = planes.pop(k, None)
+            part = mask[k - k0]
+            if plane is None:
+                astray += int(np.count_nonzero(part))
+                continue
+            outside = int(np.count_nonzero(plane)) - int(np.count_nonzero(plane[j0:j1, i0:i1]))
+            astray += outside + int(np.count_nonzero(plane[j0:j1, i0:i1] != part))
+        return astray + sum(int(np.count_nonzero(p)) for p in planes.values())
+
+    def _place(self, frame: Frame, planes: dict[int, Mask]) -> int:
+        """Put a frame's pixels on the CT grid; how many fell beside it."""
+        k = int(np.argmin(np.abs(self.heights - frame.position @ self.normal)))
+        if k < self.shape[0] and _same_plane(frame, self.slices[k]):
+            planes[k] = planes[k] | frame.mask if k in planes else frame.mask
+            return 0
+        return self._place_pixels(frame, planes)
+
+    def _place_pixels(self, frame: Frame, planes: dict[int, Mask]) -> int:
+        """The general way: every pixel by its own place in mm."""
+        j, i = np.nonzero(frame.mask)
+        along, down = frame.row * frame.spacing[1], frame.column * frame.spacing[0]
+        points = frame.position + np.outer(i, along) + np.outer(j, down)
+        nearest = np.abs(self.heights[None, :] - (points @ self.normal)[:, None]).argmin(axis=1)
+        beside = 0
+        for k in np.unique(nearest).tolist():
+            item = self.slices[k]
+            relative = points[nearest == k] - item.position
+            u, v = relative @ item.row / item.spacing[1], relative @ item.column / item.spacing[0]
+            ci, cj = np.rint(u).astype(np.int64), np.rint(v).astype(np.int64)
+            back = np.outer(ci * item.spacing[1], item.row) + np.outer(cj * item.spacing[0], item.column)
+            fits = (np.abs(back - relative).max(axis=1) < TOLERANCE) & (k < self.shape[0])
+            fits &= (ci >= 0) & (ci < self.shape[2]) & (cj >= 0) & (cj < self.shape[1])
+            beside += int(np.count_nonzero(~fits))
+            plane = planes.get(k, np.zeros(self.shape[1:], bool)).copy()
+            plane[cj[fits], ci[fits]] = True
+            planes[k] = plane
+        return beside
+
+
+def _same_plane(frame: Frame, item: SourceSlice) -> bool:
+    """Whether pixel (r, c) of the frame is pixel (r, c) of the slice, by the places of three corners."""
+    if frame.mask.shape != item.size:
+        return False
+    rows, columns = item.size
+    for j, i in ((0, 0), (rows - 1, 0), (0, columns - 1)):
+        here = frame.position + frame.row * (i * frame.spacing[1]) + frame.column * (j * frame.spacing[0])
+        there = item.position + item.row * (i * item.spacing[1]) + item.column * (j * item.spacing[0])
+        if np.abs(here - there).max() >= TOLERANCE:
+            return False
+    return True
+
+
+def _centroid_error(
+    frames: list[Frame], segment: Segment, masks: SegmentMasks, volume: Volume, workspace: Workspace
+) -> float:
+    """Distance between the centroid by the SEG's own positions and the one by index and affine, mm."""
+    found = crop_of(masks, segment.number, workspace)
+    count = sum(int(np.count_nonzero(f.mask)) for f in frames)
+    if found is None or count == 0:
+        return 0.0 if found is None and count == 0 else float("inf")
+    mask, box = found
+    n = np.count_nonzero(mask)
+    index = [
+        float((mask.sum(axis=tuple(a for a in range(3) if a != axis)) @ np.arange(mask.shape[axis])) / n)
+        for axis in (2, 1, 0)
+    ]
+    expected = (np.array(volume.affine_lps) @ (index[0] + box.i0, index[1] + box.j0, index[2] + box.k0, 1))[:3]
+    total = np.zeros(3)
+    for frame in frames:
+        across, down = frame.mask.sum(axis=0), frame.mask.sum(axis=1)
+        total += frame.position * float(across.sum())
+        total += frame.row * (frame.spacing[1] * float(across @ np.arange(len(across))))
+        total += frame.column * (frame.spacing[0] * float(down @ np.arange(len(down))))
+    return float(np.linalg.norm(total / count - expected))
+
+
+# ---------------------------------------------------------------- description, references
+
+
+def _description_checks(report: Report, dataset: Dataset, masks: SegmentMasks, source: SourceSlices) -> None:
+    mapped = load_segments()
+    wrong: list[str] = []
+    items = {int(item.SegmentNumber): item for item in dataset.SegmentSequence if int(item.SegmentNumber) > 0}
+    if sorted(items) != sorted(s.number for s in masks.segments):
+        wrong.append(f"{len(items)} segments, not {len(masks.segments)}")
+    for segment in masks.segments:
+        item = items.get(segment.number)
+        code = mapped[segment.name]
+        if item is None:
+            continue
+        modifier = item.SegmentedPropertyTypeCodeSequence[0].get("SegmentedPropertyTypeModifierCodeSequence", None)
+        if (
+            not _is(item.SegmentedPropertyTypeCodeSequence[0], code.type)
+            or not _is(item.SegmentedPropertyCategoryCodeSequence[0], code.category)
+            or not _is(modifier[0] if modifier else None, code.laterality)
+            or str(item.SegmentLabel) != segment.name
+        ):
+            wrong.append(f"segment {segment.number} is not described as {segment.name}")
+    report.add("seg.segments", not wrong, "; ".join(wrong) or f"{len(items)} segments under their numbers and codes")
+    frames = {s.frame_of_reference_uid for s in source.slices.values()}
+    same = frames == {str(dataset.get("FrameOfReferenceUID", ""))}
+    report.add("seg.frame_of_reference", same, "frame of reference of the SEG and of its source slices")
+
+
+def _is(item: Dataset | None, code: Code | None) -> bool:
+    if item is None or code is None:
+        return item is None and code is None
+    return (str(item.CodeValue), str(item.CodingSchemeDesignator)) == (code.value, code.scheme)
+
+
+def _reference_checks(report: Report, dataset: Dataset, frames: dict[int, list[Frame]], source: SourceSlices) -> None:
+    named: set[str] = set()
+    for series in dataset.ReferencedSeriesSequence:
+        named |= {str(item.ReferencedSOPInstanceUID) for item in series.ReferencedInstanceSequence}
+    used = [frame for group in frames.values() for frame in group]
+    lost = len({uid for frame in used for uid in frame.sources} | named) - len(
+        ({uid for frame in used for uid in frame.sources} | named) & source.slices.keys()
+    )
+    text = f"{len(named)} instances are referenced, {lost} of them do not exist"
+    report.add("seg.references", lost == 0 and bool(named), text)
+    normal = source.normal
+    astray = 0
+    for frame in used:
+        own = [source.slices[uid] for uid in frame.sources if uid in source.slices]
+        on_plane = [abs(float((s.position - frame.position) @ normal)) < TOLERANCE for s in own]
+        astray += not on_plane or not all(on_plane)
+    text = (
+        f"{len(used)} frames name the slice that they lie on" if not astray else f"{astray} frames name another slice"
+    )
+    report.add("seg.frame_references", astray == 0, text)
