@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["SERIES_NUMBER", "encode_seg", "tracking"]
 
 SERIES_NUMBER = 42
+SEG_TYPES = ("BINARY", "LABELMAP", "FRACTIONAL")
 
 
 def encode_seg(
@@ -155,12 +156,17 @@ def _build(
     from highdicom.seg import Segmentation
     from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
+    if settings.encode.seg_type not in SEG_TYPES:
+        raise EncodingError(Reason.BAD_SETTINGS, f"encode.seg_type is one of {', '.join(SEG_TYPES)}")
     kind = settings.encode.seg_type
+    pixels = _pixels(masks, workspace)
+    if kind == "LABELMAP" and pixels.ndim == 4:
+        raise EncodingError(Reason.ENCODING, "segments overlap: a SEG of type LABELMAP cannot hold them", "use BINARY")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Segmentation(
             source_images=source_images(series, source),
-            pixel_array=_pixels(masks, workspace),
+            pixel_array=pixels,
             segmentation_type=kind,
             segment_descriptions=[_description(s, masks, identity) for s in masks.segments],
             series_instance_uid=identity.series_instance_uid,
