@@ -1,0 +1,23 @@
+-- Purpose: one feature beside the clinical data of NSCLC-Radiomics (IDC's clinical table, joined by patient).
+-- Parameters:
+--   @quantity STRING -- meaning of the feature, e.g. Volume
+-- Columns:
+--   PatientID STRING -- patient
+--   organ STRING -- meaning of the finding site
+--   value FLOAT64 -- the number
+--   age FLOAT64 [a] -- age
+--   overall_stage STRING -- stage
+--   survival_days FLOAT64 [d] -- survival time
+--   died BOOL -- whether the patient died within the follow-up
+SELECT
+  q.PatientID,
+  q.findingSite.CodeMeaning AS organ,
+  q.valueFloat AS value,
+  SAFE_CAST(c.age AS FLOAT64) AS age,
+  c.overallstage AS overall_stage,
+  SAFE_CAST(c.survivaltime AS FLOAT64) AS survival_days,
+  SAFE_CAST(c.deadstatusevent AS INT64) = 1 AS died
+FROM quantitative_measurements AS q
+JOIN `bigquery-public-data.idc_v25_clinical.nsclc_radiomics_clinical` AS c ON c.dicom_patient_id = q.PatientID
+WHERE q.Quantity.CodeMeaning = @quantity
+ORDER BY PatientID, organ, value
