@@ -1,0 +1,90 @@
+"""What every catalog can do: answer a query in BigQuery's dialect, say what it costs, name its version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ctenrich.catalog.queries import Query
+
+__all__ = ["Catalog", "Estimate", "QueryResult", "TableName", "parse_table_name"]
+
+_PINNED = re.compile(r"idc_v(\d+)(_clinical)?")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a query would read, before it is run."""
+
+    bytes: int
+    price_usd: float
+    """List price without the free monthly allowance."""
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """The rows of a query, and what it took."""
+
+    table: pa.Table
+    bytes_read: int | None = None
+    """Bytes billed or read, where the engine tells; else None."""
+    seconds: float = 0.0
+
+
+class Catalog(Protocol):
+    """Where metadata is asked. The SQL is BigQuery's dialect for every catalog."""
+
+    name: str
+    """folder, parquet, idc or bigquery."""
+    instance_level: bool
+    """Whether there is a row an instance with its geometry; else the verdict falls after the fetch."""
+    complete: bool
+    """Whether the catalog lists every instance of its series (an archive's own index), so that counts are claims."""
+
+    @property
+    def engine(self) -> str:
+        """Name and version of the engine that answers."""
+
+    @property
+    def version(self) -> str:
+        """Version of the data: ``idc_v25`` or a hash of what was crawled."""
+
+    def run(self, query: Query, parameters: Mapping[str, object]) -> QueryResult:
+        """Answer `query`; `parameters` are checked against its header first."""
+
+    def estimate(self, query: Query, parameters: Mapping[str, object]) -> Estimate | None:
+        """What `run` would read; None where nothing is billed."""
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+
+
+@dataclass(frozen=True)
+class TableName:
+    """A table of the Imaging Data Commons as queries write it."""
+
+    project: str
+    dataset: str
+    table: str
+
+    @property
+    def idc_version(self) -> int | None:
+        """N of idc_vN; None if the dataset is not a pinned version."""
+        match = _PINNED.fullmatch(self.dataset)
+        return int(match[1]) if match else None
+
+    @property
+    def clinical(self) -> bool:
+        """Whether the dataset holds clinical tables."""
+        return self.dataset.endswith("_clinical")
+
+
+def parse_table_name(text: str) -> TableName | None:
+    """Split ``project.dataset.table``; None if it has another form."""
+    parts = text.strip("`").split(".")
+    return TableName(*parts) if len(parts) == 3 else None

@@ -1,0 +1,82 @@
+"""DuckDB as the engine of a catalog: one locked-down connection, typed errors, results as Arrow tables."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ctenrich.catalog.base import QueryResult
+from ctenrich.catalog.queries import Query, bind
+from ctenrich.catalog.sql import table_names, to_duckdb
+from ctenrich.errors import CtenrichError, InputError, TransientError, UsageError
+from ctenrich.reasons import Reason
+
+__all__ = ["duckdb_error", "run_on_duckdb", "table_map"]
+
+_NO_COLUMN = re.compile(r'column "([^"]+)" not found|does not have a column named "([^"]+)"', re.IGNORECASE)
+IDC_PROJECT = "bigquery-public-data"
+
+
+def table_map(query: Query, local: Mapping[str, str]) -> dict[str, str]:
+    """Which table of the catalog stands for each table that a query names.
+
+    A query may write ``bigquery-public-data.idc_vN.TABLE`` (a pinned version; ``idc_vN_clinical`` for clinical
+    tables) or TABLE alone; `local` maps table names in lower case to the names in DuckDB.
+
+    Raises
+    ------
+    UsageError
+        BAD_QUERY for a table that is not in the list, or is not pinned.
+    """
+    found: dict[str, str] = {}
+    for name in table_names(query.text):
+        *where, table = name.split(".")
+        if where and (len(where) != 2 or where[0] != IDC_PROJECT):
+            raise UsageError(Reason.BAD_QUERY, f"tables come from {IDC_PROJECT}, not from {name[:120]}")
+        if where and re.fullmatch(r"idc_v\d+(_clinical)?", where[1]) is None:
+            hint = "name a version, as in idc_v25: idc_current changes under a query"
+            raise UsageError(Reason.BAD_QUERY, f"the dataset {where[1][:60]} is not a pinned version", hint)
+        if table.lower() not in local:
+            hint = f"it has: {', '.join(sorted(local))}"
+            raise UsageError(Reason.BAD_QUERY, f"this catalog has no table {table[:60]}", hint)
+        found[name.lower()] = local[table.lower()]
+    return found
+
+
+def run_on_duckdb(
+    connection: Any, query: Query, parameters: Mapping[str, object], local: Mapping[str, str]
+) -> QueryResult:
+    """Translate, bind and run a query on a DuckDB connection."""
+    import duckdb
+
+    bound = bind(query, parameters)
+    types = {name: kind for name, (kind, _) in bound.items()}
+    sql = to_duckdb(query.text, types, table_map(query, local))
+    values = {name: value for name, (_, value) in bound.items() if re.search(rf"\${name}\b", sql)}
+    begin = time.monotonic()
+    try:
+        table = connection.execute(sql, values or None).to_arrow_table()
+    except duckdb.Error as error:
+        raise duckdb_error(error, query.name) from error
+    return QueryResult(table, None, time.monotonic() - begin)
+
+
+def duckdb_error(error: Exception, name: str) -> CtenrichError:
+    """The typed error for what DuckDB says."""
+    import duckdb
+
+    first = str(error).splitlines()[0][:300]
+    if isinstance(error, duckdb.BinderException):
+        column = re.search(
+            r'(?:column|Column)[^"]*"([^"]+)"[^"]*not found|does not have a column named "([^"]+)"', str(error)
+        )
+        if column:
+            return UsageError(Reason.MISSING_COLUMN, f"{name} needs the column {column[1] or column[2]}", first)
+        return UsageError(Reason.BAD_QUERY, f"{name}: {first}")
+    if isinstance(error, (duckdb.HTTPException, duckdb.IOException)):
+        return TransientError(Reason.CATALOG_UNREACHABLE, f"the catalog's files cannot be read: {first}")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return InputError(Reason.OUT_OF_MEMORY, f"{name} needs more memory than the catalog may use")
+    return UsageError(Reason.BAD_QUERY, f"{name}: {first}")

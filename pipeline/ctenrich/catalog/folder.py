@@ -1,0 +1,291 @@
+"""The folder catalog: DICOM files on disk, crawled into a DuckDB file whose `dicom_all` has IDC's columns.
+
+The file holds: ``instances`` (a row a file that holds a DICOM instance), ``files`` (what was crawled, with size and
+time of change, so that a second crawl reads only what is new), ``faults`` (what was wrong with which file) and the
+view ``dicom_all``. ``gcs_url``, IDC's "where the object is", holds the ``file://`` URL. A file that is there twice
+with the same bytes counts once; two different files with one SOP Instance UID stay both, so that selection can refuse
+their series.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctenrich.catalog.base import Estimate, QueryResult
+from ctenrich.catalog.crawl import Batch, FoundFile, find_files, md5_of, read_batches
+from ctenrich.catalog.engine import duckdb_error, run_on_duckdb
+from ctenrich.catalog.queries import Query
+from ctenrich.catalog.schema import COLUMNS, duckdb_type
+from ctenrich.errors import InputError, UsageError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+
+__all__ = ["FolderCatalog", "IndexSummary", "index_folders"]
+
+_TASK = "Read headers"
+_LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """What a crawl found; counts are of the whole catalog unless they say otherwise."""
+
+    files: int
+    """Plain files below the folders."""
+    read: int
+    """Files whose header was read by this crawl (new or changed)."""
+    removed: int
+    """Files that are gone since the last crawl."""
+    instances: int
+    """DICOM instances, copies of one file counted once."""
+    copies: int
+    """Further files with the same bytes as another."""
+    series: int
+    ct_series: int
+    other_files: int
+    """Files that hold no DICOM instance."""
+    links: int
+    """Symbolic links, which are not followed."""
+    faults: tuple[tuple[str, int], ...]
+    """(reason, files) of what was wrong with DICOM files."""
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.instances} DICOM instances in {self.series} series ({self.ct_series} with CT) "
+            f"from {self.files} files; {self.read} read now, {self.removed} gone, {self.copies} copies, "
+            f"{self.other_files} not DICOM, {self.links} links not followed"
+        )
+        return text + "".join(f"\n{reason}: {count} files" for reason, count in self.faults)
+
+
+def index_folders(
+    folders: Sequence[Path],
+    catalog_file: Path,
+    *,
+    collection_id: str = "local",
+    processes: int = 2,
+    progress: Progress = SILENT,
+) -> IndexSummary:
+    """Crawl folders of DICOM files into a catalog, reading only headers, and only of files that are new or changed.
+
+    Parameters
+    ----------
+    folders : paths
+        Crawled with all that is below them; symbolic links are not followed.
+    catalog_file : Path
+        DuckDB file; made, or brought up to date: files below `folders` that are gone leave it.
+    collection_id : str
+        collection_id of the rows that are read now.
+    processes : int
+        Processes that read headers.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND: a folder is missing. BAD_PARAMETER: the file is not such a catalog.
+    InputError
+        EMPTY_INPUT: no DICOM instance. NO_CT: none of Modality CT. The catalog is kept in both cases.
+    """
+    import duckdb
+
+    if not collection_id or len(collection_id) > 64 or not collection_id.replace("_", "").replace("-", "").isalnum():
+        raise UsageError(Reason.BAD_PARAMETER, "a collection_id has letters, digits, _ and -")
+    found, links = find_files(folders)
+    catalog_file.parent.mkdir(parents=True, exist_ok=True)
+    with _open(catalog_file, read_only=False) as connection:
+        try:
+            _create(connection)
+            todo, gone = _compare(connection, folders, found)
+            _forget(connection, [*gone, *(file.path for file in todo)])
+            progress.start(_TASK, len(todo))
+            for batch in read_batches(todo, collection_id, processes):
+                _store(connection, batch)
+                progress.advance(_TASK, len(batch.files))
+            progress.finish(_TASK)
+            _mark_copies(connection)
+            summary = _summary(connection, len(todo), len(gone), len(found), len(links))
+        except duckdb.Error as error:
+            raise duckdb_error(error, "index") from error
+    if summary.instances == 0:
+        raise InputError(
+            Reason.EMPTY_INPUT, f"no DICOM file among {summary.files} files", "point to the folder of the files"
+        )
+    if summary.ct_series == 0:
+        raise InputError(Reason.NO_CT, f"{summary.instances} DICOM instances, none of them CT")
+    return summary
+
+
+def _open(path: Path, *, read_only: bool) -> Any:
+    import duckdb
+
+    config: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    if read_only:
+        config["enable_external_access"] = "false"
+    try:
+        return duckdb.connect(str(path), read_only=read_only, config=config)
+    except duckdb.Error as error:
+        hint = "it is not a catalog, or another process is writing it"
+        raise UsageError(Reason.BAD_PARAMETER, f"{path.name} cannot be opened as a catalog", hint) from error
+
+
+def _create(connection: Any) -> None:
+    columns = ", ".join(f'"{c.name}" {duckdb_type(c)}' for c in COLUMNS)
+    names = ", ".join(f'"{c.name}"' for c in COLUMNS)
+    connection.execute(f"CREATE TABLE IF NOT EXISTS instances ({columns}, local_path VARCHAR, is_copy BOOLEAN)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS files (path VARCHAR, size BIGINT, mtime_ns BIGINT, is_instance BOOLEAN)"
+    )
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS faults (path VARCHAR, reason VARCHAR, message VARCHAR, series VARCHAR)"
+    )
+    connection.execute("CREATE TABLE IF NOT EXISTS about (layout INTEGER)")
+    connection.execute(f"INSERT INTO about SELECT {_LAYOUT} WHERE NOT EXISTS (FROM about)")
+    connection.execute(f"CREATE OR REPLACE VIEW dicom_all AS SELECT {names} FROM instances WHERE NOT is_copy")  # noqa: S608
+
+
+def _compare(connection: Any, folders: Sequence[Path], found: Sequence[FoundFile]) -> tuple[list[FoundFile], list[str]]:
+    """Files that are new or changed, and paths below `folders` that are gone."""
+    known = {
+        path: (size, mtime)
+        for path, size, mtime in connection.execute("SELECT path, size, mtime_ns FROM files").fetchall()
+    }
+    todo = [file for file in found if known.get(file.path) != (file.size, file.mtime_ns)]
+    roots = [folder.resolve() for folder in folders]
+    present = {file.path for file in found}
+    gone = [p for p in known if p not in present and any(Path(p).is_relative_to(root) for root in roots)]
+    return todo, gone
+
+
+def _forget(connection: Any, paths: list[str]) -> None:
+    import pyarrow as pa
+
+    if paths:
+        connection.register("forgotten", pa.table({"path": paths}))
+        connection.execute("DELETE FROM instances WHERE local_path IN (SELECT path FROM forgotten)")
+        for table in ("files", "faults"):
+            connection.execute(f"DELETE FROM {table} WHERE path IN (SELECT path FROM forgotten)")  # noqa: S608
+        connection.unregister("forgotten")
+
+
+def _store(connection: Any, batch: Batch) -> None:
+    """Add one batch in one transaction, so that a stopped crawl goes on where it was."""
+    import pyarrow as pa
+
+    other = set(batch.other)
+    files = [(f.path, f.size, f.mtime_ns, f.path not in other) for f in batch.files]
+    names = ("path", "size", "mtime_ns", "is_instance")
+    connection.register("batch", pa.ipc.open_stream(batch.instances).read_all())
+    connection.register("batch_files", pa.table([list(column) for column in zip(*files, strict=True)], names=names))
+    connection.execute("BEGIN")
+    connection.execute("INSERT INTO instances BY NAME SELECT *, FALSE AS is_copy FROM batch ORDER BY local_path")
+    connection.execute("INSERT INTO files BY NAME SELECT * FROM batch_files")
+    # a text or picture beside the images is no fault
+    faults = [
+        fault for fault in batch.faults if fault[1] != Reason.NOT_DICOM or fault[0].lower().endswith((".dcm", ".ima"))
+    ]
+    if faults:
+        connection.executemany("INSERT INTO faults VALUES (?, ?, ?, ?)", faults)
+    connection.execute("COMMIT")
+    connection.unregister("batch")
+    connection.unregister("batch_files")
+
+
+def _mark_copies(connection: Any) -> None:
+    """Mark all but the first of files that hold the same bytes under one SOP Instance UID."""
+    rows = connection.execute(
+        "SELECT SOPInstanceUID, instance_size, list(local_path ORDER BY local_path) FROM instances "
+        "WHERE SOPInstanceUID <> '' GROUP BY ALL HAVING count(*) > 1"
+    ).fetchall()
+    copies: list[tuple[str]] = []
+    for _, _, paths in rows:
+        seen: set[str] = set()
+        for path in paths:
+            digest = md5_of(path)
+            if digest in seen:
+                copies.append((path,))
+            seen.add(digest or path)
+    connection.execute("UPDATE instances SET is_copy = FALSE WHERE is_copy")
+    if copies:
+        connection.executemany("UPDATE instances SET is_copy = TRUE WHERE local_path = ?", copies)
+
+
+def _summary(connection: Any, read: int, removed: int, files: int, links: int) -> IndexSummary:
+    def one(sql: str) -> int:
+        return int(connection.execute(sql).fetchone()[0])
+
+    faults = connection.execute("SELECT reason, count(DISTINCT path) FROM faults GROUP BY 1 ORDER BY 1").fetchall()
+    series = "SELECT count(DISTINCT coalesce(SeriesInstanceUID, '')) FROM dicom_all"
+    return IndexSummary(
+        files=files,
+        read=read,
+        removed=removed,
+        instances=one("SELECT count(*) FROM dicom_all"),
+        copies=one("SELECT count(*) FROM instances WHERE is_copy"),
+        series=one(series),
+        ct_series=one(f"{series} WHERE Modality = 'CT'"),
+        other_files=one("SELECT count(*) FROM files WHERE NOT is_instance"),
+        links=links,
+        faults=tuple((reason, int(count)) for reason, count in faults),
+    )
+
+
+class FolderCatalog:
+    """A DuckDB file that `index_folders` made, opened for reading.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND, or BAD_PARAMETER if the file is something else.
+    """
+
+    name = "folder"
+    instance_level = True
+    complete = False
+
+    def __init__(self, path: Path) -> None:
+        import duckdb
+
+        if not path.is_file():
+            raise UsageError(Reason.NOT_FOUND, f"there is no catalog {path.name}", "make it with: ctenrich index")
+        self._connection = _open(path, read_only=True)
+        try:
+            self._layout = self._connection.execute("SELECT max(layout) FROM about").fetchone()[0]
+        except duckdb.Error as error:
+            self._connection.close()
+            raise UsageError(Reason.BAD_PARAMETER, f"{path.name} is not a catalog of ctenrich") from error
+
+    @property
+    def engine(self) -> str:
+        """Name and version of the engine."""
+        import duckdb
+
+        return f"duckdb {duckdb.__version__}"
+
+    @property
+    def version(self) -> str:
+        """Hash over the UIDs and sizes of all instances, in an order that does not depend on the crawl."""
+        rows = self._connection.execute(
+            "SELECT coalesce(SOPInstanceUID, ''), instance_size FROM dicom_all ORDER BY ALL"
+        ).fetchall()
+        return "folder-" + hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+    @property
+    def connection(self) -> Any:
+        """The read-only DuckDB connection."""
+        return self._connection
+
+    def run(self, query: Query, parameters: Mapping[str, object]) -> QueryResult:
+        """Answer a query on ``dicom_all``."""
+        return run_on_duckdb(self._connection, query, parameters, {"dicom_all": "dicom_all"})
+
+    def estimate(self, query: Query, parameters: Mapping[str, object]) -> Estimate | None:
+        """Nothing is billed."""
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()

@@ -1,0 +1,282 @@
+"""One DICOM file -> one row of `dicom_all`, from its header alone; whatever the file is, memory stays bounded."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import re
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydicom.charset import convert_encodings
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
+from ctenrich.reasons import Reason
+
+__all__ = ["FileHeader", "read_header"]
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_LARGEST_HEADER = 64 * 1024**2
+"""Bytes of header that are looked at; what comes before the pixels of a slice is a few thousand."""
+_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_FAULTS = (
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError,
+    LookupError, NotImplementedError, RecursionError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+_PLAIN_VRS = frozenset({"AE", "AS", "CS", "DS", "IS", "UI"})
+"""Text in the default character set: taken as the bytes say, without pydicom's conversion."""
+_META = frozenset(
+    {"TransferSyntaxUID", "MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "ImplementationClassUID"}
+)
+_DICOM = tuple(column for column in COLUMNS if column.vr)
+_IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """What the header of a file says."""
+
+    row: dict[str, Any] | None
+    """Values by column; None if the file holds no DICOM instance."""
+    faults: tuple[tuple[Reason, str], ...] = ()
+    """What is wrong with it: reason and a sentence without values."""
+
+
+def read_header(path: Path) -> FileHeader:
+    """Read the attributes that the catalog keeps.
+
+    Pixel data are not read, but their length is held against the size of the file, so that a file that was cut short
+    is known. A deflated file is inflated to 64 MB at most.
+    """
+    from pydicom.errors import InvalidDicomError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with path.open("rb") as handle:
+                return _read(handle, path.stat().st_size)
+        except InvalidDicomError:
+            return FileHeader(None, ((Reason.NOT_DICOM, "no DICOM file meta information"),))
+        except _FAULTS as error:
+            return FileHeader(None, ((_reason_of(error), f"the header cannot be read ({type(error).__name__})"),))
+
+
+def _reason_of(error: BaseException) -> Reason:
+    if isinstance(error, EOFError):
+        return Reason.TRUNCATED
+    return Reason.IO_ERROR if isinstance(error, OSError) else Reason.DECODE_ERROR
+
+
+def _read(handle: BinaryIO, size: int) -> FileHeader:
+    from pydicom.errors import InvalidDicomError
+
+    if handle.read(132)[128:] != b"DICM":
+        raise InvalidDicomError
+    faults: list[tuple[Reason, str]] = []
+    meta, _ = _elements(_Watched(handle), False, True, lambda tag, vr, length: tag.group != 2)
+    syntax = str(meta.get("TransferSyntaxUID", ""))
+    if str(meta.get("MediaStorageSOPClassUID", "")) == _DICOMDIR:
+        return FileHeader(None)
+    end = _Stop()
+    if syntax == _DEFLATED:
+        body, bomb = _inflated(handle)
+        dataset, whole = _elements(_Watched(body), False, True, end)
+        if bomb:
+            faults.append((Reason.BOMB, f"the header unpacks to more than {_LARGEST_HEADER >> 20} MB"))
+    else:
+        implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+        dataset, whole = _elements(_Watched(handle), implicit, little, end)
+        whole = whole and handle.tell() + end.length <= size
+    if not whole:
+        place = "pixel data" if end.length else "header"
+        faults.append((Reason.TRUNCATED, f"the file ends inside its {place}"))
+    row = _Reader(dataset, meta, faults).row()
+    if whole and not end.reached and row["Modality"] == "CT" and row["Rows"]:
+        faults.append((Reason.TRUNCATED, "the file ends before its pixel data"))
+    if not row.get("SOPClassUID") and not row.get("Modality"):
+        return FileHeader(None, (*faults, (Reason.NOT_DICOM, "no SOP class and no modality")))
+    if any(re.fullmatch(r"[0-9.]{1,64}", row[name] or "") is None for name in _IDENTIFIERS):
+        faults.append((Reason.UNSAFE_IDENTIFIER, "the study, series or SOP instance UID is not a DICOM UID"))
+    return FileHeader(row, tuple(dict.fromkeys(faults)))
+
+
+def _elements(source: _Watched, implicit: bool, little: bool, stop: Any) -> tuple[Dataset, bool]:
+    """The elements up to where `stop` says, or as far as the file goes, and whether it went far enough."""
+    from pydicom.filereader import data_element_generator
+
+    found: dict[BaseTag, Any] = {}
+    try:
+        for element in data_element_generator(source, implicit, little, stop, specific_tags=_wanted_tags()):  # type: ignore[arg-type]
+            found[element.tag] = element
+    except (EOFError, struct.error):
+        source.short = True
+    encoding: Any = "iso8859"
+    characters = found.get(BaseTag(0x00080005))
+    if characters is not None and characters.value:
+        names = characters.value.decode("latin-1").split("\\") if isinstance(characters.value, bytes) else "ISO_IR 6"
+        encoding = convert_encodings([name.strip(" \x00") for name in names] if isinstance(names, list) else names)
+    dataset = Dataset(found, parent_encoding=encoding)
+    dataset.set_original_encoding(implicit, little, encoding)
+    return dataset, not source.short
+
+
+class _Watched:
+    """A file that notes when it gave less than it was asked for, other than at its very end."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._empty = 0
+        self.short = False
+        self.tell = source.tell
+        self.seek = source.seek
+
+    def read(self, size: int = -1) -> bytes:
+        """Read; a header of an element and then nothing is a file that was cut short."""
+        data = self._source.read(size)
+        if len(data) < size:
+            self._empty += not data
+            self.short = self.short or bool(data) or self._empty > 1
+        return data
+
+
+class _Stop:
+    """Ends reading at the pixel data, and remembers how long they say they are."""
+
+    def __init__(self) -> None:
+        self.reached = False
+        self.length = 0
+        """Bytes of the element, its own header included; 0 where there is none or it is of undefined length."""
+
+    def __call__(self, tag: int, vr: str | None, length: int) -> bool:
+        if int(tag) < _PIXEL_TAGS[0]:
+            return False
+        self.reached = True
+        if int(tag) in _PIXEL_TAGS and length != 0xFFFFFFFF:
+            self.length = length + (12 if vr in {"OB", "OW", "OD", "OF", "OL", "OV", "UN"} else 8)
+        return True
+
+
+def _inflated(handle: BinaryIO) -> tuple[BinaryIO, bool]:
+    """The first part of what a deflated data set unpacks to (PS3.5 A.5), and whether more comes before the pixels."""
+    engine = zlib.decompressobj(-zlib.MAX_WBITS)
+    body = bytearray()
+    while len(body) < _LARGEST_HEADER and (chunk := handle.read(1 << 16)):
+        body += engine.decompress(chunk, _LARGEST_HEADER - len(body))
+    pixels = b"\xe0\x7f\x10\x00" in body  # tag (7FE0,0010), little endian
+    return io.BytesIO(bytes(body)), len(body) >= _LARGEST_HEADER and not pixels
+
+
+@lru_cache(maxsize=1)
+def _wanted_tags() -> list[BaseTag | int]:
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.tag import Tag
+
+    tags = (tag_for_keyword(column.name) for column in COLUMNS if column.vr)
+    return [Tag(tag) for tag in tags if tag is not None]
+
+
+class _Reader:
+    """Turns the elements of one data set into values of the catalog's types, without pydicom's slow conversions."""
+
+    def __init__(self, dataset: Dataset, meta: Dataset, faults: list[tuple[Reason, str]]) -> None:
+        self._dataset = dataset
+        self._meta = meta
+        self._faults = faults
+
+    def row(self) -> dict[str, Any]:
+        """One value a column that is a DICOM attribute."""
+        return {
+            column.name: self._value(self._meta if column.name in FILE_META else self._dataset, column)
+            for column in _DICOM
+        }
+
+    def _value(self, dataset: Dataset, column: Column) -> Any:
+        empty: Any = [] if column.repeated else None
+        tag = _tag(column.name)
+        if tag not in dataset or column.vr == "PN":
+            return empty
+        try:
+            if column.vr == "SQ":
+                return [{f.name: self._value(item, f) for f in column.fields} for item in dataset[tag].value or ()]
+            values = self._scalars(dataset, tag, column)
+        except _FAULTS:
+            self._faults.append((Reason.DECODE_ERROR, f"{column.name} cannot be read"))
+            return empty
+        if column.repeated:
+            return values
+        # a single-valued attribute that holds several values keeps them, as text, in one
+        return ("\\".join(map(str, values)) if column.type == "STRING" else values[0]) if values else None
+
+    def _scalars(self, dataset: Dataset, tag: BaseTag, column: Column) -> list[Any]:
+        raw: Any = dataset.get_item(tag)
+        if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) and column.vr in _PLAIN_VRS:
+            text = raw.value.decode("latin-1").strip(" \x00")
+            return [part.strip(" \x00") for part in text.split("\\")] if text else []
+        value: Any = dataset[tag].value
+        if value is None or value in ("", b""):
+            return []
+        values = list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
+        return [converted for v in values if (converted := self._scalar(column, v)) is not None]
+
+    def _scalar(self, column: Column, value: Any) -> Any:
+        if column.type == "STRING":
+            return str(getattr(value, "original_string", value)).strip(" \x00")
+        if column.type == "INT64":
+            return int(value)
+        if column.type == "FLOAT64":
+            return float(value)
+        parsed = _moment(column.vr, str(value).strip(" \x00"))
+        if parsed is None:
+            self._faults.append((Reason.DECODE_ERROR, f"{column.name} is not a valid date or time"))
+        return parsed
+
+
+def _moment(vr: str, text: str) -> dt.date | dt.time | dt.datetime | None:
+    """DA, TM or DT text as a value; None if it is not one (PS3.5 6.2)."""
+    digits = text.replace(":", "") if vr == "TM" else text.replace(".", "") if vr == "DA" else text
+    try:
+        if vr == "DA":
+            return dt.datetime.strptime(digits, "%Y%m%d").date()
+        if vr == "TM":
+            return _time(digits)
+        match = re.fullmatch(r"(\d{4})(\d{2})?(\d{2})?([\d.]*)([+-]\d{4})?", digits)
+        if match is None:
+            return None
+        day = dt.date(int(match[1]), int(match[2] or 1), int(match[3] or 1))
+        zone = dt.UTC
+        if match[5]:
+            minutes = int(match[5][1:3]) * 60 + int(match[5][3:])
+            zone = dt.timezone(dt.timedelta(minutes=-minutes if match[5][0] == "-" else minutes))
+        return dt.datetime.combine(day, _time(match[4] or "00"), tzinfo=zone)
+    except ValueError:
+        return None
+
+
+def _time(digits: str) -> dt.time:
+    whole, _, fraction = digits.partition(".")
+    if len(whole) not in {2, 4, 6} or not (whole + fraction).isdigit():
+        raise ValueError("not a time")
+    parts = [int(whole[at : at + 2]) for at in range(0, len(whole), 2)]
+    seconds = min(parts[2], 59) if len(parts) > 2 else 0
+    return dt.time(parts[0], parts[1] if len(parts) > 1 else 0, seconds, int(fraction[:6].ljust(6, "0") or 0))
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.tag import Tag
+
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    return Tag(tag)

@@ -1,0 +1,69 @@
+"""Find the RTSTRUCT and SEG instances that belong to selected CT series."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ctenrich.catalog.base import Catalog
+from ctenrich.catalog.queries import load_query
+from ctenrich.records import Companion, CompanionLink, Instance, SeriesEntry
+
+__all__ = ["attach_companions", "link_companions"]
+
+
+def attach_companions(
+    series: Sequence[SeriesEntry], frames: Mapping[str, str], catalog: Catalog, parameters: Mapping[str, object]
+) -> tuple[SeriesEntry, ...]:
+    """Give each series its companions, looked up by patient in the same catalog.
+
+    Parameters
+    ----------
+    series : sequence of SeriesEntry
+        The selected series.
+    frames : mapping
+        Frame of Reference UID by Series Instance UID.
+    catalog : Catalog
+        One with instances.
+    parameters : mapping
+        Of the selection; ``collections`` is passed on.
+    """
+    asked: dict[str, object] = {"patients": sorted({s.patient_id for s in series})}
+    if parameters.get("collections"):
+        asked["collections"] = parameters["collections"]
+    rows = catalog.run(load_query("select_companions"), asked).table.to_pylist()
+    return link_companions(series, frames, rows)
+
+
+def link_companions(
+    series: Sequence[SeriesEntry], frames: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
+) -> tuple[SeriesEntry, ...]:
+    """Tie companions to series: by referenced series, else by frame of reference.
+
+    A companion whose references name another series that was selected is never tied by its frame of reference alone.
+    """
+    selected = {s.series_instance_uid for s in series}
+    by_frame: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for entry in series:
+        if frames.get(entry.series_instance_uid):
+            by_frame[entry.patient_id, frames[entry.series_instance_uid]].append(entry.series_instance_uid)
+    found: dict[str, list[Companion]] = defaultdict(list)
+    for row in rows:
+        link = CompanionLink.REFERENCE
+        owners = selected.intersection(row["referenced_series"] or ())
+        if not owners:
+            link = CompanionLink.FRAME_OF_REFERENCE
+            keys = {(row["PatientID"] or "", frame) for frame in row["frames_of_reference"] or ()}
+            owners = {uid for key in keys for uid in by_frame.get(key, ())}
+        instance = Instance(row["SOPInstanceUID"] or "", row["url"] or "", row["size"], row["md5"])
+        for uid in owners:
+            found[uid].append(Companion(row["Modality"], row["SeriesInstanceUID"] or "", instance, link))
+    return tuple(replace(s, companions=_ordered(found[s.series_instance_uid])) for s in series)
+
+
+def _ordered(companions: list[Companion]) -> tuple[Companion, ...]:
+    """References first, then by UID: the order does not depend on the catalog."""
+    key = {CompanionLink.REFERENCE: 0, CompanionLink.FRAME_OF_REFERENCE: 1}
+    return tuple(sorted(companions, key=lambda c: (key[c.link], c.modality, c.instance.sop_instance_uid)))

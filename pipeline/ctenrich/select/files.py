@@ -1,0 +1,151 @@
+"""The cohort on disk: NAME.parquet, and beside it NAME.excluded.parquet and NAME.lock.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import Cohort, Companion, CompanionLink, Instance, SeriesEntry
+from ctenrich.select.lock import lock_of
+from ctenrich.select.selection import EXCLUDED_COLUMNS, Selection, cohort_sha256
+from ctenrich.workspace import atomic_path, write_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "cohort_schema",
+    "cohort_table",
+    "excluded_path",
+    "lock_path",
+    "read_cohort",
+    "read_excluded",
+    "write_cohort",
+]
+
+_NAME, _HASH = b"ctenrich.cohort", b"ctenrich.cohort_sha256"
+
+
+def excluded_path(path: Path) -> Path:
+    """Where the excluded series of a cohort file are."""
+    return path.with_name(f"{path.stem}.excluded.parquet")
+
+
+def lock_path(path: Path) -> Path:
+    """Where the lock of a cohort file is."""
+    return path.with_name(f"{path.stem}.lock.json")
+
+
+def cohort_schema() -> pa.Schema:
+    """Arrow schema of a cohort file: a row a series, instances and companions nested."""
+    import pyarrow as pa
+
+    text = pa.string()
+    instance = [("sop_instance_uid", text), ("url", text), ("size", pa.int64()), ("md5", text), ("crc32c", text)]
+    companion = pa.struct(
+        [("modality", text), ("series_instance_uid", text), ("instance", pa.struct(instance)), ("link", text)]
+    )
+    return pa.schema(
+        [
+            ("collection_id", text),
+            ("patient_id", text),
+            ("study_instance_uid", text),
+            ("series_instance_uid", text),
+            ("crdc_series_uuid", text),
+            ("license_short_name", text),
+            ("source_doi", text),
+            ("geometry_known", pa.bool_()),
+            ("expected_instances", pa.int64()),
+            ("instances", pa.list_(pa.struct(instance))),
+            ("companions", pa.list_(companion)),
+        ]
+    )
+
+
+def cohort_table(cohort: Cohort) -> pa.Table:
+    """A cohort as an Arrow table."""
+    import pyarrow as pa
+
+    rows = [
+        {
+            **{name: getattr(s, name) for name in cohort_schema().names[:9]},
+            "instances": [vars(i) for i in s.instances],
+            "companions": [{**vars(c), "instance": vars(c.instance), "link": c.link.value} for c in s.companions],
+        }
+        for s in cohort.series
+    ]
+    schema = cohort_schema().with_metadata({_NAME: cohort.name.encode(), _HASH: cohort.sha256.encode()})
+    return pa.Table.from_pylist(rows, schema)
+
+
+def write_cohort(selection: Selection, path: Path) -> None:
+    """Write the cohort file, ``NAME.excluded.parquet`` and ``NAME.lock.json``; the cohort file last."""
+    import pyarrow.parquet as pq
+
+    for target, table in ((excluded_path(path), selection.excluded), (path, cohort_table(selection.cohort))):
+        if target == path:
+            write_bytes(lock_path(path), json.dumps(lock_of(selection), indent=1, ensure_ascii=False).encode() + b"\n")
+        with atomic_path(target) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+
+def read_cohort(path: Path) -> Cohort:
+    """Read a cohort file.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND, or BAD_COHORT if it is not a cohort file or its rows were changed since it was written.
+    """
+    table = _read(path)
+    wanted = cohort_schema()
+    missing = [name for name in wanted.names if name not in table.column_names]
+    if missing:
+        raise UsageError(Reason.BAD_COHORT, f"{path.name} is no cohort file: it lacks {', '.join(missing)}")
+    try:
+        series = tuple(_entry(row) for row in table.to_pylist())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(Reason.BAD_COHORT, f"{path.name} has rows of another form") from error
+    metadata = table.schema.metadata or {}
+    stated, found = metadata.get(_HASH, b"").decode(), cohort_sha256(series)
+    if stated != found:
+        hint = "make it anew with: ctenrich select"
+        raise UsageError(Reason.BAD_COHORT, f"the series of {path.name} are not those that were selected", hint)
+    return Cohort(metadata.get(_NAME, b"cohort").decode(), series, found)
+
+
+def read_excluded(path: Path) -> pa.Table:
+    """The excluded series that lie beside a cohort file."""
+    table = _read(excluded_path(path))
+    if tuple(table.column_names) != EXCLUDED_COLUMNS:
+        raise UsageError(Reason.BAD_COHORT, f"{excluded_path(path).name} is not a list of excluded series")
+    return table
+
+
+def _read(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise UsageError(Reason.NOT_FOUND, f"there is no file {path.name}")
+    try:
+        with path.open("rb") as handle:
+            return pq.read_table(handle)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(Reason.BAD_COHORT, f"{path.name} is not a Parquet file") from error
+
+
+def _entry(row: dict[str, Any]) -> SeriesEntry:
+    return SeriesEntry(
+        **{
+            **row,
+            "instances": tuple(Instance(**i) for i in row["instances"]),
+            "companions": tuple(
+                Companion(**{**c, "instance": Instance(**c["instance"]), "link": CompanionLink(c["link"])})
+                for c in row["companions"]
+            ),
+        }
+    )
