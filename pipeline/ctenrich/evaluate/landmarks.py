@@ -1,0 +1,159 @@
+"""Compare the lung landmarks of a run with the extents of the lungs that experts drew.
+
+The expert table has a row an end of the lungs: ``PatientID, SeriesInstanceUID, SOPInstanceUID, lung`` (``min``: the
+lowest slice with lung, ``max``: the highest) and ``position`` (z of the slice, mm, LPS), as the published table has it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median, stdev
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import Landmarks, SortedSeries
+from ctenrich.workspace import Workspace, load_record
+
+__all__ = ["ExtentSummary", "LungEnd", "compare_lung_extents", "compare_run", "read_expert_extents", "summarise"]
+
+_ENDS = {"min": "lung_start", "max": "lung_end"}
+_COLUMNS = {"SeriesInstanceUID", "lung", "position"}
+ExpertExtents = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class LungEnd:
+    """One end of the lungs in one series."""
+
+    series_instance_uid: str
+    product: str
+    landmark: str
+    """lung_start (bottom) or lung_end (top)."""
+    expert_z: float
+    """mm, LPS: z of the outermost slice on which the expert drew lung."""
+    z: float | None
+    """mm, LPS: z of the landmark, interpolated; None if the landmark is absent."""
+    slice_z: float | None
+    """mm, LPS: z of the slice it lands on."""
+    absent_reason: str | None = None
+
+    @property
+    def error(self) -> float | None:
+        """Ours minus the expert's, mm towards the head; by the slice, as the published comparison counts."""
+        return None if self.slice_z is None else self.slice_z - self.expert_z
+
+
+@dataclass(frozen=True)
+class ExtentSummary:
+    """How far the landmarks are from the experts, over series."""
+
+    landmark: str
+    series: int
+    found: int
+    median_error: float | None
+    """mm, absolute, as the others."""
+    mean_error: float | None
+    sd_error: float | None
+    largest_error: float | None
+    bias: float | None
+    """Mean signed error, mm towards the head."""
+
+
+def read_expert_extents(path: Path) -> ExpertExtents:
+    """Series Instance UID -> landmark -> z, mm.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND, or BAD_PARAMETER if the file is not such a table.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+    except FileNotFoundError:
+        raise UsageError(Reason.NOT_FOUND, f"there is no file {path.name}") from None
+    if not rows or not set(rows[0]) >= _COLUMNS:
+        raise UsageError(Reason.BAD_PARAMETER, f"{path.name} lacks one of {', '.join(sorted(_COLUMNS))}")
+    table: ExpertExtents = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            table.setdefault(row["SeriesInstanceUID"], {})[_ENDS[row["lung"]]] = float(row["position"])
+        except (KeyError, ValueError):
+            raise UsageError(Reason.BAD_PARAMETER, f"{path.name}:{number}: not an end of the lungs") from None
+    return table
+
+
+def compare_lung_extents(landmarks: Landmarks, series: SortedSeries, experts: ExpertExtents) -> tuple[LungEnd, ...]:
+    """Both ends of the lungs of one series; empty if the experts do not know it.
+
+    A series whose UID has another root but the same last component (20 digits or more) is the same series.
+    """
+    known = experts.get(series.series_instance_uid) or _by_suffix(series.series_instance_uid, experts)
+    items = {item.name: item for item in landmarks.items}
+    ends = []
+    for name, expert in sorted(known.items(), reverse=True):
+        item = items.get(name)
+        if item is None or item.slice_index is None or item.position is None:
+            reason = item.absent_reason if item else "the model does not know it"
+            ends.append(LungEnd(series.series_instance_uid, str(landmarks.product), name, expert, None, None, reason))
+            continue
+        here = series.slices[item.slice_index]
+        step = _z_per_mm(series)
+        z = here.position[2] - (item.distance or 0.0) * step
+        ends.append(
+            LungEnd(series.series_instance_uid, str(landmarks.product), name, expert, round(z, 3), here.position[2])
+        )
+    return tuple(ends)
+
+
+def _by_suffix(uid: str, experts: ExpertExtents) -> dict[str, float]:
+    suffix = uid.rpartition(".")[2]
+    if len(suffix) < 20:
+        return {}
+    return next((ends for other, ends in experts.items() if other.rpartition(".")[2] == suffix), {})
+
+
+def _z_per_mm(series: SortedSeries) -> float:
+    """How z changes along the slice normal: +1 or -1 for axial slices."""
+    row, column = series.row_cosines, series.column_cosines
+    return row[0] * column[1] - row[1] * column[0]
+
+
+def compare_run(workspace: Workspace, table: Path) -> tuple[LungEnd, ...]:
+    """Both ends of the lungs in every series of a run that the expert table knows."""
+    experts = read_expert_extents(table)
+    return tuple(
+        end for series, landmarks in _products(workspace) for end in compare_lung_extents(landmarks, series, experts)
+    )
+
+
+def _products(workspace: Workspace) -> Iterator[tuple[SortedSeries, Landmarks]]:
+    for uid in workspace.series_uids():
+        for path in sorted(workspace.room(uid).glob("*/landmarks.json")):
+            yield load_record(workspace.room(uid) / "sorted.json", SortedSeries), load_record(path, Landmarks)
+
+
+def summarise(ends: Iterable[LungEnd]) -> tuple[ExtentSummary, ...]:
+    """Bottom and top over all series."""
+    rows = list(ends)
+    out = []
+    for name in _ENDS.values():
+        mine = [row for row in rows if row.landmark == name]
+        errors = [row.error for row in mine if row.error is not None]
+        sizes = [abs(e) for e in errors]
+        out.append(
+            ExtentSummary(
+                name,
+                len(mine),
+                len(errors),
+                median(sizes) if sizes else None,
+                mean(sizes) if sizes else None,
+                stdev(sizes) if len(sizes) > 1 else None,
+                max(sizes, default=None),
+                mean(errors) if errors else None,
+            )
+        )
+    return tuple(out)

@@ -1,0 +1,129 @@
+"""Find series by anatomy: ``T4..L1`` (both ends are shown), ``lung_start`` (is shown), or without a landmark.
+
+A request becomes one SELECT on the run's table ``landmarks`` with bound values, for
+:func:`ctenrich.results.query.run_query`; the same question can be asked of a record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from ctenrich.codes import load_landmarks
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import Landmarks
+
+__all__ = ["AnatomyRange", "anatomy_query", "holds", "parse_anatomy"]
+
+_ALIASES = {
+    "lung": "lung_start..lung_end",
+    "lungs": "lung_start..lung_end",
+    "thorax": "Th12..Th1",
+    "thoracic_spine": "Th12..Th1",
+    "lumbar_spine": "L5..L1",
+    "cervical_spine": "C7..C1",
+}
+
+
+@dataclass(frozen=True)
+class AnatomyRange:
+    """A stretch of the body between two landmarks, or one landmark (both names equal)."""
+
+    low: str
+    """The one nearer the feet."""
+    high: str
+
+    @property
+    def landmarks(self) -> tuple[str, ...]:
+        """The landmarks that must be shown."""
+        return (self.low,) if self.low == self.high else (self.low, self.high)
+
+
+def parse_anatomy(text: str) -> AnatomyRange:
+    """Read ``T4..L1``, ``Th4``, ``lung_start``, ``lungs``; case does not matter, and neither does the order.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER, with the nearest names that exist.
+    """
+    spelled = _ALIASES.get(_normal(text), text)
+    parts = spelled.split("..")
+    if len(parts) > 2 or not all(part.strip() for part in parts):
+        hint = "write one landmark, or two with two dots: T4..L1"
+        raise UsageError(Reason.BAD_PARAMETER, f"{text!r} is not a stretch of the body", hint)
+    marks = load_landmarks()
+    low, high = sorted((_landmark(p) for p in (parts[0], parts[-1])), key=lambda name: marks[name].score_mean)
+    return AnatomyRange(low, high)
+
+
+def _normal(text: str) -> str:
+    return re.sub(r"[\s_-]+", "_", text.strip().casefold())
+
+
+def _landmark(text: str) -> str:
+    names = {_normal(name): name for name in load_landmarks()}
+    names |= {_normal(name.replace("Th", "T")): name for name in load_landmarks() if name.startswith("Th")}
+    wanted = _normal(text)
+    if wanted not in names:
+        near = get_close_matches(wanted, list(names), n=3, cutoff=0.5) or ["T4", "lung_start"]
+        hint = f"for example: {', '.join(names.get(n, n) for n in near)}"
+        raise UsageError(Reason.BAD_PARAMETER, f"there is no landmark {text.strip()!r}", hint)
+    return names[wanted]
+
+
+def anatomy_query(anatomy: Sequence[str] = (), without: Sequence[str] = ()) -> tuple[str, dict[str, object]]:
+    """SELECT and its values: the series that show all of `anatomy` and none of the landmarks of `without`.
+
+    Parameters
+    ----------
+    anatomy : sequence of str
+        Stretches or landmarks, see `parse_anatomy`.
+    without : sequence of str
+        Landmarks that must be absent; of a stretch, both ends.
+
+    Returns
+    -------
+    (str, dict)
+        DuckDB's dialect. Columns SeriesInstanceUID, product, first_slice, last_slice (indices of the outermost
+        landmarks asked for) and length_mm; ordered. Series without a body part product are never listed.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for names that are no landmark, or if nothing is asked.
+    """
+    shown = list(dict.fromkeys(name for text in anatomy for name in parse_anatomy(text).landmarks))
+    absent = list(dict.fromkeys(name for text in without for name in parse_anatomy(text).landmarks))
+    if not shown and not absent:
+        raise UsageError(
+            Reason.BAD_PARAMETER, "no landmark was asked for", "add --anatomy T4..L1 or --without lung_start"
+        )
+    return _QUERY, {"shown": shown, "absent": absent, "wanted": len(shown)}
+
+
+_QUERY = """
+SELECT
+  SeriesInstanceUID,
+  product,
+  min(slice_index) FILTER (WHERE list_contains($shown, landmark)) AS first_slice,
+  max(slice_index) FILTER (WHERE list_contains($shown, landmark)) AS last_slice,
+  max(position) FILTER (WHERE list_contains($shown, landmark))
+    - min(position) FILTER (WHERE list_contains($shown, landmark)) AS length_mm
+FROM landmarks
+GROUP BY SeriesInstanceUID, product
+HAVING
+  count(slice_index) FILTER (WHERE list_contains($shown, landmark)) = $wanted
+  AND count(slice_index) FILTER (WHERE list_contains($absent, landmark)) = 0
+ORDER BY SeriesInstanceUID, product
+"""
+
+
+def holds(landmarks: Landmarks, anatomy: Sequence[str] = (), without: Sequence[str] = ()) -> bool:
+    """Whether one series answers the same question."""
+    found = {item.name for item in landmarks.items if item.slice_index is not None}
+    shown = all(found.issuperset(parse_anatomy(text).landmarks) for text in anatomy)
+    return shown and not any(found.intersection(parse_anatomy(text).landmarks) for text in without)
