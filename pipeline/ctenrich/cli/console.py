@@ -38,10 +38,7 @@ class _Bars:
     def finish(self, task: str) -> None:
         if task not in self._tasks:
             return
-        bar = self._tasks[task]
-        if task == "series":
-            self._bars.update(bar, completed=self._bars.tasks[bar].total or 0)
-        else:
+        if task != "series":
             self._bars.remove_task(self._tasks.pop(task))
 
 

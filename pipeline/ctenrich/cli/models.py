@@ -48,7 +48,7 @@ def show_model(name: Annotated[str, typer.Argument(help="Name of the model.")]) 
         raise UsageError(Reason.NOT_FOUND, f"there is no model {name!r}", f"known: {known}")
     for item in fields(entry):
         value = getattr(entry, item.name)
-        if value in ("", (), {}):
+        if value is False or value in ("", (), {}):
             continue
         shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
         if hasattr(value, "items"):
