@@ -1,0 +1,99 @@
+"""Validate DICOM objects: dciodvfy, the structure of TID 1500 reports, references, and PixelMed where it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from ctenrich import __version__
+from ctenrich.decode.safe import open_dataset
+from ctenrich.errors import CtenrichError
+from ctenrich.records import Issue, Severity
+from ctenrich.settings import Settings
+from ctenrich.validate.dciodvfy import run_dciodvfy
+from ctenrich.validate.pixelmed import run_pixelmed
+from ctenrich.validate.references import reference_issues
+from ctenrich.validate.segmentation import segmentation_issues
+from ctenrich.validate.tid1500 import report_issues
+
+__all__ = ["validate_objects"]
+
+_THREADS = 4
+_SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
+_SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+
+
+def validate_objects(
+    paths: Sequence[Path], *, settings: Settings, sources: Collection[str] | None = None
+) -> tuple[Issue, ...]:
+    """Check DICOM objects, of ours or of others.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files; a file that is not DICOM is an error of its own.
+    settings : Settings
+        `validate.dciodvfy` and `validate.pixelmed` say which programs run beside our own checks.
+    sources : collection of str, optional
+        SOP Instance UIDs that exist besides the objects themselves. Where it is given, references to anything else
+        are errors; without it existence is not judged.
+
+    Returns
+    -------
+    tuple of Issue
+        In the order of the paths. Errors make an object invalid; warnings and notes do not.
+
+    Raises
+    ------
+    ToolError
+        TOOL_MISSING if a program that the settings ask for is not installed.
+    """
+    loaded = [_load(path) for path in paths]
+    datasets = {path: item for path, item in zip(paths, loaded, strict=True) if isinstance(item, Dataset)}
+    known = None if sources is None else {*sources, *(str(d.get("SOPInstanceUID", "")) for d in datasets.values())}
+
+    def one(path: Path, item: Dataset | Issue) -> list[Issue]:
+        if isinstance(item, Issue):
+            return [item]
+        about = str(item.get("SOPInstanceUID", "")) or path.name
+        return [*_programs(path, item, about, settings), *_own(item, about, list(datasets.values()), known)]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(one, paths, loaded))
+    return tuple(issue for issues in found for issue in issues)
+
+
+def _load(path: Path) -> Dataset | Issue:
+    try:
+        return open_dataset(path)
+    except CtenrichError as error:
+        text = f"{error.reason.value}: {error.message}"
+        return Issue("file.unreadable", Severity.ERROR, path.name, text, "ctenrich", __version__)
+
+
+def _programs(path: Path, item: Dataset, about: str, settings: Settings) -> Iterable[Issue]:
+    if settings.validate.dciodvfy:
+        yield from run_dciodvfy(path, about)
+    if settings.validate.pixelmed and _is_report(item):
+        yield from run_pixelmed(path, about)
+
+
+def _own(item: Dataset, about: str, others: Sequence[Dataset], known: set[str] | None) -> Iterable[Issue]:
+    checks: list[Callable[[], list[Issue]]] = [lambda: reference_issues(item, about, others, known)]
+    if _is_report(item):
+        checks.append(lambda: report_issues(item, about))
+    if str(item.get("SOPClassUID", "")) in _SEG_CLASSES:
+        checks.append(lambda: segmentation_issues(item, about))
+    for check in checks:
+        try:
+            yield from check()
+        except Exception as error:  # noqa: BLE001  a broken object is a finding, not a crash
+            text = f"the object cannot be read to its end ({type(error).__name__})"
+            yield Issue("file.malformed", Severity.ERROR, about, text, "ctenrich", __version__)
+
+
+def _is_report(item: Dataset) -> bool:
+    return str(item.get("SOPClassUID", "")).startswith(_SR_CLASSES)
