@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +78,7 @@ CLINICAL_TRIAL = (
     "ClinicalTrialSubjectID",
     "ClinicalTrialTimePointID",
 )
+ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 PATIENT_AND_STUDY = (*TYPE_2, *OPTIONAL, *CLINICAL_TRIAL)
 """The allow-list: all that is copied from the source's patient and study."""
 
@@ -150,7 +150,7 @@ def clean_attributes(header: Dataset, subject: str) -> tuple[Dataset, list[Issue
     for keyword in TYPE_2:
         if keyword not in clean:
             setattr(clean, keyword, "" if dictionary_VR(keyword) != "PN" else None)
-    _complete_groups(clean, note)
+    _complete_groups(clean)
     return clean, issues
 
 
@@ -172,7 +172,7 @@ def _valid(keyword: str, text: str) -> str | None:
     if "\\" in text and dictionary_VM(keyword) == "1":
         return None
     for candidate in (text, _repair(vr, text)):
-        if candidate and _allowed(vr, candidate):
+        if candidate and _allowed(vr, candidate) and candidate in ENUMERATED.get(keyword, {candidate}):
             return candidate
     return None
 
@@ -218,14 +218,8 @@ def _repair(vr: str, text: str) -> str:
     return ""
 
 
-def _complete_groups(clean: Dataset, note: Callable[[str, str], None]) -> None:
+def _complete_groups(clean: Dataset) -> None:
     """Keep conditional modules whole or not at all."""
-    if clean.get("PatientSex", "") not in {"", "M", "F", "O"}:
-        note("PatientSex", "dropped")
-        clean.PatientSex = ""
-    if clean.get("PatientIdentityRemoved", "") not in {"YES", "NO", ""}:
-        note("PatientIdentityRemoved", "dropped")
-        del clean.PatientIdentityRemoved
     if clean.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethod" not in clean:
         clean.DeidentificationMethod = "not stated in the source's text attribute"
     if clean.get("PatientIdentityRemoved") != "YES" and "DeidentificationMethod" in clean:
@@ -261,7 +255,7 @@ def identify(
         hashlib.sha256("\n".join(series.sop_instance_uids).encode()).hexdigest(),
         str(product),
         mappings_sha256(),
-        repr(settings),
+        repr((settings.content_date or RELEASE_DATE, settings.content_time, settings.seg_type)),
         *made_of,
     )
     return ObjectIdentity(derive_uid(*key, "series"), derive_uid(*key, "instance"), key)

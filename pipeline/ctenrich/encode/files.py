@@ -6,7 +6,7 @@ import io
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from ctenrich import __version__
 from ctenrich.encode.context import set_character_set
@@ -25,9 +25,13 @@ def write_object(
     workspace: Workspace,
     issues: tuple[Issue, ...] = (),
     *,
-    name: str = "",
+    deflated_copy: bool = False,
 ) -> EncodedObject:
-    """Write ``<product room>/objects/<kind>.dcm`` and return its record (path relative to the series' room)."""
+    """Write ``<product room>/objects/<kind>.dcm`` and return its record (path relative to the series' room).
+
+    With `deflated_copy` the same object lies in ``<product room>/archive/`` in Deflated Explicit VR Little Endian,
+    which is much smaller but read by fewer programs.
+    """
     syntax = dataset.file_meta.TransferSyntaxUID if hasattr(dataset, "file_meta") else ExplicitVRLittleEndian
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
@@ -37,10 +41,13 @@ def write_object(
     meta.ImplementationVersionName = f"CTENRICH_{__version__}"[:16]
     dataset.file_meta = meta
     set_character_set(dataset)
-    buffer = io.BytesIO()
-    dcmwrite(buffer, dataset, enforce_file_format=True)
-    path = workspace.product_room(source_series, product) / "objects" / f"{name or kind.value}.dcm"
-    write_bytes(path, buffer.getvalue())
+    room = workspace.product_room(source_series, product)
+    path = room / "objects" / f"{kind.value}.dcm"
+    write_bytes(path, _bytes(dataset))
+    if deflated_copy and not syntax.is_encapsulated:
+        meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        write_bytes(room / "archive" / path.name, _bytes(dataset))
+        meta.TransferSyntaxUID = syntax
     return EncodedObject(
         kind,
         workspace.relative(source_series, path),
@@ -50,3 +57,9 @@ def write_object(
         sha256_of_file(path),
         issues,
     )
+
+
+def _bytes(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()

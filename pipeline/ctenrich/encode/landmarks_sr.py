@@ -76,7 +76,13 @@ def encode_landmarks_sr(
     document = Document(COMPREHENSIVE_3D_SR, DESCRIPTION, SERIES_NUMBER, frozenset({"99CTENRICH"}), scores.model)
     dataset = sr_dataset(document, root, series, source, identity, settings.encode)
     written = write_object(
-        dataset, ObjectKind.LANDMARKS_SR, series.series_instance_uid, landmarks.product, workspace, source.issues
+        dataset,
+        ObjectKind.LANDMARKS_SR,
+        series.series_instance_uid,
+        landmarks.product,
+        workspace,
+        source.issues,
+        deflated_copy=settings.encode.deflated_copy,
     )
     progress.finish("landmarks SR")
     return written

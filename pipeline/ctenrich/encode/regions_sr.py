@@ -64,7 +64,13 @@ def encode_regions_sr(
     document = Document(COMPREHENSIVE_3D_SR, DESCRIPTION, SERIES_NUMBER, frozenset({"99CTENRICH"}), scores.model)
     dataset = sr_dataset(document, root, series, source, identity, settings.encode)
     written = write_object(
-        dataset, ObjectKind.REGIONS_SR, series.series_instance_uid, regions.product, workspace, source.issues
+        dataset,
+        ObjectKind.REGIONS_SR,
+        series.series_instance_uid,
+        regions.product,
+        workspace,
+        source.issues,
+        deflated_copy=settings.encode.deflated_copy,
     )
     progress.finish("regions SR")
     return written

@@ -86,7 +86,15 @@ def encode_seg(
     identity = identify("seg", series, masks.product, settings.encode, masks.sha256, _model_hash(masks))
     dataset = _build(masks, series, source, identity, settings, workspace)
     _finish(dataset, masks, series, identity, settings)
-    written = write_object(dataset, ObjectKind.SEG, series.series_instance_uid, masks.product, workspace, source.issues)
+    written = write_object(
+        dataset,
+        ObjectKind.SEG,
+        series.series_instance_uid,
+        masks.product,
+        workspace,
+        source.issues,
+        deflated_copy=settings.encode.deflated_copy,
+    )
     progress.finish("SEG")
     return written
 

@@ -95,7 +95,15 @@ def encode_shape_sr(
     )
     dataset = sr_dataset(document, root, series, source, identity, settings.encode, [seg])
     issues = (*source.issues, *_notes(shape, identity.sop_instance_uid))
-    written = write_object(dataset, ObjectKind.SHAPE_SR, series.series_instance_uid, masks.product, workspace, issues)
+    written = write_object(
+        dataset,
+        ObjectKind.SHAPE_SR,
+        series.series_instance_uid,
+        masks.product,
+        workspace,
+        issues,
+        deflated_copy=settings.encode.deflated_copy,
+    )
     progress.finish("shape SR")
     return written
 
