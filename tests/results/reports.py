@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +131,13 @@ def _common(sop_class: str, uid: str, modality: str, description: str) -> Datase
 
 
 def _save(path: Path, data: Dataset, changes: dict[str, Any]) -> Path:
-    for key, value in changes.items():
-        if value is None:
-            delattr(data, key)
-        else:
-            setattr(data, key, value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data.save_as(path, enforce_file_format=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for key, value in changes.items():
+            if value is None:
+                delattr(data, key)
+            else:
+                setattr(data, key, value)
+        data.save_as(path, enforce_file_format=True)
     return path

@@ -17,7 +17,6 @@ from ctenrich.results.nested import read_nested
 from tests.results.reports import write_seg, write_sr
 
 
-@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
 def test_types_of_the_export(tmp_path: Path) -> None:
     path = write_seg(
         tmp_path / "a.dcm",

@@ -22,7 +22,7 @@ __all__ = ["PLANES", "Plane", "View", "choose_view", "overlay_png", "picture_web
 PLANES = ("axial", "coronal", "sagittal")
 _WINDOW = (40.0, 400.0)
 """Centre and width, HU: soft tissue that still shows the lungs' outline."""
-_LONGEST = 400
+_LONGEST = 360
 _Colour = tuple[int, int, int]
 
 

@@ -1,0 +1,70 @@
+"""The viewer's own pages: the list of a run's series, and structured reports, which OHIF does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+__all__ = ["front_page", "report_page"]
+
+_STYLE = Markup(
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1b2430}"
+    "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:6px 10px;vertical-align:top;"
+    "border-bottom:1px solid #dde3ea}.uid{font-family:monospace;font-size:.85em;overflow-wrap:anywhere}"
+    "ul.tree{padding-left:1.2rem;list-style:none;border-left:1px solid #dde3ea}a{color:#0b5cad}"
+)
+_PAGE = Markup(
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    "<title>{title}</title><style>{style}</style></head><body><h1>{title}</h1>{body}</body></html>"
+)
+
+
+def front_page(series: Sequence[tuple[str, Sequence[tuple[str, str]]]], name: str, has_report: bool) -> str:
+    """The list of series: (UID, links as (address, text))."""
+    rows = []
+    for uid, links in series:
+        shown = Markup("<br>").join(Markup('<a href="{}">{}</a>').format(address, text) for address, text in links)
+        rows.append(Markup('<tr><td class="uid">{}</td><td>{}</td></tr>').format(uid, shown))
+    report = Markup('<p><a href="/report/index.html">The report of this run</a></p>') if has_report else Markup("")
+    table = Markup("<table><tr><th>Series</th><th>Open</th></tr>{}</table>").format(Markup("").join(rows))
+    return _PAGE.format(title=f"Run {name}", style=_STYLE, body=report + table)
+
+
+def report_page(path: Path) -> str:
+    """An SR as an indented list of its content items."""
+    import pydicom
+
+    data = pydicom.dcmread(path, stop_before_pixels=True)
+    title = str(data.get("SeriesDescription") or "Structured report")
+    body = Markup('<p><a href="/">all series</a> · <span class="uid">{}</span></p>{}').format(
+        data.SOPInstanceUID, _tree(data)
+    )
+    return _PAGE.format(title=title, style=_STYLE, body=body)
+
+
+def _tree(item: Any) -> Markup:
+    parts = [_item(child) for child in item.get("ContentSequence") or ()]
+    return Markup('<ul class="tree">{}</ul>').format(Markup("").join(parts)) if parts else Markup("")
+
+
+def _item(item: Any) -> Markup:
+    name = item.ConceptNameCodeSequence[0].CodeMeaning if item.get("ConceptNameCodeSequence") else item.ValueType
+    return Markup("<li><b>{}</b> {}{}</li>").format(name, _value(item), _tree(item))
+
+
+def _value(item: Any) -> str:
+    kind = item.ValueType
+    if kind == "NUM" and item.get("MeasuredValueSequence"):
+        measured = item.MeasuredValueSequence[0]
+        return f"{measured.NumericValue} {measured.MeasurementUnitsCodeSequence[0].CodeValue}"
+    if kind == "CODE":
+        code = item.ConceptCodeSequence[0]
+        return f"{code.CodeMeaning} ({code.get('CodeValue', '')}, {code.CodingSchemeDesignator})"
+    if kind in ("IMAGE", "COMPOSITE") and item.get("ReferencedSOPSequence"):
+        reference = item.ReferencedSOPSequence[0]
+        segment = reference.get("ReferencedSegmentNumber")
+        return f"{reference.ReferencedSOPInstanceUID}{f' segment {segment}' if segment else ''}"
+    return str(item.get("TextValue") or item.get("UID") or item.get("PersonName") or item.get("DateTime") or "")

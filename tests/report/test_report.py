@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import re
+import time
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import SegmentMasks, Volume
+from ctenrich.report import build, build_report
+from ctenrich.report.charts import bands, flow
+from ctenrich.report.outliers import box
+from ctenrich.report.pictures import choose_view, overlay_png, picture_webp, plane_of
+from ctenrich.results.tables import build_tables
+from ctenrich.workspace import Workspace, load_record
+from tests.browser import chromium
+from tests.report.made import NETWORK, make_run, uid_of
+
+EVIL = "<script>document.title='owned'</script>\"'&<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = make_run(tmp_path_factory.mktemp("made") / "run", 12, pictures=2, broken=2, text=EVIL)
+    build_report(workspace)
+    return workspace
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def tags(path: Path) -> list[tuple[str, dict[str, str | None]]]:
+    parser = _Tags()
+    parser.feed(path.read_text("utf-8"))
+    return parser.tags
+
+
+def test_one_file_for_a_small_run(run: Workspace) -> None:
+    index = run.report / "index.html"
+    assert not (run.report / "series").exists()
+    found = tags(index)
+    pages = {a["id"] for t, a in found if t == "article"}
+    assert pages == {f"s-{uid_of(i)}" for i in range(12)}, "failed series have a page too"
+    links = {a["href"] for t, a in found if t == "a" and (a.get("href") or "").startswith("#s-")}
+    assert links == {f"#{p}" for p in pages}
+
+
+def test_names_with_html_stay_text(run: Workspace) -> None:
+    text = (run.report / "index.html").read_text("utf-8")
+    assert EVIL not in text
+    assert "&lt;script&gt;document.title" in text, "the text is shown"
+    scripts = [a for t, a in tags(run.report / "index.html") if t == "script"]
+    assert len(scripts) == 2
+    assert not any("onerror" in a for _, a in tags(run.report / "index.html"))
+
+
+def test_every_picture_has_a_text(run: Workspace) -> None:
+    images = [a for t, a in tags(run.report / "index.html") if t == "img"]
+    assert len([a for a in images if a.get("class") != "over"]) == 2 * 4
+    assert all(a.get("alt") for a in images if a.get("class") != "over")
+    charts = [a for t, a in tags(run.report / "index.html") if t == "svg"]
+    assert charts
+    assert all(a.get("aria-label") for a in charts)
+
+
+def test_chart_data_holds_every_value_and_its_series(run: Workspace) -> None:
+    text = (run.report / "index.html").read_text("utf-8")
+    data = json.loads(re.search(r'id="report-data">(.*?)</script>', text, re.DOTALL)[1])
+    sphericity = [g for g in data["features"] if g["q"] == "Sphericity"]
+    assert sum(len(g["v"]) for g in sphericity) == 2 * 10
+    assert {data["series"][n] for g in sphericity for n in g["s"]} == {uid_of(i) for i in range(10)}
+    assert data["lung"][0]["v"][0] % 8 == 0
+
+
+def test_flow_balances(run: Workspace) -> None:
+    text = (run.report / "index.html").read_text("utf-8")
+    label = re.search(r'class="flow" role="img" aria-label="([^"]*)"', text)[1]
+    assert label == "Series selected: 12. Left: 2 for failed: MISSING SLICE. Series done: 10."
+
+
+def test_the_planted_outlier_comes_first(run: Workspace) -> None:
+    text = (run.report / "index.html").read_text("utf-8")
+    review = text[text.index('id="review"') : text.index('id="timings"')]
+    first = re.search(r'href="#s-([\d.]+)"', review)[1]
+    assert first == uid_of(6)
+    assert "Sphericity" in review[: review.index("</tr>", review.index("<tbody>"))]
+
+
+def test_a_second_report_writes_nothing(run: Workspace) -> None:
+    before = {p: p.stat().st_mtime_ns for p in run.report.rglob("*") if p.is_file()}
+    build_report(run)
+    assert {p: p.stat().st_mtime_ns for p in run.report.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_without_any_success(tmp_path: Path) -> None:
+    workspace = make_run(tmp_path / "run", 2, broken=2)
+    text = build_report(workspace).read_text("utf-8")
+    assert "No series was finished." in text
+    assert "MISSING_SLICE" in text
+
+
+def test_without_tables(workspace: Workspace) -> None:
+    with pytest.raises(UsageError) as caught:
+        build_report(workspace)
+    assert caught.value.reason is Reason.NOT_PREPARED
+
+
+def test_without_a_ledger(tmp_path: Path) -> None:
+    workspace = make_run(tmp_path / "run", 1, pictures=0)
+    (workspace.root / "ledger.sqlite").unlink()
+    build_tables(workspace)
+    text = build_report(workspace).read_text("utf-8")
+    assert "The ledger of the run is not here" in text
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def _records(run: Workspace) -> tuple[Volume, SegmentMasks]:
+    uid = uid_of(0)
+    volume = load_record(run.room(uid) / "volume.json", Volume)
+    return volume, load_record(run.product_room(uid, NETWORK) / "masks.json", SegmentMasks)
+
+
+@pytest.mark.parametrize("name", ["axial", "coronal", "sagittal"])
+def test_overlay_lies_where_the_mask_is(run: Workspace, name: str) -> None:
+    volume, masks = _records(run)
+    view = choose_view(volume, [masks])
+    plane = plane_of(view, name)
+    colours = {1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255)}
+    drawn = Image.open(BytesIO(overlay_png(masks, colours, view, name, run))).convert("RGBA")
+    assert drawn.size == (plane.width, plane.height)
+    pixels = np.asarray(drawn)
+    heart = (pixels[..., 0] > 0) & (pixels[..., 3] > 0)
+    rows, columns = np.nonzero(heart)
+    labels = np.load(run.resolve(uid_of(0), masks.label_map_path or ""))
+    cut = {"axial": labels[view.cut[2]], "coronal": labels[::-1, view.cut[1]], "sagittal": labels[::-1, :, view.cut[0]]}
+    want_rows, want_columns = np.nonzero(cut[name] == 1)
+    scale = plane.height / cut[name].shape[0], plane.width / cut[name].shape[1]
+    assert abs(rows.mean() - (want_rows.mean() + 0.5) * scale[0]) < 1.5
+    assert abs(columns.mean() - (want_columns.mean() + 0.5) * scale[1]) < 1.5
+
+
+def test_picture_is_square_pixels_with_air_black(run: Workspace) -> None:
+    volume, masks = _records(run)
+    view = choose_view(volume, [masks])
+    plane = plane_of(view, "coronal")
+    assert plane.height / plane.width == pytest.approx(40 * 8 / (80 * 2.5), rel=0.01)
+    grey = np.asarray(Image.open(BytesIO(picture_webp(volume, view, "coronal", run))).convert("L"))
+    assert grey[:, :3].max() < 20
+    assert grey[:, plane.width // 2].min() > 60
+
+
+def test_a_flipped_volume_shows_the_same_picture(run: Workspace, tmp_path: Path) -> None:
+    """Stored feet to head and left to right, or the other way round: the reader sees the same patient."""
+    from dataclasses import replace
+
+    volume, _ = _records(run)
+    array = np.load(run.resolve(uid_of(0), volume.array_path))
+    flipped = run.room(uid_of(0)) / "volume" / "flipped.npy"
+    np.save(flipped, np.ascontiguousarray(array[::-1, :, ::-1]))
+    affine = ((-2.5, 0.0, 0.0, 97.5), (0.0, 2.5, 0.0, -80.0), (0.0, 0.0, -8.0, 252.0), (0.0, 0.0, 0.0, 1.0))
+    other = replace(volume, array_path="volume/flipped.npy", affine_lps=affine)
+    view = choose_view(volume, [])
+    turned = replace(choose_view(other, []), cut=(79 - view.cut[0], view.cut[1], 39 - view.cut[2]))
+    for name in ("axial", "coronal", "sagittal"):
+        assert picture_webp(volume, view, name, run) == picture_webp(other, turned, name, run), name
+    flipped.unlink()
+
+
+def test_landmark_lines_are_at_their_height() -> None:
+    svg = str(bands(200, 400, [("Th8", 120.25)], [("chest", [(10.0, 110.0)])]))
+    assert 'd="M0 120.2 H200"' in svg
+    assert 'y="10.0" width="14" height="100.0"' in svg
+
+
+def test_flow_escapes_names() -> None:
+    assert "<b>" not in str(flow([("<b>x</b>", 1, [("<b>", 2)])]))
+
+
+def test_box_is_tukeys() -> None:
+    found = box([1, 2, 3, 4, 5, 6, 7, 8, 100])
+    assert (found["q1"], found["median"], found["q3"], found["high"], found["max"]) == (3, 5, 7, 8, 100)
+
+
+# ---------------------------------------------------------------- in a browser
+
+
+def test_the_page_works_offline_in_a_browser(run: Workspace) -> None:
+    with chromium() as seen:
+        page = seen.page
+        page.goto(f"file://{run.report / 'index.html'}")
+        assert page.title() == "run: report"
+        assert page.locator("#count").inner_text() == "12 of 12 series"
+        page.fill("#find", "missing_slice")
+        assert page.locator("#count").inner_text() == "2 of 12 series"
+        page.fill("#find", "")
+        page.select_option("#state", "done")
+        assert page.locator("#count").inner_text() == "10 of 12 series"
+        page.select_option("figure.strip select.organ", "Aorta")
+        points = page.locator("figure.strip[data-set=features] a.pt")
+        assert points.count() == 8
+        points.first.dispatch_event("click")
+        page.wait_for_function("document.querySelector('.page.open') !== null")
+        opened = page.locator(".page.open").get_attribute("id")
+        assert page.locator("main").is_hidden()
+        assert opened
+        assert page.url.endswith(f"#{opened}")
+        page.click(".page.open a:has-text('all series')")
+        page.wait_for_function("document.querySelector('.page.open') === null")
+        assert seen.errors == []
+        assert seen.outside() == []
+
+
+def test_the_keyboard_reaches_a_series(run: Workspace) -> None:
+    with chromium() as seen:
+        page = seen.page
+        page.goto(f"file://{run.report / 'index.html'}")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.closest('td.uid') !== null"):
+                break
+        page.keyboard.press("Enter")
+        page.wait_for_function("document.querySelector('.page.open') !== null")
+
+
+@pytest.mark.long
+def test_a_thousand_series(tmp_path: Path) -> None:
+    workspace = make_run(tmp_path / "run", 1000, pictures=3, broken=50)
+    index = build_report(workspace)
+    assert index.stat().st_size < 15e6
+    assert len(list((workspace.report / "series").glob("*.html"))) == 1000
+    with chromium() as seen:
+        seen.page.goto(f"file://{index}")
+        milliseconds = seen.page.evaluate(
+            "() => { const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd - t.startTime }"
+        )
+        assert milliseconds < 2000
+        assert seen.page.locator("#count").inner_text() == "1000 of 1000 series"
+        target = seen.page.locator("#series-list td.uid a").first.get_attribute("href")
+        assert (workspace.report / target).is_file()
+        assert seen.errors == []
+    stamp = time.monotonic()
+    page = workspace.report / "series" / f"{uid_of(7)}.html"
+    kept = page.stat().st_mtime_ns
+    build_report(workspace)
+    assert page.stat().st_mtime_ns == kept, "a page that did not change is kept"
+    assert time.monotonic() - stamp < 120
+
+
+def test_limits_are_what_the_docs_say() -> None:
+    assert build.SINGLE_UP_TO == 50
