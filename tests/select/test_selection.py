@@ -163,7 +163,8 @@ def test_the_defaults_of_the_query_are_those_of_the_settings() -> None:
 
 
 def test_a_query_of_instances_works_too(tree: Path) -> None:
-    text = "SELECT PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, gcs_url FROM dicom_all WHERE Modality = @m"
+    columns = "PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, gcs_url"
+    text = f"SELECT {columns} FROM dicom_all WHERE Modality = @m"
     selection = select_cohort(parse_query("mine", text), catalog_of(tree), {"m": "CT"})
     assert len(selection.cohort.series) == 5
     assert selection.excluded.num_rows == 0

@@ -4,6 +4,7 @@ sqlglot does the work. What it gets silently wrong for our use, each mended here
 
 * ``UNNEST(x) AS a WITH OFFSET AS o`` comes out with o from 1; BigQuery counts from 0.
 * ``x[OFFSET(expression)]`` is shifted only where the index is a literal.
+* ``DIV(a - b, c)`` becomes ``a - b // c``: the parentheses are lost.
 * ``FORMAT('%05d', n)`` becomes DuckDB's ``format``, which returns the format string as it is.
 * ``LEFT JOIN UNNEST(x)`` without a condition needs ``ON TRUE``.
 * ``ARRAY_AGG(x LIMIT n)`` loses or misplaces its limit.
@@ -137,13 +138,28 @@ def to_duckdb(sql: str, types: Mapping[str, str], tables: Mapping[str, str]) -> 
         table.set("this", exp.to_identifier(local, quoted=True))
         table.set("db", None)
         table.set("catalog", None)
-    for step in (_mend_in_unnest, _mend_offsets, _mend_brackets, _mend_format, _mend_array_agg, _mend_joins):
+    for step in (
+        _mend_division,
+        _mend_in_unnest,
+        _mend_offsets,
+        _mend_brackets,
+        _mend_format,
+        _mend_array_agg,
+        _mend_joins,
+    ):
         step(tree)
     _type_parameters(tree, types)
     try:
         return tree.sql("duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE)
     except SqlglotError as error:
         raise UsageError(Reason.BAD_QUERY, f"the query cannot be translated: {_plain(str(error))}") from error
+
+
+def _mend_division(tree: exp.Query) -> None:
+    for node in tree.find_all(exp.IntDiv, exp.Mod):
+        for side in ("this", "expression"):
+            if isinstance(node.args[side], exp.Binary):
+                node.set(side, exp.Paren(this=node.args[side].copy()))
 
 
 def _mend_in_unnest(tree: exp.Query) -> None:

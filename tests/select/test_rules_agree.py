@@ -1,0 +1,168 @@
+"""The rules in SQL and in Python give one verdict: generated series, and the cases that have to come out right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from tests.select.generated import TableCatalog, generate, regular
+
+from ctenrich.catalog import open_catalog
+from ctenrich.catalog.folder import index_folders
+from ctenrich.catalog.queries import load_query
+from ctenrich.geometry import SliceHeader, judge_slices
+from ctenrich.reasons import Reason
+from ctenrich.settings import GeometrySettings
+
+SQL_ONLY = {Reason.UNSAFE_IDENTIFIER, Reason.CONFLICTING_DUPLICATE, Reason.MIXED_SERIES}
+
+
+def verdicts(rows: list[dict[str, Any]], **parameters: object) -> dict[str, tuple[str, ...]]:
+    """Failed rules by series, in SQL."""
+    catalog = TableCatalog(rows)
+    table = catalog.run(load_query("select_ct_series"), parameters).table.select(["SeriesInstanceUID", "failed"])
+    catalog.close()
+    return {row["SeriesInstanceUID"]: tuple(row["failed"]) for row in table.to_pylist()}
+
+
+@pytest.mark.parametrize(("seed", "settings"), [(1, GeometrySettings()), (2, GeometrySettings(
+    spacing_relative=0.05, spacing_absolute=0.2, line_tolerance=0.3, drift=0.5, cosines=1e-3,
+    pixel_spacing_relative=1e-2, minimum_slices=4,
+))])  # fmt: skip
+def test_a_thousand_series_have_one_verdict(seed: int, settings: GeometrySettings) -> None:
+    series = generate(1200, seed)
+    names = ("spacing_relative", "spacing_absolute", "line_tolerance", "drift", "cosines", "pixel_spacing_relative",
+             "minimum_slices")  # fmt: skip
+    parameters = {name: getattr(settings, name) for name in names}
+    in_sql = verdicts([{k: v for k, v in row.items() if k != "k"} for s in series for row in s.rows], **parameters)
+    wrong = {}
+    seen: Counter[str] = Counter()
+    for s in series:
+        expected = tuple(reason.value for reason in judge_slices(s.headers(), settings).reasons)
+        seen.update(expected or ("accepted",))
+        if in_sql[s.uid] != expected:
+            wrong[f"{s.uid} {s.kind}"] = (in_sql[s.uid], expected)
+    assert not wrong
+    assert len(in_sql) == len(series)
+    # the generator reaches every rule that both sides have
+    wanted = [r.value for r in Reason][: [r.value for r in Reason].index("MULTI_FRAME_OF_REFERENCE") + 1]
+    assert all(seen[reason] >= 3 for reason in wanted if reason != "TOO_FEW_SLICES" or settings.minimum_slices > 2), (
+        seen
+    )
+    assert seen["accepted"] > 100
+
+
+def stack(uid: str, heights: list[float] | list[str], **changes: Any) -> list[dict[str, Any]]:
+    import random
+
+    base = regular(random.Random(0), 0).rows[0]
+    rows = []
+    for k, z in enumerate(heights):
+        row = {**base, "SeriesInstanceUID": uid, "SOPInstanceUID": f"{uid}.{k}"}
+        row["ImageOrientationPatient"] = ["1", "0", "0", "0", "1", "0"]
+        row["ImagePositionPatient"] = ["-10", "-20", z if isinstance(z, str) else f"{z:.6g}"]
+        row.pop("k")
+        rows.append(
+            {**row, **{name: value[k] if isinstance(value, list) else value for name, value in changes.items()}}
+        )
+    return rows
+
+
+def test_a_uniform_stack_across_zero_is_accepted_at_every_offset() -> None:
+    rows = [row for i in range(125) for row in stack(f"1.{i}", [-10 + i * 0.01 + k * 1.25 for k in range(20)])]
+    found = verdicts(rows)
+    assert len(found) == 125
+    assert set(found.values()) == {()}
+
+
+@pytest.mark.parametrize(
+    ("heights", "expected"),
+    [
+        ([0, 3, 8, 11, 16, 19, 24], ("IRREGULAR_SPACING",)),
+        ([0, 2, 5, 7, 10], ("IRREGULAR_SPACING",)),
+        ([f"{k * 0.625 - 3.1:.2f}" for k in range(60)], ()),
+        ([0, 3, 6, 12, 15], ("MISSING_SLICE",)),
+        ([0, 2.5, 5, 9.9, 12.4], ("IRREGULAR_SPACING",)),
+        ([0, 0, 0], ("ZERO_SPACING", "DUPLICATE_POSITION")),
+        ([0, 3, 3, 6], ("DUPLICATE_POSITION", "IRREGULAR_SPACING")),
+        ([5], ("ONE_SLICE",)),
+    ],
+)
+def test_cases_that_have_to_come_out_right(heights: list[Any], expected: tuple[str, ...]) -> None:
+    assert verdicts(stack("1.1", heights)) == {"1.1": expected}
+
+
+def test_orientation_is_compared_as_numbers() -> None:
+    spelled: list[Any] = [
+        ["1", "0", "0", "0", "1", "0"],
+        ["1.0", "0.0", "0", "0", "1.000", "-0"],
+        ["1e0", "0", "0", "0", "1", "0"],
+    ]
+    assert verdicts(stack("1.1", [0, 3, 6], ImageOrientationPatient=spelled)) == {"1.1": ()}
+    turned: list[Any] = [*spelled[:2], ["0.9999985", "0.0017453", "0", "-0.0017453", "0.9999985", "0"]]
+    assert verdicts(stack("1.1", [0, 3, 6], ImageOrientationPatient=turned)) == {"1.1": ("MULTI_ORIENTATION",)}
+
+
+def test_two_phases_in_one_series_are_refused() -> None:
+    rows = stack("1.1", [0, 3, 6, 9]) + [
+        {**row, "SOPInstanceUID": row["SOPInstanceUID"] + ".5"} for row in stack("1.1", [0, 3, 6, 9])
+    ]
+    assert verdicts(rows)["1.1"][0] == "DUPLICATE_POSITION"
+
+
+def test_what_only_a_table_can_show() -> None:
+    twice = stack("1.1", [0, 3, 6]) + stack("1.1", [9])
+    mixed = stack("1.2", [0, 3, 6], StudyInstanceUID=["1.5", "1.5", "1.6"])
+    unsafe = stack("../x", [0, 3, 6])
+    assert verdicts(twice + mixed + unsafe) == {
+        "1.1": ("CONFLICTING_DUPLICATE",), "1.2": ("MIXED_SERIES",), "../x": ("UNSAFE_IDENTIFIER",),
+    }  # fmt: skip
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    "archive", ["LUNG1-005", "LUNG1-001", "LUNG1-002-RT", "4D-Lung-113", "awkward", "totalseg", "ibsi", "ref_objects"]
+)
+def test_real_series_have_one_verdict(tmp_path: Path, real_data: Callable[[str], Path], archive: str) -> None:
+    folder = real_data(archive)
+    index_folders([folder], tmp_path / "c.duckdb", processes=1)
+    catalog = open_catalog(f"folder:{tmp_path / 'c.duckdb'}")
+    found = catalog.run(load_query("select_ct_series"), {}).table.select(["SeriesInstanceUID", "failed"]).to_pylist()
+    headers: dict[str, dict[str, SliceHeader]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        try:
+            ds = pydicom.dcmread(path, stop_before_pixels=True)
+        except pydicom.errors.InvalidDicomError:
+            continue
+        if ds.get("Modality") == "CT":
+            uid = str(ds.get("SOPInstanceUID") or path)
+            headers.setdefault(str(ds.SeriesInstanceUID or ""), {})[uid] = slice_header(ds)
+    assert len(found) == len(headers)
+    for row in found:
+        expected = judge_slices(list(headers[row["SeriesInstanceUID"]].values()), GeometrySettings()).reasons
+        assert [r for r in row["failed"] if Reason(r) not in SQL_ONLY] == list(expected), row["SeriesInstanceUID"]
+
+
+def slice_header(ds: pydicom.Dataset) -> SliceHeader:
+    def numbers(name: str) -> tuple[float, ...] | None:
+        value = ds.get(name)
+        return None if value is None else tuple(float(v) for v in value)
+
+    image_type = ds.get("ImageType") or ()
+    return SliceHeader(
+        sop_instance_uid=str(ds.get("SOPInstanceUID", "")),
+        sop_class_uid=str(ds.get("SOPClassUID", "")),
+        modality=str(ds.Modality),
+        image_type=(image_type,) if isinstance(image_type, str) else tuple(image_type),
+        position=numbers("ImagePositionPatient"),
+        orientation=numbers("ImageOrientationPatient"),
+        pixel_spacing=numbers("PixelSpacing"),
+        rows=ds.get("Rows"),
+        columns=ds.get("Columns"),
+        number_of_frames=int(ds.get("NumberOfFrames", 1)),
+        frame_of_reference_uid=str(ds.get("FrameOfReferenceUID", "")),
+    )
