@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from ctenrich.decode.ct import AIR, PixelFormat, SlicePixels, read_slice
 from ctenrich.decode.safe import quiet
-from ctenrich.errors import InputError
-from ctenrich.geometry import affine_lps
+from ctenrich.errors import GeometryError, InputError
+from ctenrich.geometry import affine_lps, apply_affine
 from ctenrich.nifti import NiftiCheck, compress, write_nifti
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Matrix4, Quantity, Severity, SortedSeries, Volume
-from ctenrich.settings import Settings
+from ctenrich.settings import GeometrySettings, Settings
 from ctenrich.workspace import Workspace, atomic_path, save_record, write_bytes
 
 __all__ = ["ReadSlice", "convert_series", "read_volume", "volume_affine"]
@@ -63,6 +63,7 @@ def convert_series(
     folder = workspace.room(uid) / "volume"
     paths = [workspace.resolve(uid, s.path) for s in series.slices]
     affine = volume_affine(series)
+    _check_positions(series, affine, settings.geometry)
     nifti = folder / "ct.nii"
     issues: list[Issue] = []
     progress.start("convert", len(paths))
@@ -103,6 +104,16 @@ def volume_affine(series: SortedSeries) -> Matrix4:
     return affine_lps(
         series.slices[0].position, series.row_cosines, series.column_cosines, series.pixel_spacing, series.slice_spacing
     )
+
+
+def _check_positions(series: SortedSeries, affine: Matrix4, settings: GeometrySettings) -> None:
+    """Every slice's own position is where the affine puts it: the last word on order and spacing."""
+    placed = apply_affine(affine, [[0.0, 0.0, float(k)] for k in range(len(series.slices))])
+    apart = np.linalg.norm(placed - np.array([s.position for s in series.slices]), axis=1)
+    worst = int(np.argmax(apart))
+    if float(apart[worst]) > settings.line_tolerance + 2 * settings.drift:
+        message = f"the affine puts slice {worst} {float(apart[worst]):.2f} mm from its own position"
+        raise GeometryError(Reason.READERS_DISAGREE, message)
 
 
 def read_volume(
@@ -182,6 +193,11 @@ def _compare(
         if padding is not None:
             plane[(plane >= padding[0]) & (plane <= padding[1])] = AIR
         check.put(k, plane, changed=padding is not None)
+    if check.clean_copies:
+        message = (
+            "dcm2niix read copies with geometry and pixels alone: it would have parted the series by other elements"
+        )
+        issues.append(Issue("convert.clean_copies", Severity.NOTE, "ct.nii", message))
     if check.adjusted:
         issues.append(Issue("convert.nifti_affine", Severity.NOTE, "ct.nii", check.adjusted))
 

@@ -58,6 +58,14 @@ class FetchSettings:
     """Bytes; None: only the free space counts."""
     user_project: str | None = None
     """Billing project of requester-pays buckets."""
+    anonymous: bool = True
+    """Read public buckets without an account; false: use the credentials of this machine."""
+    backoff: float = 0.5
+    """Seconds before the second try; doubled at each further one, with jitter, at most 30."""
+    s3_endpoint: str | None = None
+    """URL of another S3 service; None: Amazon's."""
+    gs_endpoint: str | None = None
+    """URL of another Google Cloud Storage service; None: Google's."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ctenrich.decode.ct import HEADER_TAGS, NATIVE, read_slice, slice_header
-from ctenrich.decode.safe import open_dicom, quiet, text, whole
+from ctenrich.decode.ct import HEADER_TAGS, read_slice, slice_header
+from ctenrich.decode.safe import InflatingReader, open_dicom, quiet, text, whole
 from ctenrich.errors import GeometryError, IncompleteError, InputError
-from ctenrich.geometry import SliceHeader, Verdict, judge_slices
+from ctenrich.geometry import CT_IMAGE, SliceHeader, Verdict, judge_slices
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import FetchedFile, FetchedSeries, Issue, Severity, Slice, SortedSeries
@@ -119,10 +119,12 @@ def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | No
                 issues.append(Issue("sort.dicomdir", Severity.NOTE, _label(file), "left aside: a DICOMDIR"))
                 return None
             header = slice_header(data)
-            if header.modality == "CT":
-                size = file.size if parsed.transfer_syntax in NATIVE and parsed.stream.seekable() else 0
-                _check_pixels(parsed.pixel_offset, parsed.pixel_length, size)
             series_uid = text(data, "SeriesInstanceUID")
+            if header.modality in {"CT", ""} or header.sop_class_uid == CT_IMAGE:
+                size = 0 if isinstance(parsed.stream, InflatingReader) else file.size
+                _check_pixels(parsed.pixel_offset, parsed.pixel_length, size)
+                if not series_uid:
+                    raise InputError(Reason.NOT_DICOM, "an image without Series Instance UID")
             number = whole(data, "InstanceNumber")
     except InputError as error:
         raise type(error)(error.reason, f"{_label(file)}: {error.message}", _HINT) from error

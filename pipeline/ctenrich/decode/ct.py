@@ -52,7 +52,7 @@ HEADER_TAGS = (
     "NumberOfFrames", "InstanceNumber", "BitsAllocated", "SamplesPerPixel",
 )  # fmt: skip
 PIXEL_TAGS = (
-    "SOPInstanceUID", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
+    "SOPClassUID", "SOPInstanceUID", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration",
     "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "PixelPaddingValue",
     "PixelPaddingRangeLimit",

@@ -1,0 +1,208 @@
+"""Google Cloud Storage: many objects at a time, resumed where they broke off, CRC32C and MD5 checked."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ctenrich.errors import CtenrichError, IncompleteError, TransientError, UsageError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.settings import FetchSettings
+from ctenrich.storage.base import StoredObject, Transfer, parent_url, verify_file
+from ctenrich.storage.retry import retrying
+
+__all__ = ["GoogleStorage"]
+
+
+class GoogleStorage:
+    """Objects under ``gs://BUCKET/NAME``; anonymous by default, a user project where the bucket asks for one."""
+
+    def __init__(self, settings: FetchSettings) -> None:
+        try:
+            from google.cloud import storage
+        except ImportError as error:
+            hint = "install ctenrich[cloud]"
+            raise UsageError(Reason.MISSING_EXTRA, "google-cloud-storage is not installed", hint) from error
+        self._settings = settings
+        options = {"api_endpoint": settings.gs_endpoint} if settings.gs_endpoint else None
+        if settings.anonymous and settings.user_project is None:
+            from google.auth.credentials import AnonymousCredentials
+
+            credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+            self._client: Any = storage.Client(project="anonymous", credentials=credentials, client_options=options)
+        else:
+            self._client = storage.Client(project=settings.user_project, client_options=options)
+        self._widen_pool()
+
+    def list_objects(self, url: str) -> list[StoredObject]:
+        """All objects below a URL that ends in ``/``, by name; one request for a thousand."""
+        bucket, prefix = _split(url)
+        found = retrying(lambda: self._list(bucket, prefix), self._settings)
+        if not found:
+            raise IncompleteError(Reason.INCOMPLETE, "there is no object below a URL of the series")
+        return found
+
+    def download(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
+        """Bring all objects; each is checked against what the cohort and the store say of it."""
+        known = self._describe(transfers)
+        missing = [t for t in transfers if known is not None and t.url not in known]
+        if missing:
+            message = f"{len(missing)} of {len(transfers)} objects are not in the store"
+            raise IncompleteError(Reason.INCOMPLETE, message)
+        complete = [_with_facts(t, known[t.url]) if known is not None else t for t in transfers]
+
+        def work(transfer: Transfer) -> None:
+            retrying(lambda: self._fetch(transfer), self._settings)
+            progress.advance("fetch")
+
+        with ThreadPoolExecutor(self._settings.parallel_objects) as pool:
+            futures = [pool.submit(work, t) for t in complete]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
+        """Store a file under a generation precondition: two writers cannot clash, and the same bytes are no clash."""
+        return retrying(lambda: self._put(source, url, replace), self._settings)
+
+    def _list(self, bucket: str, prefix: str) -> list[StoredObject]:
+        try:
+            blobs: Iterable[Any] = self._client.list_blobs(
+                self._bucket(bucket), prefix=prefix, retry=None, timeout=self._settings.timeout
+            )
+            return sorted((_stored(b, f"gs://{bucket}/") for b in blobs), key=lambda o: o.url)
+        except Exception as error:
+            raise _translated(error) from error
+
+    def _describe(self, transfers: Sequence[Transfer]) -> dict[str, StoredObject] | None:
+        """What the store says of all objects, asked folder by folder; None where listing is not allowed."""
+        known: dict[str, StoredObject] = {}
+        try:
+            for folder in sorted({parent_url(t.url) for t in transfers}):
+                found = retrying(partial(self._list, *_split(folder)), self._settings)
+                known |= {o.url: o for o in found}
+        except IncompleteError:
+            return None
+        return known
+
+    def _fetch(self, transfer: Transfer) -> None:
+        """One object: what an earlier try brought is kept, the rest is asked for, the whole is checked."""
+        bucket, name = _split(transfer.url)
+        transfer.path.parent.mkdir(parents=True, exist_ok=True)
+        part = transfer.path.with_name(f".{transfer.path.name}.part.tmp")
+        start = part.stat().st_size if part.exists() else 0
+        if start and (transfer.size is None or start > transfer.size):
+            part.unlink()
+            start = 0
+        blob = self._bucket(bucket).blob(name)
+        if start == 0 or start != transfer.size:
+            try:
+                with part.open("ab") as handle:
+                    blob.download_to_file(
+                        handle,
+                        start=start or None,
+                        raw_download=True,
+                        checksum=None,
+                        retry=None,
+                        timeout=(10, self._settings.timeout),
+                    )
+            except Exception as error:
+                raise _translated(error) from error
+        expected = transfer if start else _with_facts(transfer, _stored(blob, f"gs://{bucket}/"))
+        try:
+            verify_file(part, expected)
+        except TransientError:
+            # too short is worth going on with, wrong is not
+            if transfer.size is None or part.stat().st_size >= transfer.size:
+                part.unlink()
+            raise
+        part.replace(transfer.path)
+
+    def _put(self, source: Path, url: str, replace_: bool) -> StoredObject:
+        from google.api_core.exceptions import PreconditionFailed
+
+        bucket, name = _split(url)
+        try:
+            blob = self._bucket(bucket).blob(name)
+            present = self._bucket(bucket).get_blob(name, timeout=self._settings.timeout)
+            if present is not None and not replace_:
+                return _same_or_refuse(_stored(present, f"gs://{bucket}/"), source)
+            generation = 0 if present is None else present.generation
+            try:
+                blob.upload_from_filename(
+                    str(source),
+                    if_generation_match=generation,
+                    checksum="crc32c",
+                    timeout=self._settings.timeout,
+                    retry=None,
+                )
+            except PreconditionFailed:
+                winner = self._bucket(bucket).get_blob(name, timeout=self._settings.timeout)
+                return _same_or_refuse(_stored(winner, f"gs://{bucket}/"), source)
+            return _stored(blob, f"gs://{bucket}/")
+        except CtenrichError:
+            raise
+        except Exception as error:
+            raise _translated(error) from error
+
+    def _bucket(self, name: str) -> Any:
+        return self._client.bucket(name, user_project=self._settings.user_project)
+
+    def _widen_pool(self) -> None:
+        from requests.adapters import HTTPAdapter
+
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=self._settings.parallel_objects)
+        for scheme in ("https://", "http://"):
+            self._client._http.mount(scheme, adapter)  # the client has no public way
+
+
+def _split(url: str) -> tuple[str, str]:
+    parts = urlsplit(url, allow_fragments=False)
+    if parts.scheme != "gs" or not parts.netloc:
+        raise UsageError(Reason.BAD_PARAMETER, "a Google Cloud Storage URL has the form gs://BUCKET/NAME")
+    return parts.netloc, url[len("gs://") + len(parts.netloc) + 1 :]
+
+
+def _stored(blob: Any, base: str) -> StoredObject:
+    md5 = base64.b64decode(blob.md5_hash).hex() if blob.md5_hash else None
+    return StoredObject(base + blob.name, blob.size, md5, blob.crc32c, str(blob.generation or ""))
+
+
+def _with_facts(transfer: Transfer, stored: StoredObject) -> Transfer:
+    """Add what the store says; where the cohort says otherwise, the cohort's word stands and the check will fail."""
+    return replace(
+        transfer,
+        size=transfer.size if transfer.size is not None else stored.size,
+        md5=transfer.md5 or stored.md5,
+        crc32c=transfer.crc32c or stored.crc32c,
+    )
+
+
+def _same_or_refuse(stored: StoredObject, source: Path) -> StoredObject:
+    try:
+        verify_file(source, stored)
+    except TransientError as error:
+        message = "there is another object under this name already"
+        raise UsageError(Reason.BAD_PARAMETER, message, "choose another name") from error
+    return stored
+
+
+def _translated(error: Exception) -> CtenrichError:
+    """What a client's error means here: gone, or worth another try."""
+    from google.api_core.exceptions import BadRequest, Forbidden, NotFound, Unauthorized
+
+    if isinstance(error, (NotFound, Forbidden, Unauthorized, BadRequest)):
+        return IncompleteError(Reason.INCOMPLETE, f"an object is missing or forbidden (HTTP {error.code})")
+    code = getattr(error, "code", None)
+    what = f"HTTP {code}" if isinstance(code, int) else type(error).__name__
+    return TransientError(Reason.RETRY_EXHAUSTED, f"the store did not answer as it should ({what})")

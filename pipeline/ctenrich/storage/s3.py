@@ -1,0 +1,221 @@
+"""S3 through s5cmd: one manifest for many objects, every object checked against the size and ETag of the store."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ctenrich.errors import CtenrichError, IncompleteError, TransientError, UsageError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.settings import FetchSettings
+from ctenrich.storage.base import StoredObject, Transfer, parent_url, verify_file
+from ctenrich.storage.retry import retrying
+from ctenrich.tools import find_tool
+
+__all__ = ["S3Storage"]
+
+_GONE = re.compile(r"NoSuchKey|NoSuchBucket|NotFound|no object found|AccessDenied|Forbidden|status code: 40[34]", re.I)
+_OWN_RETRIES = 1
+"""s5cmd's own retries; the rounds around it count, pause and check."""
+
+
+class S3Storage:
+    """Objects under ``s3://BUCKET/KEY``; unsigned requests by default."""
+
+    def __init__(self, settings: FetchSettings) -> None:
+        self._settings = settings
+        self._command = [str(find_tool("s5cmd")), "--json", "--retry-count", str(_OWN_RETRIES)]
+        if settings.anonymous and settings.user_project is None:
+            self._command.append("--no-sign-request")
+        if settings.user_project is not None:
+            self._command += ["--request-payer", "requester"]
+        if settings.s3_endpoint:
+            self._command += ["--endpoint-url", settings.s3_endpoint]
+
+    def list_objects(self, url: str) -> list[StoredObject]:
+        """All objects below a URL that ends in ``/``, by key."""
+        return retrying(lambda: self._list([_checked(url)]), self._settings)
+
+    def download(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
+        """Bring all objects with one s5cmd a round; the rounds go on with what is not yet there and whole."""
+        known = self._describe(transfers)
+        missing = [t for t in transfers if known is not None and t.url not in known]
+        if missing:
+            message = f"{len(missing)} of {len(transfers)} objects are not in the store"
+            raise IncompleteError(Reason.INCOMPLETE, message)
+        pending = [_with_facts(t, known[t.url]) if known is not None else t for t in transfers]
+
+        def one_round() -> None:
+            try:
+                self._round(pending, progress)
+            finally:
+                pending[:] = [t for t in pending if not t.path.exists()]
+
+        for transfer in pending:
+            transfer.path.unlink(missing_ok=True)
+        retrying(one_round, self._settings)
+
+    def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
+        """Store a file.
+
+        s5cmd cannot send a precondition: what is there is looked at before and after, so that other bytes are never
+        taken for ours; between the two looks the last of two writers wins.
+        """
+        target = _checked(url)
+
+        def put() -> StoredObject:
+            present = [o for o in self._list([target], exact=True) if o.url == target] if not replace else []
+            if not present:
+                options = [] if replace else ["--no-clobber"]
+                failures = self._run([["cp", "--raw", *options, str(source), target]], source.parent)
+                _raise_first(failures)
+            stored = [o for o in self._list([target], exact=True) if o.url == target]
+            if not stored:
+                raise TransientError(Reason.RETRY_EXHAUSTED, "an object was not there after its upload")
+            try:
+                verify_file(source, stored[0])
+            except TransientError as error:
+                message = "there is another object under this name already"
+                raise UsageError(Reason.BAD_PARAMETER, message, "choose another name") from error
+            return stored[0]
+
+        return retrying(put, self._settings)
+
+    def _round(self, pending: Sequence[Transfer], progress: Progress) -> None:
+        failures: dict[str, str] = {}
+        wrong: CtenrichError | None = None
+        parent = pending[0].path.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".s5cmd-", suffix=".tmp", dir=parent) as name:
+            parts = [Path(name, f"{n}.part") for n in range(len(pending))]
+            lines = [["cp", "--raw", t.url, str(p)] for t, p in zip(pending, parts, strict=True)]
+            failures = self._run(lines, Path(name))
+            for transfer, part in zip(pending, parts, strict=True):
+                if not part.exists():
+                    continue
+                try:
+                    verify_file(part, transfer)
+                except TransientError as error:
+                    wrong = error
+                    continue
+                transfer.path.parent.mkdir(parents=True, exist_ok=True)
+                part.replace(transfer.path)
+                progress.advance("fetch")
+        if wrong is not None:
+            raise wrong
+        if not all(t.path.exists() for t in pending):
+            _raise_first(failures)
+            raise TransientError(Reason.RETRY_EXHAUSTED, "s5cmd did not bring all objects")
+
+    def _list(self, urls: Sequence[str], *, exact: bool = False) -> list[StoredObject]:
+        """Objects below prefixes, or the objects themselves; IncompleteError where a prefix holds none."""
+        found: list[StoredObject] = []
+        lines = [["ls", url if exact else url + "*"] for url in urls]
+        with tempfile.TemporaryDirectory(prefix="s5cmd-") as name:
+            failures = self._run(lines, Path(name), found)
+        if not exact or any(not _GONE.search(f) for f in failures.values()):
+            _raise_first(failures)
+        return sorted(found, key=lambda o: o.url)
+
+    def _describe(self, transfers: Sequence[Transfer]) -> dict[str, StoredObject] | None:
+        """What the store says of all objects, asked folder by folder; None where listing is not allowed."""
+        folders = sorted({parent_url(_checked(t.url)) for t in transfers})
+        try:
+            return {o.url: o for o in retrying(lambda: self._list(folders), self._settings)}
+        except IncompleteError:
+            return None
+
+    def _run(
+        self, lines: Sequence[Sequence[str]], folder: Path, found: list[StoredObject] | None = None
+    ) -> dict[str, str]:
+        """Run one manifest; what failed, by command line. Stopped when nothing moves for `timeout` seconds."""
+        workers = str(max(1, self._settings.parallel_objects))
+        with tempfile.TemporaryDirectory(prefix="s5cmd-") as name:
+            manifest, out, err = (Path(name, n) for n in ("manifest", "out", "err"))
+            manifest.write_text("".join(shlex.join(line) + "\n" for line in lines))
+            command = [*self._command, "--numworkers", workers, "run", str(manifest)]
+            with out.open("wb") as stdout, err.open("wb") as stderr:
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+                self._watch(process, [folder, Path(name)])
+            if found is not None:
+                found += [_stored(m) for m in _messages(out) if m.get("key") and m.get("type") == "file"]
+            failures = {str(m.get("job", "")): str(m.get("error", "")) for m in _messages(err) if m.get("error")}
+            if process.returncode != 0 and not failures:
+                raise TransientError(Reason.RETRY_EXHAUSTED, f"s5cmd ended with exit code {process.returncode}")
+            return failures
+
+    def _watch(self, process: subprocess.Popen[bytes], folders: Sequence[Path]) -> None:
+        seen, since = -1, time.monotonic()
+        while True:
+            try:
+                process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                size = sum(_size(p) for folder in folders for p in folder.iterdir())
+                if size != seen:
+                    seen, since = size, time.monotonic()
+                elif time.monotonic() - since > self._settings.timeout:
+                    process.kill()
+                    process.wait()
+                    message = f"nothing arrived for {self._settings.timeout:g} s"
+                    raise TransientError(Reason.RETRY_EXHAUSTED, message) from None
+            else:
+                return
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url, allow_fragments=False)
+    if parts.scheme != "s3" or not parts.netloc or any(c in url for c in "*?\n\r\0"):
+        raise UsageError(Reason.BAD_PARAMETER, "an S3 URL has the form s3://BUCKET/KEY, without wildcards")
+    return url
+
+
+def _messages(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            message = json.loads(line)
+        except json.JSONDecodeError:
+            message = {"error": line}
+        if isinstance(message, dict):
+            yield message
+
+
+def _stored(message: dict[str, Any]) -> StoredObject:
+    etag = str(message.get("etag", "")).strip('"')
+    md5 = etag if re.fullmatch(r"[0-9a-f]{32}", etag) else None
+    return StoredObject(str(message["key"]), int(message.get("size", 0)), md5, version=etag)
+
+
+def _with_facts(transfer: Transfer, stored: StoredObject) -> Transfer:
+    """Add what the store says; where the cohort says otherwise, the cohort's word stands and the check will fail."""
+    size = transfer.size if transfer.size is not None else stored.size
+    return replace(transfer, size=size, md5=transfer.md5 or stored.md5)
+
+
+def _raise_first(failures: dict[str, str]) -> None:
+    if not failures:
+        return
+    gone = [f for f in failures.values() if _GONE.search(f)]
+    if gone:
+        message = f"{len(gone)} objects are missing or forbidden"
+        raise IncompleteError(Reason.INCOMPLETE, message)
+    first = next(iter(failures.values()))
+    kind = re.search(r"\b([A-Z][A-Za-z]+(?:Error|Down|Timeout|Exceeded)|connection \w+|EOF|status code: \d+)", first)
+    what = kind.group(1) if kind else "unknown error"
+    raise TransientError(Reason.RETRY_EXHAUSTED, f"the store did not answer as it should ({what})")

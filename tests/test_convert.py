@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from ctenrich.convert import convert_series
+from ctenrich.errors import InputError, UnsafeInputError
+from ctenrich.fetch import fetch_series
+from ctenrich.geometry import apply_affine, lps_to_ras
+from ctenrich.reasons import Reason
+from ctenrich.records import SortedSeries, Volume
+from ctenrich.settings import ConvertSettings, Settings
+from ctenrich.sort import sort_series
+from ctenrich.workspace import Workspace, load_array, load_record
+from tests.small_series import SERIES, Edit, Small, folder_entry, save, small_pixels, small_slice, write_small
+
+QUICK = Settings(convert=ConvertSettings(nifti=False))
+
+
+def sort_folder(folder: Path, workspace: Workspace) -> SortedSeries:
+    fetched = fetch_series(folder_entry(folder), settings=QUICK, workspace=workspace)
+    return sort_series(fetched, settings=QUICK, workspace=workspace)
+
+
+def convert_folder(folder: Path, workspace: Workspace, settings: Settings | None = None) -> tuple[Volume, np.ndarray]:
+    series = sort_folder(folder, workspace)
+    volume = convert_series(series, settings=settings or Settings(), workspace=workspace)
+    return volume, load_array(workspace.resolve(SERIES, volume.array_path))
+
+
+def truth(small: Small) -> np.ndarray:
+    intercept = 0 if small.signed else -1024
+    return np.stack([small_pixels(small, k).astype(np.int32) + intercept for k in range(small.count)])
+
+
+def test_volume_is_the_slices_in_order_with_the_right_affine(tmp_path: Path, workspace: Workspace) -> None:
+    small = Small()
+    write_small(tmp_path / "in", small)
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    assert array.dtype == np.int16
+    np.testing.assert_array_equal(array, truth(small))
+    assert volume.shape == (6, 14, 18)
+    assert volume.spacing == (2.5, 0.9, 0.8)
+    corners = apply_affine(volume.affine_lps, [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    expected = [[-100, -120, -5.5], [-99.2, -120, -5.5], [-100, -119.1, -5.5], [-100, -120, -3]]
+    np.testing.assert_allclose(corners, expected)
+    saved = load_record(workspace.room(SERIES) / "volume.json", Volume)
+    assert saved == volume
+    slices = json.loads((workspace.room(SERIES) / "volume" / "slices.json").read_text())
+    assert [s["sop_instance_uid"] for s in slices] == [f"1.2.3.4.{k + 1}" for k in range(6)]
+    leftovers = [p.name for p in (workspace.room(SERIES) / "volume").iterdir()]
+    assert sorted(leftovers) == ["ct.nii", "ct.npy", "slices.json"]
+
+
+def check_nifti(volume: Volume, array: np.ndarray, workspace: Workspace) -> nibabel.Nifti1Image:
+    """Every voxel of the NIfTI lies, in the world, where the volume has the same value."""
+    assert volume.nifti_path is not None
+    image = nibabel.load(workspace.resolve(SERIES, volume.nifti_path))
+    assert image.get_data_dtype() == np.int16
+    data = np.asarray(image.dataobj)
+    for i, j, k in [(0, 0, 0), (3, 5, 1), (17, 13, 2)]:
+        world = apply_affine(lps_to_ras(volume.affine_lps), [[i, j, k]])
+        x, y, z = np.rint(apply_affine(np.linalg.inv(image.affine), world)[0]).astype(int)
+        assert data[x, y, z] == array[k, j, i]
+    assert sorted(data.ravel()) == sorted(array.ravel())
+    return image
+
+
+@pytest.mark.parametrize(
+    "orientation",
+    [
+        (1, 0, 0, 0, 1, 0),
+        (-1, 0, 0, 0, -1, 0),
+        (1, 0, 0, 0, -1, 0),
+        (1, 0, 0, 0, 0, -1),
+        (0, 1, 0, 0, 0, -1),
+        (0.984808, 0.173648, 0, -0.173648, 0.984808, 0),
+        (0.939693, 0, 0.34202, 0, 1, 0),
+    ],
+)
+@pytest.mark.parametrize("signed", [False, True])
+def test_both_readers_agree_in_any_orientation(
+    tmp_path: Path, workspace: Workspace, orientation: tuple[float, ...], signed: bool
+) -> None:
+    small = Small(count=4, orientation=orientation, signed=signed)
+    write_small(tmp_path / "in", small)
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    np.testing.assert_array_equal(array, truth(small))
+    check_nifti(volume, array, workspace)
+
+
+def test_instance_numbers_that_run_downwards_change_nothing(tmp_path: Path, workspace: Workspace) -> None:
+    def downwards(data: Dataset, k: int) -> None:
+        data.InstanceNumber = 100 - k
+
+    write_small(tmp_path / "in", Small(), downwards)
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    np.testing.assert_array_equal(array, truth(Small()))
+    check_nifti(volume, array, workspace)
+
+
+def test_rounded_positions_get_the_affine_of_all_slices(tmp_path: Path, workspace: Workspace) -> None:
+    def rounded(data: Dataset, k: int) -> None:
+        data.ImagePositionPatient = [-100, -120, round(-5.0 + 0.625 * k, 2)]
+
+    write_small(tmp_path / "in", Small(count=41), rounded)
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    assert volume.spacing[0] == pytest.approx(0.625, abs=1e-9)
+    image = check_nifti(volume, array, workspace)
+    assert image.header.get_zooms()[2] == pytest.approx(0.625, abs=1e-6)
+    assert any(i.rule == "convert.nifti_affine" for i in volume.issues)
+
+
+SYNTAXES = [
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+    RLELossless,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_every_lossless_transfer_syntax_gives_the_same_volume(
+    tmp_path: Path, workspace: Workspace, syntax: str
+) -> None:
+    small = Small(count=3, rows=32, columns=48, syntax=syntax)
+    write_small(tmp_path / "in", small)
+    _, array = convert_folder(tmp_path / "in", workspace)
+    np.testing.assert_array_equal(array, truth(small))
+
+
+def test_rescale_is_taken_per_slice(tmp_path: Path, workspace: Workspace) -> None:
+    def late(data: Dataset, k: int) -> None:
+        data.RescaleIntercept = -1024 if k < 3 else 0
+
+    write_small(tmp_path / "in", Small(), late)
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    expected = truth(Small())
+    expected[3:] += 1024
+    np.testing.assert_array_equal(array, expected)
+    check_nifti(volume, array, workspace)
+
+
+@pytest.mark.parametrize(("slope", "noted"), [(2, False), (0.5, True)])
+def test_slope(tmp_path: Path, workspace: Workspace, slope: float, noted: bool) -> None:
+    write_small(tmp_path / "in", Small(count=3, elements={"RescaleSlope": slope}))
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    stored = np.stack([small_pixels(Small(), k).astype(int) for k in range(3)])
+    np.testing.assert_array_equal(array, np.rint(stored * slope - 1024))
+    assert any("rounded" in i.message for i in volume.issues) is noted
+
+
+def test_padding_becomes_air_in_both_products(tmp_path: Path, workspace: Workspace) -> None:
+    def padded(data: Dataset, _: int) -> None:
+        pixels = np.frombuffer(data.PixelData, np.int16).reshape(14, 18).copy()
+        pixels[:2] = -2000
+        data.PixelData = pixels.tobytes()
+        data.PixelPaddingValue = -2000
+
+    small = Small(signed=True)
+    write_small(tmp_path / "in", small, padded)
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    assert (array[:, :2] == -1024).all()
+    np.testing.assert_array_equal(array[:, 2:], truth(small)[:, 2:])
+    check_nifti(volume, array, workspace)
+    assert any("216 padding voxels" in i.message for i in volume.issues)
+
+
+def test_a_padding_value_in_the_range_of_tissue_is_left_alone(tmp_path: Path, workspace: Workspace) -> None:
+    write_small(tmp_path / "in", Small(signed=True, elements={"PixelPaddingValue": 40}))
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    np.testing.assert_array_equal(array, truth(Small(signed=True)))
+    assert any("tissue" in i.message for i in volume.issues)
+
+
+def test_twelve_bits_are_sign_extended(tmp_path: Path, workspace: Workspace) -> None:
+    def twelve(data: Dataset, _: int) -> None:
+        data.BitsStored, data.HighBit = 12, 11
+        pixels = np.frombuffer(data.PixelData, np.int16)
+        data.PixelData = (pixels & 0x0FFF).astype(np.int16).tobytes()
+
+    small = Small(signed=True)
+    write_small(tmp_path / "in", small, twelve)
+    volume, array = convert_folder(tmp_path / "in", workspace, QUICK)
+    np.testing.assert_array_equal(array, truth(small))
+    assert any("bits above" in i.message for i in volume.issues)
+
+
+def set_on(k: int, **elements: object) -> Edit:
+    def edit(data: Dataset, index: int) -> None:
+        if index == k:
+            for keyword, value in elements.items():
+                setattr(data, keyword, value)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"BitsStored": 12, "HighBit": 11}, Reason.MIXED_PIXEL_FORMAT),
+        ({"PixelRepresentation": 1}, Reason.MIXED_PIXEL_FORMAT),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, Reason.MIXED_PIXEL_FORMAT),
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, Reason.DECODE_ERROR),
+        ({"BitsStored": 17}, Reason.DECODE_ERROR),
+        ({"RescaleSlope": 0}, Reason.HU_RANGE),
+        ({"RescaleSlope": 100}, Reason.HU_RANGE),
+        ({"RescaleIntercept": 40000}, Reason.HU_RANGE),
+        ({"PixelData": b"\0" * 100}, Reason.TRUNCATED),
+        ({"PixelData": b"\0" * 10000}, Reason.DECODE_ERROR),
+    ],
+)
+def test_one_odd_slice_stops_the_volume(
+    tmp_path: Path, workspace: Workspace, elements: dict[str, object], reason: Reason
+) -> None:
+    write_small(tmp_path / "in", Small(), set_on(3, **elements))
+    with pytest.raises(InputError) as caught:
+        convert_folder(tmp_path / "in", workspace)
+    assert caught.value.reason is reason
+    assert not (workspace.room(SERIES) / "volume.json").exists()
+    assert not list((workspace.room(SERIES) / "volume").glob("*"))
+
+
+def test_a_padding_value_that_changes_is_refused(tmp_path: Path, workspace: Workspace) -> None:
+    def padded(data: Dataset, k: int) -> None:
+        data.PixelPaddingValue = -2000 if k < 3 else -2048
+
+    write_small(tmp_path / "in", Small(signed=True), padded)
+    with pytest.raises(InputError) as caught:
+        convert_folder(tmp_path / "in", workspace)
+    assert caught.value.reason is Reason.MIXED_PIXEL_FORMAT
+
+
+def test_a_slope_that_is_no_number(tmp_path: Path, workspace: Workspace) -> None:
+    paths = write_small(tmp_path / "in", Small(elements={"RescaleSlope": "1.0000"}))
+    paths[2].write_bytes(paths[2].read_bytes().replace(b"1.0000", b"1E400 "))
+    with pytest.raises(InputError) as caught:
+        convert_folder(tmp_path / "in", workspace)
+    assert caught.value.reason is Reason.HU_RANGE
+
+
+@pytest.mark.parametrize("value", [0, 1023])
+def test_constant_images_are_defined_results(tmp_path: Path, workspace: Workspace, value: int) -> None:
+    def constant(data: Dataset, _: int) -> None:
+        data.PixelData = np.full((14, 18), value, np.uint16).tobytes()
+
+    write_small(tmp_path / "in", Small(count=2), constant)
+    _, array = convert_folder(tmp_path / "in", workspace)
+    assert (array == value - 1024).all()
+
+
+def test_a_file_that_changed_after_sorting_is_noticed(tmp_path: Path, workspace: Workspace) -> None:
+    write_small(tmp_path / "in")
+    series = sort_folder(tmp_path / "in", workspace)
+    save(small_slice(Small(), 4), tmp_path / "in" / "1.dcm")
+    with pytest.raises(InputError) as caught:
+        convert_series(series, settings=QUICK, workspace=workspace)
+    assert caught.value.reason is Reason.READERS_DISAGREE
+
+
+def test_readers_that_disagree_are_a_reason(tmp_path: Path, workspace: Workspace) -> None:
+    write_small(tmp_path / "in")
+    series = sort_folder(tmp_path / "in", workspace)
+    wrong = replace(series, slice_spacing=series.slice_spacing * 1.1)
+    with pytest.raises(InputError) as caught:
+        convert_series(wrong, settings=Settings(), workspace=workspace)
+    assert caught.value.reason is Reason.READERS_DISAGREE
+    assert "mm from its own position" in caught.value.message
+
+
+def test_elements_that_make_dcm2niix_part_the_series(tmp_path: Path, workspace: Workspace) -> None:
+    def dates(data: Dataset, k: int) -> None:
+        data.StudyDate, data.StudyTime = "20200101", f"1{k}0000"
+        data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL", f"X{k}"]
+        data.ProtocolName = f"P{k}"
+
+    write_small(tmp_path / "in", Small(), dates)
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    np.testing.assert_array_equal(array, truth(Small()))
+    check_nifti(volume, array, workspace)
+
+
+def test_compressed_nifti_holds_the_same(tmp_path: Path, workspace: Workspace) -> None:
+    write_small(tmp_path / "in")
+    settings = Settings(convert=ConvertSettings(compress_nifti=True))
+    volume, array = convert_folder(tmp_path / "in", workspace, settings)
+    assert volume.nifti_path == "volume/ct.nii.gz"
+    check_nifti(volume, array, workspace)
+    assert not (workspace.room(SERIES) / "volume" / "ct.nii").exists()
+
+
+def test_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    write_small(tmp_path / "in")
+    found = []
+    for name in ("a", "b"):
+        workspace = Workspace(tmp_path / name)
+        convert_folder(tmp_path / "in", workspace)
+        room = workspace.room(SERIES)
+        found.append({p.name: p.read_bytes() for p in [*room.glob("volume/*"), room / "volume.json"]})
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("side", [(65535, 65535), (0, 0), (16385, 1)])
+def test_absurd_matrices_are_refused_before_memory_is_asked_for(
+    tmp_path: Path, workspace: Workspace, side: tuple[int, int]
+) -> None:
+    write_small(tmp_path / "in")
+    series = sort_folder(tmp_path / "in", workspace)
+    data = small_slice(Small(), 2)
+    data.Rows, data.Columns = side
+    save(data, tmp_path / "in" / "2.dcm")
+    with pytest.raises((UnsafeInputError, InputError)) as caught:
+        convert_series(series, settings=QUICK, workspace=workspace)
+    assert caught.value.reason in {Reason.BOMB, Reason.DECODE_ERROR}
+
+
+def test_nothing_names_the_patient(tmp_path: Path, workspace: Workspace) -> None:
+    write_small(tmp_path / "in")
+    convert_folder(tmp_path / "in", workspace)
+    for path in workspace.root.rglob("*"):
+        assert "canary" not in path.name.lower()
+        if path.is_file():
+            assert b"canary" not in path.read_bytes().lower()
+
+
+def test_nan_in_positions_is_a_reason(tmp_path: Path, workspace: Workspace) -> None:
+    paths = write_small(tmp_path / "in", Small(spacing=2.5))
+    content = paths[3].read_bytes()
+    at = content.index(b"-100.0")
+    paths[3].write_bytes(content[:at] + b"nan   " + content[at + 6 :])
+    with pytest.raises(InputError) as caught:
+        convert_folder(tmp_path / "in", workspace)
+    assert caught.value.reason is Reason.MISSING_GEOMETRY
