@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scripts.demo_patients import MODELS, random_options, write_json
+from scripts.demo_patients import random_options, write_json
 from torch import nn
 from torch.nn import functional
 
@@ -107,13 +108,13 @@ class Course:
     """Show slices in all eight flips and transpositions, or only as viewers show them."""
 
 
-def train_bodypart(course: Course, seed: int) -> None:
+def train_bodypart(course: Course, models: Path, *, seed: int) -> None:
     """Train the scorer; a course of upright slices goes on from the weights that are there."""
     torch.manual_seed(seed)
     images, scores = bodypart_data(course.patients)
     network = BodyPartNetwork().train()
     if not course.turned:
-        network.load_state_dict(torch.load(MODELS / "demo-bodypart" / "model.pt", weights_only=True))
+        network.load_state_dict(torch.load(models / "demo-bodypart" / "model.pt", weights_only=True))
     optimiser = torch.optim.AdamW(network.parameters(), lr=course.rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, course.rate, total_steps=course.iterations, pct_start=0.1)
     rng, noise = np.random.default_rng(seed + 1), torch.Generator().manual_seed(seed + 2)
@@ -141,12 +142,12 @@ def train_bodypart(course: Course, seed: int) -> None:
                 f"bodypart {step + 1}/{course.iterations} error {running / 100:.3f} score, {passed:.0f} s", flush=True
             )
             running = 0.0
-    save_bodypart(network)
+    save_bodypart(network, models)
 
 
-def save_bodypart(network: nn.Module) -> None:
+def save_bodypart(network: nn.Module, models: Path) -> None:
     """Write model.pt, inference-settings.json and config.json as the public body part regression model has them."""
-    folder = MODELS / "demo-bodypart"
+    folder = models / "demo-bodypart"
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, folder / "model.pt")
     table = {"pelvis_start": 0.0} | SCORES | {"eyes_end": 100.0}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scripts.demo_patients import MODELS, random_options, write_json
+from scripts.demo_patients import random_options, write_json
 from torch import nn
 from torch.nn import functional
 
@@ -21,6 +23,8 @@ FEATURES = [8, 16, 32, 64, 96]
 STRIDES = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]]
 CONVOLUTIONS, DECODER_CONVOLUTIONS = [1, 2, 2, 2, 2], [2, 2, 2, 1]
 MIRROR_AXES = (1,)
+BATCH = 2
+WEIGHTS = (1.0, 2.0, 1.0, 4.0, 1.0)
 
 
 def organ_labels(phantom: Phantom) -> npt.NDArray[np.uint8]:
@@ -126,9 +130,9 @@ def organ_batches(
 
 
 def organ_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross entropy plus soft Dice of the foreground, over the batch."""
+    """Cross entropy (thin organs count more) plus soft Dice of the foreground, over the batch."""
     logarithms = output.log_softmax(1)
-    entropy = functional.nll_loss(logarithms, target)
+    entropy = functional.nll_loss(logarithms, target, weight=torch.tensor(WEIGHTS))
     shares = logarithms[:, 1:].exp()
     truth = (target[:, None] == torch.arange(1, output.shape[1]).view(1, -1, 1, 1, 1)).float()
     both = (shares * truth).sum((0, 2, 3, 4))
@@ -136,15 +140,23 @@ def organ_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return entropy + 1 - ((2 * both + 1) / (total + 1)).mean()
 
 
-def train_organs(patients: int, iterations: int, batch: int) -> None:
-    torch.manual_seed(1)
-    properties = fingerprint(list(range(12)))
-    data = [resampled(make_phantom(organ_options(n)), properties) for n in range(patients)]
+def train_organs(patients: int, iterations: int, models: Path, *, seed: int, go_on: bool) -> None:
+    """Train the network; with `go_on` from the weights that are there, on the intensities they were trained on."""
+    torch.manual_seed(seed)
     network = organ_network().train()
+    if go_on:
+        folder = models / "demo-organs"
+        plans = json.loads((folder / "plans.json").read_text("utf-8"))
+        properties = plans["foreground_intensity_properties_per_channel"]["0"]
+        checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
+        network.load_state_dict(checkpoint["network_weights"])
+    else:
+        properties = fingerprint(list(range(12)))
+    data = [resampled(make_phantom(organ_options(n)), properties) for n in range(patients)]
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=iterations, pct_start=0.1)
     started, running = time.monotonic(), 0.0
-    for step, (image, target) in zip(range(iterations), organ_batches(data, batch, 2), strict=False):
+    for step, (image, target) in zip(range(iterations), organ_batches(data, BATCH, seed + 1), strict=False):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = network(image)
         loss = organ_loss(output.float(), target)
@@ -160,17 +172,15 @@ def train_organs(patients: int, iterations: int, batch: int) -> None:
             )
             running = 0.0
     sizes = [list(image.shape) for image, _ in data]
-    save_organs(network, properties, [float(n) for n in np.median(sizes, axis=0)])
+    save_organs(network, properties, [float(n) for n in np.median(sizes, axis=0)], models)
 
 
-def save_organs(network: nn.Module, properties: dict[str, float], median_size: list[float]) -> None:
+def save_organs(network: nn.Module, properties: dict[str, float], median_size: list[float], models: Path) -> None:
     """Write a model folder in the format of nnU-Net v2."""
-    folder = MODELS / "demo-organs"
+    folder = models / "demo-organs"
     (folder / "fold_0").mkdir(parents=True, exist_ok=True)
     labels = {"background": 0} | {name: value for value, name in enumerate(ORGANS, start=1)}
-    dataset = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 0, "file_ending": ".nii.gz"}
-    del dataset["numTraining"]
-    write_json(folder / "dataset.json", dataset)
+    write_json(folder / "dataset.json", {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"})
     write_json(folder / "plans.json", organ_plans(properties, median_size))
     halves: dict[tuple[int, int], torch.Tensor] = {}
     weights = {}

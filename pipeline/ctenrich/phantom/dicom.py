@@ -49,7 +49,7 @@ def write_phantom_study(folder: Path, options: PhantomOptions) -> PhantomStudy:
 
     Equal options give equal bytes. File names carry the series number, so that several series share a folder.
     """
-    from ctenrich.phantom.faults import extra_files, spoil, spoil_bytes
+    from ctenrich.phantom.faults import extra_files, spoil, spoil_bytes, stated_rows
 
     phantom, identity = make_phantom(options), make_identity(options)
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def write_phantom_study(folder: Path, options: PhantomOptions) -> PhantomStudy:
     for k, dataset in _slices(phantom, identity):
         spoil(dataset, k, phantom, identity)
         path = folder / names[k]
-        path.write_bytes(spoil_bytes(file_bytes(dataset, options), k, options))
+        path.write_bytes(spoil_bytes(file_bytes(dataset, options, stated_rows=stated_rows(k, options)), k, options))
         written[k] = path, str(dataset.SOPInstanceUID)
     files = [path for path, _ in written.values()]
     files += extra_files(folder, phantom, identity, {k: path for k, (path, _) in written.items()})
@@ -227,8 +227,11 @@ def outside_circle(rows: int, columns: int) -> npt.NDArray[np.bool_]:
     return np.asarray(((j - (rows - 1) / 2) / (rows / 2)) ** 2 + ((i - (columns - 1) / 2) / (columns / 2)) ** 2 > 1)
 
 
-def file_bytes(dataset: Dataset, options: PhantomOptions) -> bytes:
-    """Encode a dataset as a DICOM file (PS3.10) in the transfer syntax of the options."""
+def file_bytes(dataset: Dataset, options: PhantomOptions, *, stated_rows: int | None = None) -> bytes:
+    """Encode a dataset as a DICOM file (PS3.10) in the transfer syntax of the options.
+
+    `stated_rows` is what the file says of its rows, where that is not the truth.
+    """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
@@ -250,6 +253,8 @@ def file_bytes(dataset: Dataset, options: PhantomOptions) -> bytes:
             file.compress(UID(syntax.value), generate_instance_uid=False)
         if syntax is PixelEncoding.BIG_ENDIAN and "PixelData" in file:
             file.PixelData = np.frombuffer(file.PixelData, "<u2").astype(">u2").tobytes()
+        if stated_rows is not None:
+            file.Rows = stated_rows
         target = io.BytesIO()
         dcmwrite(target, file, enforce_file_format=has_preamble)
     return target.getvalue()

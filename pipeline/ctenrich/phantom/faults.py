@@ -11,7 +11,7 @@ from ctenrich.phantom.identity import Identity
 from ctenrich.phantom.options import PhantomOptions, Quirk
 from ctenrich.phantom.volume import Phantom
 
-__all__ = ["extra_files", "spoil", "spoil_bytes"]
+__all__ = ["extra_files", "spoil", "spoil_bytes", "stated_rows"]
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
@@ -35,11 +35,14 @@ def spoil(dataset: Dataset, k: int, phantom: Phantom, identity: Identity) -> Non
         dataset.FrameOfReferenceUID = identity.instance("other frame of reference")
     if Quirk.NO_POSITION in quirks:
         del dataset.ImagePositionPatient
-    if Quirk.LYING_ROWS in quirks:
-        dataset.Rows = 65535
     if Quirk.OTHER_MATRIX in quirks:
         dataset.Rows = dataset.Rows // 2
         dataset.PixelData = dataset.PixelData[: dataset.Rows * dataset.Columns * 2]
+
+
+def stated_rows(k: int, options: PhantomOptions) -> int | None:
+    """Rows that slice `k` states, if it lies."""
+    return 65535 if Quirk.LYING_ROWS in options.quirks and k == odd_slice(options) else None
 
 
 def _spoil_series(dataset: Dataset, quirks: frozenset[Quirk]) -> None:
