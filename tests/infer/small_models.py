@@ -168,8 +168,9 @@ def livelier(network: torch.nn.Module) -> None:
                 parameter.uniform_(0.5, 1.5)
             elif name.endswith("norm.bias"):
                 parameter.uniform_(-0.3, 0.3)
-            elif "seg_" in name and name.endswith("weight"):
-                parameter.normal_(0, 1.5)
+            elif "seg_" in name:
+                parameter.normal_(0, 1.5) if name.endswith("weight") else parameter.zero_()
+                parameter -= parameter.mean(dim=min(1, parameter.ndim - 1), keepdim=True)
 
 
 # ---------------------------------------------------------------- nnU-Net v1
@@ -274,7 +275,8 @@ def write_v1(
         }
         file = target / "model_final_checkpoint.model"
         torch.save(checkpoint, file, _use_new_zipfile_serialization=not legacy)
-        init = ("plans.pkl", fold, None, None, False, stage, True, False)
+        results = f"results/3d_fullres/Task900_Small/{trainer}__plans"
+        init = ("plans.pkl", fold, results, "preprocessed/Task900_Small", False, stage, True, False)
         init += ("nnUNetTrainerV2", False) if cascade else (False,)
         info = OrderedDict(init=init, name=trainer, plans=plans)
         info["class"] = f"<class 'nnunet.training.{trainer}'>"

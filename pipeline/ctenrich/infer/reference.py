@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import time
 import warnings
 from collections.abc import Mapping
@@ -57,6 +59,10 @@ class ReferenceEngine:
         )
         self.predictor.list_of_parameters = [_full_state(self.predictor.network, weights) for weights in folds.values()]
 
+    def use(self, predictor: Any) -> None:
+        """Go on with a subclass of nnunetv2's predictor."""
+        self.predictor.__class__ = predictor
+
     def label(
         self,
         array: NDArray[Any],
@@ -97,7 +103,7 @@ class ReferenceEngine:
 def _predictor(
     plan: ModelPlan, source: Mapping[str, Any], settings: SegmentSettings, mirror: bool, predictor_class: Any
 ) -> Any:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
