@@ -6,7 +6,7 @@ PYTHON is the one of the environment that scripts/install_bpreg.sh makes: bpreg 
 packages, and needs three small repairs to be imported, which are made here. An INPUT is a NIfTI file, read by bpreg
 itself, or an .npz file with `array` [first image axis, second image axis, slice from feet to head] and `spacing` in
 the same order, which goes through bpreg's way for arrays. OUT.json holds one entry an input: `raw` (network output),
-`document` (what bpreg writes) and `seconds` of preprocessing and network.
+`document` (what bpreg writes) and `seconds` of preprocessing (from the array in memory, or from the file) and network.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ def score(model: Any, path: Path) -> dict[str, Any]:
     """Everything that bpreg says about one volume."""
     from bpreg.inference.inference_model import VolumeStorage
 
-    began = time.perf_counter()
     if path.suffix == ".npz":
-        data = np.load(path)
-        spacing = data["spacing"]
-        images = model.n2n.preprocess_npy(data["array"].astype(np.float32), tuple(spacing))
+        with np.load(path) as data:
+            array, spacing = data["array"].astype(np.float32), tuple(data["spacing"])
+        began = time.perf_counter()
+        images = model.n2n.preprocess_npy(array, spacing)
     else:
+        began = time.perf_counter()
         images, spacing = model.n2n.preprocess_nifti(str(path))
     prepared = time.perf_counter()
     raw = model.predict_npy_array(np.transpose(images, (2, 0, 1)))
