@@ -4,6 +4,7 @@
 -- Parameters:
 --   @collections ARRAY<STRING> = [] -- collection_id of the collections to search; none: all
 --   @patients ARRAY<STRING> = [] -- PatientID of the patients to search; none: all
+--   @series ARRAY<STRING> = [] -- SeriesInstanceUID of the series to look at; none: all
 --   @original_only BOOL = false -- leave out series that are analysis results (analysis_result_id)
 --   @spacing_relative FLOAT64 = 0.01 -- every gap lies within this share of (last - first) / (n - 1) ...
 --   @spacing_absolute FLOAT64 = 0.05 -- ... or within this many mm of it, whichever is larger
@@ -83,6 +84,7 @@ WITH
       Modality = 'CT'
       AND (ARRAY_LENGTH(@collections) = 0 OR collection_id IN UNNEST(@collections))
       AND (ARRAY_LENGTH(@patients) = 0 OR PatientID IN UNNEST(@patients))
+      AND (ARRAY_LENGTH(@series) = 0 OR SeriesInstanceUID IN UNNEST(@series))
       AND (NOT @original_only OR analysis_result_id IS NULL)
   ),
 

@@ -11,7 +11,7 @@ from ctenrich.reasons import Reason
 __all__ = ["Catalog", "open_catalog"]
 
 
-def open_catalog(spec: str) -> Catalog:
+def open_catalog(spec: str, *, byte_limit: int | None = None) -> Catalog:
     """Open a catalog by its specification.
 
     Parameters
@@ -19,6 +19,8 @@ def open_catalog(spec: str) -> Catalog:
     spec : str
         ``folder:FILE`` (made by `index_folders`), ``idc`` (the series index that pip installs), ``parquet:URI`` (a
         folder or bucket with IDC's BigQuery export) or ``bigquery[:PROJECT]`` (PROJECT pays).
+    byte_limit : int, optional
+        Bytes that one BigQuery query may read; None: 50 GiB. Other catalogs bill nothing.
 
     Raises
     ------
@@ -30,5 +32,17 @@ def open_catalog(spec: str) -> Catalog:
         from ctenrich.catalog.folder import FolderCatalog
 
         return FolderCatalog(Path(rest))
+    if spec == "idc":
+        from ctenrich.catalog.idc_index import IdcIndexCatalog
+
+        return IdcIndexCatalog()
+    if kind == "parquet" and rest:
+        from ctenrich.catalog.parquet import ParquetCatalog
+
+        return ParquetCatalog(rest)
+    if kind == "bigquery":
+        from ctenrich.catalog.bigquery import BYTE_LIMIT, BigQueryCatalog
+
+        return BigQueryCatalog(rest, byte_limit=BYTE_LIMIT if byte_limit is None else byte_limit)
     hint = "folder:FILE, idc, parquet:URI or bigquery[:PROJECT]"
     raise UsageError(Reason.BAD_PARAMETER, f"there is no catalog {spec[:80]!r}", hint)

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+from ctenrich.select.compare import (
+    CohortDiff,
+    CohortSummary,
+    SeriesChange,
+    describe_cohort,
+    diff_cohorts,
+    read_lock,
+    relock,
+)
 from ctenrich.select.consort import Consort, consort_of, consort_svg, consort_text, load_consort
 from ctenrich.select.files import excluded_path, lock_path, read_cohort, read_excluded, write_cohort
 from ctenrich.select.selection import Selection, cohort_sha256, select_cohort
+from ctenrich.select.series_list import read_series_list, select_series_list
 
 __all__ = [
+    "CohortDiff",
+    "CohortSummary",
     "Consort",
     "Selection",
+    "SeriesChange",
     "cohort_sha256",
     "consort_of",
     "consort_svg",
     "consort_text",
+    "describe_cohort",
+    "diff_cohorts",
     "excluded_path",
     "load_consort",
     "lock_path",
     "read_cohort",
     "read_excluded",
+    "read_lock",
+    "read_series_list",
+    "relock",
     "select_cohort",
+    "select_series_list",
     "write_cohort",
 ]

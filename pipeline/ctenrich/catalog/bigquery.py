@@ -1,0 +1,215 @@
+"""The bigquery catalog: IDC's public tables on BigQuery, with a dry run, a price and a limit before every query."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ctenrich.catalog.base import Estimate, QueryResult, parse_table_name
+from ctenrich.catalog.engine import IDC_PROJECT
+from ctenrich.catalog.queries import Query, bind
+from ctenrich.catalog.sql import table_names
+from ctenrich.errors import CtenrichError, TransientError, UsageError
+from ctenrich.reasons import Reason
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["BYTE_LIMIT", "BigQueryCatalog"]
+
+BYTE_LIMIT = 50 * 1024**3
+"""Bytes that a query may read unless the user says otherwise: the selection of a large collection reads 10 to 30 GB."""
+PRICE_PER_TIB = 6.25
+"""US dollars, list price of on-demand queries; the first TiB of a month is free."""
+_CONNECT, _ANSWER = 5.0, 900.0
+_TABLE = re.compile(r"[\w-]{1,64}\.\w{1,128}\.\w{1,128}")
+
+
+class BigQueryCatalog:
+    """IDC on BigQuery.
+
+    Parameters
+    ----------
+    project : str
+        Who pays; empty: the project of the credentials.
+    byte_limit : int
+        A query that would read more is not run. The dry run states an upper bound: collections are pruned later.
+    endpoint : str
+        Another service that speaks BigQuery's protocol (tests); default: BIGQUERY_EMULATOR_HOST, else Google.
+
+    Raises
+    ------
+    UsageError
+        MISSING_EXTRA, NO_CREDENTIALS.
+    TransientError
+        CATALOG_UNREACHABLE, within seconds.
+    """
+
+    name = "bigquery"
+    instance_level = True
+    complete = True
+
+    def __init__(self, project: str = "", *, byte_limit: int = BYTE_LIMIT, endpoint: str = "") -> None:
+        try:
+            from google.cloud import bigquery
+        except ImportError as error:
+            hint = "pip install 'ctenrich[cloud]'"
+            raise UsageError(Reason.MISSING_EXTRA, "google-cloud-bigquery is not installed", hint) from error
+        self._bigquery = bigquery
+        self._limit = byte_limit
+        self._datasets: set[str] = set()
+        self._client = _client(bigquery, project, endpoint or os.environ.get("BIGQUERY_EMULATOR_HOST", ""))
+
+    @property
+    def engine(self) -> str:
+        """Name and version of the client."""
+        return f"google-cloud-bigquery {self._bigquery.__version__}"
+
+    @property
+    def version(self) -> str:
+        """The datasets that were read."""
+        return "+".join(sorted(self._datasets)) or "unknown"
+
+    def _config(self, query: Query, parameters: Mapping[str, object], **options: Any) -> Any:
+        values: list[Any] = []
+        for name, (kind, value) in bind(query, parameters).items():
+            if kind.startswith("ARRAY<"):
+                values.append(self._bigquery.ArrayQueryParameter(name, kind[6:-1], value))
+            else:
+                values.append(self._bigquery.ScalarQueryParameter(name, kind, value))  # type: ignore[arg-type]
+        return self._bigquery.QueryJobConfig(query_parameters=values, **options)
+
+    def _check_tables(self, query: Query) -> None:
+        for name in table_names(query.text):
+            table = parse_table_name(name)
+            if table is None or table.project != IDC_PROJECT or table.idc_version is None:
+                hint = f"tables are {IDC_PROJECT}.idc_vN.TABLE, with a pinned version"
+                raise UsageError(Reason.BAD_QUERY, f"the table {name[:120]} is not in the list", hint)
+            self._datasets.add(table.dataset)
+
+    def estimate(self, query: Query, parameters: Mapping[str, object]) -> Estimate | None:
+        """Dry run: bytes that the query would read at most, and their list price."""
+        self._check_tables(query)
+        job = self._ask(query, self._config(query, parameters, dry_run=True, use_query_cache=False))
+        read = int(job.total_bytes_processed or 0)
+        return Estimate(read, read / 1024**4 * PRICE_PER_TIB)
+
+    def run(self, query: Query, parameters: Mapping[str, object]) -> QueryResult:
+        """Dry run, compare with the limit, run.
+
+        Raises
+        ------
+        UsageError
+            BYTE_LIMIT, BAD_QUERY, MISSING_COLUMN, NO_CREDENTIALS.
+        TransientError
+            CATALOG_UNREACHABLE.
+        """
+        estimate = self.estimate(query, parameters)
+        assert estimate is not None
+        if estimate.bytes > self._limit:
+            message = (
+                f"{query.name} would read up to {estimate.bytes / 1e9:.1f} GB (${estimate.price_usd:.2f}), "
+                f"the limit is {self._limit / 1e9:.1f} GB"
+            )
+            raise UsageError(Reason.BYTE_LIMIT, message, "name collections, or raise the limit")
+        begin = time.monotonic()
+        job = self._ask(query, self._config(query, parameters, maximum_bytes_billed=self._limit))
+        try:
+            table = job.result(timeout=_ANSWER).to_arrow(create_bqstorage_client=False)
+        except Exception as error:
+            raise _typed(error, query.name) from error
+        return QueryResult(table, int(job.total_bytes_processed or 0), time.monotonic() - begin)
+
+    def save_table(self, name: str, table: pa.Table) -> None:
+        """Write a table to ``project.dataset.table``, replacing it.
+
+        Raises
+        ------
+        UsageError
+            BAD_PARAMETER for another form of name; else as `run`.
+        """
+        import io
+
+        import pyarrow.parquet as pq
+
+        if _TABLE.fullmatch(name) is None:
+            raise UsageError(Reason.BAD_PARAMETER, "a BigQuery table is project.dataset.table")
+        options = self._bigquery.ParquetOptions()  # type: ignore[no-untyped-call]
+        options.enable_list_inference = True
+        config = self._bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_TRUNCATE")
+        config.parquet_options = options
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        buffer.seek(0)
+        try:
+            self._client.load_table_from_file(buffer, name, job_config=config).result(timeout=_ANSWER)
+        except Exception as error:
+            raise _typed(error, "the table") from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _ask(self, query: Query, config: Any) -> Any:
+        from google.api_core.retry import Retry
+
+        try:
+            return self._client.query(
+                query.text, job_config=config, timeout=60, retry=Retry(timeout=60), job_retry=None
+            )
+        except Exception as error:
+            raise _typed(error, query.name) from error
+
+
+def _client(bigquery: Any, project: str, endpoint: str) -> Any:
+    from google.auth.exceptions import DefaultCredentialsError
+
+    if endpoint:
+        from google.auth.credentials import AnonymousCredentials
+
+        url = endpoint if "://" in endpoint else f"http://{endpoint}"
+        _knock(url)
+        options = {"api_endpoint": url}
+        return bigquery.Client(project or "local", AnonymousCredentials(), client_options=options)  # type: ignore[no-untyped-call]
+    try:
+        return bigquery.Client(project or None)
+    except (DefaultCredentialsError, OSError) as error:
+        hint = "run: gcloud auth application-default login; or use --catalog parquet: or idc, which need no account"
+        raise UsageError(Reason.NO_CREDENTIALS, "no Google credentials or project were found", hint) from error
+
+
+def _knock(url: str) -> None:
+    """Fail at once where nobody listens: the client itself would go on trying for minutes."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=_CONNECT).close()
+    except OSError as error:
+        raise TransientError(Reason.CATALOG_UNREACHABLE, f"nobody answers on port {port}") from error
+
+
+def _typed(error: Exception, name: str) -> CtenrichError:
+    """The typed error for what the client raises."""
+    from google.api_core import exceptions as api
+    from google.auth.exceptions import GoogleAuthError
+
+    if isinstance(error, CtenrichError):
+        return error
+    text = re.sub(r"https?://\S+", "", getattr(error, "message", "") or str(error)).strip().splitlines()
+    first = text[0][:300] if text else type(error).__name__
+    column = re.search(r"Unrecognized name: (\S+)|column \"?([^\"\s]+)\"? not found", first)
+    if column:
+        missing = column[1] or column[2]
+        return UsageError(Reason.MISSING_COLUMN, f"{name} needs the column {missing}, which the catalog lacks")
+    if "bytesBilledLimitExceeded" in str(error) or "bytes billed" in first:
+        return UsageError(Reason.BYTE_LIMIT, f"{name}: {first}")
+    if isinstance(error, (GoogleAuthError, api.Unauthorized, api.Forbidden)):
+        return UsageError(Reason.NO_CREDENTIALS, f"access was refused: {first}")
+    if isinstance(error, (api.BadRequest, api.NotFound)):
+        return UsageError(Reason.BAD_QUERY, f"{name}: {first}")
+    return TransientError(Reason.CATALOG_UNREACHABLE, f"{name}: {first}")

@@ -1,0 +1,229 @@
+"""What is in a cohort, what differs between two, and what a lock gives when it is run again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctenrich.catalog.base import Catalog
+from ctenrich.catalog.queries import parse_query
+from ctenrich.errors import BooksError, UsageError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import SeriesEntry
+from ctenrich.select.files import excluded_path, lock_path, read_cohort, read_excluded
+from ctenrich.select.lock import LOCK_FORMAT
+from ctenrich.select.selection import Selection, select_cohort
+
+__all__ = ["CohortDiff", "CohortSummary", "SeriesChange", "describe_cohort", "diff_cohorts", "read_lock", "relock"]
+
+
+@dataclass(frozen=True)
+class CohortSummary:
+    """A cohort file in numbers."""
+
+    name: str
+    sha256: str
+    patients: int
+    studies: int
+    series: int
+    instances: int
+    bytes: int
+    collections: dict[str, int]
+    """Series by collection_id."""
+    licences: dict[str, int]
+    """Series by licence."""
+    companions: dict[str, int]
+    """Series with companions, by modality and link, e.g. ``RTSTRUCT by reference``."""
+    excluded: dict[str, int]
+    """Series by first reason."""
+    geometry_unknown: int
+    """Series whose verdict falls after the fetch."""
+    lock: dict[str, Any]
+    """The lock beside it; empty if there is none."""
+
+
+def describe_cohort(path: Path) -> CohortSummary:
+    """Sum up a cohort file and what lies beside it.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND, BAD_COHORT.
+    BooksError
+        BOOKS: the numbers are not those of the lock.
+    """
+    cohort = read_cohort(path)
+    has_excluded = excluded_path(path).is_file()
+    excluded = Counter(read_excluded(path)["reason"].to_pylist()) if has_excluded else Counter()
+    lock = read_lock(lock_path(path)) if lock_path(path).is_file() else {}
+    if lock and (lock["cohort"]["sha256"] != cohort.sha256 or lock["excluded"] != dict(excluded)):
+        raise BooksError(Reason.BOOKS, f"{path.name} and its excluded series are not those that its lock counts")
+    kinds = (f"{m} by {link}" for s in cohort.series for m, link in {(c.modality, c.link.value) for c in s.companions})
+    return CohortSummary(
+        name=cohort.name,
+        sha256=cohort.sha256,
+        patients=len({(s.collection_id, s.patient_id) for s in cohort.series}),
+        studies=len({s.study_instance_uid for s in cohort.series}),
+        series=len(cohort.series),
+        instances=sum(_count(s) for s in cohort.series),
+        bytes=sum(i.size or 0 for s in cohort.series for i in s.instances),
+        collections=dict(sorted(Counter(s.collection_id for s in cohort.series).items())),
+        licences=dict(sorted(Counter(s.license_short_name or "unknown" for s in cohort.series).items())),
+        companions=dict(sorted(Counter(kinds).items())),
+        excluded={reason.value: excluded[reason.value] for reason in Reason if excluded[reason.value]},
+        geometry_unknown=sum(not s.geometry_known for s in cohort.series),
+        lock=lock,
+    )
+
+
+def _count(entry: SeriesEntry) -> int:
+    return entry.expected_instances if entry.expected_instances is not None else len(entry.instances)
+
+
+@dataclass(frozen=True)
+class SeriesChange:
+    """One series that two cohorts do not have alike."""
+
+    series_instance_uid: str
+    change: str
+    """added, removed or changed."""
+    explanation: str
+
+
+@dataclass(frozen=True)
+class CohortDiff:
+    """What differs between a first and a second cohort."""
+
+    circumstances: tuple[str, ...]
+    """What differs in the locks: query, parameters, catalog version, engine."""
+    changes: tuple[SeriesChange, ...]
+    same: int
+    """Series that are alike in both."""
+
+
+def diff_cohorts(first: Path, second: Path) -> CohortDiff:
+    """Compare two cohort files, and explain each added, removed and changed series by what lies beside them."""
+    before, after = _Side.of(first), _Side.of(second)
+    changes = []
+    for uid in sorted(before.series.keys() | after.series.keys()):
+        change = _change(uid, before, after)
+        if change:
+            changes.append(change)
+    common = before.series.keys() & after.series.keys()
+    same = len(common) - sum(change.change == "changed" for change in changes)
+    return CohortDiff(_circumstances(before.lock, after.lock), tuple(changes), same)
+
+
+@dataclass(frozen=True)
+class _Side:
+    series: dict[str, SeriesEntry]
+    excluded: dict[str, list[str]]
+    lock: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path) -> _Side:
+        rows = read_excluded(path).to_pylist() if excluded_path(path).is_file() else []
+        return cls(
+            {s.series_instance_uid: s for s in read_cohort(path).series},
+            {row["series_instance_uid"]: row["reasons"] for row in rows},
+            read_lock(lock_path(path)) if lock_path(path).is_file() else {},
+        )
+
+
+def _change(uid: str, before: _Side, after: _Side) -> SeriesChange | None:
+    if uid not in before.series:
+        return SeriesChange(uid, "added", f"was {_why_not(uid, before)}")
+    if uid not in after.series:
+        return SeriesChange(uid, "removed", f"is now {_why_not(uid, after)}")
+    a, b = before.series[uid], after.series[uid]
+    notes = []
+    if a.crdc_series_uuid != b.crdc_series_uuid:
+        notes.append("another version of the series (crdc_series_uuid)")
+    if {i.sop_instance_uid for i in a.instances} != {i.sop_instance_uid for i in b.instances} or _count(a) != _count(b):
+        notes.append(f"{_count(a)} instances became {_count(b)}")
+    if a.license_short_name != b.license_short_name:
+        notes.append(f"licence {a.license_short_name or 'unknown'} became {b.license_short_name or 'unknown'}")
+    return SeriesChange(uid, "changed", "; ".join(notes)) if notes else None
+
+
+def _why_not(uid: str, side: _Side) -> str:
+    if uid in side.excluded:
+        return "excluded: " + ", ".join(side.excluded[uid])
+    return "not in the start set (not in the catalog, or not asked for)"
+
+
+def _circumstances(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, ...]:
+    if not a or not b:
+        return ("no lock beside one of the cohorts",)
+    notes = [
+        f"{label}: {a.get(name)} became {b.get(name)}"
+        for name, label in (("catalog", "catalog"), ("catalog_version", "catalog version"), ("engine", "engine"))
+        if a.get(name) != b.get(name)
+    ]
+    if a["query"]["sha256"] != b["query"]["sha256"]:
+        notes.append(f"query: {a['query']['name']} became {b['query']['name']} (the text differs)")
+    for name in sorted(a["parameters"].keys() | b["parameters"].keys()):
+        old, new = a["parameters"].get(name), b["parameters"].get(name)
+        if old != new:
+            notes.append(f"parameter {name}: {old} became {new}")
+    return tuple(notes)
+
+
+def read_lock(path: Path) -> dict[str, Any]:
+    """Read a lock.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND or BAD_COHORT.
+    """
+    if not path.is_file():
+        raise UsageError(Reason.NOT_FOUND, f"there is no file {path.name}")
+    try:
+        lock = json.loads(path.read_text("utf-8"))
+        whole = lock["format"] == LOCK_FORMAT and isinstance(lock["query"]["text"], str)
+        whole = whole and isinstance(lock["parameters"], dict) and isinstance(lock["series"], list)
+        whole = whole and isinstance(lock["cohort"]["sha256"], str) and isinstance(lock["excluded"], dict)
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UsageError(Reason.BAD_COHORT, f"{path.name} is not a lock of this version")
+    found: dict[str, Any] = lock
+    return found
+
+
+def relock(
+    lock_file: Path, catalog: Catalog, *, name: str = "cohort", progress: Progress = SILENT
+) -> tuple[Selection, CohortDiff]:
+    """Run a lock's query and parameters again, and say what changed since.
+
+    Series that the lock has and the catalog no longer has come out as removed, with NOT_IN_CATALOG: superseded data
+    are reported, never silently missing.
+    """
+    lock = read_lock(lock_file)
+    query = parse_query(str(lock["query"]["name"]), lock["query"]["text"])
+    selection = select_cohort(query, catalog, lock["parameters"], name=name, progress=progress)
+    now = {s.series_instance_uid: s for s in selection.cohort.series}
+    reasons = {row["series_instance_uid"]: row["reasons"] for row in selection.excluded.to_pylist()}
+    changes, before = [], {entry["SeriesInstanceUID"]: entry for entry in lock["series"]}
+    for uid in sorted(before.keys() | now.keys()):
+        if uid not in now:
+            why = reasons.get(uid, [Reason.NOT_IN_CATALOG.value])
+            changes.append(SeriesChange(uid, "removed", "is now excluded: " + ", ".join(why)))
+        elif uid not in before:
+            changes.append(SeriesChange(uid, "added", "was not selected when the lock was made"))
+        elif (before[uid]["crdc_series_uuid"], before[uid]["instances"]) != (
+            now[uid].crdc_series_uuid,
+            _count(now[uid]),
+        ):
+            text = f"another version of the series, {before[uid]['instances']} instances became {_count(now[uid])}"
+            changes.append(SeriesChange(uid, "changed", text))
+    from ctenrich.select.lock import lock_of
+
+    same = len(before.keys() & now.keys()) - sum(c.change == "changed" for c in changes)
+    return selection, CohortDiff(_circumstances(lock, lock_of(selection)), tuple(changes), same)

@@ -1,0 +1,82 @@
+"""Somebody's list of series instead of a query's choice: every one of them is judged, and none is lost."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ctenrich.catalog.base import Catalog
+from ctenrich.errors import UsageError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.select.selection import Selection, excluded_table, select_cohort
+
+__all__ = ["read_series_list", "select_series_list"]
+
+_UID = re.compile(r"[0-9.]{1,64}")
+_COLUMN = "SeriesInstanceUID"
+
+
+def read_series_list(path: Path) -> tuple[str, ...]:
+    """Series Instance UIDs of a file: one a line, or the column SeriesInstanceUID of a CSV.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND, EMPTY_INPUT, or BAD_PARAMETER with the number of the line that holds no UID.
+    """
+    if not path.is_file():
+        raise UsageError(Reason.NOT_FOUND, f"there is no file {path.name}")
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(Reason.BAD_PARAMETER, f"{path.name} is not text") from error
+    if lines and _COLUMN in next(csv.reader(lines[:1])):
+        found = [(number, row[_COLUMN] or "") for number, row in enumerate(csv.DictReader(lines), start=2)]
+    else:
+        found = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    for number, text in found:
+        if _UID.fullmatch(text.strip()) is None:
+            raise UsageError(Reason.BAD_PARAMETER, f"line {number} of {path.name} holds no Series Instance UID")
+    if not found:
+        raise UsageError(Reason.EMPTY_INPUT, f"{path.name} names no series")
+    return tuple(dict.fromkeys(text.strip() for _, text in found))
+
+
+def select_series_list(
+    series: Sequence[str],
+    catalog: Catalog,
+    parameters: Mapping[str, object] | None = None,
+    *,
+    name: str = "cohort",
+    progress: Progress = SILENT,
+) -> Selection:
+    """Judge the series of a list by the rules of the shipped query for this catalog.
+
+    Parameters
+    ----------
+    series : sequence of str
+        Series Instance UIDs, as `read_series_list` gives them.
+    parameters : mapping, optional
+        Further @parameters of the query.
+
+    Returns
+    -------
+    Selection
+        Series that the catalog does not have are excluded as NOT_IN_CATALOG.
+    """
+    query = "select_ct_series" if catalog.instance_level else "select_idc_series"
+    given = {**(parameters or {}), "series": list(series)}
+    selection = select_cohort(query, catalog, given, name=name, progress=progress)
+    rows = selection.excluded.to_pylist()
+    known = {s.series_instance_uid for s in selection.cohort.series} | {row["series_instance_uid"] for row in rows}
+    reason = Reason.NOT_IN_CATALOG.value
+    for uid in series:
+        if uid not in known:
+            empty = dict.fromkeys(("collection_id", "patient_id", "study_instance_uid"), "")
+            rows.append({**empty, "series_instance_uid": uid, "reason": reason, "reasons": [reason]})
+    rows.sort(key=lambda row: str(row["series_instance_uid"]))
+    return replace(selection, excluded=excluded_table(rows))
