@@ -133,4 +133,5 @@ def app_config(*, pacs: bool) -> str:
         "dataSources": [web_source] if pacs else [json_source],
     }
     tour = 'try{localStorage.setItem("shownTours",JSON.stringify(["basicViewerTour"]))}catch(e){}'
-    return f"window.config={json.dumps(config)};{tour}\n"
+    handler = "window.config.httpErrorHandler=function(e){console.warn(String(e))};"
+    return f"window.config={json.dumps(config)};{handler}{tour}\n"

@@ -38,6 +38,7 @@ PhotometricInterpretation BitsAllocated BitsStored HighBit PixelRepresentation S
 ImageOrientationPatient ImagePositionPatient ImageType WindowCenter WindowWidth RescaleIntercept RescaleSlope
 SliceThickness NumberOfFrames ReferencedSeriesSequence SegmentSequence SharedFunctionalGroupsSequence
 """
+_ALWAYS_LISTS = ("PerFrameFunctionalGroupsSequence", "SegmentSequence")
 _POLICY = (
     "default-src 'self' blob: data:; script-src 'self' 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; frame-ancestors 'none'"
@@ -121,7 +122,7 @@ class RunView:
             "StudyDate": first.get("StudyDate", ""),
             "StudyDescription": first.get("StudyDescription", ""),
             "PatientName": "",
-            "PatientID": "",
+            "PatientID": first.get("PatientID", ""),
             "NumInstances": sum(len(s["instances"]) for s in series),
             "Modalities": "CT",
             "series": series,
@@ -146,18 +147,22 @@ def _series(instances: list[dict[str, Any]]) -> dict[str, Any]:
 def _instance(path: Path, address: str) -> dict[str, Any]:
     import pydicom
 
-    data = pydicom.dcmread(path, specific_tags=_CT_KEYS.split(), stop_before_pixels=True)
+    data = pydicom.dcmread(path, stop_before_pixels=True)
+    if data.get("Modality") != "SEG":
+        wanted = set(_CT_KEYS.split())
+        return {"metadata": _natural(e for e in data if e.keyword in wanted), "url": f"dicomweb:{address}"}
     return {"metadata": _natural(data), "url": f"dicomweb:{address}"}
 
 
 def _natural(data: Any) -> dict[str, Any]:
-    """A data set as keyword -> plain value, as dcmjs names it."""
+    """A data set as keyword -> plain value, as dcmjs names it; OHIF wants single items of a sequence unwrapped."""
     out: dict[str, Any] = {}
     for element in data:
         if not element.keyword or element.value is None or element.value == "":
             continue
         if element.VR == "SQ":
-            out[element.keyword] = [_natural(item) for item in element.value]
+            items = [_natural(item) for item in element.value]
+            out[element.keyword] = items[0] if len(items) == 1 and element.keyword not in _ALWAYS_LISTS else items
         elif element.VM > 1:
             out[element.keyword] = [_plain(v) for v in element.value]
         else:
