@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from ctenrich.errors import CtenrichError, InputError, RetryExhaustedError
 from ctenrich.reasons import Reason
@@ -30,7 +30,7 @@ def retrying(action: Callable[[], T], settings: FetchSettings) -> T:
     tries = max(1, settings.tries)
     loop = Retrying(
         stop=stop_after_attempt(tries),
-        wait=wait_exponential_jitter(initial=settings.backoff, max=LONGEST_PAUSE, jitter=settings.backoff),
+        wait=wait_exponential(multiplier=settings.backoff, max=LONGEST_PAUSE) + wait_random(0, settings.backoff),
         retry=retry_if_exception(lambda error: isinstance(error, CtenrichError) and error.retryable),
         retry_error_callback=_give_up,
     )

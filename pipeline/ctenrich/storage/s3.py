@@ -149,7 +149,7 @@ class S3Storage:
                 self._watch(process, [folder, Path(name)])
             if found is not None:
                 found += [_stored(m) for m in _messages(out) if m.get("key") and m.get("type") == "file"]
-            failures = {str(m.get("job", "")): str(m.get("error", "")) for m in _messages(err) if m.get("error")}
+            failures = {str(m.get("command", m.get("job"))): str(m["error"]) for m in _messages(err) if m.get("error")}
             if process.returncode != 0 and not failures:
                 raise TransientError(Reason.RETRY_EXHAUSTED, f"s5cmd ended with exit code {process.returncode}")
             return failures

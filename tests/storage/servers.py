@@ -1,0 +1,182 @@
+"""Real object stores on the loopback, and a proxy before them that breaks things on purpose."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+Fault = Callable[[str, str, int], str]
+"""(method, path, how many times this was asked before) -> '' or the name of a fault."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def program(name: str, *arguments: str, port: int) -> Iterator[str]:
+    """Run a server beside this Python until the block ends; gives its URL."""
+    command = [str(Path(sys.executable).parent / name), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", port), 0.2).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise RuntimeError(f"{name} did not start")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    port = free_port()
+    with program("moto_server", "-H", "127.0.0.1", "-p", str(port), port=port) as url:
+        yield url
+
+
+@contextmanager
+def gcs_server() -> Iterator[str]:
+    port = free_port()
+    arguments = ("start", "--host", "127.0.0.1", "--port", str(port), "--in-memory")
+    with program("gcp-storage-emulator", *arguments, port=port) as url:
+        yield url
+
+
+def request(url: str, method: str, body: bytes = b"", kind: str = "application/octet-stream", acl: str = "") -> bytes:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=30)
+    headers = {"Content-Type": kind, "Content-Length": str(len(body))} | ({"x-amz-acl": acl} if acl else {})
+    connection.request(method, parts.path + ("?" + parts.query if parts.query else ""), body, headers)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    assert answer.status < 300, (answer.status, content[:300])
+    return content
+
+
+class FaultyProxy:
+    """Forwards to a server; `fault` says for each request what goes wrong."""
+
+    def __init__(self, target: str, fault: Fault) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.ranges: list[str] = []
+        netloc = urlsplit(target).netloc
+        proxy = self
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                return None
+
+            def _forward(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                with lock:
+                    key = (self.command, self.path)
+                    kind = fault(self.command, self.path, proxy.counts[key])
+                    proxy.counts[key] += 1
+                    proxy.faults[kind] += 1
+                    proxy.ranges += [self.headers["Range"]] if self.headers.get("Range") else []
+                if kind in {"503", "429", "500", "403", "404"}:
+                    self.send_response(int(kind))
+                    self.send_header("Retry-After", "0")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                upstream = http.client.HTTPConnection(netloc, timeout=30)
+                headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+                upstream.request(self.command, self.path, body, headers)
+                answer = upstream.getresponse()
+                content = answer.read()
+                upstream.close()
+                self._answer(answer, content, kind)
+
+            def _answer(self, answer: http.client.HTTPResponse, content: bytes, kind: str) -> None:
+                if kind == "flip" and content:
+                    content = content[:-1] + bytes([content[-1] ^ 1])
+                if kind == "short":
+                    content = content[: len(content) // 2]
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in {"transfer-encoding", "content-length", "connection"}:
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if self.command == "HEAD":
+                    return
+                if kind == "reset":
+                    self.wfile.write(content[: len(content) // 2])
+                    self.wfile.flush()
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    self.connection.close()
+                    self.close_connection = True
+                    return
+                if kind == "cut":
+                    self.wfile.write(content[: len(content) // 2])
+                    self.close_connection = True
+                    return
+                if kind == "stall":
+                    self.wfile.write(content[: len(content) // 2])
+                    self.wfile.flush()
+                    time.sleep(8)
+                    self.close_connection = True
+                    return
+                self.wfile.write(content)
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                return None
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> FaultyProxy:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def s3_put(url: str, bucket: str, key: str, content: bytes) -> None:
+    request(f"{url}/{bucket}/{key}", "PUT", content, acl="public-read")
+
+
+def s3_bucket(url: str, bucket: str) -> None:
+    request(f"{url}/{bucket}", "PUT", acl="public-read-write")
+
+
+def gcs_bucket(url: str, bucket: str) -> None:
+    request(f"{url}/storage/v1/b?project=test", "POST", f'{{"name":"{bucket}"}}'.encode(), "application/json")
+
+
+def gcs_put(url: str, bucket: str, key: str, content: bytes) -> None:
+    from urllib.parse import quote
+
+    request(f"{url}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(key, safe='')}", "POST", content)
