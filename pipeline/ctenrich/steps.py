@@ -157,10 +157,10 @@ def _raise_if_all_failed(run: Run, summary: RunSummary) -> None:
     with Ledger(run.ledger_path, read_only=True) as ledger:
         outcomes = ledger.outcomes()
     failed = [o for o in outcomes if o.state is State.FAILED]
-    series = {o.series_instance_uid for o in failed if not o.product}
-    products = {o.product for o in failed if o.product}
-    wanted = {str(p.product) for p in run.config.products if p.missing is None}
-    if len(series) == len(run.cohort.series) or (products == wanted and len(run.cohort.series) == 1):
+    series = sum(not o.product for o in failed)
+    products = len(failed) - series
+    wanted = sum(p.missing is None for p in run.config.products)
+    if series == len(run.cohort.series) or products == wanted * len(run.cohort.series):
         first = failed[-1]
         raise InputError(first.reason or Reason.INTERNAL, first.message)
 
