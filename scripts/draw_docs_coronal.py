@@ -1,0 +1,35 @@
+"""Draw docs/images/coronal-landmarks.png: a phantom, scored by the demonstration model.
+
+python scripts/draw_docs_coronal.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ctenrich.infer.bodypart import open_bodypart
+from ctenrich.measure.landmarks import locate_landmarks
+from ctenrich.measure.regions import locate_regions
+from ctenrich.phantom import PhantomOptions, hand_over, make_phantom
+from ctenrich.report.coronal import coronal_png
+from ctenrich.settings import SegmentSettings, Settings
+from ctenrich.workspace import Workspace
+
+OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "coronal-landmarks.png"
+
+
+def main() -> None:
+    settings = Settings(segment=SegmentSettings(device="cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder))
+        volume, series = hand_over(make_phantom(PhantomOptions(seed=4)), workspace)
+        scorer = open_bodypart("demo-bodypart", settings=settings)
+        scores = scorer.score(volume, series, settings=settings, workspace=workspace)
+        png = coronal_png(volume, locate_landmarks(scores), locate_regions(scores), workspace=workspace)
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_bytes(png)
+
+
+if __name__ == "__main__":
+    main()
