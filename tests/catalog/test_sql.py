@@ -68,6 +68,10 @@ CASES = [
     ),
     ("SELECT SAFE_CAST('1e3 ' AS FLOAT64), SAFE_CAST('x' AS FLOAT64), SAFE_DIVIDE(1, 0)", [(1000.0, None, None)]),
     (r"SELECT REGEXP_CONTAINS(ARRAY_TO_STRING(s, '\\'), r'^a\\b$') FROM T! WHERE n = 1", [(True,)]),
+    (
+        "SELECT CAST(SAFE_CAST('1.23456789' AS NUMERIC) AS STRING), TRUNC(CAST('-2.37' AS NUMERIC), 1) = -2.3",
+        [("1.234567890", True)],
+    ),
     ("WITH t AS (SELECT 7 AS k) SELECT k FROM t", [(7,)]),
 ]
 

@@ -5,6 +5,7 @@ sqlglot does the work. What it gets silently wrong for our use, each mended here
 * ``UNNEST(x) AS a WITH OFFSET AS o`` comes out with o from 1; BigQuery counts from 0.
 * ``x[OFFSET(expression)]`` is shifted only where the index is a literal.
 * ``DIV(a - b, c)`` becomes ``a - b // c``: the parentheses are lost.
+* ``NUMERIC`` becomes DuckDB's DECIMAL(18, 3); BigQuery's has nine decimals.
 * ``FORMAT('%05d', n)`` becomes DuckDB's ``format``, which returns the format string as it is.
 * ``LEFT JOIN UNNEST(x)`` without a condition needs ``ON TRUE``.
 * ``ARRAY_AGG(x LIMIT n)`` loses or misplaces its limit.
@@ -153,6 +154,14 @@ def to_duckdb(sql: str, types: Mapping[str, str], tables: Mapping[str, str]) -> 
         return tree.sql("duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE)
     except SqlglotError as error:
         raise UsageError(Reason.BAD_QUERY, f"the query cannot be translated: {_plain(str(error))}") from error
+
+
+def _mend_numeric(tree: exp.Query) -> None:
+    for kind in tree.find_all(exp.DataType):
+        if getattr(kind.this, "name", "") in {"DECIMAL", "BIGDECIMAL"} and not kind.expressions:
+            wanted = exp.DataType.build("DECIMAL(38, 9)", dialect="duckdb")
+            kind.set("this", wanted.this)
+            kind.set("expressions", wanted.expressions)
 
 
 def _mend_division(tree: exp.Query) -> None:
