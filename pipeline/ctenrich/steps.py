@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ctenrich.conduct import Budget, Conductor, RunSummary, StopSignal
-from ctenrich.errors import InputError
+from ctenrich.errors import InputError, UsageError
 from ctenrich.execute import ExecutorName, open_executor
 from ctenrich.ledger import Ledger
 from ctenrich.overview import preview, retry, status
@@ -45,7 +46,11 @@ from ctenrich.workspace import load_record
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ctenrich.select import Selection
+    from ctenrich.select.compare import CohortDiff
+
 __all__ = [
+    "SelectRequest",
     "convert",
     "encode",
     "export",
@@ -62,6 +67,7 @@ __all__ = [
     "score",
     "segment",
     "select",
+    "select_request",
     "sort",
     "start",
     "status",
@@ -117,6 +123,56 @@ def select(
     )
     write_cohort(selection, Path(out))
     return selection.cohort
+
+
+@dataclass(frozen=True)
+class SelectRequest:
+    """Everything that ``ctenrich select`` can be asked."""
+
+    query: str
+    catalog: str
+    out: Path
+    parameters: Mapping[str, object]
+    series_list: Path | None = None
+    lock: Path | None = None
+    save_table: str | None = None
+    byte_limit: int | None = None
+
+
+def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tuple[Selection, CohortDiff | None]:
+    """Select by a query, a list of series or a lock; write the cohort file and, if asked, a BigQuery table.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER unless exactly one of query, list and lock was given; what the catalog says.
+    """
+    from ctenrich.catalog import open_catalog
+    from ctenrich.select import select_cohort, write_cohort
+    from ctenrich.select.compare import relock
+    from ctenrich.select.files import cohort_table
+    from ctenrich.select.series_list import read_series_list, select_series_list
+
+    if sum(map(bool, (request.query, request.series_list, request.lock))) != 1:
+        raise UsageError(Reason.BAD_PARAMETER, "give exactly one of QUERY, --series-list and --lock")
+    catalog = open_catalog(request.catalog, byte_limit=request.byte_limit)
+    difference: CohortDiff | None = None
+    name = request.out.stem
+    if request.lock is not None:
+        selection, difference = relock(request.lock, catalog, name=name, progress=progress)
+    elif request.series_list is not None:
+        chosen = read_series_list(request.series_list)
+        selection = select_series_list(chosen, catalog, request.parameters, name=name, progress=progress)
+    else:
+        selection = select_cohort(request.query, catalog, request.parameters, name=name, progress=progress)
+    write_cohort(selection, request.out)
+    if request.save_table:
+        from ctenrich.catalog.bigquery import BigQueryCatalog
+
+        target = catalog if isinstance(catalog, BigQueryCatalog) else open_catalog("bigquery")
+        assert isinstance(target, BigQueryCatalog)
+        target.save_table(request.save_table, cohort_table(selection.cohort))
+    return selection, difference
 
 
 # ---------------------------------------------------------------- a run, stage by stage

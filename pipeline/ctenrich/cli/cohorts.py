@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ctenrich.select.compare import CohortDiff
 
 __all__ = ["register"]
 
@@ -39,27 +42,92 @@ def index(
 
 
 def select(
-    query: Annotated[str, typer.Argument(help="SQL file, or the name of one in queries/.")],
-    catalog: Annotated[str, typer.Option(help="folder:FILE, idc, parquet:URI or bigquery[:PROJECT].")],
-    out: Annotated[Path, typer.Option(help="Cohort file (.parquet).")],
+    query: Annotated[str, typer.Argument(help="SQL file, or the name of one in queries/.")] = "",
+    catalog: Annotated[str, typer.Option(help="folder:FILE, idc, parquet:URI or bigquery[:PROJECT].")] = "idc",
+    out: Annotated[Path, typer.Option(help="Cohort file (.parquet).")] = Path("cohort.parquet"),
     param: Annotated[list[str] | None, typer.Option(help="name=value of an @parameter; repeatable.")] = None,
+    series_list: Annotated[
+        Path | None, typer.Option(help="Judge the series of a list (UIDs, or a CSV) instead of a query's.")
+    ] = None,
+    lock: Annotated[Path | None, typer.Option(help="Run a lock again and say what changed.")] = None,
+    save_table: Annotated[str | None, typer.Option(help="Also write project.dataset.table (BigQuery).")] = None,
+    byte_limit: Annotated[int | None, typer.Option(help="Bytes a BigQuery query may read.")] = None,
 ) -> None:
     """Choose the series that can be reconstructed, and say why the others cannot."""
-    from ctenrich.catalog import open_catalog
+    from ctenrich import steps
     from ctenrich.cli.console import parse_parameters, print_table, progress_bars
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
-    from ctenrich.select import select_cohort, write_cohort
 
+    request = steps.SelectRequest(
+        query, catalog, out, parse_parameters(param or []), series_list, lock, save_table, byte_limit
+    )
     with progress_bars() as progress:
-        selection = select_cohort(
-            query, open_catalog(catalog), parse_parameters(param or []), name=out.stem, progress=progress
-        )
-    write_cohort(selection, out)
+        selection, diff = steps.select_request(request, progress=progress)
     counts: dict[str, int] = {}
     for row in selection.excluded.to_pylist():
         counts[row["reason"]] = counts.get(row["reason"], 0) + 1
-    print_table("Excluded", ("reason", "series"), sorted(counts.items()))
+    if diff is not None:
+        _print_diff(diff)
+    if counts:
+        print_table("Excluded", ("reason", "series"), sorted(counts.items()))
     typer.echo(f"{len(selection.cohort.series)} series selected, {sum(counts.values())} excluded: {out}")
     if not selection.cohort.series:
-        raise UsageError(Reason.EMPTY_COHORT, "no series was selected", "the table above says why")
+        raise UsageError(Reason.EMPTY_COHORT, "no series was selected", "the reasons above say why")
+
+
+CohortFile = Annotated[Path, typer.Argument(help="Cohort file.")]
+
+
+@cohort_app.command("show", epilog="Example:  ctenrich cohort show cohort.parquet")
+def show(cohort: CohortFile) -> None:
+    """What is in a cohort: patients, studies, series, licences, companions, exclusions."""
+    from ctenrich.select.compare import describe_cohort
+
+    found = describe_cohort(cohort)
+    typer.echo(f"{found.name}  {found.sha256}")
+    typer.echo(
+        f"{found.patients} patients, {found.studies} studies, {found.series} series, {found.instances} instances, "
+        f"{found.bytes / 1e9:.2f} GB"
+    )
+    parts = (
+        ("collections", found.collections),
+        ("licences", found.licences),
+        ("companions", found.companions),
+        ("excluded", found.excluded),
+    )
+    for title, counts in parts:
+        typer.echo(f"{title}: " + (", ".join(f"{n or 'unknown'} {c}" for n, c in counts.items()) or "none"))
+    if found.geometry_unknown:
+        typer.echo(f"geometry unknown: {found.geometry_unknown} (decided after the fetch)")
+
+
+@cohort_app.command("diff", epilog="Example:  ctenrich cohort diff old.parquet new.parquet")
+def diff(first: CohortFile, second: CohortFile) -> None:
+    """What differs between two cohorts, and why."""
+    from ctenrich.select.compare import diff_cohorts
+
+    _print_diff(diff_cohorts(first, second))
+
+
+@cohort_app.command("consort", epilog="Example:  ctenrich cohort consort cohort.parquet --svg flow.svg")
+def consort(
+    cohort: CohortFile, svg: Annotated[Path | None, typer.Option(help="Also write the diagram as SVG.")] = None
+) -> None:
+    """The flow of exclusions at patient, study and series level (a cohort file, or a JSON file of counts)."""
+    from ctenrich.select import consort_of, consort_svg, consort_text, load_consort
+    from ctenrich.workspace import write_bytes
+
+    found = load_consort(cohort) if cohort.suffix == ".json" else consort_of(cohort)
+    typer.echo(consort_text(found))
+    if svg is not None:
+        write_bytes(svg, consort_svg(found).encode())
+    raise typer.Exit(0 if found.balanced else 1)
+
+
+def _print_diff(found: CohortDiff) -> None:
+    for line in found.circumstances:
+        typer.echo(line)
+    for change in found.changes:
+        typer.echo(f"{change.change:8} {change.series_instance_uid}  {change.explanation}")
+    typer.echo(f"{found.same} series alike, {len(found.changes)} not")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ctenrich.infer.manage import ModelStatus
+    from ctenrich.infer.parity import Case
+
 __all__ = ["register"]
 
-models_app = typer.Typer(no_args_is_help=True, help="Models: list, show.")
+models_app = typer.Typer(no_args_is_help=True, help="Models: list, show, pull, import, verify, check.")
+Name = Annotated[str, typer.Argument(help="Name of the model.")]
+Accept = Annotated[bool, typer.Option("--accept-licence", help="You accept the model's licence; asked once.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -17,44 +26,126 @@ def register(app: typer.Typer) -> None:
 
 
 @models_app.command("list", epilog="Example:  ctenrich models list")
-def list_models() -> None:
+def list_all() -> None:
     """The models that have a name, whether they are on this machine, and their licence."""
     from ctenrich.cli.console import print_table
-    from ctenrich.infer.weights import models_home, registry
+    from ctenrich.infer.manage import list_models
 
-    imported = models_home() / "imported"
-    names = {p.name for p in imported.iterdir() if p.is_dir()} if imported.is_dir() else set()
-    rows = [
-        (e.name, e.kind.value, "yes" if e.package or e.name in names else "no", e.licence, e.title)
-        for e in registry().values()
-    ]
-    rows += [(name, "", "yes", "", "imported") for name in sorted(names - set(registry()))]
+    rows = [(m.name, m.kind, "yes" if m.installed else "no", _licence(m), m.title) for m in list_models()]
     print_table("Models", ("name", "kind", "here", "licence", "what"), rows)
     typer.echo("Any nnU-Net v2 model folder works without a name: --segmenter nnunet:PATH")
 
 
+def _licence(status: ModelStatus) -> str:
+    return status.licence if status.accepted else f"{status.licence} (to be accepted)"
+
+
 @models_app.command("show", epilog="Example:  ctenrich models show Task055_SegTHOR")
-def show_model(name: Annotated[str, typer.Argument(help="Name of the model.")]) -> None:
+def show(name: Name) -> None:
     """Everything that is known of a model: source, licence, labels, configurations, citation."""
-    from dataclasses import fields
+    from ctenrich.infer.manage import show_model
 
-    from ctenrich.errors import UsageError
-    from ctenrich.infer.weights import registry
-    from ctenrich.reasons import Reason
+    for key, value in show_model(name).items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else shown
+        typer.echo(f"{key.replace('_', ' '):16} {shown}")
 
-    entry = registry().get(name)
-    if entry is None:
-        known = ", ".join(registry())
-        raise UsageError(Reason.NOT_FOUND, f"there is no model {name!r}", f"known: {known}")
-    for item in fields(entry):
-        value = getattr(entry, item.name)
-        if value is False or value in ("", (), {}):
-            continue
-        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-        if hasattr(value, "items"):
-            shown = ", ".join(f"{n} {label}" for label, n in value.items())
-        typer.echo(f"{item.name.replace('_', ' '):16} {shown}")
-    if entry.accept:
-        typer.echo("The licence has to be accepted once before the weights are used; they are never bundled.")
-    if entry.demo:
-        typer.echo("For demonstration only: trained on generated phantoms.")
+
+@models_app.command("pull", epilog="Example:  ctenrich models pull Task055_SegTHOR --accept-licence")
+def pull(
+    name: Name,
+    accept_licence: Accept = False,
+    url: Annotated[str | None, typer.Option(help="Another place of the same file.")] = None,
+) -> None:
+    """Download a model (a broken download goes on), check it whole, and keep it under its name."""
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.infer.manage import pull_model
+
+    with progress_bars() as progress:
+        status = pull_model(name, accept=accept_licence, url=url, progress=progress)
+    typer.echo(f"{status.name} is ready ({status.licence})")
+
+
+@models_app.command("import", epilog="Example:  ctenrich models import Task055_SegTHOR.zip --accept-licence")
+def import_(
+    source: Annotated[Path, typer.Argument(help="Zip file or folder: nnU-Net v1 or v2, or the BPR model's files.")],
+    name: Annotated[str | None, typer.Option(help="Name to keep it under.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="JSON of label names and values, for unknown v1 exports.")] = None,
+    accept_licence: Accept = False,
+) -> None:
+    """Take a model from a file or folder; nothing is unpickled freely, nothing is left behind on failure."""
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.infer.manage import import_model
+
+    with progress_bars() as progress:
+        status = import_model(source, name=name, labels=labels, accept=accept_licence, progress=progress)
+    typer.echo(f"{status.name} is ready ({status.licence or 'licence unknown'})")
+
+
+@models_app.command("verify", epilog="Example:  ctenrich models verify demo-organs")
+def verify(name: Name) -> None:
+    """Check a model on this machine: hashes, plans, every fold's tensors, labels."""
+    from ctenrich.infer.manage import verify_model
+
+    issues = verify_model(name)
+    for issue in issues:
+        typer.echo(f"{issue.object}: {issue.message} [{issue.rule}]", err=True)
+    typer.echo(f"{name}: {len(issues)} errors")
+    raise typer.Exit(1 if issues else 0)
+
+
+@models_app.command("check", epilog="Example:  ctenrich models check lung-model --on my-run")
+def check(
+    name: Name,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Against nnunetv2's own predictor (the only reference; implied).")
+    ] = True,
+    on: Annotated[Path | None, typer.Option(help="A run whose volumes are compared; default: two phantoms.")] = None,
+    configuration: Annotated[str | None, typer.Option(help="Configuration, where the model has several.")] = None,
+    mirror: Annotated[bool, typer.Option(help="With mirroring.")] = True,
+    repeat: Annotated[bool, typer.Option(help="Run the reference twice, for its own noise.")] = False,
+) -> None:
+    """The parity gate: our engine beside nnunetv2's, organ by organ, worst case first."""
+    from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.infer.parity import check_model
+    from ctenrich.settings import Settings
+
+    _ = reference
+    with progress_bars() as progress:
+        report = check_model(
+            name,
+            _cases(on),
+            settings=Settings(),
+            configuration=configuration,
+            mirror=mirror,
+            repeat=repeat,
+            progress=progress,
+        )
+    rows = report.table()
+    print_table(report.model, tuple(rows[0]), [tuple(row.values()) for row in rows])
+    typer.echo("passed" if report.passed else "NOT passed")
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _cases(run_folder: Path | None) -> Iterator[Case]:
+    from ctenrich.geometry import as_matrix4
+    from ctenrich.infer.parity import Case
+    from ctenrich.records import Volume
+    from ctenrich.workspace import Workspace, load_array, load_record
+
+    if run_folder is None:
+        from ctenrich.phantom import PhantomOptions, make_phantom
+
+        for seed in (9101, 9102):
+            options = PhantomOptions(seed=seed)
+            made = make_phantom(options)
+            spacing = (options.slice_spacing, *options.pixel_spacing)
+            yield Case(f"phantom {seed}", made.array, as_matrix4(made.affine_lps), spacing)
+        return
+    workspace = Workspace(run_folder)
+    for number, uid in enumerate(workspace.series_uids(), start=1):
+        path = workspace.room(uid) / "volume.json"
+        if path.is_file():
+            volume = load_record(path, Volume)
+            array = load_array(workspace.resolve(uid, volume.array_path))
+            yield Case(f"series {number}", array, volume.affine_lps, volume.spacing)

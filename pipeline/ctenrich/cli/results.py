@@ -16,28 +16,94 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
         epilog='Examples:  ctenrich query my-run "SELECT * FROM segmentations"  \n'
-        "ctenrich query my-run features_of_series.sql --csv"
+        "ctenrich query my-run --anatomy T4..L1 --without lung_start"
     )(query)
     app.command(epilog="Example:  ctenrich report my-run")(report)
+    app.command(epilog="Example:  ctenrich view my-run")(view)
+    app.command(
+        "evaluate-landmarks", epilog="Example:  ctenrich evaluate-landmarks my-run --extents lung_locations.csv"
+    )(evaluate)
 
 
 def query(
     run: RunFolder,
-    sql: Annotated[str, typer.Argument(help="SQL text, a .sql file, or the name of one in queries/.")],
+    sql: Annotated[str, typer.Argument(help="SQL text, a .sql file, or the name of one in queries/.")] = "",
     param: Annotated[list[str] | None, typer.Option(help="name=value of an @parameter; repeatable.")] = None,
+    anatomy: Annotated[list[str] | None, typer.Option(help='Series that show it all: "T4..L1" or a landmark.')] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Series without this landmark; repeatable.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV to stdout instead of a table.")] = False,
 ) -> None:
-    """Ask the result tables a question in SQL."""
+    """Ask the result tables a question in SQL, or find series by anatomy."""
     import sys
 
     from ctenrich import steps
     from ctenrich.cli.console import parse_parameters, print_table
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
+    from ctenrich.results.anatomy import anatomy_query
 
-    table = steps.query(steps.open_run(run), sql, parse_parameters(param or []))
+    parameters = parse_parameters(param or [])
+    if anatomy or without:
+        if sql:
+            raise UsageError(Reason.BAD_PARAMETER, "give either SQL or --anatomy/--without")
+        sql, parameters = anatomy_query(anatomy or [], without or [])
+    elif not sql:
+        raise UsageError(Reason.BAD_PARAMETER, "nothing is asked", "give SQL, a file, --anatomy or --without")
+    table = steps.query(steps.open_run(run), sql, parameters)
     if csv:
         table.to_pandas().to_csv(sys.stdout, index=False)
         return
     print_table(f"{table.num_rows} rows", table.column_names, [tuple(r.values()) for r in table.to_pylist()])
+
+
+def view(
+    run: RunFolder,
+    series: Annotated[str, typer.Option(help="Series to open first.")] = "",
+    ohif: Annotated[Path | None, typer.Option(help="Folder of a built OHIF site; default: fetched once.")] = None,
+    port: Annotated[int, typer.Option(help="0: any free port.")] = 0,
+    orthanc: Annotated[str, typer.Option(help="DICOMweb root of a PACS to show instead.")] = "",
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """Look at a run in OHIF: CT with its segmentation, and the reports; on this computer only."""
+    import time
+    import webbrowser
+
+    from ctenrich import steps
+    from ctenrich.view import serve
+
+    opened = steps.open_run(run)
+    with serve(opened.workspace, series=series, ohif=ohif, port=port, pacs=orthanc) as server:
+        typer.echo(f"{server.url(series)}\nCtrl-C ends the viewer.")
+        if browser:
+            webbrowser.open(server.url(series))
+        try:
+            while True:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            typer.echo("ended")
+
+
+def evaluate(
+    run: RunFolder,
+    extents: Annotated[Path, typer.Option(help="CSV of expert lung extents, as the published study has it.")],
+) -> None:
+    """Compare the lung landmarks of a run with experts' lung extents."""
+    from ctenrich import steps
+    from ctenrich.cli.console import print_table
+    from ctenrich.evaluate.landmarks import compare_run, summarise
+
+    ends = compare_run(steps.open_run(run).workspace, extents)
+    rows = [
+        (e.series_instance_uid, e.landmark, e.expert_z, "" if e.slice_z is None else e.slice_z,
+         "" if e.error is None else e.error, e.absent_reason or "") for e in ends
+    ]  # fmt: skip
+    print_table("Lung ends", ("series", "landmark", "expert z, mm", "ours, mm", "error, mm", "absent"), rows)
+    sums = [
+        (s.landmark, s.series, s.found, *("" if v is None else v for v in
+         (s.median_error, s.mean_error, s.sd_error, s.largest_error, s.bias))) for s in summarise(ends)
+    ]  # fmt: skip
+    columns = ("landmark", "series", "found", "median", "mean", "sd", "largest", "bias")
+    print_table("Absolute errors, mm", columns, sums)
 
 
 def report(run: RunFolder) -> None:
