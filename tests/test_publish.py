@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctenrich import steps
+from ctenrich.errors import TransientError, UsageError
+from ctenrich.publish import publish_bucket, publish_dicomweb, publish_node, read_log
+from ctenrich.publish_tables import Mode, publish_bigquery
+from ctenrich.reasons import Reason
+from ctenrich.results.tables import build_tables
+from ctenrich.workspace import Workspace
+from tests.cohorts import make_cohort
+from tests.conftest import need_package, need_program, skip_or_fail
+
+SERVICES = Path(__file__).parent / "services"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("publish")
+    made = steps.start(make_cohort(folder, 2), folder / "run", segmenters=["expert"])
+    for stage in (steps.fetch, steps.sort, steps.convert, steps.segment, steps.measure, steps.encode):
+        stage(made)
+    build_tables(made.workspace)
+    return made.workspace
+
+
+@pytest.fixture(autouse=True)
+def no_log(run: Workspace) -> Iterator[None]:
+    yield
+    for path in (run.root / "publish").glob("*.json"):
+        path.unlink()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def program(arguments: list[str], port: int, seconds: float = 60) -> Iterator[None]:
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + seconds
+        while True:
+            assert process.poll() is None, "the program ended by itself"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert time.monotonic() < end, "the program does not listen"
+            time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+# ---------------------------------------------------------------- DICOM stores
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """(HTTP root, DICOM port) of an Orthanc with its DICOMweb plugin."""
+    binary = need_program("orthanc", "Orthanc", "orthanc", "/usr/sbin/Orthanc")
+    plugin = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+    if not plugin.exists():
+        skip_or_fail("orthanc", "Orthanc's DICOMweb plugin is not installed")
+    http, dicom = free_port(), free_port()
+    settings = {
+        "StorageDirectory": str(tmp_path / "db"),
+        "IndexDirectory": str(tmp_path / "db"),
+        "HttpPort": http,
+        "DicomPort": dicom,
+        "DicomAet": "ORTHANC",
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomAlwaysAllowStore": True,
+        "UnknownSopClassAccepted": True,
+        "Plugins": [str(plugin)],
+    }
+    config = tmp_path / "orthanc.json"
+    config.write_text(json.dumps(settings))
+    with program([binary, str(config)], http):
+        yield f"http://127.0.0.1:{http}", dicom
+
+
+def instances(root: str) -> set[str]:
+    with urllib.request.urlopen(f"{root}/instances?expand", timeout=10) as answer:
+        return {i["MainDicomTags"]["SOPInstanceUID"] for i in json.load(answer)}
+
+
+def test_stow_to_orthanc_and_resume(run: Workspace, orthanc: tuple[str, int]) -> None:
+    root, _ = orthanc
+    sent = publish_dicomweb(run, f"{root}/dicom-web")
+    assert len(sent) == 4
+    assert {s.status for s in sent} == {"sent"}
+    assert instances(root) == {s.name for s in sent}
+    again = publish_dicomweb(run, f"{root}/dicom-web")
+    assert {s.status for s in again} == {"already there"}
+
+
+def test_c_store_to_orthanc(run: Workspace, orthanc: tuple[str, int]) -> None:
+    need_package("orthanc", "pynetdicom")
+    root, port = orthanc
+    sent = publish_node(run, "127.0.0.1", port, "ORTHANC")
+    assert {s.status for s in sent} == {"sent"}
+    assert instances(root) == {s.name for s in sent}
+
+
+def test_a_node_that_refuses_one_object(run: Workspace) -> None:
+    need_package("orthanc", "pynetdicom")
+    from pynetdicom import AE, evt
+    from pynetdicom.presentation import AllStoragePresentationContexts
+
+    refused: list[str] = []
+    stored: list[str] = []
+
+    def store(event: Any) -> int:
+        uid = str(event.request.AffectedSOPInstanceUID)
+        if not refused:
+            refused.append(uid)
+            return 0xA700
+        stored.append(uid)
+        return 0
+
+    entity = AE(ae_title="NODE")
+    entity.supported_contexts = AllStoragePresentationContexts
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    try:
+        port = server.socket.getsockname()[1]
+        with pytest.raises(TransientError) as caught:
+            publish_node(run, "127.0.0.1", port, "NODE")
+        assert caught.value.reason is Reason.RETRY_EXHAUSTED
+        log = read_log(run, f"dicom://127.0.0.1:{port}/NODE")
+        assert [s.detail for s in log if s.status == "failed"] == ["status A700"]
+        publish_node(run, "127.0.0.1", port, "NODE")
+        assert sorted(stored) == sorted(s.name for s in log), "what was sent is not sent twice"
+    finally:
+        server.shutdown()
+
+
+class _Store:
+    """A bucket that fails after some uploads."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.names = after, []
+
+    def bucket(self, _name: str) -> _Store:
+        return self
+
+    def blob(self, name: str) -> Any:
+        store = self
+
+        class Blob:
+            def upload_from_filename(self, *_: Any, **__: Any) -> None:
+                if len(store.names) >= store.after:
+                    raise ConnectionError("the store went away")
+                store.names.append(name)
+
+        return Blob()
+
+
+def test_a_store_that_fails_in_the_middle(run: Workspace) -> None:
+    need_package("cloud", "google.cloud.storage")
+    first, second = _Store(2), _Store(99)
+    with pytest.raises(TransientError):
+        publish_bucket(run, "b", prefix="x", client=first)
+    assert [s.status for s in read_log(run, "gs://b/x")] == ["sent", "sent", "failed", "failed"]
+    publish_bucket(run, "b", prefix="x", client=second)
+    assert len(second.names) == 2
+    assert not set(first.names) & set(second.names)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
+def test_a_bucket(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = Path(sys.executable).with_name("gcp-storage-emulator")
+    binary = str(beside) if beside.is_file() else need_program("emulators", "gcp-storage-emulator")
+    port = free_port()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    with program([binary, "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"], port):
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import storage
+
+        client = storage.Client(project="test", credentials=AnonymousCredentials())
+        client.create_bucket("results")
+        sent = publish_bucket(run, "results", prefix="run1", client=client)
+        names = {b.name for b in client.list_blobs("results")}
+        assert len(names) == len(sent) == 4
+        assert all(n.startswith("run1/series/") and n.endswith(".dcm") for n in names)
+
+
+# ---------------------------------------------------------------- BigQuery
+
+
+@pytest.fixture(scope="module")
+def bigquery_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    need_package("bigquery", "google.cloud.bigquery")
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ctenrich-services"
+    base = Path(os.environ.get("CTENRICH_SERVICES_DIR") or default) / "local-bigquery" / "bin" / "python"
+    python = Path(os.environ.get("CTENRICH_LOCAL_BIGQUERY_PYTHON") or base)
+    if not python.is_file():
+        skip_or_fail("bigquery", "local-bigquery is not installed: scripts/install_local_bigquery.sh")
+    port, grpc = free_port(), free_port()
+    folder = tmp_path_factory.mktemp("bigquery")
+    launcher = str(SERVICES / "run_local_bigquery.py")
+    with program([str(python), launcher, str(port), str(grpc), str(folder)], port, 90):
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import bigquery
+
+        root = f"http://127.0.0.1:{port}"
+        yield bigquery.Client(
+            project="test-project", credentials=AnonymousCredentials(), client_options={"api_endpoint": root}
+        )
+
+
+PLACE = "test-project.results"
+QUESTIONS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("segmentations", {}),
+    ("feature_over_cohort", {"quantity": "Sphericity"}),
+    ("series_with_feature_in_range", {"quantity": "Sphericity", "segment": "heart", "low": 0.1}),
+    ("absent_organs", {}),
+    ("source_images", {}),
+    ("published_measurement_groups", {}),
+    ("published_features", {}),
+)
+
+
+def ask(client: Any, name: str, given: dict[str, object]) -> list[dict[str, Any]]:
+    """The shipped text, unchanged, on BigQuery."""
+    from google.cloud import bigquery
+
+    from ctenrich.catalog.queries import bind, load_query
+
+    query = load_query(name)
+    parameters: list[Any] = []
+    for key, (kind, value) in bind(query, given).items():
+        if kind.startswith("ARRAY<"):
+            parameters.append(bigquery.ArrayQueryParameter(key, kind[6:-1], value))
+        else:
+            parameters.append(bigquery.ScalarQueryParameter(key, kind, value))
+    config = bigquery.QueryJobConfig(query_parameters=parameters, default_dataset=PLACE)
+    return [dict(row) for row in client.query(query.text, job_config=config).result()]
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
+def test_tables_and_questions_on_bigquery(run: Workspace, bigquery_client: Any) -> None:
+    counts = publish_bigquery(run, PLACE, client=bigquery_client)
+    assert counts["segmentations"] > 0
+    again = publish_bigquery(run, PLACE, client=bigquery_client)
+    assert again == counts
+    total = list(bigquery_client.query(f"SELECT COUNT(*) AS n FROM `{PLACE}.segmentations`").result())[0]["n"]
+    assert total == counts["segmentations"], "a run that is published twice is there once"
+    with pytest.raises(UsageError) as caught:
+        publish_bigquery(run, PLACE, client=bigquery_client, mode=Mode.CREATE)
+    assert caught.value.reason is Reason.BAD_RUN
+    from ctenrich.results.query import run_query
+
+    for name, given in QUESTIONS:
+        here = run_query(run, name, given).to_pylist()
+        there = ask(bigquery_client, name, given)
+        assert here, name
+        assert [list(r) for r in there[:1]] == [list(r) for r in here[:1]], name
+        assert json.dumps(there, default=str) == json.dumps(here, default=str), name
+
+
+def test_bad_places(run: Workspace, workspace: Workspace) -> None:
+    for place in ("nodataset", "a.b; DROP TABLE x", "Project.data"):
+        with pytest.raises(UsageError) as caught:
+            publish_bigquery(run, place, client=object())
+        assert caught.value.reason is Reason.BAD_PARAMETER
+    with pytest.raises(UsageError) as missing:
+        publish_bigquery(workspace, PLACE, client=object())
+    assert missing.value.reason is Reason.NOT_PREPARED
+
+
+def test_google_errors_have_reasons(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_package("bigquery", "google.cloud.bigquery")
+    from google.api_core import exceptions
+
+    class Client:
+        def __init__(self, error: Exception | None, location: str = "US") -> None:
+            self.error, self.location = error, location
+
+        def create_dataset(self, wanted: Any, **_: Any) -> Any:
+            if self.error:
+                raise self.error
+            wanted._properties["location"] = self.location
+            return wanted
+
+    for error, reason in (
+        (exceptions.TooManyRequests("slow down"), Reason.RETRY_EXHAUSTED),
+        (exceptions.Forbidden("Quota exceeded"), Reason.RETRY_EXHAUSTED),
+        (exceptions.Forbidden("no permission"), Reason.NO_CREDENTIALS),
+    ):
+        with pytest.raises((UsageError, TransientError)) as caught:
+            publish_bigquery(run, PLACE, client=Client(error))
+        assert caught.value.reason is reason
+    with pytest.raises(UsageError) as elsewhere:
+        publish_bigquery(run, PLACE, client=Client(None, "europe-west1"))
+    assert "europe-west1" in str(elsewhere.value)
+
+
+def test_no_objects(workspace: Workspace) -> None:
+    with pytest.raises(UsageError):
+        publish_dicomweb(workspace, "http://127.0.0.1:1/dicom-web")
+    with pytest.raises(UsageError):
+        publish_dicomweb(workspace, "file:///etc")
