@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.bodypart_cases import SERIES, affine, make_series, make_volume, read_ct
-from tests.bodypart_golden import sample, state, volumes
 
 from ctenrich.errors import GeometryError, InputError, ModelError
 from ctenrich.infer.bodypart import BodyPartScorer, load_bodypart_model, open_bodypart
@@ -23,6 +21,8 @@ from ctenrich.reasons import Reason
 from ctenrich.records import SliceScores
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.workspace import Workspace, load_record
+from tests.bodypart_cases import SERIES, affine, make_series, make_volume, read_ct
+from tests.bodypart_golden import sample, state, volumes
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "bodypart.json").read_text())
 VOLUMES = sorted(volumes())
@@ -356,6 +356,23 @@ def test_scores_rise_from_feet_to_head_on_a_real_ct(
     assert (scores.valid_z_spacing, scores.reverse_z_ordering) == (True, False)
     assert 40 < values[0] < 50
     assert 75 < values[-1] < 85
+
+
+@pytest.mark.data
+def test_an_imported_model_is_opened_by_name(
+    shared_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zip with a folder inside, as the public model comes."""
+    from ctenrich.infer.manage import import_model
+
+    monkeypatch.setenv("CTENRICH_MODELS", str(tmp_path / "home"))
+    archive = shutil.make_archive(
+        str(tmp_path / "some_bpr_model"), "zip", shared_model("bpr-lung1-demo").parent, "bpr-lung1-demo"
+    )
+    import_model(Path(archive), name="mine")
+    scorer = open_bodypart("mine", settings=SETTINGS)
+    assert scorer.info.sha256 == load_bodypart_model(shared_model("bpr-lung1-demo"))[1].sha256
+    assert str(scorer.product) == "bodypart:mine"
 
 
 def test_the_demo_model_opens(tmp_path: Path) -> None:

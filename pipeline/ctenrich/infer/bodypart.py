@@ -264,7 +264,8 @@ class BodyPartScorer:
             batch = torch.from_numpy(images)[:, None].to(self.device, non_blocking=True)
             batch = batch.contiguous(memory_format=torch.channels_last)
             if kind is None:
-                scores: torch.Tensor = self._network(batch)
+                with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+                    scores: torch.Tensor = self._network(batch)
                 return scores
             with torch.autocast(self.device.type, dtype=kind):
                 scores = self._network(batch)
