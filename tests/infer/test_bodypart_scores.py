@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.bodypart_golden import PARAMETERS, score_lines
 
 from ctenrich.infer.bodypart_scores import CleanScores, CleanUp, clean_scores
+from tests.bodypart_golden import PARAMETERS, score_lines
 
 PARAMS = CleanUp(**PARAMETERS)
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "bodypart.json").read_text())
