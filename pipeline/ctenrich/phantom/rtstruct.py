@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from ctenrich.phantom.contour import trace
 from ctenrich.phantom.dicom import CT_IMAGE, DATE, TIME, common_modules, file_bytes, number
 from ctenrich.phantom.identity import Identity
-from ctenrich.phantom.options import PhantomOptions, PixelEncoding
+from ctenrich.phantom.options import PhantomOptions, PixelEncoding, Quirk
 from ctenrich.phantom.volume import Phantom
 
 __all__ = ["ROI_NAMES", "write_rtstruct"]
@@ -68,7 +68,7 @@ def write_rtstruct(folder: Path, phantom: Phantom, identity: Identity, uids: dic
 
 
 def _plain(options: PhantomOptions) -> PhantomOptions:
-    return options.changed(encoding=PixelEncoding.EXPLICIT)
+    return options.changed(encoding=PixelEncoding.EXPLICIT, quirks=options.quirks - {Quirk.NO_PREAMBLE})
 
 
 def _referenced_frame(identity: Identity, uids: dict[int, str]) -> Dataset:
