@@ -37,7 +37,7 @@ IBSI = {
 }
 CASES = ("brain1", "brain2", "breast1", "lung1", "lung2")
 OLDER_MESH = ("MeshVolume", "Sphericity", "SurfaceVolumeRatio")
-"""brain1 was written by version 2.0.1b1, whose mesh volume was another one (1.2e-4); today's equals ours."""
+"""brain1 was written by version 2.0.1b1, whose mesh features were others (up to 9e-4); those of version 3 equal ours."""
 OUTSIDE = {"MinorAxisLength", "LeastAxisLength"}
 """pyradiomics divides the covariance by N, the reference by N - 1."""
 
@@ -128,7 +128,7 @@ def test_pyradiomics_own_baseline(real_data, case, baseline_images):
         expected = rows.get(f"original_shape_{name}")
         if expected:
             older = case == "brain1" and name in OLDER_MESH
-            assert value == pytest.approx(float(expected), rel=4e-4 if older else 1e-9), name
+            assert value == pytest.approx(float(expected), rel=1e-3 if older else 1e-9), name
 
 
 @pytest.fixture(scope="module")
