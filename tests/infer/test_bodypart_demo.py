@@ -13,6 +13,7 @@ from ctenrich.measure.regions import find_regions
 from ctenrich.phantom import PhantomOptions, hand_over, make_phantom
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.workspace import Workspace
+from tests.bodypart_cases import affine, make_series, make_volume
 
 SETTINGS = Settings(segment=SegmentSettings(device="cpu"))
 
@@ -40,3 +41,34 @@ def test_planted_landmarks_are_found_within_one_slice(seed: int, orientation: st
     assert max(off.values()) <= 1, off
     regions = find_regions(scores, settings=SETTINGS, workspace=workspace)
     assert "CHEST" in regions.examined
+
+
+def test_a_tilted_gantry_has_a_defined_result(tmp_path: Path) -> None:
+    """Conversion refuses such a stack (LATERAL_DRIFT); if it comes anyway, slices keep their scores."""
+    phantom = make_phantom(PhantomOptions(seed=6, slices=60, slice_spacing=5.0, gantry_tilt=18.5))
+    workspace = Workspace(tmp_path)
+    volume, series = hand_over(phantom, workspace)
+    scores = open_bodypart("demo-bodypart", settings=SETTINGS).score(
+        volume, series, settings=SETTINGS, workspace=workspace
+    )
+    assert scores.reverse_z_ordering is False
+    assert len(scores.cleaned) == 60
+
+
+def test_an_extremity_is_doubted_and_gets_no_summary(tmp_path: Path) -> None:
+    """A leg: the same round slice 120 times, with noise. No slope of a body, so no word on what was examined."""
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[-80:80, -80:80] * 2.0
+    leg = np.where(np.hypot(x, y) < 70, 50.0, -1000.0)
+    leg[np.hypot(x - 5, y) < 14] = 1100
+    array = np.clip(leg + rng.normal(0, 12, (120, 160, 160)), -1024, 3071).astype(np.int16)
+    workspace = Workspace(tmp_path)
+    volume = make_volume(workspace, array, affine(row=(1, 0, 0), column=(0, 1, 0), spacing=(3.0, 2.0, 2.0)))
+    scores = open_bodypart("demo-bodypart", settings=SETTINGS).score(
+        volume, make_series(120, 3.0), settings=SETTINGS, workspace=workspace
+    )
+    assert scores.valid_z_spacing is False
+    assert "invalid_z_spacing" in {issue.rule for issue in scores.issues}
+    landmarks = find_landmarks(scores, settings=SETTINGS, workspace=workspace)
+    assert sum(i.slice_index is not None for i in landmarks.items) <= 1
+    assert find_regions(scores, settings=SETTINGS, workspace=workspace).examined == "NONE"
