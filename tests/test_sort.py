@@ -163,6 +163,8 @@ def test_a_truncated_slice_stops_the_series(tmp_path: Path, workspace: Workspace
         ({"Rows": 7, "Columns": 36}, GeometryError, Reason.MULTI_MATRIX),
         ({"ImagePositionPatient": None}, GeometryError, Reason.MISSING_GEOMETRY),
         ({"FrameOfReferenceUID": "1.9"}, GeometryError, Reason.MULTI_FRAME_OF_REFERENCE),
+        ({"Rows": 65535, "Columns": 65535}, GeometryError, Reason.MULTI_MATRIX),
+        ({"SeriesInstanceUID": "../../../x"}, UnsafeInputError, Reason.UNSAFE_IDENTIFIER),
         ({"SOPInstanceUID": "../../../x"}, UnsafeInputError, Reason.UNSAFE_IDENTIFIER),
         ({"SOPInstanceUID": ""}, UnsafeInputError, Reason.UNSAFE_IDENTIFIER),
     ],

@@ -125,6 +125,7 @@ def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | No
                 _check_pixels(parsed.pixel_offset, parsed.pixel_length, size)
                 if not series_uid:
                     raise InputError(Reason.NOT_DICOM, "an image without Series Instance UID")
+                check_uid(series_uid)
             number = whole(data, "InstanceNumber")
     except InputError as error:
         raise type(error)(error.reason, f"{_label(file)}: {error.message}", _HINT) from error

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+LATENCY = 0.05
+"""Seconds that the fault "late" lets every request wait: a store that is some hundred kilometres away."""
 Fault = Callable[[str, str, int], str]
 """(method, path, how many times this was asked before) -> '' or the name of a fault."""
 
@@ -82,6 +84,7 @@ class FaultyProxy:
         netloc = urlsplit(target).netloc
         proxy = self
         lock = threading.Lock()
+        gate = threading.Semaphore(4)
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -103,12 +106,15 @@ class FaultyProxy:
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
-                upstream = http.client.HTTPConnection(netloc, timeout=30)
+                if kind == "late":
+                    time.sleep(LATENCY)
                 headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
-                upstream.request(self.command, self.path, body, headers)
-                answer = upstream.getresponse()
-                content = answer.read()
-                upstream.close()
+                with gate:  # the emulators queue only a few connections
+                    upstream = http.client.HTTPConnection(netloc, timeout=30)
+                    upstream.request(self.command, self.path, body, headers)
+                    answer = upstream.getresponse()
+                    content = answer.read()
+                    upstream.close()
                 self._answer(answer, content, kind)
 
             def _answer(self, answer: http.client.HTTPResponse, content: bytes, kind: str) -> None:
@@ -147,6 +153,7 @@ class FaultyProxy:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 128
 
             def handle_error(self, *_: object) -> None:
                 return None

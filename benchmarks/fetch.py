@@ -1,0 +1,120 @@
+"""Fetch: ours beside a serial download, from real stores on the loopback (moto's S3, the GCS emulator).
+
+``python -m benchmarks.fetch [--quick]``. 200 objects of 256 kB (40 with ``--quick``) in one series; bytes compared.
+The stores are Python programs on the same machine that answer one request after the other, so that nothing can be won
+from them directly; behind a proxy that answers 50 ms late, as a store far away does, many requests at a time pay.
+The CPU column says how much of the time the machine was busy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import urllib.request
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import psutil
+from tests.storage.servers import FaultyProxy, gcs_bucket, gcs_put, gcs_server, s3_bucket, s3_put, s3_server
+
+from ctenrich.settings import FetchSettings
+from ctenrich.storage.base import Transfer, open_storage
+
+SIZE = 256 * 1024
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds, and the share of all cores that was busy meanwhile."""
+    psutil.cpu_percent()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start, psutil.cpu_percent() / 100
+
+
+def serial_gs(url: str, keys: list[str], folder: Path) -> None:
+    """One object after another with Google's client, as its documentation shows it."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    client = storage.Client(
+        project="anonymous", credentials=AnonymousCredentials(), client_options={"api_endpoint": url}
+    )
+    for key in keys:
+        client.bucket("bench").blob(key).download_to_filename(str(folder / Path(key).name))
+
+
+def serial_s3(url: str, keys: list[str], folder: Path) -> None:
+    """One object after another, one s5cmd each, as the published pipeline's loop did for series."""
+    import subprocess
+
+    from ctenrich.tools import find_tool
+
+    command = [str(find_tool("s5cmd")), "--no-sign-request", "--endpoint-url", url, "cp"]
+    for key in keys:
+        target = str(folder / Path(key).name)
+        subprocess.run([*command, f"s3://bench/{key}", target], check=True, capture_output=True)
+
+
+def plain_http(base: str, keys: list[str], folder: Path) -> None:
+    """One GET after another, nothing else: the least that a serial download can cost."""
+    for key in keys:
+        name = quote(key, safe="") if "/o/" in base else key
+        suffix = "?alt=media" if "/o/" in base else ""
+        with urllib.request.urlopen(f"{base}{name}{suffix}") as answer:
+            (folder / Path(key).name).write_bytes(answer.read())
+
+
+def compare(label: str, scheme: str, url: str, objects: dict[str, bytes]) -> None:
+    """Fetch the objects three ways, compare the bytes, print the times."""
+    keys = list(objects)
+    with tempfile.TemporaryDirectory() as name:
+        folders = {kind: Path(name, kind) for kind in ("ours", "serial", "plain")}
+        for folder in folders.values():
+            folder.mkdir()
+        storage = open_storage(f"{scheme}://bench/", FetchSettings(gs_endpoint=url, s3_endpoint=url))
+        wanted = [Transfer(f"{scheme}://bench/{k}", folders["ours"] / Path(k).name) for k in keys]
+        base = f"{url}/download/storage/v1/b/bench/o/" if scheme == "gs" else f"{url}/bench/"
+        serial = serial_gs if scheme == "gs" else serial_s3
+        client = "Google's client" if scheme == "gs" else "one s5cmd an object"
+        times = {
+            "ctenrich, every object checked": timed(lambda: storage.download(wanted)),
+            f"serial, {client}": timed(lambda: serial(url, keys, folders["serial"])),
+            "serial, plain HTTP, nothing checked": timed(lambda: plain_http(base, keys, folders["plain"])),
+        }
+        for folder in folders.values():
+            assert {f"series/{p.name}": p.read_bytes() for p in folder.iterdir()} == objects
+    mine = next(iter(times.values()))[0]
+    for what, (seconds, busy) in times.items():
+        print(f"{label + ': ' + what:58}{seconds:8.2f}{seconds / mine:12.2f}{busy:10.0%}", flush=True)
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="40 objects")
+    count = 40 if parser.parse_args().quick else 200
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("no_proxy", "127.0.0.1")
+    rng = np.random.default_rng(1)
+    objects = {f"series/{n:03d}.dcm": rng.bytes(SIZE) for n in range(count)}
+    print(f"{count} objects of {SIZE // 1024} kB\n{'what':58}{'s':>8}{'times ours':>12}{'CPU busy':>10}")
+    for store in (("gs", gcs_server, gcs_bucket, gcs_put), ("s3", s3_server, s3_bucket, s3_put)):
+        scheme, server, bucket, put = store
+        with server() as url:
+            bucket(url, "bench")
+            for key, content in objects.items():
+                put(url, "bench", key, content)
+            compare(f"{scheme}, direct", scheme, url, objects)
+            with FaultyProxy(url, lambda *_: "late") as proxy:
+                compare(f"{scheme}, 50 ms away", scheme, proxy.url, objects)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
