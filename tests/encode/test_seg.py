@@ -269,7 +269,7 @@ def test_many_labels(tmp_path: Path, workspace: Workspace) -> None:
     from ctenrich.codes import load_segments
     from ctenrich.masks import masks_from_label_map
 
-    series, volume = make_series(tmp_path / "ct", Grid(slices=6, rows=40, columns=40))
+    series, volume = make_series(tmp_path / "ct", Grid(slices=3, rows=60, columns=60))
     keys = list(load_segments())
     names = [(n, keys[n % len(keys)], keys[n % len(keys)]) for n in range(1, 301)]
     labels = np.zeros(series.shape, np.uint16)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from ctenrich.errors import InputError
+from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.geometry import affine_lps, slice_normal
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4, Vector
@@ -19,6 +19,8 @@ __all__ = ["Frame", "Grid", "frame_pixels", "grid_of_frames", "read_frames"]
 
 _STEP_TOLERANCE = 0.1
 """How far a frame may be from its place on a regular grid, as a share of the spacing."""
+_LARGEST_PLANE = 2**27
+"""Pixels of a frame that are still decoded."""
 _LARGEST_GAP = 100
 """Empty slices for each slice with a frame, beyond which the frames are taken as separate planes."""
 
@@ -195,6 +197,8 @@ def frame_pixels(dataset: Dataset) -> Iterator[NDArray[Any]]:
     count = int(dataset.get("NumberOfFrames") or 1)
     if "PixelData" not in dataset:
         raise InputError(Reason.TRUNCATED, "the object has no pixel data")
+    if rows * columns > _LARGEST_PLANE:
+        raise UnsafeInputError(Reason.BOMB, f"a frame has {rows} x {columns} pixels")
     native = not dataset.file_meta.TransferSyntaxUID.is_encapsulated
     if native and int(dataset.BitsAllocated) == 1:
         yield from _bits(dataset.PixelData, rows, columns, count)

@@ -18,7 +18,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 
-__all__ = ["MAX_UNPACKED", "header", "quiet", "whole"]
+__all__ = ["MAX_UNPACKED", "damage_as_input_error", "header", "quiet", "whole"]
 
 MAX_UNPACKED = 4 * 1024**3
 """Bytes that a deflated object may unpack to."""
@@ -36,6 +36,18 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         config.settings.reading_validation_mode = mode
+
+
+@contextmanager
+def damage_as_input_error(what: str) -> Iterator[None]:
+    """Turn what a damaged object does to plain code (a missing element, text for a number) into one typed error."""
+    try:
+        yield
+    except CtenrichError:
+        raise
+    except Exception as error:  # pydicom parses late and raises many kinds
+        message = f"the {what} is damaged ({type(error).__name__})"
+        raise InputError(Reason.DECODE_ERROR, message) from error
 
 
 def whole(path: Path) -> Dataset:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from ctenrich import __version__
 from ctenrich.codes import Code
 from ctenrich.decode.frames import Frame, Grid, frame_pixels, grid_of_frames, read_frames
-from ctenrich.decode.objects import quiet, whole
+from ctenrich.decode.objects import damage_as_input_error, quiet, whole
 from ctenrich.errors import InputError
 from ctenrich.geometry import affine_lps
 from ctenrich.reasons import Reason
@@ -126,9 +126,10 @@ def read_seg(path: Path, source: SortedSeries | None = None) -> DecodedSeg:
     """
     with quiet():
         dataset = whole(path)
-        if str(dataset.get("SOPClassUID")) not in {BINARY_SEG, LABELMAP_SEG} or "SegmentSequence" not in dataset:
+        if str(dataset.get("SOPClassUID")) not in {BINARY_SEG, LABELMAP_SEG} or not dataset.get("SegmentSequence"):
             raise InputError(Reason.NOT_DICOM, "the file is not a DICOM Segmentation")
-        return _decode(dataset, source)
+        with damage_as_input_error("segmentation"):
+            return _decode(dataset, source)
 
 
 def grid_of_series(series: SortedSeries) -> Grid:

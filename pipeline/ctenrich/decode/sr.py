@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from ctenrich.codes import Code, load_concepts
-from ctenrich.decode.objects import quiet, whole
+from ctenrich.decode.objects import damage_as_input_error, quiet, whole
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 
@@ -107,16 +107,21 @@ def read_sr(path: Path) -> Report:
         dataset = whole(path)
         if dataset.get("ValueType") != "CONTAINER" or "ContentSequence" not in dataset:
             raise InputError(Reason.NOT_DICOM, "the file is not a structured report")
-        return Report(
-            str(dataset.get("SOPInstanceUID", "")),
-            str(dataset.get("SeriesInstanceUID", "")),
-            str(dataset.get("StudyInstanceUID", "")),
-            str(dataset.get("SeriesDescription", "") or ""),
-            _code(dataset, "ConceptNameCodeSequence"),
-            next((_text(i) for i in _named(dataset, codes.DCM.DeviceObserverName)), ""),
-            tuple(_groups(dataset, 0)),
-            tuple(dict.fromkeys(_evidence(dataset))),
-        )
+        with damage_as_input_error("report"):
+            return _report(dataset)
+
+
+def _report(dataset: Dataset) -> Report:
+    return Report(
+        str(dataset.get("SOPInstanceUID", "")),
+        str(dataset.get("SeriesInstanceUID", "")),
+        str(dataset.get("StudyInstanceUID", "")),
+        str(dataset.get("SeriesDescription", "") or ""),
+        _code(dataset, "ConceptNameCodeSequence"),
+        next((_text(i) for i in _named(dataset, codes.DCM.DeviceObserverName)), ""),
+        tuple(_groups(dataset, 0)),
+        tuple(dict.fromkeys(_evidence(dataset))),
+    )
 
 
 def rows_of(report: Report) -> list[dict[str, object]]:
