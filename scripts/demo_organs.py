@@ -129,10 +129,10 @@ def organ_batches(
         yield torch.stack(images)[:, None], torch.stack(targets)
 
 
-def organ_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross entropy (thin organs count more) plus soft Dice of the foreground, over the batch."""
+def organ_loss(output: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Cross entropy, weighted by label, plus soft Dice of the foreground, over the batch."""
     logarithms = output.log_softmax(1)
-    entropy = functional.nll_loss(logarithms, target, weight=torch.tensor(WEIGHTS))
+    entropy = functional.nll_loss(logarithms, target, weight=weights)
     shares = logarithms[:, 1:].exp()
     truth = (target[:, None] == torch.arange(1, output.shape[1]).view(1, -1, 1, 1, 1)).float()
     both = (shares * truth).sum((0, 2, 3, 4))
@@ -141,7 +141,7 @@ def organ_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def train_organs(patients: int, iterations: int, models: Path, *, seed: int, go_on: bool) -> None:
-    """Train the network; with `go_on` from the weights that are there, on the intensities they were trained on."""
+    """Train the network; with `go_on` from the weights that are there, and thin organs count more."""
     torch.manual_seed(seed)
     network = organ_network().train()
     if go_on:
@@ -152,6 +152,7 @@ def train_organs(patients: int, iterations: int, models: Path, *, seed: int, go_
         network.load_state_dict(checkpoint["network_weights"])
     else:
         properties = fingerprint(list(range(12)))
+    weights = torch.tensor(WEIGHTS if go_on else [1.0] * len(WEIGHTS))
     data = [resampled(make_phantom(organ_options(n)), properties) for n in range(patients)]
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=iterations, pct_start=0.1)
@@ -159,7 +160,7 @@ def train_organs(patients: int, iterations: int, models: Path, *, seed: int, go_
     for step, (image, target) in zip(range(iterations), organ_batches(data, BATCH, seed + 1), strict=False):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = network(image)
-        loss = organ_loss(output.float(), target)
+        loss = organ_loss(output.float(), target, weights)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)

@@ -2,7 +2,7 @@
 
     python -m scripts.train_demo_models organs organs-polish bodypart bodypart-upright
 
-Together they need about 40 minutes on two CPU cores. The same seeds give the same data; the weights agree with the
+Together they need about three quarters of an hour on two x86-64 cores with bfloat16 instructions. The same seeds give the same data; the weights agree with the
 shipped ones up to the order in which a machine adds floating point numbers. Patients with seeds below 10,000 are never
 trained on, so that tests and the demo use phantoms that the networks have not seen.
 """
