@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from ctenrich.errors import InputError, ModelError, UsageError
 from ctenrich.infer import sliding
 from ctenrich.infer.engine import Engine, choose_device
-from ctenrich.infer.plans import Resampling
-from ctenrich.infer.preprocess import canonical_axes, nonzero_box
+from ctenrich.infer.nnunet import open_nnunet
+from ctenrich.infer.parity import compare_labels, surface_dice
+from ctenrich.infer.plans import NetworkPlan, Resampling
+from ctenrich.infer.preprocess import Axes, canonical_axes, nonzero_box
 from ctenrich.infer.reference import ReferenceEngine
 from ctenrich.infer.spline import new_shape, resample_image, separate_axis
 from ctenrich.infer.store import load_weights, prepare
-from ctenrich.infer.unet import clean_names, forward, library_network, load_into_library
+from ctenrich.infer.unet import clean_names, expected_shapes, forward, library_network, load_into_library
 from ctenrich.infer.weights import resolve_model
 from ctenrich.reasons import Reason
-from ctenrich.settings import SegmentSettings
+from ctenrich.settings import SegmentSettings, Settings
 from tests.infer.small_models import smooth_volume, v2_dataset, v2_plans, write_v2
 
 FAST = SegmentSettings(threads=1)
@@ -182,6 +184,76 @@ def test_residual_encoders_run(tmp_path: Path) -> None:
     kwargs["n_blocks_per_stage"] = kwargs.pop("n_conv_per_stage")
     write_v2(tmp_path / "m", plans)
     agree(tmp_path / "m", smooth_volume((10, 30, 30), 8), (4.0, 1.5, 1.5))
+
+
+def test_cascades_equal_the_reference(tmp_path: Path) -> None:
+    """Both stages, the second with the labels of the first as channels, put together from nnunetv2's own functions."""
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+
+    low, full = v2_plans(configuration={"spacing": [6.0, 4.0, 4.0]}), v2_plans()
+    low["configurations"] = {"3d_lowres": low["configurations"]["3d_fullres"]}
+    second = full["configurations"]["3d_fullres"] | {"previous_stage": "3d_lowres"}
+    full["configurations"] = {"3d_cascade_fullres": second}
+    write_v2(tmp_path / "m" / "low", low)
+    write_v2(tmp_path / "m" / "full", full)
+    array, spacing = smooth_volume((18, 40, 36), 3), (3.0, 1.3, 1.2)
+    array[:, :4] = 0
+    segmenter = open_nnunet(str(tmp_path / "m"), configuration="3d_cascade_fullres", settings=Settings(segment=FAST))
+    ours = segmenter.label(array, Axes((0, 1, 2), ()), spacing).labels
+
+    stored = prepare(resolve_model(str(tmp_path / "m")))
+    stages = {}
+    for name in ("3d_lowres", "3d_cascade_fullres"):
+        weights = {"0": load_weights(stored, name, "0")}
+        source = stored.meta["configurations"][name]
+        stages[name] = ReferenceEngine(stored.plan(name), source, weights, FAST, True, Float32Predictor)
+    first = stages["3d_lowres"].label(array, spacing).labels
+    last = stages["3d_cascade_fullres"]
+    data, seg, properties = DefaultPreprocessor(verbose=False).run_case_npy(
+        array[None].astype(np.float32), first[None].astype(np.int16), {"spacing": list(spacing)},
+        last.plans, last.configuration, last.dataset,
+    )  # fmt: skip
+    channels = convert_labelmap_to_one_hot(seg[0], [1, 2, 3], data.dtype)
+    logits = last.predictor.predict_logits_from_preprocessed_data(torch.from_numpy(np.vstack((data, channels))))
+    theirs = convert_predicted_logits_to_segmentation_with_correct_shape(
+        logits, last.plans, last.configuration, last.predictor.label_manager, properties
+    )
+    assert len(np.unique(theirs)) > 2
+    assert int((ours != theirs).sum()) <= 1
+
+
+def test_published_network_has_its_size() -> None:
+    """Task055's network: 31.17 million parameters; built from the same plan by v2's rule it would have fewer."""
+    pools = ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    kernels = ((1, 3, 3), *[(3, 3, 3)] * 5)
+    features = (32, 64, 128, 256, 320, 320)
+    counts = []
+    for decoder in (kernels[::-1][:5], kernels[-2::-1]):
+        plan = NetworkPlan(
+            3, 1, 5, features, kernels, ((1, 1, 1), *pools), (2,) * 6, (2,) * 5, decoder, up_bias=False, head_bias=False
+        )
+        counts.append(sum(int(np.prod(s)) for s in expected_shapes(plan).values()) / 1e6)
+    assert abs(counts[0] - 31.17) < 0.01
+    assert counts[1] < counts[0] - 0.04
+
+
+def test_comparison_of_label_maps() -> None:
+    a = np.zeros((20, 20, 20), np.uint8)
+    a[5:15, 5:15, 5:15] = 1
+    b = a.copy()
+    b[14, 5:15, 5:15] = 0
+    b[0, 0, 0] = 2
+    one, two, none = compare_labels(b, a, (2.0, 1.0, 1.0), {1: "heart", 2: "aorta", 3: "trachea"})
+    assert one.different == 100
+    assert one.dice == pytest.approx(2 * 900 / 1900)
+    assert one.volume == pytest.approx(-0.1)
+    assert one.shapes >= 0.1
+    assert 0.5 < one.nsd < 1
+    assert surface_dice(a == 1, b == 1, (0.5, 1.0, 1.0), 1.0) == 1.0
+    assert not two.same_presence
+    assert none.dice == 1.0
 
 
 @pytest.mark.parametrize("dims", [2, 3])

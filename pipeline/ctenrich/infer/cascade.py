@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["keep_largest", "one_hot_channels"]
 
 
-def one_hot_channels(data: torch.Tensor, previous: NDArray[Any], plan: ModelPlan, grids: Grids) -> torch.Tensor:
+def one_hot_channels(
+    data: torch.Tensor, array: NDArray[Any], previous: NDArray[Any], plan: ModelPlan, grids: Grids
+) -> torch.Tensor:
     """The image and, as further channels, the labels of the stage before.
 
     Parameters
     ----------
     data : tensor, [z, y, x]
         On the network's grid.
+    array : array, [z, y, x], HU
+        The image on the source grid, canonical axes.
     previous : array, [z, y, x]
         Label map on the source grid, canonical axes.
 
@@ -47,9 +51,12 @@ def one_hot_channels(data: torch.Tensor, previous: NDArray[Any], plan: ModelPlan
             labels = resize_segmentation(turned, tuple(data.shape), order=1)
         else:
             from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+            from scipy import ndimage
 
-            crop = turned[tuple(slice(a, b) for a, b in grids.box)]
-            args = (crop[None].astype(np.float32), tuple(data.shape), list(grids.spacing), list(grids.target))
+            box = tuple(slice(a, b) for a, b in grids.box)
+            crop = turned[box].astype(np.int16)
+            crop[(crop == 0) & ~ndimage.binary_fill_holes(np.transpose(array, plan.transpose)[box] != 0)] = -1
+            args = (crop[None], tuple(data.shape), list(grids.spacing), list(grids.target))
             labels = resample_data_or_seg_to_shape(*args, is_seg=True, order=1, order_z=0, force_separate_z=None)[0]
     values = sorted(plan.labels.names.values())
     channels = np.stack([labels == value for value in values]).astype(np.float32)

@@ -131,7 +131,7 @@ class Engine:
             if previous is not None:
                 from ctenrich.infer.cascade import one_hot_channels
 
-                stacked = one_hot_channels(data, previous, self.plan, grids)
+                stacked = one_hot_channels(data, array, previous, self.plan, grids)
             ready = time.perf_counter()
             scores, agreement = self._scores(stacked, progress)
             predicted = time.perf_counter()
