@@ -92,7 +92,7 @@ def test_images_as_dcm2niix_writes_them(
         except pydicom.errors.InvalidDicomError:
             continue
     run_tool([find_tool("dcm2niix"), "-z", "n", "-f", "ct", "-o", tmp_path, tmp_path / "ct"])
-    theirs = ask_bpreg(model, [tmp_path / "ct.nii"], tmp_path)[0]
+    theirs = ask_bpreg(shared_model("bpr-lung1-demo"), [tmp_path / "ct.nii"], tmp_path)[0]
     volume, series = read_ct(real_data("LUNG1-005"), workspace)
     scores = open_bodypart(str(model), settings=SETTINGS).score(volume, series, settings=SETTINGS, workspace=workspace)
     agree(bodypart_document(scores), list(scores.raw), theirs)
