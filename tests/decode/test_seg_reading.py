@@ -15,13 +15,13 @@ from ctenrich.decode import objects
 from ctenrich.decode.seg import read_seg
 from ctenrich.decode.series import series_of_folder
 from ctenrich.encode.seg import encode_seg
-from ctenrich.errors import InputError, UnsafeInputError
+from ctenrich.errors import EncodingError, InputError, UnsafeInputError
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
 from ctenrich.records import SegmentMasks, Severity, SortedSeries
 from ctenrich.settings import EncodeSettings, Settings
 from ctenrich.tools import find_tool, run_tool
-from ctenrich.workspace import Workspace
+from ctenrich.workspace import Workspace, save_array
 from tests.encode.cases import Grid, make_expert_masks, make_masks, make_series, volume_of
 
 TURNS = (
@@ -94,9 +94,32 @@ def test_other_types_hold_the_same(kind: str, tmp_path: Path, workspace: Workspa
     assert "Error" not in said.stdout + said.stderr, said.stderr
 
 
-def test_label_map_type_cannot_hold_overlaps(tmp_path: Path, workspace: Workspace) -> None:
-    from ctenrich.errors import EncodingError
+def test_probabilities_come_back_within_half_a_step(tmp_path: Path, workspace: Workspace) -> None:
+    series, volume = make_series(tmp_path / "ct")
+    masks = make_masks(series, workspace)
+    chance = np.random.default_rng(1)
+    values = chance.random((4, *series.shape)).astype(np.float16) * np.float16(0.9)
+    values[2] = 0
+    values[:, 3] = 0.0005
+    path = workspace.product_room(series.series_instance_uid, masks.product) / "masks" / "probabilities.npy"
+    save_array(path, values)
+    kept = dataclasses.replace(masks, probabilities_path=workspace.relative(series.series_instance_uid, path))
+    settings = Settings(encode=EncodeSettings(seg_type="FRACTIONAL"))
+    seg = encode_seg(kept, volume, series, settings=settings, workspace=workspace)
+    written = workspace.resolve(series.series_instance_uid, seg.path)
+    read = read_seg(written, series)
+    for segment in masks.segments:
+        expected = values[segment.number - 1].astype(np.float32)
+        assert np.abs(read.fraction(segment.number) - expected).max() <= 0.5 / 255 + 1e-6
+    dataset = pydicom.dcmread(written, stop_before_pixels=True)
+    assert (dataset.SegmentationFractionalType, dataset.MaximumFractionalValue) == ("PROBABILITY", 255)
+    assert dataset.NumberOfFrames == 3 * (len(series.slices) - 1)
+    wrong = dataclasses.replace(masks, probabilities_path=masks.label_map_path)
+    with pytest.raises(EncodingError, match="do not fit"):
+        encode_seg(wrong, volume, series, settings=settings, workspace=workspace)
 
+
+def test_label_map_type_cannot_hold_overlaps(tmp_path: Path, workspace: Workspace) -> None:
     with pytest.raises(EncodingError, match="overlap"):
         write(tmp_path, workspace, expert=True, kind="LABELMAP")
 

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["SERIES_NUMBER", "encode_seg", "tracking"]
 
 SERIES_NUMBER = 42
+MAXIMUM_FRACTION = 255
+"""Stored value of probability 1 in a FRACTIONAL segmentation: half a step, 0.002, is lost."""
 SEG_TYPES = ("BINARY", "LABELMAP", "FRACTIONAL")
 
 
@@ -168,6 +170,8 @@ def _build(
         raise EncodingError(Reason.BAD_SETTINGS, f"encode.seg_type is one of {', '.join(SEG_TYPES)}")
     kind = settings.encode.seg_type
     pixels = _pixels(masks, workspace)
+    if kind == "FRACTIONAL" and masks.probabilities_path is not None:
+        pixels = _fractions(masks, workspace)
     if kind == "LABELMAP" and pixels.ndim == 4:
         raise EncodingError(Reason.ENCODING, "segments overlap: a SEG of type LABELMAP cannot hold them", "use BINARY")
     with warnings.catch_warnings():
@@ -192,6 +196,7 @@ def _build(
             content_description="Image segmentation",
             series_description=f"{product_title(masks.product)}_Segmentation"[:64],
             omit_empty_frames=True,
+            max_fractional_value=MAXIMUM_FRACTION,
             specific_character_set="ISO_IR 192",
         )
 
@@ -241,6 +246,19 @@ def _pixels(masks: SegmentMasks, workspace: Workspace) -> NDArray[Any]:
             return _one_hot(masks, workspace)
         part[mask] = segment.number
     return labels
+
+
+def _fractions(masks: SegmentMasks, workspace: Workspace) -> NDArray[np.float32]:
+    """Probabilities, [k, j, i, segment]; what would be stored as 0 is 0, so that such frames are left out."""
+    assert masks.probabilities_path is not None
+    stored = load_array(workspace.resolve(masks.series_instance_uid, masks.probabilities_path))
+    if stored.shape != (len(masks.segments), *masks.shape):
+        raise EncodingError(Reason.ENCODING, f"probabilities of shape {stored.shape} do not fit the masks")
+    out = np.empty((*masks.shape, len(masks.segments)), np.float32)
+    for index, part in enumerate(stored):
+        out[..., index] = np.clip(np.nan_to_num(part), 0, 1)
+    out[out < 0.5 / MAXIMUM_FRACTION] = 0
+    return out
 
 
 def _one_hot(masks: SegmentMasks, workspace: Workspace) -> NDArray[np.uint8]:
