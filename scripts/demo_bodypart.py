@@ -146,11 +146,11 @@ def train_bodypart(course: Course, models: Path, *, seed: int) -> None:
                 f"bodypart {step + 1}/{course.iterations} error {running / 100:.3f} score, {passed:.0f} s", flush=True
             )
             running = 0.0
-    save_bodypart(network, models)
+    save_bodypart(network, models, landmark_spread(network, min(40, course.patients)))
 
 
 @torch.no_grad()
-def landmark_spread(network: nn.Module, patients: int = 40) -> dict[str, float]:
+def landmark_spread(network: nn.Module, patients: int) -> dict[str, float]:
     """Root mean square error of the scores at each landmark, over training patients; never under 0.1."""
     network.eval()
     errors: dict[str, list[float]] = {}
@@ -164,13 +164,12 @@ def landmark_spread(network: nn.Module, patients: int = 40) -> dict[str, float]:
     return {name: max(0.1, round(float(np.sqrt(np.mean(np.square(e)))), 3)) for name, e in errors.items()}
 
 
-def save_bodypart(network: nn.Module, models: Path) -> None:
+def save_bodypart(network: nn.Module, models: Path, spread: dict[str, float]) -> None:
     """Write model.pt, inference-settings.json and config.json as the public body part regression model has them."""
     folder = models / "demo-bodypart"
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, folder / "model.pt")
     table = dict(sorted(({"pelvis_start": 0.0} | SCORES | {"eyes_end": 100.0}).items(), key=lambda item: item[1]))
-    spread = landmark_spread(network)
     mapped = {name: {"mean": score, "std": spread.get(name, 1.0)} for name, score in table.items()}
     raw = {
         name: {"mean": round((score - SCORE_OFFSET) / SCORE_SCALE, 8), "std": spread.get(name, 1.0) / SCORE_SCALE}

@@ -2,9 +2,9 @@
 
     python -m scripts.train_demo_models organs organs-polish bodypart bodypart-upright
 
-Together they need about three quarters of an hour on two x86-64 cores with bfloat16 instructions. The same seeds give the same data; the weights agree with the
-shipped ones up to the order in which a machine adds floating point numbers. Patients with seeds below 10,000 are never
-trained on, so that tests and the demo use phantoms that the networks have not seen.
+Together they need about three quarters of an hour on two x86-64 cores with bfloat16 instructions. The same seeds give
+the same data; the weights agree with the shipped ones up to the order in which a machine adds floating point numbers.
+Patients with seeds below 10,000 are never trained on, so that tests and the demo use phantoms that are new to both.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def main() -> None:
         if model in ORGANS:
             patients, iterations, seed = ORGANS[model]
             if arguments.quick:
-                patients, iterations = 4, 50
+                patients, iterations = 3, 15
             train_organs(patients, iterations, arguments.out, seed=seed, go_on=model != "organs")
         else:
             course, seed = BODYPART[model]
             if arguments.quick:
-                course = replace(course, patients=4, iterations=100)
+                course = replace(course, patients=3, iterations=20)
             train_bodypart(course, arguments.out, seed=seed)
 
 

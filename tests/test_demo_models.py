@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from scripts.measure_demo_models import ORGANS, Measured, held_out_options, measurer
 
+from ctenrich.infer.bodypart import open_bodypart
+from ctenrich.infer.nnunet import open_nnunet
 from ctenrich.infer.weights import resolve_model
 from ctenrich.phantom import PhantomOptions, make_phantom
+from ctenrich.settings import Settings
 
 MEGABYTE = 1_000_000
 
@@ -63,3 +69,17 @@ def test_training_patients_are_not_held_out_ones() -> None:
     trained = {random_options(n, low=-200, high=100, spacing=(2.0, 3.0)).seed for n in (0, 1, 69, 5000, 5159)}
     assert min(trained) >= FIRST_SEED > 9999
     assert held_out_options(8).seed < FIRST_SEED
+
+
+@pytest.mark.long
+def test_the_training_script_writes_models_that_open(tmp_path: Path) -> None:
+    courses = ["organs", "organs-polish", "bodypart", "bodypart-upright"]
+    command = [sys.executable, "-m", "scripts.train_demo_models", *courses, "--quick", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[1], timeout=300)
+    settings = Settings()
+    segmenter = open_nnunet(
+        str(tmp_path / "demo-organs"), configuration=None, folds=None, mirror=True, settings=settings
+    )
+    assert str(segmenter.product) == "nnunet:demo-organs:3d_fullres:0:mirror"
+    scorer = open_bodypart(str(tmp_path / "demo-bodypart"), settings=settings)
+    assert scorer.info.sha256 != open_bodypart("demo-bodypart", settings=settings).info.sha256
