@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import urllib.error
 import urllib.request
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.progress import SILENT, Progress
@@ -23,6 +25,7 @@ __all__ = [
     "publish_bucket",
     "publish_dicomweb",
     "publish_node",
+    "publish_to",
     "read_log",
 ]
 
@@ -40,6 +43,24 @@ class Sent:
 
 
 # ---------------------------------------------------------------- objects
+
+
+def publish_to(workspace: Workspace, target: str, *, progress: Progress = SILENT) -> tuple[Sent, ...]:
+    """Send the written objects to ``gs://BUCKET/PREFIX``, a DICOMweb root or ``dicom://HOST:PORT/AET``.
+
+    A bearer token for the DICOMweb store is taken from the variable CTENRICH_DICOMWEB_TOKEN.
+    """
+    parts = urlsplit(target)
+    if parts.scheme == "gs" and parts.netloc:
+        return publish_bucket(workspace, parts.netloc, prefix=parts.path, progress=progress)
+    if parts.scheme in ("http", "https"):
+        token = os.environ.get("CTENRICH_DICOMWEB_TOKEN", "")
+        return publish_dicomweb(workspace, target, token=token, progress=progress)
+    if parts.scheme == "dicom" and parts.hostname and parts.port and parts.path.strip("/"):
+        return publish_node(workspace, parts.hostname, parts.port, parts.path.strip("/"), progress=progress)
+    raise UsageError(
+        Reason.BAD_PARAMETER, "the target is not known", "gs://BUCKET/PREFIX, http(s)://..., dicom://HOST:PORT/AET"
+    )
 
 
 def publish_bucket(

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from ctenrich import __version__
-from ctenrich.cli import cohorts, demo, exports, mappings, models, results, running, stages
+from ctenrich.cli import cohorts, demo, exports, mappings, models, results, running, stages, viewing
 from ctenrich.errors import CtenrichError
 
 __all__ = ["app"]
@@ -61,7 +61,7 @@ def _main(
     _ = version
 
 
-for group in (demo, cohorts, running, stages, results, exports, models, mappings):
+for group in (demo, cohorts, running, stages, results, viewing, exports, models, mappings):
     group.register(app)
 
 

@@ -1,0 +1,87 @@
+"""``ctenrich view`` and ``publish``: look at a run in OHIF, bring it to where others find it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+RunFolder = Annotated[Path, typer.Argument(help="The run's folder.")]
+
+
+class PublishMode(StrEnum):
+    """What happens to a BigQuery table that is there already."""
+
+    CREATE = "create"
+    APPEND = "append"
+    REPLACE = "replace"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Example:  ctenrich view my-run")(view)
+    app.command(
+        epilog="Examples:  ctenrich publish my-run bigquery:my-project.results  \n"
+        "ctenrich publish my-run gs://my-bucket/results  \n"
+        "ctenrich publish my-run http://127.0.0.1:8042/dicom-web  \n"
+        "ctenrich publish my-run dicom://pacs.example:104/PACS"
+    )(publish)
+
+
+def view(
+    run: RunFolder,
+    series: Annotated[str, typer.Option(help="Series Instance UID to open; none: the list.")] = "",
+    ohif: Annotated[Path | None, typer.Option(help="Folder or npm package with OHIF's build; none: fetched.")] = None,
+    port: Annotated[int, typer.Option(help="Port on this computer; 0: any free one.")] = 8790,
+    orthanc: Annotated[str, typer.Option(help="DICOMweb root of a PACS to show instead of the files.")] = "",
+    browser: Annotated[bool, typer.Option(help="Open the address in the browser.")] = True,
+) -> None:
+    """Show the CTs of a run with their SEGs in OHIF, on this computer only, until interrupted."""
+    import threading
+    import webbrowser
+
+    from ctenrich import steps
+    from ctenrich.view import serve
+
+    opened = steps.open_run(run)
+    with serve(opened.workspace, series=series, ohif=ohif, port=port, pacs=orthanc) as server:
+        typer.echo(f"Open {server.url(series)}")
+        typer.echo("Ctrl+C ends it.")
+        if browser:
+            webbrowser.open(server.url(series))
+        threading.Event().wait()
+
+
+def publish(
+    run: RunFolder,
+    target: Annotated[
+        str,
+        typer.Argument(help="bigquery:PROJECT.DATASET, gs://BUCKET/PREFIX, a DICOMweb root, or dicom://HOST:PORT/AET."),
+    ],
+    mode: Annotated[PublishMode, typer.Option(help="BigQuery: what happens to tables that are there.")] = (
+        PublishMode.REPLACE
+    ),
+    location: Annotated[str, typer.Option(help="BigQuery: location of the dataset.")] = "US",
+) -> None:
+    """Bring a run's tables or objects to where others find them; what was sent is not sent twice."""
+    from ctenrich import steps
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.publish import publish_to
+
+    opened = steps.open_run(run)
+    with progress_bars() as progress:
+        if target.startswith("bigquery:"):
+            from ctenrich.publish_tables import Mode, publish_bigquery
+
+            place = target.removeprefix("bigquery:")
+            rows = publish_bigquery(
+                opened.workspace, place, mode=Mode(mode.value), location=location, progress=progress
+            )
+            typer.echo(f"{sum(rows.values())} rows in {len(rows)} tables")
+            return
+        sent = publish_to(opened.workspace, target, progress=progress)
+    typer.echo(f"{len(sent)} objects, {sum(1 for s in sent if s.status == 'sent')} of them sent now")

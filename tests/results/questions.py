@@ -1,0 +1,29 @@
+"""The shipped questions with parameters that fit a made run, and how many rows each must give there."""
+
+from __future__ import annotations
+
+from tests.report.made import NETWORK, uid_of
+
+SERIES = 4
+QUESTIONS: dict[str, tuple[dict[str, object], int]] = {
+    "segmentations": ({"organ": "Heart"}, SERIES),
+    "source_images": ({"object": f"{uid_of(0)}.4"}, 40),
+    "features_of_series": ({"series": uid_of(0)}, 4),
+    "feature_over_cohort": ({"quantity": "Sphericity", "segment": "heart"}, SERIES),
+    "series_with_feature_in_range": ({"quantity": "Sphericity", "segment": "aorta", "high": 0.6}, 1),
+    "expert_against_model": ({"quantity": "Sphericity", "first": str(NETWORK)}, 0),
+    "absent_organs": ({}, SERIES),
+    "landmarks_of_series": ({}, 0),
+    "landmark_coverage": ({}, 4),
+    "series_with_vertebrae": ({"first": "Th8", "last": "Th8"}, SERIES),
+    "series_without_landmark": ({"landmarks": ["C2", "lung_end"]}, SERIES),
+    "lung_height": ({}, SERIES),
+    "vertebra_distances": ({}, 0),
+    "region_shares": ({}, 2 * SERIES),
+    "region_extents": ({"series": uid_of(1)}, 2),
+    "series_without_region": ({"region": "Pelvis"}, SERIES),
+    "published_measurement_groups": ({}, 40 * SERIES),
+    "published_features": ({"description": "M%"}, 4 * SERIES),
+    "published_annotations": ({"description": "Measurements"}, 50 * SERIES),
+}
+NEEDS_CLINICAL = {"features_with_clinical_data"}
