@@ -298,6 +298,16 @@ def test_elements_that_make_dcm2niix_part_the_series(tmp_path: Path, workspace: 
     check_nifti(volume, array, workspace)
 
 
+def test_what_a_killed_run_left_is_swept(tmp_path: Path, workspace: Workspace) -> None:
+    write_small(tmp_path / "in")
+    series = sort_folder(tmp_path / "in", workspace)
+    folder = workspace.room(SERIES) / "volume"
+    (folder / ".dcm2niix-x.tmp" / "out").mkdir(parents=True)
+    (folder / ".ct.npy.77.abcd.tmp").write_bytes(b"half")
+    convert_series(series, settings=QUICK, workspace=workspace)
+    assert sorted(p.name for p in folder.iterdir()) == ["ct.npy", "slices.json"]
+
+
 def test_compressed_nifti_holds_the_same(tmp_path: Path, workspace: Workspace) -> None:
     write_small(tmp_path / "in")
     settings = Settings(convert=ConvertSettings(compress_nifti=True))

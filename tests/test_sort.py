@@ -262,7 +262,7 @@ names = st.lists(
 
 
 @given(names, st.permutations(range(6)))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_names_order_and_depth_never_change_the_result(
     tmp_path_factory: pytest.TempPathFactory, places: list[tuple[list[str], str]], order: list[int]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,7 @@ def convert_series(
     _check_positions(series, affine, settings.geometry)
     nifti = folder / "ct.nii"
     issues: list[Issue] = []
+    _sweep(folder)
     progress.start("convert", len(paths))
     with atomic_path(folder / "ct.npy") as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype="<i2", shape=series.shape)
@@ -104,6 +106,15 @@ def volume_affine(series: SortedSeries) -> Matrix4:
     return affine_lps(
         series.slices[0].position, series.row_cosines, series.column_cosines, series.pixel_spacing, series.slice_spacing
     )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a run that was killed left half-written."""
+    for leftover in folder.glob(".*.tmp"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _check_positions(series: SortedSeries, affine: Matrix4, settings: GeometrySettings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import tempfile
 import time
@@ -96,6 +97,8 @@ class S3Storage:
         wrong: CtenrichError | None = None
         parent = pending[0].path.parent
         parent.mkdir(parents=True, exist_ok=True)
+        for leftover in parent.glob(".s5cmd-*.tmp"):  # of a run that was killed
+            shutil.rmtree(leftover)
         with tempfile.TemporaryDirectory(prefix=".s5cmd-", suffix=".tmp", dir=parent) as name:
             parts = [Path(name, f"{n}.part") for n in range(len(pending))]
             lines = [["cp", "--raw", t.url, str(p)] for t, p in zip(pending, parts, strict=True)]
