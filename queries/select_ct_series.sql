@@ -233,7 +233,7 @@ WITH
     SELECT
       *,
       all_geometry AND NOT turned AND NOT skewed AND num_instances > 1 AS ordered,
-      gaps[SAFE_OFFSET(DIV(num_instances - 2, 2))] AS base,
+      gaps[SAFE_OFFSET(CAST(FLOOR((num_instances - 2) / 2) AS INT64))] AS base,
       worst_gap <= GREATEST(@spacing_relative * slice_spacing, @spacing_absolute)
       AND off_line <= @line_tolerance AS uniform
     FROM series

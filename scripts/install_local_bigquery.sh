@@ -21,6 +21,7 @@ fi
 pip=("$folder/bin/python" -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install local-bigquery==0.4.0
 # a second command on purpose: it overrides local-bigquery's wish for duckdb 2
-"${pip[@]}" install duckdb==1.5.5 duckdb-extensions duckdb-extension-ducklake==1.5.5 duckdb-extension-httpfs==1.5.5
+"${pip[@]}" install duckdb==1.5.5 duckdb-extensions duckdb-extension-ducklake==1.5.5 duckdb-extension-httpfs==1.5.5 \
+    duckdb-extension-spatial==1.5.5
 "$folder/bin/python" -c 'import local_bigquery, duckdb_extensions'
 echo "local-bigquery is in $folder"

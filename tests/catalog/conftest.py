@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import need_package
-from tests.services.local_bigquery import local_bigquery
+from tests.services.bigquery_service import local_bigquery
 
 
 @pytest.fixture(scope="module")

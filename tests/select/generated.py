@@ -185,7 +185,7 @@ def _spelled(rng: random.Random, s: Series) -> None:
             row[name] = [rng.choice(["{}", "{} ", " {}", "{}"]).format(v) for v in row[name]]
             row[name] = [
                 f"{float(v):.8e}" if v.strip(" -0.123456789") == "" < v and rng.random() < 0.2 else v for v in row[name]
-            ]  # noqa: E501
+            ]
 
 
 CHANGES: dict[str, Callable[[random.Random, Series], None]] = {

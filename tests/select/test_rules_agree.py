@@ -77,6 +77,9 @@ def test_a_uniform_stack_across_zero_is_accepted_at_every_offset() -> None:
     found = verdicts(rows)
     assert len(found) == 125
     assert set(found.values()) == {()}
+    catalog = TableCatalog([{**row, "collection_id": "nsclc_radiomics"} for row in rows])
+    paper = catalog.run(load_query("select_nsclc_radiomics_paper"), {}).table["SeriesInstanceUID"].to_pylist()
+    assert 125 - len(set(paper)) == 48, "the published query loses 48 of them"
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ DuckDB's extensions come from Python packages and are loaded into every connecti
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
 import duckdb
 from duckdb_extensions import import_extension
 
-NAMES = ("ducklake", "httpfs")
+NAMES = ("ducklake", "httpfs", "spatial")
 _connect = duckdb.connect
 
 
@@ -24,10 +25,8 @@ def connect(*arguments: Any, **options: Any) -> Any:
     for name in NAMES:
         connection.load_extension(name)
     if zone:
-        try:
+        with contextlib.suppress(duckdb.Error):
             connection.execute(f"SET TimeZone = '{zone}'")
-        except duckdb.Error:
-            pass
     return connection
 
 

@@ -108,7 +108,8 @@ class ParquetCatalog:
         last = self._path.rsplit("/", 1)
         inside = [f"{self._path}/{dataset}/{table}"] if dataset else []
         beside = [f"{last[0]}/{dataset}/{table}"] if dataset and len(last) == 2 and _DATASET.fullmatch(last[1]) else []
-        plain = [f"{self._path}/{table}"] if _DATASET.fullmatch(last[-1]) is None or last[-1] == dataset else []
+        here = not dataset or last[-1] == dataset or _DATASET.fullmatch(last[-1]) is None
+        plain = [f"{self._path}/{table}"] if here else []
         return [*inside, *beside, *plain]
 
     def _register(self, place: str, table: str) -> bool:

@@ -1,0 +1,140 @@
+"""Selection on generated catalogs: our query beside the published query's steps, and the crawl beside reading headers.
+
+``python -m benchmarks.selection [--quick]``. Each run is a process of its own; its peak memory is what the system says.
+All stacks are regular with spacings that the published query can take, so that both must choose the same series.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SLICES = 200
+OURS, PAPER = "select_nsclc_radiomics", "select_nsclc_radiomics_paper"
+
+GENERATE = """
+INSERT INTO dicom_all BY NAME
+SELECT 'nsclc_radiomics' AS collection_id, 'P' || s AS PatientID, '1.2.' || s AS StudyInstanceUID,
+  '1.2.826.0.1.3680043.8.498.1234567890123456789.' || s AS SeriesInstanceUID,
+  '1.2.826.0.1.3680043.8.498.1234567890123456789.' || s || '.' || k AS SOPInstanceUID,
+  '1.2.840.10008.5.1.4.1.1.2' AS SOPClassUID, 'CT' AS Modality, ['ORIGINAL', 'PRIMARY', 'AXIAL'] AS ImageType,
+  ['-250.0', '-250.0', (-300 + k * (2 + s % 4))::VARCHAR] AS ImagePositionPatient,
+  ['1', '0', '0', '0', '1', '0'] AS ImageOrientationPatient, ['0.9765625', '0.9765625'] AS PixelSpacing,
+  512 AS Rows, 512 AS Columns, '3.0' AS SliceThickness, 'ACME' AS Manufacturer,
+  '1.2.826.0.1.3680043.8.498.99.' || s AS FrameOfReferenceUID, uuid()::VARCHAR AS crdc_series_uuid,
+  'gs://idc-open-data/0123456789-0123456789-0123456789/' || s || '/' || k || '.dcm' AS gcs_url,
+  527000 AS instance_size, md5(s || '.' || k) AS instance_hash, 'CC BY 4.0' AS license_short_name
+FROM range(?) AS a(s), range(?) AS b(k)
+ORDER BY hash(s, k)
+"""
+
+
+def generate(path: Path, instances: int) -> None:
+    """A catalog of `instances` rows in shuffled order."""
+    import duckdb
+
+    from ctenrich.catalog.schema import COLUMNS, duckdb_type
+
+    with duckdb.connect(str(path)) as connection:
+        columns = ", ".join(f'"{c.name}" {duckdb_type(c)}' for c in COLUMNS)
+        connection.execute(f"CREATE TABLE dicom_all ({columns})")
+        connection.execute(GENERATE, [instances // SLICES, SLICES])
+        connection.execute("CREATE TABLE about AS SELECT 1 AS layout")
+
+
+def child(path: Path, query: str) -> None:
+    """Run one query, say how long it took, how much memory, and what it chose."""
+    from ctenrich.catalog.folder import FolderCatalog
+    from ctenrich.catalog.queries import load_query
+
+    catalog = FolderCatalog(path)
+    catalog.connection.execute("SET preserve_insertion_order = false")
+    begin = time.perf_counter()
+    table = catalog.run(load_query(query), {}).table
+    seconds = time.perf_counter() - begin
+    if "failed" in table.column_names:
+        rows = zip(table["SeriesInstanceUID"].to_pylist(), table["failed"].to_pylist(), strict=True)
+        chosen = sorted(uid for uid, failed in rows if not failed)
+    else:
+        chosen = sorted(set(table["SeriesInstanceUID"].to_pylist()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(json.dumps({"seconds": seconds, "peak_gb": peak, "series": len(chosen), "hash": hash(tuple(chosen))}))
+
+
+def measure(path: Path, query: str) -> dict[str, float]:
+    """One query in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.selection", "--child", str(path), query]
+    import os
+
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "0"}
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def selection(folder: Path, sizes: list[int]) -> None:
+    """Print the table of the selection."""
+    print(
+        f"{'instances':>10} {'ours s':>8} {'ours GB':>8} {'paper s':>8} {'paper GB':>9} {'paper/ours':>11} {'us/instance':>12}"  # noqa: E501
+    )
+    for size in sizes:
+        path = folder / f"{size}.duckdb"
+        generate(path, size)
+        ours, paper = measure(path, OURS), measure(path, PAPER)
+        if ours["hash"] != paper["hash"] or ours["series"] != size // SLICES:
+            raise SystemExit(f"the two queries chose {ours['series']} and {paper['series']} series")
+        print(
+            f"{size:>10,} {ours['seconds']:>8.2f} {ours['peak_gb']:>8.2f} {paper['seconds']:>8.2f} "
+            f"{paper['peak_gb']:>9.2f} {paper['seconds'] / ours['seconds']:>11.2f} {ours['seconds'] / size * 1e6:>12.2f}"  # noqa: E501
+        )
+        path.unlink()
+
+
+def crawl(folder: Path, files: int) -> None:
+    """Print the crawl beside reading the headers with pydicom alone."""
+    import pydicom
+    from tests.catalog_cases import header
+
+    from ctenrich.catalog.folder import index_folders
+
+    place = folder / "dicom"
+    place.mkdir()
+    for number in range(1, files + 1):
+        header(number, Rows=512, Columns=512, PixelData=b"\0" * (512 * 512 * 2)).save_as(place / f"{number}.dcm")
+    paths = sorted(place.iterdir())
+    begin = time.perf_counter()
+    for path in paths:
+        pydicom.dcmread(path, stop_before_pixels=True)
+    alone = time.perf_counter() - begin
+    begin = time.perf_counter()
+    summary = index_folders([place], folder / "crawl.duckdb", processes=2)
+    crawled = time.perf_counter() - begin
+    if summary.instances != files:
+        raise SystemExit(f"{summary.instances} of {files} files are in the catalog")
+    print(f"crawl of {files} files on 2 processes: {crawled:.2f} s; headers alone, one process: {alone:.2f} s; "
+          f"ratio {crawled / alone:.2f}")  # fmt: skip
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--child", nargs=2)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(Path(arguments.child[0]), arguments.child[1])
+        return
+    with tempfile.TemporaryDirectory() as name:
+        selection(Path(name), [100_000] if arguments.quick else [100_000, 300_000, 1_000_000, 3_000_000])
+        crawl(Path(name), 300 if arguments.quick else 4000)
+
+
+if __name__ == "__main__":
+    main()
