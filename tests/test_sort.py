@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
@@ -251,6 +253,37 @@ def _content(series: SortedSeries) -> SortedSeries:
     """What a series says, its paths left out."""
     slices = tuple(replace(s, path="") for s in series.slices)
     return replace(series, slices=slices, companions=tuple("" for _ in series.companions))
+
+
+def test_a_dicomdir_is_not_obeyed(tmp_path: Path, workspace: Workspace) -> None:
+    from pydicom.fileset import FileSet
+
+    paths = write_small(tmp_path / "in")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        files = FileSet()
+        for k, path in enumerate(paths):
+            data = dcmread(path)
+            data.StudyDate, data.StudyTime, data.StudyID, data.SeriesNumber = "20200101", "120000", "1", k
+            files.add(data)
+        files.write(tmp_path / "set")
+    content = (tmp_path / "set" / "DICOMDIR").read_bytes()
+    assert b"PT000000" in content
+    shutil.copy(tmp_path / "set" / "DICOMDIR", tmp_path / "in" / "DICOMDIR")
+    evil = content.replace(b"PT000000", b"..\\..\\..\\")
+    (tmp_path / "in" / "DICOMDIR2").write_bytes(evil)
+    series = sort_folder(tmp_path / "in", workspace)
+    assert len(series.slices) == 6
+    assert [i.rule for i in series.issues] == ["sort.dicomdir", "sort.dicomdir"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("count", "side"), [(2500, 8), (3, 1024), (29, 64)])
+def test_long_thin_and_wide_series(tmp_path: Path, workspace: Workspace, count: int, side: int) -> None:
+    write_small(tmp_path / "in", Small(count=count, rows=side, columns=side, spacing=0.5))
+    series = sort_folder(tmp_path / "in", workspace)
+    volume = convert_series(series, settings=Settings(), workspace=workspace)
+    assert volume.shape == (count, side, side)
 
 
 names = st.lists(
