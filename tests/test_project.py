@@ -84,3 +84,13 @@ def test_the_files_that_a_newcomer_looks_for_are_there(name: str) -> None:
 
 def _lines(name: str) -> list[str]:
     return [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+
+
+def test_troubleshooting_has_a_line_for_every_reason() -> None:
+    lines = (ROOT / "docs" / "troubleshooting.md").read_text().splitlines()
+    rows = {line.split("`")[1]: line.split("|") for line in lines if line.startswith("| `")}
+    assert set(rows) == {reason.value for reason in Reason}
+    for reason in Reason:
+        meaning, advice = rows[reason.value][2].strip(), rows[reason.value][3].strip()
+        assert meaning == reason.sentence
+        assert advice
