@@ -1,0 +1,80 @@
+"""Ray Core gives the same bytes, and a node that goes away costs time, not results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cohorts import make_cohort, result_hashes
+from tests.conftest import need_package
+
+from ctenrich import steps
+from ctenrich.conduct import Conductor
+from ctenrich.execute.ray import RayExecutor
+from ctenrich.settings import RunSettings, Settings
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
+COUNT = 4
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need_package("ray", "ray")
+    return make_cohort(tmp_path_factory.mktemp("cohort"), COUNT)
+
+
+@pytest.fixture(scope="module")
+def expected(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("serial") / "run"
+    assert steps.run_all(steps.start(cohort, out, segmenters=["expert"])).exit_code == 0
+    return result_hashes(out)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "node_ip_address": "127.0.0.1"})
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_local_cluster_gives_the_same_bytes(
+    cohort: Path, expected: dict[str, str], tmp_path: Path, workers: int
+) -> None:
+    settings = Settings(run=RunSettings(input_workers=1, output_workers=workers - 1 or 1))
+    run = steps.start(cohort, tmp_path / "run", segmenters=["expert"], settings=settings)
+    summary = Conductor(run, RayExecutor(run.root, settings)).conduct()
+    assert summary.exit_code == 0
+    steps.tables(run)
+    assert result_hashes(tmp_path / "run") == expected
+
+
+def test_a_node_killed_in_the_middle_costs_nothing_but_time(
+    cohort: Path, expected: dict[str, str], tmp_path: Path, cluster: Any
+) -> None:
+    second = cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    settings = Settings(run=RunSettings(input_workers=2, output_workers=2))
+    run = steps.start(cohort, tmp_path / "run", segmenters=["expert"], settings=settings)
+    executor = RayExecutor(run.root, settings, address=cluster.address)
+    began = time.monotonic()
+    killed: list[float] = []
+
+    def kill_soon() -> bool:
+        if not killed and (run.root / "log.jsonl").is_file():
+            cluster.remove_node(second, allow_graceful=False)
+            killed.append(time.monotonic() - began)
+        return False
+
+    summary = Conductor(run, executor, stop=kill_soon).conduct()
+    assert killed
+    assert summary.exit_code == 0, summary
+    steps.tables(run)
+    assert result_hashes(tmp_path / "run") == expected
