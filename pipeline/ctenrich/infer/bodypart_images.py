@@ -189,32 +189,49 @@ def image_batches(array: NDArray[Any], plan: ImagePlan, batch: int) -> Iterator[
     InputError
         HU_RANGE if a value is not a number.
     """
-    row_part, rows_used = _trimmed(plan.rows)
-    column_part, columns_used = _trimmed(plan.columns)
+    row_blocks, column_blocks = _blocks(plan.rows), _blocks(plan.columns)
     low, high = HU_RANGE
-    # (HU - low) * 2 / (high - low) lies in 0..2, so that padding is 0 until 1 is taken away at the end.
+    # (HU - low) * 2 / (high - low) lies in 0..2, so that padding is 0 until 1 is taken away at the end. The offset is
+    # taken away behind the products: a row of a matrix sums up to 1, or to 0 where it is padding.
     scale = np.float32(2 / (high - low))
-    column_part = np.ascontiguousarray(column_part.T * scale)
+    offset = np.float32(low) * np.outer(plan.rows.sum(axis=1), plan.columns.sum(axis=1)).astype(np.float32)
     inside = _inside(plan)
+    half = np.zeros((SIZE, array.shape[2]), np.float32)
     for start in range(0, len(array), batch):
         part = np.asarray(array[start : start + batch])
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             raise InputError(Reason.HU_RANGE, "the volume holds values that are not numbers")
-        clipped = part[:, rows_used, columns_used].astype(np.float32)
-        np.clip(clipped, low, high, out=clipped)
-        clipped -= np.float32(low)
-        images = np.matmul(row_part, np.matmul(clipped, column_part))
+        images = np.zeros((len(part), SIZE, SIZE), np.float32)
+        for plane, image in zip(part, images, strict=True):
+            values = np.clip(plane, part.dtype.type(low), part.dtype.type(high)).astype(np.float32)
+            for out, used, block in row_blocks:
+                np.matmul(block, values[used], out=half[out])
+            for out, used, block in column_blocks:
+                image[:, out] = half[:, used] @ block.T
+        images -= offset
+        images *= scale
         shown = images[:, inside[0], inside[1]]
         empty = (shown.max(axis=(1, 2)) < (AIR - low) * scale) | (np.ptp(shown, axis=(1, 2)) < 1e-4)
         images -= np.float32(1)
         yield np.ascontiguousarray(images.transpose(0, 2, 1)) if plan.transposed else images, empty
 
 
-def _trimmed(matrix: Float) -> tuple[Float, slice]:
-    """The columns of a resampling matrix that are used at all, and where they are."""
-    used = np.flatnonzero(matrix.any(axis=0))
-    span = slice(int(used[0]), int(used[-1]) + 1)
-    return np.ascontiguousarray(matrix[:, span]), span
+def _blocks(matrix: Float, height: int = 16) -> list[tuple[slice, slice, Float]]:
+    """Cut a resampling matrix into blocks along its diagonal: what lies off them is zero.
+
+    Returns
+    -------
+    list of (slice, slice, NDArray)
+        Rows of the result, input that they need, and the block; rows that are padding have none.
+    """
+    found = []
+    for start in range(0, len(matrix), height):
+        used = np.flatnonzero(matrix[start : start + height].any(axis=0))
+        if used.size:
+            span = slice(int(used[0]), int(used[-1]) + 1)
+            rows = slice(start, min(start + height, len(matrix)))
+            found.append((rows, span, np.ascontiguousarray(matrix[rows, span])))
+    return found
 
 
 def _inside(plan: ImagePlan) -> tuple[slice, slice]:
