@@ -257,10 +257,10 @@ WITH
       base > 0.001 AND (
         SELECT
           LOGICAL_AND(
-            FLOOR(g / base + 0.5) >= 1
-            AND ABS(g - FLOOR(g / base + 0.5) * base) <= GREATEST(@spacing_relative * base, @spacing_absolute)
+            FLOOR(SAFE_DIVIDE(g, base) + 0.5) >= 1
+            AND ABS(g - FLOOR(SAFE_DIVIDE(g, base) + 0.5) * base) <= GREATEST(@spacing_relative * base, @spacing_absolute)
           )
-          AND LOGICAL_OR(FLOOR(g / base + 0.5) >= 2)
+          AND LOGICAL_OR(FLOOR(SAFE_DIVIDE(g, base) + 0.5) >= 2)
         FROM UNNEST(gaps) AS g
       ) AS holes
     FROM spaced
