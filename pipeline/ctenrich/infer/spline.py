@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Planes", "axis_matrix", "nearest_index", "new_shape", "resample_image", "separate_axis"]
 
 _PAD = 12
-_LARGE = 2**27
+_BLOCK = 32
+_NOTHING = 1e-18
+"""A weight that double precision cannot see."""
 
 
 def new_shape(shape: tuple[int, ...], spacing: tuple[float, ...], target: tuple[float, ...]) -> tuple[int, ...]:
@@ -129,8 +131,7 @@ def resample_image(
         return torch.stack([torch.from_numpy(np.ascontiguousarray(image[k])) for k in range(shape[0])]).to(device)
     if separate is None:
         limits = (float(image.min()), float(image.max()))
-        out = _plane_by_plane(image, range(image.shape[0]), shape[1:], rule.order, device)
-        out = _along_first(out, shape[0], rule.order)
+        out = _all_axes(image, shape, rule.order, device)
         return (out.clamp_(*limits) if rule.order > 1 else out).float()
     if separate != 0:
         whole = np.stack([image[k] for k in range(image.shape[0])])
@@ -139,21 +140,20 @@ def resample_image(
     if rule.order_z != 0 and target[0] != image.shape[0]:
         fail(f"resampling slices with order {rule.order_z} is not supported")
     used, where = np.unique(nearest_index(image.shape[0], target[0]), return_inverse=True)
-    planes = _plane_by_plane(image, used.tolist(), target[1:], rule.order, device, clip=True).float()
+    planes = _plane_by_plane(image, used.tolist(), target[1:], rule.order, device, clip=True)
     return planes[torch.from_numpy(where).to(device)].movedim(0, separate).contiguous()
 
 
 def _plane_by_plane(
     image: Planes, which: Sequence[int], shape: tuple[int, ...], order: int, device: torch.device, clip: bool = False
 ) -> torch.Tensor:
-    """Resample the last two axes; with `clip`, each plane keeps to the range that it had."""
+    """Resample the last two axes; with `clip`, each plane keeps to the range that it had and is in single precision."""
     import torch
 
     dtype = torch.float64 if device.type == "cpu" else torch.float32
     rows = torch.from_numpy(axis_matrix(image.shape[1], shape[0], order)).to(device, dtype)
     columns = torch.from_numpy(axis_matrix(image.shape[2], shape[1], order)).to(device, dtype).T.contiguous()
-    large = len(which) * shape[0] * shape[1] > _LARGE
-    out = torch.empty((len(which), *shape), dtype=torch.float32 if large else dtype, device=device)
+    out = torch.empty((len(which), *shape), dtype=torch.float32 if clip else dtype, device=device)
     same = tuple(image.shape[1:]) == tuple(shape)
     for n, k in enumerate(which):
         here = torch.from_numpy(np.ascontiguousarray(image[k])).to(device, dtype)
@@ -162,10 +162,24 @@ def _plane_by_plane(
     return out
 
 
-def _along_first(planes: torch.Tensor, count: int, order: int) -> torch.Tensor:
+def _all_axes(image: Planes, shape: tuple[int, ...], order: int, device: torch.device) -> torch.Tensor:
+    """Resample all three axes, a block of planes at a time; a block reaches only the planes of the result near it."""
     import torch
 
-    if planes.shape[0] == count:
-        return planes
-    matrix = torch.from_numpy(axis_matrix(planes.shape[0], count, order)).to(planes.device, planes.dtype)
-    return (matrix @ planes.reshape(planes.shape[0], -1)).reshape(count, *planes.shape[1:])
+    count = image.shape[0]
+    if count == shape[0]:
+        return _plane_by_plane(image, range(count), shape[1:], order, device)
+    weights = axis_matrix(count, shape[0], order)
+    out: torch.Tensor | None = None
+    for first in range(0, count, _BLOCK):
+        which = range(first, min(first + _BLOCK, count))
+        planes = _plane_by_plane(image, which, shape[1:], order, device)
+        out = torch.zeros(shape, dtype=planes.dtype, device=device) if out is None else out
+        block = weights[:, first : which.stop]
+        near = np.flatnonzero(np.abs(block).max(axis=1) > _NOTHING)
+        if near.size:
+            rows = slice(int(near[0]), int(near[-1]) + 1)
+            part = torch.from_numpy(np.ascontiguousarray(block[rows])).to(planes)
+            out[rows] += (part @ planes.reshape(len(which), -1)).reshape(-1, *shape[1:])
+    assert out is not None
+    return out
