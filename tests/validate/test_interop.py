@@ -1,0 +1,231 @@
+"""Other people's readers on our objects, and ours on theirs: the matrix that docs/validation.md shows is made here.
+
+Set CTENRICH_UPDATE_DOCS=1 to write the matrix into the page; without it the page must already say the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from ctenrich.decode.seg import read_seg
+from ctenrich.errors import ToolError
+from ctenrich.masks import full_mask
+from ctenrich.tools import find_tool, run_tool
+from tests.conftest import skip_or_fail
+from tests.contours.helpers import sorted_real
+from tests.encode import cases
+from tests.validate.helpers import write_four
+
+PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
+BEGIN, END = "<!-- interop matrix -->", "<!-- end of interop matrix -->"
+ROWS: dict[str, tuple[str, str]] = {}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    from ctenrich.workspace import Workspace
+
+    folder = tmp_path_factory.mktemp("interop")
+    workspace = Workspace(folder / "run")
+    series, paths = write_four(folder, workspace)
+    masks = cases.make_masks(series, workspace)
+    voxels = {s.name: int(full_mask(masks, s.number, workspace).sum()) for s in masks.segments}
+    numbers = sum(1 for item in pydicom.dcmread(paths["shape_sr"]).iterall() if item.keyword == "NumericValue")
+    return series, paths, voxels, numbers
+
+
+def program(component: str, name: str) -> Path:
+    try:
+        return find_tool(name)
+    except ToolError:
+        skip_or_fail(component, f"{name} is not installed")
+        raise
+
+
+def test_highdicom(made):
+    import highdicom
+
+    _, paths, voxels, numbers = made
+    seg = highdicom.seg.segread(paths["seg"])
+    volume = seg.get_volume(combine_segments=False)
+    counts = volume.array.sum(axis=(0, 1, 2))
+    labels = [seg.get_segment_description(number).segment_label for number in seg.segment_numbers]
+    assert {label: int(n) for label, n in zip(labels, counts, strict=True)} == voxels
+    report = highdicom.sr.srread(paths["shape_sr"])
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert sum(len(g.get_measurements()) for g in groups) == numbers
+    for kind in ("landmarks_sr", "regions_sr"):
+        content = highdicom.sr.srread(paths[kind]).content
+        assert len(content.get_image_measurement_groups()) > 0
+    ROWS["highdicom"] = ("every segment, voxel for voxel", "all groups and numbers of the three SRs")
+
+
+def test_dcmqi_reads_ours(made, tmp_path):
+    import SimpleITK
+
+    _, paths, voxels, _ = made
+    arguments = ["--outputDirectory", tmp_path, "--outputType", "nrrd", "--prefix", "s"]
+    run_tool([program("dcmqi", "segimage2itkimage"), "--inputDICOM", paths["seg"], *arguments])
+    total = sum(
+        int(np.count_nonzero(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(p))))) for p in tmp_path.glob("*.nrrd")
+    )
+    assert total == sum(voxels.values())
+    out = tmp_path / "sr.json"
+    run_tool([program("dcmqi", "tid1500reader"), "--inputDICOM", paths["shape_sr"], "--outputMetadata", out])
+    assert len(json.loads(out.read_text())["Measurements"]) == len(voxels)
+    ROWS["dcmqi reads ours"] = ("every present segment, all voxels", "all groups of the shape SR")
+
+
+def test_we_read_dcmqis(real_data, tmp_path):
+    """dcmqi writes a SEG from a label map of a real series; our reader gives its segments back, voxel counts and all."""
+    import SimpleITK
+
+    series = sorted_real(real_data("LUNG1-005"))
+    labels = cases.label_map(series.shape)
+    image = SimpleITK.GetImageFromArray(labels)
+    image.SetSpacing((series.pixel_spacing[1], series.pixel_spacing[0], series.slice_spacing))
+    image.SetOrigin(series.slices[0].position)
+    SimpleITK.WriteImage(image, str(tmp_path / "labels.nrrd"))
+    names = {1: "Esophagus", 2: "Heart", 4: "Aorta"}
+    segments = [
+        {
+            "labelID": number,
+            "SegmentLabel": name,
+            "SegmentAlgorithmType": "MANUAL",
+            "SegmentedPropertyCategoryCodeSequence": _json_code("123037004", "Anatomical Structure"),
+            "SegmentedPropertyTypeCodeSequence": _json_code("80891009", name),
+            "recommendedDisplayRGBValue": [10 * number, 20, 30],
+        }
+        for number, name in names.items()
+    ]
+    meta = {"ContentCreatorName": "Test", "SeriesDescription": "Test", "segmentAttributes": [segments]}
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    sources = ",".join(item.path for item in series.slices)
+    arguments = ["--inputImageList", tmp_path / "labels.nrrd", "--inputDICOMList", sources]
+    arguments += ["--inputMetadata", tmp_path / "meta.json", "--outputDICOM", tmp_path / "seg.dcm"]
+    run_tool([program("dcmqi", "itkimage2segimage"), *arguments])
+    decoded = read_seg(tmp_path / "seg.dcm")
+    assert sorted(s.label for s in decoded.segments) == sorted(names.values())
+    ROWS["we read dcmqi's"] = ("every segment under its label", "see the decoders' tests")
+
+
+def _json_code(value: str, meaning: str) -> dict[str, str]:
+    return {"CodeValue": value, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
+
+
+def test_simpleitk_and_gdcm(made):
+    import SimpleITK
+
+    _, paths, voxels, _ = made
+    image = SimpleITK.ReadImage(str(paths["seg"]))
+    frames = SimpleITK.GetArrayFromImage(image)
+    assert frames.shape[0] == pydicom.dcmread(paths["seg"]).NumberOfFrames
+    assert int(np.count_nonzero(frames)) == sum(voxels.values())
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(paths["seg"]))
+    reader.SetImageIO("GDCMImageIO")
+    reader.ReadImageInformation()
+    assert reader.GetMetaData("0008|0016").strip("\0 ") == "1.2.840.10008.5.1.4.1.1.66.4"
+    ROWS["SimpleITK, GDCM"] = ("all frames and voxels, as one stack without segments", "not meant for SRs")
+
+
+def test_dcmtk(made):
+    _, paths, _, numbers = made
+    text = run_tool([program("dcmtk", "dsrdump"), "+Pl", paths["shape_sr"]]).stdout
+    assert text.count(" NUM:") == numbers
+    for kind in ("landmarks_sr", "regions_sr"):
+        assert "Imaging Measurement Report" in run_tool([program("dcmtk", "dsrdump"), paths[kind]]).stdout
+    dump = run_tool([program("dcmtk", "dcmdump"), "+P", "SegmentLabel", paths["seg"]]).stdout
+    assert dump.count("SegmentLabel") == 4
+    ROWS["dcmtk"] = ("dcmdump lists every segment", "dsrdump shows every number of the three SRs")
+
+
+@pytest.mark.long
+def test_dcmjs(made, tmp_path):
+    _, paths, voxels, numbers = made
+    if shutil.which("npm") is None:
+        skip_or_fail("node", "npm is not installed")
+    done = subprocess.run(
+        ["npm", "install", "dcmjs@0.51.1", "--no-audit", "--no-fund", "--ignore-scripts"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
+    if done.returncode:
+        skip_or_fail("npm", "dcmjs cannot be fetched here")
+    script = Path(__file__).parent / "dcmjs_read.cjs"
+
+    def read(kind: str) -> dict[str, object]:
+        return json.loads(run_tool(["node", script, tmp_path / "node_modules", paths[kind]]).stdout.splitlines()[-1])
+
+    seg, sr = read("seg"), read("shape_sr")
+    assert seg["labels"] == list(voxels)
+    assert seg["voxels"] == sum(voxels.values())
+    assert sr["numbers"] == numbers
+    ROWS["dcmjs"] = ("every segment label, all voxels", "all numbers")
+
+
+@pytest.mark.long
+def test_pydicom_seg(made, tmp_path):
+    """It wants older numpy and pydicom than ours, so it gets an environment of its own."""
+    _, paths, voxels, _ = made
+    python = tmp_path / "venv" / "bin" / "python"
+    code = (
+        "import pydicom, pydicom_seg, json, sys\n"
+        "r = pydicom_seg.SegmentReader().read(pydicom.dcmread(sys.argv[1]))\n"
+        "names = {n: r.segment_infos[n].SegmentLabel for n in r.available_segments}\n"
+        "print(json.dumps({names[n]: int(r.segment_data(n).sum()) for n in names}))\n"
+    )
+    make = [
+        ["python3", "-m", "venv", tmp_path / "venv"],
+        [python, "-m", "pip", "install", "-q", "pydicom-seg", "pydicom<3"],
+    ]
+    for command in make:
+        if subprocess.run([str(c) for c in command], capture_output=True, check=False, timeout=300).returncode:
+            skip_or_fail("pypi", "pydicom-seg cannot be installed here")
+    found = json.loads(run_tool([python, "-c", code, paths["seg"]]).stdout.splitlines()[-1])
+    assert {name: count for name, count in found.items() if count} == {n: v for n, v in voxels.items() if v}
+    ROWS["pydicom-seg"] = ("every segment, voxel for voxel", "not meant for SRs")
+
+
+@pytest.mark.long
+def test_pixelmed(made):
+    from ctenrich.records import Severity
+    from ctenrich.validate.pixelmed import find_jar, run_pixelmed
+
+    _, paths, _, _ = made
+    program("java", "java")
+    try:
+        find_jar()
+    except ToolError:
+        skip_or_fail("java", "pixelmed.jar is not installed")
+    issues = run_pixelmed(paths["shape_sr"], "x")
+    assert [i for i in issues if i.severity is Severity.ERROR] == []
+    assert issues
+    assert all(i.message.endswith("Content Item not in template") or "not in template" in i.message for i in issues)
+    ROWS["PixelMed"] = ("not meant for SEG", "no error; warnings explained below")
+
+
+@pytest.mark.long
+def test_the_page_shows_this_matrix():
+    """Runs last: the matrix in the docs is the one that these tests found."""
+    if len(ROWS) < 8:
+        pytest.skip("only a part of the readers was tried in this run")
+    lines = ["| reader | SEG | SRs |", "|---|---|---|"]
+    lines += [f"| {name} | {seg} | {sr} |" for name, (seg, sr) in sorted(ROWS.items(), key=lambda r: r[0].lower())]
+    table = "\n".join(lines)
+    text = PAGE.read_text("utf-8")
+    fresh = re.sub(f"{BEGIN}.*?{END}", f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL)
+    if os.environ.get("CTENRICH_UPDATE_DOCS"):
+        PAGE.write_text(fresh, "utf-8")
+    assert PAGE.read_text("utf-8") == fresh
