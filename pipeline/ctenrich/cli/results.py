@@ -19,7 +19,6 @@ def register(app: typer.Typer) -> None:
         "ctenrich query my-run --anatomy T4..L1 --without lung_start"
     )(query)
     app.command(epilog="Example:  ctenrich report my-run")(report)
-    app.command(epilog="Example:  ctenrich view my-run")(view)
     app.command(
         "evaluate-landmarks", epilog="Example:  ctenrich evaluate-landmarks my-run --extents lung_locations.csv"
     )(evaluate)
@@ -54,33 +53,6 @@ def query(
         table.to_pandas().to_csv(sys.stdout, index=False)
         return
     print_table(f"{table.num_rows} rows", table.column_names, [tuple(r.values()) for r in table.to_pylist()])
-
-
-def view(
-    run: RunFolder,
-    series: Annotated[str, typer.Option(help="Series to open first.")] = "",
-    ohif: Annotated[Path | None, typer.Option(help="Folder of a built OHIF site; default: fetched once.")] = None,
-    port: Annotated[int, typer.Option(help="0: any free port.")] = 0,
-    orthanc: Annotated[str, typer.Option(help="DICOMweb root of a PACS to show instead.")] = "",
-    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
-) -> None:
-    """Look at a run in OHIF: CT with its segmentation, and the reports; on this computer only."""
-    import time
-    import webbrowser
-
-    from ctenrich import steps
-    from ctenrich.view import serve
-
-    opened = steps.open_run(run)
-    with serve(opened.workspace, series=series, ohif=ohif, port=port, pacs=orthanc) as server:
-        typer.echo(f"{server.url(series)}\nCtrl-C ends the viewer.")
-        if browser:
-            webbrowser.open(server.url(series))
-        try:
-            while True:
-                time.sleep(1)
-        except KeyboardInterrupt:
-            typer.echo("ended")
 
 
 def evaluate(
