@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ctenrich.decode.ct import AIR, PixelFormat, SlicePixels, read_slice
-from ctenrich.decode.safe import quiet
+from ctenrich.decode.ct import AIR, NATIVE, PixelFormat, SlicePixels, read_slice
+from ctenrich.decode.safe import open_dicom, quiet
 from ctenrich.errors import GeometryError, InputError
 from ctenrich.geometry import affine_lps, apply_affine
 from ctenrich.nifti import NiftiCheck, compress, write_nifti
@@ -162,7 +162,7 @@ def read_volume(
             progress.advance("convert")
         return ReadSlice(pixels.format, pixels.padding_hu, pixels.transfer_syntax)
 
-    with quiet(), ThreadPoolExecutor(max(1, settings.convert.threads)) as pool:
+    with quiet(), ThreadPoolExecutor(_threads(paths[0], settings)) as pool:
         # errors first: of several broken slices the first one in slice order speaks
         done = [future.result() for future in [pool.submit(work, k) for k in range(len(paths))]]
     read = [r for r in done if r is not None]
@@ -172,6 +172,12 @@ def read_volume(
             message = f"{count} slices: {note}"
             issues.append(Issue("convert.pixels", Severity.WARNING, series.series_instance_uid, message))
     return read
+
+
+def _threads(first: Path, settings: Settings) -> int:
+    """Decoders work side by side; plain pixels are copied sooner by one thread than by two that take turns."""
+    with open_dicom(first, tags=("SOPClassUID", "SOPInstanceUID")) as parsed:
+        return 1 if parsed.transfer_syntax in NATIVE else max(1, settings.convert.threads)
 
 
 def _checked(pixels: SlicePixels, series: SortedSeries, k: int) -> SlicePixels:

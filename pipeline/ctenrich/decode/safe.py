@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from pydicom import config
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import _read_file_meta_info, dcmread, read_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -45,6 +46,9 @@ __all__ = [
 HEADER_LIMIT = 64 * 1024**2
 """Bytes that the elements before the pixel data may unpack to."""
 _STEP = 256 * 1024
+_PLAIN_TEXT = frozenset({"UI", "CS", "IS", "DS"})
+_META = {b"\x10\x00": "TransferSyntaxUID", b"\x02\x00": "MediaStorageSOPClassUID"}
+_KNOWN: dict[str, tuple[int, str]] = {}
 
 
 class InflatingReader(io.RawIOBase):
@@ -214,7 +218,9 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
     bare = start[128:] != b"DICM"
     if bare:
         source.seek(0)
-    meta = _read_file_meta_info(cast(BinaryIO, source))
+    meta = _quick_meta(source) if wanted is not None and not bare else None
+    if meta is None:
+        meta = _read_file_meta_info(cast(BinaryIO, source))
     syntax = str(meta.get("TransferSyntaxUID", "") or "")
     stream: Any = source
     if syntax == DeflatedExplicitVRLittleEndian:
@@ -241,6 +247,29 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
         syntax = str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
     offset, length = place or (None, 0)
     return Parsed(data, stream, syntax, little, offset, length)
+
+
+def _quick_meta(source: IO[bytes]) -> FileMetaDataset | None:
+    """Transfer syntax and SOP class of plain file meta information; None (and nothing read) where it is not plain."""
+    place = source.tell()
+    start = source.read(12)
+    if start[:8] == b"\x02\x00\x00\x00UL\x04\x00" and len(start) == 12:
+        group = source.read(min(int.from_bytes(start[8:], "little"), 1 << 16))
+        meta, at = FileMetaDataset(), 0
+        while at + 8 <= len(group) and group[at : at + 2] == b"\x02\x00":
+            number, long = group[at + 2 : at + 4], group[at + 4 : at + 6] in {b"OB", b"UN", b"OW", b"UT", b"SQ"}
+            if long:
+                size, at = int.from_bytes(group[at + 8 : at + 12], "little"), at + 12
+            else:
+                size, at = int.from_bytes(group[at + 6 : at + 8], "little"), at + 8
+            if number in _META:
+                setattr(meta, _META[number], str(group[at : at + size].strip(b" \0"), "ascii", "replace"))
+            at += size
+        if at == len(group) and "TransferSyntaxUID" in meta and source.read(2) != b"\x02\x00":
+            source.seek(place + 12 + len(group))
+            return meta
+    source.seek(place)
+    return None
 
 
 def _guess(source: IO[bytes]) -> tuple[bool, bool]:
@@ -284,6 +313,9 @@ def open_dataset(path: Path, *, max_unpacked: int = 1024**3) -> Dataset:
 
 def text(data: Dataset, keyword: str) -> str:
     """Value of an element as one string, without blanks and NULs; empty where missing or unreadable."""
+    vr, raw, _ = _raw(data, keyword)
+    if vr in _PLAIN_TEXT and raw.isascii():
+        return str(raw, "ascii").strip(" \0")
     try:
         value = data.get(keyword)
     except Exception:  # noqa: BLE001  a broken value is a missing value here; the rules say what that means
@@ -293,6 +325,10 @@ def text(data: Dataset, keyword: str) -> str:
 
 def texts(data: Dataset, keyword: str) -> tuple[str, ...]:
     """Values of an element as strings."""
+    vr, raw, _ = _raw(data, keyword)
+    if vr in _PLAIN_TEXT and raw.isascii():
+        joined = str(raw, "ascii").strip(" \0")
+        return tuple(v.strip(" \0") for v in joined.split("\\")) if joined else ()
     try:
         value = data.get(keyword)
     except Exception:  # noqa: BLE001  as above
@@ -304,7 +340,13 @@ def texts(data: Dataset, keyword: str) -> tuple[str, ...]:
 
 def numbers(data: Dataset, keyword: str) -> tuple[float, ...] | None:
     """Values of an element as floats; None where it is missing or one of them is not a number."""
+    vr, raw, little = _raw(data, keyword)
     try:
+        if vr in {"DS", "IS"}:
+            content = raw.strip(b" \0")
+            return tuple(float(v) for v in content.split(b"\\")) if content else None
+        if vr == "US":
+            return struct.unpack(f"{'<' if little else '>'}{len(raw) // 2}H", raw)
         value = data.get(keyword)
         if value is None or value == "":
             return None
@@ -312,6 +354,21 @@ def numbers(data: Dataset, keyword: str) -> tuple[float, ...] | None:
         return tuple(float(v) for v in parts)
     except Exception:  # noqa: BLE001  as above
         return None
+
+
+def _raw(data: Dataset, keyword: str) -> tuple[str, bytes, bool]:
+    """VR, bytes and byte order of an element that pydicom has not yet interpreted; an empty VR otherwise.
+
+    The bytes are quicker to read than pydicom's objects are to make, and there are thousands of slices.
+    """
+    known = _KNOWN.get(keyword)
+    if known is None:
+        tag = tag_for_keyword(keyword) or 0
+        _KNOWN[keyword] = known = (tag, dictionary_VR(tag))
+    item = data._dict.get(known[0])  # type: ignore[call-overload]
+    if not isinstance(item, RawDataElement) or not item.value:
+        return "", b"", True
+    return item.VR or known[1], item.value, item.is_little_endian
 
 
 def number(data: Dataset, keyword: str) -> float | None:
