@@ -43,7 +43,7 @@ from ctenrich.workspace import Workspace, load_array, save_record
 
 __all__ = ["BodyPartModel", "BodyPartScorer", "load_bodypart_model", "open_bodypart", "scores_of"]
 
-CPU_BATCH = 8
+CPU_BATCH = 16
 GPU_BATCH = 64
 _DECIMALS = 6
 
