@@ -86,7 +86,7 @@ def test_dcmqi_reads_ours(made, tmp_path):
 
 
 def test_we_read_dcmqis(real_data, tmp_path):
-    """dcmqi writes a SEG from a label map of a real series; our reader gives its segments back, voxel counts and all."""
+    """dcmqi writes a SEG from a label map of a real series; our reader gives its segments back."""
     import SimpleITK
 
     series = sorted_real(real_data("LUNG1-005"))

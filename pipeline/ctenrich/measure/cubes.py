@@ -206,5 +206,4 @@ def cube_codes(padded: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Case of every cube of a mask of zeros and ones, [k, j, i]; one less than the mask along every axis."""
     along_i = padded[:, :, :-1] | padded[:, :, 1:] << 1
     along_j = along_i[:, :-1] | along_i[:, 1:] << 2
-    codes: NDArray[np.uint8] = along_j[:-1] | along_j[1:] << 4
-    return codes
+    return (along_j[:-1] | along_j[1:] << 4).astype(np.uint8, copy=False)

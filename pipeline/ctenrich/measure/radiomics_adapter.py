@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import warnings
 from typing import Any
@@ -28,13 +29,12 @@ def basics(mask: NDArray[np.bool_], spacing: tuple[float, float, float], dimensi
     dimensions : int
         What the voxel centres span (pyradiomics does not say).
     """
-    import SimpleITK
-
-    image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
+    itk: Any = importlib.import_module("SimpleITK")
+    image = itk.GetImageFromArray(mask.astype(np.uint8))
     image.SetSpacing(tuple(float(s) for s in spacing[::-1]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shape = _radiomics().shape.RadiomicsShape(SimpleITK.Cast(image, SimpleITK.sitkFloat32), image, label=1)
+        shape = _radiomics().shape.RadiomicsShape(itk.Cast(image, itk.sitkFloat32), image, label=1)
     low, middle, high = (float(v) for v in shape.eigenValues)
     in_slice, in_column, in_row, diameter = (float(d) for d in shape.diameters)
     return Basics(
