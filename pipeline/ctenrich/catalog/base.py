@@ -52,7 +52,7 @@ class Catalog(Protocol):
 
     @property
     def version(self) -> str:
-        """Version of the data: ``idc_v25`` or a hash of what was crawled."""
+        """Version of the data that the last query read: ``idc_v25`` or a hash of what was crawled."""
 
     def run(self, query: Query, parameters: Mapping[str, object]) -> QueryResult:
         """Answer `query`; `parameters` are checked against its header first."""

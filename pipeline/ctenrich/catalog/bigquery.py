@@ -72,7 +72,7 @@ class BigQueryCatalog:
 
     @property
     def version(self) -> str:
-        """The datasets that were read."""
+        """The datasets that the last query read."""
         return "+".join(sorted(self._datasets)) or "unknown"
 
     def _config(self, query: Query, parameters: Mapping[str, object], **options: Any) -> Any:
@@ -85,6 +85,7 @@ class BigQueryCatalog:
         return self._bigquery.QueryJobConfig(query_parameters=values, **options)
 
     def _check_tables(self, query: Query) -> None:
+        self._datasets = set()
         for name in table_names(query.text):
             table = parse_table_name(name)
             if table is None or table.project != IDC_PROJECT or table.idc_version is None:

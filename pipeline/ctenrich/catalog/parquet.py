@@ -62,7 +62,7 @@ class ParquetCatalog:
 
     @property
     def version(self) -> str:
-        """The datasets that were read."""
+        """The datasets that the last query read."""
         return "+".join(sorted(self._datasets)) or "unknown"
 
     @property
@@ -80,8 +80,10 @@ class ParquetCatalog:
         UsageError
             BAD_QUERY for a table that is not there.
         """
-        for name in table_names(query.text):
+        names = table_names(query.text)
+        for name in names:
             self._open(name)
+        self._datasets = {name.split(".")[1] for name in names if name.count(".") == 2} or {Path(self._path).name}
         return run_on_duckdb(self._connection, query, parameters, self._known)
 
     def estimate(self, query: Query, parameters: Mapping[str, object]) -> Estimate | None:
@@ -101,7 +103,6 @@ class ParquetCatalog:
         for place in self._places(dataset, table):
             if self._register(place, table):
                 self._known[table.lower()] = table
-                self._datasets.add(dataset or Path(self._path).name)
                 return
 
     def _places(self, dataset: str, table: str) -> list[str]:
