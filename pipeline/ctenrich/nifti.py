@@ -13,9 +13,10 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from ctenrich.errors import InputError
+from ctenrich.decode.safe import open_dataset, quiet
+from ctenrich.errors import InputError, ToolError
 from ctenrich.geometry import Affine, affine_lps, apply_affine, grid_match, lps_to_ras, ras_to_lps
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4, SortedSeries
@@ -26,6 +27,12 @@ __all__ = ["NiftiCheck", "compress", "write_nifti"]
 
 CORNER_TOLERANCE = 0.1
 """mm that the corners of dcm2niix's grid may lie from ours."""
+_COPIED = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+    "PatientPosition", "ImageType", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelData",
+)  # fmt: skip
 NOT_READ_BY_DCM2NIIX = frozenset({DeflatedExplicitVRLittleEndian})
 
 
@@ -75,6 +82,7 @@ class NiftiCheck:
         slope, inter = (float(self._header[name]) for name in ("scl_slope", "scl_inter"))
         self._scale = (1.0, 0.0) if slope == 0 or not np.isfinite(slope) else (slope, inter)
         self._other: IO[bytes] | None = None
+        self.clean_copies = False
         if self._kind != np.dtype("<i2") or self._scale != (1.0, 0.0):
             self._other = path.with_suffix(".int16").open("w+b")
 
@@ -145,26 +153,18 @@ def write_nifti(
     ToolError
         TOOL_MISSING, TOOL_FAILED, TIMEOUT.
     """
-    tool = find_tool("dcm2niix")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".dcm2niix-", suffix=".tmp", dir=target.parent) as name:
-        source, out = Path(name, "in"), Path(name, "out")
-        source.mkdir()
-        out.mkdir()
-        for k, path in enumerate(paths):
-            link = source / f"{k:05d}.dcm"
-            if syntaxes and syntaxes[k] in NOT_READ_BY_DCM2NIIX:
-                _unpack(path, link)
-            else:
-                link.symlink_to(path)
-        options = ["-z", "n", "-b", "n", "-m", "y", "-l", "n", "-x", "i", "-d", "0", "-f", "ct"]
-        run_tool([tool, *options, "-o", out, source])
-        files = sorted(out.glob("*.nii"))
-        if len(files) != 1:
-            message = f"dcm2niix makes {len(files)} volumes of the {len(paths)} slices"
-            raise InputError(Reason.READERS_DISAGREE, message)
+        clean = any(syntax in NOT_READ_BY_DCM2NIIX for syntax in syntaxes)
+        made = _run_dcm2niix(Path(name, "clean" if clean else "plain"), paths, clean=clean)
+        if made is None and not clean:
+            made = _run_dcm2niix(Path(name, "clean"), paths, clean=True)
+            clean = True
+        if made is None:
+            raise InputError(Reason.READERS_DISAGREE, f"dcm2niix does not make one volume of the {len(paths)} slices")
         positions = np.array([s.position for s in series.slices])
-        check = NiftiCheck(files[0], series.shape, affine, positions)
+        check = NiftiCheck(made, series.shape, affine, positions)
+        check.clean_copies = clean
         try:
             yield check
             finished = check.finish()
@@ -189,13 +189,44 @@ def compress(path: Path) -> Path:
     return target
 
 
-def _unpack(path: Path, target: Path) -> None:
-    """A copy in Explicit VR Little Endian, for a reader that does not know the transfer syntax."""
-    from ctenrich.decode.safe import open_dataset
+def _run_dcm2niix(folder: Path, paths: Sequence[Path], *, clean: bool) -> Path | None:
+    """Convert the files; the one NIfTI that comes out, or None where there is not exactly one.
+
+    dcm2niix also parts series by elements that say nothing of geometry (dates, coils, echoes) and does not know every
+    transfer syntax; `clean` gives it copies that hold the geometry and the pixels alone.
+    """
+    source, out = folder / "in", folder / "out"
+    source.mkdir(parents=True)
+    out.mkdir()
+    for k, path in enumerate(paths):
+        place = source / f"{k:05d}.dcm"
+        if clean:
+            _clean_copy(path, place, k)
+        else:
+            place.symlink_to(path)
+    options = ["-z", "n", "-b", "n", "-m", "y", "-l", "n", "-x", "i", "-d", "0", "-f", "ct"]
+    result = run_tool([find_tool("dcm2niix"), *options, "-o", out, source], check=False)
+    files = sorted(out.glob("*.nii"))
+    if result.returncode != 0 and clean and not files:
+        raise ToolError(Reason.TOOL_FAILED, f"dcm2niix ended with exit code {result.returncode} and wrote nothing")
+    return files[0] if len(files) == 1 and result.returncode == 0 else None
+
+
+def _clean_copy(path: Path, target: Path, k: int) -> None:
+    from pydicom.dataset import Dataset, FileMetaDataset
 
     data = open_dataset(path)
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.save_as(target, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    with quiet():
+        copy = Dataset()
+        for keyword in _COPIED:
+            if keyword in data:
+                copy[keyword] = data[keyword]
+        copy.InstanceNumber = k + 1
+        copy.SeriesNumber = 1
+        syntax = data.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+        copy.file_meta = FileMetaDataset()
+        copy.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax in NOT_READ_BY_DCM2NIIX else syntax
+        copy.save_as(target, enforce_file_format=True)
 
 
 def _check_affine(theirs: NDArray[Any], ours: Matrix4, shape: Sequence[int], positions: NDArray[Any]) -> str:
