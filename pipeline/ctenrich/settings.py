@@ -96,7 +96,6 @@ class SegmentSettings:
     threads: int = 0
     """CPU threads of the network; 0: all cores."""
     probabilities: bool = False
-    crop_hints: bool = False
 
 
 @dataclass(frozen=True)

@@ -197,12 +197,14 @@ def _measure(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
     if task.kind is ProductKind.BODYPART:
         from ctenrich.measure.landmarks import find_landmarks
         from ctenrich.measure.regions import find_regions
+        from ctenrich.qc.bodypart import check_bodypart
 
         scores = load_record(task.room / "scores.json", SliceScores)
         landmarks, regions = find_landmarks(scores, **task.common), find_regions(scores, **task.common)
         save_record(task.room / "landmarks.json", landmarks)
         save_record(task.room / "regions.json", regions)
-        return [task.room / "landmarks.json", task.room / "regions.json"], landmarks.issues + regions.issues
+        files = [task.room / name for name in ("landmarks.json", "regions.json", "scores/bodypart.json")]
+        return files, landmarks.issues + regions.issues + check_bodypart(scores, landmarks, regions)
     from ctenrich.measure.shape import measure_shape
 
     _, volume = _inputs(task)
@@ -302,7 +304,7 @@ class StageFindingsError(EncodingError):
 
 def _segment_identity(task: Task) -> list[str]:
     assert task.plan is not None
-    names = ("engine", "precision", "step_size", "probabilities", "crop_hints")
+    names = ("engine", "precision", "step_size", "probabilities")
     room = task.series_room
     return [
         task.plan.model_sha256,

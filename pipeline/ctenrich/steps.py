@@ -27,6 +27,7 @@ from ctenrich.records import (
     Cohort,
     EncodedObjects,
     FetchedSeries,
+    Issue,
     Landmarks,
     ProductKind,
     Proof,
@@ -54,6 +55,7 @@ __all__ = [
     "convert",
     "encode",
     "export",
+    "export_objects",
     "fetch",
     "finish",
     "index",
@@ -321,6 +323,16 @@ def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) 
     from ctenrich.export import export_run
 
     return list(export_run(run.workspace, fmt, Path(out), progress=progress))
+
+
+def export_objects(
+    paths: Sequence[Path], fmt: str, out: Path, *, source: Path | None = None, progress: Progress = SILENT
+) -> tuple[list[Path], tuple[Issue, ...]]:
+    """Export SEG and SR objects of any maker; the issues say what does not fit."""
+    from ctenrich.export import export_objects as export_any
+
+    files, issues = export_any(paths, fmt, out, source=source, progress=progress)
+    return list(files), issues
 
 
 def finish(run: Run, *, progress: Progress = SILENT) -> Path:

@@ -21,20 +21,34 @@ class Format(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Example:  ctenrich export my-run nifti --out masks")(export)
+    app.command(
+        epilog="Examples:  ctenrich export my-run nifti --out masks  \n"
+        "ctenrich export others-objects/ nrrd --source their-ct/ --out masks"
+    )(export)
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: Annotated[Path, typer.Argument(help="The run's folder, or any folder or file of SEG and SR objects.")],
     fmt: Annotated[Format, typer.Argument(metavar="nifti|nrrd|csv", help="Format.")],
     out: Annotated[Path | None, typer.Option(help="Folder; default: export/ in the run's folder.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Of others' objects: folder of the CT that SEGs refer to.")
+    ] = None,
 ) -> None:
     """Export masks on the full grid of the CT (nifti, nrrd) or all measurements (csv), read from the DICOM objects."""
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
+    from ctenrich.records import Severity
 
-    opened = steps.open_run(run)
-    target = out or opened.root / "export"
     with progress_bars() as progress:
-        files = steps.export(opened, fmt.value, target, progress=progress)
+        if (run / "run.json").is_file():
+            target = out or run / "export"
+            files = steps.export(steps.open_run(run), fmt.value, target, progress=progress)
+            issues = ()
+        else:
+            target = out or Path("export")
+            files, issues = steps.export_objects([run], fmt.value, target, source=source, progress=progress)
+    for issue in issues:
+        typer.echo(f"{issue.severity.value}: {issue.message} [{issue.rule}]", err=True)
     typer.echo(f"{len(files)} files in {target}")
+    raise typer.Exit(1 if any(i.severity is Severity.ERROR for i in issues) else 0)
