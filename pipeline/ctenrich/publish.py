@@ -231,8 +231,9 @@ def _write_log(workspace: Workspace, target: str, sent: Sequence[Sent]) -> None:
 
 
 def _storage_client() -> Any:
-    from google.cloud import storage
+    from importlib import import_module
 
+    storage: Any = import_module("google.cloud.storage")
     return storage.Client()
 
 
