@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example:  ctenrich index /data/ct --catalog catalog.duckdb --collection my_study")(index)
     app.command(
         epilog="Examples:  ctenrich select select_ct_series --catalog folder:catalog.duckdb --out cohort.parquet  \n"
-        "ctenrich select select_ct_series --catalog parquet:s3://bucket/idc_v25 --param collection_id=nlst "
+        "ctenrich select select_ct_series --catalog parquet:s3://bucket/idc_v25 --param collections=nlst "
         "--out nlst.parquet"
     )(select)
     app.add_typer(cohort_app, name="cohort")

@@ -31,20 +31,18 @@ def export(
     run: Annotated[Path, typer.Argument(help="The run's folder, or any folder or file of SEG and SR objects.")],
     fmt: Annotated[Format, typer.Argument(metavar="nifti|nrrd|csv", help="Format.")],
     out: Annotated[Path | None, typer.Option(help="Folder; default: export/ in the run's folder.")] = None,
-    source: Annotated[
-        Path | None, typer.Option(help="Of others' objects: folder of the CT that SEGs refer to.")
-    ] = None,
+    source: Annotated[Path | None, typer.Option(help="For others' SEGs: folder of the CT they refer to.")] = None,
 ) -> None:
     """Export masks on the full grid of the CT (nifti, nrrd) or all measurements (csv), read from the DICOM objects."""
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
-    from ctenrich.records import Severity
+    from ctenrich.records import Issue, Severity
 
     with progress_bars() as progress:
         if (run / "run.json").is_file():
             target = out or run / "export"
             files = steps.export(steps.open_run(run), fmt.value, target, progress=progress)
-            issues = ()
+            issues: tuple[Issue, ...] = ()
         else:
             target = out or Path("export")
             files, issues = steps.export_objects([run], fmt.value, target, source=source, progress=progress)
