@@ -170,7 +170,7 @@ def livelier(network: torch.nn.Module) -> None:
                 parameter.uniform_(-0.3, 0.3)
             elif "seg_" in name:
                 parameter.normal_(0, 1.5) if name.endswith("weight") else parameter.zero_()
-                parameter -= parameter.mean(dim=min(1, parameter.ndim - 1), keepdim=True)
+                parameter.sub_(parameter.mean(dim=min(1, parameter.ndim - 1), keepdim=True))
 
 
 # ---------------------------------------------------------------- nnU-Net v1
