@@ -275,5 +275,6 @@ def test_ohif_shows_the_segments_where_they_are(disjoint: Workspace) -> None:
         assert shown["lung_left"] > 0.9
         assert mirrored["lung_left"] < 0.2, "a wrong side must not pass"
         assert seen.outside(server.root) == []
-        assert [e for e in seen.errors if "favicon" not in e] == []
+        known = ("favicon", "The stack viewport has been destroyed")  # OHIF's own, while it swaps the viewport
+        assert [e for e in seen.errors if not any(k in e for k in known)] == []
         assert urlsplit(page.url).hostname == "127.0.0.1"

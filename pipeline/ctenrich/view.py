@@ -23,7 +23,7 @@ from ctenrich.errors import InputError, UsageError
 from ctenrich.ohif import app_config, clean_index
 from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, EncodedObjects, ObjectKind, SortedSeries
-from ctenrich.viewpages import front_page, report_page
+from ctenrich.viewpages import front_page, report_page, single_frame
 from ctenrich.workspace import Workspace, check_uid, load_record
 
 __all__ = ["DEFAULT_PORT", "RunView", "ViewServer", "serve"]
@@ -67,6 +67,7 @@ class RunView:
         self.workspace = workspace
         self._lock = threading.Lock()
         self._studies: dict[str, bytes] = {}
+        self._open: dict[Path, Any] = {}
 
     @cached_property
     def series(self) -> list[str]:
@@ -104,6 +105,19 @@ class RunView:
                 return shown.path
         raise UsageError(Reason.NOT_FOUND, "the run has no such file")
 
+    def frame(self, path: Path, number: int) -> bytes:
+        """One frame of a SEG (from 1) as a file of its own: OHIF asks for frames one by one."""
+        import pydicom
+
+        with self._lock:
+            if path not in self._open:
+                self._open = {path: pydicom.dcmread(path)}
+            data = self._open[path]
+        frames = int(data.get("NumberOfFrames") or 1)
+        if not 1 <= number <= frames or data.file_meta.TransferSyntaxUID.is_compressed:
+            raise UsageError(Reason.NOT_FOUND, "the object has no such frame")
+        return single_frame(data, number)
+
     def study(self, uid: str) -> bytes:
         """The series and its SEGs as OHIF's dicomjson."""
         with self._lock:
@@ -115,7 +129,7 @@ class RunView:
         ct = [_instance(path, f"/files/{uid}/{k}") for k, path in enumerate(self.slices(uid))]
         series = [_series(ct)]
         segments = [shown for shown in self.objects(uid) if shown.item.kind is ObjectKind.SEG]
-        series += [_series([_instance(s.path, f"/files/{uid}/{s.item.sop_instance_uid}")]) for s in segments]
+        series += [_series([_instance(s.path, f"/files/{uid}/{s.item.sop_instance_uid}/frames/1")]) for s in segments]
         first = ct[0]["metadata"]
         study = {
             "StudyInstanceUID": first["StudyInstanceUID"],
@@ -297,6 +311,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = view.file(uid, words[2] if len(words) > 2 else "")
         if words[0] == "sr":
             return self._text(report_page(path), kind="text/html")
+        if len(words) == 5 and words[3] == "frames" and words[4].isdigit():
+            return self._bytes(view.frame(path, int(words[4])), "application/dicom")
         return self._bytes(path.read_bytes(), "application/dicom")
 
     def _site(self, path: str) -> None:

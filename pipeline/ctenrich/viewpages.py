@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-__all__ = ["front_page", "report_page"]
+__all__ = ["front_page", "report_page", "single_frame"]
 
 _STYLE = Markup(
     "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1b2430}"
@@ -68,3 +68,32 @@ def _value(item: Any) -> str:
         segment = reference.get("ReferencedSegmentNumber")
         return f"{reference.ReferencedSOPInstanceUID}{f' segment {segment}' if segment else ''}"
     return str(item.get("TextValue") or item.get("UID") or item.get("PersonName") or item.get("DateTime") or "")
+
+
+def single_frame(data: Any, number: int) -> bytes:
+    """A DICOM file with the pixels of one frame (from 1) of an uncompressed multi-frame object."""
+    from io import BytesIO
+
+    import numpy as np
+    from pydicom.dataset import Dataset
+
+    pixels = int(data.Rows) * int(data.Columns)
+    raw = np.frombuffer(data.PixelData, np.uint8)
+    if data.BitsAllocated == 1:
+        start = (number - 1) * pixels
+        bits = np.unpackbits(raw[start // 8 : (start + pixels + 7) // 8], bitorder="little")
+        part = np.packbits(bits[start % 8 : start % 8 + pixels], bitorder="little").tobytes()
+    else:
+        size = pixels * int(data.BitsAllocated) // 8
+        part = raw[(number - 1) * size : number * size].tobytes()
+    out = Dataset()
+    out.file_meta = data.file_meta
+    for element in data:
+        if element.VR != "SQ" and element.keyword not in ("PixelData", "NumberOfFrames"):
+            out.add(element)
+    out.NumberOfFrames = 1
+    out.PixelData = part + b"\0" * (len(part) % 2)
+    out["PixelData"].VR = "OB"
+    buffer = BytesIO()
+    out.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
