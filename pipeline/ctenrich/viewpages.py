@@ -29,6 +29,9 @@ def front_page(series: Sequence[tuple[str, Sequence[tuple[str, str]]]], name: st
         shown = Markup("<br>").join(Markup('<a href="{}">{}</a>').format(address, text) for address, text in links)
         rows.append(Markup('<tr><td class="uid">{}</td><td>{}</td></tr>').format(uid, shown))
     report = Markup('<p><a href="/report/index.html">The report of this run</a></p>') if has_report else Markup("")
+    report += Markup(
+        "<p><b>Known fault:</b> while scrolling, OHIF may show masks of another slice. Judge masks by the report.</p>"
+    )
     table = Markup("<table><tr><th>Series</th><th>Open</th></tr>{}</table>").format(Markup("").join(rows))
     return _PAGE.format(title=f"Run {name}", style=_STYLE, body=report + table)
 
