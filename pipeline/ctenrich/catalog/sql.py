@@ -140,6 +140,7 @@ def to_duckdb(sql: str, types: Mapping[str, str], tables: Mapping[str, str]) -> 
         table.set("db", None)
         table.set("catalog", None)
     for step in (
+        _mend_numeric,
         _mend_division,
         _mend_in_unnest,
         _mend_offsets,
