@@ -31,4 +31,3 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
     fi
 fi
 "${pip[@]}" install --quiet --constraint "$root/constraints.txt" --editable "$root${extras:+[$extras]}"
-"${pip[@]}" check
