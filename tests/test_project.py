@@ -94,3 +94,23 @@ def test_troubleshooting_has_a_line_for_every_reason() -> None:
         meaning, advice = rows[reason.value][2].strip(), rows[reason.value][3].strip()
         assert meaning == reason.sentence
         assert advice
+
+
+def test_documented_commands_exist() -> None:
+    import typer
+
+    from ctenrich.cli.main import app
+
+    command = typer.main.get_command(app)
+    known = set(command.commands)  # type: ignore[attr-defined]
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    used = {
+        name
+        for page in pages
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
+        for name in re.findall(r"^(?:\.venv/bin/)?ctenrich ([a-z-]+)", block, re.M)
+    }
+    assert {"run", "select", "query"} <= used <= known
+    table = re.findall(r"^\| ((?:`[a-z-]+`[ ,a-z]*)+) \|", (ROOT / "README.md").read_text(), re.M)
+    listed = {name for row in table for name in re.findall(r"`([a-z-]+)`", row)}
+    assert listed == known
