@@ -64,12 +64,13 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int:
-        """0: all is done (or excluded or skipped with a reason); 1: something failed; 3: interrupted; 4: budget."""
+        """0: done (what is left out has its reason); 1: failures, or nothing done; 3: interrupted; 4: budget."""
         if self.ended == "interrupted":
             return 3
         if self.ended == "budget":
             return 4
-        return 1 if self.states.get(State.FAILED.value) else 0
+        failed, done = self.states.get(State.FAILED.value), self.states.get(State.DONE.value)
+        return 1 if failed or not done else 0
 
 
 @dataclass(frozen=True)
@@ -335,8 +336,13 @@ class Conductor:
             return
         if not self._is_whole():
             return
-        failed = [f for (u, p), f in self._failures.items() if u == uid and p and f.reason not in _SKIPPING]
-        if failed:
+        ended = [f for (u, p), f in self._failures.items() if u == uid and p]
+        failed = [f for f in ended if f.reason not in _SKIPPING]
+        made = sum(p.missing is None for p in self._run.config.products)
+        if ended and not failed and len(ended) == made:
+            first = ended[0]
+            self._record(entry, "", _End(State.SKIPPED, first.stage, first.reason, first.message))
+        elif failed:
             first = failed[0]
             message = f"{len(failed)} of {len(self._run.config.products)} products failed"
             self._record(entry, "", _End(State.FAILED, first.stage, first.reason, message))

@@ -34,10 +34,14 @@ def expected(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two nodes on the loopback (Ray's switch for it has the name of other systems)."""
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
+    from ray._private import ray_constants
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "node_ip_address": "127.0.0.1"})
     yield made
     ray.shutdown()

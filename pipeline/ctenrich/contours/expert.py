@@ -152,11 +152,13 @@ def _reference_remarks(structures: StructureSet, link: CompanionLink, series: So
 def _mapped(structures: StructureSet, series: SortedSeries, issues: list[Issue]) -> dict[str, list[Roi]]:
     """ROIs by segment name, in the order of the structure set."""
     groups: dict[str, list[Roi]] = {}
+    elsewhere = 0
     for roi in structures.rois:
         frame = roi.frame_of_reference_uid
         if frame and series.frame_of_reference_uid and frame != series.frame_of_reference_uid:
             text = f"ROI {roi.name!r} is drawn in another frame of reference and was skipped"
             issues.append(_issue("contours.frame_of_reference", Severity.WARNING, structures.sop_instance_uid, text))
+            elsewhere += 1
             continue
         code = find_segment(roi.name)
         if code is None:
@@ -164,6 +166,9 @@ def _mapped(structures: StructureSet, series: SortedSeries, issues: list[Issue])
             issues.append(_issue("contours.unmapped", Severity.NOTE, structures.sop_instance_uid, text))
             continue
         groups.setdefault(code.name, []).append(roi)
+    if elsewhere and elsewhere == len(structures.rois):
+        text = "the structure set belongs to another series: all its ROIs are drawn in another frame of reference"
+        raise InputError(Reason.NO_REFERENCE, text)
     if not groups:
         hint = "add the names to the labels column of mappings/segments.csv"
         text = f"none of the {len(structures.rois)} ROIs has a name that the mapping knows"

@@ -26,7 +26,7 @@ class GoogleStorage:
 
     def __init__(self, settings: FetchSettings) -> None:
         try:
-            from google.cloud import storage
+            from google.cloud import storage  # type: ignore[attr-defined, unused-ignore]
         except ImportError as error:
             hint = "install ctenrich[cloud]"
             raise UsageError(Reason.MISSING_EXTRA, "google-cloud-storage is not installed", hint) from error
