@@ -93,8 +93,7 @@ def _execute(text: str, values: dict[str, Any], files: Mapping[str, Path]) -> pa
 
     with duckdb.connect(":memory:", config={"memory_limit": _MEMORY, "autoload_known_extensions": "false"}) as db:
         for name, path in files.items():
-            escaped = str(path).replace("'", "''")
-            db.execute(f"CREATE VIEW \"{name}\" AS SELECT * FROM read_parquet('{escaped}')")  # noqa: S608
+            db.read_parquet(str(path)).create_view(name)
         db.execute("SET allowed_paths = ?", [[str(p) for p in files.values()]])
         db.execute("SET enable_external_access = false")
         db.execute("SET lock_configuration = true")
