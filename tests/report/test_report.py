@@ -214,13 +214,13 @@ def test_the_page_works_offline_in_a_browser(run: Workspace) -> None:
         points = page.locator("figure.strip[data-set=features] a.pt")
         assert points.count() == 8
         points.first.dispatch_event("click")
-        page.wait_for_function("document.querySelector('.page.open') !== null")
+        page.wait_for_selector(".page.open")
         opened = page.locator(".page.open").get_attribute("id")
         assert page.locator("main").is_hidden()
         assert opened
         assert page.url.endswith(f"#{opened}")
         page.click(".page.open a:has-text('all series')")
-        page.wait_for_function("document.querySelector('.page.open') === null")
+        page.wait_for_selector(".page.open", state="detached")
         assert seen.errors == []
         assert seen.outside() == []
 
@@ -237,7 +237,7 @@ def test_the_keyboard_reaches_a_series(run: Workspace) -> None:
             if page.evaluate("document.activeElement.closest('td.uid') !== null"):
                 break
         page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelector('.page.open') !== null")
+        page.wait_for_selector(".page.open")
 
 
 @pytest.mark.long
