@@ -50,7 +50,10 @@ _REFERENCE: dict[str, float] = {
     "validate:nnunet": 0.02,
     "validate:bodypart": 0.01,
 }
-"""Seconds per slice of 512 x 512 pixels on two CPU cores without a GPU: estimates, not measurements, until a machine has its own."""
+"""Seconds per slice of 512 x 512 pixels, two CPU cores, no GPU.
+
+Estimates, not measurements; they serve until a machine has its own.
+"""
 
 _BYTES_PER_SLICE = 530_000
 """Of an uncompressed 512 x 512 CT slice, where the catalog has no sizes."""
