@@ -1,20 +1,26 @@
 """The long proof of the runner: kills at random moments, and thousands of series with faults; for the record.
 
-``python -m benchmarks.soak [--quick] [--kills N] [--series N]``
+``python -m benchmarks.soak [--quick] [--kills N] [--series N] [--real FOLDER]``
+
+Without ``--real`` the series LUNG1-005 of the test data is taken, where ``CTENRICH_TEST_DATA`` says where they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 from tests.cohorts import make_cohort, partial_files, result_hashes, write_series
@@ -24,15 +30,10 @@ from ctenrich.conduct import Conductor
 from ctenrich.execute import ExecutorName, open_executor
 from ctenrich.ledger import Ledger
 from ctenrich.phantom import Quirk
+from ctenrich.settings import Settings
 
-FAULTS = (
-    Quirk.TRUNCATED,
-    Quirk.CONFLICTING_DUPLICATE,
-    Quirk.LYING_ROWS,
-    Quirk.EMPTY_FILE,
-    Quirk.JUNK_FILE,
-    Quirk.NO_PREAMBLE,
-)
+WORKER_FAULTS = (signal.SIGKILL, signal.SIGSTOP)
+"""A worker dies; a worker hangs."""
 
 
 def command_of(cohort: Path, run: Path, *options: str) -> list[str]:
@@ -46,7 +47,9 @@ def kill_at_random(cohort: Path, run: Path, kills: int, rng: random.Random, *opt
 
     A kill that would come after the end counts as ``finished``, and the run begins anew in another folder.
     """
-    counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter(
+        {"killed": 0, "finished": 0, "different": 0, "partial files": 0, "stages run twice": 0}
+    )
     command = command_of(cohort, run, *options)
     started = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)
@@ -83,40 +86,110 @@ def stages_run_twice(run: Path) -> int:
         return sum(row[3] > 1 for row in ledger.timings())
 
 
-def soak(folder: Path, count: int, rng: random.Random) -> dict[str, object]:
-    """Run `count` tiny series, one in a hundred of them faulty; returns the books, memory, handles and temp space."""
-    made, quirks = folder / "dicom", [rng.choice(FAULTS) for _ in range(max(1, count // 100))]
-    write_series(made, count, quirks=quirks)
-    steps.index([made], folder / "catalog.duckdb")
-    cohort = steps.select("select_ct_series", f"folder:{folder / 'catalog.duckdb'}", folder / "cohort.parquet")
-    run = steps.start(folder / "cohort.parquet", folder / "run", segmenters=["expert"])
-    process, samples = psutil.Process(), []
+class Weather:
+    """Watches a run, and now and then kills or stops one of its workers.
 
-    def watch() -> bool:
-        workers = process.children(recursive=True)
-        memory = sum(p.memory_info().rss for p in [process, *workers] if p.is_running())
-        samples.append((time.monotonic(), memory, process.num_fds()))
+    Parameters
+    ----------
+    rng : random.Random
+        Chooses moments and workers.
+    faults : int
+        How many workers are hit, spread evenly over `seconds`.
+    seconds : float
+        A guess of how long the run takes.
+    """
+
+    def __init__(self, rng: random.Random, faults: int, seconds: float) -> None:
+        self._process = psutil.Process()
+        self._rng = rng
+        started = time.monotonic()
+        self._moments = [started + rng.uniform(0.05, 0.9) * seconds for _ in range(faults)]
+        self.hits: Counter[str] = Counter()
+        self.samples: list[tuple[int, int]] = []
+        """Resident bytes of all processes, open handles of the conductor."""
+
+    def __call__(self) -> bool:
+        """Take a sample, do harm if it is time; never asks the run to stop."""
+        workers = [p for p in self._process.children(recursive=True) if "multiprocessing.spawn" in " ".join(_words(p))]
+        memory = sum(_resident(p) for p in [self._process, *workers])
+        self.samples.append((memory, self._process.num_fds()))
+        late = [m for m in self._moments if m < time.monotonic()]
+        if late and workers:
+            self._moments.remove(late[0])
+            number = self._rng.choice(WORKER_FAULTS)
+            self._rng.choice(workers).send_signal(number)
+            self.hits[signal.Signals(number).name] += 1
         return False
 
-    executor = open_executor(ExecutorName.PROCESSES, run.root, run.config.settings)
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def soak(folder: Path, count: int, rng: random.Random) -> dict[str, Any]:
+    """Run `count` tiny series, one in a hundred of them faulty, and as many faults of workers as of series in 500.
+
+    Returns the books, memory, handles and temporary files.
+    """
+    kinds = list(Quirk)
+    quirks = [rng.choice(kinds) for _ in range(max(1, count // 100))]
+    write_series(folder / "dicom", count, quirks=quirks)
+    steps.index([folder / "dicom"], folder / "catalog.duckdb")
+    cohort = steps.select("select_ct_series", f"folder:{folder / 'catalog.duckdb'}", folder / "cohort.parquet")
+    settings = replace(Settings(), run=replace(Settings().run, unit_timeout=60))
+    run = steps.start(folder / "cohort.parquet", folder / "run", segmenters=["expert"], settings=settings)
+    watch = Weather(rng, max(1, count // 500), 0.3 * count)
+    executor = open_executor(ExecutorName.PROCESSES, run.root, settings)
     started = time.monotonic()
     summary = Conductor(run, executor, stop=watch).conduct()
     seconds = time.monotonic() - started
-    early = samples[len(samples) // 10 : len(samples) // 5] or samples
-    late = samples[-len(samples) // 10 :]
+    with Ledger(run.ledger_path, read_only=True) as ledger:
+        ends = Counter((o.series_instance_uid, o.product) for o in ledger.outcomes())
+    samples = watch.samples
+    early, late = samples[len(samples) // 10 : len(samples) // 5] or samples, samples[-len(samples) // 10 :]
     return {
         "series": count,
         "faulty": len(quirks),
         "selected": len(cohort.series),
         "states": summary.states,
         "reasons": summary.reasons,
+        "without exactly one terminal state": sum(ends[unit] != 1 for unit in run.units()),
+        "workers hit": dict(watch.hits),
         "seconds": round(seconds, 1),
         "series a minute": round(60 * len(cohort.series) / seconds, 1),
-        "memory growth": round(max(s[1] for s in late) / max(s[1] for s in early), 3),
-        "peak memory, MB": round(max(s[1] for s in samples) / 1e6),
-        "file handles, early and late": (max(s[2] for s in early), max(s[2] for s in late)),
+        "memory growth": round(max(s[0] for s in late) / max(s[0] for s in early), 3),
+        "peak memory, MB": round(max(s[0] for s in samples) / 1e6),
+        "file handles, early and late": (max(s[1] for s in early), max(s[1] for s in late)),
         "temporary files left": len(partial_files(run.root)),
     }
+
+
+def real_cohort(dicom: Path, folder: Path) -> Path:
+    """Index and select the one real series with contours below `dicom`; returns the cohort file."""
+    steps.index([dicom], folder / "catalog.duckdb")
+    cohort = steps.select("select_ct_series", f"folder:{folder / 'catalog.duckdb'}", folder / "cohort.parquet")
+    assert len(cohort.series) == 1
+    return folder / "cohort.parquet"
+
+
+def real_series(given: Path | None, folder: Path) -> Path | None:
+    """The DICOM folder of a real series: the given one, or LUNG1-005 of the test data, unpacked; None where unset."""
+    data = os.environ.get("CTENRICH_TEST_DATA")
+    if given is not None or not data:
+        return given
+    with tarfile.open(Path(data) / "data" / "LUNG1-005.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 def main() -> int:
@@ -125,6 +198,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--series", type=int, default=10_000)
+    parser.add_argument("--real", type=Path, help="folder with one real CT series and its RTSTRUCT")
+    parser.add_argument("--real-kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -133,10 +208,18 @@ def main() -> int:
         folder = Path(name)
         killed = kill_at_random(make_cohort(folder / "kill", 6), folder / "run", kills, rng)
         print(json.dumps({"kills": killed}, indent=1), flush=True)
+        if not options.quick and (dicom := real_series(options.real, folder / "real")) is not None:
+            (folder / "real-cohort").mkdir()
+            real = kill_at_random(
+                real_cohort(dicom, folder / "real-cohort"), folder / "real-run", options.real_kills, rng
+            )
+            print(json.dumps({"kills, real series": real}, indent=1), flush=True)
+            killed = {name: killed[name] + real[name] for name in killed}
         books = soak(folder / "soak", series, rng)
         print(json.dumps({"soak": books}, indent=1), flush=True)
-    bad = sum(killed.get(name, 0) for name in ("different", "partial files", "stages run twice"))
-    return 1 if bad or books["temporary files left"] else 0
+    bad = sum(killed[name] for name in ("different", "partial files", "stages run twice"))
+    bad += books["temporary files left"] + books["without exactly one terminal state"]
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

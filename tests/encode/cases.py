@@ -58,6 +58,8 @@ class Grid:
     spacing: tuple[float, float] = (0.8, 0.7)
     step: float = 2.5
     origin: tuple[float, float, float] = (-120.25, -99.5, -310.75)
+    jitter: float = 0.0
+    """mm along the normal that every third slice is off its place."""
 
 
 def make_series(folder: Path, grid: Grid | None = None, **attributes: object) -> tuple[SortedSeries, Volume]:
@@ -68,7 +70,9 @@ def make_series(folder: Path, grid: Grid | None = None, **attributes: object) ->
     study, series, frame = (derive_uid("test", str(grid), name) for name in ("study", "series", "frame"))
     slices = []
     for k in range(grid.slices):
-        position = tuple(float(round(v, 6)) for v in np.array(grid.origin) + k * grid.step * normal)
+        position = tuple(
+            float(round(v, 6)) for v in np.array(grid.origin) + (k * grid.step + grid.jitter * (k % 3 == 1)) * normal
+        )
         header = _header(grid, k, position, study, series, frame)
         for keyword, value in attributes.items():
             if value is None:

@@ -385,6 +385,13 @@ def test_source_slices_that_are_gone_or_moved_are_found(made, tmp_path):
     assert {"source.instances", "seg.references", "shape_sr.references"} <= found
 
 
+def test_slices_a_little_off_their_line_are_proven_and_a_shift_is_still_found(tmp_path, workspace):
+    made = make(tmp_path, workspace, cases.Grid(jitter=0.04))
+    assert_proven(made.prove())
+    made.volume = replace(made.volume, affine_lps=tuple(tuple(v + 0.2 for v in row) for row in made.volume.affine_lps))
+    assert {"volume.grid", "seg.centroids"} <= failed(made.prove())
+
+
 @pytest.mark.parametrize("content", [b"", b"x" * 1000])
 def test_a_broken_object_fails_the_proof_and_raises_nothing(made, content):
     made.path(0).write_bytes(content)

@@ -12,7 +12,7 @@ from ctenrich.proof.bodypart import landmark_checks, region_checks
 from ctenrich.proof.checks import ObjectFile, Report, open_objects
 from ctenrich.proof.segmentation import segmentation_checks
 from ctenrich.proof.shape import shape_checks
-from ctenrich.proof.source import SourceSlices, read_source, source_checks
+from ctenrich.proof.source import SourceSlices, read_source, source_checks, tolerance
 from ctenrich.records import (
     EncodedObject,
     Landmarks,
@@ -56,7 +56,7 @@ def prove_segmentation(
     """
     report = Report(str(masks.product))
     source = read_source(series, workspace)
-    source_checks(report, source, series, volume)
+    source_checks(report, source, series, volume, settings.geometry)
     files = open_objects(report, objects, (ObjectKind.SEG, ObjectKind.SHAPE_SR), series, workspace)
     report.hashes["masks"] = masks.sha256
     report.hashes["volume"] = volume.sha256
@@ -64,7 +64,9 @@ def prove_segmentation(
     seg = files.get(ObjectKind.SEG)
     if seg is not None:
         with report.guard("seg.read"):
-            voxels = segmentation_checks(report, seg, masks, volume, source, workspace)
+            voxels, apart = segmentation_checks(report, seg, masks, volume, source, workspace)
+            text = f"from the SEG's positions and from the affine: {apart:.6f} mm apart at most"
+            report.add("seg.centroids", apart < tolerance(series, settings.geometry), text)
     sr = files.get(ObjectKind.SHAPE_SR)
     if sr is not None and seg is not None:
         with report.guard("shape_sr.read"):
@@ -90,7 +92,7 @@ def prove_bodypart(
     """
     report = Report(str(scores.product))
     source = read_source(series, workspace)
-    source_checks(report, source, series, None)
+    source_checks(report, source, series, None, settings.geometry)
     _score_checks(report, scores, source)
     files = open_objects(report, objects, (ObjectKind.LANDMARKS_SR, ObjectKind.REGIONS_SR), series, workspace)
     report.hashes["scores"] = scores.sha256

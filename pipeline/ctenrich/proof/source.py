@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ctenrich.proof.checks import Report
 from ctenrich.records import SortedSeries, Volume
+from ctenrich.settings import GeometrySettings
 from ctenrich.workspace import Workspace
 
-__all__ = ["TOLERANCE", "SourceSlice", "SourceSlices", "read_source", "source_checks"]
+__all__ = ["TOLERANCE", "SourceSlice", "SourceSlices", "read_source", "source_checks", "tolerance"]
 
 TOLERANCE = 0.01
 """mm: what two statements of one place may differ by."""
@@ -67,6 +68,19 @@ class SourceSlices:
         return [place - places[0] for place in places]
 
 
+def tolerance(series: SortedSeries, rules: GeometrySettings) -> float:
+    """What a place by the affine may differ from one by a header, mm.
+
+    `TOLERANCE` where the slices were evenly spaced when they were sorted. Slices that the rules accept may lie a little
+    off the line through the first and the last one; no affine can be nearer to them than they are to it.
+    """
+    normal = np.cross(series.row_cosines, series.column_cosines)
+    places = np.array([s.position for s in series.slices], np.float64)
+    steps = np.arange(len(places))[:, None] * (series.slice_spacing * normal)
+    off = float(np.abs(places - places[0] - steps).max())
+    return TOLERANCE + min(off, max(rules.line_tolerance, rules.drift))
+
+
 def read_source(series: SortedSeries, workspace: Workspace) -> SourceSlices:
     """Read the headers of the source slices; files that are gone or broken are counted."""
     found: dict[str, SourceSlice] = {}
@@ -96,7 +110,9 @@ def _slice(ds: pydicom.Dataset) -> SourceSlice:
     )
 
 
-def source_checks(report: Report, source: SourceSlices, series: SortedSeries, volume: Volume | None) -> None:
+def source_checks(
+    report: Report, source: SourceSlices, series: SortedSeries, volume: Volume | None, rules: GeometrySettings
+) -> None:
     """The slices exist, belong to the series, lie in its order, and where the volume's affine says."""
     here = len(source.slices)
     whole = source.missing == 0 and here == len(series.slices)
@@ -110,7 +126,8 @@ def source_checks(report: Report, source: SourceSlices, series: SortedSeries, vo
     if volume is None:
         return
     worst = max(_corner_error(source.slices.get(uid), k, volume) for k, uid in enumerate(series.sop_instance_uids))
-    report.add("volume.grid", worst < TOLERANCE, f"corners by affine and by header differ by {worst:.6f} mm at most")
+    text = f"corners by affine and by header differ by {worst:.6f} mm at most"
+    report.add("volume.grid", worst < tolerance(series, rules), text)
 
 
 def _corner_error(item: SourceSlice | None, k: int, volume: Volume) -> float:
