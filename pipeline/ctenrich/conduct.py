@@ -31,6 +31,8 @@ __all__ = ["Budget", "Conductor", "RunSummary", "StopSignal"]
 _LEASE_SECONDS = 60.0
 _GRACE_SECONDS = 25.0
 _UNIT_TRIES = 3
+_EARLY = frozenset({"interrupted", "disk"})
+"""How a run ends that leaves some series without an outcome; the same command goes on."""
 _SKIPPING = frozenset({Reason.NO_EXPERT})
 """Reasons that mean: there is nothing to do here, rather than: it went wrong."""
 
@@ -53,7 +55,7 @@ class RunSummary:
     """How a run ended."""
 
     ended: str
-    """``done``, ``interrupted`` or ``budget``."""
+    """``done``, ``interrupted``, ``disk`` (it takes no more) or ``budget``."""
     states: dict[str, int]
     """State -> number of products and series."""
     reasons: dict[str, int]
@@ -63,9 +65,14 @@ class RunSummary:
     seconds: float
 
     @property
+    def stopped_early(self) -> bool:
+        """Whether series are left without an outcome: the same command goes on with them."""
+        return self.ended in _EARLY
+
+    @property
     def exit_code(self) -> int:
-        """0: done (what is left out has its reason); 1: failures, or nothing done; 3: interrupted; 4: budget."""
-        if self.ended == "interrupted":
+        """0: done (what is left out has its reason); 1: failures, or nothing done; 3: stopped early; 4: budget."""
+        if self.stopped_early:
             return 3
         if self.ended == "budget":
             return 4
@@ -161,6 +168,7 @@ class Conductor:
         self._failures: dict[tuple[str, str], Failure] = {}
         self._spent: dict[tuple[str, str], tuple[float, int]] = {}
         self._ran = 0
+        self._halted = False
         self._log = self._run.root / "log.jsonl"
         self._ledger: Ledger
 
@@ -185,7 +193,7 @@ class Conductor:
                     self._ledger.release(lease)
                 self._ledger.finish_run(number, ended)
             outcomes = self._ledger.outcomes()
-            if ended != "interrupted" and self._stages == frozenset(STAGES):
+            if ended not in _EARLY and self._stages == frozenset(STAGES):
                 states = balance(self._ledger.plan(), outcomes)
             else:
                 states = dict(Counter(o.state.value for o in outcomes))
@@ -201,7 +209,9 @@ class Conductor:
         turned_away = 0
         while waiting or self._open:
             if self._stop():
-                return self._drain()
+                return self._drain("interrupted")
+            if self._halted:
+                return self._drain("disk")
             while waiting and len(self._open) < self._executor.slots and turned_away < len(waiting):
                 if self._budget.spent(time.monotonic() - started):
                     self._close_budget(waiting)
@@ -221,6 +231,8 @@ class Conductor:
                 time.sleep(0.2)
                 turned_away = 0
             self._renew()
+        if self._halted:
+            return "disk"
         self._progress.finish("series")
         over = any(o.state is State.NOT_STARTED_BUDGET for o in self._ledger.outcomes())
         return "budget" if over else "done"
@@ -265,6 +277,10 @@ class Conductor:
             return
         self._book(result)
         failure = result.failure
+        if failure is not None and failure.halts:
+            self._halted = True
+            self._count_down(uid)
+            return
         if failure is not None and failure.retryable and unit.attempt < _UNIT_TRIES:
             self._executor.submit(replace(unit, attempt=unit.attempt + 1))
             return
@@ -387,9 +403,7 @@ class Conductor:
 
     # ------------------------------------------------------------ leases, stopping
 
-    def _renew(
-        self,
-    ) -> None:
+    def _renew(self) -> None:
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         for uid, lease in list(self._leases.items()):
             if lease.expires - now < _LEASE_SECONDS / 2:
@@ -397,20 +411,22 @@ class Conductor:
                 if renewed is not None:
                     self._leases[uid] = renewed
 
-    def _drain(
-        self,
-    ) -> str:
+    def _drain(self, ended: str) -> str:
         """Let running units end (a bounded time), book them, and stop."""
         deadline = time.monotonic() + _GRACE_SECONDS
         if self._executor.name == "serial":
-            return "interrupted"
+            return ended
         while time.monotonic() < deadline and self._open:
             result = self._executor.collect(0.5)
             if result is not None:
                 self._book(result)
-                self._open[result.unit.key[0]] -= 1
-                self._open += Counter()
-        return "interrupted"
+                self._count_down(result.unit.key[0])
+        return ended
+
+    def _count_down(self, uid: str) -> None:
+        """One unit less at work; the series has no outcome yet."""
+        self._open[uid] -= 1
+        self._open += Counter()
 
     def _close_budget(self, waiting: Iterable[SeriesEntry]) -> None:
         for entry in waiting:

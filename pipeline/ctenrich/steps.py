@@ -372,7 +372,7 @@ def run_all(
         conductor = Conductor(run, worker, budget=budget, progress=progress, stop=stop)
         summary = conductor.conduct("run")
     _learn(run)
-    if summary.ended != "interrupted":
+    if not summary.stopped_early:
         finish(run, progress=progress)
     return summary
 

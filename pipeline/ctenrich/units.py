@@ -51,6 +51,8 @@ class Failure:
     reason: Reason
     message: str
     retryable: bool = False
+    halts: bool = False
+    """Whether every other unit would fail in the same way, so that the run had better stop."""
     trace: str = ""
     """For the log; never in tables or the report."""
 
@@ -115,7 +117,9 @@ def _failure(stage: str, error: Exception) -> Failure:
         return Failure(stage, Reason.OUT_OF_MEMORY, "memory ran out", trace=trace)
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Failure(stage, Reason.DISK_FULL, "there is no space left on the disk", trace=trace)
+            return Failure(stage, Reason.DISK_FULL, "there is no space left on the disk", halts=True, trace=trace)
+        if error.errno == errno.EROFS:
+            return Failure(stage, Reason.IO_ERROR, "the run's folder is read-only", halts=True, trace=trace)
         return Failure(stage, Reason.IO_ERROR, f"{type(error).__name__}: {os.strerror(error.errno or 0)}", trace=trace)
     return Failure(stage, Reason.INTERNAL, f"{type(error).__name__} in {stage}; the log has the details", trace=trace)
 

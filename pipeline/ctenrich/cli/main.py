@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +14,7 @@ from typer.core import TyperGroup
 from ctenrich import __version__
 from ctenrich.cli import cohorts, demo, exports, mappings, models, results, running, stages, viewing
 from ctenrich.errors import CtenrichError
+from ctenrich.reasons import Reason
 
 __all__ = ["app"]
 
@@ -27,9 +31,26 @@ class _Group(TyperGroup):
             if error.hint:
                 typer.echo(f"hint: {error.hint}", err=True)
             ctx.exit(error.exit_code)
+        except (OSError, sqlite3.OperationalError) as error:
+            reason, message, hint = _about_disk(error)
+            typer.secho(f"error: {reason.value}: {message}", fg="red", err=True)
+            typer.echo(f"hint: {hint}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             typer.echo("interrupted; run the same command again to go on", err=True)
             ctx.exit(3)
+
+
+def _about_disk(error: OSError | sqlite3.OperationalError) -> tuple[Reason, str, str]:
+    """What a disk refused, for a person; an error that says nothing about the disk is raised again."""
+    again = "then run the same command again: it goes on"
+    code = getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
+        return Reason.DISK_FULL, "there is no space left on the disk", f"free some, {again}"
+    if code in (errno.EROFS, errno.EACCES, errno.EPERM) or "readonly database" in str(error):
+        name = Path(getattr(error, "filename", None) or "").name
+        return Reason.IO_ERROR, f"{name or 'a file of the run'} cannot be written", f"make the folder writable, {again}"
+    raise error
 
 
 app = typer.Typer(

@@ -102,6 +102,8 @@ def run(
     typer.echo(f"{summary.ran} stages ran in {summary.seconds:.1f} s ({summary.ended})")
     if summary.ended == "interrupted":
         typer.echo("interrupted: run the same command again to go on", err=True)
+    elif summary.ended == "disk":
+        typer.echo("the disk takes no more: free some space, then run the same command again to go on", err=True)
     else:
         typer.echo(f"Report: {made.workspace.report / 'index.html'}")
     raise typer.Exit(summary.exit_code)

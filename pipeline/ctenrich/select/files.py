@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ __all__ = [
     "write_cohort",
 ]
 
-_NAME, _HASH = b"ctenrich.cohort", b"ctenrich.cohort_sha256"
+_NAME, _HASH, _ROWS = b"ctenrich.cohort", b"ctenrich.cohort_sha256", b"ctenrich.rows_sha256"
 
 
 def excluded_path(path: Path) -> Path:
@@ -77,8 +78,17 @@ def cohort_table(cohort: Cohort) -> pa.Table:
         }
         for s in cohort.series
     ]
-    schema = cohort_schema().with_metadata({_NAME: cohort.name.encode(), _HASH: cohort.sha256.encode()})
-    return pa.Table.from_pylist(rows, schema)
+    table = pa.Table.from_pylist(rows, cohort_schema())
+    stated = {_NAME: cohort.name, _HASH: cohort.sha256, _ROWS: _rows_sha256(table.to_pylist())}
+    return table.replace_schema_metadata({key: value.encode() for key, value in stated.items()})
+
+
+def _rows_sha256(rows: list[dict[str, Any]]) -> str:
+    """Hash over all that the rows say: a URL or size that was edited shows."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def write_cohort(selection: Selection, path: Path) -> None:
@@ -106,12 +116,13 @@ def read_cohort(path: Path) -> Cohort:
     if missing:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} is no cohort file: it lacks {', '.join(missing)}")
     try:
-        series = tuple(_entry(row) for row in table.to_pylist())
+        rows = table.to_pylist()
+        series = tuple(_entry(row) for row in rows)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} has rows of another form") from error
     metadata = table.schema.metadata or {}
     stated, found = metadata.get(_HASH, b"").decode(), cohort_sha256(series)
-    if stated != found:
+    if stated != found or metadata.get(_ROWS, b"").decode() != _rows_sha256(rows):
         hint = "make it anew with: ctenrich select"
         raise UsageError(Reason.BAD_COHORT, f"the series of {path.name} are not those that were selected", hint)
     return Cohort(metadata.get(_NAME, b"cohort").decode(), series, found)
