@@ -16,15 +16,12 @@ import pytest
 from ctenrich import steps
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.publish import publish_bucket, publish_dicomweb, publish_node, publish_to, read_log
-from ctenrich.publish_tables import Mode, publish_bigquery
 from ctenrich.reasons import Reason
 from ctenrich.results.tables import build_tables
 from ctenrich.workspace import Workspace
 from tests.cohorts import make_cohort
 from tests.conftest import need_package, need_program, skip_or_fail
-from tests.report.made import make_run
-from tests.results.questions import QUESTIONS, SERIES
-from tests.services.bigquery_service import local_bigquery
+from tests.services.failing_proxy import failing_proxy
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +37,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(autouse=True)
 def no_log(run: Workspace) -> Iterator[None]:
     yield
-    for path in (run.root / "publish").glob("*.json"):
+    for path in (run.root / "publish").glob("*.jsonl"):
         path.unlink()
+
+
+def no_credentials(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """A machine that nobody logged in on, and that is none of Google's."""
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(home))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
 
 
 def free_port() -> int:
@@ -202,98 +208,68 @@ def test_a_bucket(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(n.startswith("run1/series/") and n.endswith(".dcm") for n in names)
 
 
-# ---------------------------------------------------------------- BigQuery
-
-
-@pytest.fixture(scope="module")
-def bigquery_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with local_bigquery(tmp_path_factory.mktemp("bigquery")) as root:
-        from google.auth.credentials import AnonymousCredentials
-        from google.cloud import bigquery
-
-        yield bigquery.Client(
-            project="test-project", credentials=AnonymousCredentials(), client_options={"api_endpoint": root}
-        )
-
-
-PLACE = "test-project.results"
-OTHER = "test-project.made"
-
-
-def ask(client: Any, name: str, given: dict[str, object]) -> list[dict[str, Any]]:
-    """The shipped text, unchanged, on BigQuery."""
-    from google.cloud import bigquery
-
-    from ctenrich.catalog.queries import bind, load_query
-
-    query = load_query(name)
-    parameters: list[Any] = []
-    for key, (kind, value) in bind(query, given).items():
-        if kind.startswith("ARRAY<"):
-            parameters.append(bigquery.ArrayQueryParameter(key, kind[6:-1], value))
-        else:
-            parameters.append(bigquery.ScalarQueryParameter(key, kind, value))
-    config = bigquery.QueryJobConfig(query_parameters=parameters, default_dataset=OTHER)
-    return [dict(row) for row in client.query(query.text, job_config=config).result()]
-
-
-@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
-def test_tables_and_questions_on_bigquery(run: Workspace, bigquery_client: Any, tmp_path: Path) -> None:
-    counts = publish_bigquery(run, PLACE, client=bigquery_client)
-    assert counts["segmentations"] > 0
-    again = publish_bigquery(run, PLACE, client=bigquery_client)
-    assert again == counts
-    total = next(iter(bigquery_client.query(f"SELECT COUNT(*) AS n FROM `{PLACE}.segmentations`").result()))["n"]
-    assert total == counts["segmentations"], "a run that is published twice is there once"
-    with pytest.raises(UsageError) as caught:
-        publish_bigquery(run, PLACE, client=bigquery_client, mode=Mode.CREATE)
-    assert caught.value.reason is Reason.BAD_RUN
-    from ctenrich.results.query import run_query
+def test_a_real_bucket_that_fails_in_the_middle(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = Path(sys.executable).with_name("gcp-storage-emulator")
+    binary = str(beside) if beside.is_file() else need_program("emulators", "gcp-storage-emulator")
+    port, uploads, broken = free_port(), [], [True]
 
-    made = make_run(tmp_path / "made", SERIES)
-    publish_bigquery(made, OTHER, client=bigquery_client)
-    for name, (given, _) in QUESTIONS.items():
-        here = run_query(made, name, given).to_pylist()
-        there = ask(bigquery_client, name, given)
-        assert json.dumps(there, default=str) == json.dumps(here, default=str), name
+    def fault(method: str, path: str, _: int) -> tuple[int, str] | None:
+        if not (method in {"POST", "PUT"} and path.startswith("/upload")):
+            return None
+        uploads.append(path)
+        return (403, "quotaExceeded") if broken[0] and len(uploads) > 2 else None
 
-
-def test_bad_places(run: Workspace, workspace: Workspace) -> None:
-    for place in ("nodataset", "a.b; DROP TABLE x", "Project.data"):
-        with pytest.raises(UsageError) as caught:
-            publish_bigquery(run, place, client=object())
-        assert caught.value.reason is Reason.BAD_PARAMETER
-    with pytest.raises(UsageError) as missing:
-        publish_bigquery(workspace, PLACE, client=object())
-    assert missing.value.reason is Reason.NOT_PREPARED
-
-
-def test_google_errors_have_reasons(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    need_package("bigquery", "google.cloud.bigquery")
-    from google.api_core import exceptions
-
-    class Client:
-        def __init__(self, error: Exception | None, location: str = "US") -> None:
-            self.error, self.location = error, location
-
-        def create_dataset(self, wanted: Any, **_: Any) -> Any:
-            if self.error:
-                raise self.error
-            wanted._properties["location"] = self.location
-            return wanted
-
-    for error, reason in (
-        (exceptions.TooManyRequests("slow down"), Reason.RETRY_EXHAUSTED),
-        (exceptions.Forbidden("Quota exceeded"), Reason.RETRY_EXHAUSTED),
-        (exceptions.Forbidden("no permission"), Reason.NO_CREDENTIALS),
+    with (
+        program([binary, "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"], port),
+        failing_proxy(f"http://127.0.0.1:{port}", fault) as proxy,
     ):
-        with pytest.raises((UsageError, TransientError)) as caught:
-            publish_bigquery(run, PLACE, client=Client(error))
-        assert caught.value.reason is reason
-    with pytest.raises(UsageError) as elsewhere:
-        publish_bigquery(run, PLACE, client=Client(None, "europe-west1"))
-    assert "europe-west1" in str(elsewhere.value)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.root)
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import storage
+
+        client = storage.Client(project="test", credentials=AnonymousCredentials())
+        client.create_bucket("results")
+        with pytest.raises(TransientError) as caught:
+            publish_bucket(run, "results", client=client)
+        assert caught.value.reason is Reason.RETRY_EXHAUSTED
+        assert "2 of 4" in str(caught.value)
+        log = read_log(run, "gs://results/")
+        assert [s.status for s in log] == ["sent", "sent", "failed", "failed"]
+        assert "Forbidden" in log[2].detail
+        broken[0] = False
+        sent = publish_bucket(run, "results", client=client)
+        assert [s.status for s in sent] == ["already there", "already there", "sent", "sent"]
+        assert len(list(client.list_blobs("results"))) == 4
+
+
+def test_a_store_that_is_gone_is_not_asked_for_every_object(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_package("cloud", "google.cloud.storage")
+    monkeypatch.setattr("ctenrich.publish._GIVE_UP", 2)
+    with pytest.raises(TransientError):
+        publish_bucket(run, "b", prefix="y", client=_Store(0))
+    details = [s.detail for s in read_log(run, "gs://b/y")]
+    assert [d.startswith("not tried") for d in details] == [False, False, True, True]
+
+
+def test_a_torn_line_of_the_log_is_no_loss(run: Workspace) -> None:
+    need_package("cloud", "google.cloud.storage")
+    publish_bucket(run, "b", prefix="z", client=_Store(9))
+    (path,) = (run.root / "publish").glob("*.jsonl")
+    text = path.read_text()
+    path.write_text(text[: len(text) - 30])
+    again = publish_bucket(run, "b", prefix="z", client=_Store(9))
+    assert [s.status for s in again] == ["already there"] * 3 + ["sent"]
+    assert len(read_log(run, "gs://b/z")) == 4
+
+
+def test_no_credentials_for_a_bucket(run: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    need_package("cloud", "google.cloud.storage")
+    no_credentials(monkeypatch, tmp_path)
+    with pytest.raises(UsageError) as caught:
+        publish_bucket(run, "results")
+    assert caught.value.reason is Reason.NO_CREDENTIALS
+    assert "gcloud auth" in str(caught.value)
 
 
 def test_targets(run: Workspace) -> None:

@@ -7,17 +7,17 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
-from ctenrich.errors import TransientError, UsageError
+from ctenrich.errors import CtenrichError, TransientError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.workspace import Workspace, sha256_of_file, write_bytes
+from ctenrich.workspace import Workspace, sha256_of_file
 
 __all__ = [
     "Sent",
@@ -28,6 +28,9 @@ __all__ = [
     "publish_to",
     "read_log",
 ]
+
+_GIVE_UP = 10
+"""Failures in a row after which the rest is not tried."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,8 @@ def publish_node(
     import pydicom
 
     entity = AE(ae_title=calling)
-    for name in _sop_classes(workspace):
-        entity.add_requested_context(name)
+    for name, syntax in _contexts(workspace):
+        entity.add_requested_context(name, syntax)
     association = entity.associate(host, port, ae_title=called)
     if not association.is_established:
         raise TransientError(Reason.RETRY_EXHAUSTED, f"the node {called} did not accept the association")
@@ -164,11 +167,12 @@ def publish_node(
         association.release()
 
 
-def _sop_classes(workspace: Workspace) -> list[str]:
+def _contexts(workspace: Workspace) -> list[tuple[str, str]]:
+    """SOP classes of the objects with the transfer syntax that they are written in: nothing is converted."""
     import pydicom
 
     read = (pydicom.dcmread(p, specific_tags=["SOPClassUID"], stop_before_pixels=True) for p in _files(workspace))
-    return sorted({str(data.SOPClassUID) for data in read})
+    return sorted({(str(data.SOPClassUID), str(data.file_meta.TransferSyntaxUID)) for data in read})
 
 
 def _files(workspace: Workspace) -> list[Path]:
@@ -179,23 +183,28 @@ def _files(workspace: Workspace) -> list[Path]:
 
 
 def _send_all(workspace: Workspace, target: str, send: Callable[[Path], str], progress: Progress) -> tuple[Sent, ...]:
-    """Send every object that the log does not hold as sent, and write the log after each."""
+    """Send every object that the log does not hold as sent; each gets its line in the log at once."""
     import pydicom
 
     files = _files(workspace)
     done = {(s.name, s.sha256) for s in read_log(workspace, target) if s.status != "failed"}
     out: list[Sent] = []
+    in_a_row = 0
     progress.start("publish", len(files))
-    for path in files:
-        uid = str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True).SOPInstanceUID)
-        digest = sha256_of_file(path)
-        if (uid, digest) in done:
-            out.append(Sent(uid, digest, "already there"))
-        else:
-            out.append(_send_one(path, uid, digest, send))
-            _write_log(workspace, target, out)
-        progress.advance("publish")
-    _write_log(workspace, target, out)
+    with _open_log(workspace, target) as log:
+        for path in files:
+            uid = str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True).SOPInstanceUID)
+            digest = sha256_of_file(path)
+            if (uid, digest) in done:
+                out.append(Sent(uid, digest, "already there"))
+            elif in_a_row >= _GIVE_UP:
+                out.append(Sent(uid, digest, "failed", "not tried: the store had failed too often"))
+            else:
+                out.append(_send_one(path, uid, digest, send))
+                in_a_row = in_a_row + 1 if out[-1].status == "failed" else 0
+            log.write(json.dumps(asdict(out[-1])) + "\n")
+            log.flush()
+            progress.advance("publish")
     progress.finish("publish")
     failed = [s for s in out if s.status == "failed"]
     if failed:
@@ -213,18 +222,29 @@ def _send_one(path: Path, uid: str, digest: str, send: Callable[[Path], str]) ->
 
 
 def _log_path(workspace: Workspace, target: str) -> Path:
-    return workspace.root / "publish" / f"{re.sub(r'[^A-Za-z0-9]+', '_', target).strip('_')}.json"
+    return workspace.root / "publish" / f"{re.sub(r'[^A-Za-z0-9]+', '_', target).strip('_')}.jsonl"
+
+
+def _open_log(workspace: Workspace, target: str) -> IO[str]:
+    path = _log_path(workspace, target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = path.open("a", encoding="utf-8")
+    if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        log.write("\n")  # ends the line that a killed process was writing
+    return log
 
 
 def read_log(workspace: Workspace, target: str) -> tuple[Sent, ...]:
-    """What the last publication to a target did, object by object."""
+    """What the publications to a target did, the last word on each object."""
     path = _log_path(workspace, target)
-    return tuple(Sent(**row) for row in json.loads(path.read_bytes())) if path.is_file() else ()
-
-
-def _write_log(workspace: Workspace, target: str, sent: Sequence[Sent]) -> None:
-    rows = [{"name": s.name, "sha256": s.sha256, "status": s.status, "detail": s.detail} for s in sent]
-    write_bytes(_log_path(workspace, target), json.dumps(rows, indent=1).encode())
+    last: dict[str, Sent] = {}
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = Sent(**json.loads(line))
+        except (ValueError, TypeError):
+            continue  # the line that a killed process was writing
+        last[row.name] = row
+    return tuple(last.values())
 
 
 # ---------------------------------------------------------------- clients
@@ -242,7 +262,8 @@ def google_errors() -> Iterator[None]:
     """Google's errors as ours."""
     try:
         from google.api_core import exceptions
-        from google.auth.exceptions import DefaultCredentialsError
+        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+        from requests.exceptions import RequestException
     except ImportError:
         raise UsageError(
             Reason.MISSING_EXTRA, "Google's clients are missing", "pip install 'ctenrich[cloud]'"
@@ -252,9 +273,27 @@ def google_errors() -> Iterator[None]:
     except DefaultCredentialsError:
         hint = "gcloud auth application-default login"
         raise UsageError(Reason.NO_CREDENTIALS, "no Google credentials were found", hint) from None
-    except (exceptions.TooManyRequests, exceptions.ServiceUnavailable) as error:
-        raise TransientError(Reason.RETRY_EXHAUSTED, f"Google's service refused for now: {error.message}") from None
-    except exceptions.Forbidden as error:
-        if "quota" in str(error.message).lower():
-            raise TransientError(Reason.RETRY_EXHAUSTED, f"a quota is used up: {error.message}") from None
-        raise UsageError(Reason.NO_CREDENTIALS, f"not allowed: {error.message}") from None
+    except GoogleAuthError:
+        hint = "gcloud auth application-default login"
+        raise UsageError(Reason.NO_CREDENTIALS, "the Google credentials were refused", hint) from None
+    except exceptions.GoogleAPICallError as error:
+        raise _typed(error, exceptions) from error
+    except (exceptions.RetryError, RequestException) as error:
+        message = f"Google's service could not be reached: {type(error).__name__}"
+        raise TransientError(Reason.RETRY_EXHAUSTED, message) from error
+
+
+def _typed(error: Any, exceptions: Any) -> CtenrichError:
+    """The typed error for an answer of Google's service."""
+    text = re.sub(r"https?://\S+", "", str(error.message)).strip()[:300]
+    if isinstance(error, exceptions.Unauthorized):
+        return UsageError(Reason.NO_CREDENTIALS, f"the Google credentials were refused: {text}")
+    if isinstance(error, exceptions.Forbidden) and not re.search("quota|rate ?limit", text, re.IGNORECASE):
+        return UsageError(Reason.NO_CREDENTIALS, f"not allowed: {text}")
+    if isinstance(error, (exceptions.Forbidden, exceptions.TooManyRequests)):
+        return TransientError(Reason.RETRY_EXHAUSTED, f"a quota is used up: {text}", "publish again later")
+    if isinstance(error, exceptions.NotFound):
+        return UsageError(Reason.NOT_FOUND, f"not found: {text}", "check project, dataset or bucket, and --location")
+    if isinstance(error, exceptions.ServerError):
+        return TransientError(Reason.RETRY_EXHAUSTED, f"Google's service failed: {text}", "publish again")
+    return UsageError(Reason.BAD_PARAMETER, f"Google's service refused: {text}")

@@ -26,4 +26,9 @@ QUESTIONS: dict[str, tuple[dict[str, object], int]] = {
     "published_features": ({"description": "M%"}, 4 * SERIES),
     "published_annotations": ({"description": "Measurements"}, 50 * SERIES),
 }
-NEEDS_CLINICAL = {"features_with_clinical_data"}
+NEEDS_CLINICAL: dict[str, tuple[dict[str, object], int]] = {
+    "features_with_clinical_data": ({"quantity": "Sphericity", "segment": "heart"}, SERIES)
+}
+CLINICAL_ROW = {"dicom_patient_id": "P1", "age": "61.5", "overallstage": "II", "survivaltime": "300"}
+CLINICAL_ROW["deadstatusevent"] = "1"
+"""One patient of IDC's clinical table, all text as there."""

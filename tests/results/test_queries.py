@@ -6,8 +6,17 @@ import pytest
 
 from ctenrich.results.query import result_queries, run_query
 from ctenrich.workspace import Workspace
-from tests.report.made import make_run, uid_of
-from tests.results.questions import NEEDS_CLINICAL, QUESTIONS, SERIES
+from tests.report.made import NETWORK, make_run, uid_of
+from tests.results.questions import CLINICAL_ROW, NEEDS_CLINICAL, QUESTIONS, SERIES
+
+
+def write_clinical(run: Workspace) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = Path(run.tables / "clinical")
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist([CLINICAL_ROW]), folder / "nsclc_radiomics_clinical.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +64,9 @@ def test_published_logic_agrees_with_the_tables(run: Workspace) -> None:
 
 
 def test_clinical_data(run: Workspace) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    folder = Path(run.tables / "clinical")
-    folder.mkdir()
-    columns = {"age": ["61.5"], "overallstage": ["II"], "survivaltime": ["300"], "deadstatusevent": ["1"]}
-    table = pa.table({"dicom_patient_id": ["P1"], **columns})
-    pq.write_table(table, folder / "nsclc_radiomics_clinical.parquet")
-    rows = run_query(run, "features_with_clinical_data", {"quantity": "Sphericity"}).to_pylist()
-    assert len(rows) == 2 * SERIES
-    assert (rows[0]["age"], rows[0]["died"]) == (61.5, True)
+    write_clinical(run)
+    name, (given, count) = next(iter(NEEDS_CLINICAL.items()))
+    rows = run_query(run, name, given).to_pylist()
+    assert len(rows) == count
+    assert (rows[0]["age"], rows[0]["died"], rows[0]["segment"]) == (61.5, True, "heart")
+    assert {r["product"] for r in rows} == {str(NETWORK)}

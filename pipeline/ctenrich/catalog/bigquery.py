@@ -20,7 +20,7 @@ from ctenrich.reasons import Reason
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["BYTE_LIMIT", "BigQueryCatalog"]
+__all__ = ["BYTE_LIMIT", "BigQueryCatalog", "open_client"]
 
 BYTE_LIMIT = 50 * 1024**3
 """Bytes that a query may read unless the user says otherwise: the selection of a large collection reads 10 to 30 GB."""
@@ -55,15 +55,12 @@ class BigQueryCatalog:
     complete = True
 
     def __init__(self, project: str = "", *, byte_limit: int = BYTE_LIMIT, endpoint: str = "") -> None:
-        try:
-            from google.cloud import bigquery
-        except ImportError as error:
-            hint = "pip install 'ctenrich[cloud]'"
-            raise UsageError(Reason.MISSING_EXTRA, "google-cloud-bigquery is not installed", hint) from error
+        self._client = open_client(project, endpoint)
+        from google.cloud import bigquery
+
         self._bigquery = bigquery
         self._limit = byte_limit
         self._datasets: set[str] = set()
-        self._client = _client(bigquery, project, endpoint or os.environ.get("BIGQUERY_EMULATOR_HOST", ""))
 
     @property
     def engine(self) -> str:
@@ -167,9 +164,31 @@ class BigQueryCatalog:
             raise _typed(error, query.name) from error
 
 
-def _client(bigquery: Any, project: str, endpoint: str) -> Any:
+def open_client(project: str, endpoint: str = "") -> Any:
+    """Google's client of BigQuery.
+
+    Parameters
+    ----------
+    project : str
+        Who pays; empty: the project of the credentials.
+    endpoint : str
+        Another service that speaks BigQuery's protocol; default: BIGQUERY_EMULATOR_HOST, else Google.
+
+    Raises
+    ------
+    UsageError
+        MISSING_EXTRA, NO_CREDENTIALS.
+    TransientError
+        CATALOG_UNREACHABLE, within seconds.
+    """
+    try:
+        from google.cloud import bigquery
+    except ImportError as error:
+        hint = "pip install 'ctenrich[cloud]'"
+        raise UsageError(Reason.MISSING_EXTRA, "google-cloud-bigquery is not installed", hint) from error
     from google.auth.exceptions import DefaultCredentialsError
 
+    endpoint = endpoint or os.environ.get("BIGQUERY_EMULATOR_HOST", "")
     if endpoint:
         from google.auth.credentials import AnonymousCredentials
 

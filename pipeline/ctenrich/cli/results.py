@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
         epilog='Examples:  ctenrich query my-run "SELECT * FROM segmentations"  \n'
-        "ctenrich query my-run --anatomy T4..L1 --without lung_start"
+        "ctenrich query my-run --anatomy T4..L1 --without lung_start  \n"
+        "ctenrich query bigquery:my-project.results lung_height"
     )(query)
     app.command(epilog="Example:  ctenrich report my-run")(report)
     app.command(
@@ -25,17 +26,18 @@ def register(app: typer.Typer) -> None:
 
 
 def query(
-    run: RunFolder,
+    run: Annotated[str, typer.Argument(help="The run's folder, or bigquery:PROJECT.DATASET of published tables.")],
     sql: Annotated[str, typer.Argument(help="SQL text, a .sql file, or the name of one in queries/.")] = "",
     param: Annotated[list[str] | None, typer.Option(help="name=value of an @parameter; repeatable.")] = None,
     anatomy: Annotated[list[str] | None, typer.Option(help='Series that show it all: "T4..L1" or a landmark.')] = None,
     without: Annotated[list[str] | None, typer.Option(help="Series without this landmark; repeatable.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV to stdout instead of a table.")] = False,
+    byte_limit: Annotated[float, typer.Option(help="BigQuery: most gigabytes that the query may read.")] = 10.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="BigQuery: show bytes and price, run nothing.")] = False,
 ) -> None:
-    """Ask the result tables a question in SQL, or find series by anatomy."""
+    """Ask the result tables a question in SQL, or find series by anatomy; the same text here and on BigQuery."""
     import sys
 
-    from ctenrich import steps
     from ctenrich.cli.console import parse_parameters, print_table
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
@@ -48,11 +50,29 @@ def query(
         sql, parameters = anatomy_query(anatomy or [], without or [])
     elif not sql:
         raise UsageError(Reason.BAD_PARAMETER, "nothing is asked", "give SQL, a file, --anatomy or --without")
-    table = steps.query(steps.open_run(run), sql, parameters)
+    table = _answer(run, sql, parameters, byte_limit, dry_run)
+    if table is None:
+        return
     if csv:
         table.to_pandas().to_csv(sys.stdout, index=False)
         return
     print_table(f"{table.num_rows} rows", table.column_names, [tuple(r.values()) for r in table.to_pylist()])
+
+
+def _answer(run: str, sql: str, parameters: dict[str, object], byte_limit: float, dry_run: bool) -> Any:
+    """The rows; None after a dry run."""
+    from ctenrich import steps
+    from ctenrich.results.remote import PublishedTables, is_remote
+
+    if not is_remote(run):
+        return steps.query(steps.open_run(Path(run)), sql, parameters)
+    tables = PublishedTables(run, byte_limit=int(byte_limit * 1e9))
+    try:
+        price = tables.estimate_query(sql, parameters)
+        typer.echo(f"reads up to {price.bytes / 1e9:.3f} GB: at most ${price.price_usd:.2f} (list price)", err=True)
+        return None if dry_run else tables.run_query(sql, parameters)
+    finally:
+        tables.close()
 
 
 def evaluate(

@@ -88,8 +88,8 @@ def anatomy_query(anatomy: Sequence[str] = (), without: Sequence[str] = ()) -> t
     Returns
     -------
     (str, dict)
-        DuckDB's dialect. Columns SeriesInstanceUID, product, first_slice, last_slice (indices of the outermost
-        landmarks asked for) and length_mm; ordered. Series without a body part product are never listed.
+        BigQuery's dialect, for both engines. Columns SeriesInstanceUID, product, first_slice, last_slice (indices of
+        the outermost landmarks asked for) and length_mm; ordered. Series without a body part product are never listed.
 
     Raises
     ------
@@ -106,18 +106,25 @@ def anatomy_query(anatomy: Sequence[str] = (), without: Sequence[str] = ()) -> t
 
 
 _QUERY = """
+WITH marked AS (
+  SELECT
+    SeriesInstanceUID,
+    product,
+    position,
+    slice_index,
+    landmark IN UNNEST(@shown) AND slice_index IS NOT NULL AS here,
+    landmark IN UNNEST(@absent) AND slice_index IS NOT NULL AS unwanted
+  FROM landmarks
+)
 SELECT
   SeriesInstanceUID,
   product,
-  min(slice_index) FILTER (WHERE list_contains($shown, landmark)) AS first_slice,
-  max(slice_index) FILTER (WHERE list_contains($shown, landmark)) AS last_slice,
-  max(position) FILTER (WHERE list_contains($shown, landmark))
-    - min(position) FILTER (WHERE list_contains($shown, landmark)) AS length_mm
-FROM landmarks
+  MIN(IF(here, slice_index, NULL)) AS first_slice,
+  MAX(IF(here, slice_index, NULL)) AS last_slice,
+  MAX(IF(here, position, NULL)) - MIN(IF(here, position, NULL)) AS length_mm
+FROM marked
 GROUP BY SeriesInstanceUID, product
-HAVING
-  count(slice_index) FILTER (WHERE list_contains($shown, landmark)) = $wanted
-  AND count(slice_index) FILTER (WHERE list_contains($absent, landmark)) = 0
+HAVING COUNTIF(here) = @wanted AND COUNTIF(unwanted) = 0
 ORDER BY SeriesInstanceUID, product
 """
 

@@ -141,8 +141,19 @@ def _fields(tree: Tree) -> list[Any]:
         else:
             kind = _leaf(keyword)
         if kind is not None:
-            out.append(pa.field(keyword, kind))
+            out.append(pa.field(keyword, kind, metadata={"description": _text(keyword)}))
     return out
+
+
+@cache
+def _text(keyword: str) -> str:
+    """Name and tag of an attribute, as PS3.6 has them."""
+    from pydicom.datadict import dictionary_description, tag_for_keyword
+
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        return "Tags of sequences too large for this table" if keyword == "DroppedTags" else "Private attributes"
+    return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 _OWN = ("OtherElements", "DroppedTags")
