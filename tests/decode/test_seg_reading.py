@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,3 +249,39 @@ def test_a_seg_of_another_study_is_reported_as_such(real_data: Callable[[str], P
     read = read_seg(path, series)
     assert any(i.rule == "SEG_REFERENCES" and "0 of 91" in i.message for i in read.issues)
     assert [s.voxels for s in read.segments] == [29176]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(True, False), (False, True), (True, True)])
+def test_a_segmentation_by_way_of_nifti_lies_on_the_source_grid(
+    tmp_path: Path, workspace: Workspace, rows: bool, columns: bool
+) -> None:
+    """dcmqi keeps the pixel order of the label file, whose rows and columns often run the other way than the CT's."""
+    nibabel = pytest.importorskip("nibabel")
+    grid = Grid()
+    stored = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16}
+    stored |= {"HighBit": 15, "PixelRepresentation": 1, "PixelData": bytes(2 * grid.rows * grid.columns)}
+    series, volume = make_series(tmp_path / "ct", grid, **stored)
+    masks = make_masks(series, workspace)
+    number = masks.segments[0].number
+    labels = full_mask(masks, number, workspace)[:, :: -1 if rows else 1, :: -1 if columns else 1]
+    lps = np.array(volume.affine_lps)
+    for axis, flip in ((1, rows), (0, columns)):
+        if flip:
+            size = series.rows if axis == 1 else series.columns
+            lps[:3, 3] += lps[:3, axis] * (size - 1)
+            lps[:3, axis] *= -1
+    image = tmp_path / "labels.nii.gz"
+    nibabel.save(
+        nibabel.Nifti1Image(labels.astype(np.uint8).transpose(2, 1, 0), np.diag([-1.0, -1, 1, 1]) @ lps), image
+    )
+    code = {"CodeValue": "80891009", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Heart"}
+    category = {"CodeValue": "123037004", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Anatomical Structure"}
+    segment = {"labelID": 1, "SegmentLabel": "heart", "SegmentDescription": "heart", "SegmentAlgorithmType": "MANUAL"}
+    segment |= {"SegmentedPropertyCategoryCodeSequence": category, "SegmentedPropertyTypeCodeSequence": code}
+    (tmp_path / "seg.json").write_text(json.dumps({"SeriesDescription": "x", "segmentAttributes": [[segment]]}))
+    tool, out = find_tool("itkimage2segimage"), tmp_path / "seg.dcm"
+    arguments = ["--inputImageList", image, "--inputDICOMDirectory", tmp_path / "ct", "--outputDICOM", out]
+    run_tool([tool, *arguments, "--inputMetadata", tmp_path / "seg.json", "--skip", "1"])
+    read = read_seg(out, series)
+    assert read.on_source_grid, read.issues
+    assert np.array_equal(read.mask(read.segments[0].number), full_mask(masks, number, workspace))

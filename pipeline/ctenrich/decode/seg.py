@@ -15,6 +15,7 @@ from ctenrich import __version__
 from ctenrich.codes import Code
 from ctenrich.decode.frames import Frame, Grid, frame_pixels, grid_of_frames, read_frames
 from ctenrich.decode.objects import damage_as_input_error, quiet, whole
+from ctenrich.decode.turns import Turn, find_turn
 from ctenrich.errors import InputError
 from ctenrich.geometry import affine_lps
 from ctenrich.reasons import Reason
@@ -111,7 +112,8 @@ def read_seg(path: Path, source: SortedSeries | None = None) -> DecodedSeg:
         The object.
     source : SortedSeries, optional
         The CT series it was made from: frames are laid on its grid, by reference where that resolves, else by
-        position. Without it the grid is the smallest that holds the frames, and empty slices at the ends are lost.
+        position, and turned where their rows or columns run the other way. Without it the grid is the smallest that
+        holds the frames, and empty slices at the ends are lost.
 
     Returns
     -------
@@ -150,8 +152,12 @@ def _decode(dataset: Dataset, source: SortedSeries | None) -> DecodedSeg:
     referenced = _referenced(dataset, frames)
     issues = _Issues(str(dataset.get("SOPInstanceUID", "")))
     rows, columns = int(dataset.Rows), int(dataset.Columns)
+    turn = find_turn(frames[0].orientation, (*source.row_cosines, *source.column_cosines)) if source else None
+    if turn is not None:
+        frames = tuple(turn.frame(frame, (rows, columns)) for frame in frames)
+        rows, columns = (columns, rows) if turn.transpose else (rows, columns)
     grid, indices, on_source = _place(dataset, frames, rows, columns, source, referenced, issues)
-    crops = _masks(dataset, frames, indices, grid, issues)
+    crops = _masks(dataset, frames, indices, turn or Turn(), issues)
     voxels = {number: int(np.count_nonzero(part >= 0.5)) for number, (_, part) in crops.items()}
     described = [s for s in dataset.SegmentSequence if not _is_background(s, dataset)]
     numbers = {int(s.SegmentNumber) for s in described}
@@ -264,7 +270,7 @@ def _source_series(dataset: Dataset) -> str:
 
 
 def _masks(
-    dataset: Dataset, frames: tuple[Frame, ...], indices: tuple[int, ...], grid: Grid, issues: _Issues
+    dataset: Dataset, frames: tuple[Frame, ...], indices: tuple[int, ...], turn: Turn, issues: _Issues
 ) -> dict[int, tuple[Box, NDArray[Any]]]:
     label_map = str(dataset.SOPClassUID) == LABELMAP_SEG or str(dataset.get("SegmentationType")) == "LABELMAP"
     scale = 1.0
@@ -277,7 +283,8 @@ def _masks(
     background |= set() if 0 in described else {0}
     fractional = str(dataset.get("SegmentationType")) == "FRACTIONAL"
     stacks: dict[int, _Stack] = {}
-    for frame, k, pixels in zip(frames, indices, frame_pixels(dataset), strict=False):
+    for frame, k, stored in zip(frames, indices, frame_pixels(dataset), strict=False):
+        pixels = turn.plane(stored)
         numbers = [int(v) for v in np.unique(pixels)] if label_map else [frame.segment or 0]
         for number in numbers:
             if label_map and number in background:
