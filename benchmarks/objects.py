@@ -110,12 +110,12 @@ def dcmqi_seg(masks: SegmentMasks, files: dict[int, Path], ct: list[Path], folde
     return out
 
 
-def dcmqi_sr(masks: SegmentMasks, seg: Path, ct: list[Path], series: SortedSeries, folder: Path) -> Path:
+def dcmqi_sr(shape: Any, seg: Path, ct: list[Path], series_uid: str, folder: Path) -> Path:
     """tid1500writer with the published JSON: 17 features for each of four segments."""
     features, segments = load_features(), load_segments()
     uid = str(pydicom.dcmread(seg, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
     groups = []
-    for item in make_shape(masks).segments:
+    for item in shape.segments:
         values = [
             {
                 "value": f"{value:.12g}",
@@ -128,7 +128,7 @@ def dcmqi_sr(masks: SegmentMasks, seg: Path, ct: list[Path], series: SortedSerie
         group = {
             "TrackingIdentifier": f"Measurements group {item.number}",
             "ReferencedSegment": item.number,
-            "SourceSeriesForImageSegmentation": series.series_instance_uid,
+            "SourceSeriesForImageSegmentation": series_uid,
             "segmentationSOPInstanceUID": uid,
             "Finding": code_json(segments[item.name].finding),
             "FindingSite": code_json(segments[item.name].type),
@@ -212,9 +212,9 @@ def highdicom_sr(series: SortedSeries, rows: list[tuple[str, int, list[tuple[Cod
 def peers(
     masks: SegmentMasks, series: SortedSeries, files: dict[int, Path], folder: Path, repeats: int
 ) -> dict[str, Any]:
-    ct = [Path(s.path) for s in series.slices]
+    ct, made = [Path(s.path) for s in series.slices], make_shape(masks)
     seg_time, seg = timed(lambda: dcmqi_seg(masks, files, ct, folder), repeats)
-    sr_time, shape = timed(lambda: dcmqi_sr(masks, seg, ct, series, folder), repeats)
+    sr_time, shape = timed(lambda: dcmqi_sr(made, seg, ct, series.series_instance_uid, folder), repeats)
     landmarks, regions = load_landmarks(), load_regions()
     marks = [
         (
