@@ -8,6 +8,7 @@ from statistics import median
 
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.ledger import Ledger
+from ctenrich.plan import forecast_rest
 from ctenrich.reasons import Reason
 from ctenrich.records import SeriesEntry, State
 from ctenrich.resident import Models
@@ -28,6 +29,8 @@ class Status:
     """(stage, times done, median seconds, CPU seconds in all, peak megabytes)."""
     complete: bool
     line: str
+    hours_left: float | None = None
+    """Forecast from what the run has done; None before the first series has ended."""
 
 
 def status(run: Run) -> Status:
@@ -44,10 +47,12 @@ def status(run: Run) -> Status:
             cpu, peak = sum(t[5] for t in mine), max(t[6] for t in mine) / 1e6
             rows.append((stage, len(mine), round(median(t[4] for t in mine), 3), round(cpu, 1), round(peak, 0)))
     ended = runs[-1][7] or "running (or killed)" if runs else "never started"
+    rest = forecast_rest(run)
     line = f"{len(outcomes)} of {planned} series and products have an outcome; last run: {ended}"
     return Status(
-        tuple(sorted(states.items())), tuple(sorted(reasons.items())), tuple(rows), len(outcomes) == planned, line
-    )
+        tuple(sorted(states.items())), tuple(sorted(reasons.items())), tuple(rows), len(outcomes) == planned, line,
+        rest.wall_hours if rest else None,
+    )  # fmt: skip
 
 
 def retry(run: Run, reasons: list[str]) -> int:

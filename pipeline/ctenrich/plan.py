@@ -12,11 +12,15 @@ import os
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from ctenrich.ledger import Ledger
 from ctenrich.records import Cohort, ProductKind, SeriesEntry
+from ctenrich.run import Run
+from ctenrich.settings import RunSettings
+from ctenrich.simulate import Lanes, simulate
 from ctenrich.specs import parse_segmenter
 from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES
 from ctenrich.workspace import write_bytes
@@ -27,11 +31,15 @@ __all__ = [
     "Rates",
     "StageForecast",
     "forecast",
+    "forecast_rest",
+    "lanes_of",
     "learn_rates",
     "load_rates",
     "products_of",
     "save_rates",
 ]
+
+_LANES = ("input", "infer", "output")
 
 _REFERENCE: dict[str, float] = {
     "fetch": 0.002,
@@ -106,6 +114,8 @@ class Forecast:
     gigabytes: float
     stages: tuple[StageForecast, ...]
     wall_hours: float
+    device_busy: float
+    """Share of that time in which the devices infer."""
     device_hours: float
     """Hours of the inferring lane: GPU hours where there is a GPU."""
     peak_disk_gigabytes: float
@@ -134,7 +144,7 @@ def forecast(
     rates: Rates,
     *,
     prices: Prices | None = None,
-    overlap: bool = True,
+    lanes: Lanes | None = None,
     keep_source: bool = True,
 ) -> Forecast:
     """Forecast time, disk and cost.
@@ -149,25 +159,22 @@ def forecast(
         Seconds per slice.
     prices : Prices, optional
         Of the machine.
-    overlap : bool
-        Whether lanes work beside each other (then the slowest lane sets the pace).
+    lanes : Lanes, optional
+        Workers of each lane; None: one process does one thing after another.
     keep_source : bool
         Whether fetched files stay until the end.
     """
     prices = prices or Prices()
-    slices = sum(slices_of(e) for e in cohort.series)
-    count = max(1, len(cohort.series))
+    each = [slices_of(e) for e in cohort.series]
+    slices, count = sum(each), max(1, len(each))
     rows = [(stage, "") for stage in SERIES_STAGES]
     rows += [(stage, name) for kind, name in products for stage in PRODUCT_STAGES[kind]]
     stages = tuple(
         StageForecast(s, p, rates.of(s, p) * slices / count, rates.of(s, p) * slices / 3600) for s, p in rows
     )
-    lanes: dict[str, float] = defaultdict(float)
-    for row in stages:
-        lanes[STAGES[row.stage].lane] += row.hours
-    one_series = sum(lanes.values()) / count
-    slowest = max(lanes.values(), default=0.0)
-    wall = min(sum(lanes.values()), slowest + one_series) if overlap else sum(lanes.values())
+    per_slice = {lane: sum(rates.of(s, p) for s, p in rows if STAGES[s].lane == lane) for lane in _LANES}
+    passage = simulate([(n * per_slice["input"], n * per_slice["infer"], n * per_slice["output"]) for n in each], lanes)
+    wall = passage.seconds / 3600
     gigabytes = sum(_bytes_of(e) for e in cohort.series) / 1e9
     local = all(i.url.startswith("file:") for e in cohort.series for i in e.instances)
     arrays = slices * 512 * 512 * 2 * 2 / 1e9
@@ -175,10 +182,31 @@ def forecast(
     fetched = 0.0 if local else gigabytes if keep_source else 3 * largest
     cost = wall * prices.per_hour + (0.0 if local else gigabytes * prices.per_gb_egress)
     return Forecast(
-        len(cohort.series), slices, gigabytes, stages, wall, lanes["infer"], fetched + arrays, cost, rates.source,
+        len(each), slices, gigabytes, stages, wall, passage.device_busy, slices * per_slice["infer"] / 3600,
+        fetched + arrays, cost, rates.source,
         _count(e.license_short_name or "unknown" for e in cohort.series),
         tuple(sorted({e.source_doi for e in cohort.series if e.source_doi})),
     )  # fmt: skip
+
+
+def forecast_rest(run: Run) -> Forecast | None:
+    """Forecast what a run has still to do, from what it has done; None before the first series has ended."""
+    with Ledger(run.ledger_path, read_only=True) as ledger:
+        outcomes, timings, runs = ledger.outcomes(), ledger.timings(), ledger.runs()
+    ended = {o.series_instance_uid for o in outcomes if not o.product}
+    rates = learn_rates(timings, {e.series_instance_uid: slices_of(e) for e in run.cohort.series})
+    if not ended or not rates.seconds:
+        return None
+    rest = tuple(e for e in run.cohort.series if e.series_instance_uid not in ended)
+    products = [(p.product.kind, str(p.product)) for p in run.config.products if p.missing is None]
+    serial = not runs or runs[-1][4] == "serial"
+    lanes = None if serial else lanes_of(run.config.settings.run)
+    return forecast(replace(run.cohort, series=rest), products, rates, lanes=lanes)
+
+
+def lanes_of(settings: RunSettings) -> Lanes:
+    """The lanes that the executors open for these settings."""
+    return Lanes(settings.input_workers, max(1, len(settings.devices)), settings.output_workers)
 
 
 def _count(names: Iterable[str]) -> tuple[tuple[str, int], ...]:

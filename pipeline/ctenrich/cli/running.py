@@ -127,14 +127,19 @@ def plan(
     bodypart: Bodypart = "none",
     price_per_hour: Annotated[float, typer.Option(min=0, help="Of the machine.")] = 0.0,
     price_per_gb: Annotated[float, typer.Option(min=0, help="Of bytes fetched.")] = 0.0,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs (or inferring processes) side by side.")] = 1,
+    input_workers: Annotated[int, typer.Option(min=1, help="Processes that fetch, sort and convert.")] = 1,
+    output_workers: Annotated[int, typer.Option(min=1, help="Processes that measure, encode and validate.")] = 1,
 ) -> None:
     """What a cohort will take: time per stage, device hours, disk and cost; with licences and citations."""
     from ctenrich.cli.console import print_table
     from ctenrich.plan import Prices, forecast, load_rates, products_of
     from ctenrich.select import read_cohort
+    from ctenrich.simulate import Lanes
 
     products = products_of(segmenter or [], bodypart)
-    found = forecast(read_cohort(cohort), products, load_rates(), prices=Prices(price_per_hour, price_per_gb))
+    prices, lanes = Prices(price_per_hour, price_per_gb), Lanes(input_workers, devices, output_workers)
+    found = forecast(read_cohort(cohort), products, load_rates(), prices=prices, lanes=lanes)
     rows = [(s.stage, s.product, round(s.seconds_per_series, 2), round(s.hours, 3)) for s in found.stages]
     print_table("Stages", ("stage", "product", "seconds a series", "hours in all"), rows)
     print_table("Licences of the data", ("licence", "series"), found.licences)
@@ -142,8 +147,9 @@ def plan(
         typer.echo(f"cite: {doi}")
     typer.echo(f"{found.series} series, {found.slices} slices, {found.gigabytes:.2f} GB to read")
     typer.echo(
-        f"{found.wall_hours:.2f} h in all, {found.device_hours:.2f} h on the inferring device, "
-        f"up to {found.peak_disk_gigabytes:.1f} GB of disk, cost {found.cost:.2f}"
+        f"{found.wall_hours:.2f} h in all; {found.device_hours:.2f} device hours, devices {found.device_busy:.0%} busy; "
+        f"up to {found.peak_disk_gigabytes:.1f} GB of disk, "
+        f"cost {found.cost:.2f} ({found.cost / max(1, found.series):.4f} a series)"
     )
     typer.echo(f"rates: {found.source}")
 
@@ -165,6 +171,8 @@ def status(
             print_table("Reasons", ("reason", "number"), found.reasons)
         print_table("Stages", ("stage", "done", "seconds (median)", "CPU seconds", "peak MB"), found.stages)
         typer.echo(found.line)
+        if found.hours_left is not None and not found.complete:
+            typer.echo(f"about {60 * found.hours_left:.0f} minutes to go, at this run's own pace")
         if not watch or found.complete:
             return
         time.sleep(2)

@@ -1,0 +1,224 @@
+"""The cohort runner: overlap of fetching and inferring, the forecast after five series, memory of a large series.
+
+    python -m benchmarks.runner [--quick] [overlap] [memory] [scaling]
+
+``overlap``: the fetch is slowed until it takes as long as the inference; the wall time is set beside the slower of the
+two, and the forecast made after five series beside what the rest then took. ``memory``: one series of 512 x 512 x 600
+from DICOM files to valid objects, peak memory by stage. ``scaling``: 126,000 series on N devices, simulated with the
+stage times of this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from tests.storage.servers import FaultyProxy, s3_bucket, s3_put, s3_server
+
+from ctenrich import steps
+from ctenrich.conduct import Conductor
+from ctenrich.execute import ExecutorName, open_executor
+from ctenrich.ledger import Ledger
+from ctenrich.phantom import PhantomOptions, write_phantom_study
+from ctenrich.plan import forecast_rest, lanes_of, load_rates
+from ctenrich.records import Cohort
+from ctenrich.run import Run
+from ctenrich.select.files import cohort_table, read_cohort
+from ctenrich.select.selection import cohort_sha256
+from ctenrich.settings import Settings
+from ctenrich.simulate import simulate
+
+CHEST = PhantomOptions(rows=160, columns=160, pixel_spacing=(2.5, 2.5), slices=80, slice_spacing=4.0)
+MODEL = "nnunet:demo-organs"
+PUBLISHED_PRICE = 0.0080
+"""US dollars a series that the published study paid."""
+
+
+def main() -> int:
+    """Run the parts that were named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("parts", nargs="*", choices=[[], "overlap", "memory", "scaling"])
+    options = parser.parse_args()
+    met = True
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CTENRICH_MODELS"] = str(Path(folder) / "models")
+        for name, part in (("overlap", overlap), ("memory", memory), ("scaling", scaling)):
+            if not options.parts or name in options.parts:
+                print(f"\n-- {name}", flush=True)
+                met &= part(Path(folder) / name, options.quick)
+    return 0 if met or options.quick else 1
+
+
+# ---------------------------------------------------------------- overlap, forecast
+
+
+def overlap(folder: Path, quick: bool) -> bool:
+    """A slow store beside a device; aims: 1.15 times the slower of the two, and a forecast within 25 %."""
+    count = 7 if quick else 16
+    local = make_cohort(folder, count)
+    undisturbed = steps.start(local, folder / "local", segmenters=[MODEL], allow_demo=True)
+    conduct(undisturbed)
+    inferring = lane_seconds(undisturbed)["segment"]
+    files = sum(len(e.instances) for e in undisturbed.cohort.series)
+    with s3_server() as server:
+        remote = serve(local, server, folder / "remote.parquet")
+        with FaultyProxy(server, slow(inferring / files)) as proxy:
+            fetch = replace(Settings().fetch, s3_endpoint=proxy.url, parallel_objects=1)
+            run = steps.start(
+                remote, folder / "run", segmenters=[MODEL], allow_demo=True, settings=replace(Settings(), fetch=fetch)
+            )
+            watch = Forecaster(run, 5)
+            wall = conduct(run, watch)
+    spent = lane_seconds(run)
+    slower = max(spent["fetch"] + spent["sort"] + spent["convert"], spent["segment"])
+    rest = watch.started + wall - watch.at
+    error = watch.forecast / rest - 1
+    print(f"{count} series: input {spent['fetch']:.1f} s, inferring {spent['segment']:.1f} s, wall {wall:.1f} s")
+    print(f"wall / slower of the two: {wall / slower:.2f} (aim 1.15)")
+    print(
+        f"after five series: {watch.forecast:.1f} s forecast for the rest, it took {rest:.1f} s"
+        f" ({error:+.0%}, aim 25 %)"
+    )
+    return wall / slower <= 1.15 and abs(error) <= 0.25
+
+
+def make_cohort(folder: Path, count: int) -> Path:
+    """Write generated chests, index and select them."""
+    for n in range(count):
+        write_phantom_study(folder / "dicom" / str(n), replace(CHEST, seed=100 + n))
+    steps.index([folder / "dicom"], folder / "catalog.duckdb")
+    steps.select("select_ct_series", f"folder:{folder / 'catalog.duckdb'}", folder / "cohort.parquet")
+    return folder / "cohort.parquet"
+
+
+def conduct(run: Run, stop: Any = lambda: False) -> float:
+    """All stages with a process a lane; wall seconds, the start of the processes and of the model included."""
+    executor = open_executor(ExecutorName.PROCESSES, run.root, run.config.settings)
+    started = time.monotonic()
+    summary = Conductor(run, executor, stop=stop).conduct()
+    assert summary.exit_code == 0, summary
+    return time.monotonic() - started
+
+
+def lane_seconds(run: Run) -> dict[str, float]:
+    """Stage -> wall seconds in all."""
+    with Ledger(run.ledger_path, read_only=True) as ledger:
+        rows = ledger.timings()
+    return {stage: sum(r[4] for r in rows if r[2] == stage) for stage in {r[2] for r in rows}}
+
+
+def serve(cohort_file: Path, server: str, out: Path) -> Path:
+    """Put the cohort's files into a bucket; a cohort that names them there."""
+    s3_bucket(server, "slow")
+    cohort = read_cohort(cohort_file)
+    series = []
+    for number, entry in enumerate(cohort.series):
+        moved = []
+        for k, instance in enumerate(entry.instances):
+            s3_put(server, "slow", f"{number}/{k}.dcm", Path(instance.url.removeprefix("file://")).read_bytes())
+            moved.append(replace(instance, url=f"s3://slow/{number}/{k}.dcm"))
+        series.append(replace(entry, instances=tuple(moved), companions=()))
+    pq.write_table(cohort_table(Cohort(cohort.name, tuple(series), cohort_sha256(series))), out)
+    return out
+
+
+def slow(seconds: float) -> Any:
+    """Let every object wait."""
+
+    def fault(method: str, path: str, _: int) -> str:
+        if method == "GET" and path.partition("?")[0].endswith(".dcm"):
+            time.sleep(seconds)
+        return ""
+
+    return fault
+
+
+class Forecaster:
+    """Makes the forecast as soon as some series have ended."""
+
+    def __init__(self, run: Run, after: int) -> None:
+        self._run, self._after = run, after
+        self.forecast, self.at, self.started = 0.0, 0.0, time.monotonic()
+
+    def __call__(self) -> bool:
+        """Look; never asks the run to stop."""
+        if not self.at and self._run.ledger_path.is_file():
+            with Ledger(self._run.ledger_path, read_only=True) as ledger:
+                ended = sum(not o.product for o in ledger.outcomes())
+            found = forecast_rest(self._run) if ended >= self._after else None
+            if found is not None:
+                self.forecast, self.at = 3600 * found.wall_hours, time.monotonic()
+        return False
+
+
+# ---------------------------------------------------------------- memory
+
+
+def memory(folder: Path, quick: bool) -> bool:
+    """One large series end to end; aim: below 8 GB in every stage."""
+    options = PhantomOptions(rows=512, columns=512, pixel_spacing=(0.78, 0.78), slices=100 if quick else 600)
+    options = replace(options, slice_spacing=320.0 / options.slices, rtstruct=True)
+    write_phantom_study(folder / "dicom", options)
+    steps.index([folder / "dicom"], folder / "catalog.duckdb")
+    steps.select("select_ct_series", f"folder:{folder / 'catalog.duckdb'}", folder / "cohort.parquet")
+    run = steps.start(
+        folder / "cohort.parquet", folder / "run", segmenters=[MODEL], bodypart="demo-bodypart", allow_demo=True
+    )
+    conduct(run)
+    with Ledger(run.ledger_path, read_only=True) as ledger:
+        rows = ledger.timings()
+    print(f"{options.slices} slices of 512 x 512\n{'stage':12}{'product':36}{'s':>8}{'peak MB':>10}")
+    for _, product, stage, _, seconds, _, peak, *_ in rows:
+        print(f"{stage:12}{product[:34]:36}{seconds:8.1f}{peak / 1e6:10.0f}")
+    return max(r[6] for r in rows) < 8e9
+
+
+# ---------------------------------------------------------------- scaling
+
+
+def scaling(_: Path, quick: bool) -> bool:
+    """126,000 series of 200 slices on N devices: hours, busy share, and the price a series at given prices."""
+    rates, count, slices = load_rates(), 2000 if quick else 126_000, 200
+    kind = "nnunet"
+    lanes = (
+        ("input", ("fetch", "sort", "convert")),
+        ("infer", ("segment",)),
+        ("output", ("measure", "encode", "validate")),
+    )
+    seconds = {lane: slices * sum(rates.of(stage, kind) for stage in names) for lane, names in lanes}
+    print(
+        f"seconds a series of {slices} slices ({rates.source}): "
+        + ", ".join(f"{k} {v:.2f}" for k, v in seconds.items())
+    )
+    times = [(seconds["input"], seconds["infer"], seconds["output"])] * count
+    print(f"{'devices':>8}{'input':>7}{'output':>8}{'hours':>10}{'busy':>7}{'device hours':>14}{'dearest hour':>21}")
+    for devices in (1, 4, 16, 64):
+        here = replace(
+            lanes_of(Settings().run), infer=devices, input=workers(seconds, "input", devices),
+            output=workers(seconds, "output", devices),
+        )  # fmt: skip
+        found = simulate(times, here)
+        hours = found.seconds / 3600
+        price = PUBLISHED_PRICE * count / (hours * devices)
+        row: Sequence[Any] = (devices, here.input, here.output, hours, found.device_busy, hours * devices, price)
+        print("{:8}{:7}{:8}{:10.1f}{:7.0%}{:14.0f}{:21.3f}".format(*row))
+    print(f"(dearest device hour: the price at which a series costs the published ${PUBLISHED_PRICE:.4f})")
+    return True
+
+
+def workers(seconds: dict[str, float], lane: str, devices: int) -> int:
+    """Workers that keep the devices busy."""
+    return max(1, -(-int(1000 * seconds[lane] * devices) // max(1, int(1000 * seconds["infer"]))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

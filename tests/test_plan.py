@@ -1,0 +1,144 @@
+"""The forecast: lanes that overlap, rates that are learned, and what is left after five series."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctenrich import steps
+from ctenrich.cli.main import app
+from ctenrich.ledger import Ledger, StageTiming
+from ctenrich.plan import Prices, Rates, forecast, forecast_rest, learn_rates, slices_of
+from ctenrich.records import Cohort, Instance, Outcome, ProductKind, SeriesEntry, State
+from ctenrich.run import Run
+from ctenrich.select.files import cohort_table
+from ctenrich.select.selection import cohort_sha256
+from ctenrich.settings import RunSettings, Settings
+from ctenrich.simulate import Lanes, simulate
+
+TIMES = st.lists(st.tuples(*[st.floats(0.001, 100.0)] * 3), min_size=1, max_size=30)
+
+
+def test_lanes_overlap_and_the_slowest_sets_the_pace() -> None:
+    found = simulate([(1.0, 4.0, 2.0)] * 10, Lanes())
+    assert found.seconds == pytest.approx(1 + 10 * 4 + 2)
+    assert found.device_busy == pytest.approx(40 / 43)
+    assert simulate([(1.0, 4.0, 2.0)] * 10, Lanes(infer=2)).seconds == pytest.approx(1 + 5 * 4 + 2 + 2)  # one output
+    assert simulate([(1.0, 4.0, 2.0)] * 10, None).seconds == 70
+
+
+def test_a_slow_input_lane_starves_the_device() -> None:
+    found = simulate([(8.0, 1.0, 1.0)] * 5, Lanes())
+    assert found.seconds == pytest.approx(42)
+    assert found.device_busy == pytest.approx(5 / 42)
+
+
+@given(TIMES, st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+def test_never_faster_than_any_lane_nor_slower_than_one_after_another(
+    times: list[tuple[float, float, float]], a: int, b: int, c: int
+) -> None:
+    found = simulate(times, Lanes(a, b, c)).seconds
+    assert found <= sum(sum(one) for one in times) * (1 + 1e-9)
+    for lane, workers in enumerate((a, b, c)):
+        assert found >= sum(one[lane] for one in times) / workers * (1 - 1e-9)
+
+
+def cohort_of(counts: list[int]) -> Cohort:
+    series = tuple(
+        SeriesEntry(
+            collection_id="c", patient_id=str(n), study_instance_uid=f"1.{n}", series_instance_uid=f"1.{n}.1",
+            instances=tuple(Instance(f"1.{n}.1.{k}", f"s3://b/{n}/{k}.dcm", 500_000) for k in range(count)),
+            expected_instances=count,
+        )
+        for n, count in enumerate(counts)
+    )  # fmt: skip
+    return Cohort("c", series, cohort_sha256(series))
+
+
+def test_time_disk_and_cost_of_a_cohort() -> None:
+    rates = Rates({"fetch": 0.01, "sort": 0.0, "convert": 0.01, "segment:nnunet": 0.1, "measure:nnunet": 0.01,
+                   "encode:nnunet": 0.01, "validate:nnunet": 0.03}, "this machine")  # fmt: skip
+    products = [(ProductKind.NNUNET, "nnunet:m")]
+    found = forecast(cohort_of([100, 300]), products, rates, prices=Prices(3.6, 1.0), lanes=Lanes())
+    assert (found.series, found.slices) == (2, 400)
+    assert found.gigabytes == pytest.approx(0.2)
+    # 100 slices: 2, 10, 5 s; 300 slices: 6, 30, 15 s. The device works from 2 to 12 and from 12 to 42.
+    assert found.wall_hours * 3600 == pytest.approx(42 + 15)
+    assert found.device_hours * 3600 == pytest.approx(40)
+    assert found.cost == pytest.approx(57 / 3600 * 3.6 + 0.2)
+
+
+def test_the_series_that_opened_the_models_does_not_set_the_rate() -> None:
+    timings = [("1.0.1", "", "convert", 1, 9.0), *((f"1.{n}.1", "", "convert", 1, 1.0) for n in range(1, 5))]
+    found = learn_rates(timings, {f"1.{n}.1": 100 for n in range(5)})
+    assert found.of("convert") == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_after_five_series_the_rest_is_known_within_a_quarter(tmp_path: Path, seed: int) -> None:
+    """Stage times that scatter by a fifth, lanes of a real run's settings, a first series that opens the models."""
+    import pyarrow.parquet as pq
+
+    rng = random.Random(seed)
+    cohort = cohort_of([rng.randint(60, 400) for _ in range(60)])
+    pq.write_table(cohort_table(cohort), tmp_path / "cohort.parquet")
+    settings = Settings(run=RunSettings(output_workers=2))
+    run = steps.start(tmp_path / "cohort.parquet", tmp_path / "run", segmenters=["expert"], settings=settings)
+    rates = {"fetch": 0.01, "sort": 0.004, "convert": 0.01, "segment": 0.05, "measure": 0.02, "encode": 0.03}
+    rates["validate"] = 0.04
+    lanes = {"input": ("fetch", "sort", "convert"), "infer": ("segment",), "output": ("measure", "encode", "validate")}
+    true, first = [], {}
+    for number, entry in enumerate(cohort.series):
+        spent = {s: r * slices_of(entry) * rng.uniform(0.8, 1.2) for s, r in rates.items()}
+        if number < 5:
+            first[entry.series_instance_uid] = spent | ({"segment": spent["segment"] + 8.0} if number == 0 else {})
+        else:
+            true.append(tuple(sum(spent[s] for s in names) for names in lanes.values()))
+    write_ledger(run, first)
+    found = forecast_rest(run)
+    assert found is not None
+    assert found.series == 55
+    assert found.wall_hours * 3600 == pytest.approx(simulate(true, Lanes(1, 1, 2)).seconds, rel=0.25)
+
+
+def write_ledger(run: Run, spent: dict[str, dict[str, float]]) -> None:
+    """What a conductor would have written for these series."""
+    with Ledger(run.ledger_path) as ledger:
+        ledger.set_plan(run.units())
+        ledger.start_run("run", "0", "processes")
+        for uid, stages in spent.items():
+            for stage, seconds in stages.items():
+                product = "" if stage in ("fetch", "sort", "convert") else "expert"
+                ledger.add_timing(StageTiming(uid, product, stage, seconds, seconds, 0))
+            ledger.record(Outcome(uid, "", State.DONE, "validate", None, "", 1.0, 0))
+
+
+def test_before_the_first_series_has_ended_there_is_no_forecast(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(cohort_table(cohort_of([10, 20])), tmp_path / "cohort.parquet")
+    run = steps.start(tmp_path / "cohort.parquet", tmp_path / "run", segmenters=["expert"])
+    write_ledger(run, {})
+    assert forecast_rest(run) is None
+    assert replace(steps.status(run)).hours_left is None
+
+
+def test_the_plan_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(cohort_table(cohort_of([100] * 50)), tmp_path / "cohort.parquet")
+    cells = ["plan", str(tmp_path / "cohort.parquet"), "--segmenter", "expert", "--price-per-hour", "1"]
+    texts = []
+    for devices in ("1", "2"):
+        with pytest.raises(SystemExit) as ended:
+            app([*cells, "--devices", devices, "--input-workers", "8", "--output-workers", "8"])
+        assert not ended.value.code
+        texts.append(capsys.readouterr().out)
+    hours = [float(t.split(" h in all")[0].rsplit("\n", 1)[-1].split()[-1]) for t in texts]
+    assert "50 series, 5000 slices" in texts[0]
+    assert hours[1] <= hours[0]
