@@ -45,13 +45,21 @@ class DemoResult:
         return self.summary.exit_code
 
 
-def write_demo_study(folder: Path) -> None:
-    """Write the demo's DICOM files: a chest CT that can be reconstructed, and two series that cannot."""
+def write_demo_study(folder: Path, *, contours: bool = False) -> None:
+    """Write the demo's DICOM files: a chest CT that can be reconstructed, and two series that cannot.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets the files; the planted truth is written beside it.
+    contours : bool
+        Whether the chest CT comes with an RTSTRUCT of the planted organs, to compare with.
+    """
     from ctenrich.phantom import PhantomOptions, Quirk, write_phantom_study
 
     chest = PhantomOptions(seed=9001, rows=160, columns=160, pixel_spacing=(2.5, 2.5), slices=104, slice_spacing=3.0)
     small = replace(chest, rows=96, columns=96, pixel_spacing=(4.2, 4.2), slices=24, slice_spacing=10.0)
-    study = write_phantom_study(folder / "patient_1" / "chest", chest)
+    study = write_phantom_study(folder / "patient_1" / "chest", replace(chest, rtstruct=contours))
     write_phantom_study(
         folder / "patient_1" / "scout",
         replace(small, series_number=2, slices=2, quirks=frozenset({Quirk.LOCALIZER})),

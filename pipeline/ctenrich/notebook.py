@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import importlib.util
 import os
+import time
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.codes import load_segments
@@ -20,25 +23,27 @@ if TYPE_CHECKING:
     from ctenrich.report.pictures import View
     from ctenrich.run import Run
 
-__all__ = ["Bar", "machine", "planes", "slice_viewer", "slope_chart"]
+__all__ = ["Bar", "log_in", "machine", "planes", "query_cost", "run_cost", "slice_viewer", "slope_chart"]
 
 _MISSING = (90, 90, 90)
 
 
 class Bar:
-    """Progress for notebooks: one line a task, rewritten in place where the front end can."""
+    """Progress for notebooks: a bar a task, drawn again in place."""
 
     def __init__(self) -> None:
-        self._done: dict[str, float] = {}
-        self._total: dict[str, float | None] = {}
+        self._tasks: dict[str, _Task] = {}
 
     def start(self, task: str, total: float | None = None) -> None:
         """Begin a task of `total` units."""
-        self._done[task], self._total[task] = 0.0, total
+        self._tasks[task] = _Task(task, total)
+        self._tasks[task].draw()
 
     def advance(self, task: str, amount: float = 1) -> None:
         """`amount` more units of `task` are done."""
-        self._done[task] = self._done.get(task, 0.0) + amount
+        if task in self._tasks:
+            self._tasks[task].done += amount
+            self._tasks[task].draw()
 
     def note(self, message: str) -> None:
         """Show a line."""
@@ -46,8 +51,97 @@ class Bar:
 
     def finish(self, task: str) -> None:
         """The task has ended."""
-        total = self._total.get(task)
-        _display(_html(f"<small>{escape(task)}: done{f' ({total:g})' if total else ''}</small>"))
+        if task in self._tasks:
+            self._tasks[task].draw(ended=True)
+
+
+class _Task:
+    """One bar; at most five times a second it is drawn again."""
+
+    def __init__(self, name: str, total: float | None) -> None:
+        self.name, self.total, self.done = name, total, 0.0
+        self._handle: Any = None
+        self._drawn = 0.0
+
+    def draw(self, *, ended: bool = False) -> None:
+        """Show the bar, or redraw it."""
+        now = time.monotonic()
+        if not ended and now - self._drawn < 0.2:
+            return
+        self._drawn = now
+        label = escape(self.name)
+        of = f" of {self.total:g}" if self.total else ""
+        value = f' value="{self.done:g}" max="{self.total:g}"' if self.total else ""
+        bar = "" if ended else f'<progress aria-label="{label}"{value}></progress> '
+        shown = _html(f"<small>{bar}{label}: {'done, ' if ended else ''}{self.done:g}{of}</small>")
+        if self._handle is None:
+            self._handle = _display(shown, handle=True)
+        else:
+            self._handle.update(shown)
+
+
+def log_in(project: str = "") -> bool:
+    """Ask for a Google account where that is needed and possible: on Colab, if a project was named.
+
+    Returns
+    -------
+    bool
+        Whether the account was asked for. Elsewhere ``gcloud auth application-default login`` does it.
+    """
+    if not project or not _on_colab():
+        return False
+    from importlib import import_module
+
+    auth: Any = import_module("google.colab.auth")
+    auth.authenticate_user(project_id=project)
+    return True
+
+
+def _on_colab() -> bool:
+    try:
+        return importlib.util.find_spec("google.colab") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def query_cost(query: str, catalog: str, parameters: Mapping[str, object]) -> str:
+    """What a selection would cost, in words: the bytes of a dry run and their list price, or that it is free.
+
+    Parameters
+    ----------
+    query : str
+        A file, or the name of one in queries/.
+    catalog : str
+        As for ``steps.select``.
+    parameters : mapping
+        Values of the query's @parameters.
+    """
+    from ctenrich.catalog import open_catalog
+    from ctenrich.catalog.queries import load_query
+
+    opened = open_catalog(catalog)
+    try:
+        found = opened.estimate(load_query(query), parameters)
+    finally:
+        opened.close()
+    if found is None:
+        return "This catalog costs nothing."
+    return f"The query reads up to {found.bytes / 1e9:.3f} GB: at most ${found.price_usd:.2f} (list price)."
+
+
+def run_cost(cohort: Path, segmenters: Sequence[str], bodypart: str, price_per_hour: float = 0.0) -> str:
+    """What a run would take, in words: hours, gigabytes and price; nothing is run."""
+    from ctenrich.plan import Prices, forecast, load_rates, products_of
+    from ctenrich.select import read_cohort
+
+    found = forecast(
+        read_cohort(cohort), products_of(segmenters, bodypart), load_rates(), prices=Prices(price_per_hour)
+    )
+    return (
+        f"{found.series} series, {found.slices} slices, {found.gigabytes:.2f} GB to read; "
+        f"{found.wall_hours:.2f} h, up to {found.peak_disk_gigabytes:.1f} GB of disk, ${found.cost:.2f} "
+        f"(rates: {found.source})"
+    )
 
 
 def machine() -> dict[str, str]:
@@ -155,8 +249,8 @@ def _html(text: str) -> Any:
     return make(text)
 
 
-def _display(item: Any) -> None:
+def _display(item: Any, *, handle: bool = False) -> Any:
     import IPython.display as shown
 
     show: Any = shown.display
-    show(item)
+    return show(item, display_id=True) if handle else show(item)

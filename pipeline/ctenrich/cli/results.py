@@ -23,6 +23,11 @@ def register(app: typer.Typer) -> None:
     app.command(
         "evaluate-landmarks", epilog="Example:  ctenrich evaluate-landmarks my-run --extents lung_locations.csv"
     )(evaluate)
+    app.command(
+        "evaluate-segmentations",
+        epilog="Examples:  ctenrich evaluate-segmentations my-run  \n"
+        "ctenrich evaluate-segmentations my-run --reference nnunet:a:3d_fullres:0:True --csv",
+    )(evaluate_segmentations)
 
 
 def query(
@@ -96,6 +101,30 @@ def evaluate(
     ]  # fmt: skip
     columns = ("landmark", "series", "found", "median", "mean", "sd", "largest", "bias")
     print_table("Absolute errors, mm", columns, sums)
+
+
+def evaluate_segmentations(
+    run: RunFolder,
+    reference: Annotated[str, typer.Option(help="Product to compare with.")] = "expert",
+    model: Annotated[str | None, typer.Option(help="The other product; none: every other one.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Write CSV to stdout instead of a table.")] = False,
+) -> None:
+    """Compare the masks of two products organ by organ: Dice and Hausdorff distances."""
+    import csv as writers
+    import sys
+    from dataclasses import astuple, fields
+
+    from ctenrich import steps
+    from ctenrich.cli.console import print_table
+    from ctenrich.evaluate.products import ProductOverlap, compare_products
+
+    found = compare_products(steps.open_run(run).workspace, reference=reference, model=model)
+    names = [f.name for f in fields(ProductOverlap)]
+    rows = [tuple("" if v is None else v for v in astuple(one)) for one in found]
+    if csv:
+        writers.writer(sys.stdout).writerows([names, *rows])
+        return
+    print_table(f"{len(rows)} organs", names, rows)
 
 
 def report(run: RunFolder) -> None:

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ctenrich.cli.main import app
+from ctenrich.errors import UsageError
+from ctenrich.evaluate.products import compare_products
+from ctenrich.masks import masks_from_label_map
+from ctenrich.reasons import Reason
+from ctenrich.records import Product, ProductKind, SegmentMasks
+from ctenrich.workspace import Workspace, load_record, save_record
+from tests.report.made import NETWORK, body, make_run, uid_of
+
+EXPERT = Product(ProductKind.EXPERT)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The first of two series has contours too: the heart one voxel towards the patient's left, no aorta at all."""
+    workspace = make_run(tmp_path_factory.mktemp("compare") / "run", 2)
+    uid = uid_of(0)
+    _, labels = body(0)
+    moved = np.where(np.roll(labels, 1, axis=2) == 1, 1, 0).astype(np.uint8)
+    room = workspace.product_room(uid, EXPERT)
+    network = load_record(workspace.product_room(uid, NETWORK) / "masks.json", SegmentMasks)
+    template = replace(network, product=EXPERT, segments=(), label_map_path=None, sha256="", model=None)
+    names = [(1, "heart", "Heart"), (2, "aorta", "Aorta")]
+    save_record(room / "masks.json", masks_from_label_map(moved, names, template, room / "masks" / "m.npy", workspace))
+    return workspace
+
+
+def test_numbers_worked_out_by_hand(run: Workspace) -> None:
+    heart, aorta = sorted(compare_products(run), key=lambda o: o.structure_name, reverse=True)
+    mask = body(0)[1] == 1
+    shifted = np.roll(mask, 1, axis=2)
+    assert heart.dice_score == pytest.approx(2 * (mask & shifted).sum() / (mask.sum() + shifted.sum()))
+    assert 0.8 < (heart.dice_score or 0) < 1
+    assert heart.hausdorff_distance == 2.5, "one voxel of 2.5 mm"
+    assert (heart.model, heart.reference, heart.series_instance_uid) == (str(NETWORK), "expert", uid_of(0))
+    assert heart.study_instance_uid == f"{uid_of(0)}.9"
+    assert (aorta.dice_score, aorta.hausdorff_distance) == (0.0, None), "the reference is empty"
+
+
+def test_only_the_model_that_was_asked_for(run: Workspace) -> None:
+    assert compare_products(run, model="nnunet:other") == ()
+    assert len(compare_products(run, model=str(NETWORK))) == 2
+    swapped = compare_products(run, reference=str(NETWORK))
+    assert {o.model for o in swapped} == {"expert"}
+
+
+def test_nobody_to_compare_with(run: Workspace) -> None:
+    with pytest.raises(UsageError) as caught:
+        compare_products(run, reference="nobody")
+    assert caught.value.reason is Reason.NOT_FOUND
+
+
+def test_the_command(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["evaluate-segmentations", str(tmp_path / "none")])
+    assert done.exit_code != 0
