@@ -302,7 +302,7 @@ def _field(field: Any) -> Any:
     kind, mode = field.type, "NULLABLE"
     if kinds.is_list(kind):
         kind, mode = kind.value_type, "REPEATED"
-    text = (field.metadata or {}).get(b"description", b"").decode() or None
+    text = (field.metadata or {}).get(b"description", b"").decode()
     if kinds.is_struct(kind):
         inner = [_field(f) for f in kind]
         return bigquery.SchemaField(field.name, "RECORD", mode, description=text, fields=inner)

@@ -266,3 +266,65 @@ def test_a_thousand_series(tmp_path: Path) -> None:
 
 def test_limits_are_what_the_docs_say() -> None:
     assert build.SINGLE_UP_TO == 50
+
+
+def test_a_name_that_does_not_fit_its_band_stands_outside() -> None:
+    svg = str(bands(200, 300, [], [("shoulder-neck", [(0.0, 40.0)]), ("chest", [(20.0, 290.0)])]))
+    short, long = re.findall(r'class="(bd[^"]*)" text-anchor="(\w+)" transform="translate\(([\d.]+),([\d.]+)\)', svg)
+    assert (short[0], short[1], float(short[3])) == ("bd out", "end", 44.0), "it begins below the band"
+    assert (long[0], long[1], float(long[3])) == ("bd", "middle", 155.0)
+    foot = str(bands(200, 300, [], [("shoulder-neck", [(270.0, 300.0)])]))
+    assert 'class="bd out" text-anchor="start"' in foot
+
+
+def luminance(colour: str) -> float:
+    text = colour.lstrip("#")
+    text = "".join(c * 2 for c in text) if len(text) == 3 else text
+    parts = [int(text[n : n + 2], 16) / 255 for n in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_contrast_in_light_and_dark() -> None:
+    """WCAG 2.2, 1.4.3: text at 4.5 to 1 or more."""
+    css = (Path(build.__file__).parent / "templates" / "report.css").read_text("utf-8")
+    themes = [dict(re.findall(r"--([a-z-]+):(#[0-9a-f]+)", block)) for block in re.findall(r":root\{([^}]*)\}", css)]
+    light, dark = themes[0], {**themes[0], **themes[1]}
+    assert light["paper"] != dark["paper"]
+    for theme in (light, dark):
+        for ground in ("paper", "wash"):
+            for text in ("ink", "soft", "accent", "good", "bad", "warn"):
+                high, low = sorted((luminance(theme[text]), luminance(theme[ground])), reverse=True)
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+
+
+def test_points_lead_to_the_viewer_too(run: Workspace) -> None:
+    with chromium() as seen:
+        page = seen.page
+        page.goto(f"file://{run.report / 'index.html'}")
+        page.evaluate("window.opened = []; window.open = (url) => { window.opened.push(url) }; 0")
+        point = page.locator("figure.strip[data-set=features] a.pt").first
+        name = point.get_attribute("href").removeprefix("#s-")
+        point.dispatch_event("click", {"shiftKey": True})
+        point.focus()
+        page.keyboard.press("v")
+        opened = page.evaluate("window.opened")
+        assert len(opened) == 2
+        assert all(url.endswith(name) for url in opened)
+        assert page.locator(".page.open").count() == 0, "the page stayed"
+        review = page.locator("#review ~ div").first.locator("a[aria-label^=Viewer]").first
+        assert review.get_attribute("href").startswith(("http://127.0.0.1:8790/open/", "https://viewer.imaging"))
+        assert seen.errors == []
+
+
+def test_print_shows_everything_and_no_controls(run: Workspace) -> None:
+    with chromium() as seen:
+        page = seen.page
+        page.goto(f"file://{run.report / 'index.html'}#s-{uid_of(0)}")
+        page.wait_for_selector(".page.open")
+        page.emulate_media(media="print")
+        assert page.locator("main").is_visible()
+        assert page.locator(".page").nth(3).is_visible()
+        assert not page.locator(".controls").first.is_visible()
+        assert not page.locator("nav.toc").is_visible()
+        assert page.evaluate("getComputedStyle(document.querySelector('.scroll.tall')).maxHeight") == "none"

@@ -114,6 +114,7 @@ def _index(workspace: Workspace, data: RunData, pages: list[Row], single: bool) 
         },
         coverage=_coverage(data),
         outliers=rank(data),
+        viewers={row["SeriesInstanceUID"]: viewer_of(row) for row in data.series},
         timing_rows=_timing_rows(data),
         timing_chart=_timing_chart(data),
         issue_rows=_issue_rows(data),
@@ -140,7 +141,8 @@ def _points(data: RunData, pattern: str) -> Markup:
 
     sets = {"features": data.features, "lung": data.lung, "regions": data.regions}
     found: Row = {name: [group(g) for g in groups] for name, groups in sets.items()}
-    found |= {"series": names, "page": pattern}
+    found |= {"series": names, "page": pattern, "viewer": [row["viewer_url"] or "" for row in data.series]}
+    found["local"] = LOCAL_VIEWER
     text = json.dumps(found, separators=(",", ":"), allow_nan=False)
     safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return Markup(safe)  # noqa: S704 - no character of markup is left

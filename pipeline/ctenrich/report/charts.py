@@ -121,16 +121,26 @@ def bands(
                     x, top, max(bottom - top, 1), colour
                 )
             )
-        middle = sum(r[0] + r[1] for r in ranges) / (2 * len(ranges)) if ranges else height / 2
-        parts.append(
-            Markup('<text class="bd" transform="translate({},{:.1f}) rotate(-90)">{}</text>').format(
-                x + 11, middle, name
-            )
-        )
+        parts.append(_band_name(name, x + 11, ranges, height))
     total = start + 20 * len(regions) + 4
     text = "; ".join([f"landmark {n}" for n, _ in lines] + [f"region {n}" for n, _ in regions])
     return Markup('<svg class="bands" role="img" aria-label="{}" viewBox="0 0 {} {}" data-width="{}">{}</svg>').format(
         text or "no landmark and no region", total, height, total, Markup("").join(parts)
+    )
+
+
+def _band_name(name: str, x: float, ranges: Sequence[tuple[float, float]], height: float) -> Markup:
+    """Name of a region: upright inside its longest band if it fits there, else below the band (above at the foot)."""
+    top, bottom = max(ranges, key=lambda r: r[1] - r[0], default=(0.0, height))
+    needed = 6.2 * len(name)
+    if bottom - top >= needed:
+        kind, y, anchor = "bd", (top + bottom) / 2, "middle"
+    elif bottom + needed + 4 <= height:
+        kind, y, anchor = "bd out", bottom + 4, "end"
+    else:
+        kind, y, anchor = "bd out", top - 4, "start"
+    return Markup('<text class="{}" text-anchor="{}" transform="translate({},{:.1f}) rotate(-90)">{}</text>').format(
+        kind, anchor, x, y, name
     )
 
 

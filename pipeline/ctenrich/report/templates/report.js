@@ -119,8 +119,12 @@
         const jitter = ((group.s[index] * 2654435761) % 1000) / 1000 - 0.5;
         const name = data.series[group.s[index]];
         const link = node("a", { class: far ? "pt out" : "pt", href: data.page.replace("{}", name), tabindex: far ? "0" : "-1", "aria-label": group.o + " " + nice(value) + ", series " + name }, svg);
+        const viewer = data.viewer[group.s[index]] || data.local.replace("{}", name);
+        const look = (event) => { event.preventDefault(); window.open(viewer, "_blank", "noopener"); };
+        link.addEventListener("click", (event) => { if (event.shiftKey) look(event); });
+        link.addEventListener("keydown", (event) => { if (event.key === "v") look(event); });
         node("circle", { cx: x(value), cy: y + jitter * 16, r: sorted.length > 300 ? 2.6 : 4 }, link);
-        node("title", {}, link, group.o + " · " + group.p + "\n" + nice(value) + (group.u ? " " + group.u : "") + "\n" + name);
+        node("title", {}, link, group.o + " · " + group.p + "\n" + nice(value) + (group.u && group.u !== "1" ? " " + group.u : "") + "\n" + name + "\nShift: viewer");
       });
       if (table) {
         const line = table.insertRow();
@@ -139,7 +143,7 @@
     const show = () => {
       const wanted = choose ? choose.value : null;
       const groups = sets.filter((group) => (wanted === null || group.q === wanted) && (!organ || !organ.value || group.o === organ.value));
-      const unit = groups.length && groups[0].u ? " (" + groups[0].u + ")" : "";
+      const unit = groups.length && groups[0].u && groups[0].u !== "1" ? " (" + groups[0].u + ")" : "";
       figure.querySelector(".what").textContent = (wanted || (groups[0] || { q: "" }).q) + unit;
       draw(figure, groups, "Distribution of " + (wanted || figure.dataset.set));
     };
