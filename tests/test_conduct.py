@@ -54,6 +54,16 @@ def test_everything_ends_in_one_outcome(undisturbed: Path) -> None:
     }
 
 
+def test_what_a_killed_writer_left_is_cleaned_up_wherever_it_is(cohort: Path, tmp_path: Path) -> None:
+    run = steps.start(cohort, tmp_path / "run", segmenters=["expert"])
+    room = run.workspace.room(run.cohort.series[0].series_instance_uid)
+    for folder in (run.root, run.workspace.tables, run.workspace.report, room / "volume"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".half.parquet.4194304.0a1b2c3d.tmp").write_bytes(b"half")
+    assert steps.run_all(run).exit_code == 0
+    assert partial_files(run.root) == []
+
+
 def test_a_second_run_does_nothing_and_leaves_the_same_bytes(undisturbed: Path, cohort: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in undisturbed.glob("series/**/*") if p.is_file()}
     hashes = result_hashes(undisturbed)

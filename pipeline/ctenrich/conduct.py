@@ -17,7 +17,7 @@ from typing import Any
 
 from ctenrich import __version__
 from ctenrich.execute.base import Executor
-from ctenrich.ledger import Lease, Ledger, balance
+from ctenrich.ledger import Lease, Leases, Ledger, balance
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Outcome, SeriesEntry, State
@@ -142,6 +142,8 @@ class Conductor:
         When to stop starting series.
     progress : Progress
         Told of every series that ends.
+    leases : Leases, optional
+        Shared with runners on other machines; default: the run's own ledger.
     stop : callable
         Asked again and again; True means: finish what runs, start nothing, end as interrupted.
     """
@@ -154,6 +156,7 @@ class Conductor:
         stages: Iterable[str] = tuple(STAGES),
         budget: Budget | None = None,
         progress: Progress = SILENT,
+        leases: Leases | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._run = run
@@ -163,7 +166,9 @@ class Conductor:
         self._progress = progress
         self._stop = stop
         self._owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._shared = leases
         self._leases: dict[str, Lease] = {}
+        self._waiting: deque[SeriesEntry] = deque()
         self._open: Counter[str] = Counter()
         self._failures: dict[tuple[str, str], Failure] = {}
         self._spent: dict[tuple[str, str], tuple[float, int]] = {}
@@ -171,6 +176,7 @@ class Conductor:
         self._halted = False
         self._log = self._run.root / "log.jsonl"
         self._ledger: Ledger
+        self._held: Leases
 
     def conduct(self, command: str = "run") -> RunSummary:
         """Do the run; returns when everything has an outcome, the budget is spent, or it was stopped.
@@ -182,6 +188,7 @@ class Conductor:
         """
         started = time.monotonic()
         with Ledger(self._run.ledger_path) as self._ledger:
+            self._held = self._shared or self._ledger
             self._ledger.set_plan(self._run.units())
             number = self._ledger.start_run(command, __version__, self._executor.name)
             ended = "failed"
@@ -190,7 +197,7 @@ class Conductor:
             finally:
                 self._executor.close(kill=ended != "done")
                 for lease in self._leases.values():
-                    self._ledger.release(lease)
+                    self._held.release(lease)
                 self._ledger.finish_run(number, ended)
             outcomes = self._ledger.outcomes()
             if ended not in _EARLY and self._stages == frozenset(STAGES):
@@ -203,7 +210,7 @@ class Conductor:
     # ------------------------------------------------------------ the loop
 
     def _loop(self, started: float) -> str:
-        waiting = deque(self._entries())
+        waiting = self._waiting = deque(self._entries())
         self._progress.start("series", len(waiting))
         self._clean_temporaries()
         turned_away = 0
@@ -228,7 +235,7 @@ class Conductor:
                 self._take(result)
                 turned_away = 0
             elif waiting and not self._open:
-                time.sleep(0.2)
+                time.sleep(self._held.patience)
                 turned_away = 0
             self._renew()
         if self._halted:
@@ -250,11 +257,16 @@ class Conductor:
         return [e for e in self._run.cohort.series if e.series_instance_uid not in broken]
 
     def _begin(self, entry: SeriesEntry) -> bool:
-        """Start a series unless another conductor works on it."""
+        """Start a series unless another conductor works on it; False: ask again later."""
         uid = entry.series_instance_uid
-        lease = self._ledger.acquire(uid, self._owner, _LEASE_SECONDS)
+        lease = self._held.acquire(uid, self._owner, _LEASE_SECONDS)
         if lease is None:
-            return False
+            if not self._held.finished_elsewhere(uid):
+                return False
+            for name in ("", *(str(p.product) for p in self._run.config.products)):
+                self._record(entry, name, _End(State.SKIPPED, "plan", Reason.ELSEWHERE, Reason.ELSEWHERE.sentence))
+            self._progress.advance("series")
+            return True
         self._leases[uid] = lease
         stages = tuple(s for s in SERIES_STAGES if s in self._stages)
         self._open[uid] += 1
@@ -270,10 +282,12 @@ class Conductor:
         unit = result.unit
         uid = unit.key[0]
         lease = self._leases.get(uid)
-        if lease is None or not self._ledger.holds(lease):
+        if lease is None or not self._held.holds(lease):
             self._write_log("lease_lost", unit, None)
-            self._open.pop(uid, None)
             self._leases.pop(uid, None)
+            self._count_down(uid)
+            if uid not in self._open:
+                self._waiting.append(unit.entry)
             return
         self._book(result)
         failure = result.failure
@@ -339,7 +353,7 @@ class Conductor:
             return
         del self._open[uid]
         self._end_series(entry)
-        self._ledger.release(self._leases.pop(uid))
+        self._held.release(self._leases.pop(uid), finished=self._is_whole())
         self._progress.advance("series")
 
     def _end_series(self, entry: SeriesEntry) -> None:
@@ -407,7 +421,7 @@ class Conductor:
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         for uid, lease in list(self._leases.items()):
             if lease.expires - now < _LEASE_SECONDS / 2:
-                renewed = self._ledger.renew(lease, _LEASE_SECONDS)
+                renewed = self._held.renew(lease, _LEASE_SECONDS)
                 if renewed is not None:
                     self._leases[uid] = renewed
 
@@ -436,7 +450,7 @@ class Conductor:
 
     def _clean_temporaries(self) -> None:
         """Remove what a killed process left half-written (never visible under its final name)."""
-        for path in self._run.root.glob("series/*/**/.*.tmp"):
+        for path in list(self._run.root.rglob(".*.tmp")):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             elif not Path(f"/proc/{_writer_of(path)}").exists():

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ctenrich.errors import BooksError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Outcome, Severity, State
 
-__all__ = ["Lease", "Ledger", "StageTiming", "balance"]
+__all__ = ["Lease", "Leases", "Ledger", "StageTiming", "balance"]
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -72,6 +73,28 @@ class Lease:
     expires: float
 
 
+class Leases(Protocol):
+    """Who works on which series: held in the ledger, or in a store that several machines see."""
+
+    patience: float
+    """Seconds to wait before asking again for series that others hold."""
+
+    def acquire(self, series_instance_uid: str, owner: str, seconds: float) -> Lease | None:
+        """Take the lease of a series if nobody holds it; None if it is held, or finished elsewhere."""
+
+    def renew(self, lease: Lease, seconds: float) -> Lease | None:
+        """Extend a lease; None if somebody else has taken it meanwhile."""
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether the lease is still the newest: only then may a result be committed."""
+
+    def release(self, lease: Lease, *, finished: bool = False) -> None:
+        """Give a lease back; `finished`: the series has its outcome."""
+
+    def finished_elsewhere(self, series_instance_uid: str) -> bool:
+        """Whether a runner with another ledger has given the series its outcome."""
+
+
 class Ledger:
     """Outcomes, timings and issues of one run.
 
@@ -87,6 +110,8 @@ class Ledger:
     UsageError
         BAD_RUN if the file is not a ledger of this version.
     """
+
+    patience = 0.2
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = Path(path)
@@ -279,13 +304,17 @@ class Ledger:
         ).fetchone()
         return bool(row == (lease.owner, lease.token))
 
-    def release(self, lease: Lease) -> None:
-        """Give a lease back; the token stays, so that the next one is higher."""
+    def release(self, lease: Lease, *, finished: bool = False) -> None:
+        """Give a lease back; the token stays, so that the next one is higher. What is finished, the outcomes say."""
         with self._write() as db:
             db.execute(
                 "UPDATE leases SET owner = '', expires = 0 WHERE series_instance_uid = ? AND owner = ? AND token = ?",
                 (lease.series_instance_uid, lease.owner, lease.token),
             )
+
+    def finished_elsewhere(self, series_instance_uid: str) -> bool:
+        """Never: all who share a ledger write their outcomes into it."""
+        return False
 
 
 def balance(plan: Sequence[tuple[str, str]], outcomes: Sequence[Outcome]) -> dict[str, int]:

@@ -113,6 +113,7 @@ class Reason(StrEnum):
     WORKER_DIED = "WORKER_DIED", "The worker process died (memory, crash)."
     UPSTREAM_FAILED = "UPSTREAM_FAILED", "An earlier stage of the same series failed."
     BUDGET = "BUDGET", "The budget (time or cost) was spent before the series started."
+    ELSEWHERE = "ELSEWHERE", "Another runner that shares the cohort has done it."
     INTERRUPTED = "INTERRUPTED", "The run was stopped before the series was finished."
     BOOKS = "BOOKS", "Totals do not balance."
     INTERNAL = "INTERNAL", "An error that nobody foresaw; the log has the details."

@@ -346,6 +346,7 @@ def run_all(
     *,
     executor: ExecutorName = ExecutorName.SERIAL,
     address: str | None = None,
+    share: str | None = None,
     budget: Budget | None = None,
     progress: Progress = SILENT,
 ) -> RunSummary:
@@ -359,6 +360,9 @@ def run_all(
         Who does the work; the results are the same bytes.
     address : str, optional
         Of a Ray cluster.
+    share : str, optional
+        ``gs://bucket/prefix`` or ``file:///folder`` where runners on several machines say who works on which series;
+        each has its own run folder.
     budget : Budget, optional
         When to stop starting series.
     progress : Progress
@@ -367,9 +371,12 @@ def run_all(
     if executor is ExecutorName.AUTO:
         executor = ExecutorName.PROCESSES if len(run.cohort.series) > 1 else ExecutorName.SERIAL
     models = _models.setdefault(run, Models(run.config.settings))
+    from ctenrich.sharing import SharedLeases
+
+    leases = SharedLeases(share, run.config.settings.fetch, run.root) if share else None
     worker = open_executor(executor, run.root, run.config.settings, models=models, address=address, progress=progress)
     with StopSignal() as stop:
-        conductor = Conductor(run, worker, budget=budget, progress=progress, stop=stop)
+        conductor = Conductor(run, worker, budget=budget, progress=progress, leases=leases, stop=stop)
         summary = conductor.conduct("run")
     _learn(run)
     if not summary.stopped_early:

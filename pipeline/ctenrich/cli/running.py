@@ -78,6 +78,9 @@ def run(
     allow_demo_models: Demo = False,
     executor: Annotated[str, typer.Option(help="auto, serial, processes or ray; the results are the same.")] = "auto",
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
+    share: Annotated[
+        str | None, typer.Option(help="gs://bucket/prefix or file:///folder through which machines share the cohort.")
+    ] = None,
     max_hours: Annotated[float | None, typer.Option(min=0, help="Start no series after this time.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Start no series after this cost.")] = None,
     price_per_hour: Annotated[float, typer.Option(min=0, help="Of this machine, for --max-cost.")] = 0.0,
@@ -95,7 +98,7 @@ def run(
         return
     budget = Budget(max_hours, max_cost, price_per_hour)
     with progress_bars() as progress:
-        summary = steps.run_all(made, executor=chosen, address=address, budget=budget, progress=progress)
+        summary = steps.run_all(made, executor=chosen, address=address, share=share, budget=budget, progress=progress)
     print_table("Outcomes", ("state", "series and products"), [(k, v) for k, v in summary.states.items() if v])
     if summary.reasons:
         print_table("Reasons", ("reason", "number"), sorted(summary.reasons.items()))
@@ -147,8 +150,8 @@ def plan(
         typer.echo(f"cite: {doi}")
     typer.echo(f"{found.series} series, {found.slices} slices, {found.gigabytes:.2f} GB to read")
     typer.echo(
-        f"{found.wall_hours:.2f} h in all; {found.device_hours:.2f} device hours, devices {found.device_busy:.0%} busy; "
-        f"up to {found.peak_disk_gigabytes:.1f} GB of disk, "
+        f"{found.wall_hours:.2f} h in all; {found.device_hours:.2f} device hours, devices {found.device_busy:.0%} busy"
+        f"; up to {found.peak_disk_gigabytes:.1f} GB of disk, "
         f"cost {found.cost:.2f} ({found.cost / max(1, found.series):.4f} a series)"
     )
     typer.echo(f"rates: {found.source}")
