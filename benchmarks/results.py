@@ -1,19 +1,26 @@
-"""How fast the object tables are rebuilt from written DICOM (CPU time), beside a plain pydicom walk of the same files.
+"""How fast object tables are rebuilt from written DICOM, beside a plain pydicom walk of the files; and the report.
 
     python -m benchmarks.results [--quick]
 
-Objects are a series' SEG (as many frames as slices and organs), its shape SR, and a regions SR with a group a slice.
+Objects are a series' SEG (a frame for every slice and organ, each with its source), its shape SR, and a regions SR with
+a group a slice. The report is that of a made run: size and first view of its index in chromium, time of the first build
+and of one after which nothing changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import pyarrow.parquet as pq
 import pydicom
+from pydicom import Dataset
+from tests.browser import chromium
+from tests.report.made import make_run
 from tests.results.reports import (
     CT,
     HEART,
@@ -30,7 +37,38 @@ from tests.results.reports import (
     write_sr,
 )
 
+from ctenrich.report import build_report
 from ctenrich.results.tables import build_object_tables
+
+
+def _item(**values: object) -> Dataset:
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def _frames(uid: str, slices: int) -> list[Dataset]:
+    """Functional groups as our SEGs have them: content, position, segment, source slice with its codes."""
+    purpose = _item(CodeValue="121322", CodingSchemeDesignator="DCM", CodeMeaning="Source image for image processing")
+    derived = _item(CodeValue="113076", CodingSchemeDesignator="DCM", CodeMeaning="Segmentation")
+    out = []
+    for organ in range(1, 5):
+        for k in range(slices):
+            source = _item(
+                ReferencedSOPClassUID=CT,
+                ReferencedSOPInstanceUID=f"{uid}.{k}",
+                PurposeOfReferenceCodeSequence=[purpose],
+            )
+            out.append(
+                _item(
+                    FrameContentSequence=[_item(DimensionIndexValues=[organ, k + 1])],
+                    PlanePositionSequence=[_item(ImagePositionPatient=[-200.0, -200.0, 3.0 * k])],
+                    SegmentIdentificationSequence=[_item(ReferencedSegmentNumber=organ)],
+                    DerivationImageSequence=[_item(SourceImageSequence=[source], DerivationCodeSequence=[derived])],
+                )
+            )
+    return out
 
 
 def _write_series(folder: Path, index: int, slices: int) -> list[Path]:
@@ -43,37 +81,72 @@ def _write_series(folder: Path, index: int, slices: int) -> list[Path]:
         for k in range(slices)
     ]
     return [
-        write_seg(folder / uid / "seg.dcm", f"{uid}.4"),
+        write_seg(folder / uid / "seg.dcm", f"{uid}.4", PerFrameFunctionalGroupsSequence=_frames(uid, slices)),
         write_sr(folder / uid / "shape_sr.dcm", f"{uid}.6", organs),
         write_sr(folder / uid / "regions_sr.dcm", f"{uid}.7", regions),
     ]
 
 
-def _count(items: object) -> int:
-    found = list(items or ())  # type: ignore[call-overload]
-    return len(found) + sum(_count(item.get("ContentSequence")) for item in found)
+def _hashes(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob("*.parquet"))}
+
+
+def _tables(scratch: Path, series: int, slices: int) -> None:
+    files = [p for n in range(series) for p in _write_series(scratch / "objects", n, slices)]
+    build_object_tables(files[:3], scratch / "warm")
+    start = time.process_time()
+    elements = sum(1 for p in files for _ in pydicom.dcmread(p).iterall())
+    walked = time.process_time() - start
+    wall, start = time.monotonic(), time.process_time()
+    tables = build_object_tables(files, scratch / "tables")
+    built, waited = time.process_time() - start, time.monotonic() - wall
+    rows = {name: pq.read_metadata(path).num_rows for name, path in tables.items()}
+    assert rows["measurement_groups"] == series * (4 + slices)
+    assert rows["strict_quantitative_measurements"] == series * 4 * 17
+    first = _hashes(scratch / "tables")
+    build_object_tables(files, scratch / "again")
+    same = "identical" if _hashes(scratch / "again") == first else "DIFFERENT"
+    print(f"{series} series of {slices} slices, {len(files)} files, {elements} data elements")
+    print(f"all tables from DICOM      {built:7.2f} s   {series / built:6.1f} series/s of CPU time")
+    print(f"                           {waited:7.2f} s   {series / waited:6.1f} series/s on the clock (at least 5)")
+    print(f"pydicom, reading alone     {walked:7.2f} s   {series / walked:6.1f} series/s   ratio {walked / built:.2f}")
+    print(f"built again from DICOM     {same}, {len(first)} tables")
+
+
+def _report(scratch: Path, series: int) -> None:
+    run = make_run(scratch / "run", series, pictures=3, broken=series // 20)
+    times = []
+    for _ in range(2):
+        start = time.monotonic()
+        index = build_report(run)
+        times.append(time.monotonic() - start)
+    touched = max(p.stat().st_mtime_ns for p in run.report.rglob("*.html"))
+    build_report(run)
+    kept = max(p.stat().st_mtime_ns for p in run.report.rglob("*.html")) == touched
+    print(f"\nreport of {series} series: index.html {index.stat().st_size / 1e6:.2f} MB (below 15)")
+    print(f"first time {times[0]:.1f} s, again {times[1]:.1f} s, {'nothing' if kept else 'SOMETHING'} written again")
+    print(f"first view in chromium {_first_view(index):.0f} ms (below 2000; median of 5)")
+
+
+def _first_view(index: Path) -> float:
+    """Milliseconds from navigation to the end of the load event, scripts and charts included."""
+    asked = "() => { const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd - t.startTime }"
+    found = []
+    for _ in range(5):
+        with chromium() as seen:
+            seen.page.goto(index.as_uri())
+            found.append(float(seen.page.evaluate(asked)))
+    return median(found)
 
 
 def main() -> None:
-    """Run and print the table."""
+    """Run and print the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    series, slices = (4, 50) if parser.parse_args().quick else (30, 200)
+    quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as scratch:
-        files = [p for n in range(series) for p in _write_series(Path(scratch), n, slices)]
-        build_object_tables(files[:3], Path(scratch) / "warm")
-        start = time.process_time()
-        items = sum(_count(pydicom.dcmread(p).get("ContentSequence")) for p in files)
-        walked = time.process_time() - start
-        start = time.process_time()
-        tables = build_object_tables(files, Path(scratch) / "tables")
-        built = time.process_time() - start
-        rows = {name: pq.read_metadata(path).num_rows for name, path in tables.items()}
-    assert rows["measurement_groups"] == series * (4 + slices)
-    assert rows["strict_quantitative_measurements"] == series * 4 * 17
-    print(f"{series} series of {slices} slices, {len(files)} files, {items} content items")
-    print(f"all tables from DICOM      {built:7.2f} s   {series / built:6.1f} series/s")
-    print(f"pydicom, reading alone     {walked:7.2f} s   {series / walked:6.1f} series/s   ratio {walked / built:.2f}")
+        _tables(Path(scratch), *((4, 50) if quick else (30, 200)))
+        _report(Path(scratch), 100 if quick else 1000)
 
 
 if __name__ == "__main__":
