@@ -53,6 +53,7 @@ __all__ = [
     "forget_failures",
     "is_done",
     "known_failure",
+    "prove_objects",
     "run_stage",
     "stage_key",
 ]
@@ -251,7 +252,7 @@ def _validate(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
     from ctenrich.validate import validate_objects
 
     objects = load_record(task.room / "objects.json", EncodedObjects).objects
-    proof = _prove(task, objects)
+    proof = prove_objects(task, objects)
     save_record(task.room / "proof.json", proof)
     paths = [task.workspace.resolve(task.uid, o.path) for o in objects]
     issues = validate_objects(paths, settings=task.settings)
@@ -269,7 +270,8 @@ def _validate(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
     return [task.room / "proof.json"], issues
 
 
-def _prove(task: Task, objects: tuple[EncodedObject, ...]) -> Proof:
+def prove_objects(task: Task, objects: tuple[EncodedObject, ...]) -> Proof:
+    """Prove the objects of a product against the records of its stages."""
     from ctenrich.proof import prove_bodypart, prove_segmentation
 
     series, volume = _inputs(task)

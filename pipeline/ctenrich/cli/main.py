@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ctenrich import __version__
-from ctenrich.cli import cohorts, demo, exports, mappings, models, results, running, stages, viewing
+from ctenrich.cli import checking, cohorts, demo, exports, mappings, models, results, running, stages, viewing
 from ctenrich.errors import CtenrichError
 from ctenrich.reasons import Reason
 
@@ -82,7 +82,7 @@ def _main(
     _ = version
 
 
-for group in (demo, cohorts, running, stages, results, viewing, exports, models, mappings):
+for group in (demo, cohorts, running, stages, checking, results, viewing, exports, models, mappings):
     group.register(app)
 
 

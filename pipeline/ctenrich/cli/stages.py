@@ -20,7 +20,6 @@ _HELP = {
     "score": "Score the slices with body part regression.",
     "measure": "Measure shapes, find landmarks and regions.",
     "encode": "Write DICOM SEG and SR objects.",
-    "validate": "Prove and validate the objects.",
 }
 
 

@@ -1,0 +1,125 @@
+"""``ctenrich validate``: whether objects are legal, and say what was computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ctenrich.settings import Settings
+    from ctenrich.verdicts import Verdict
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog="Examples:  ctenrich validate my-run  \n"
+        "ctenrich validate my-run --again --pixelmed --json > findings.jsonl  \n"
+        "ctenrich validate others-objects/ --source their-ct/"
+    )(validate)
+
+
+def validate(
+    target: Annotated[Path, typer.Argument(metavar="RUN|PATH", help="A run's folder, or SEG and SR files of anybody.")],
+    again: Annotated[
+        bool, typer.Option("--again", help="A run: prove and validate anew what has been before.")
+    ] = False,
+    source: Annotated[
+        Path | None, typer.Option(help="Files of others: folder of the CT; references must lead into it.")
+    ] = None,
+    pixelmed: Annotated[bool, typer.Option("--pixelmed", help="Ask PixelMed too (Java).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line: findings, then verdicts.")] = False,
+) -> None:
+    """Prove and validate objects: dciodvfy, TID 1500 structure, references, our own proof; exit code 1 on an error."""
+    from ctenrich.settings import Settings
+
+    if (target / "run.json").is_file():
+        verdicts = list(_of_run(target, again, pixelmed))
+    else:
+        verdicts = _of_files(target, source, _with_pixelmed(Settings(), pixelmed))
+    (_print_lines if as_json else _print_tables)(verdicts)
+    raise typer.Exit(0 if all(v.valid for v in verdicts) else 1)
+
+
+def _of_run(target: Path, again: bool, pixelmed: bool) -> Iterable[Verdict]:
+    from ctenrich import steps
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.errors import CtenrichError
+    from ctenrich.verdicts import judge_run
+
+    run = steps.open_run(target)
+    with progress_bars() as progress:
+        try:
+            steps.validate(run, progress=progress)
+        except CtenrichError as error:  # every product failed: the verdicts say why
+            progress.note(str(error))
+        settings = _with_pixelmed(run.config.settings, pixelmed)
+        yield from judge_run(run, again=again or pixelmed, settings=settings, progress=progress)
+
+
+def _of_files(target: Path, source: Path | None, settings: Settings) -> list[Verdict]:
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
+    from ctenrich.verdicts import instances_below, judge_files
+
+    if not target.exists():
+        raise UsageError(Reason.NOT_FOUND, f"there is no {target.name}", "give a run's folder, or DICOM files")
+    return judge_files([target], settings=settings, sources=instances_below(source) if source else None)
+
+
+def _with_pixelmed(settings: Settings, wanted: bool) -> Settings:
+    from dataclasses import replace
+
+    return replace(settings, validate=replace(settings.validate, pixelmed=True)) if wanted else settings
+
+
+def _print_lines(verdicts: Iterable[Verdict]) -> None:
+    for verdict in verdicts:
+        where = {"file": verdict.file, "sop_instance_uid": verdict.sop_instance_uid}
+        for issue in verdict.issues:
+            line = {"rule": issue.rule, "severity": issue.severity.value, "message": issue.message}
+            _line(where | line | {"checker": issue.checker, "checker_version": issue.checker_version})
+    for verdict in verdicts:
+        where = {"file": verdict.file, "sop_instance_uid": verdict.sop_instance_uid}
+        _line(where | {"valid": verdict.valid, "proven": verdict.proven} | _counts(verdict))
+
+
+def _line(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content))
+
+
+def _counts(verdict: Verdict) -> dict[str, int]:
+    from ctenrich.records import Severity
+
+    return {"errors": verdict.count(Severity.ERROR), "warnings": verdict.count(Severity.WARNING)}
+
+
+def _print_tables(verdicts: list[Verdict]) -> None:
+    from collections import Counter
+
+    from ctenrich.cli.console import print_table
+    from ctenrich.records import Severity
+
+    shown = [i for v in verdicts for i in v.issues if i.severity is not Severity.NOTE]
+    kinds = Counter((i.severity.value, i.checker, i.rule, i.message[:120]) for i in shown)
+    rows = [(severity, number, *what) for (severity, *what), number in sorted(kinds.items())]
+    if rows:
+        print_table("Findings", ("severity", "objects", "checker", "rule", "message"), rows)
+    bad = [(v.file, v.count(Severity.ERROR), v.count(Severity.WARNING), _proven(v)) for v in verdicts if not v.valid]
+    if bad:
+        print_table("Objects with errors", ("file", "errors", "warnings", "proven"), bad)
+    proven = sum(v.proven is True for v in verdicts)
+    errors = sum(v.count(Severity.ERROR) for v in verdicts)
+    warnings = sum(v.count(Severity.WARNING) for v in verdicts)
+    typer.echo(f"{len(verdicts)} objects, {proven} proven; {errors} errors, {warnings} warnings")
+
+
+def _proven(verdict: Verdict) -> str:
+    return {True: "yes", False: "no", None: "not ours"}[verdict.proven]
