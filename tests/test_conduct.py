@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ctenrich import steps
@@ -52,6 +53,14 @@ def test_everything_ends_in_one_outcome(undisturbed: Path) -> None:
         ("expert", State.DONE, None),
         ("bodypart:none", State.SKIPPED, Reason.NO_MODEL),
     }
+
+
+def test_every_check_of_the_proof_is_in_a_table(undisturbed: Path) -> None:
+    rows = pq.read_table(undisturbed / "tables" / "proofs.parquet").to_pylist()
+    assert {r["product"] for r in rows} == {"expert"}
+    assert len({r["SeriesInstanceUID"] for r in rows}) == COUNT
+    assert {"seg.voxels", "seg.centroids", "shape_sr.values", "volumes"} <= {r["check"] for r in rows}
+    assert all(r["passed"] and r["detail"] for r in rows)
 
 
 def test_what_a_killed_writer_left_is_cleaned_up_wherever_it_is(cohort: Path, tmp_path: Path) -> None:

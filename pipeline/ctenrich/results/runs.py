@@ -15,6 +15,7 @@ from ctenrich.records import (
     EncodedObjects,
     Landmarks,
     Product,
+    Proof,
     Regions,
     SegmentMasks,
     SliceScores,
@@ -122,6 +123,8 @@ def _series_rows(workspace: Workspace, uid: str, cohort: Row, rows: dict[str, li
         _object_rows(workspace, uid, room, rows)
         masks = _load(room.folder / "masks.json", SegmentMasks)
         rows["segments"] += _segment_rows(masks) if masks else []
+        proof = _load(room.folder / "proof.json", Proof)
+        rows["proofs"] += _proof_rows(uid, proof) if proof else []
         landmarks = _load(room.folder / "landmarks.json", Landmarks)
         rows["landmarks"] += _landmark_rows(landmarks) if landmarks else []
         regions = _load(room.folder / "regions.json", Regions)
@@ -197,6 +200,19 @@ def _segment_rows(masks: SegmentMasks) -> list[Row]:
             "absent": segment.absent,
         }
         for segment in masks.segments
+    ]
+
+
+def _proof_rows(uid: str, proof: Proof) -> list[Row]:
+    return [
+        {
+            "SeriesInstanceUID": uid,
+            "product": proof.product,
+            "check": check.name,
+            "passed": check.passed,
+            "detail": check.detail,
+        }
+        for check in proof.checks
     ]
 
 

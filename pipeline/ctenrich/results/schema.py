@@ -241,6 +241,13 @@ _RUN = {
         Column("checker", "string", "Program that checked"),
         Column("checker_version", "string", "Its version"),
     ),
+    "proofs": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("check", "string", "What had to hold; `ctenrich` docs, Proof and validation, say what each means"),
+        Column("passed", "bool", "Whether it held"),
+        Column("detail", "string", "What was compared"),
+    ),
     "timings": (
         Column("SeriesInstanceUID", "string", _SERIES),
         Column("product", "string", _PRODUCT),
