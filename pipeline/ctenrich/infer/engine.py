@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from ctenrich.infer.labels import Sink, labels_of, to_source
 from ctenrich.infer.plans import ModelPlan, fail
 from ctenrich.infer.preprocess import to_network
 from ctenrich.infer.sliding import Network, Window, predict
+from ctenrich.infer.threads import torch_threads
 from ctenrich.infer.unet import forward, library_network, load_into_library
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -25,7 +25,7 @@ from ctenrich.settings import SegmentSettings
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Engine", "Labelled", "choose_device", "torch_threads"]
+__all__ = ["Engine", "Labelled", "choose_device"]
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,6 @@ def choose_device(name: str) -> torch.device:
     ):
         raise UsageError(Reason.BAD_SETTINGS, f"the device {name} is not here", "use auto, cpu or cuda:N")
     return device
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Run with `count` CPU threads (0: as many as torch chose)."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Engine:
@@ -124,25 +111,34 @@ class Engine:
         keep : callable, optional
             Is given the probabilities, slab by slab (see `ctenrich.infer.labels.to_source`).
         """
-        with torch_threads(self.threads):
-            start = time.perf_counter()
-            data, grids = to_network(array, spacing, self.plan, self.device)
+        start = time.perf_counter()
+        workers = self._workers()
+        with torch_threads(1):
+            data, grids = to_network(array, spacing, self.plan, self.device, workers)
             stacked = data[None]
             if previous is not None:
                 from ctenrich.infer.cascade import one_hot_channels
 
                 stacked = one_hot_channels(data, array, previous, self.plan, grids)
-            ready = time.perf_counter()
+        ready = time.perf_counter()
+        with torch_threads(self.threads):
             scores, agreement = self._scores(stacked, progress)
-            predicted = time.perf_counter()
-            labels = to_source(scores, self.plan, grids, keep)
+        predicted = time.perf_counter()
+        with torch_threads(1):
+            labels = to_source(scores, self.plan, grids, keep, workers)
             if self.plan.keep_largest or self.plan.minimum_volume:
                 from ctenrich.infer.cascade import keep_largest
 
                 labels = keep_largest(labels, self.plan, spacing)
-            done = time.perf_counter()
+        done = time.perf_counter()
         timings = {"preprocess": ready - start, "network": predicted - ready, "export": done - predicted}
         return Labelled(labels, timings, agreement)
+
+    def _workers(self) -> int:
+        """Planes that are worked on at once before and after the network: a GPU takes them one by one."""
+        import torch
+
+        return (self.threads or torch.get_num_threads()) if self.device.type == "cpu" else 1
 
     def _scores(self, data: torch.Tensor, progress: Progress) -> tuple[torch.Tensor, dict[int, float]]:
         total: torch.Tensor | None = None

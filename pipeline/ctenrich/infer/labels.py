@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,17 +12,20 @@ from numpy.typing import NDArray
 from ctenrich.infer.plans import LabelPlan, ModelPlan
 from ctenrich.infer.preprocess import Grids
 from ctenrich.infer.spline import axis_matrix, nearest_index
+from ctenrich.infer.threads import in_order
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["full_slabs", "labels_of", "to_source"]
 
+_PART = 16
+"""Planes of the result that one worker makes one after another: it keeps what two neighbours share."""
 Sink = Callable[[Any, "torch.Tensor", Grids, int], None]
 
 
 def to_source(
-    scores: torch.Tensor, plan: ModelPlan, grids: Grids, keep: Sink | None = None
+    scores: torch.Tensor, plan: ModelPlan, grids: Grids, keep: Sink | None = None, workers: int = 1
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Label map on the source grid.
 
@@ -30,7 +34,10 @@ def to_source(
     scores : tensor, [class, z, y, x]
         Logits (probabilities for v1) on the network's grid.
     keep : callable, optional
-        Is given each slab's probabilities: (planes, [class, y, x], grids, axis of the planes).
+        Is given each slab's probabilities: (planes, [class, y, x], grids, axis of the planes), each plane once, in
+        any order and from several threads.
+    workers : int
+        Parts of the volume that are worked on at once.
 
     Returns
     -------
@@ -43,32 +50,40 @@ def to_source(
     inside = out[tuple(slice(a, b) for a, b in grids.box)]
     axis = grids.back_axis(plan)
     turned = np.moveaxis(inside, axis or 0, 0)
-    for where, slab in full_slabs(scores, grids.cropped, axis):
-        labels = labels_of(slab, plan.labels, plan.version).cpu().numpy().astype(dtype)
-        turned[where] = labels
-        if keep is not None:
-            keep(where, probabilities_of(slab, plan), grids, axis or 0)
+
+    def make(part: Sequence[int]) -> None:
+        for where, slab in full_slabs(scores, grids.cropped, axis, part):
+            turned[where] = labels_of(slab, plan.labels, plan.version).cpu().numpy().astype(dtype)
+            if keep is not None:
+                keep(where, probabilities_of(slab, plan), grids, axis or 0)
+
+    count = turned.shape[0]
+    parts = [range(first, min(first + _PART, count)) for first in range(0, count, _PART)]
+    deque(in_order(make, parts, workers), maxlen=0)
     return np.transpose(out, plan.transpose_back)
 
 
-def full_slabs(scores: torch.Tensor, shape: tuple[int, ...], axis: int | None) -> Iterator[tuple[Any, torch.Tensor]]:
+def full_slabs(
+    scores: torch.Tensor, shape: tuple[int, ...], axis: int | None, part: Sequence[int] | None = None
+) -> Iterator[tuple[Any, torch.Tensor]]:
     """Resample scores linearly to `shape`, in slabs of one plane of the first axis (or of `axis`).
 
-    Yields (index of the planes, [class, y, x]); with an axis of its own (order 0) one slab serves all planes that
-    take the same source plane.
+    Only the planes in `part`, where it is given. Yields (index of the planes, [class, y, x]); with an axis of its own
+    (order 0) one slab serves all planes that take the same source plane.
     """
     moved = scores.movedim((axis or 0) + 1, 1)
     target = (shape[axis or 0], *(n for a, n in enumerate(shape) if a != (axis or 0)))
     enlarge = _Enlarge(moved, target[1:])
     if axis is not None or moved.shape[1] == target[0]:
-        index = nearest_index(moved.shape[1], target[0])
+        wanted = np.arange(target[0]) if part is None else np.asarray(part)
+        index = nearest_index(moved.shape[1], target[0])[wanted]
         for k in np.unique(index).tolist():
-            yield np.flatnonzero(index == k), enlarge(k)
+            yield wanted[index == k], enlarge(k)
         return
     at = np.clip((np.arange(target[0]) + 0.5) * (moved.shape[1] / target[0]) - 0.5, 0, moved.shape[1] - 1)
-    for n, position in enumerate(at.tolist()):
-        k = int(position)
-        t = position - k
+    for n in range(target[0]) if part is None else part:
+        k = int(at[n])
+        t = float(at[n]) - k
         plane = enlarge(k)
         if t > 0:
             plane = plane * (1 - t) + enlarge(k + 1) * t

@@ -168,7 +168,7 @@ def _planes(array: NDArray[Any], how: Normalisation) -> Planes:
 
 
 def to_network(
-    array: NDArray[Any], spacing: tuple[float, ...], plan: ModelPlan, device: torch.device
+    array: NDArray[Any], spacing: tuple[float, ...], plan: ModelPlan, device: torch.device, workers: int = 1
 ) -> tuple[torch.Tensor, Grids]:
     """Bring a CT to the network's grid and values.
 
@@ -177,6 +177,8 @@ def to_network(
     array : array, [z, y, x], HU
         On canonical axes.
     spacing : (z, y, x), mm
+    workers : int
+        Planes that are worked on at once.
 
     Returns
     -------
@@ -198,9 +200,9 @@ def to_network(
     shape = new_shape(grids.cropped, turned_spacing, target)
     separate = separate_axis(plan.data, turned_spacing, target)
     if plan.version == 1:
-        data = resample_image(_CtPlanes(crop, Normalisation("none")), shape, plan.data, separate, device)
+        data = resample_image(_CtPlanes(crop, Normalisation("none")), shape, plan.data, separate, device, workers)
         return _normalised_after(data, plan.normalisation), grids
-    return resample_image(_planes(crop, plan.normalisation), shape, plan.data, separate, device), grids
+    return resample_image(_planes(crop, plan.normalisation), shape, plan.data, separate, device, workers), grids
 
 
 def _normalised_after(data: torch.Tensor, how: Normalisation) -> torch.Tensor:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.errors import UsageError
-from ctenrich.infer.engine import Labelled, choose_device, torch_threads
+from ctenrich.infer.engine import Labelled, choose_device
 from ctenrich.infer.plans import ModelPlan, fail
+from ctenrich.infer.threads import torch_threads
 from ctenrich.infer.unet import library_network, load_into_library
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +13,7 @@ import numpy as np
 
 from ctenrich.errors import InputError
 from ctenrich.infer.plans import ModelPlan
+from ctenrich.infer.threads import in_order
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 
@@ -192,30 +191,14 @@ def _outputs(
     parts = [jobs[first : first + batch] for first in range(0, len(jobs), batch)]
     workers = torch.get_num_threads() if data.device.type == "cpu" else 1
     workers = min(workers, max(1, _CPU_VOXELS // (batch * int(np.prod(plan.patch)))), len(parts))
-    if workers == 1:
-        for part in parts:
-            yield from _run(plan, network, data, part, window.precision)
-        return
 
     def run(part: Sequence[Any]) -> torch.Tensor:
         with torch.inference_mode():
             return _run(plan, network, data, part, window.precision)
 
-    threads = torch.get_num_threads()
-    share = max(1, threads // workers)
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool:
-        waiting: deque[Future[torch.Tensor]] = deque()
-        try:
-            for part in parts:
-                waiting.append(pool.submit(run, part))
-                if len(waiting) > workers:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-            torch.set_num_threads(threads)
+    with closing(in_order(run, parts, workers, max(1, torch.get_num_threads() // workers))) as results:
+        for outputs in results:
+            yield from outputs
 
 
 def _run(

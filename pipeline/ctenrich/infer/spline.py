@@ -7,6 +7,7 @@ are applied axis by axis. Coordinates are those of pixel centres: ``(i + 0.5) * 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.infer.plans import Resampling, fail
+from ctenrich.infer.threads import in_order
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +106,12 @@ class Planes(Protocol):
 
 
 def resample_image(
-    image: Planes, shape: tuple[int, ...], rule: Resampling, separate: int | None, device: torch.device
+    image: Planes,
+    shape: tuple[int, ...],
+    rule: Resampling,
+    separate: int | None,
+    device: torch.device,
+    workers: int = 1,
 ) -> torch.Tensor:
     """Resample a volume to another grid of the same extent.
 
@@ -120,6 +127,8 @@ def resample_image(
         Axis that is resampled with `rule.order_z`, its slices one by one before.
     device : torch.device
         Where the products are made: float64 on a CPU, float32 elsewhere.
+    workers : int
+        Planes that are worked on at once; the result is the same.
 
     Returns
     -------
@@ -131,7 +140,7 @@ def resample_image(
         return torch.stack([torch.from_numpy(np.ascontiguousarray(image[k])) for k in range(shape[0])]).to(device)
     if separate is None:
         limits = (float(image.min()), float(image.max()))
-        out = _all_axes(image, shape, rule.order, device)
+        out = _all_axes(image, shape, rule.order, device, workers)
         return (out.clamp_(*limits) if rule.order > 1 else out).float()
     if separate != 0:
         whole = np.stack([image[k] for k in range(image.shape[0])])
@@ -140,12 +149,18 @@ def resample_image(
     if rule.order_z != 0 and target[0] != image.shape[0]:
         fail(f"resampling slices with order {rule.order_z} is not supported")
     used, where = np.unique(nearest_index(image.shape[0], target[0]), return_inverse=True)
-    planes = _plane_by_plane(image, used.tolist(), target[1:], rule.order, device, clip=True)
+    planes = _plane_by_plane(image, used.tolist(), target[1:], rule.order, device, workers, clip=True)
     return planes[torch.from_numpy(where).to(device)].movedim(0, separate).contiguous()
 
 
 def _plane_by_plane(
-    image: Planes, which: Sequence[int], shape: tuple[int, ...], order: int, device: torch.device, clip: bool = False
+    image: Planes,
+    which: Sequence[int],
+    shape: tuple[int, ...],
+    order: int,
+    device: torch.device,
+    workers: int,
+    clip: bool = False,
 ) -> torch.Tensor:
     """Resample the last two axes; with `clip`, each plane keeps to the range that it had and is in single precision."""
     import torch
@@ -155,25 +170,28 @@ def _plane_by_plane(
     columns = torch.from_numpy(axis_matrix(image.shape[2], shape[1], order)).to(device, dtype).T.contiguous()
     out = torch.empty((len(which), *shape), dtype=torch.float32 if clip else dtype, device=device)
     same = tuple(image.shape[1:]) == tuple(shape)
-    for n, k in enumerate(which):
-        here = torch.from_numpy(np.ascontiguousarray(image[k])).to(device, dtype)
+
+    def resample(n: int) -> None:
+        here = torch.from_numpy(np.ascontiguousarray(image[which[n]])).to(device, dtype)
         made = here if same else rows @ here @ columns
         out[n] = made.clamp_(here.min(), here.max()) if clip else made
+
+    deque(in_order(resample, range(len(which)), workers), maxlen=0)
     return out
 
 
-def _all_axes(image: Planes, shape: tuple[int, ...], order: int, device: torch.device) -> torch.Tensor:
+def _all_axes(image: Planes, shape: tuple[int, ...], order: int, device: torch.device, workers: int) -> torch.Tensor:
     """Resample all three axes, a block of planes at a time; a block reaches only the planes of the result near it."""
     import torch
 
     count = image.shape[0]
     if count == shape[0]:
-        return _plane_by_plane(image, range(count), shape[1:], order, device)
+        return _plane_by_plane(image, range(count), shape[1:], order, device, workers)
     weights = axis_matrix(count, shape[0], order)
     out: torch.Tensor | None = None
     for first in range(0, count, _BLOCK):
         which = range(first, min(first + _BLOCK, count))
-        planes = _plane_by_plane(image, which, shape[1:], order, device)
+        planes = _plane_by_plane(image, which, shape[1:], order, device, workers)
         out = torch.zeros(shape, dtype=planes.dtype, device=device) if out is None else out
         block = weights[:, first : which.stop]
         near = np.flatnonzero(np.abs(block).max(axis=1) > _NOTHING)

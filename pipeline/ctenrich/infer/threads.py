@@ -1,0 +1,62 @@
+"""Threads: many small pieces of work side by side, one torch thread each, their results in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+__all__ = ["in_order", "torch_threads"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Run with `count` CPU threads (0: as many as torch chose)."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_order(
+    work: Callable[[T], R], items: Sequence[T], workers: int, threads_each: int = 1
+) -> Generator[R, None, None]:
+    """Results of `work` for each item, in the items' order; at most one more than `workers` are waiting.
+
+    Parameters
+    ----------
+    workers : int
+        Items that are worked on at once; 1: in the caller's own thread, with the threads that it has.
+    threads_each : int
+        Threads of torch inside each worker. Two threads that share one small product wait for each other most of
+        the time, and on a busy machine for many times as long as the product takes.
+    """
+    workers = min(workers, len(items))
+    if workers <= 1:
+        yield from map(work, items)
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads_each,)) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            torch.set_num_threads(before)
