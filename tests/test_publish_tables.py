@@ -354,3 +354,33 @@ def test_bad_places(run: Workspace, workspace: Workspace) -> None:
     with pytest.raises(UsageError) as missing:
         publish_bigquery(workspace, f"{PROJECT}.results", client=object())
     assert missing.value.reason is Reason.NOT_PREPARED
+
+
+@pytest.mark.parametrize(
+    "name", ["segmentations", "published_features", "published_measurement_groups", "published_annotations"]
+)
+def test_the_same_texts_on_tables_as_idc_has_them(run: Workspace, service: str, idc: str, name: str) -> None:
+    """Only IDC's columns are there: what these questions need, IDC's own tables have."""
+    given = {**QUESTIONS[name][0]}
+    there = PublishedTables(idc, project=PROJECT, endpoint=service)
+    found = there.run_query(name, given).to_pylist()
+    there.close()
+    assert len(found) == QUESTIONS[name][1]
+    assert json.dumps(found, default=str) == json.dumps(run_query(run, name, given).to_pylist(), default=str)
+
+
+@pytest.fixture(scope="module")
+def idc(run: Workspace, service: str) -> str:
+    """IDC's project with the strict tables under IDC's names."""
+    from google.cloud import bigquery
+
+    place = "bigquery-public-data.idc_v25"
+    client = open_client(service)
+    client.create_dataset(place, exists_ok=True)
+    options: Any = bigquery.ParquetOptions()
+    options.enable_list_inference = True
+    config = bigquery.LoadJobConfig(source_format="PARQUET", parquet_options=options)
+    for table, file in (("segmentations", "strict_segmentations"), ("dicom_metadata", "dicom_metadata")):
+        with (run.tables / f"{file}.parquet").open("rb") as handle:
+            client.load_table_from_file(handle, f"{place}.{table}", job_config=config).result()
+    return place

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ctenrich.report.pictures import View
     from ctenrich.run import Run
 
-__all__ = ["Bar", "log_in", "machine", "planes", "query_cost", "run_cost", "slice_viewer", "slope_chart"]
+__all__ = ["Bar", "coronal", "log_in", "machine", "planes", "query_cost", "run_cost", "slice_viewer", "slope_chart"]
 
 _MISSING = (90, 90, 90)
 
@@ -48,6 +48,9 @@ class Bar:
     def note(self, message: str) -> None:
         """Show a line."""
         _display(_html(f"<small>{escape(message)}</small>"))
+
+    def status(self, task: str, text: str) -> None:
+        """Not shown: bars in a notebook are short."""
 
     def finish(self, task: str) -> None:
         """The task has ended."""
@@ -195,6 +198,19 @@ def slice_viewer(run: Run, series: str, product: str = "") -> Any:
     return ipywidgets.HBox(boxes)
 
 
+def coronal(run: Run, series: str, product: str) -> Any:
+    """A coronal picture of a series with the landmarks of a body part product as lines and its regions as bands."""
+    from ctenrich.records import Landmarks, Regions
+    from ctenrich.report.coronal import coronal_png
+
+    volume, _ = _load(run.workspace, series, "")
+    room = run.workspace.room(series) / _folder(product)
+    marks, parts = load_record(room / "landmarks.json", Landmarks), load_record(room / "regions.json", Regions)
+    png = base64.b64encode(coronal_png(volume, marks, parts, workspace=run.workspace)).decode()
+    found = ", ".join(item.name for item in marks.items if item.slice_index is not None)
+    return _html(f'<img alt="Coronal plane with the landmarks {escape(found)}" src="data:image/png;base64,{png}">')
+
+
 def slope_chart(scores: Any) -> Any:
     """Slice scores against the place along the scan, as an inline picture."""
     points = [(z, s) for z, s in zip(scores.z, scores.cleaned, strict=True) if s is not None]
@@ -220,8 +236,11 @@ def _load(workspace: Workspace, series: str, product: str) -> tuple[Volume, Segm
     volume = load_record(workspace.room(series) / "volume.json", Volume)
     if not product:
         return volume, None
-    folder = product.replace(":", "__").replace(",", "-")
-    return volume, load_record(workspace.room(series) / folder / "masks.json", SegmentMasks)
+    return volume, load_record(workspace.room(series) / _folder(product) / "masks.json", SegmentMasks)
+
+
+def _folder(product: str) -> str:
+    return product.replace(":", "__").replace(",", "-")
 
 
 def _picture(workspace: Workspace, volume: Volume, masks: SegmentMasks | None, view: View, name: str) -> str:

@@ -62,3 +62,29 @@ def test_nobody_to_compare_with(run: Workspace) -> None:
 def test_the_command(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["evaluate-segmentations", str(tmp_path / "none")])
     assert done.exit_code != 0
+
+
+def test_lung_landmarks_against_the_masks_of_lungs(run: Workspace) -> None:
+    """Lungs planted from slice 7 (z -4 mm) to slice 33 (204 mm); landmarks lie elsewhere."""
+    from ctenrich.evaluate.lungs import compare_with_masks, lung_extent
+    from ctenrich.records import SortedSeries
+
+    uid = uid_of(1)
+    labels = np.zeros((40, 64, 80), np.uint8)
+    labels[7:20, 30, 30], labels[15:34, 30, 50] = 1, 2
+    room = run.product_room(uid, EXPERT)
+    network = load_record(run.product_room(uid, NETWORK) / "masks.json", SegmentMasks)
+    template = replace(network, product=EXPERT, segments=(), label_map_path=None, sha256="", model=None)
+    names = [(1, "lung_left", "L"), (2, "lung_right", "R")]
+    masks = masks_from_label_map(labels, names, template, room / "masks" / "m.npy", run)
+    save_record(room / "masks.json", masks)
+    series = load_record(run.room(uid) / "sorted.json", SortedSeries)
+    assert lung_extent(masks, series, run) == {"lung_start": -60.0 + 8 * 7, "lung_end": -60.0 + 8 * 33}
+    ends = compare_with_masks(run)
+    assert {(e.series_instance_uid, e.landmark) for e in ends} == {(uid, "lung_start"), (uid, "lung_end")}
+    for end in ends:
+        assert end.error is not None
+        assert end.error == (end.slice_z or 0) - end.expert_z
+        assert end.error % 8 == 0
+    with pytest.raises(UsageError):
+        compare_with_masks(run, reference="nobody")

@@ -97,6 +97,11 @@ def test_notebooks_run_top_to_bottom(tmp_path: Path) -> None:
     heart = next(re.findall(r">([^<\\]*)</td>", row) for row in overlaps.split("<tr>") if ">heart<" in row)
     assert 0.5 < float(heart[5]) < 1, "Dice of the demonstration model and the planted heart"
     assert "image/png" in output(shown["05_evaluate"], "boxplot")
+    assert "lung_end" in output(shown["05_evaluate"], "compare_with_masks")
+    assert "image/png" in output(shown["03_query"], "axes.scatter")
+    assert "data:image/png" in output(shown["04_view"], "notebook.coronal")
+    reports = output(shown["04_view"], "tid1500reader")
+    assert [name in reports for name in ("landmarks_sr", "regions_sr", "shape_sr", ">104<", "dcmqi")] == [True] * 5
     assert (tmp_path / "work" / "run" / "report" / "index.html").is_file()
     again = execute("02_enrich", tmp_path)
     assert "report/index.html" in output(again, "steps.report"), "a notebook that was restarted goes on from disk"

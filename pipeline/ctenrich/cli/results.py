@@ -17,11 +17,14 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog='Examples:  ctenrich query my-run "SELECT * FROM segmentations"  \n'
         "ctenrich query my-run --anatomy T4..L1 --without lung_start  \n"
-        "ctenrich query bigquery:my-project.results lung_height"
+        "ctenrich query bigquery:my-project.results lung_height  \n"
+        "ctenrich query bigquery:bigquery-public-data.idc_v25 segmentations --project my-project --dry-run"
     )(query)
     app.command(epilog="Example:  ctenrich report my-run")(report)
     app.command(
-        "evaluate-landmarks", epilog="Example:  ctenrich evaluate-landmarks my-run --extents lung_locations.csv"
+        "evaluate-landmarks",
+        epilog="Examples:  ctenrich evaluate-landmarks my-run  \n"
+        "ctenrich evaluate-landmarks my-run --extents lung_locations.csv",
     )(evaluate)
     app.command(
         "evaluate-segmentations",
@@ -39,6 +42,7 @@ def query(
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV to stdout instead of a table.")] = False,
     byte_limit: Annotated[float, typer.Option(help="BigQuery: most gigabytes that the query may read.")] = 10.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="BigQuery: show bytes and price, run nothing.")] = False,
+    project: Annotated[str, typer.Option(help="BigQuery: who pays; default: the project of the tables.")] = "",
 ) -> None:
     """Ask the result tables a question in SQL, or find series by anatomy; the same text here and on BigQuery."""
     import sys
@@ -55,7 +59,7 @@ def query(
         sql, parameters = anatomy_query(anatomy or [], without or [])
     elif not sql:
         raise UsageError(Reason.BAD_PARAMETER, "nothing is asked", "give SQL, a file, --anatomy or --without")
-    table = _answer(run, sql, parameters, byte_limit, dry_run)
+    table = _answer(run, sql, parameters, (project, byte_limit, dry_run))
     if table is None:
         return
     if csv:
@@ -64,14 +68,15 @@ def query(
     print_table(f"{table.num_rows} rows", table.column_names, [tuple(r.values()) for r in table.to_pylist()])
 
 
-def _answer(run: str, sql: str, parameters: dict[str, object], byte_limit: float, dry_run: bool) -> Any:
+def _answer(run: str, sql: str, parameters: dict[str, object], options: tuple[str, float, bool]) -> Any:
     """The rows; None after a dry run."""
     from ctenrich import steps
     from ctenrich.results.remote import PublishedTables, is_remote
 
     if not is_remote(run):
         return steps.query(steps.open_run(Path(run)), sql, parameters)
-    tables = PublishedTables(run, byte_limit=int(byte_limit * 1e9))
+    project, byte_limit, dry_run = options
+    tables = PublishedTables(run, project=project, byte_limit=int(byte_limit * 1e9))
     try:
         price = tables.estimate_query(sql, parameters)
         typer.echo(f"reads up to {price.bytes / 1e9:.3f} GB: at most ${price.price_usd:.2f} (list price)", err=True)
@@ -82,14 +87,21 @@ def _answer(run: str, sql: str, parameters: dict[str, object], byte_limit: float
 
 def evaluate(
     run: RunFolder,
-    extents: Annotated[Path, typer.Option(help="CSV of expert lung extents, as the published study has it.")],
+    extents: Annotated[
+        Path | None, typer.Option(help="CSV of expert lung extents, as the published study has it.")
+    ] = None,
+    reference: Annotated[str, typer.Option(help="Without --extents: product whose lung masks are compared with.")] = (
+        "expert"
+    ),
 ) -> None:
-    """Compare the lung landmarks of a run with experts' lung extents."""
+    """Compare the lung landmarks of a run with the lungs that experts drew: a table, or masks of the run."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table
     from ctenrich.evaluate.landmarks import compare_run, summarise
+    from ctenrich.evaluate.lungs import compare_with_masks
 
-    ends = compare_run(steps.open_run(run).workspace, extents)
+    workspace = steps.open_run(run).workspace
+    ends = compare_run(workspace, extents) if extents else compare_with_masks(workspace, reference=reference)
     rows = [
         (e.series_instance_uid, e.landmark, e.expert_z, "" if e.slice_z is None else e.slice_z,
          "" if e.error is None else e.error, e.absent_reason or "") for e in ends

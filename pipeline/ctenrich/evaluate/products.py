@@ -56,7 +56,7 @@ def compare_products(
     """
     out: list[ProductOverlap] = []
     known = False
-    for uid in sorted(p.name for p in (workspace.root / "series").glob("*") if p.is_dir()):
+    for uid in workspace.series_uids():
         masks = {str(m.product): m for m in _masks(workspace, uid)}
         first = masks.pop(reference, None)
         if first is None:

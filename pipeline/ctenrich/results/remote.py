@@ -37,7 +37,9 @@ class PublishedTables(BigQueryCatalog):
     Parameters
     ----------
     place : str
-        ``PROJECT.DATASET``, with or without ``bigquery:`` before it.
+        ``PROJECT.DATASET``, with or without ``bigquery:`` before it; ``bigquery-public-data.idc_vN`` are IDC's tables.
+    project : str
+        Who pays; default: the project of `place`.
     byte_limit : int
         A query that would read more is not run.
     endpoint : str
@@ -51,11 +53,12 @@ class PublishedTables(BigQueryCatalog):
         CATALOG_UNREACHABLE.
     """
 
-    def __init__(self, place: str, *, byte_limit: int = BYTE_LIMIT, endpoint: str = "") -> None:
+    def __init__(self, place: str, *, project: str = "", byte_limit: int = BYTE_LIMIT, endpoint: str = "") -> None:
         self._place = place.removeprefix(_SCHEME)
         if PLACE.fullmatch(self._place) is None:
             raise UsageError(Reason.BAD_PARAMETER, "the dataset is named bigquery:PROJECT.DATASET")
-        super().__init__(self._place.split(".", maxsplit=1)[0], byte_limit=byte_limit, endpoint=endpoint)
+        payer = project or self._place.split(".", maxsplit=1)[0]
+        super().__init__(payer, byte_limit=byte_limit, endpoint=endpoint)
 
     def estimate_query(self, sql: str, parameters: Mapping[str, object] | None = None) -> Estimate:
         """Dry run: bytes that the query would read at most, and their list price; nothing is billed.
