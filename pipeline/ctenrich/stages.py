@@ -351,7 +351,7 @@ STAGES: dict[str, Stage] = {
             _convert,
         ),
         Stage("segment", 1, "infer", _segment_identity, _segment),
-        Stage("score", 1, "infer", _score_identity, _score),
+        Stage("score", 2, "infer", _score_identity, _score),
         Stage("measure", 1, "output", _measure_identity, _measure),
         Stage("encode", 1, "output", _encode_identity, _encode),
         Stage("validate", 2, "output", lambda t: [*_of_product(t, "objects"), _settings(t, "validate")], _validate),

@@ -15,7 +15,7 @@ import torch
 
 from ctenrich.errors import GeometryError, InputError, ModelError
 from ctenrich.infer.bodypart import BodyPartScorer, load_bodypart_model, open_bodypart
-from ctenrich.infer.bodypart_images import ImageAxes, feet_to_head, image_batches, plan_images, resampling_matrix
+from ctenrich.infer.bodypart_images import ImageAxes, ImageMaker, feet_to_head, plan_images, resampling_matrix
 from ctenrich.infer.bodypart_network import BodyPartNetwork, network_from_state
 from ctenrich.reasons import Reason
 from ctenrich.records import SliceScores
@@ -69,7 +69,7 @@ def body(slices: int = 8, rows: int = 64, columns: int = 72) -> np.ndarray[Any, 
 def test_images_as_bpreg_makes_them(name: str) -> None:
     array, spacing = volumes()[name]
     plan = plan_images(array.shape, affine(**AXIAL, spacing=spacing))  # type: ignore[arg-type]
-    images, empty = next(image_batches(array, plan, 8))
+    images, empty = ImageMaker(array, plan).images(0, 8)
     assert images.shape == (3, 128, 128)
     assert not empty.any()
     np.testing.assert_allclose(sample(images), GOLDEN["images"][name]["images"], atol=5e-6)
@@ -101,17 +101,17 @@ def test_the_same_anatomy_gives_the_same_image(
     """`turn` stores the same patient with other row and column directions."""
     array = body()
     standard = affine(**AXIAL, spacing=(3.0, 2.0, 2.0))  # type: ignore[arg-type]
-    expected = next(image_batches(array, plan_images(array.shape, standard, axes), 8))[0]
+    expected = ImageMaker(array, plan_images(array.shape, standard, axes)).images(0, 8)[0]
     stored = np.ascontiguousarray(turn(array))
     plan = plan_images(stored.shape, affine(row=row, column=column, spacing=(3.0, 2.0, 2.0)), axes)
-    np.testing.assert_allclose(next(image_batches(stored, plan, 8))[0], expected, atol=1e-6)
+    np.testing.assert_allclose(ImageMaker(stored, plan).images(0, 8)[0], expected, atol=1e-6)
 
 
 def test_nifti_axes_are_viewer_axes_turned() -> None:
     """64 mm x 2 give 37 pixels, 45 before and 46 after: turned images are one pixel further on."""
     array = body(rows=64, columns=64)
     matrix = affine(**AXIAL, spacing=(3.0, 2.0, 2.0))  # type: ignore[arg-type]
-    viewer, nifti = (next(image_batches(array, plan_images(array.shape, matrix, a), 8))[0] for a in ImageAxes)
+    viewer, nifti = (ImageMaker(array, plan_images(array.shape, matrix, a)).images(0, 8)[0] for a in ImageAxes)
     np.testing.assert_allclose(nifti[:, :, 45:82], viewer.transpose(0, 2, 1)[:, :, 81:44:-1], atol=1e-6)
 
 
@@ -135,7 +135,8 @@ def test_slices_with_air_only_or_one_value_are_empty() -> None:
     array[2] = np.random.default_rng(0).integers(-1020, -980, array[2].shape)
     array[5] = 40
     plan = plan_images(array.shape, affine(**AXIAL, spacing=(3, 4.0, 4.0)))  # type: ignore[arg-type]
-    parts = list(image_batches(array, plan, 4))
+    maker = ImageMaker(array, plan)
+    parts = [maker.images(0, 4), maker.images(4, 8)]
     assert np.concatenate([e for _, e in parts]).tolist() == [True, False, True, False, False, True]
     assert [len(i) for i, _ in parts] == [4, 2]
 
@@ -147,7 +148,7 @@ def test_network_as_bpreg_runs_it() -> None:
     network = network_from_state({k: torch.from_numpy(v) for k, v in state().items()})
     for name in VOLUMES[:2]:
         array, spacing = volumes()[name]
-        images, _ = next(image_batches(array, plan_images(array.shape, affine(**AXIAL, spacing=spacing)), 8))  # type: ignore[arg-type]
+        images, _ = ImageMaker(array, plan_images(array.shape, affine(**AXIAL, spacing=spacing))).images(0, 8)  # type: ignore[arg-type]
         with torch.inference_mode():
             ours = network(torch.from_numpy(images)[:, None]).numpy()
         np.testing.assert_allclose(ours, GOLDEN["images"][name]["raw"], atol=1e-4)
@@ -273,6 +274,20 @@ def test_twice_the_same_whatever_the_batch(model_folder: Path, workspace: Worksp
 
     assert run(4) == run(4)
     np.testing.assert_allclose(run(3).raw, run(11).raw, atol=2e-6)  # type: ignore[arg-type]
+
+
+def test_the_same_bytes_whatever_the_number_of_threads(model_folder: Path, workspace: Workspace) -> None:
+    volume = make_volume(workspace, body(11), affine(**AXIAL, spacing=(3, 4.0, 4.0)))  # type: ignore[arg-type]
+    series = make_series(11, 3.0)
+    before = torch.get_num_threads()
+
+    def run(threads: int) -> SliceScores:
+        settings = Settings(segment=SegmentSettings(device="cpu", threads=threads))
+        scorer = open_bodypart(str(model_folder), settings=settings)
+        return replace(scorer.score(volume, series, settings=settings, workspace=workspace), timings={})
+
+    assert run(1) == run(2) == run(3)
+    assert torch.get_num_threads() == before
 
 
 def test_a_flipped_stack_scores_the_same_instances(model_folder: Path, workspace: Workspace) -> None:

@@ -11,18 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ctenrich.errors import GeometryError, InputError, ModelError
-from ctenrich.infer.bodypart_images import ImageAxes, feet_to_head, image_batches, plan_images
+from ctenrich.infer.bodypart_images import ImageAxes, ImageMaker, feet_to_head, plan_images
 from ctenrich.infer.bodypart_network import BodyPartNetwork, network_from_state
 from ctenrich.infer.bodypart_scores import CleanScores, CleanUp, clean_scores
 from ctenrich.infer.weights import ResolvedModel, load_state_dict_restricted, resolve_model
@@ -43,9 +45,10 @@ from ctenrich.workspace import Workspace, load_array, save_record
 
 __all__ = ["BodyPartModel", "BodyPartScorer", "load_bodypart_model", "open_bodypart", "scores_of"]
 
-CPU_BATCH = 16
+CPU_BATCH = 4
 GPU_BATCH = 64
 _DECIMALS = 6
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -237,25 +240,29 @@ class BodyPartScorer:
     def _raw_scores(
         self, array: NDArray[Any], volume: Volume, progress: Progress
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, float]]:
-        plan = plan_images(volume.shape, volume.affine_lps, self.model.axes)
+        maker = ImageMaker(array, plan_images(volume.shape, volume.affine_lps, self.model.axes))
         count = len(array)
-        results: list[torch.Tensor] = []
-        empties: list[NDArray[np.bool_]] = []
-        prepared = 0.0
-        began = mark = time.perf_counter()
+        workers = torch.get_num_threads() if self.device.type == "cpu" else 1
+
+        def work(start: int) -> tuple[torch.Tensor, NDArray[np.bool_], float]:
+            began = time.perf_counter()
+            images, empty = maker.images(start, start + self._batch)
+            prepared = time.perf_counter() - began
+            return self._forward(images), empty, prepared
+
+        parts: list[tuple[torch.Tensor, NDArray[np.bool_], float]] = []
+        began = time.perf_counter()
         progress.start("score slices", count)
-        for images, empty in image_batches(array, plan, self._batch):
-            prepared += time.perf_counter() - mark
-            results.append(self._forward(images))
-            empties.append(empty)
-            progress.advance("score slices", len(images))
-            mark = time.perf_counter()
-        raw = torch.cat(results).to("cpu", torch.float64).numpy()
+        for part in _at_once(work, range(0, count, self._batch), workers):
+            parts.append(part)
+            progress.advance("score slices", len(part[1]))
+        raw = torch.cat([scores for scores, _, _ in parts]).to("cpu", torch.float64).numpy()
         progress.finish("score slices")
         spent = time.perf_counter() - began
+        prepared = sum(seconds for _, _, seconds in parts) / workers
         timings = {"prepare": round(prepared, 3), "network": round(spent - prepared, 3)}
         raw[~np.isfinite(raw)] = np.nan
-        return raw, np.concatenate(empties), timings
+        return raw, np.concatenate([empty for _, empty, _ in parts]), timings
 
     def _forward(self, images: NDArray[np.float32]) -> torch.Tensor:
         """Scores of a batch, left on the device: everything comes back at once at the end."""
@@ -263,12 +270,15 @@ class BodyPartScorer:
         with torch.inference_mode():
             batch = torch.from_numpy(images)[:, None].to(self.device, non_blocking=True)
             batch = batch.contiguous(memory_format=torch.channels_last)
-            if kind is None:
-                with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-                    scores: torch.Tensor = self._network(batch)
-                return scores
-            with torch.autocast(self.device.type, dtype=kind):
+            scores: torch.Tensor
+            if kind is not None:
+                with torch.autocast(self.device.type, dtype=kind):
+                    scores = self._network(batch)
+            elif self.device.type == "cpu":  # the flags below are the process's, and here several threads run
                 scores = self._network(batch)
+            else:
+                with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+                    scores = self._network(batch)
             return scores.float()
 
 
@@ -353,6 +363,27 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(Reason.BAD_PARAMETER, f"there is no CUDA device for {name}", "use --device cpu")
     return device
+
+
+def _at_once(work: Callable[[int], _Result], items: Iterable[int], workers: int) -> Iterator[_Result]:
+    """Results of `work` in order: `workers` at a time, each with one of torch's threads.
+
+    Splitting every layer over threads waits at the end of each; and rounding would follow the number of threads.
+    """
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            torch.set_num_threads(before)
 
 
 @contextmanager

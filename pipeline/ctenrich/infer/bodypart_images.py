@@ -12,19 +12,19 @@ reordered or left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ctenrich.errors import GeometryError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4
 
-__all__ = ["ImageAxes", "ImagePlan", "feet_to_head", "image_batches", "plan_images", "resampling_matrix"]
+__all__ = ["ImageAxes", "ImageMaker", "ImagePlan", "feet_to_head", "plan_images", "resampling_matrix"]
 
 SIZE = 128
 SPACING = 3.5
@@ -166,62 +166,73 @@ def _bilinear(length: int, target: int) -> NDArray[np.float64]:
     return out
 
 
-def image_batches(array: NDArray[Any], plan: ImagePlan, batch: int) -> Iterator[tuple[Float, NDArray[np.bool_]]]:
-    """Images of consecutive slices, and which of them show no patient.
+class ImageMaker:
+    """Makes the images of any slices of one volume; several threads may ask at the same time.
+
+    Products are torch's, whose number of threads can be set for each thread of ours: the products are too small to be
+    split.
 
     Parameters
     ----------
     array : NDArray
-        [k, j, i], HU; memory-mapped arrays are read a batch at a time.
+        [k, j, i], HU; of a memory-mapped array only the slices asked for are read.
     plan : ImagePlan
-    batch : int
-        Slices at a time.
-
-    Yields
-    ------
-    images : NDArray[np.float32]
-        ``[slice, 128, 128]``, -1..1.
-    empty : NDArray[np.bool_]
-        ``[slice]``: air only, or a single value.
-
-    Raises
-    ------
-    InputError
-        HU_RANGE if a value is not a number.
     """
-    row_blocks, column_blocks = _blocks(plan.rows), _blocks(plan.columns)
-    low, high = HU_RANGE
-    # (HU - low) * 2 / (high - low) lies in 0..2, so that padding is 0 until 1 is taken away at the end. The offset is
-    # taken away behind the products: a row of a matrix sums up to 1, or to 0 where it is padding.
-    scale = np.float32(2 / (high - low))
-    offset = np.float32(low) * np.outer(plan.rows.sum(axis=1), plan.columns.sum(axis=1)).astype(np.float32)
-    inside = _inside(plan)
-    half = np.zeros((SIZE, array.shape[2]), np.float32)
-    for start in range(0, len(array), batch):
-        part = np.asarray(array[start : start + batch])
+
+    def __init__(self, array: NDArray[Any], plan: ImagePlan) -> None:
+        self._array = array
+        self._transposed = plan.transposed
+        self._rows, self._columns = _blocks(plan.rows), _blocks(plan.columns)
+        low, high = HU_RANGE
+        # (HU - low) * 2 / (high - low) lies in 0..2, so that padding is 0 until 1 is taken away at the end. The offset
+        # is taken away behind the products: a row of a matrix sums up to 1, or to 0 where it is padding.
+        self._scale = np.float32(2 / (high - low))
+        sums = np.outer(plan.rows.sum(axis=1), plan.columns.sum(axis=1))
+        self._offset = np.float32(low) * sums.astype(np.float32)
+        self._inside = _inside(plan)
+
+    def images(self, start: int, stop: int) -> tuple[Float, NDArray[np.bool_]]:
+        """Images of consecutive slices, and which of them show no patient.
+
+        Returns
+        -------
+        images : NDArray[np.float32]
+            ``[slice, 128, 128]``, -1..1.
+        empty : NDArray[np.bool_]
+            ``[slice]``: air only, or a single value.
+
+        Raises
+        ------
+        InputError
+            HU_RANGE if a value is not a number.
+        """
+        part = np.asarray(self._array[start:stop])
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             raise InputError(Reason.HU_RANGE, "the volume holds values that are not numbers")
+        low, high = (part.dtype.type(value) for value in HU_RANGE)
         images = np.zeros((len(part), SIZE, SIZE), np.float32)
-        for plane, image in zip(part, images, strict=True):
-            values = np.clip(plane, part.dtype.type(low), part.dtype.type(high)).astype(np.float32)
-            for out, used, block in row_blocks:
-                np.matmul(block, values[used], out=half[out])
-            for out, used, block in column_blocks:
+        half = torch.zeros(SIZE, part.shape[2])
+        for plane, image in zip(part, torch.from_numpy(images), strict=True):
+            values = torch.from_numpy(np.clip(plane, low, high).astype(np.float32))
+            for out, used, block in self._rows:
+                torch.mm(block, values[used], out=half[out])
+            for out, used, block in self._columns:
                 image[:, out] = half[:, used] @ block.T
-        images -= offset
-        images *= scale
-        shown = images[:, inside[0], inside[1]]
-        empty = (shown.max(axis=(1, 2)) < (AIR - low) * scale) | (np.ptp(shown, axis=(1, 2)) < 1e-4)
+        images -= self._offset
+        images *= self._scale
+        shown = images[:, self._inside[0], self._inside[1]]
+        air = (AIR - HU_RANGE[0]) * self._scale
+        empty = (shown.max(axis=(1, 2)) < air) | (np.ptp(shown, axis=(1, 2)) < 1e-4)
         images -= np.float32(1)
-        yield np.ascontiguousarray(images.transpose(0, 2, 1)) if plan.transposed else images, empty
+        return np.ascontiguousarray(images.transpose(0, 2, 1)) if self._transposed else images, empty
 
 
-def _blocks(matrix: Float, height: int = 16) -> list[tuple[slice, slice, Float]]:
+def _blocks(matrix: Float, height: int = 16) -> list[tuple[slice, slice, torch.Tensor]]:
     """Cut a resampling matrix into blocks along its diagonal: what lies off them is zero.
 
     Returns
     -------
-    list of (slice, slice, NDArray)
+    list of (slice, slice, Tensor)
         Rows of the result, input that they need, and the block; rows that are padding have none.
     """
     found = []
@@ -230,7 +241,7 @@ def _blocks(matrix: Float, height: int = 16) -> list[tuple[slice, slice, Float]]
         if used.size:
             span = slice(int(used[0]), int(used[-1]) + 1)
             rows = slice(start, min(start + height, len(matrix)))
-            found.append((rows, span, np.ascontiguousarray(matrix[rows, span])))
+            found.append((rows, span, torch.from_numpy(np.ascontiguousarray(matrix[rows, span]))))
     return found
 
 
