@@ -69,7 +69,12 @@ def test_what_a_killed_writer_left_is_cleaned_up_wherever_it_is(cohort: Path, tm
     for folder in (run.root, run.workspace.tables, run.workspace.report, room / "volume"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".half.parquet.4194304.0a1b2c3d.tmp").write_bytes(b"half")
+    mine = room / f".dcm2niix.{os.getpid()}.0a1b2c3d.tmp"
+    (room / ".dcm2niix.4194304.0a1b2c3d.tmp").mkdir()
+    mine.mkdir()
     assert steps.run_all(run).exit_code == 0
+    assert mine.is_dir(), "its writer lives"
+    mine.rmdir()
     assert partial_files(run.root) == []
 
 

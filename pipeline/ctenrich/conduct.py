@@ -18,6 +18,7 @@ from typing import Any
 from ctenrich import __version__
 from ctenrich.execute.base import Executor
 from ctenrich.ledger import Lease, Leases, Ledger, balance
+from ctenrich.pace import Pace
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Outcome, SeriesEntry, State
@@ -173,6 +174,7 @@ class Conductor:
         self._failures: dict[tuple[str, str], Failure] = {}
         self._spent: dict[tuple[str, str], tuple[float, int]] = {}
         self._ran = 0
+        self._pace = Pace()
         self._halted = False
         self._log = self._run.root / "log.jsonl"
         self._ledger: Ledger
@@ -395,6 +397,8 @@ class Conductor:
 
     def _book(self, result: UnitResult) -> None:
         self._ran += len(result.ran)
+        self._pace.add(result)
+        self._progress.status("series", str(self._pace))
         for timing in result.timings:
             self._ledger.add_timing(timing)
             key = (timing.series_instance_uid, timing.product)
@@ -450,11 +454,15 @@ class Conductor:
 
     def _clean_temporaries(self) -> None:
         """Remove what a killed process left half-written (never visible under its final name)."""
-        for path in list(self._run.root.rglob(".*.tmp")):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif not Path(f"/proc/{_writer_of(path)}").exists():
-                path.unlink(missing_ok=True)
+        for folder, folders, files in os.walk(self._run.root):  # what others remove meanwhile is passed over
+            for name in (n for n in (*folders, *files) if n.startswith(".") and n.endswith(".tmp")):
+                path = Path(folder, name)
+                if Path(f"/proc/{_writer_of(path)}").exists():
+                    continue
+                if name in folders:
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def _writer_of(path: Path) -> str:

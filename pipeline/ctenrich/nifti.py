@@ -154,7 +154,7 @@ def write_nifti(
         TOOL_MISSING, TOOL_FAILED, TIMEOUT.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".dcm2niix-", suffix=".tmp", dir=target.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=f".dcm2niix.{os.getpid()}.", suffix=".tmp", dir=target.parent) as name:
         clean = any(syntax in NOT_READ_BY_DCM2NIIX for syntax in syntaxes)
         made = _run_dcm2niix(Path(name, "clean" if clean else "plain"), paths, clean=clean)
         if made is None and not clean:

@@ -19,6 +19,9 @@ class Progress(Protocol):
     def note(self, message: str) -> None:
         """Something worth a line."""
 
+    def status(self, task: str, text: str) -> None:
+        """How `task` goes, in a few words that replace the last ones."""
+
     def finish(self, task: str) -> None:
         """The task has ended."""
 
@@ -31,6 +34,9 @@ class _Silent:
         return None
 
     def note(self, message: str) -> None:
+        return None
+
+    def status(self, task: str, text: str) -> None:
         return None
 
     def finish(self, task: str) -> None:

@@ -26,7 +26,7 @@ class _Bars:
         if task in self._tasks:
             self._bars.reset(self._tasks[task], total=total)
         else:
-            self._tasks[task] = self._bars.add_task(task, total=total)
+            self._tasks[task] = self._bars.add_task(task, total=total, status="")
 
     def advance(self, task: str, amount: float = 1) -> None:
         if task in self._tasks:
@@ -34,6 +34,10 @@ class _Bars:
 
     def note(self, message: str) -> None:
         self._bars.console.print(message, markup=False, highlight=False)
+
+    def status(self, task: str, text: str) -> None:
+        if task in self._tasks:
+            self._bars.update(self._tasks[task], status=text)
 
     def finish(self, task: str) -> None:
         if task not in self._tasks:
@@ -59,7 +63,7 @@ def progress_bars() -> Iterator[Progress]:
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[status]}"),
     )  # fmt: skip
     with Bars(*columns, console=console, transient=False, disable=not console.is_terminal) as bars:
         yield _Bars(bars)

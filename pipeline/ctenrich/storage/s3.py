@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -97,9 +98,9 @@ class S3Storage:
         wrong: CtenrichError | None = None
         parent = pending[0].path.parent
         parent.mkdir(parents=True, exist_ok=True)
-        for leftover in parent.glob(".s5cmd-*.tmp"):  # of a run that was killed
+        for leftover in parent.glob(".s5cmd.*.tmp"):  # of a run that was killed
             shutil.rmtree(leftover)
-        with tempfile.TemporaryDirectory(prefix=".s5cmd-", suffix=".tmp", dir=parent) as name:
+        with tempfile.TemporaryDirectory(prefix=f".s5cmd.{os.getpid()}.", suffix=".tmp", dir=parent) as name:
             parts = [Path(name, f"{n}.part") for n in range(len(pending))]
             lines = [["cp", "--raw", t.url, str(p)] for t, p in zip(pending, parts, strict=True)]
             failures = self._run(lines, Path(name))
