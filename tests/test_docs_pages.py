@@ -37,8 +37,23 @@ def test_all_nineteen_use_cases_with_what_answers_them() -> None:
     rows = {int(n): answer for n, answer in re.findall(r"^\| (\d+) \|[^|]*\|(.*)\|$", text, re.MULTILINE)}
     assert sorted(rows) == list(range(1, 20))
     assert all(re.search(r"\.sql|notebook|ctenrich |report", answer) for answer in rows.values())
+    assert all("notebook 0" in answer for answer in rows.values()), "each has a cell"
     named = set(re.findall(r"(\w+)\.sql", text))
     assert named == set(result_queries()), "every shipped question has its place, and none is made up"
+
+
+def test_the_cells_that_the_use_cases_name_are_there() -> None:
+    import json
+
+    text = (DOCS / "use-cases.md").read_text("utf-8")
+    seen = 0
+    for number, cell in re.findall(r"notebook (0\d)([^|;]*)\|", text):
+        path = next((ROOT / "notebooks").glob(f"{number}_*.ipynb"))
+        words = "".join("".join(c["source"]) for c in json.loads(path.read_text("utf-8"))["cells"])
+        for heading in re.findall(r"\*([^*]+)\*", cell):
+            assert heading in words, (number, heading)
+            seen += 1
+    assert seen >= 15
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,24 @@ def test_stow_to_orthanc_and_resume(run: Workspace, orthanc: tuple[str, int]) ->
     assert {s.status for s in again} == {"already there"}
 
 
+def test_a_dicomweb_store_that_fails_in_the_middle(run: Workspace, orthanc: tuple[str, int]) -> None:
+    root, _ = orthanc
+    broken = [True]
+
+    def fault(_method: str, _path: str, number: int) -> tuple[int, str] | None:
+        return (503, "backendError") if broken[0] and number > 1 else None
+
+    with failing_proxy(root, fault) as proxy:
+        with pytest.raises(TransientError) as caught:
+            publish_to(run, f"{proxy.root}/dicom-web")
+        assert "3 of 4" in str(caught.value)
+        assert [s.detail.split(":")[0] for s in read_log(run, f"{proxy.root}/dicom-web")] == ["", *["HTTPError"] * 3]
+        broken[0] = False
+        sent = publish_to(run, f"{proxy.root}/dicom-web")
+        assert [s.status for s in sent] == ["already there", "sent", "sent", "sent"]
+        assert instances(root) == {s.name for s in sent}
+
+
 def test_c_store_to_orthanc(run: Workspace, orthanc: tuple[str, int]) -> None:
     need_package("orthanc", "pynetdicom")
     root, port = orthanc
