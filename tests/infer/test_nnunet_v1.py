@@ -51,9 +51,11 @@ def dice(a: NDArray[Any], b: NDArray[Any]) -> list[float]:
 
 
 def compare(folder: Path, plan_folder: Path, work: Path, array: Any, spacing: Any, **options: Any) -> None:
+    """Every organ's Dice is at least 0.9999: of an organ of 5,000 voxels one may differ, of a smaller one none."""
     from tests.infer.oracle_v1 import predict, write_nifti
 
     work.mkdir()
+    smallest = options.pop("smallest", 1000)
     image = write_nifti(array.astype(np.float32), spacing, work / "image.nii.gz")
     oracle: dict[str, Any] = {"folds": options.pop("numbers", (0,)), "mirror": options.get("mirror", True)}
     if "previous" in options:
@@ -61,10 +63,10 @@ def compare(folder: Path, plan_folder: Path, work: Path, array: Any, spacing: An
         oracle["previous"] = oracle["previous"].rename(work / "previous.nii.gz")
     theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(predict(plan_folder, image, work, **oracle))))
     mine = ours(folder, array, spacing, **options)
-    assert len(np.unique(theirs)) > 2, "the test network says too little"
-    different = int((mine != theirs).sum())
-    assert different <= 1, "one voxel of these small organs is a Dice of 0.9998"
-    assert different == 0 or min(dice(mine, theirs)) >= 0.999
+    sizes = np.bincount(theirs.ravel(), minlength=4)
+    assert len(sizes) == 4
+    assert sorted(sizes[1:])[-2] >= smallest, f"the test network says too little: {sizes}"
+    assert min(dice(mine, theirs)) >= 0.9999, f"{int((mine != theirs).sum())} voxels differ"
 
 
 @pytest.mark.parametrize(("dims", "isotropic"), [(3, False), (3, True), (2, False)])
@@ -109,10 +111,26 @@ def test_label_maps_equal_nnunet(tmp_path: Path, dims: int, isotropic: bool, mir
     spacing = (2.5, 1.0, 1.0) if isotropic else (4.0, 1.0, 1.1)
     folder = write_v1(tmp_path / "m" / "trainer", plans, 0, folds=2, legacy=not isotropic)
     (tmp_path / "m" / "labels.json").write_text(LABELS)
-    array = smooth_volume((14, 40, 44), seed=3)
+    array = smooth_volume((24, 60, 64), seed=3)
     array[:, :5] = 0
     array[-2:] = 0
-    compare(tmp_path / "m", folder, tmp_path / "w", array, spacing, mirror=mirror, numbers=(0, 1))
+    compare(tmp_path / "m", folder, tmp_path / "w", array, spacing, mirror=mirror, numbers=(0, 1), smallest=5000)
+
+
+@pytest.mark.parametrize("spacing", [(2.5, 1.0, 1.0), (6.0, 1.0, 1.1)])
+def test_the_low_resolution_alone_equals_nnunet(tmp_path: Path, spacing: tuple[float, float, float]) -> None:
+    """As a model of its own, and chosen where the cascade's other stage is there too."""
+    plans = v1_plans(3, True, [(5.0, 2.5, 2.5), (3.0, 1.5, 1.5)])
+    array = smooth_volume((24, 64, 60), 11)
+    array[:, :, :6] = 0
+    for name in ("alone", "cascade"):
+        model = tmp_path / name
+        low = write_v1(model / "3d_lowres" / "t", plans, 0, folds=2)
+        if name == "cascade":
+            write_v1(model / "3d_cascade_fullres" / "t", plans, 1, cascade=True)
+        (model / "labels.json").write_text(LABELS)
+        options = {"configuration": "3d_lowres"} if name == "cascade" else {}
+        compare(model, low, tmp_path / f"{name}-work", array, spacing, numbers=(0, 1), **options)
 
 
 def test_postprocessing_equals_nnunet(tmp_path: Path) -> None:
