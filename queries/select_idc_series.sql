@@ -1,6 +1,8 @@
 -- Purpose: CT series by IDC's series index (catalog idc), which has no geometry of instances.
---   Where volume_geometry_index was fetched, its checks give the reasons; elsewhere geometry_known is false, and the
---   verdict falls after the fetch, by the same rules.
+--   Where volume_geometry_index was fetched, it tells the reasons that hold under our rules too. It compares
+--   orientation and pixel spacing as text, and spacing to 1 % alone, where our rules compare numbers within a tolerance:
+--   what fails only there, and what the index does not list, has geometry_known = false, and the verdict falls after the
+--   fetch, by the same rules as everywhere.
 -- Parameters:
 --   @collections ARRAY<STRING> = [] -- collection_id of the collections to search; none: all
 --   @patients ARRAY<STRING> = [] -- PatientID of the patients to search; none: all
@@ -12,7 +14,11 @@
 --   @slice_thickness_min FLOAT64 = null -- smallest Slice Thickness asked for, mm, where ct_index tells it
 --   @slice_thickness_max FLOAT64 = null -- largest Slice Thickness asked for, mm, where ct_index tells it
 --   @manufacturers ARRAY<STRING> = [] -- manufacturers asked for, without regard to case; none: all
---   @one_per_study BOOL = false -- keep one series a study: most slices, then smallest UID
+--   @index_doubts STRING = "fetch" {fetch, exclude} -- a series that fails only by the index's stricter comparison: fetch
+--       it and let our rules decide, or exclude it at once
+--   @one_per_study BOOL = false -- keep one series a study, by @study_order
+--   @study_order STRING = "most_slices" {most_slices, thinnest, smallest_uid} -- which one: most slices, then thinnest,
+--       then smallest UID; or thinnest, then most slices, then smallest UID; or smallest UID
 -- Columns:
 --   collection_id STRING -- collection
 --   PatientID STRING -- patient
@@ -24,15 +30,32 @@
 --   num_instances INT64 -- instances of the series
 --   size_bytes INT64 [bytes] -- sum of the instances, as precise as the index (megabytes with six decimals)
 --   series_url STRING -- folder of the series' objects
---   geometry_known BOOL -- whether volume_geometry_index knows the series
+--   geometry_known BOOL -- whether volume_geometry_index tells the verdict
 --   failed ARRAY<STRING> -- codes of all rules that the series is known to fail
 
 WITH
   ct AS (
     SELECT
-      i.*,
-      v.SeriesInstanceUID IS NOT NULL AS geometry_known,
-      v.* EXCEPT (SeriesInstanceUID),
+      i.collection_id,
+      i.PatientID,
+      i.StudyInstanceUID,
+      i.SeriesInstanceUID,
+      i.crdc_series_uuid,
+      i.license_short_name,
+      i.source_DOI,
+      i.SOPClassUID,
+      i.instanceCount,
+      i.series_size_MB,
+      i.series_aws_url,
+      COALESCE(v.regularly_spaced_3d_volume, FALSE) AS regular,
+      COALESCE(NOT v.single_orientation, FALSE) AS turned,
+      COALESCE(NOT v.orthogonal_orientation, FALSE) AS skewed,
+      COALESCE(NOT v.consistent_pixel_spacing, FALSE) AS several_spacings,
+      COALESCE(NOT v.consistent_image_dimensions, FALSE) AS several_sizes,
+      COALESCE(NOT v.unique_slice_positions, FALSE) AS same_place,
+      COALESCE(NOT v.consistent_in_plane_row, FALSE) OR COALESCE(NOT v.consistent_in_plane_col, FALSE) AS drifts,
+      COALESCE(NOT v.uniform_slice_spacing, FALSE) AS uneven,
+      @index_doubts = 'exclude' AS strict,
       SAFE_CAST(c.SliceThickness AS FLOAT64) AS thickness,
       COALESCE(UPPER(ARRAY_TO_STRING(c.ImageType, '\\')), '') AS image_type,
       COALESCE(
@@ -74,19 +97,15 @@ WITH
           ['MULTIFRAME'],
           []
         ),
-        IF(COALESCE(NOT single_orientation, FALSE), ['MULTI_ORIENTATION'], []),
-        IF(COALESCE(NOT orthogonal_orientation, FALSE), ['NOT_ORTHOGONAL'], []),
-        IF(COALESCE(NOT consistent_pixel_spacing, FALSE), ['MULTI_PIXEL_SPACING'], []),
-        IF(COALESCE(NOT consistent_image_dimensions, FALSE), ['MULTI_MATRIX'], []),
+        IF(turned AND strict, ['MULTI_ORIENTATION'], []),
+        IF(skewed, ['NOT_ORTHOGONAL'], []),
+        IF(several_spacings AND strict, ['MULTI_PIXEL_SPACING'], []),
+        IF(several_sizes, ['MULTI_MATRIX'], []),
         IF(instanceCount > 1 AND instanceCount < @minimum_slices, ['TOO_FEW_SLICES'], []),
         IF(instanceCount = 1, ['ONE_SLICE'], []),
-        IF(COALESCE(NOT unique_slice_positions, FALSE), ['DUPLICATE_POSITION'], []),
-        IF(
-          COALESCE(NOT consistent_in_plane_row, FALSE) OR COALESCE(NOT consistent_in_plane_col, FALSE),
-          ['LATERAL_DRIFT'],
-          []
-        ),
-        IF(COALESCE(NOT uniform_slice_spacing, FALSE), ['IRREGULAR_SPACING'], []),
+        IF(same_place AND (strict OR NOT turned), ['DUPLICATE_POSITION'], []),
+        IF(drifts AND (strict OR NOT turned), ['LATERAL_DRIFT'], []),
+        IF(uneven AND strict, ['IRREGULAR_SPACING'], []),
         IF(
           COALESCE(thickness < @slice_thickness_min, FALSE) OR COALESCE(thickness > @slice_thickness_max, FALSE),
           ['SLICE_THICKNESS'],
@@ -107,7 +126,11 @@ WITH
       *,
       ROW_NUMBER() OVER (
         PARTITION BY StudyInstanceUID, ARRAY_LENGTH(own_reasons) = 0
-        ORDER BY instanceCount DESC, SeriesInstanceUID
+        ORDER BY
+          IF(@study_order = 'most_slices', -instanceCount, 0),
+          IF(@study_order IN ('most_slices', 'thinnest'), COALESCE(thickness, 1e9), 0),
+          IF(@study_order = 'thinnest', -instanceCount, 0),
+          SeriesInstanceUID
       ) AS choice
     FROM reasoned
   )
@@ -123,7 +146,7 @@ SELECT
   instanceCount AS num_instances,
   CAST(ROUND(series_size_MB * 1000000) AS INT64) AS size_bytes,
   REGEXP_REPLACE(series_aws_url, r'\*$', '') AS series_url,
-  geometry_known,
+  regular AS geometry_known,
   IF(
     @one_per_study AND ARRAY_LENGTH(own_reasons) = 0 AND choice > 1,
     ['OTHER_SERIES_OF_STUDY'],

@@ -17,8 +17,9 @@ def open_catalog(spec: str, *, byte_limit: int | None = None) -> Catalog:
     Parameters
     ----------
     spec : str
-        ``folder:FILE`` (made by `index_folders`), ``idc`` (the series index that pip installs), ``parquet:URI`` (a
-        folder or bucket with IDC's BigQuery export) or ``bigquery[:PROJECT]`` (PROJECT pays).
+        ``folder:FILE`` (made by `index_folders`), ``idc`` (the series index that pip installs; ``idc:fetch``
+        fetches its geometry tables too), ``parquet:URI`` (a folder or bucket with IDC's
+        BigQuery export) or ``bigquery[:PROJECT]`` (PROJECT pays).
     byte_limit : int, optional
         Bytes that one BigQuery query may read; None: 50 GiB. Other catalogs bill nothing.
 
@@ -32,10 +33,10 @@ def open_catalog(spec: str, *, byte_limit: int | None = None) -> Catalog:
         from ctenrich.catalog.folder import FolderCatalog
 
         return FolderCatalog(Path(rest))
-    if spec == "idc":
+    if spec in {"idc", "idc:fetch"}:
         from ctenrich.catalog.idc_index import IdcIndexCatalog
 
-        return IdcIndexCatalog()
+        return IdcIndexCatalog(fetch=spec == "idc:fetch")
     if kind == "parquet" and rest:
         from ctenrich.catalog.parquet import ParquetCatalog
 
@@ -44,5 +45,5 @@ def open_catalog(spec: str, *, byte_limit: int | None = None) -> Catalog:
         from ctenrich.catalog.bigquery import BYTE_LIMIT, BigQueryCatalog
 
         return BigQueryCatalog(rest, byte_limit=BYTE_LIMIT if byte_limit is None else byte_limit)
-    hint = "folder:FILE, idc, parquet:URI or bigquery[:PROJECT]"
+    hint = "folder:FILE, idc, idc:fetch, parquet:URI or bigquery[:PROJECT]"
     raise UsageError(Reason.BAD_PARAMETER, f"there is no catalog {spec[:80]!r}", hint)

@@ -27,6 +27,7 @@ BYTE_LIMIT = 50 * 1024**3
 PRICE_PER_TIB = 6.25
 """US dollars, list price of on-demand queries; the first TiB of a month is free."""
 _CONNECT, _ANSWER = 5.0, 900.0
+INDEX_TABLES = frozenset({"idc_index", "prior_versions_index", "volume_geometry_index", "ct_index"})
 _TABLE = re.compile(r"[\w-]{1,64}\.\w{1,128}\.\w{1,128}")
 
 
@@ -41,6 +42,9 @@ class BigQueryCatalog:
         A query that would read more is not run. The dry run states an upper bound: collections are pruned later.
     endpoint : str
         Another service that speaks BigQuery's protocol (tests); default: BIGQUERY_EMULATOR_HOST, else Google.
+    index_dataset : str
+        ``project.dataset`` of a copy of IDC's series index (``idc_index`` and its kin), which IDC itself keeps outside
+        BigQuery; empty: queries on them are refused.
 
     Raises
     ------
@@ -54,12 +58,15 @@ class BigQueryCatalog:
     instance_level = True
     complete = True
 
-    def __init__(self, project: str = "", *, byte_limit: int = BYTE_LIMIT, endpoint: str = "") -> None:
+    def __init__(
+        self, project: str = "", *, byte_limit: int = BYTE_LIMIT, endpoint: str = "", index_dataset: str = ""
+    ) -> None:
         self._client = open_client(project, endpoint)
         from google.cloud import bigquery
 
         self._bigquery = bigquery
         self._limit = byte_limit
+        self._index_dataset = index_dataset
         self._datasets: set[str] = set()
 
     @property
@@ -79,11 +86,16 @@ class BigQueryCatalog:
                 values.append(self._bigquery.ArrayQueryParameter(name, kind[6:-1], value))
             else:
                 values.append(self._bigquery.ScalarQueryParameter(name, kind, value))  # type: ignore[arg-type]
+        if self._index_dataset:
+            options["default_dataset"] = self._index_dataset
         return self._bigquery.QueryJobConfig(query_parameters=values, **options)
 
     def _check_tables(self, query: Query) -> None:
         self._datasets = set()
         for name in table_names(query.text):
+            if self._index_dataset and name in INDEX_TABLES:
+                self._datasets.add(self._index_dataset.rsplit(".", 1)[-1])
+                continue
             table = parse_table_name(name)
             if table is None or table.project != IDC_PROJECT or table.idc_version is None:
                 hint = f"tables are {IDC_PROJECT}.idc_vN.TABLE, with a pinned version"

@@ -28,6 +28,8 @@ __all__ = ["FolderCatalog", "IndexSummary", "index_folders"]
 
 _TASK = "Read headers"
 _LAYOUT = 1
+_OWN = frozenset({"instances", "files", "faults", "about"})
+"""Tables that only the crawl uses."""
 
 
 @dataclass(frozen=True)
@@ -279,8 +281,10 @@ class FolderCatalog:
         return self._connection
 
     def run(self, query: Query, parameters: Mapping[str, object]) -> QueryResult:
-        """Answer a query on ``dicom_all``."""
-        return run_on_duckdb(self._connection, query, parameters, {"dicom_all": "dicom_all"})
+        """Answer a query on ``dicom_all``, or on tables that the user added to the file (clinical ones)."""
+        rows = self._connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        added = {name.lower(): name for (name,) in rows if name not in _OWN}
+        return run_on_duckdb(self._connection, query, parameters, {**added, "dicom_all": "dicom_all"})
 
     def estimate(self, query: Query, parameters: Mapping[str, object]) -> Estimate | None:
         """Nothing is billed."""

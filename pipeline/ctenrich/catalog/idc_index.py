@@ -2,7 +2,8 @@
 
 Read straight from the Parquet files of the package ``idc-index-data`` with DuckDB. ``volume_geometry_index`` and
 ``ct_index`` do not come with the package; where they were fetched (into its folder, or where ``idc-index`` keeps what
-it fetches) they are used, else they are empty, and the geometry of every series is unknown until it is fetched.
+it fetches) they are used. ``idc:fetch`` fetches what is missing; where that fails, or was not asked for, the table is
+empty, and the geometry of every series is unknown until its images are fetched: `IdcIndexCatalog.notes` says so.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 from ctenrich.catalog.base import Estimate, QueryResult
 from ctenrich.catalog.engine import run_on_duckdb
+from ctenrich.catalog.idc_fetch import fetch_index
 from ctenrich.catalog.queries import Query
-from ctenrich.errors import UsageError
+from ctenrich.errors import TransientError, UsageError
 from ctenrich.reasons import Reason
 
 __all__ = ["IdcIndexCatalog"]
@@ -28,8 +30,11 @@ _OPTIONAL = {
         "consistent_pixel_spacing BOOLEAN, consistent_image_dimensions BOOLEAN, uniform_slice_spacing BOOLEAN, "
         "regularly_spaced_3d_volume BOOLEAN"
     ),
-    "ct_index": "SeriesInstanceUID VARCHAR, ImageType VARCHAR[], SliceThickness VARCHAR",
+    "ct_index": "SeriesInstanceUID VARCHAR, ImageType VARCHAR[], SliceThickness DOUBLE",
 }
+
+
+_UNKNOWN = "the geometry of series is unknown until their images are fetched (idc:fetch asks for the geometry tables)"
 
 
 class IdcIndexCatalog:
@@ -39,6 +44,10 @@ class IdcIndexCatalog:
     ----------
     folder : Path, optional
         Where ``idc_index.parquet`` and the others are; default: the installed package.
+    fetch : bool
+        Fetch ``volume_geometry_index`` and ``ct_index`` where they are missing, within a bounded wait.
+    fetched : Path, optional
+        Where fetched tables are kept; default: where ``idc-index`` keeps them for this version.
 
     Raises
     ------
@@ -50,10 +59,13 @@ class IdcIndexCatalog:
     instance_level = False
     complete = True
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, fetch: bool = False, fetched: Path | None = None) -> None:
         import duckdb
 
         self._folder = folder or _package_folder()
+        self._fetched = fetched or _fetched_folder(self._number)
+        self.notes: tuple[str, ...] = ()
+        """What the user should know of the tables that are missing."""
         index = self._folder / "idc_index.parquet"
         if not index.is_file():
             raise UsageError(Reason.NOT_FOUND, f"there is no idc_index.parquet in {self._folder.name}")
@@ -63,18 +75,31 @@ class IdcIndexCatalog:
         if prior.is_file():
             self._view("prior_versions_index", prior)
         for name, columns in _OPTIONAL.items():
-            found = next((p for p in self._places(name) if p.is_file()), None)
+            found = self._find(name, fetch=fetch and not self.notes)
             if found is not None:
                 self._view(name, found)
             else:
                 self._connection.execute(f'CREATE TABLE "{name}" ({columns})')
+                self.notes += () if self.notes else (_UNKNOWN,)
 
     def _view(self, name: str, path: Path) -> None:
         self._connection.read_parquet(str(path)).create_view(name)
 
-    def _places(self, name: str) -> list[Path]:
-        fetched = Path.home() / ".local/share/idc_index_data" / self.version.removeprefix("idc-index-data ")
-        return [self._folder / f"{name}.parquet", fetched / f"{name}.parquet"]
+    def _find(self, name: str, *, fetch: bool) -> Path | None:
+        for place in (self._folder, self._fetched):
+            if (place / f"{name}.parquet").is_file():
+                return place / f"{name}.parquet"
+        if not fetch:
+            return None
+        try:
+            return fetch_index(name, self._number, self._fetched)
+        except TransientError as error:
+            self.notes += (f"{error.message}; {_UNKNOWN}",)
+            return None
+
+    @property
+    def _number(self) -> str:
+        return self.version.removeprefix("idc-index-data ")
 
     @property
     def engine(self) -> str:
@@ -110,6 +135,15 @@ class IdcIndexCatalog:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _fetched_folder(version: str) -> Path:
+    """Where idc-index keeps the tables that it fetches."""
+    try:
+        import platformdirs
+    except ImportError:
+        return Path.home() / ".local" / "share" / "idc_index_data" / version
+    return Path(platformdirs.user_data_dir("idc_index_data", "IDC", version))
 
 
 def _package_folder() -> Path:

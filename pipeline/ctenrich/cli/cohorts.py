@@ -43,7 +43,7 @@ def index(
 
 def select(
     query: Annotated[str, typer.Argument(help="SQL file, or the name of one in queries/.")] = "",
-    catalog: Annotated[str, typer.Option(help="folder:FILE, idc, parquet:URI or bigquery[:PROJECT].")] = "idc",
+    catalog: Annotated[str, typer.Option(help="folder:FILE, idc, idc:fetch, parquet:URI or bigquery[:PROJECT].")] = "idc",
     out: Annotated[Path, typer.Option(help="Cohort file (.parquet).")] = Path("cohort.parquet"),
     param: Annotated[list[str] | None, typer.Option(help="name=value of an @parameter; repeatable.")] = None,
     series_list: Annotated[
@@ -67,6 +67,8 @@ def select(
     counts: dict[str, int] = {}
     for row in selection.excluded.to_pylist():
         counts[row["reason"]] = counts.get(row["reason"], 0) + 1
+    for note in selection.notes:
+        typer.echo(note, err=True)
     if diff is not None:
         _print_diff(diff)
     if counts:

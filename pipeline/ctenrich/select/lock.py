@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from ctenrich import __version__
+from ctenrich.catalog.citations import citations_of
 from ctenrich.catalog.sql import table_names
 from ctenrich.select.selection import Selection
 
@@ -32,6 +33,7 @@ def lock_of(selection: Selection) -> dict[str, Any]:
         "idc_datasets": sorted(datasets),
         "engine": selection.engine,
         "bytes_read": selection.bytes_read,
+        "notes": list(selection.notes),
         "query": {"name": selection.query.name, "sha256": selection.query.sha256, "text": selection.query.text},
         "parameters": selection.parameters,
         "cohort": {"name": cohort.name, "sha256": cohort.sha256, "series": len(cohort.series)},
@@ -62,7 +64,10 @@ def _collections(selection: Selection) -> dict[str, Any]:
     return {
         name: {
             "licences": sorted(terms["licences"]),
-            "cite": [f"https://doi.org/{doi}" for doi in sorted(terms["dois"])],
+            "cite": [
+                {"doi": c.doi, "url": c.url, "title": c.title, "reference": c.text, "license_url": c.license_url}
+                for c in citations_of(terms["dois"])
+            ],
         }
         for name, terms in sorted(found.items())
     }

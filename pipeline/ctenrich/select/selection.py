@@ -50,6 +50,7 @@ class Selection:
     engine: str
     bytes_read: int | None = None
     notes: tuple[str, ...] = field(default=())
+    """What the catalog could not tell."""
 
 
 def cohort_sha256(series: Iterable[SeriesEntry]) -> str:
@@ -160,6 +161,7 @@ def select_rows(
         catalog_version=catalog.version,
         engine=catalog.engine,
         bytes_read=result.bytes_read,
+        notes=tuple(getattr(catalog, "notes", ())),
     )
 
 
