@@ -247,3 +247,33 @@ def test_the_body_part_model_imports_with_its_files_at_the_top(tmp_path: Path, s
     assert (resolve_model("bpr").folder / "model.pt").is_file()
     assert verify_model("bpr") == ()
     assert manage.list_models()
+
+
+def test_body_part_models_are_held_to_their_keys(tmp_path: Path, shared_model: Any) -> None:
+    """A state dict that another network wrote is refused at import, and found by verify if it came another way."""
+    import torch
+
+    own = shutil.copytree(shared_model("bpr-lung1-demo"), tmp_path / "own-bpr")
+    assert import_model(own).kind == "bodypart"
+    assert verify_model("own-bpr") == ()
+    shown = show_model("own-bpr")
+    assert shown["kind"] == "bodypart"
+    assert {"lung_start", "lung_end"} <= set(shown["landmarks"])
+    (own / "model.pt").chmod(0o600)
+    weights = torch.load(own / "model.pt", weights_only=True)
+    torch.save(weights | {"fc8.weight": torch.zeros(1, 1)}, own / "model.pt")
+    with pytest.raises(ModelError, match=r"fc8\.weight") as caught:
+        import_model(own, name="other")
+    assert caught.value.reason is Reason.BAD_MODEL
+    assert not (models_home() / "imported" / "other").exists()
+    place = resolve_model("own-bpr").folder
+    (place / "model.pt").chmod(0o600)
+    shutil.copy(own / "model.pt", place / "model.pt")
+    assert [issue.rule for issue in verify_model("own-bpr")] == ["model.files"]
+    (place / "model.pt").unlink()
+    assert [issue.rule for issue in verify_model("own-bpr")] == ["model.files"]
+
+
+def test_the_demonstration_body_part_model_is_whole() -> None:
+    assert verify_model("demo-bodypart") == ()
+    assert show_model("demo-bodypart")["image axes"] == "viewer"

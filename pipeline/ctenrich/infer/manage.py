@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctenrich.errors import ModelError, UnsafeInputError
-from ctenrich.infer.checkpoints import load_state_dict_restricted
 from ctenrich.infer.download import download
 from ctenrich.infer.nnunet import label_names
 from ctenrich.infer.plans import fail
@@ -40,6 +39,7 @@ __all__ = ["ModelStatus", "import_model", "list_models", "pull_model", "show_mod
 _MAX_UNPACKED = 64 * 1024**3
 _MAX_RATIO = 200
 _BODYPART_FILE = "model.pt"
+_BODYPART_SETTINGS = "inference-settings.json"
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def show_model(name: str) -> dict[str, Any]:
             raise
         return out | {"installed": False, "why": error.message, "hint": error.hint}
     out |= {"installed": True, **({"imported": _source(name)} if _source(name) else {})}
-    if entry is not None and entry.kind is ModelKind.BODYPART:
-        return out
+    if _is_bodypart(model):
+        return out | {"kind": ModelKind.BODYPART.value, **_bodypart_details(model)}
     stored = prepare(model)
     return out | {"kind": stored.meta["kind"], **_details(stored)}
 
@@ -131,6 +131,20 @@ def _details(stored: StoredModel) -> dict[str, Any]:
         "patch": {name: list(plan.patch) for name, plan in plans.items()},
         "weights_sha256": {name: stored.identity(name, stored.folds(name)) for name in plans},
     }
+
+
+def _is_bodypart(model: ResolvedModel) -> bool:
+    """Whether the model's files are those of body part regression, whatever its name is."""
+    if model.entry is not None:
+        return model.entry.kind is ModelKind.BODYPART
+    return (model.folder / _BODYPART_SETTINGS).is_file()
+
+
+def _bodypart_details(model: ResolvedModel) -> dict[str, Any]:
+    from ctenrich.infer.bodypart import load_bodypart_model
+
+    _, found = load_bodypart_model(model.folder)
+    return {"landmarks": list(found.lookup_table), "image axes": found.axes.value, "weights_sha256": found.sha256}
 
 
 def pull_model(name: str, *, accept: bool = False, url: str | None = None, progress: Progress = SILENT) -> ModelStatus:
@@ -245,10 +259,10 @@ def _check_import(model: ResolvedModel) -> str:
     found = sorted(model.folder.rglob(_BODYPART_FILE))
     nnunet = any(model.folder.rglob("plans.json")) or any(model.folder.rglob("plans.pkl"))
     if found and not nnunet:
-        load_state_dict_restricted(found[0])
         for path in list(found[0].parent.iterdir()):
             if path.parent != model.folder:
                 path.replace(model.folder / path.name)
+        _bodypart_details(model)
         return ModelKind.BODYPART.value
     stored = prepare(model)
     for configuration in stored.configurations:
@@ -303,8 +317,8 @@ def verify_model(name: str) -> tuple[Issue, ...]:
     """
     try:
         model = resolve_model(name)
-        if model.entry is not None and model.entry.kind is ModelKind.BODYPART:
-            load_state_dict_restricted(model.folder / _BODYPART_FILE)
+        if _is_bodypart(model):
+            _bodypart_details(model)
             return ()
         stored = prepare(model)
     except ModelError as error:
