@@ -214,6 +214,25 @@ def test_a_run_is_there_once_whatever_the_mode(run: Workspace, service: str, tmp
     assert caught.value.reason is Reason.BAD_RUN
 
 
+def test_the_command_publishes(service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from ctenrich import steps
+    from tests.cohorts import make_cohort
+
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", service)
+    folder = tmp_path / "run"
+    steps.tables(steps.start(make_cohort(tmp_path, 1), folder, segmenters=["expert"]))
+    place = f"bigquery:{PROJECT}.command"
+    done = CliRunner().invoke(app, ["publish", str(folder), place])
+    assert done.exit_code == 0, done.output
+    assert "rows in" in done.stdout
+    again = CliRunner().invoke(app, ["publish", str(folder), place, "--mode", "create"])
+    assert again.exit_code != 0
+    elsewhere = CliRunner().invoke(app, ["publish", str(folder), place, "--location", "EU"])
+    assert elsewhere.exit_code != 0
+    asked = CliRunner().invoke(app, ["query", place, "SELECT COUNT(*) AS n FROM series", "--csv"])
+    assert asked.stdout.split() == ["n", "1"]
+
+
 def test_append_loads_nothing_that_is_there(run: Workspace, service: str, tmp_path: Path) -> None:
     one = few(run, tmp_path / "one", "series")
     with failing_proxy(service, lambda *_: None) as proxy:
