@@ -21,7 +21,7 @@ from ctenrich.ledger import Lease, Leases, Ledger, balance
 from ctenrich.pace import Pace
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import Outcome, SeriesEntry, State
+from ctenrich.records import Outcome, ProductKind, SeriesEntry, State
 from ctenrich.run import Run
 from ctenrich.specs import ProductPlan
 from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES
@@ -172,6 +172,7 @@ class Conductor:
         self._waiting: deque[SeriesEntry] = deque()
         self._open: Counter[str] = Counter()
         self._failures: dict[tuple[str, str], Failure] = {}
+        self._uncropped: dict[str, list[Unit]] = {}
         self._spent: dict[tuple[str, str], tuple[float, int]] = {}
         self._ran = 0
         self._pace = Pace()
@@ -287,6 +288,7 @@ class Conductor:
         if lease is None or not self._held.holds(lease):
             self._write_log("lease_lost", unit, None)
             self._leases.pop(uid, None)
+            self._uncropped.pop(uid, None)
             self._count_down(uid)
             if uid not in self._open:
                 self._waiting.append(unit.entry)
@@ -302,6 +304,8 @@ class Conductor:
             return
         if failure is not None:
             self._failures[unit.key] = failure
+        if unit.plan is not None and "score" in unit.stages:
+            self._after_scores(uid)
         if unit.plan is None:
             self._after_input(unit, failure)
         elif failure is None and unit.lane == "infer":
@@ -324,11 +328,23 @@ class Conductor:
             else:
                 stages = tuple(s for s in _lane(plan, "infer") if s in self._stages)
                 ahead = Unit(unit.entry, plan, "infer", stages)
-                if stages:
+                if stages and self._crops() and plan.product.kind is ProductKind.NNUNET:
+                    self._uncropped.setdefault(unit.key[0], []).append(ahead)
+                elif stages:
                     self._open[unit.key[0]] += 1
                     self._executor.submit(ahead)
                 else:
                     self._send_output(ahead)
+
+    def _crops(self) -> bool:
+        """Whether segmentations wait for the slice scores of their series, which say where to crop."""
+        return bool(self._run.config.settings.segment.crop) and "score" in self._stages
+
+    def _after_scores(self, uid: str) -> None:
+        """Send the segmentations that waited for scores; without scores they see the whole series."""
+        for unit in self._uncropped.pop(uid, ()):
+            self._open[uid] += 1
+            self._executor.submit(unit)
 
     def _send_output(self, unit: Unit) -> None:
         assert unit.plan is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ctenrich.cropping import check_crop
 from ctenrich.errors import ModelError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import ModelInfo, Product, ProductKind
@@ -91,10 +92,11 @@ def plan_products(
     Raises
     ------
     UsageError
-        DEMO_MODEL, or BAD_PARAMETER for a product named twice.
+        DEMO_MODEL, BAD_PARAMETER for a product named twice, or BAD_SETTINGS for a crop that cannot be made.
     ModelError
         What is wrong with a model.
     """
+    check_crop(settings, with_bodypart=bodypart != "none")
     plans: list[ProductPlan] = []
     for text in segmenters:
         opened = _open_segmenter(text, settings)

@@ -96,6 +96,8 @@ class SegmentSettings:
     threads: int = 0
     """CPU threads of the network; 0: all cores."""
     probabilities: bool = False
+    crop: str = ""
+    """``LOW..HIGH``, two landmarks: networks that segment see the slices between them and 60 mm more; empty: all."""
 
 
 @dataclass(frozen=True)

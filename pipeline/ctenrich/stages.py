@@ -180,10 +180,20 @@ def _inputs(task: Task) -> tuple[SortedSeries, Volume]:
 def _segment(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
     assert task.plan is not None
     series, volume = _inputs(task)
-    masks = task.models.segmenter(task.plan).segment({"CT": volume}, series, **task.common)
+    segmenter = task.models.segmenter(task.plan)
+    if _is_cropped(task):
+        from ctenrich.cropping import segment_cropped
+
+        masks = segment_cropped(segmenter, volume, series, **task.common)
+    else:
+        masks = segmenter.segment({"CT": volume}, series, **task.common)
     save_record(task.room / "masks.json", masks)
     paths = [masks.label_map_path, *(s.mask_path for s in masks.segments)]
     return [task.room / "masks.json", *(task.workspace.resolve(task.uid, p) for p in paths if p)], masks.issues
+
+
+def _is_cropped(task: Task) -> bool:
+    return bool(task.settings.segment.crop) and task.kind is ProductKind.NNUNET
 
 
 def _score(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
@@ -308,6 +318,12 @@ def _segment_identity(task: Task) -> list[str]:
     assert task.plan is not None
     names = ("engine", "precision", "step_size", "probabilities")
     room = task.series_room
+    crop: list[str] = []
+    if _is_cropped(task):
+        from ctenrich.cropping import scores_path
+
+        scores = scores_path(room)
+        crop = [task.settings.segment.crop, _digest(scores) if scores else ""]
     return [
         task.plan.model_sha256,
         str(task.plan.product),
@@ -315,6 +331,7 @@ def _segment_identity(task: Task) -> list[str]:
         _mappings(),
         _digest(room / "sorted.json"),
         _digest(room / "volume.json"),
+        *crop,
     ]
 
 
