@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-__all__ = ["front_page", "report_page", "single_frame"]
+__all__ = ["front_page", "report_page"]
 
 _STYLE = Markup(
     "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1b2430}"
@@ -29,9 +29,6 @@ def front_page(series: Sequence[tuple[str, Sequence[tuple[str, str]]]], name: st
         shown = Markup("<br>").join(Markup('<a href="{}">{}</a>').format(address, text) for address, text in links)
         rows.append(Markup('<tr><td class="uid">{}</td><td>{}</td></tr>').format(uid, shown))
     report = Markup('<p><a href="/report/index.html">The report of this run</a></p>') if has_report else Markup("")
-    report += Markup(
-        "<p><b>Known fault:</b> while scrolling, OHIF may show masks of another slice. Judge masks by the report.</p>"
-    )
     table = Markup("<table><tr><th>Series</th><th>Open</th></tr>{}</table>").format(Markup("").join(rows))
     return _PAGE.format(title=f"Run {name}", style=_STYLE, body=report + table)
 
@@ -71,32 +68,3 @@ def _value(item: Any) -> str:
         segment = reference.get("ReferencedSegmentNumber")
         return f"{reference.ReferencedSOPInstanceUID}{f' segment {segment}' if segment else ''}"
     return str(item.get("TextValue") or item.get("UID") or item.get("PersonName") or item.get("DateTime") or "")
-
-
-def single_frame(data: Any, number: int) -> bytes:
-    """A DICOM file with the pixels of one frame (from 1) of an uncompressed multi-frame object."""
-    from io import BytesIO
-
-    import numpy as np
-    from pydicom.dataset import Dataset
-
-    pixels = int(data.Rows) * int(data.Columns)
-    raw = np.frombuffer(data.PixelData, np.uint8)
-    if data.BitsAllocated == 1:
-        start = (number - 1) * pixels
-        bits = np.unpackbits(raw[start // 8 : (start + pixels + 7) // 8], bitorder="little")
-        part = np.packbits(bits[start % 8 : start % 8 + pixels], bitorder="little").tobytes()
-    else:
-        size = pixels * int(data.BitsAllocated) // 8
-        part = raw[(number - 1) * size : number * size].tobytes()
-    out = Dataset()
-    out.file_meta = data.file_meta
-    for element in data:
-        if element.VR != "SQ" and element.keyword not in ("PixelData", "NumberOfFrames"):
-            out.add(element)
-    out.NumberOfFrames = 1
-    out.PixelData = part + b"\0" * (len(part) % 2)
-    out["PixelData"].VR = "OB"
-    buffer = BytesIO()
-    out.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()

@@ -95,23 +95,19 @@ def clean_index(html: str) -> str:
 
 
 def app_config(*, pacs: bool) -> str:
-    """OHIF's configuration: one data source, this run as dicomjson or a PACS through our own address."""
-    json_source: dict[str, Any] = {
-        "namespace": "@ohif/extension-default.dataSourcesModule.dicomjson",
-        "sourceName": "dicomjson",
-        "configuration": {"friendlyName": "ctenrich run", "name": "json"},
-    }
-    web_source: dict[str, Any] = {
+    """OHIF's configuration: one data source, the DICOMweb below our own address (this run's, or a PACS behind it)."""
+    source: dict[str, Any] = {
         "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
         "sourceName": "dicomweb",
         "configuration": {
-            "friendlyName": "PACS",
-            "name": "pacs",
+            "friendlyName": "PACS" if pacs else "ctenrich run",
+            "name": "ctenrich",
             "wadoUriRoot": "/dicom-web",
             "qidoRoot": "/dicom-web",
             "wadoRoot": "/dicom-web",
             "imageRendering": "wadors",
             "thumbnailRendering": "wadors",
+            "enableStudyLazyLoad": True,
             "qidoSupportsIncludeField": False,
             "supportsFuzzyMatching": False,
             "supportsWildcard": True,
@@ -129,8 +125,8 @@ def app_config(*, pacs: bool) -> str:
         "strictZSpacingForVolumeViewport": True,
         "maxNumberOfWebWorkers": 2,
         "disableConfirmationPrompts": True,
-        "defaultDataSourceName": "dicomweb" if pacs else "dicomjson",
-        "dataSources": [web_source] if pacs else [json_source],
+        "defaultDataSourceName": "dicomweb",
+        "dataSources": [source],
     }
     tour = 'try{localStorage.setItem("shownTours",JSON.stringify(["basicViewerTour"]))}catch(e){}'
     handler = "window.config.httpErrorHandler=function(e){console.warn(String(e))};"

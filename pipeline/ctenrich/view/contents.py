@@ -1,0 +1,109 @@
+"""What a run has to show: its sorted series, their slices, and the objects that were written of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from ctenrich.errors import InputError, UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import EncodedObject, EncodedObjects, ObjectKind, SortedSeries
+from ctenrich.workspace import Workspace, load_record
+
+__all__ = ["RunView", "Shown"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One written object, its product and its file."""
+
+    product: str
+    item: EncodedObject
+    path: Path
+
+
+class RunView:
+    """What a run has to show: series with their slices and objects.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+
+    @cached_property
+    def series(self) -> list[str]:
+        """Series that can be shown: those that were sorted."""
+        root = self.workspace
+        return [uid for uid in root.series_uids() if (root.room(uid) / "sorted.json").is_file()]
+
+    def record(self, uid: str) -> SortedSeries:
+        """The sorted series.
+
+        Raises
+        ------
+        UsageError
+            NOT_FOUND: the run has no such series.
+        """
+        if uid not in self.series:
+            raise UsageError(Reason.NOT_FOUND, "the run has no such series")
+        path = self.workspace.room(uid) / "sorted.json"
+        return _sorted_series(path, path.stat().st_mtime_ns)
+
+    def objects(self, uid: str) -> list[Shown]:
+        """Written objects of a series, by product and kind."""
+        out = []
+        for record in sorted(self.workspace.room(uid).glob("*/objects.json")):
+            try:
+                found = load_record(record, EncodedObjects)
+            except InputError:
+                continue
+            for item in found.objects:
+                path = self.workspace.resolve(uid, item.path)
+                if path.is_file():
+                    out.append(Shown(str(found.product), item, path))
+        return out
+
+    def segmentations(self, uid: str) -> list[Shown]:
+        """The SEGs among the written objects."""
+        return [shown for shown in self.objects(uid) if shown.item.kind is ObjectKind.SEG]
+
+    def slices(self, uid: str) -> list[Path]:
+        """Files of a series' slices, in slice order."""
+        return [self.workspace.resolve(uid, one.path) for one in self.record(uid).slices]
+
+    def object_file(self, uid: str, sop_instance_uid: str) -> Path:
+        """File of a written object.
+
+        Raises
+        ------
+        UsageError
+            NOT_FOUND: nothing like it was written of this series.
+        """
+        for shown in self.objects(uid):
+            if shown.item.sop_instance_uid == sop_instance_uid:
+                return shown.path
+        raise UsageError(Reason.NOT_FOUND, "the run has no such file")
+
+    def in_study(self, study: str) -> list[str]:
+        """CT series of a study."""
+        return [uid for uid in self.series if self.record(uid).study_instance_uid == study]
+
+    def opening(self, uid: str, product: str = "") -> str:
+        """Address in OHIF: the SEG of a product (the first one if none is named) over its CT."""
+        segments = self.segmentations(uid)
+        chosen = [s for s in segments if s.product == product] or segments
+        first = chosen[0].item.series_instance_uid if chosen else uid
+        wanted = ",".join([uid, *(s.item.series_instance_uid for s in segments)])
+        study = self.record(uid).study_instance_uid
+        return f"/viewer?StudyInstanceUIDs={study}&SeriesInstanceUIDs={wanted}&initialSeriesInstanceUID={first}"
+
+
+@lru_cache(maxsize=4096)
+def _sorted_series(path: Path, changed: int) -> SortedSeries:
+    """The record as it was when the file last changed."""
+    return load_record(path, SortedSeries)
