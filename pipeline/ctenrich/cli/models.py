@@ -94,7 +94,7 @@ def verify(name: Name) -> None:
     raise typer.Exit(1 if issues else 0)
 
 
-@models_app.command("check", epilog="Example:  ctenrich models check lung-model --on my-run")
+@models_app.command("check", epilog="Example:  ctenrich models check lung-model --reference --on my-run")
 def check(
     name: Name,
     reference: Annotated[
@@ -103,7 +103,7 @@ def check(
     on: Annotated[Path | None, typer.Option(help="A run whose volumes are compared; default: two phantoms.")] = None,
     configuration: Annotated[str | None, typer.Option(help="Configuration, where the model has several.")] = None,
     mirror: Annotated[bool, typer.Option(help="With mirroring.")] = True,
-    repeat: Annotated[bool, typer.Option(help="Run the reference twice, for its own noise.")] = False,
+    repeat: Annotated[bool, typer.Option(help="Run the reference twice, for its own noise.")] = True,
 ) -> None:
     """The parity gate: our engine beside nnunetv2's, organ by organ, worst case first."""
     from ctenrich.cli.console import print_table, progress_bars
@@ -121,8 +121,14 @@ def check(
             repeat=repeat,
             progress=progress,
         )
-    rows = report.table()
-    print_table(report.model, tuple(rows[0]), [tuple(row.values()) for row in rows])
+    for title, rows in (
+        (f"{report.model}, ours beside the reference", report.table()),
+        ("The reference beside itself: its own run-to-run noise", report.noise_table()),
+    ):
+        if rows:
+            print_table(title, tuple(rows[0]), [tuple(row.values()) for row in rows])
+    for case, share in report.disagreement.items():
+        typer.echo(f"{case}: {share:.2e} of its voxels differ")
     typer.echo("passed" if report.passed else "NOT passed")
     raise typer.Exit(0 if report.passed else 1)
 
