@@ -11,6 +11,7 @@ from ctenrich.infer.bodypart import BodyPartModel, scores_of
 from ctenrich.infer.bodypart_images import ImageAxes
 from ctenrich.infer.bodypart_scores import CleanUp
 from ctenrich.measure.landmarks import ABSENT, find_landmarks, locate_landmarks
+from ctenrich.measure.regions import locate_regions
 from ctenrich.records import Landmark, Landmarks, ModelInfo, SliceScores, Volume
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_record
@@ -160,6 +161,24 @@ def score_stack(raw: list[float], empty: list[bool], *, towards_head: bool) -> S
     return scores_of(values, air, volume, series, model=model, info=ModelInfo("m", "1", ""))
 
 
+def test_feet_first_by_hand_from_raw_score_to_slice() -> None:
+    """4 mm slices, 0.472 points each, from 20 at the feet: Th8 (56.856) lies 78.08 slices up.
+
+    Lying feet first the rows run to the patient's right, so slice 0 of 150 is the one nearest the head.
+    """
+    raw = [20 + 0.472 * k for k in range(150)]
+    head_first, feet_first = (score_stack(raw, [False] * 150, towards_head=t) for t in (True, False))
+    assert (head_first.feet_to_head, feet_first.feet_to_head) == (True, False)
+    assert (feet_first.reverse_z_ordering, feet_first.valid_z_spacing) == (False, True)
+    expected = {"lung_start": 51, "Th8": 78, "lung_end": 117}
+    assert expected.items() <= found(locate_landmarks(head_first)).items()
+    assert {name: 149 - k for name, k in expected.items()}.items() <= found(locate_landmarks(feet_first)).items()
+    assert item(locate_landmarks(feet_first), "Th8").sop_instance_uid == "2.25.1078"
+    for scores, chest in ((head_first, (53, 118)), (feet_first, (31, 96))):  # 44.952 is 52.9 slices up, 75.794 118.2
+        here = [s.slice_index for s in locate_regions(scores).slices if "chest" in s.regions]
+        assert (here[0], here[-1], len(here)) == (*chest, 66)
+
+
 @given(st.floats(-20, 80), st.floats(0.05, 0.25), st.integers(2, 90), st.data())
 def test_flipping_the_stack_gives_the_same_instances(
     start: float, slope: float, count: int, data: st.DataObject
@@ -171,6 +190,10 @@ def test_flipping_the_stack_gives_the_same_instances(
     up, down = (locate_landmarks(score_stack(raw, empty, towards_head=t)) for t in (True, False))
     assert {i.name: i.sop_instance_uid for i in up.items} == {i.name: i.sop_instance_uid for i in down.items}
     assert [i.absent_reason for i in up.items] == [i.absent_reason for i in down.items]
+    parts = [locate_regions(score_stack(raw, empty, towards_head=t)) for t in (True, False)]
+    by_uid = [{s.sop_instance_uid: s.regions for s in part.slices} for part in parts]
+    assert by_uid[0] == by_uid[1]
+    assert parts[0].examined == parts[1].examined
     for a, b in zip(up.items, down.items, strict=True):
         if a.position is not None and b.position is not None and a.distance is not None and b.distance is not None:
             assert a.position + b.position == pytest.approx((count - 1) * 4.0, abs=1e-5)

@@ -78,6 +78,45 @@ def test_descending_by_geometry_gives_the_same_instances_the_same_regions() -> N
     assert up.examined == down.examined != "NONE"
 
 
+# One score a slice, 40 + k at slice k: abdomen ends below 56.856, chest is 44.952..75.794, the neck begins at 70.973.
+RISING: list[float | None] = [40.0 + k for k in range(41)]
+ON_PAPER = {"abdomen": (0, 16), "chest": (5, 35), "shoulder-neck": (31, 40)}
+
+
+def extents(regions: Regions) -> dict[str, tuple[int, int]]:
+    """Region -> first and last slice; each is one stretch."""
+    out: dict[str, tuple[int, int]] = {}
+    for name in sorted({name for item in regions.slices for name in item.regions}):
+        here = [item.slice_index for item in regions.slices if name in item.regions]
+        assert here == list(range(here[0], here[-1] + 1))
+        out[name] = (here[0], here[-1])
+    return out
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        pytest.param(make_scores(RISING, 8.0), ON_PAPER, id="ascending"),
+        pytest.param(
+            make_scores(RISING[::-1], 8.0, feet_to_head=False),
+            {"abdomen": (24, 40), "chest": (5, 35), "shoulder-neck": (0, 9)},
+            id="descending",
+        ),
+        pytest.param(
+            make_scores([None] * 5 + RISING[5:35] + [None] * 6, 8.0),
+            {"abdomen": (5, 16), "chest": (5, 34), "shoulder-neck": (31, 34)},
+            id="tails without a score",
+        ),
+        pytest.param(make_scores([56.0, 57.0], 8.0), {"abdomen": (0, 0), "chest": (0, 1)}, id="two slices"),
+        pytest.param(make_scores([None], 8.0), {}, id="no score"),
+        pytest.param(make_scores(RISING, 4.0, valid_z_spacing=False), ON_PAPER, id="wrong spacing"),
+        pytest.param(make_scores(RISING[::-1], 8.0, reverse=True), {}, id="against the geometry"),
+    ],
+)
+def test_slices_of_each_region_as_on_paper(scores: SliceScores, expected: dict[str, tuple[int, int]]) -> None:
+    assert extents(locate_regions(scores)) == expected
+
+
 def test_a_contradiction_of_the_direction_gives_none() -> None:
     regions = locate_regions(make_scores([80.0, 60.0, 40.0], 100.0, reverse=True))
     assert {s.regions for s in regions.slices} == {()}
