@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from ctenrich.errors import CtenrichError, IncompleteError, InputError, UnsafeInputError, UsageError
-from ctenrich.fetch import fetch_series
+from ctenrich.fetch import _Meter, fetch_series
 from ctenrich.reasons import Reason
 from ctenrich.records import Companion, CompanionLink, FetchedSeries, Instance
 from ctenrich.settings import FetchSettings, Settings
+from ctenrich.storage.base import Transfer
 from ctenrich.workspace import Workspace, load_record
 from tests.small_series import SERIES, folder_entry, write_small
 
@@ -127,3 +128,39 @@ def test_what_is_whole_is_not_copied_again(tmp_path: Path, workspace: Workspace)
     assert fetch_series(entry, settings=COPY, workspace=workspace) == first
     changed = [a != c.stat().st_mtime_ns for a, c in zip(before, copies, strict=True)]
     assert changed == [False, False, True, False, False, False]
+
+
+class Told:
+    """Keeps what a stage says of its pace."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def start(self, task: str, total: float | None = None) -> None: ...
+
+    def advance(self, task: str, amount: float = 1) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+    def finish(self, task: str) -> None: ...
+
+    def status(self, task: str, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_progress_tells_files_speed_and_the_time_left(tmp_path: Path) -> None:
+    told = Told()
+    times = iter([0.0, 0.5, 2.0, 2.5, 8.0])
+    transfers = [Transfer(f"gs://b/{n}", tmp_path / str(n)) for n in range(4)]
+    meter = _Meter(told, transfers, lambda: next(times))
+    for transfer in transfers:
+        transfer.path.write_bytes(bytes(4_000_000))
+        meter.advance("fetch")
+    assert told.texts == ["2 of 4 files, 4.0 MB/s, about 2 s left", "4 of 4 files, 2.0 MB/s, about 0 s left"]
+
+
+def test_a_fetch_shows_its_pace(tmp_path: Path, workspace: Workspace) -> None:
+    told = Told()
+    entry = folder_entry(instances=listed(write_small(tmp_path / "in")))
+    fetch_series(entry, settings=COPY, workspace=workspace, progress=told)
+    assert told.texts[-1].startswith("6 of 6 files, ")

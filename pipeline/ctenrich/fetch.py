@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +109,47 @@ def fetch_series(
     return fetched
 
 
+class _Meter:
+    """Passes progress on, and says every second how many files came, how fast, and how long the rest will take."""
+
+    def __init__(self, progress: Progress, transfers: Sequence[Transfer], clock: Callable[[], float] = time.monotonic):
+        self._progress = progress
+        self._transfers = transfers
+        self._clock = clock
+        self._started = self._told = clock()
+        self._files = 0
+        self._lock = threading.Lock()
+
+    def start(self, task: str, total: float | None = None) -> None:
+        self._progress.start(task, total)
+
+    def advance(self, task: str, amount: float = 1) -> None:
+        self._progress.advance(task, amount)
+        with self._lock:
+            self._files += int(amount)
+            now = self._clock()
+            if now - self._told < 1 and self._files < len(self._transfers):
+                return
+            self._told = now
+            text = self._text(max(now - self._started, 1e-9))
+        self._progress.status(task, text)
+
+    def _text(self, elapsed: float) -> str:
+        arrived = sum(t.path.stat().st_size for t in self._transfers if t.path.is_file())
+        rest = elapsed * (len(self._transfers) / max(self._files, 1) - 1)
+        rate = arrived / elapsed / 1e6
+        return f"{self._files} of {len(self._transfers)} files, {rate:.1f} MB/s, about {rest:.0f} s left"
+
+    def note(self, message: str) -> None:
+        self._progress.note(message)
+
+    def status(self, task: str, text: str) -> None:
+        self._progress.status(task, text)
+
+    def finish(self, task: str) -> None:
+        self._progress.finish(task)
+
+
 class _Stores:
     """One storage a scheme, opened when first needed."""
 
@@ -159,7 +202,7 @@ def _bring(
         else:
             transfers.setdefault(urlsplit(item.url).scheme, []).append(transfer)
     for group in transfers.values():
-        stores.of(group[0].url).download(group, progress)
+        stores.of(group[0].url).download(group, _Meter(progress, group))
     with ThreadPoolExecutor(_HASH_THREADS) as pool:
         return list(pool.map(_describe, wanted, places))
 
