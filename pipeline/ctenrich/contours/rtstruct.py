@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import dcmread, read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.filereader import dcmread
+from pydicom.uid import RTStructureSetStorage
 
-from ctenrich.errors import InputError, UnsafeInputError
+from ctenrich.decode.objects import check_deflated
+from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, SortedSeries
 
@@ -117,9 +118,7 @@ def link_to(structures: StructureSet, series: SortedSeries) -> CompanionLink | N
 
 def _read(path: Path, limit: int) -> Dataset:
     try:
-        meta = read_file_meta_info(path)
-        if meta.get("TransferSyntaxUID", "") == DeflatedExplicitVRLittleEndian:
-            _check_deflated(path, limit)
+        check_deflated(path, limit)
         return dcmread(path, stop_before_pixels=True)
     except FileNotFoundError:
         raise InputError(Reason.NOT_FOUND, "the RT Structure Set is not there any more") from None
@@ -129,25 +128,6 @@ def _read(path: Path, limit: int) -> Dataset:
         raise InputError(Reason.NOT_DICOM, "the RT Structure Set is not a DICOM file") from error
     except _READ_ERRORS as error:
         raise InputError(Reason.TRUNCATED, f"the RT Structure Set is broken ({type(error).__name__})") from error
-
-
-def _check_deflated(path: Path, limit: int) -> None:
-    """Unpack in small steps and stop at the limit, before pydicom unpacks all at once."""
-    from pydicom.filereader import read_preamble
-
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    total = 0
-    with path.open("rb") as handle:
-        read_preamble(handle, force=False)
-        meta_length = read_file_meta_info(path).FileMetaInformationGroupLength
-        handle.seek(132 + 12 + int(meta_length))
-        for block in iter(lambda: handle.read(1 << 16), b""):
-            pending = block
-            while pending:
-                total += len(inflate.decompress(pending, 1 << 20))
-                pending = inflate.unconsumed_tail
-                if total > limit:
-                    raise UnsafeInputError(Reason.BOMB, "the RT Structure Set unpacks to more than the limit")
 
 
 def _structure_set(dataset: Dataset) -> StructureSet:

@@ -18,7 +18,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 
-__all__ = ["MAX_UNPACKED", "damage_as_input_error", "header", "quiet", "whole"]
+__all__ = ["MAX_UNPACKED", "check_deflated", "damage_as_input_error", "header", "quiet", "whole"]
 
 MAX_UNPACKED = 4 * 1024**3
 """Bytes that a deflated object may unpack to."""
@@ -70,7 +70,7 @@ def header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
 
 def _read(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
     try:
-        _check_deflated(path)
+        check_deflated(path)
         return dcmread(path, stop_before_pixels=stop, specific_tags=tags)
     except CtenrichError:
         raise
@@ -85,8 +85,16 @@ def _read(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
         raise InputError(Reason.NOT_DICOM, message) from error
 
 
-def _check_deflated(path: Path) -> None:
-    """Refuse a deflated object that unpacks to too much, before anything unpacks it at once."""
+def check_deflated(path: Path, limit: int = MAX_UNPACKED) -> None:
+    """Refuse a deflated object that unpacks to more than `limit` bytes, before anything unpacks it at once.
+
+    Raises
+    ------
+    UnsafeInputError
+        BOMB.
+    Exception
+        What pydicom and zlib raise for a file that is broken or no DICOM.
+    """
     with path.open("rb") as handle:
         read_preamble(handle, False)
         if read_meta(handle).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
@@ -95,6 +103,6 @@ def _check_deflated(path: Path) -> None:
         pending = handle.read(_STEP)
         while pending and not inflater.eof:
             total += len(inflater.decompress(pending, _STEP))
-            if total > MAX_UNPACKED:
-                raise UnsafeInputError(Reason.BOMB, f"{path.name} unpacks to more than {MAX_UNPACKED} bytes")
+            if total > limit:
+                raise UnsafeInputError(Reason.BOMB, f"a deflated object unpacks to more than {limit} bytes")
             pending = inflater.unconsumed_tail or handle.read(_STEP)
