@@ -75,12 +75,24 @@ def request(url: str, method: str, body: bytes = b"", kind: str = "application/o
 
 
 class FaultyProxy:
-    """Forwards to a server; `fault` says for each request what goes wrong."""
+    """Forwards to a server; `fault` says for each request what goes wrong.
 
-    def __init__(self, target: str, fault: Fault) -> None:
+    Parameters
+    ----------
+    target : str
+        URL of the server.
+    fault : callable
+        Kind of fault of a request; "" for none. "drop" hangs up without an answer, and nothing is forwarded.
+    retry_after : str
+        What answers of 429 and 503 ask for.
+    """
+
+    def __init__(self, target: str, fault: Fault, retry_after: str = "0") -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.faults: Counter[str] = Counter()
         self.ranges: list[str] = []
+        self.requests: list[tuple[float, str, str, dict[str, str]]] = []
+        """(monotonic seconds, method, path, headers in lower case), as they came."""
         netloc = urlsplit(target).netloc
         proxy = self
         lock = threading.Lock()
@@ -100,9 +112,14 @@ class FaultyProxy:
                     proxy.counts[key] += 1
                     proxy.faults[kind] += 1
                     proxy.ranges += [self.headers["Range"]] if self.headers.get("Range") else []
+                    headers = {k.lower(): v for k, v in self.headers.items()}
+                    proxy.requests.append((time.monotonic(), self.command, self.path, headers))
+                if kind == "drop":
+                    self.close_connection = True
+                    return
                 if kind in {"503", "429", "500", "403", "404"}:
                     self.send_response(int(kind))
-                    self.send_header("Retry-After", "0")
+                    self.send_header("Retry-After", retry_after)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return

@@ -16,7 +16,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
 from ctenrich.storage.base import StoredObject, Transfer, parent_url, verify_file
-from ctenrich.storage.retry import retrying
+from ctenrich.storage.retry import BusyError, retry_after, retrying
 
 __all__ = ["GoogleStorage"]
 
@@ -205,4 +205,8 @@ def _translated(error: Exception) -> CtenrichError:
         return IncompleteError(Reason.INCOMPLETE, f"an object is missing or forbidden (HTTP {error.code})")
     code = getattr(error, "code", None)
     what = f"HTTP {code}" if isinstance(code, int) else type(error).__name__
-    return TransientError(Reason.RETRY_EXHAUSTED, f"the store did not answer as it should ({what})")
+    message = f"the store did not answer as it should ({what})"
+    pause = retry_after(getattr(getattr(error, "response", None), "headers", None))
+    if pause:
+        return BusyError(Reason.RETRY_EXHAUSTED, message, pause=pause)
+    return TransientError(Reason.RETRY_EXHAUSTED, message)

@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
-from ctenrich.errors import CtenrichError, InputError, RetryExhaustedError
+from ctenrich.errors import CtenrichError, InputError, RetryExhaustedError, TransientError
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
 
-__all__ = ["LONGEST_PAUSE", "retrying"]
+__all__ = ["LONGEST_PAUSE", "BusyError", "retry_after", "retrying"]
 
 LONGEST_PAUSE = 30.0
+"""Seconds; a store that asks for more is asked again after these."""
 T = TypeVar("T")
+
+
+class BusyError(TransientError):
+    """The store is busy and said how long to stay away.
+
+    Parameters
+    ----------
+    pause : float
+        Seconds.
+    """
+
+    def __init__(self, reason: Reason, message: str, hint: str = "", pause: float = 0.0) -> None:
+        super().__init__(reason, message, hint)
+        self.pause = pause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.message, self.hint, self.pause)
+
+
+def retry_after(headers: Mapping[str, str] | None) -> float | None:
+    """Seconds that an answer's Retry-After asks for (RFC 9110, 10.2.3: a number, or a date); None: it asks nothing."""
+    value = (headers or {}).get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), LONGEST_PAUSE)
+    try:
+        wanted = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return None
+    return min(max(wanted, 0.0), LONGEST_PAUSE)
 
 
 def retrying(action: Callable[[], T], settings: FetchSettings) -> T:
     """Call `action` until it succeeds, at most `settings.tries` times; only TransientErrors are tried again.
+
+    The pauses grow, with jitter; what a store asks for with Retry-After is kept, up to `LONGEST_PAUSE`.
 
     Raises
     ------
@@ -28,9 +62,16 @@ def retrying(action: Callable[[], T], settings: FetchSettings) -> T:
         CHECKSUM: the bytes came wrong every time.
     """
     tries = max(1, settings.tries)
+    growing = wait_exponential(multiplier=settings.backoff, max=LONGEST_PAUSE) + wait_random(0, settings.backoff)
+
+    def pause(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.pause if isinstance(error, BusyError) else 0.0
+        return max(growing(state), min(asked, LONGEST_PAUSE))
+
     loop = Retrying(
         stop=stop_after_attempt(tries),
-        wait=wait_exponential(multiplier=settings.backoff, max=LONGEST_PAUSE) + wait_random(0, settings.backoff),
+        wait=pause,
         retry=retry_if_exception(lambda error: isinstance(error, CtenrichError) and error.retryable),
         retry_error_callback=_give_up,
     )
