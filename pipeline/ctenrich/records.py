@@ -525,6 +525,8 @@ class SegmentShape:
     """Feature (pyradiomics' name) -> value in the unit of mappings/features.csv; only defined, finite values."""
     omitted: dict[str, str]
     """Feature -> why it has no value."""
+    radiomics: dict[str, float] = field(default_factory=dict)
+    """pyradiomics' full name (image type, class, feature) -> value; those with a code are in `values` too."""
 
 
 @dataclass(frozen=True)
@@ -541,6 +543,10 @@ class ShapeMeasurements:
     settings_sha256: str = ""
     sha256: str = ""
     issues: tuple[Issue, ...] = ()
+    radiomics_version: str = ""
+    """Of pyradiomics, where a settings file asked it for more than shape."""
+    radiomics_sha256: str = ""
+    """Of that settings file's content."""
 
 
 @dataclass(frozen=True)

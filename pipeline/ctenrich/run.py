@@ -87,6 +87,10 @@ class Run:
                 Reason.NO_MODEL, "nothing to do: neither a segmenter nor a body part model was named",
                 "add --segmenter expert, --segmenter nnunet:MODEL or --bodypart MODEL",
             )  # fmt: skip
+        if settings.measure.radiomics:
+            from ctenrich.measure.radiomics_features import Radiomics
+
+            Radiomics(Path(settings.measure.radiomics))
         config = RunConfig(_FORMAT, __version__, cohort.name, cohort.sha256, products, settings, allow_demo)
         out = Path(out)
         if (out / "run.json").exists():

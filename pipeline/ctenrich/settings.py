@@ -106,6 +106,8 @@ class MeasureSettings:
 
     engine: str = "fast"
     """fast, or pyradiomics."""
+    radiomics: str = ""
+    """pyradiomics' parameter file (YAML or JSON) for first order and texture features; empty: shape only."""
 
 
 @dataclass(frozen=True)

@@ -345,7 +345,9 @@ def _score_identity(task: Task) -> list[str]:
 def _measure_identity(task: Task) -> list[str]:
     if task.kind is ProductKind.BODYPART:
         return [*_of_product(task, "scores"), _mappings()]
-    return [*_of_product(task, "masks"), _settings(task, "measure")]
+    chosen = task.settings.measure.radiomics
+    radiomics = [sha256_of_file(Path(chosen))] if chosen and Path(chosen).is_file() else []
+    return [*_of_product(task, "masks"), _settings(task, "measure", "engine"), chosen and "radiomics", *radiomics]
 
 
 def _encode_identity(task: Task) -> list[str]:
@@ -369,7 +371,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage("segment", 1, "infer", _segment_identity, _segment),
         Stage("score", 2, "infer", _score_identity, _score),
-        Stage("measure", 1, "output", _measure_identity, _measure),
+        Stage("measure", 2, "output", _measure_identity, _measure),
         Stage("encode", 1, "output", _encode_identity, _encode),
         Stage("validate", 2, "output", lambda t: [*_of_product(t, "objects"), _settings(t, "validate")], _validate),
     )

@@ -73,7 +73,7 @@ def encode_shape_sr(
     _check(shape, masks)
     progress.start("shape SR")
     source = read_source(series, workspace)
-    made_of = (shape.sha256 or repr(shape.segments), shape.settings_sha256, seg.sop_instance_uid, masks.sha256)
+    made_of = (shape.sha256 or repr(shape.segments), " ".join(_parameters(shape)), seg.sop_instance_uid, masks.sha256)
     identity = identify("shape_sr", series, masks.product, settings.encode, *made_of)
     shapes = {item.number: item for item in shape.segments}
     algorithm = Algorithm(shape.algorithm_name, shape.algorithm_version, _parameters(shape))
@@ -127,6 +127,9 @@ def _parameters(shape: ShapeMeasurements) -> tuple[str, ...]:
     parameters = [f"engine={shape.engine}"]
     if shape.settings_sha256:
         parameters.append(f"settings_sha256={shape.settings_sha256}")
+    if shape.radiomics_sha256:
+        parameters.append(f"first order: pyradiomics {shape.radiomics_version}")
+        parameters.append(f"radiomics_settings_sha256={shape.radiomics_sha256}")
     return tuple(parameters)
 
 
@@ -161,4 +164,9 @@ def _notes(shape: ShapeMeasurements, subject: str) -> list[Issue]:
             features = sorted(f for f, r in item.omitted.items() if r == reason)
             message = f"{item.name}: {', '.join(features)} omitted: {reason}"
             notes.append(Issue("OMITTED_FEATURE", Severity.NOTE, subject, message, "ctenrich", __version__))
+        coded = {f"original_firstorder_{name}" for name in item.values}
+        uncoded = [name for name in item.radiomics if name not in coded]
+        if uncoded:
+            message = f"{item.name}: {len(uncoded)} features of pyradiomics without a code are in the tables only"
+            notes.append(Issue("UNCODED_FEATURES", Severity.NOTE, subject, message, "ctenrich", __version__))
     return notes

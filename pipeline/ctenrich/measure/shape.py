@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from pathlib import Path
 
 from ctenrich import __version__
 from ctenrich.errors import UsageError
 from ctenrich.masks import Mask, crop_of
 from ctenrich.measure import fast, radiomics_adapter
 from ctenrich.measure.features import SHAPE_FEATURES, Basics, shape_features
+from ctenrich.measure.radiomics_features import Radiomics
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Segment, SegmentMasks, SegmentShape, Severity, ShapeMeasurements, Volume
 from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace
+from ctenrich.workspace import Workspace, load_array
 
 __all__ = ["DEFINITION", "ENGINES", "measure_mask", "measure_shape"]
 
@@ -39,7 +41,7 @@ def measure_shape(
     masks : SegmentMasks
         Masks on the grid of `volume`.
     volume : Volume
-        Gives the spacing; its voxels are not read.
+        Gives the spacing; its voxels are read where `measure.radiomics` asks for more than shape.
 
     Raises
     ------
@@ -54,9 +56,16 @@ def measure_shape(
     progress.start("shape", len(masks.segments))
     segments: list[SegmentShape] = []
     issues: list[Issue] = []
+    chosen = settings.measure.radiomics
+    more = Radiomics(Path(chosen)) if chosen else None
+    array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path)) if more else None
     for segment in masks.segments:
         crop = crop_of(masks, segment.number, workspace)
         shape = measure_segment(segment, None if crop is None else crop[0], volume.spacing, engine)
+        if more is not None and array is not None and crop is not None:
+            found = more.measure(array, *crop, volume.spacing)
+            values, omitted = shape.values | found.coded, shape.omitted | found.omitted
+            shape = SegmentShape(segment.number, segment.name, values, omitted, found.values)
         segments.append(shape)
         issues += _remarks(segment, shape)
         progress.advance("shape")
@@ -70,8 +79,10 @@ def measure_shape(
         algorithm_name="pyradiomics" if by_pyradiomics else "ctenrich shape",
         algorithm_version=radiomics_adapter.version() if by_pyradiomics else __version__,
         settings_sha256=_sha256({"engine": engine, "definition": DEFINITION, "features": SHAPE_FEATURES}),
-        sha256=_sha256([[s.number, s.name, s.values, s.omitted] for s in segments]),
+        sha256=_sha256([[s.number, s.name, s.values, s.omitted, s.radiomics] for s in segments]),
         issues=tuple(issues),
+        radiomics_version=more.version if more else "",
+        radiomics_sha256=more.sha256 if more else "",
     )
 
 

@@ -18,6 +18,7 @@ from ctenrich.records import (
     Proof,
     Regions,
     SegmentMasks,
+    ShapeMeasurements,
     SliceScores,
     SortedSeries,
 )
@@ -123,6 +124,8 @@ def _series_rows(workspace: Workspace, uid: str, cohort: Row, rows: dict[str, li
         _object_rows(workspace, uid, room, rows)
         masks = _load(room.folder / "masks.json", SegmentMasks)
         rows["segments"] += _segment_rows(masks) if masks else []
+        shape = _load(room.folder / "shape.json", ShapeMeasurements)
+        rows["radiomics_features"] += _radiomics_rows(shape) if shape else []
         proof = _load(room.folder / "proof.json", Proof)
         rows["proofs"] += _proof_rows(uid, proof) if proof else []
         landmarks = _load(room.folder / "landmarks.json", Landmarks)
@@ -213,6 +216,23 @@ def _proof_rows(uid: str, proof: Proof) -> list[Row]:
             "detail": check.detail,
         }
         for check in proof.checks
+    ]
+
+
+def _radiomics_rows(shape: ShapeMeasurements) -> list[Row]:
+    return [
+        {
+            "SeriesInstanceUID": shape.series_instance_uid,
+            "product": str(shape.product),
+            "segment_number": segment.number,
+            "segment": segment.name,
+            "feature": name,
+            "value": value,
+            "pyradiomics_version": shape.radiomics_version,
+            "settings_sha256": shape.radiomics_sha256,
+        }
+        for segment in shape.segments
+        for name, value in sorted(segment.radiomics.items())
     ]
 
 

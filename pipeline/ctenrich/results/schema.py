@@ -248,6 +248,16 @@ _RUN = {
         Column("passed", "bool", "Whether it held"),
         Column("detail", "string", "What was compared"),
     ),
+    "radiomics_features": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("segment_number", "int", "Segment Number"),
+        Column("segment", "string", "Row of mappings/segments.csv"),
+        Column("feature", "string", "pyradiomics' full name: image type, class, feature"),
+        Column("value", "float", "Value"),
+        Column("pyradiomics_version", "string", "Version of pyradiomics"),
+        Column("settings_sha256", "string", "Of the settings file that asked for it"),
+    ),
     "timings": (
         Column("SeriesInstanceUID", "string", _SERIES),
         Column("product", "string", _PRODUCT),
