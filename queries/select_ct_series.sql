@@ -208,14 +208,16 @@ WITH
       ) AS worst_gap,
       MAX(ABS(distance - first - place * SAFE_DIVIDE(last - first, n - 1))) AS off_line,
       ARRAY_AGG(gap IGNORE NULLS ORDER BY gap) AS gaps,
-      COUNT(DISTINCT FrameOfReferenceUID) > 1 AS several_frames,
+      MIN(FrameOfReferenceUID) < MAX(FrameOfReferenceUID) AS several_frames,
       LOGICAL_AND(
         COALESCE(ABS(r1) > ABS(r2) AND ABS(r1) > ABS(r3) AND ABS(c2) > ABS(c1) AND ABS(c2) > ABS(c3), FALSE)
       ) AS axial,
       LOGICAL_AND(made_by) AS made_by,
       LOGICAL_OR(COALESCE(lossy, FALSE)) AS lossy,
       COUNT(DISTINCT SOPInstanceUID) < COUNT(*) AS repeated_uid,
-      COUNT(DISTINCT StudyInstanceUID) > 1 OR COUNT(DISTINCT PatientID) > 1 OR COUNT(DISTINCT collection_id) > 1 AS mixed,
+      COALESCE(MIN(StudyInstanceUID) < MAX(StudyInstanceUID), FALSE)
+      OR COALESCE(MIN(PatientID) < MAX(PatientID), FALSE)
+      OR COALESCE(MIN(collection_id) < MAX(collection_id), FALSE) AS mixed,
       LOGICAL_OR(
         NOT REGEXP_CONTAINS(StudyInstanceUID, r'^[0-9.]{1,64}$')
         OR NOT REGEXP_CONTAINS(SeriesInstanceUID, r'^[0-9.]{1,64}$')

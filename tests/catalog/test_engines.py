@@ -250,6 +250,7 @@ def test_one_scan_of_the_needed_columns(folder: Path, name: str) -> None:
     ]
     wide = [s for s in scans if "ImagePositionPatient" in str(s["extra_info"])]
     assert len(wide) == 1
+    assert "Modality='CT'" in str(wide[0]["extra_info"]["Filters"]), "the filter reaches the files"
     columns = set(wide[0]["extra_info"]["Projections"])
     assert "SegmentSequence" not in columns
     assert "PatientName" not in columns

@@ -198,3 +198,33 @@ def test_a_query_without_header_takes_what_its_text_names() -> None:
     assert bind(query, {"x": 1, "y": ["a"]}) == {"x": ("INT64", 1), "y": ("ARRAY<STRING>", ["a"])}
     with pytest.raises(UsageError, match="BAD_PARAMETER"):
         bind(query, {"x": 1})
+
+
+IDENTITY = {"collection_id", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"}
+GEOMETRY = {"FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns"}
+KIND = {"Modality", "ImageType", "NumberOfFrames", "SliceThickness", "Manufacturer", "LossyImageCompression"}
+BYTES = {"gcs_url", "instance_size", "instance_hash", "crdc_series_uuid"}
+NEEDED = IDENTITY | GEOMETRY | KIND | BYTES | {"license_short_name", "Source_DOI", "analysis_result_id"}
+
+
+@pytest.mark.parametrize("name", ["select_ct_series", "select_nsclc_radiomics", "select_nlst"])
+def test_bigquery_scans_dicom_all_once_for_the_collection_and_the_needed_columns(name: str) -> None:
+    from sqlglot import exp
+    from sqlglot.optimizer.scope import traverse_scope
+
+    tree = parse_statement(load_query(name).text)
+    tables = [t.name for t in tree.find_all(exp.Table)]
+    assert tables.count("dicom_all") == 1
+    # BigQuery runs a WITH query again for every place that names it
+    steps = [cte.alias for cte in tree.find_all(exp.CTE)]
+    assert [step for step in steps if tables.count(step) != 1] == []
+    scopes = [s for s in traverse_scope(tree) if any(t.name == "dicom_all" for t in s.tables)]
+    (scan,) = scopes
+    assert isinstance(scan.expression, exp.Select)
+    assert "*" not in [str(e) for e in scan.expression.expressions]
+    where = scan.expression.args["where"].sql("bigquery")
+    assert "collection_id IN UNNEST(@collections)" in where
+    assert "Modality = 'CT'" in where
+    columns = {column.name for column in scan.columns}
+    assert columns <= NEEDED | {"dicom_patient_id", "name"}, "columns that no rule and no later step needs"
+    assert columns >= {"collection_id", "ImagePositionPatient", "gcs_url"}

@@ -139,3 +139,16 @@ def test_a_run_with_nothing_to_show(workspace: Workspace, site: Path) -> None:
     with pytest.raises(UsageError) as caught:
         serve(workspace, ohif=site)
     assert caught.value.reason is Reason.BAD_RUN
+
+
+def test_a_run_without_any_success_shows_its_cts(tmp_path: Path, site: Path) -> None:
+    made = steps.start(make_cohort(tmp_path, 1), tmp_path / "run", segmenters=["expert"])
+    steps.fetch(made)
+    with pytest.raises(UsageError):
+        serve(made.workspace, ohif=site)
+    steps.sort(made)
+    uid = made.workspace.series_uids()[0]
+    with serve(made.workspace, ohif=site, port=0) as server:
+        target = get(server, f"/open/{uid}", **known(server))[1]["Location"]
+        assert target.endswith(f"initialSeriesInstanceUID={uid}")
+        assert f"/open/{uid}" in get(server, "/", **known(server))[2].decode()

@@ -43,7 +43,7 @@ def index(
 
 def select(
     query: Annotated[str, typer.Argument(help="SQL file, or the name of one in queries/.")] = "",
-    catalog: Annotated[str, typer.Option(help="folder:FILE, idc, idc:fetch, parquet:URI or bigquery[:PROJECT].")] = "idc",
+    catalog: Annotated[str, typer.Option(help="folder:FILE, idc[:fetch], parquet:URI or bigquery[:PROJECT].")] = "idc",
     out: Annotated[Path, typer.Option(help="Cohort file (.parquet).")] = Path("cohort.parquet"),
     param: Annotated[list[str] | None, typer.Option(help="name=value of an @parameter; repeatable.")] = None,
     series_list: Annotated[

@@ -70,7 +70,7 @@ def header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
 
 def _read(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
     try:
-        check_deflated(path)
+        check_deflated(path, MAX_UNPACKED)
         return dcmread(path, stop_before_pixels=stop, specific_tags=tags)
     except CtenrichError:
         raise
@@ -85,7 +85,7 @@ def _read(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
         raise InputError(Reason.NOT_DICOM, message) from error
 
 
-def check_deflated(path: Path, limit: int = MAX_UNPACKED) -> None:
+def check_deflated(path: Path, limit: int) -> None:
     """Refuse a deflated object that unpacks to more than `limit` bytes, before anything unpacks it at once.
 
     Raises

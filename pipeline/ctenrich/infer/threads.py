@@ -35,14 +35,18 @@ def in_order(
     Parameters
     ----------
     workers : int
-        Items that are worked on at once; 1: in the caller's own thread, with the threads that it has.
+        Items that are worked on at once; 1: in the caller's own thread.
     threads_each : int
-        Threads of torch inside each worker. Two threads that share one small product wait for each other most of
-        the time, and on a busy machine for many times as long as the product takes.
+        Threads of torch inside each worker, one worker or many: a product that is split among other threads may
+        round otherwise. Two threads that share one small product wait for each other most of the time, and on a
+        busy machine for many times as long as the product takes.
     """
     workers = min(workers, len(items))
     if workers <= 1:
-        yield from map(work, items)
+        for item in items:
+            with torch_threads(threads_each):
+                result = work(item)
+            yield result
         return
     import torch
 
