@@ -47,6 +47,8 @@ from ctenrich.workspace import load_record
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ctenrich.catalog.base import Catalog
+    from ctenrich.catalog.bigquery import BigQueryCatalog
     from ctenrich.select import Selection
     from ctenrich.select.compare import CohortDiff
 
@@ -158,6 +160,7 @@ def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tu
     if sum(map(bool, (request.query, request.series_list, request.lock))) != 1:
         raise UsageError(Reason.BAD_PARAMETER, "give exactly one of QUERY, --series-list and --lock")
     catalog = open_catalog(request.catalog, byte_limit=request.byte_limit)
+    table = _table_writer(catalog, request.save_table)
     difference: CohortDiff | None = None
     name = request.out.stem
     if request.lock is not None:
@@ -168,13 +171,19 @@ def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tu
     else:
         selection = select_cohort(request.query, catalog, request.parameters, name=name, progress=progress)
     write_cohort(selection, request.out)
-    if request.save_table:
-        from ctenrich.catalog.bigquery import BigQueryCatalog
-
-        target = catalog if isinstance(catalog, BigQueryCatalog) else open_catalog("bigquery")
-        assert isinstance(target, BigQueryCatalog)
-        target.save_table(request.save_table, cohort_table(selection.cohort))
+    if request.save_table and table is not None:
+        table.save_table(request.save_table, cohort_table(selection.cohort))
     return selection, difference
+
+
+def _table_writer(catalog: Catalog, name: str | None) -> BigQueryCatalog | None:
+    """Who writes the BigQuery table `name`; a wrong name and missing credentials are known before anything is asked."""
+    if not name:
+        return None
+    from ctenrich.catalog.bigquery import BigQueryCatalog, check_table_name
+
+    check_table_name(name)
+    return catalog if isinstance(catalog, BigQueryCatalog) else BigQueryCatalog(name.partition(".")[0])
 
 
 # ---------------------------------------------------------------- a run, stage by stage

@@ -275,6 +275,24 @@ def test_a_query_over_the_byte_limit_is_not_run(bigquery: BigQueryCatalog, monke
     assert "64.4 GB ($0.37)" in caught.value.message
 
 
+def test_the_price_of_every_query_is_said_before_it_runs(bigquery: BigQueryCatalog) -> None:
+    said: list[str] = []
+
+    class Listener:
+        def start(self, task: str, total: float | None = None) -> None: ...
+        def advance(self, task: str, amount: float = 1) -> None: ...
+        def status(self, task: str, text: str) -> None: ...
+        def finish(self, task: str) -> None: ...
+        def note(self, message: str) -> None:
+            said.append(message)
+
+    selection = select_cohort("select_nsclc_radiomics", bigquery, {}, progress=Listener())
+    # the service on this machine states 0 bytes
+    cost = "up to 0.000 GB: at most $0.00 (list price)"
+    assert said == [f"select_nsclc_radiomics reads {cost}", f"select_companions reads {cost}"]
+    assert selection.bytes_read == 0
+
+
 def test_a_dry_run_states_bytes_and_price(bigquery: Catalog) -> None:
     estimate = bigquery.estimate(load_query("select_ct_series"), {})
     assert estimate is not None

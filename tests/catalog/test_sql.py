@@ -179,6 +179,20 @@ def test_values_are_read_as_their_types() -> None:
     assert bind(query, {"c": 1, "a": '["p,q"]'})["a"] == ("ARRAY<STRING>", ["p,q"])
 
 
+def test_numbers_of_a_command_line_are_text_where_text_is_wanted() -> None:
+    from ctenrich.cli.console import parse_parameters
+
+    query = parse_query("q", HEADER)
+    given = parse_parameters(["a=00123", "b=2.50", "c=7", "d=y"])
+    assert [value for _, value in bind(query, given).values()] == [["00123"], 2.5, 7, "y", None]
+    for written in ("100012", "2.50", "1.2", "1e5"):
+        assert bind(query, parse_parameters([f"a={written}", "c=1"]))["a"] == ("ARRAY<STRING>", [written])
+    free = parse_query("q", "SELECT @x, @y, @z")
+    assert bind(free, parse_parameters(["x=7", "y=2.50", "z=1.2.3"])) == {
+        "x": ("INT64", 7), "y": ("FLOAT64", 2.5), "z": ("STRING", "1.2.3"),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -115,6 +115,15 @@ def test_every_series_of_a_list_is_judged(tmp_path: Path) -> None:
     assert rows == {"1.5": "IRREGULAR_SPACING", "9.9": "NOT_IN_CATALOG"}
 
 
+def test_a_list_run_again_from_its_lock_loses_no_series(tmp_path: Path) -> None:
+    first = select_series_list(("1.1", "9.9"), TableCatalog(rows_of(1)))
+    write_cohort(first, tmp_path / "a.parquet")
+    again, diff = relock(lock_path(tmp_path / "a.parquet"), TableCatalog(rows_of(1)))
+    assert (diff.changes, diff.same) == ((), 1)
+    assert again.excluded.equals(first.excluded)
+    assert again.excluded["series_instance_uid"].to_pylist() == ["9.9"]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ctenrich.catalog.queries import Query
+    from ctenrich.progress import Progress
 
-__all__ = ["Catalog", "Estimate", "QueryResult", "TableName", "parse_table_name"]
+__all__ = ["Catalog", "Estimate", "QueryResult", "TableName", "ask", "parse_table_name"]
 
 _PINNED = re.compile(r"idc_v(\d+)(_clinical)?")
 
@@ -62,6 +63,15 @@ class Catalog(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections."""
+
+
+def ask(catalog: Catalog, query: Query, parameters: Mapping[str, object], progress: Progress) -> QueryResult:
+    """Run a query; where bytes are billed, say first how many it would read at most, and their list price."""
+    estimate = catalog.estimate(query, parameters)
+    if estimate is not None:
+        cost = f"up to {estimate.bytes / 1e9:.3f} GB: at most ${estimate.price_usd:.2f} (list price)"
+        progress.note(f"{query.name} reads {cost}")
+    return catalog.run(query, parameters)
 
 
 @dataclass(frozen=True)

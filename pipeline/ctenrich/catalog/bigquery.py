@@ -20,7 +20,7 @@ from ctenrich.reasons import Reason
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["BYTE_LIMIT", "BigQueryCatalog", "open_client"]
+__all__ = ["BYTE_LIMIT", "BigQueryCatalog", "check_table_name", "open_client"]
 
 BYTE_LIMIT = 50 * 1024**3
 """Bytes that a query may read unless the user says otherwise: the selection of a large collection reads 10 to 30 GB."""
@@ -147,8 +147,7 @@ class BigQueryCatalog:
 
         import pyarrow.parquet as pq
 
-        if _TABLE.fullmatch(name) is None:
-            raise UsageError(Reason.BAD_PARAMETER, "a BigQuery table is project.dataset.table")
+        check_table_name(name)
         options = self._bigquery.ParquetOptions()  # type: ignore[no-untyped-call]
         options.enable_list_inference = True
         config = self._bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_TRUNCATE")
@@ -174,6 +173,12 @@ class BigQueryCatalog:
             )
         except Exception as error:
             raise _typed(error, query.name) from error
+
+
+def check_table_name(name: str) -> None:
+    """Refuse (BAD_PARAMETER) what is not ``project.dataset.table``."""
+    if _TABLE.fullmatch(name) is None:
+        raise UsageError(Reason.BAD_PARAMETER, "a BigQuery table is project.dataset.table")
 
 
 def open_client(project: str, endpoint: str = "") -> Any:

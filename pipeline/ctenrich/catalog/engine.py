@@ -17,6 +17,12 @@ __all__ = ["duckdb_error", "run_on_duckdb", "table_map"]
 
 _NO_COLUMN = re.compile(r'column "([^"]+)" not found|does not have a column named "([^"]+)"', re.IGNORECASE)
 IDC_PROJECT = "bigquery-public-data"
+_ELSEWHERE = {
+    "dicom_all": "the series index is asked with select_idc_series; catalogs with instances are folder, parquet and "
+    "bigquery; ",
+    "idc_index": "select_idc_series is for the catalog idc; this one is asked with select_ct_series; ",
+}
+"""What to do about a table that another kind of catalog has."""
 
 
 def table_map(query: Query, local: Mapping[str, str]) -> dict[str, str]:
@@ -39,7 +45,7 @@ def table_map(query: Query, local: Mapping[str, str]) -> dict[str, str]:
             hint = "name a version, as in idc_v25: idc_current changes under a query"
             raise UsageError(Reason.BAD_QUERY, f"the dataset {where[1][:60]} is not a pinned version", hint)
         if table.lower() not in local:
-            hint = f"it has: {', '.join(sorted(local))}"
+            hint = _ELSEWHERE.get(table.lower(), "") + f"it has: {', '.join(sorted(local))}"
             raise UsageError(Reason.BAD_QUERY, f"this catalog has no table {table[:60]}", hint)
         found[name.lower()] = local[table.lower()]
     return found

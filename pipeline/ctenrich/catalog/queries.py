@@ -30,7 +30,17 @@ from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.resources import folder
 
-__all__ = ["OutputColumn", "Parameter", "Query", "bind", "load_query", "parse_query", "shipped_queries"]
+__all__ = [
+    "GivenFloat",
+    "GivenInt",
+    "OutputColumn",
+    "Parameter",
+    "Query",
+    "bind",
+    "load_query",
+    "parse_query",
+    "shipped_queries",
+]
 
 _NAME = re.compile(r"[A-Za-z_]\w{0,127}")
 _ENTRY = re.compile(
@@ -162,6 +172,18 @@ def _parameter(query: str, match: re.Match[str]) -> Parameter:
     return Parameter(name, kind, _check(name, kind, default), match[6], choices)
 
 
+class GivenInt(int):
+    """A whole number of a command line; `text` is how it was written, for parameters that are text (``00123``)."""
+
+    text: str
+
+
+class GivenFloat(float):
+    """A decimal number of a command line; `text` is how it was written."""
+
+    text: str
+
+
 def bind(query: Query, given: Mapping[str, object]) -> dict[str, tuple[str, object]]:
     """Check `given` against the query's parameters: name -> (type, value), defaults filled in.
 
@@ -211,6 +233,8 @@ def _check(name: str, kind: str, value: object) -> object:
     """`value` as the Python type of `kind`; None stays None."""
     if value is None:
         return None
+    if isinstance(value, (GivenInt, GivenFloat)):
+        value = value.text
     if kind.startswith("ARRAY<"):
         return [_check(name, kind[6:-1], item) for item in _items(name, value)]
     if isinstance(value, str) and kind != "STRING":

@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:  ctenrich select select_ct_series --catalog folder:catalog.duckdb --out cohort.parquet  \n"
         "ctenrich select select_ct_series --catalog parquet:s3://bucket/idc_v25 --param collections=nlst "
-        "--out nlst.parquet"
+        "--out nlst.parquet  \n"
+        "ctenrich select select_idc_series --param collections=nsclc_radiomics --param patients=LUNG1-001  \n"
+        "ctenrich select --series-list series.csv --catalog folder:catalog.duckdb  \n"
+        "ctenrich select --lock cohort.lock.json --catalog folder:catalog.duckdb --out again.parquet"
     )(select)
     app.add_typer(cohort_app, name="cohort")
 
@@ -58,6 +61,7 @@ def select(
     from ctenrich.cli.console import parse_parameters, print_table, progress_bars
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
+    from ctenrich.select.files import excluded_path
 
     request = steps.SelectRequest(
         query, catalog, out, parse_parameters(param or []), series_list, lock, save_table, byte_limit
@@ -74,8 +78,12 @@ def select(
     if counts:
         print_table("Excluded", ("reason", "series"), sorted(counts.items()))
     typer.echo(f"{len(selection.cohort.series)} series selected, {sum(counts.values())} excluded: {out}")
+    if counts:
+        typer.echo(f"every excluded series with all rules that it fails: {excluded_path(out)}")
     if not selection.cohort.series:
-        raise UsageError(Reason.EMPTY_COHORT, "no series was selected", "the reasons above say why")
+        nothing = "the catalog has no CT series of these collections, patients and series: check how they are written"
+        hint = "the reasons above say why" if counts else nothing
+        raise UsageError(Reason.EMPTY_COHORT, "no series was selected", hint)
 
 
 CohortFile = Annotated[Path, typer.Argument(help="Cohort file.")]

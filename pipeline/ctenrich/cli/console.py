@@ -105,11 +105,15 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, object]:
 
 
 def _value(text: str) -> object:
+    from ctenrich.catalog.queries import GivenFloat, GivenInt
+
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    for kind in (int, float):
+    for kind in (GivenInt, GivenFloat):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        number.text = text
+        return number
     return text

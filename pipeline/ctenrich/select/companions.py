@@ -7,17 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ctenrich.catalog.base import Catalog
+from ctenrich.catalog.base import Catalog, QueryResult, ask
 from ctenrich.catalog.queries import load_query
+from ctenrich.progress import SILENT, Progress
 from ctenrich.records import Companion, CompanionLink, Instance, SeriesEntry
 
 __all__ = ["attach_companions", "link_companions"]
 
 
 def attach_companions(
-    series: Sequence[SeriesEntry], frames: Mapping[str, str], catalog: Catalog, parameters: Mapping[str, object]
-) -> tuple[SeriesEntry, ...]:
-    """Give each series its companions, looked up by patient in the same catalog.
+    series: Sequence[SeriesEntry],
+    frames: Mapping[str, str],
+    catalog: Catalog,
+    parameters: Mapping[str, object],
+    progress: Progress = SILENT,
+) -> tuple[tuple[SeriesEntry, ...], QueryResult]:
+    """Give each series its companions, looked up by patient in the same catalog; also what the look-up took.
 
     Parameters
     ----------
@@ -29,12 +34,14 @@ def attach_companions(
         One with instances.
     parameters : mapping
         Of the selection; ``collections`` is passed on.
+    progress : Progress
+        Told what the look-up costs.
     """
     asked: dict[str, object] = {"patients": sorted({s.patient_id for s in series})}
     if parameters.get("collections"):
         asked["collections"] = parameters["collections"]
-    rows = catalog.run(load_query("select_companions"), asked).table.to_pylist()
-    return link_companions(series, frames, rows)
+    result = ask(catalog, load_query("select_companions"), asked, progress)
+    return link_companions(series, frames, result.table.to_pylist()), result
 
 
 def link_companions(

@@ -18,6 +18,7 @@ from ctenrich.records import SeriesEntry
 from ctenrich.select.files import excluded_path, lock_path, read_cohort, read_excluded
 from ctenrich.select.lock import LOCK_FORMAT
 from ctenrich.select.selection import Selection, select_cohort
+from ctenrich.select.series_list import with_missing
 
 __all__ = ["CohortDiff", "CohortSummary", "SeriesChange", "describe_cohort", "diff_cohorts", "read_lock", "relock"]
 
@@ -207,7 +208,7 @@ def relock(
     """
     lock = read_lock(lock_file)
     query = parse_query(str(lock["query"]["name"]), lock["query"]["text"])
-    selection = select_cohort(query, catalog, lock["parameters"], name=name, progress=progress)
+    selection = with_missing(select_cohort(query, catalog, lock["parameters"], name=name, progress=progress))
     now = {s.series_instance_uid: s for s in selection.cohort.series}
     reasons = {row["series_instance_uid"]: row["reasons"] for row in selection.excluded.to_pylist()}
     changes, before = [], {entry["SeriesInstanceUID"]: entry for entry in lock["series"]}

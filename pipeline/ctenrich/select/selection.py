@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctenrich.catalog.base import Catalog, QueryResult
+from ctenrich.catalog.base import Catalog, QueryResult, ask
 from ctenrich.catalog.queries import Query, bind, load_query
 from ctenrich.errors import BooksError, UsageError
 from ctenrich.progress import SILENT, Progress
@@ -106,22 +106,17 @@ def select_cohort(
     loaded = query if isinstance(query, Query) else load_query(query)
     progress.start(_TASK, 2 if companions else 1)
     values = {key: value for key, (_, value) in bind(loaded, parameters).items()}
-    result = catalog.run(loaded, parameters)
+    result = ask(catalog, loaded, parameters, progress)
     progress.advance(_TASK)
     selection = select_rows(result, loaded, values, catalog, name)
     if companions and catalog.instance_level and selection.cohort.series:
         frames = _frames(result)
-        series = attach_companions(selection.cohort.series, frames, catalog, values)
-        selection = _with_series(selection, series)
+        series, looked_up = attach_companions(selection.cohort.series, frames, catalog, values, progress)
+        read = None if selection.bytes_read is None else selection.bytes_read + (looked_up.bytes_read or 0)
+        selection = replace(selection, cohort=replace(selection.cohort, series=series), bytes_read=read)
         progress.advance(_TASK)
     progress.finish(_TASK)
     return selection
-
-
-def _with_series(selection: Selection, series: tuple[SeriesEntry, ...]) -> Selection:
-    from dataclasses import replace
-
-    return replace(selection, cohort=replace(selection.cohort, series=series))
 
 
 def _frames(result: QueryResult) -> dict[str, str]:

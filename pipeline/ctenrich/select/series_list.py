@@ -70,11 +70,16 @@ def select_series_list(
     """
     query = "select_ct_series" if catalog.instance_level else "select_idc_series"
     given = {**(parameters or {}), "series": list(series)}
-    selection = select_cohort(query, catalog, given, name=name, progress=progress)
+    return with_missing(select_cohort(query, catalog, given, name=name, progress=progress))
+
+
+def with_missing(selection: Selection) -> Selection:
+    """The same selection, with each series of its parameter ``series`` that the catalog lacks as NOT_IN_CATALOG."""
     rows = selection.excluded.to_pylist()
     known = {s.series_instance_uid for s in selection.cohort.series} | {row["series_instance_uid"] for row in rows}
     reason = Reason.NOT_IN_CATALOG.value
-    for uid in series:
+    asked = selection.parameters.get("series")
+    for uid in asked if isinstance(asked, list) else ():
         if uid not in known:
             empty = dict.fromkeys(("collection_id", "patient_id", "study_instance_uid"), "")
             rows.append({**empty, "series_instance_uid": uid, "reason": reason, "reasons": [reason]})
