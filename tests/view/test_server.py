@@ -122,6 +122,20 @@ def test_configuration() -> None:
     assert clean_index('<link rel=x href="/local.css">') == '<link rel=x href="/local.css">'
 
 
+def test_segments_that_overlap_lose_no_slice(run: Workspace, site: Path) -> None:
+    """Arrays with holes are walked whole; a build that is not known is said to be so."""
+    with serve(run, ohif=site, port=0) as server:
+        assert "another build of OHIF" in get(server, "/", **known(server))[2].decode()
+    script = site / "1.bundle.js"
+    script.write_bytes(b"a();largerArray.forEach((_, currentImageIndex) => {b();});")
+    with serve(run, ohif=site, port=0) as server:
+        served = get(server, "/1.bundle.js", **known(server))[2]
+        assert served == b"a();Array.from(largerArray).forEach((_, currentImageIndex) => {b();});"
+        assert "with that line repaired" in get(server, "/", **known(server))[2].decode()
+        assert get(server, "/app.js", **known(server))[2] == b"1"
+    assert script.read_bytes().startswith(b"a();largerArray"), "the build itself is left as it was"
+
+
 def test_bad_viewers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(UsageError) as caught:

@@ -50,6 +50,7 @@ def view(
     opened = steps.open_run(run)
     with serve(opened.workspace, series=series, ohif=ohif, port=port, pacs=orthanc) as server:
         typer.echo(f"Open {server.url(series)}")
+        typer.echo(server.note)
         typer.echo("Ctrl+C ends it.")
         if browser:
             webbrowser.open(server.url(series))

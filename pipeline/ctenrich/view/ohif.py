@@ -16,13 +16,17 @@ from ctenrich.errors import ToolError, UnsafeInputError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.tools import find_tool, run_tool
 
-__all__ = ["OHIF_SHA256", "OHIF_VERSION", "app_config", "clean_index", "obtain_ohif"]
+__all__ = ["OHIF_SHA256", "OHIF_VERSION", "app_config", "clean_index", "obtain_ohif", "overlap_note", "repaired"]
 
 OHIF_VERSION = "3.13.2"
 OHIF_SHA256 = "b189d3963bfc58e9394a9db8c7be75d07beb029ec211dbb126d47b62969dd3f1"
 """Of the package @ohif/app as npm serves it."""
 _LEFT_OUT = ("package/dist/ort/", "package/dist/dicom-microscopy-viewer/")
 """Parts for other uses (neural networks in the browser, microscopy): 156 of 204 MB."""
+_FAULT = b"largerArray.forEach((_, currentImageIndex) => {"
+"""Where OHIF 3.13.2 lays segments of an overlapping SEG together: `forEach` skips the holes of a sparse array, so that
+slices that only the later segment has are lost; see docs/decisions/0086."""
+_REPAIR = b"Array.from(largerArray).forEach((_, currentImageIndex) => {"
 
 
 def obtain_ohif(folder: Path | None = None) -> Path:
@@ -92,6 +96,24 @@ def clean_index(html: str) -> str:
     html = re.sub(r"<link\b[^>]*\bhref=[\"']?(?:https?:)?//[^>]*>", "", html)
     html = re.sub(r"<script\b[^>]*\bsrc=[\"']?(?:https?:)?//[^>]*></script>", "", html)
     return re.sub(r"<script\b[^>]*init-service-worker[^>]*></script>", "", html)
+
+
+def repaired(script: bytes) -> bytes:
+    """A script of OHIF as it is handed out: no slice of an overlapping segment is lost; all else as it was."""
+    return script.replace(_FAULT, _REPAIR)
+
+
+def overlap_note(build: Path) -> str:
+    """What a reader must know about overlapping segments in this build."""
+    if any(_FAULT in path.read_bytes() for path in build.glob("*.js")):
+        return (
+            "OHIF by itself leaves out slices of some segments that overlap others; its code is handed out with that "
+            "line repaired, so all segments are drawn. The SEG files are shown as they were written."
+        )
+    return (
+        f"This is another build of OHIF than the one that is tested ({OHIF_VERSION}): it may leave out slices of "
+        "segments that overlap others. Count on the report's pictures there."
+    )
 
 
 def app_config(*, pacs: bool) -> str:

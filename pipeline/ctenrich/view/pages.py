@@ -22,15 +22,17 @@ _PAGE = Markup(
 )
 
 
-def front_page(series: Sequence[tuple[str, Sequence[tuple[str, str]]]], name: str, has_report: bool) -> str:
-    """The list of series: (UID, links as (address, text))."""
+def front_page(
+    series: Sequence[tuple[str, Sequence[tuple[str, str]]]], name: str, has_report: bool, note: str = ""
+) -> str:
+    """The list of series, (UID, links as (address, text)), and a note below it."""
     rows = []
     for uid, links in series:
         shown = Markup("<br>").join(Markup('<a href="{}">{}</a>').format(address, text) for address, text in links)
         rows.append(Markup('<tr><td class="uid">{}</td><td>{}</td></tr>').format(uid, shown))
     report = Markup('<p><a href="/report/index.html">The report of this run</a></p>') if has_report else Markup("")
     table = Markup("<table><tr><th>Series</th><th>Open</th></tr>{}</table>").format(Markup("").join(rows))
-    return _PAGE.format(title=f"Run {name}", style=_STYLE, body=report + table)
+    return _PAGE.format(title=f"Run {name}", style=_STYLE, body=report + table + Markup("<p>{}</p>").format(note))
 
 
 def report_page(path: Path) -> str:

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +23,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import ObjectKind
 from ctenrich.view.contents import RunView
 from ctenrich.view.dicomweb import DicomWeb
-from ctenrich.view.ohif import app_config, clean_index
+from ctenrich.view.ohif import app_config, clean_index, overlap_note, repaired
 from ctenrich.view.pages import front_page, report_page
 from ctenrich.workspace import check_uid
 
@@ -78,6 +79,11 @@ class ViewServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    @cached_property
+    def note(self) -> str:
+        """What a reader must know about this build of OHIF."""
+        return overlap_note(self.ohif)
 
     @property
     def root(self) -> str:
@@ -137,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         view = self.owner.view
         words = path.strip("/").split("/")
         if path == "/" and not self.owner.pacs:
-            return self._page(front_page(_links(view), view.workspace.root.name, _has_report(view)))
+            return self._page(front_page(_links(view), view.workspace.root.name, _has_report(view), self.owner.note))
         if path == "/app-config.js":
             return self._text(app_config(pacs=bool(self.owner.pacs)), kind="text/javascript")
         if words[0] == _WEB and self.owner.pacs:
@@ -176,7 +182,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_relative_to(root.resolve()) or not path.is_file():
             return self._text("There is no such file.", HTTPStatus.NOT_FOUND)
         kind = {".wasm": "application/wasm", ".js": "text/javascript"}.get(path.suffix)
-        return self._bytes(path.read_bytes(), kind or mimetypes.guess_type(path.name)[0] or "application/octet-stream")
+        content = path.read_bytes()
+        if root == self.owner.ohif and path.suffix == ".js":
+            content = repaired(content)
+        return self._bytes(content, kind or mimetypes.guess_type(path.name)[0] or "application/octet-stream")
 
     def _proxy(self, path: str) -> None:
         """Ask the PACS below its DICOMweb root; addresses in its answers become ours."""
