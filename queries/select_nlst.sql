@@ -98,27 +98,75 @@ WITH
       AND (NOT @original_only OR analysis_result_id IS NULL)
   ),
 
-  judged AS (
+  -- no coordinate reaches 1e9, NaN and infinity are none: without them no product overflows, which would end the query
+  bounded AS (
     SELECT
-      *,
-      -- no coordinate reaches 1e9; NaN, infinity and NULL do not pass either
-      COALESCE(
-        position_values = 3 AND orientation_values = 6 AND spacing_values = 2
-        AND ABS(x) < 1e9 AND ABS(y) < 1e9 AND ABS(z) < 1e9
-        AND ABS(r1) < 1e9 AND ABS(r2) < 1e9 AND ABS(r3) < 1e9
-        AND ABS(c1) < 1e9 AND ABS(c2) < 1e9 AND ABS(c3) < 1e9
-        AND ABS(between_rows) < 1e9 AND ABS(between_columns) < 1e9
-        AND height > 0 AND width > 0,
-        FALSE
-      ) AS has_geometry
+      * REPLACE (
+        IF(ABS(x) < 1e9, x, NULL) AS x,
+        IF(ABS(y) < 1e9, y, NULL) AS y,
+        IF(ABS(z) < 1e9, z, NULL) AS z,
+        IF(ABS(r1) < 1e9, r1, NULL) AS r1,
+        IF(ABS(r2) < 1e9, r2, NULL) AS r2,
+        IF(ABS(r3) < 1e9, r3, NULL) AS r3,
+        IF(ABS(c1) < 1e9, c1, NULL) AS c1,
+        IF(ABS(c2) < 1e9, c2, NULL) AS c2,
+        IF(ABS(c3) < 1e9, c3, NULL) AS c3,
+        IF(ABS(between_rows) < 1e9, between_rows, NULL) AS between_rows,
+        IF(ABS(between_columns) < 1e9, between_columns, NULL) AS between_columns
+      )
     FROM ct
   ),
 
-  -- the middle of each cosine's range: one orientation for the series, whatever the order of its rows
+  judged AS (
+    SELECT
+      *,
+      COALESCE(
+        position_values = 3 AND orientation_values = 6 AND spacing_values = 2
+        AND x IS NOT NULL AND y IS NOT NULL AND z IS NOT NULL
+        AND r1 IS NOT NULL AND r2 IS NOT NULL AND r3 IS NOT NULL
+        AND c1 IS NOT NULL AND c2 IS NOT NULL AND c3 IS NOT NULL
+        AND between_rows IS NOT NULL AND between_columns IS NOT NULL
+        AND height > 0 AND width > 0,
+        FALSE
+      ) AS has_geometry,
+      NOT COALESCE(
+        SOPClassUID IN (
+          '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.2.1', '1.2.840.10008.5.1.4.1.1.2.2'
+        ),
+        FALSE
+      ) AS other_class,
+      REGEXP_CONTAINS(image_type, r'(^|\\)\s*(LOCALIZER|SCOUT|TOPOGRAM)\s*(\\|$)') AS is_localizer,
+      REGEXP_CONTAINS(image_type, r'^\s*DERIVED\s*(\\|$)')
+      AND (
+        COALESCE(REGEXP_CONTAINS(SOPClassUID, r'^1\.2\.840\.10008\.5\.1\.4\.1\.1\.7(\.|$)'), FALSE)
+        OR REGEXP_CONTAINS(image_type, r'^[^\\]*\\(.*[^A-Z])?(REFORMATTED|MPR|PROJECTION)([^A-Z]|$)')
+      ) AS is_reformatted,
+      COALESCE(SOPClassUID IN ('1.2.840.10008.5.1.4.1.1.2.1', '1.2.840.10008.5.1.4.1.1.2.2'), FALSE)
+      OR COALESCE(frames > 1, FALSE) AS has_frames,
+      GREATEST(
+        ABS(SQRT(r1 * r1 + r2 * r2 + r3 * r3) - 1),
+        ABS(SQRT(c1 * c1 + c2 * c2 + c3 * c3) - 1),
+        ABS(r1 * c1 + r2 * c2 + r3 * c3)
+      ) AS skew,
+      COALESCE(ABS(r1) > ABS(r2) AND ABS(r1) > ABS(r3) AND ABS(c2) > ABS(c1) AND ABS(c2) > ABS(c3), FALSE)
+        AS is_axial
+    FROM bounded
+  ),
+
+  -- the middle of each cosine's range: one orientation for the series, whatever the order of its rows; what is judged
+  -- a row is judged before this, so that fewer columns are carried through the two sorts
   oriented AS (
     SELECT
       *,
       COUNTIF(NOT has_geometry) OVER of_series = 0 AS all_geometry,
+      GREATEST(
+        MAX(r1) OVER of_series - MIN(r1) OVER of_series,
+        MAX(r2) OVER of_series - MIN(r2) OVER of_series,
+        MAX(r3) OVER of_series - MIN(r3) OVER of_series,
+        MAX(c1) OVER of_series - MIN(c1) OVER of_series,
+        MAX(c2) OVER of_series - MIN(c2) OVER of_series,
+        MAX(c3) OVER of_series - MIN(c3) OVER of_series
+      ) AS turn,
       (MIN(r1) OVER of_series + MAX(r1) OVER of_series) / 2 AS m1,
       (MIN(r2) OVER of_series + MAX(r2) OVER of_series) / 2 AS m2,
       (MIN(r3) OVER of_series + MAX(r3) OVER of_series) / 2 AS m3,
@@ -173,37 +221,12 @@ WITH
       MAX(thickness) AS slice_thickness,
       MIN(thickness) AS thinnest,
       LOGICAL_AND(all_geometry) AS all_geometry,
-      COUNTIF(
-        NOT COALESCE(
-          SOPClassUID IN (
-            '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.2.1', '1.2.840.10008.5.1.4.1.1.2.2'
-          ),
-          FALSE
-        )
-      ) > 0 AS not_ct,
-      LOGICAL_OR(REGEXP_CONTAINS(image_type, r'(^|\\)\s*(LOCALIZER|SCOUT|TOPOGRAM)\s*(\\|$)')) AS localizer,
-      LOGICAL_OR(
-        REGEXP_CONTAINS(image_type, r'^\s*DERIVED\s*(\\|$)')
-        AND (
-          COALESCE(REGEXP_CONTAINS(SOPClassUID, r'^1\.2\.840\.10008\.5\.1\.4\.1\.1\.7(\.|$)'), FALSE)
-          OR REGEXP_CONTAINS(image_type, r'^[^\\]*\\(.*[^A-Z])?(REFORMATTED|MPR|PROJECTION)([^A-Z]|$)')
-        )
-      ) AS reformatted,
-      LOGICAL_OR(
-        COALESCE(SOPClassUID IN ('1.2.840.10008.5.1.4.1.1.2.1', '1.2.840.10008.5.1.4.1.1.2.2'), FALSE)
-        OR COALESCE(frames > 1, FALSE)
-      ) AS multiframe,
-      GREATEST(
-        MAX(r1) - MIN(r1), MAX(r2) - MIN(r2), MAX(r3) - MIN(r3),
-        MAX(c1) - MIN(c1), MAX(c2) - MIN(c2), MAX(c3) - MIN(c3)
-      ) > @cosines AS turned,
-      MAX(
-        GREATEST(
-          ABS(SQRT(r1 * r1 + r2 * r2 + r3 * r3) - 1),
-          ABS(SQRT(c1 * c1 + c2 * c2 + c3 * c3) - 1),
-          ABS(r1 * c1 + r2 * c2 + r3 * c3)
-        )
-      ) > @cosines AS skewed,
+      LOGICAL_OR(other_class) AS not_ct,
+      LOGICAL_OR(is_localizer) AS localizer,
+      LOGICAL_OR(is_reformatted) AS reformatted,
+      LOGICAL_OR(has_frames) AS multiframe,
+      MAX(turn) > @cosines AS turned,
+      MAX(skew) > @cosines AS skewed,
       MAX(between_rows) - MIN(between_rows) > @pixel_spacing_relative * MAX(ABS(between_rows))
       OR MAX(between_columns) - MIN(between_columns) > @pixel_spacing_relative * MAX(ABS(between_columns))
         AS several_spacings,
@@ -219,9 +242,7 @@ WITH
       MAX(ABS(distance - first - place * SAFE_DIVIDE(last - first, n - 1))) AS off_line,
       ARRAY_AGG(gap IGNORE NULLS ORDER BY gap) AS gaps,
       MIN(FrameOfReferenceUID) < MAX(FrameOfReferenceUID) AS several_frames,
-      LOGICAL_AND(
-        COALESCE(ABS(r1) > ABS(r2) AND ABS(r1) > ABS(r3) AND ABS(c2) > ABS(c1) AND ABS(c2) > ABS(c3), FALSE)
-      ) AS axial,
+      LOGICAL_AND(is_axial) AS axial,
       LOGICAL_AND(made_by) AS made_by,
       LOGICAL_AND(positive_screen) AS positive_screen,
       LOGICAL_OR(COALESCE(lossy, FALSE)) AS lossy,

@@ -27,6 +27,8 @@ __all__ = [
     "write_cohort",
 ]
 
+_AT_ONCE = 256
+"""Series that are turned into rows at a time, so that a million instances are never there twice as Python objects."""
 _NAME, _HASH, _ROWS = b"ctenrich.cohort", b"ctenrich.cohort_sha256", b"ctenrich.rows_sha256"
 
 
@@ -70,25 +72,47 @@ def cohort_table(cohort: Cohort) -> pa.Table:
     """A cohort as an Arrow table."""
     import pyarrow as pa
 
-    rows = [
-        {
-            **{name: getattr(s, name) for name in cohort_schema().names[:9]},
-            "instances": [vars(i) for i in s.instances],
-            "companions": [{**vars(c), "instance": vars(c.instance), "link": c.link.value} for c in s.companions],
-        }
-        for s in cohort.series
-    ]
-    table = pa.Table.from_pylist(rows, cohort_schema())
-    stated = {_NAME: cohort.name, _HASH: cohort.sha256, _ROWS: _rows_sha256(table.to_pylist())}
+    schema, digest = cohort_schema(), hashlib.sha256()
+    parts = [schema.empty_table()]
+    for at in range(0, len(cohort.series), _AT_ONCE):
+        rows = [_row(entry, schema.names[:9]) for entry in cohort.series[at : at + _AT_ONCE]]
+        parts.append(pa.Table.from_pylist(rows, schema))
+        _add_rows(digest, parts[-1].to_pylist())
+    stated = {_NAME: cohort.name, _HASH: cohort.sha256, _ROWS: digest.hexdigest()}
+    table = pa.concat_tables(parts).combine_chunks()
     return table.replace_schema_metadata({key: value.encode() for key, value in stated.items()})
 
 
-def _rows_sha256(rows: list[dict[str, Any]]) -> str:
-    """Hash over all that the rows say: a URL or size that was edited shows."""
-    digest = hashlib.sha256()
+def _row(entry: SeriesEntry, names: list[str]) -> dict[str, Any]:
+    return {
+        **{name: getattr(entry, name) for name in names},
+        "instances": [_instance(i) for i in entry.instances],
+        "companions": [
+            {
+                "modality": c.modality,
+                "series_instance_uid": c.series_instance_uid,
+                "instance": _instance(c.instance),
+                "link": c.link.value,
+            }
+            for c in entry.companions
+        ],
+    }
+
+
+def _instance(instance: Instance) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": instance.sop_instance_uid,
+        "url": instance.url,
+        "size": instance.size,
+        "md5": instance.md5,
+        "crc32c": instance.crc32c,
+    }
+
+
+def _add_rows(digest: Any, rows: list[dict[str, Any]]) -> None:
+    """Hash all that the rows say: a URL or size that was edited shows."""
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 def write_cohort(selection: Selection, path: Path) -> None:
@@ -116,16 +140,25 @@ def read_cohort(path: Path) -> Cohort:
     if missing:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} is no cohort file: it lacks {', '.join(missing)}")
     try:
-        rows = table.to_pylist()
-        series = tuple(_entry(row) for row in rows)
+        series, rows_sha256 = _series_of(table)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} has rows of another form") from error
     metadata = table.schema.metadata or {}
     stated, found = metadata.get(_HASH, b"").decode(), cohort_sha256(series)
-    if stated != found or metadata.get(_ROWS, b"").decode() != _rows_sha256(rows):
+    if stated != found or metadata.get(_ROWS, b"").decode() != rows_sha256:
         hint = "make it anew with: ctenrich select"
         raise UsageError(Reason.BAD_COHORT, f"the series of {path.name} are not those that were selected", hint)
     return Cohort(metadata.get(_NAME, b"cohort").decode(), series, found)
+
+
+def _series_of(table: pa.Table) -> tuple[tuple[SeriesEntry, ...], str]:
+    digest = hashlib.sha256()
+    series: list[SeriesEntry] = []
+    for at in range(0, table.num_rows, _AT_ONCE):
+        rows = table.slice(at, _AT_ONCE).to_pylist()
+        series += [_entry(row) for row in rows]
+        _add_rows(digest, rows)
+    return tuple(series), digest.hexdigest()
 
 
 def read_excluded(path: Path) -> pa.Table:

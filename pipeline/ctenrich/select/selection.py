@@ -134,17 +134,19 @@ def select_rows(
     """Make a selection of a query's rows."""
     if "SeriesInstanceUID" not in result.table.column_names:
         raise UsageError(Reason.MISSING_COLUMN, f"{query.name} has no column SeriesInstanceUID")
-    rows = result.table.to_pylist()
-    if "instances" not in result.table.column_names and "series_url" not in result.table.column_names:
+    # the instances of a series become Python objects only with their series, not all at once
+    nested = result.table["instances"] if "instances" in result.table.column_names else None
+    rows = (result.table if nested is None else result.table.drop_columns(["instances"])).to_pylist()
+    if nested is None and "series_url" not in result.table.column_names:
         rows = _grouped(rows, query.name)
     chosen: list[SeriesEntry] = []
     excluded: list[dict[str, Any]] = []
-    for row in sorted(rows, key=lambda r: str(r["SeriesInstanceUID"])):
+    for at, row in sorted(enumerate(rows), key=lambda pair: str(pair[1]["SeriesInstanceUID"])):
         reasons = _reasons(row, query.name)
         if reasons:
             excluded.append(_excluded_row(row, reasons))
         else:
-            chosen.append(_entry(row, catalog))
+            chosen.append(_entry(row if nested is None else {**row, "instances": nested[at].as_py()}, catalog))
     _balance(rows, chosen, excluded)
     cohort = Cohort(name, tuple(chosen), cohort_sha256(chosen))
     return Selection(
