@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from ctenrich import __version__
+from ctenrich.errors import InputError
 from ctenrich.execute.base import Executor
 from ctenrich.ledger import Lease, Leases, Ledger, balance
 from ctenrich.pace import Pace
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Outcome, ProductKind, SeriesEntry, State
+from ctenrich.release import needs_again, release, restore
 from ctenrich.run import Run
 from ctenrich.specs import ProductPlan
 from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES
@@ -177,6 +179,9 @@ class Conductor:
         self._ran = 0
         self._pace = Pace()
         self._halted = False
+        self._ended = 0
+        self._postponed: dict[str, int] = {}
+        self._along: set[str] = set()
         self._log = self._run.root / "log.jsonl"
         self._ledger: Ledger
         self._held: Leases
@@ -262,6 +267,8 @@ class Conductor:
     def _begin(self, entry: SeriesEntry) -> bool:
         """Start a series unless another conductor works on it; False: ask again later."""
         uid = entry.series_instance_uid
+        if self._open and self._postponed.get(uid) == self._ended:
+            return False
         lease = self._held.acquire(uid, self._owner, _LEASE_SECONDS)
         if lease is None:
             if not self._held.finished_elsewhere(uid):
@@ -273,16 +280,33 @@ class Conductor:
         self._leases[uid] = lease
         stages = tuple(s for s in SERIES_STAGES if s in self._stages)
         self._open[uid] += 1
+        if "fetch" in stages and needs_again(self._run, entry):
+            restore(self._run, entry)
+            self._progress.note(f"{uid} series: its objects were deleted after use; they are fetched again")
         if stages:
-            self._executor.submit(Unit(entry, None, "input", stages))
+            along = self._next_on_s3(entry) if "fetch" in stages else ()
+            self._executor.submit(Unit(entry, None, "input", stages, together=along))
         else:
             self._after_input(Unit(entry, None, "input", ()), None)
             self._close_unit(entry)
         return True
 
+    def _next_on_s3(self, entry: SeriesEntry) -> tuple[SeriesEntry, ...]:
+        """Take the next series on S3 out of the queue, to be fetched by the same s5cmd; `_take` puts them back."""
+        if entry.series_instance_uid in self._along or not _on_s3(entry):
+            return ()
+        taken: list[SeriesEntry] = []
+        while self._waiting and len(taken) + 1 < self._run.config.settings.fetch.series_at_once:
+            if not _on_s3(self._waiting[0]):
+                break
+            taken.append(self._waiting.popleft())
+        self._along |= {e.series_instance_uid for e in taken}
+        return tuple(taken)
+
     def _take(self, result: UnitResult) -> None:
         """Book a result and send what comes after it."""
-        unit = result.unit
+        unit = replace(result.unit, together=())
+        self._waiting.extendleft(reversed(result.unit.together))
         uid = unit.key[0]
         lease = self._leases.get(uid)
         if lease is None or not self._held.holds(lease):
@@ -298,6 +322,12 @@ class Conductor:
         if failure is not None and failure.halts:
             self._halted = True
             self._count_down(uid)
+            return
+        if failure is not None and failure.reason is Reason.DISK_FULL and self._may_wait():
+            self._postponed[uid] = self._ended
+            self._waiting.append(unit.entry)
+            self._count_down(uid)
+            self._held.release(self._leases.pop(uid))
             return
         if failure is not None and failure.retryable and unit.attempt < _UNIT_TRIES:
             self._executor.submit(replace(unit, attempt=unit.attempt + 1))
@@ -370,7 +400,10 @@ class Conductor:
         if self._open[uid] > 0:
             return
         del self._open[uid]
+        self._ended += 1
         self._end_series(entry)
+        if self._run.config.settings.fetch.delete_after_use and self._is_whole():
+            self._delete_fetched(entry)
         self._held.release(self._leases.pop(uid), finished=self._is_whole())
         self._progress.advance("series")
 
@@ -396,6 +429,20 @@ class Conductor:
             self._record(entry, "", _End(State.FAILED, first.stage, first.reason, message))
         else:
             self._record(entry, "", _DONE)
+
+    def _may_wait(self) -> bool:
+        """Whether another series that is at work will make room on the disk when it ends."""
+        return self._run.config.settings.fetch.delete_after_use and len(self._open) > 1
+
+    def _delete_fetched(self, entry: SeriesEntry) -> None:
+        """Delete what was fetched, unless the series failed: then another try needs it."""
+        uid = entry.series_instance_uid
+        failures = [f for (u, _), f in self._failures.items() if u == uid and f.reason not in _SKIPPING]
+        own = self._failures.get((uid, ""))
+        if own is not None and own.stage == "sort" and not entry.geometry_known:
+            release(self._run, entry, InputError(own.reason, own.message))
+        elif not failures:
+            release(self._run, entry)
 
     # ------------------------------------------------------------ booking
 
@@ -485,6 +532,10 @@ def _writer_of(path: Path) -> str:
     """Process number in a temporary name ``.name.PID.token.tmp``."""
     parts = path.name.split(".")
     return parts[-3] if len(parts) > 3 and parts[-3].isdigit() else "none"
+
+
+def _on_s3(entry: SeriesEntry) -> bool:
+    return any(i.url.startswith("s3://") for i in entry.instances)
 
 
 def _lane(plan: ProductPlan, lane: str) -> tuple[str, ...]:

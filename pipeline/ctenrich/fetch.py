@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from ctenrich.storage.base import Storage, StoredObject, Transfer, open_storage,
 from ctenrich.storage.local import check_regular, local_path
 from ctenrich.workspace import Workspace, check_uid, save_record, sha256_of_file
 
-__all__ = ["fetch_series"]
+__all__ = ["fetch_ahead", "fetch_series", "fetched_bytes"]
 
 _HASH_THREADS = 4
 
@@ -87,7 +87,7 @@ def fetch_series(
         except IncompleteError as error:
             issues.append(_companion_issue(error))
     source = workspace.room(entry.series_instance_uid) / "source"
-    _check_disk([*wanted, *companions], source, settings.fetch)
+    _check_disk([*wanted, *companions], source, settings.fetch, workspace)
     progress.start("fetch", len(wanted) + len(companions))
     files = _bring(wanted, source, stores, settings.fetch, workspace, progress)
     brought: list[FetchedFile] = []
@@ -107,6 +107,56 @@ def fetch_series(
     )
     save_record(workspace.room(entry.series_instance_uid) / "fetched.json", fetched)
     return fetched
+
+
+def fetch_ahead(
+    entries: Sequence[SeriesEntry], *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
+) -> int:
+    """Bring the S3 objects of several series by one s5cmd, each into its series' room.
+
+    Nothing is proven or recorded here: :func:`fetch_series` of each series finds its objects there, checks them, and
+    says what is missing or would not come. Objects without a checksum are left to it, as are companions, and the
+    series that would go beyond the free space or the quota.
+
+    Returns
+    -------
+    int
+        Number of objects that were asked for.
+    """
+    from ctenrich.storage.s3 import S3Storage
+
+    entries = [e for e in entries if any(i.url.startswith("s3://") for i in e.instances)]
+    if not entries:
+        return 0
+    transfers: list[Transfer] = []
+    accepted: list[_Wanted] = []
+    try:
+        store = S3Storage(settings.fetch)
+        listed = store.list_folders(sorted({i.url for e in entries for i in e.instances if i.url.endswith("/")}))
+        for entry in entries:
+            wanted = [w for i in entry.instances for w in _listed(i, listed)]
+            source = workspace.room(entry.series_instance_uid) / "source"
+            _check_disk([*accepted, *wanted], source, settings.fetch, workspace)
+            accepted += wanted
+            moves = [Transfer(w.url, source / _name(w), w.size, w.md5, w.crc32c) for w in wanted if w.md5]
+            transfers += [t for t in moves if not _is_whole(t)]
+    except CtenrichError as error:
+        progress.note(f"series are not all fetched together: {error}")
+    if not transfers:
+        return 0
+    try:
+        store.bring(transfers, _Meter(progress, transfers))
+    except CtenrichError as error:
+        progress.note(f"objects that did not come together with others are asked for again: {error}")
+    return len(transfers)
+
+
+def _listed(instance: Instance, listed: Mapping[str, Sequence[StoredObject]]) -> list[_Wanted]:
+    if instance.url.endswith("/"):
+        return [_from_store(o) for o in listed.get(instance.url, ())]
+    if not instance.url.startswith("s3://"):
+        return []
+    return [_Wanted(instance.url, instance.size, instance.md5, instance.crc32c, instance.sop_instance_uid)]
 
 
 class _Meter:
@@ -246,18 +296,25 @@ def _relative(file: FetchedFile, entry: SeriesEntry, workspace: Workspace) -> Fe
     return FetchedFile(relative, file.url, file.size, file.sha256, file.sop_instance_uid)
 
 
-def _check_disk(wanted: Sequence[_Wanted], folder: Path, settings: FetchSettings) -> None:
+def _check_disk(wanted: Sequence[_Wanted], folder: Path, settings: FetchSettings, workspace: Workspace) -> None:
     """Refuse before the first byte where the objects and the volume made of them will not fit."""
     copied = sum(w.size or 0 for w in wanted if not w.local or settings.copy_local)
     need = copied + 2 * sum(w.size or 0 for w in wanted)  # the volume's array and its NIfTI
-    if settings.disk_quota is not None and need > settings.disk_quota:
-        message = f"the series needs about {need} bytes, the quota is {settings.disk_quota}"
-        raise InputError(Reason.DISK_FULL, message, "raise fetch.disk_quota")
+    if settings.disk_quota is not None:
+        others = sum(fetched_bytes(room) for room in (workspace.root / "series").glob("*") if room != folder.parent)
+        if others + need > settings.disk_quota:
+            message = f"the series needs about {need} bytes; the quota is {settings.disk_quota}, {others} are taken"
+            raise InputError(Reason.DISK_FULL, message, "raise fetch.disk_quota, or set fetch.delete_after_use")
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if need > free:
         raise InputError(Reason.DISK_FULL, f"the series needs about {need} bytes, {free} are free")
+
+
+def fetched_bytes(room: Path) -> int:
+    """Bytes of the fetched objects in a series' room."""
+    return sum(p.stat().st_size for p in (room / "source").rglob("*") if p.is_file())
 
 
 def _companion_issue(error: CtenrichError) -> Issue:

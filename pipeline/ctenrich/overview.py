@@ -12,6 +12,7 @@ from ctenrich.plan import forecast_rest
 from ctenrich.reasons import Reason
 from ctenrich.records import SeriesEntry, State
 from ctenrich.resident import Models
+from ctenrich.release import needs_again
 from ctenrich.run import Run
 from ctenrich.specs import ProductPlan
 from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES, Task, forget_failures, is_done, stage_key
@@ -82,7 +83,10 @@ def retry(run: Run, reasons: list[str]) -> int:
 
 
 def preview(run: Run) -> list[tuple[str, int, int]]:
-    """What a run would do: (stage, number to do, number done already)."""
+    """What a run would do: (stage, number to do, number done already).
+
+    Objects that were deleted after use and are needed again count as to be fetched.
+    """
     todo: Counter[str] = Counter()
     done: Counter[str] = Counter()
     for entry in run.cohort.series:
@@ -91,6 +95,9 @@ def preview(run: Run) -> list[tuple[str, int, int]]:
             if plan.missing is None:
                 stages = PRODUCT_STAGES[plan.product.kind]
                 _count(run, entry, plan if whole else None, stages, (todo, done))
+        if needs_again(run, entry):
+            todo["fetch"] += 1
+            done["fetch"] -= 1
     return [(stage, todo[stage], done[stage]) for stage in STAGES if todo[stage] or done[stage]]
 
 

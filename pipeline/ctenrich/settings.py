@@ -55,7 +55,11 @@ class FetchSettings:
     copy_local: bool = False
     """Copy local files into the run's folder instead of reading them in place."""
     disk_quota: int | None = None
-    """Bytes; None: only the free space counts."""
+    """Bytes that the fetched objects of all series, and the volume of the series at hand, may take; None: no limit."""
+    delete_after_use: bool = False
+    """Delete the fetched objects of a series once it has ended; what needs them again fetches them again."""
+    series_at_once: int = 8
+    """Series on S3 that one s5cmd brings; 1: each series on its own."""
     user_project: str | None = None
     """Billing project of requester-pays buckets."""
     anonymous: bool = True
@@ -78,6 +82,10 @@ class ConvertSettings:
     threads: int = 2
     max_unpacked: int = 4 * 1024**3
     """Bytes that one object may unpack to."""
+    max_volume: int = 8 * 1024**3
+    """Bytes of the largest array of a series; two for each voxel."""
+    decode_timeout: float = 900.0
+    """Seconds that decoding the slices of one series may take; asked after each slice."""
 
 
 @dataclass(frozen=True)

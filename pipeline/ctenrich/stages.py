@@ -52,6 +52,7 @@ __all__ = [
     "Task",
     "forget_failures",
     "is_done",
+    "keep_failure",
     "known_failure",
     "prove_objects",
     "run_stage",
@@ -447,6 +448,12 @@ def known_failure(stage: Stage, task: Task, key: str) -> CtenrichError | None:
     return None
 
 
+def keep_failure(stage: Stage, task: Task, key: str, error: CtenrichError) -> None:
+    """Keep why a stage failed, so that :func:`known_failure` finds it as long as nothing changes."""
+    failed = {"key": key, "reason": error.reason.value, "message": error.message, "hint": error.hint}
+    write_bytes(_failure_path(stage, task), json.dumps(failed).encode())
+
+
 def forget_failures(room: Path) -> None:
     """Let every stage of a room that failed for a lasting reason run again."""
     for path in (room / "manifests").glob("*.failed.json"):
@@ -462,8 +469,7 @@ def run_stage(stage: Stage, task: Task, key: str) -> tuple[Issue, ...]:
         files, issues = stage.work(task)
     except CtenrichError as error:
         if stage.lane != "input" and error.reason in _LASTING:
-            failed = {"key": key, "reason": error.reason.value, "message": error.message, "hint": error.hint}
-            write_bytes(_failure_path(stage, task), json.dumps(failed).encode())
+            keep_failure(stage, task, key, error)
         raise
     entries = {}
     for path in sorted(set(files)):

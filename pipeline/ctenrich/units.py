@@ -10,7 +10,8 @@ import os
 import resource
 import time
 import traceback
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ctenrich.errors import CtenrichError
@@ -36,6 +37,8 @@ class Unit:
     lane: str
     stages: tuple[str, ...]
     attempt: int = 1
+    together: tuple[SeriesEntry, ...] = ()
+    """Series that are next, whose objects the fetch of this one may bring along."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -82,6 +85,8 @@ def run_unit(
         _reset_peak()
         worked = True
         try:
+            if name == "fetch" and unit.together:
+                _bring_along(unit, task)
             worked = _run_one(name, task, issues)
         except StageFindingsError as error:
             issues[name] = error.issues
@@ -106,6 +111,21 @@ def _run_one(name: str, task: Task, issues: dict[str, tuple[Issue, ...]]) -> boo
         raise known
     issues[name] = run_stage(stage, task, key)
     return True
+
+
+def _bring_along(unit: Unit, task: Task) -> None:
+    """Fetch this series' objects together with those of the next; what goes wrong is for each one's own fetch."""
+    from ctenrich.fetch import fetch_ahead
+
+    stage = STAGES["fetch"]
+    todo = []
+    for entry in (unit.entry, *unit.together):
+        one = replace(task, entry=entry)
+        with suppress(CtenrichError):
+            if not is_done(stage, one, stage_key(stage, one)):
+                todo.append(entry)
+    if len(todo) > 1:
+        fetch_ahead(todo, **task.common)
 
 
 def _failure(stage: str, error: Exception) -> Failure:

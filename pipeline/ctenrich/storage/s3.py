@@ -55,7 +55,11 @@ class S3Storage:
         if missing:
             message = f"{len(missing)} of {len(transfers)} objects are not in the store"
             raise IncompleteError(Reason.INCOMPLETE, message)
-        pending = [_with_facts(t, known[t.url]) if known is not None else t for t in transfers]
+        self.bring([_with_facts(t, known[t.url]) if known is not None else t for t in transfers], progress)
+
+    def bring(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
+        """Bring objects of whatever folders by one manifest a round, without asking first what the store has."""
+        pending = list(transfers)
 
         def one_round() -> None:
             try:
@@ -66,6 +70,13 @@ class S3Storage:
         for transfer in pending:
             transfer.path.unlink(missing_ok=True)
         retrying(one_round, self._settings)
+
+    def list_folders(self, urls: Sequence[str]) -> dict[str, list[StoredObject]]:
+        """What is below each of many URLs that end in ``/``, asked at once; a folder that cannot be read is empty."""
+        found: list[StoredObject] = []
+        with tempfile.TemporaryDirectory(prefix="s5cmd-") as name:
+            self._run([["ls", _checked(url) + "*"] for url in urls], Path(name), found)
+        return {url: sorted((o for o in found if o.url.startswith(url)), key=lambda o: o.url) for url in urls}
 
     def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
         """Store a file.
