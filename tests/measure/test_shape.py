@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from ctenrich.errors import UsageError
 from ctenrich.masks import bounding_box, masks_from_label_map
+from ctenrich.measure.fast import basics
 from ctenrich.measure.features import SHAPE_FEATURES, shape_features
 from ctenrich.measure.shape import measure_mask, measure_shape
 from ctenrich.records import Product, ProductKind, SegmentMasks, Volume
@@ -181,3 +183,18 @@ def test_wrong_engine_and_wrong_grid_are_refused(workspace):
         measure_shape(masks, volume_of(masks.shape), settings=wrong, workspace=workspace)
     with pytest.raises(UsageError, match="grid"):
         measure_shape(masks, volume_of((8, 20, 21)), settings=Settings(), workspace=workspace)
+
+
+def test_a_ragged_mask_takes_a_few_bytes_a_voxel() -> None:
+    """Noise has about as many surface vertices as voxels."""
+    mask = np.random.default_rng(5).random((60, 150, 150)) < 0.5
+    basics(mask[:2], (3.0, 0.8, 0.8))
+    tracemalloc.start()
+    try:
+        found = basics(mask, (3.0, 0.8, 0.8))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * mask.size
+    corner = np.array(mask.shape) * (3.0, 0.8, 0.8)
+    assert 0.95 * np.linalg.norm(corner) < found.diameter < np.linalg.norm(corner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["largest_distance", "plane_diameters", "surface_vertices"]
+__all__ = ["largest_distance", "outermost_vertices", "plane_diameters"]
 
 Points = NDArray[np.float64]
 Lattice = NDArray[np.int32]
@@ -13,17 +13,37 @@ _BRUTE = 600
 _STEPS = 24
 
 
-def surface_vertices(padded: NDArray[np.uint8]) -> Lattice:
-    """Middles of neighbours of which one is inside, (n, 3), in half voxels of the padded mask, axes [k, j, i]."""
+def outermost_vertices(padded: NDArray[np.uint8], line: int) -> Lattice:
+    """Surface vertices that come first or last on their lattice line along axis `line`.
+
+    Parameters
+    ----------
+    padded : array of zeros and ones, [k, j, i]
+        With a margin of zeros.
+
+    Returns
+    -------
+    array (n, 3), axes [k, j, i]
+        In half voxels of the padded mask. A vertex is the middle between two neighbours of which one is inside.
+
+    Notes
+    -----
+    A vertex between two others of its line is nearer to any point than one of them is, so that no longest distance ends
+    there: what is left out cannot matter, neither in space nor in a plane that holds the line. A ragged mask has
+    millions of vertices, and few of them are outermost.
+    """
     parts = []
     for axis in range(3):
         before = [slice(None)] * 3
         after = [slice(None)] * 3
         before[axis], after[axis] = slice(None, -1), slice(1, None)
         change = padded[tuple(before)] != padded[tuple(after)]
-        at = np.stack(np.unravel_index(np.flatnonzero(change), change.shape), axis=1).astype(np.int32) * 2
-        at[:, axis] += 1
-        parts.append(at)
+        hit = change.any(axis=line)
+        ends = (change.argmax(axis=line)[hit], change.shape[line] - 1 - np.flip(change, line).argmax(axis=line)[hit])
+        for along in ends:
+            at = np.insert(np.argwhere(hit), line, along, axis=1).astype(np.int32) * 2
+            at[:, axis] += 1
+            parts.append(at)
     return np.concatenate(parts)
 
 
@@ -39,16 +59,19 @@ def largest_distance(points: Points) -> float:
     return float(np.sqrt(_largest_square(points)))
 
 
-def plane_diameters(vertices: Lattice, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
+def plane_diameters(
+    along_i: Lattice, along_j: Lattice, spacing: tuple[float, float, float]
+) -> tuple[float, float, float]:
     """Largest distance between two vertices that share their coordinate along axis 0, 1 and 2, mm.
 
-    Only the few planes whose widths, seen from 24 directions, allow the largest distance are looked at closely.
+    `along_i` and `along_j` are the outermost vertices of lines along axis 2 and 1. Only the few planes whose widths,
+    seen from 24 directions, allow the largest distance are looked at closely.
     """
-    points = millimetres(vertices, spacing)
+    points = millimetres(along_i, spacing)
     return (
-        _plane_diameter(vertices, points, 0),
-        _plane_diameter(vertices, points, 1),
-        _plane_diameter(vertices, points, 2),
+        _plane_diameter(along_i, points, 0),
+        _plane_diameter(along_i, points, 1),
+        _plane_diameter(along_j, millimetres(along_j, spacing), 2),
     )
 
 
@@ -80,8 +103,8 @@ def _candidates(points: Points) -> Points:
     for _ in range(2):
         if len(points) <= 8:
             break
-        seen = points @ _DIRECTIONS.T
-        low, high = seen.argmin(axis=0), seen.argmax(axis=0)
+        ends = [(seen.argmin(), seen.argmax()) for seen in (points @ direction for direction in _DIRECTIONS)]
+        low, high = np.array(ends).T
         lengths = np.linalg.norm(points[high] - points[low], axis=1)
         best = int(lengths.argmax())
         centre = (points[high[best]] + points[low[best]]) / 2

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.measure.cubes import cube_codes, cubes
-from ctenrich.measure.diameters import largest_distance, millimetres, plane_diameters, surface_vertices
+from ctenrich.measure.diameters import largest_distance, millimetres, outermost_vertices, plane_diameters
 from ctenrich.measure.features import Basics
 
 __all__ = ["basics"]
 
 Spacing = tuple[float, float, float]
+_CUBES_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,15 @@ def basics(mask: NDArray[np.bool_], spacing: Spacing) -> Basics:
     padded = np.zeros([n + 2 for n in mask.shape], np.uint8)
     padded[1:-1, 1:-1, 1:-1] = mask
     area, volume = surface(padded, spacing)
-    vertices = surface_vertices(padded)
+    along_i, along_j = (outermost_vertices(padded, line) for line in (2, 1))
     found = moments(mask)
     return Basics(
         voxels=found.count,
         voxel_volume=float(np.prod(spacing)),
         area=area,
         volume=volume,
-        diameter=largest_distance(millimetres(vertices, spacing)),
-        plane_diameters=plane_diameters(vertices, spacing),
+        diameter=largest_distance(millimetres(along_i, spacing)),
+        plane_diameters=plane_diameters(along_i, along_j, spacing),
         variances=variances(found, spacing),
         dimensions=dimensions(found),
     )
@@ -68,14 +69,18 @@ def surface(padded: NDArray[np.uint8], spacing: Spacing) -> tuple[float, float]:
     edge pyradiomics' surface is not closed, and this point of view is part of its definition.
     """
     table = cubes()
-    codes = cube_codes(padded)
-    active = np.flatnonzero((codes + np.uint8(1)) > 1)
-    case = codes.ravel()[active]
-    histogram = np.bincount(case, minlength=256).astype(np.float64)
+    histogram, moment = np.zeros(256), 0.0
+    step = max(1, _CUBES_AT_ONCE // padded[0].size)
+    for start in range(0, len(padded) - 1, step):
+        codes = cube_codes(padded[start : start + step + 1])
+        active = np.flatnonzero((codes + np.uint8(1)) > 1)
+        case = codes.ravel()[active]
+        histogram += np.bincount(case, minlength=256)
+        first, *others = np.unravel_index(active, codes.shape)
+        # normals are whole numbers, so are these sums: their order does not matter
+        for axis, index in enumerate((first + start, *others)):
+            moment += float(index @ table.normals[case, axis])
     area = float(histogram @ table.counts @ table.kind_areas(spacing))
-    moment = 0.0
-    for axis, index in enumerate(np.unravel_index(active, codes.shape)):
-        moment += float(index @ table.normals[case, axis])
     return area, (2 * moment + float(histogram @ table.volumes)) / 48 * float(np.prod(spacing))
 
 
