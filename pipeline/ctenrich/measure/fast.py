@@ -18,7 +18,7 @@ from ctenrich.measure.features import Basics
 __all__ = ["basics"]
 
 Spacing = tuple[float, float, float]
-_CUBES_AT_ONCE = 2**22
+_CUBES_AT_ONCE = 2**19
 
 
 @dataclass(frozen=True)
