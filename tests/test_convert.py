@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -359,3 +360,47 @@ def test_nan_in_positions_is_a_reason(tmp_path: Path, workspace: Workspace) -> N
     with pytest.raises(InputError) as caught:
         convert_folder(tmp_path / "in", workspace)
     assert caught.value.reason is Reason.MISSING_GEOMETRY
+
+
+def test_a_volume_that_would_be_absurd_is_refused_before_a_slice_is_decoded(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Small(count=40, rows=2048, columns=2048, syntax=RLELossless)
+    blank = np.zeros((2048, 2048), np.uint16).tobytes()
+
+    def empty(data: Dataset, _: int) -> None:
+        data.PixelData = blank
+
+    paths = write_small(tmp_path / "in", small, empty)
+    assert sum(p.stat().st_size for p in paths) < 12_000_000
+    series = sort_folder(tmp_path / "in", workspace)
+    decoded: list[Path] = []
+    monkeypatch.setattr("ctenrich.convert.read_slice", decoded.append)
+    limit = Settings(convert=ConvertSettings(nifti=False, max_volume=40 * 2048 * 2048 * 2 - 1))
+    with pytest.raises(UnsafeInputError) as caught:
+        convert_series(series, settings=limit, workspace=workspace)
+    assert caught.value.reason is Reason.BOMB
+    assert decoded == []
+    assert not list((workspace.room(SERIES) / "volume").glob("*"))
+
+
+def test_a_volume_that_has_no_room_on_the_disk(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_small(tmp_path / "in")
+    series = sort_folder(tmp_path / "in", workspace)
+    full = shutil._ntuple_diskusage(10**9, 10**9 - 3000, 3000)
+    monkeypatch.setattr("ctenrich.convert.shutil.disk_usage", lambda _: full)
+    with pytest.raises(InputError) as caught:
+        convert_series(series, settings=QUICK, workspace=workspace)
+    assert caught.value.reason is Reason.DISK_FULL
+
+
+def test_decoding_ends_in_bounded_time(tmp_path: Path, workspace: Workspace) -> None:
+    write_small(tmp_path / "in")
+    series = sort_folder(tmp_path / "in", workspace)
+    hurried = Settings(convert=ConvertSettings(nifti=False, decode_timeout=0.0))
+    with pytest.raises(InputError) as caught:
+        convert_series(series, settings=hurried, workspace=workspace)
+    assert caught.value.reason is Reason.TIMEOUT
+    assert not list((workspace.room(SERIES) / "volume").glob("*"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,13 +18,13 @@ from numpy.typing import NDArray
 
 from ctenrich.decode.ct import AIR, NATIVE, PixelFormat, SlicePixels, read_slice
 from ctenrich.decode.safe import open_dicom, quiet
-from ctenrich.errors import GeometryError, InputError
+from ctenrich.errors import GeometryError, InputError, UnsafeInputError
 from ctenrich.geometry import affine_lps, apply_affine
 from ctenrich.nifti import NiftiCheck, compress, write_nifti
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Matrix4, Quantity, Severity, SortedSeries, Volume
-from ctenrich.settings import GeometrySettings, Settings
+from ctenrich.settings import ConvertSettings, GeometrySettings, Settings
 from ctenrich.workspace import Workspace, atomic_path, save_record, write_bytes
 
 __all__ = ["ReadSlice", "convert_series", "read_volume", "volume_affine"]
@@ -54,9 +56,10 @@ def convert_series(
     Raises
     ------
     InputError
-        TRUNCATED, DECODE_ERROR, MIXED_PIXEL_FORMAT, HU_RANGE, MULTIFRAME, READERS_DISAGREE, IO_ERROR.
+        TRUNCATED, DECODE_ERROR, MIXED_PIXEL_FORMAT, HU_RANGE, MULTIFRAME, READERS_DISAGREE, IO_ERROR, DISK_FULL,
+        TIMEOUT.
     UnsafeInputError
-        BOMB.
+        BOMB: a slice or the volume would unpack to more than the limits.
     ToolError
         TOOL_MISSING, TOOL_FAILED, TIMEOUT: dcm2niix itself.
     """
@@ -65,6 +68,7 @@ def convert_series(
     paths = [workspace.resolve(uid, s.path) for s in series.slices]
     affine = volume_affine(series)
     _check_positions(series, affine, settings.geometry)
+    _check_volume(series, folder, settings.convert)
     nifti = folder / "ct.nii"
     issues: list[Issue] = []
     _sweep(folder)
@@ -127,6 +131,21 @@ def _check_positions(series: SortedSeries, affine: Matrix4, settings: GeometrySe
         raise GeometryError(Reason.READERS_DISAGREE, message)
 
 
+def _check_volume(series: SortedSeries, folder: Path, settings: ConvertSettings) -> None:
+    """Refuse before the first slice is decoded where the array would be absurd, or the disk has no room for it.
+
+    A compressed series of a few megabytes may claim hundreds of gigabytes.
+    """
+    need = 2 * math.prod(series.shape)
+    if need > settings.max_volume:
+        message = f"the slices claim a volume of {need} bytes, the limit is {settings.max_volume}"
+        raise UnsafeInputError(Reason.BOMB, message, "raise convert.max_volume if the series is what it says")
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if need * (2 if settings.nifti else 1) > free:
+        raise InputError(Reason.DISK_FULL, f"the volume needs {need} bytes, {free} are free")
+
+
 def read_volume(
     series: SortedSeries,
     paths: Sequence[Path],
@@ -142,7 +161,13 @@ def read_volume(
     -------
     list of ReadSlice
         By slice index.
+
+    Raises
+    ------
+    InputError
+        What :func:`ctenrich.decode.ct.read_slice` raises; TIMEOUT where `convert.decode_timeout` is used up.
     """
+    deadline = time.monotonic() + settings.convert.decode_timeout
     lock = threading.Lock()
     failed = threading.Event()
     notes: dict[str, int] = {}
@@ -151,6 +176,9 @@ def read_volume(
         if failed.is_set():
             return None
         try:
+            if time.monotonic() > deadline:
+                message = f"decoding took more than {settings.convert.decode_timeout:g} s"
+                raise InputError(Reason.TIMEOUT, message, "raise convert.decode_timeout")
             pixels = _checked(read_slice(paths[k]), series, k)
             out[k] = pixels.hu
         except BaseException:

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom.data
 import pytest
 from pydicom import dcmread
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -22,6 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from ctenrich.decode.codestream import check_frame
 from ctenrich.decode.ct import read_slice
 from ctenrich.decode.safe import HEADER_LIMIT, open_dataset, open_dicom, quiet, text
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
@@ -130,6 +131,31 @@ def test_a_compressed_frame_that_is_cut(tmp_path: Path, syntax: str, keep: float
     with pytest.raises(InputError) as caught:
         read_slice(path)
     assert caught.value.reason in {Reason.TRUNCATED, Reason.DECODE_ERROR}
+
+
+def test_a_code_stream_of_many_components_or_tiles_is_never_decoded(tmp_path: Path) -> None:
+    small = Small(rows=640, columns=640)
+    data = dcmread(save(small_slice(small, 0), tmp_path / "x.dcm", JPEG2000Lossless))
+    good = next(generate_frames(data.PixelData, number_of_frames=1))
+    siz = good.index(b"\xff\x4f\xff\x51")
+    components, tiles, no_tile = bytearray(good), bytearray(good), bytearray(good)
+    struct.pack_into(">H", components, siz + 40, 16384)
+    struct.pack_into(">2L", tiles, siz + 24, 8, 8)
+    struct.pack_into(">2L", no_tile, siz + 24, 0, 0)
+    jpeg = bytearray(jpeg_lossless(small_pixels(small, 0)[:640:80, :640:80]))
+    check_frame(bytes(jpeg), JPEGLosslessSV1, 8, 8, 128)
+    jpeg[jpeg.index(b"\xff\xc3") + 9] = 4
+    for frame, side in ((components, 640), (tiles, 640), (jpeg, 8)):
+        with pytest.raises(UnsafeInputError) as caught:
+            check_frame(bytes(frame), JPEG2000Lossless, side, side, side * side * 2)
+        assert caught.value.reason is Reason.BOMB
+    data.PixelData = encapsulate([bytes(components)])
+    data.save_as(tmp_path / "x.dcm")
+    with pytest.raises(UnsafeInputError):
+        read_slice(tmp_path / "x.dcm")
+    with pytest.raises(InputError) as broken:
+        check_frame(bytes(no_tile), JPEG2000Lossless, 640, 640, 640 * 640 * 2)
+    assert broken.value.reason is Reason.DECODE_ERROR
 
 
 def test_noise_in_a_compressed_frame_is_a_decode_error(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from ctenrich.decode import objects
+from ctenrich.decode import frames, objects
 from ctenrich.decode.seg import read_seg
 from ctenrich.decode.series import series_of_folder
 from ctenrich.encode.seg import encode_seg
@@ -181,6 +181,21 @@ def test_a_deflated_bomb_is_refused(tmp_path: Path, workspace: Workspace, monkey
     monkeypatch.setattr(objects, "MAX_UNPACKED", 2000)
     with pytest.raises(UnsafeInputError) as caught:
         read_seg(packed)
+    assert caught.value.reason is Reason.BOMB
+
+
+@pytest.mark.parametrize("limit", ["_LARGEST_PLANE", "_LARGEST_WHOLE"])
+def test_frames_that_claim_more_than_anybody_needs_are_not_decoded(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    path, _, _ = write(tmp_path, workspace)
+    data = pydicom.dcmread(path)
+    most = data.Rows * data.Columns * (int(data.NumberOfFrames) if limit == "_LARGEST_WHOLE" else 1)
+    monkeypatch.setattr(frames, limit, most)
+    assert read_seg(path).segments[1].voxels > 0
+    monkeypatch.setattr(frames, limit, most - 1)
+    with pytest.raises(UnsafeInputError) as caught:
+        read_seg(path)
     assert caught.value.reason is Reason.BOMB
 
 

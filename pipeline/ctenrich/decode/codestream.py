@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from pydicom.uid import RLELossless
 
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 
-__all__ = ["check_frame", "encapsulated", "frame_size", "single_frame"]
+__all__ = ["Matrix", "check_frame", "encapsulated", "frame_matrix", "single_frame"]
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _END = b"\xfe\xff\xdd\xe0"
 _RLE_RATIO = 64
 """PackBits gives at most 128 bytes for 2."""
+_MOST_TILES = 4096
+"""Tiles of a JPEG 2000 code stream; a decoder keeps books for each, whatever is in it."""
+
+
+class Matrix(NamedTuple):
+    """What a code stream says of itself."""
+
+    rows: int
+    columns: int
+    components: int
+    tiles: int = 1
 
 
 def single_frame(value: bytes) -> bytes:
@@ -61,23 +73,31 @@ def check_frame(frame: bytes, transfer_syntax: str, rows: int, columns: int, siz
         BOMB: the frame's own header asks for another, larger matrix.
     InputError
         DECODE_ERROR: another matrix that is not larger, or no frame of this kind. TRUNCATED: too short for RLE.
+
+    Notes
+    -----
+    More than one component, or more tiles than anybody needs for a slice, are a BOMB too: the memory and the time
+    that a decoder takes grow with them, while the matrix stays as it is.
     """
     if transfer_syntax == RLELossless:
         if len(frame) < 64 or (len(frame) - 64) * _RLE_RATIO < size:
             raise InputError(Reason.TRUNCATED, "a slice's RLE pixel data are too short for its matrix")
         return
-    found = frame_size(frame)
+    found = frame_matrix(frame)
     if found is None:
         raise InputError(Reason.DECODE_ERROR, "a slice's compressed pixel data have no readable header")
-    if found != (rows, columns):
+    if found[:2] != (rows, columns):
         message = f"a slice's compressed pixel data are {found[0]} x {found[1]}, its header says {rows} x {columns}"
         if found[0] * found[1] > rows * columns:
             raise UnsafeInputError(Reason.BOMB, message)
         raise InputError(Reason.DECODE_ERROR, message)
+    if found.components != 1 or found.tiles > _MOST_TILES:
+        message = f"a slice's compressed pixel data claim {found.components} components in {found.tiles} tiles"
+        raise UnsafeInputError(Reason.BOMB, message)
 
 
-def frame_size(frame: bytes) -> tuple[int, int] | None:
-    """(rows, columns) by the header of a JPEG, JPEG-LS or JPEG 2000 code stream; None if it has none."""
+def frame_matrix(frame: bytes) -> Matrix | None:
+    """What the header of a JPEG, JPEG-LS or JPEG 2000 code stream says; None if it has none."""
     if frame.startswith(b"\x00\x00\x00\x0cjP  "):
         start = frame.find(b"\xff\x4f\xff\x51")
         return None if start < 0 else _size_of_jpeg2000(frame, start)
@@ -86,18 +106,21 @@ def frame_size(frame: bytes) -> tuple[int, int] | None:
     return _size_of_jpeg(frame) if frame.startswith(b"\xff\xd8") else None
 
 
-def _size_of_jpeg2000(frame: bytes, start: int) -> tuple[int, int] | None:
+def _size_of_jpeg2000(frame: bytes, start: int) -> Matrix | None:
     """SIZ marker (ISO/IEC 15444-1 A.5.1)."""
-    if len(frame) < start + 24:
+    if len(frame) < start + 42:
         return None
-    width, height, left, top = struct.unpack_from(">4L", frame, start + 8)
-    return height - top, width - left
+    width, height, left, top, wide, high, first, above = struct.unpack_from(">8L", frame, start + 8)
+    if not wide or not high:
+        return None
+    tiles = -(-(width - first) // wide) * -(-(height - above) // high)
+    return Matrix(height - top, width - left, struct.unpack_from(">H", frame, start + 40)[0], tiles)
 
 
-def _size_of_jpeg(frame: bytes) -> tuple[int, int] | None:
+def _size_of_jpeg(frame: bytes) -> Matrix | None:
     """Start of frame marker (ISO/IEC 10918-1 B.2.2; 14495-1 for JPEG-LS)."""
     place = 2
-    while place + 9 <= len(frame):
+    while place + 10 <= len(frame):
         if frame[place] != 0xFF:
             return None
         marker = frame[place + 1]
@@ -105,7 +128,6 @@ def _size_of_jpeg(frame: bytes) -> tuple[int, int] | None:
             place += 1
             continue
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}):
-            rows, columns = struct.unpack_from(">2H", frame, place + 5)
-            return rows, columns
+            return Matrix(*struct.unpack_from(">2HB", frame, place + 5))
         place += 2 + int(struct.unpack_from(">H", frame, place + 2)[0])
     return None

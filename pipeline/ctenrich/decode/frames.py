@@ -21,6 +21,8 @@ _STEP_TOLERANCE = 0.1
 """How far a frame may be from its place on a regular grid, as a share of the spacing."""
 _LARGEST_PLANE = 2**27
 """Pixels of a frame that are still decoded."""
+_LARGEST_WHOLE = 2**35
+"""Pixels of all frames together: a hundred segments of a thousand slices of 512 x 512, and some more."""
 _LARGEST_GAP = 100
 """Empty slices for each slice with a frame, beyond which the frames are taken as separate planes."""
 
@@ -192,6 +194,8 @@ def frame_pixels(dataset: Dataset) -> Iterator[NDArray[Any]]:
     ------
     InputError
         TRUNCATED if there are fewer bytes than frames, DECODE_ERROR if a codec fails.
+    UnsafeInputError
+        BOMB if one frame, or all frames together, have more pixels than anybody needs.
     """
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     count = int(dataset.get("NumberOfFrames") or 1)
@@ -199,6 +203,8 @@ def frame_pixels(dataset: Dataset) -> Iterator[NDArray[Any]]:
         raise InputError(Reason.TRUNCATED, "the object has no pixel data")
     if rows * columns > _LARGEST_PLANE:
         raise UnsafeInputError(Reason.BOMB, f"a frame has {rows} x {columns} pixels")
+    if rows * columns * count > _LARGEST_WHOLE:
+        raise UnsafeInputError(Reason.BOMB, f"{count} frames have {rows * columns * count} pixels")
     native = not dataset.file_meta.TransferSyntaxUID.is_encapsulated
     if native and int(dataset.BitsAllocated) == 1:
         yield from _bits(dataset.PixelData, rows, columns, count)
