@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from ctenrich.catalog.schema import Column
 from ctenrich.cli.main import app
 from ctenrich.errors import TransientError, UsageError
+from ctenrich.publish import publish_to
 from ctenrich.publish_tables import PARTITIONS, Mode, publish_bigquery
 from ctenrich.reasons import Reason
 from ctenrich.results.query import run_query
@@ -18,6 +19,7 @@ from ctenrich.results.remote import PublishedTables
 from ctenrich.workspace import Workspace
 from tests.conftest import need_package
 from tests.report.made import make_run, uid_of
+from tests.report.more import add_more
 from tests.results.questions import CLINICAL_ROW, NEEDS_CLINICAL, QUESTIONS, SERIES
 from tests.results.test_queries import write_clinical
 from tests.services.bigquery_service import load_table, local_bigquery
@@ -31,7 +33,7 @@ PROJECT = "test-project"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    made = make_run(tmp_path_factory.mktemp("publish") / "run", SERIES)
+    made = add_more(make_run(tmp_path_factory.mktemp("publish") / "run", SERIES), SERIES)
     write_clinical(made)
     return made
 
@@ -71,7 +73,7 @@ def published(run: Workspace, service: str) -> str:
     place = f"{PROJECT}.made"
     client = open_client(service)
     counts = publish_bigquery(run, place, client=client)
-    assert counts["segmentations"] == 2 * SERIES
+    assert counts["segmentations"] == 2 * (SERIES + 1)
     columns = [Column(name, "STRING") for name in CLINICAL_ROW]
     load_table(service, "idc_v25_clinical.nsclc_radiomics_clinical", columns, [CLINICAL_ROW])
     return place
@@ -350,6 +352,28 @@ def test_answers_of_the_service(
         with pytest.raises(kind) as caught:
             publish_bigquery(run, f"{PROJECT}.answers", client=client)
         assert caught.value.reason is code  # type: ignore[attr-defined]
+
+
+def test_a_run_without_any_success(service: str, tmp_path: Path) -> None:
+    """Its outcomes are published and can be asked for; questions about objects have no rows; no objects can be sent."""
+    failed = make_run(tmp_path / "run", 2, broken=2)
+    place = f"{PROJECT}.failed"
+    counts = publish_bigquery(failed, place, client=open_client(service))
+    assert (counts["outcomes"], counts["segmentations"], counts["quantitative_measurements"]) == (2, 0, 0)
+    reasons = "SELECT SeriesInstanceUID, reason FROM outcomes ORDER BY 1"
+    there = PublishedTables(place, endpoint=service)
+    try:
+        for ask in (lambda text, given: run_query(failed, text, given), there.run_query):
+            assert ask(reasons, {}).to_pylist() == [
+                {"SeriesInstanceUID": uid_of(n), "reason": "MISSING_SLICE"} for n in range(2)
+            ]
+            for name in ("segmentations", "feature_over_cohort", "landmark_coverage", "published_features"):
+                assert ask(name, QUESTIONS[name][0]).num_rows == 0
+    finally:
+        there.close()
+    with pytest.raises(UsageError) as caught:
+        publish_to(failed, "http://127.0.0.1:1/dicom-web")
+    assert caught.value.reason is Reason.NOT_PREPARED
 
 
 def test_no_credentials(run: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

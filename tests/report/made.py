@@ -126,7 +126,7 @@ def _network(workspace: Workspace, uid: str, dice: random.Random, text: str, *, 
         items = [number(f, f"{v:.6f}", MM3) for f, v in zip(FEATURES, values, strict=True)]
         groups.append(group(*head(name), coded(SITE, site), *segment_links(f"{uid}.4", uid, segment), *items))
     shape = write_sr(room / "objects" / "shape_sr.dcm", f"{uid}.6", groups, SeriesDescription=f"M {text}")
-    _objects(workspace, uid, NETWORK, {ObjectKind.SEG: seg, ObjectKind.SHAPE_SR: shape})
+    save_objects(workspace, uid, NETWORK, {ObjectKind.SEG: seg, ObjectKind.SHAPE_SR: shape})
     checks = (Check("voxels", True, "12,345 equal"), Check("references", True, f"40 of 40 {text}"))
     save_record(room / "proof.json", Proof(str(NETWORK), checks))
 
@@ -157,14 +157,15 @@ def _scores(workspace: Workspace, uid: str, slices: SortedSeries, dice: random.R
         sites = [coded(SITE, codes[name]) for name in part.regions]
         groups.append(group(*head(f"slice {part.slice_index}"), image, *sites))
     path = write_sr(room / "objects" / "regions_sr.dcm", f"{uid}.7", groups)
-    _objects(workspace, uid, SCORER, {ObjectKind.REGIONS_SR: path})
+    save_objects(workspace, uid, SCORER, {ObjectKind.REGIONS_SR: path})
 
 
 def _regions(k: int) -> tuple[str, ...]:
     return tuple(name for name, inside in (("abdomen", k < 20), ("chest", k > 9)) if inside)
 
 
-def _objects(workspace: Workspace, uid: str, product: Product, files: dict[ObjectKind, Path]) -> None:
+def save_objects(workspace: Workspace, uid: str, product: Product, files: dict[ObjectKind, Path]) -> None:
+    """The record of a product's written files."""
     import pydicom
 
     objects = []

@@ -7,6 +7,7 @@ import pytest
 from ctenrich.results.query import result_queries, run_query
 from ctenrich.workspace import Workspace
 from tests.report.made import NETWORK, make_run, uid_of
+from tests.report.more import SPHERICITY, add_more
 from tests.results.questions import CLINICAL_ROW, NEEDS_CLINICAL, QUESTIONS, SERIES
 
 
@@ -21,11 +22,12 @@ def write_clinical(run: Workspace) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return make_run(tmp_path_factory.mktemp("asked") / "run", SERIES)
+    return add_more(make_run(tmp_path_factory.mktemp("asked") / "run", SERIES), SERIES)
 
 
 def test_every_shipped_query_is_asked() -> None:
     assert set(result_queries()) == {*QUESTIONS, *NEEDS_CLINICAL}
+    assert all(rows > 0 for _, rows in {**QUESTIONS, **NEEDS_CLINICAL}.values()), "an empty answer shows nothing"
 
 
 @pytest.mark.parametrize("name", sorted(QUESTIONS))
@@ -48,12 +50,32 @@ def test_rows_worked_out_by_hand(run: Workspace) -> None:
     heights = run_query(run, "lung_height").to_pylist()
     assert all(r["height"] == r["top"] - r["bottom"] > 0 for r in heights)
     coverage = {r["landmark"]: (r["present"], r["absent"]) for r in run_query(run, "landmark_coverage").to_pylist()}
-    assert coverage == {"C2": (0, 4), "lung_end": (4, 0), "Th8": (4, 0), "lung_start": (4, 0)}
+    assert coverage == {"C2": (0, 4), "lung_end": (4, 0), "Th8": (4, 0), "Th7": (1, 3), "lung_start": (4, 0)}
+
+
+def test_landmarks_on_their_slices(run: Workspace) -> None:
+    rows = run_query(run, "landmarks_of_series", {"series": uid_of(0)}).to_pylist()
+    found = {(r["landmark"], r["part"]): (r["slice_index"], r["distance"], r["SOPInstanceUID"]) for r in rows}
+    assert found["T8 vertebra", "Center"] == (21, 168.0, f"{uid_of(0)}.22")
+    assert found["T7 vertebra", "Center"] == (24, 192.0, f"{uid_of(0)}.25")
+    assert {part for name, part in found if name == "Lung"} == {"Superior", "Inferior"}
+    (pair,) = run_query(run, "vertebra_distances").to_pylist()
+    assert (pair["lower"], pair["upper"], pair["distance"]) == ("Th8", "Th7", 24.0)
+    (shown,) = run_query(run, "series_with_vertebrae", {"first": "Th8", "last": "Th7"}).to_pylist()
+    assert (shown["SeriesInstanceUID"], shown["vertebrae"]) == (uid_of(0), 2)
+
+
+def test_the_same_feature_of_two_products(run: Workspace) -> None:
+    given, _ = QUESTIONS["expert_against_model"]
+    rows = run_query(run, "expert_against_model", given).to_pylist()
+    assert {r["segment"]: r["first_value"] for r in rows} == {k: float(v) for k, v in SPHERICITY.items()}
+    assert all(r["difference"] == pytest.approx(r["second_value"] - r["first_value"]) for r in rows)
+    assert all(abs(r["second_value"] - 0.7) < 0.05 for r in rows), "the network's own numbers"
 
 
 def test_published_logic_agrees_with_the_tables(run: Workspace) -> None:
     """The nested walk over raw attributes gives what our own walk gives."""
-    theirs = run_query(run, "published_features", {"description": "M%"}).to_pylist()
+    theirs = run_query(run, "published_features", {"description": "%"}).to_pylist()
     ours = run_query(
         run,
         "SELECT SOPInstanceUID, measurementGroup_number, Quantity.CodeMeaning AS q, valueFloat AS v "
@@ -69,4 +91,4 @@ def test_clinical_data(run: Workspace) -> None:
     rows = run_query(run, name, given).to_pylist()
     assert len(rows) == count
     assert (rows[0]["age"], rows[0]["died"], rows[0]["segment"]) == (61.5, True, "heart")
-    assert {r["product"] for r in rows} == {str(NETWORK)}
+    assert sorted(r["product"] for r in rows) == ["expert", *[str(NETWORK)] * SERIES]
