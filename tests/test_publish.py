@@ -4,18 +4,20 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from ctenrich import steps
 from ctenrich.errors import TransientError, UsageError
-from ctenrich.publish import publish_bucket, publish_dicomweb, publish_node, publish_to, read_log
+from ctenrich.publish import _bearer, publish_bucket, publish_dicomweb, publish_node, publish_to, read_log
 from ctenrich.reasons import Reason
 from ctenrich.results.tables import build_tables
 from ctenrich.workspace import Workspace
@@ -134,6 +136,70 @@ def test_a_dicomweb_store_that_fails_in_the_middle(run: Workspace, orthanc: tupl
         sent = publish_to(run, f"{proxy.root}/dicom-web")
         assert [s.status for s in sent] == ["already there", "sent", "sent", "sent"]
         assert instances(root) == {s.name for s in sent}
+
+
+class _Stow(BaseHTTPRequestHandler):
+    """A store that wants a token, and refuses the first object as PS3.18 says: 409 and a Failed SOP Sequence."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append(self.headers.get("Authorization", ""))
+        failed = {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [272]}}]}}
+        body = json.dumps(failed if len(self.asked) == 1 else {}).encode()
+        self.send_response(409 if len(self.asked) == 1 else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        return None
+
+
+def test_a_store_with_a_token_says_why_it_refuses(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CTENRICH_DICOMWEB_TOKEN", "secret-token")
+    monkeypatch.setattr(_Stow, "asked", [])
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Stow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/dicomWeb"
+        with pytest.raises(TransientError) as caught:
+            publish_to(run, url)
+        server.shutdown()
+    assert "409" in str(caught.value)
+    assert "refused with reason 272" in str(caught.value)
+    assert [s.status for s in read_log(run, url)] == ["failed", "sent", "sent", "sent"]
+    assert set(_Stow.asked) == {"Bearer secret-token"}
+    assert not [p for p in run.root.rglob("*.jsonl") if "secret-token" in p.read_text()]
+
+
+def test_google_healthcare_gets_a_fresh_token_and_nobody_else_does(
+    run: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    need_package("cloud", "google.auth")
+    import google.auth
+
+    class Credentials:
+        valid, token = False, ""
+
+        def refresh(self, _: Any) -> None:
+            self.valid, self.token = True, f"{self.token}x"
+
+    made = Credentials()
+    monkeypatch.setattr(google.auth, "default", lambda scopes: (made, "project"))
+    store = "https://healthcare.googleapis.com/v1/projects/p/dicomStores/d/dicomWeb"
+    fresh = _bearer(store, "")
+    assert [fresh(), fresh()] == ["x", "x"]
+    made.valid = False
+    assert fresh() == "xx", "an hour later"
+    assert _bearer(store, "mine")() == "mine"
+    for other in (store.replace("https", "http"), "https://healthcare.googleapis.com.evil.example/x"):
+        assert _bearer(other, "")() == ""
+    monkeypatch.undo()
+    no_credentials(monkeypatch, tmp_path)
+    with pytest.raises(UsageError) as caught:
+        publish_to(run, store)
+    assert caught.value.reason is Reason.NO_CREDENTIALS
 
 
 def test_c_store_to_orthanc(run: Workspace, orthanc: tuple[str, int]) -> None:

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -31,6 +32,8 @@ __all__ = [
 
 _GIVE_UP = 10
 """Failures in a row after which the rest is not tried."""
+_HEALTHCARE = "healthcare.googleapis.com"
+_SCOPE = "https://www.googleapis.com/auth/cloud-healthcare"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Sent:
 def publish_to(workspace: Workspace, target: str, *, progress: Progress = SILENT) -> tuple[Sent, ...]:
     """Send the written objects to ``gs://BUCKET/PREFIX``, a DICOMweb root or ``dicom://HOST:PORT/AET``.
 
-    A bearer token for the DICOMweb store is taken from the variable CTENRICH_DICOMWEB_TOKEN.
+    A bearer token for the DICOMweb store is taken from the variable CTENRICH_DICOMWEB_TOKEN; Google Healthcare gets one
+    of the Google credentials of this machine where the variable is not set.
     """
     parts = urlsplit(target)
     if parts.scheme == "gs" and parts.netloc:
@@ -103,10 +107,18 @@ def publish_dicomweb(
     url : str
         Root of the store, e.g. ``http://127.0.0.1:8042/dicom-web``; http or https.
     token : str
-        Bearer token, if the store wants one.
+        Bearer token, if the store wants one. Google Healthcare gets a fresh one of this machine's credentials.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER; NO_CREDENTIALS for Google Healthcare.
+    TransientError
+        RETRY_EXHAUSTED if some objects failed; the log says which and why, and a second call sends only those.
     """
     if not re.match(r"https?://", url):
         raise UsageError(Reason.BAD_PARAMETER, "a DICOMweb store has an http or https address")
+    bearer = _bearer(url, token)
 
     def send(path: Path) -> str:
         boundary = "ctenrich-boundary"
@@ -116,21 +128,44 @@ def publish_dicomweb(
             "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
             "Accept": "application/dicom+json",
         }
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
+        if now := bearer():
+            headers["Authorization"] = f"Bearer {now}"
         request = urllib.request.Request(f"{url.rstrip('/')}/studies", body, headers, method="POST")  # noqa: S310
-        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
-            return _refused(json.loads(answer.read() or b"{}"))
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
+                return _refused(answer.read())
+        except urllib.error.HTTPError as error:
+            return f"{type(error).__name__}: {error.code} {error.reason} {_refused(error.read())}".strip()
 
     return _send_all(workspace, url, send, progress)
 
 
-def _refused(answer: Any) -> str:
-    """Failure reason of a STOW-RS answer (Failed SOP Sequence, 0008,1198); empty if all was stored."""
-    failed = answer.get("00081198", {}).get("Value") if isinstance(answer, dict) else None
-    if not failed:
+def _refused(body: bytes) -> str:
+    """Failure reason in a STOW-RS answer (Failed SOP Sequence, 0008,1198; PS3.18 section 10.5.3); empty without one."""
+    try:
+        answer = json.loads(body or b"{}")
+        failed = answer["00081198"]["Value"][0]
+    except (ValueError, TypeError, KeyError, IndexError):
         return ""
-    return f"refused with reason {failed[0].get('00081197', {}).get('Value', ['unknown'])[0]}"
+    return f"refused with reason {failed.get('00081197', {}).get('Value', ['unknown'])[0]}"
+
+
+def _bearer(url: str, token: str) -> Callable[[], str]:
+    """What gives the bearer token of a request; Google's end after an hour and are renewed."""
+    parts = urlsplit(url)
+    if token or (parts.scheme, parts.hostname) != ("https", _HEALTHCARE):
+        return lambda: token
+    with google_errors():
+        credentials, _ = import_module("google.auth").default(scopes=[_SCOPE])
+        transport = import_module("google.auth.transport.requests").Request()
+
+    def fresh() -> str:
+        if not credentials.valid:
+            with google_errors():
+                credentials.refresh(transport)
+        return str(credentials.token)
+
+    return fresh
 
 
 def publish_node(
@@ -251,8 +286,6 @@ def read_log(workspace: Workspace, target: str) -> tuple[Sent, ...]:
 
 
 def _storage_client() -> Any:
-    from importlib import import_module
-
     storage: Any = import_module("google.cloud.storage")
     return storage.Client()
 
