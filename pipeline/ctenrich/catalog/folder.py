@@ -101,8 +101,8 @@ def index_folders(
     with _open(catalog_file, read_only=False) as connection:
         try:
             _create(connection)
-            todo, gone = _compare(connection, folders, found)
-            _forget(connection, [*gone, *(file.path for file in todo)])
+            todo, changed, gone = _compare(connection, folders, found)
+            _forget(connection, [*gone, *changed])
             progress.start(_TASK, len(todo))
             for batch in read_batches(todo, collection_id, processes):
                 _store(connection, batch)
@@ -149,8 +149,10 @@ def _create(connection: Any) -> None:
     connection.execute(f"CREATE OR REPLACE VIEW dicom_all AS SELECT {names} FROM instances WHERE NOT is_copy")  # noqa: S608
 
 
-def _compare(connection: Any, folders: Sequence[Path], found: Sequence[FoundFile]) -> tuple[list[FoundFile], list[str]]:
-    """Files that are new or changed, and paths below `folders` that are gone."""
+def _compare(
+    connection: Any, folders: Sequence[Path], found: Sequence[FoundFile]
+) -> tuple[list[FoundFile], list[str], list[str]]:
+    """Files that are new or changed, the paths of the changed ones, and paths below `folders` that are gone."""
     known = {
         path: (size, mtime)
         for path, size, mtime in connection.execute("SELECT path, size, mtime_ns FROM files").fetchall()
@@ -159,7 +161,7 @@ def _compare(connection: Any, folders: Sequence[Path], found: Sequence[FoundFile
     roots = [folder.resolve() for folder in folders]
     present = {file.path for file in found}
     gone = [p for p in known if p not in present and any(Path(p).is_relative_to(root) for root in roots)]
-    return todo, gone
+    return todo, [file.path for file in todo if file.path in known], gone
 
 
 def _forget(connection: Any, paths: list[str]) -> None:
@@ -183,7 +185,7 @@ def _store(connection: Any, batch: Batch) -> None:
     connection.register("batch", pa.ipc.open_stream(batch.instances).read_all())
     connection.register("batch_files", pa.table([list(column) for column in zip(*files, strict=True)], names=names))
     connection.execute("BEGIN")
-    connection.execute("INSERT INTO instances BY NAME SELECT *, FALSE AS is_copy FROM batch ORDER BY local_path")
+    connection.execute("INSERT INTO instances BY NAME SELECT *, FALSE AS is_copy FROM batch")
     connection.execute("INSERT INTO files BY NAME SELECT * FROM batch_files")
     # a text or picture beside the images is no fault
     faults = [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import io
+import os
 import re
 import struct
 import warnings
@@ -20,6 +20,8 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from ctenrich.catalog.moments import moment
+from ctenrich.catalog.quick import HEAD, PLAIN_VRS, plain_row
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
 from ctenrich.reasons import Reason
 
@@ -34,8 +36,6 @@ _FAULTS = (
     OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError,
     LookupError, NotImplementedError, RecursionError, MemoryError, struct.error, zlib.error,
 )  # fmt: skip
-_PLAIN_VRS = frozenset({"AE", "AS", "CS", "DS", "IS", "UI"})
-"""Text in the default character set: taken as the bytes say, without pydicom's conversion."""
 _META = frozenset(
     {"TransferSyntaxUID", "MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "ImplementationClassUID"}
 )
@@ -65,7 +65,12 @@ def read_header(path: Path) -> FileHeader:
         warnings.simplefilter("ignore")
         try:
             with path.open("rb") as handle:
-                return _read(handle, path.stat().st_size)
+                size = os.fstat(handle.fileno()).st_size
+                row = plain_row(handle.read(HEAD), size)
+                if row is not None:
+                    return FileHeader(row, _identifier_faults(row))
+                handle.seek(0)
+                return _read(handle, size)
         except InvalidDicomError:
             return FileHeader(None, ((Reason.NOT_DICOM, "no DICOM file meta information"),))
         except _FAULTS as error:
@@ -106,9 +111,13 @@ def _read(handle: BinaryIO, size: int) -> FileHeader:
         faults.append((Reason.TRUNCATED, "the file ends before its pixel data"))
     if not row.get("SOPClassUID") and not row.get("Modality"):
         return FileHeader(None, (*faults, (Reason.NOT_DICOM, "no SOP class and no modality")))
-    if any(re.fullmatch(r"[0-9.]{1,64}", row[name] or "") is None for name in _IDENTIFIERS):
-        faults.append((Reason.UNSAFE_IDENTIFIER, "the study, series or SOP instance UID is not a DICOM UID"))
-    return FileHeader(row, tuple(dict.fromkeys(faults)))
+    return FileHeader(row, tuple(dict.fromkeys([*faults, *_identifier_faults(row)])))
+
+
+def _identifier_faults(row: dict[str, Any]) -> tuple[tuple[Reason, str], ...]:
+    if all(re.fullmatch(r"[0-9.]{1,64}", row[name] or "") for name in _IDENTIFIERS):
+        return ()
+    return ((Reason.UNSAFE_IDENTIFIER, "the study, series or SOP instance UID is not a DICOM UID"),)
 
 
 def _elements(source: _Watched, implicit: bool, little: bool, stop: Any) -> tuple[Dataset, bool]:
@@ -220,7 +229,7 @@ class _Reader:
 
     def _scalars(self, dataset: Dataset, tag: BaseTag, column: Column) -> list[Any]:
         raw: Any = dataset.get_item(tag)
-        if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) and column.vr in _PLAIN_VRS:
+        if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) and column.vr in PLAIN_VRS:
             text = raw.value.decode("latin-1").strip(" \x00")
             return [part.strip(" \x00") for part in text.split("\\")] if text else []
         value: Any = dataset[tag].value
@@ -236,40 +245,10 @@ class _Reader:
             return int(value)
         if column.type == "FLOAT64":
             return float(value)
-        parsed = _moment(column.vr, str(value).strip(" \x00"))
+        parsed = moment(column.vr, str(value).strip(" \x00"))
         if parsed is None:
             self._faults.append((Reason.DECODE_ERROR, f"{column.name} is not a valid date or time"))
         return parsed
-
-
-def _moment(vr: str, text: str) -> dt.date | dt.time | dt.datetime | None:
-    """DA, TM or DT text as a value; None if it is not one (PS3.5 6.2)."""
-    digits = text.replace(":", "") if vr == "TM" else text.replace(".", "") if vr == "DA" else text
-    try:
-        if vr == "DA":
-            return dt.datetime.strptime(digits, "%Y%m%d").date()
-        if vr == "TM":
-            return _time(digits)
-        match = re.fullmatch(r"(\d{4})(\d{2})?(\d{2})?([\d.]*)([+-]\d{4})?", digits)
-        if match is None:
-            return None
-        day = dt.date(int(match[1]), int(match[2] or 1), int(match[3] or 1))
-        zone = dt.UTC
-        if match[5]:
-            minutes = int(match[5][1:3]) * 60 + int(match[5][3:])
-            zone = dt.timezone(dt.timedelta(minutes=-minutes if match[5][0] == "-" else minutes))
-        return dt.datetime.combine(day, _time(match[4] or "00"), tzinfo=zone)
-    except ValueError:
-        return None
-
-
-def _time(digits: str) -> dt.time:
-    whole, _, fraction = digits.partition(".")
-    if len(whole) not in {2, 4, 6} or not (whole + fraction).isdigit():
-        raise ValueError("not a time")
-    parts = [int(whole[at : at + 2]) for at in range(0, len(whole), 2)]
-    seconds = min(parts[2], 59) if len(parts) > 2 else 0
-    return dt.time(parts[0], parts[1] if len(parts) > 1 else 0, seconds, int(fraction[:6].ljust(6, "0") or 0))
 
 
 @cache

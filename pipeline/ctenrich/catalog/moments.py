@@ -1,0 +1,44 @@
+"""Dates and times of DICOM as Python values."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+__all__ = ["moment"]
+
+
+def moment(vr: str, text: str) -> dt.date | dt.time | dt.datetime | None:
+    """DA, TM or DT text as a value; None if it is not one (PS3.5 6.2)."""
+    digits = text.replace(":", "") if vr == "TM" else text.replace(".", "") if vr == "DA" else text
+    try:
+        if vr == "DA":
+            return _date(digits)
+        if vr == "TM":
+            return _time(digits)
+        match = re.fullmatch(r"(\d{4})(\d{2})?(\d{2})?([\d.]*)([+-]\d{4})?", digits)
+        if match is None:
+            return None
+        day = dt.date(int(match[1]), int(match[2] or 1), int(match[3] or 1))
+        zone = dt.UTC
+        if match[5]:
+            minutes = int(match[5][1:3]) * 60 + int(match[5][3:])
+            zone = dt.timezone(dt.timedelta(minutes=-minutes if match[5][0] == "-" else minutes))
+        return dt.datetime.combine(day, _time(match[4] or "00"), tzinfo=zone)
+    except ValueError:
+        return None
+
+
+def _date(digits: str) -> dt.date:
+    if len(digits) != 8 or not (digits.isascii() and digits.isdigit()):
+        raise ValueError("not a date")
+    return dt.date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+
+
+def _time(digits: str) -> dt.time:
+    whole, _, fraction = digits.partition(".")
+    if len(whole) not in {2, 4, 6} or not (whole + fraction).isdigit():
+        raise ValueError("not a time")
+    parts = [int(whole[at : at + 2]) for at in range(0, len(whole), 2)]
+    seconds = min(parts[2], 59) if len(parts) > 2 else 0
+    return dt.time(parts[0], parts[1] if len(parts) > 1 else 0, seconds, int(fraction[:6].ljust(6, "0") or 0))
