@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -19,7 +20,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ctenrich.convert import convert_series
+from ctenrich.convert import compress_nifti, convert_series
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.fetch import fetch_series
 from ctenrich.geometry import apply_affine, lps_to_ras
@@ -313,9 +314,17 @@ def test_compressed_nifti_holds_the_same(tmp_path: Path, workspace: Workspace) -
     write_small(tmp_path / "in")
     settings = Settings(convert=ConvertSettings(compress_nifti=True))
     volume, array = convert_folder(tmp_path / "in", workspace, settings)
+    plain = workspace.room(SERIES) / "volume" / "ct.nii"
+    content = plain.read_bytes()
+    packed = compress_nifti(volume, workspace=workspace)
     assert volume.nifti_path == "volume/ct.nii.gz"
+    assert packed == workspace.resolve(SERIES, volume.nifti_path)
+    assert gzip.decompress(packed.read_bytes()) == content
     check_nifti(volume, array, workspace)
-    assert not (workspace.room(SERIES) / "volume" / "ct.nii").exists()
+    assert not plain.exists()
+    with pytest.raises(InputError) as caught:
+        compress_nifti(volume, workspace=workspace)
+    assert caught.value.reason is Reason.NOT_PREPARED
 
 
 def test_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from ctenrich.records import Outcome, ProductKind, SeriesEntry, State
 from ctenrich.release import needs_again, release, restore
 from ctenrich.run import Run
 from ctenrich.specs import ProductPlan
-from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES
+from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES, series_output
 from ctenrich.units import Failure, Unit, UnitResult
 
 __all__ = ["Budget", "Conductor", "RunSummary", "StopSignal"]
@@ -336,8 +336,10 @@ class Conductor:
             self._failures[unit.key] = failure
         if unit.plan is not None and "score" in unit.stages:
             self._after_scores(uid)
-        if unit.plan is None:
+        if unit.plan is None and unit.lane == "input":
             self._after_input(unit, failure)
+        elif unit.plan is None:
+            pass  # the series itself says in the end whether this went well
         elif failure is None and unit.lane == "infer":
             self._send_output(unit)
         else:
@@ -365,6 +367,14 @@ class Conductor:
                     self._executor.submit(ahead)
                 else:
                     self._send_output(ahead)
+        self._beside(unit, failure)
+
+    def _beside(self, unit: Unit, failure: Failure | None) -> None:
+        """Send what is made of the series itself, after its products: they do not wait for it."""
+        stages = tuple(s for s in series_output(self._run.config.settings) if s in self._stages)
+        if stages and failure is None:
+            self._open[unit.key[0]] += 1
+            self._executor.submit(Unit(unit.entry, None, "output", stages))
 
     def _crops(self) -> bool:
         """Whether segmentations wait for the slice scores of their series, which say where to crop."""

@@ -27,7 +27,7 @@ from ctenrich.records import Issue, Matrix4, Quantity, Severity, SortedSeries, V
 from ctenrich.settings import ConvertSettings, GeometrySettings, Settings
 from ctenrich.workspace import Workspace, atomic_path, save_record, write_bytes
 
-__all__ = ["ReadSlice", "convert_series", "read_volume", "volume_affine"]
+__all__ = ["ReadSlice", "compress_nifti", "convert_series", "read_volume", "volume_affine"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ def convert_series(
     """Read the slices into ``volume/ct.npy`` (int16, [k, j, i], HU) and hold it against dcm2niix's own reading.
 
     Padding becomes -1024 HU. Beside the array stand ``slices.json`` (slice index -> SOP Instance UID, distance) and,
-    where `convert.nifti` asks for it, ``ct.nii`` with the same voxels and the volume's affine in RAS.
+    where `convert.nifti` asks for it, ``ct.nii`` with the same voxels and the volume's affine in RAS. Where
+    `convert.compress_nifti` asks for it too, :func:`compress_nifti` makes ``ct.nii.gz`` of that later, so that nothing
+    waits for it.
 
     Returns
     -------
@@ -72,6 +74,7 @@ def convert_series(
     nifti = folder / "ct.nii"
     issues: list[Issue] = []
     _sweep(folder)
+    (folder / "ct.nii.gz").unlink(missing_ok=True)  # of an earlier volume
     progress.start("convert", len(paths))
     with atomic_path(folder / "ct.npy") as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype="<i2", shape=series.shape)
@@ -84,8 +87,6 @@ def convert_series(
         array.flush()
         del array
     progress.finish("convert")
-    if settings.convert.nifti and settings.convert.compress_nifti:
-        nifti = compress(nifti)
     slices = [{"index": k, "sop_instance_uid": s.sop_instance_uid, "distance": s.distance}
               for k, s in enumerate(series.slices)]  # fmt: skip
     write_bytes(folder / "slices.json", json.dumps(slices, indent=1).encode() + b"\n")
@@ -98,11 +99,31 @@ def convert_series(
         frame_of_reference_uid=series.frame_of_reference_uid,
         sha256=digest,
         quantity=Quantity.HU,
-        nifti_path=workspace.relative(uid, nifti) if settings.convert.nifti else None,
+        nifti_path=workspace.relative(uid, _product(nifti, settings)) if settings.convert.nifti else None,
         issues=tuple(issues),
     )
     save_record(workspace.room(uid) / "volume.json", volume)
     return volume
+
+
+def compress_nifti(volume: Volume, *, workspace: Workspace) -> Path:
+    """Make ``ct.nii.gz``, which the volume's record names, of the ``ct.nii`` that :func:`convert_series` left.
+
+    The plain file is removed. The bytes are the same every time, and unpack to those of the plain file.
+
+    Raises
+    ------
+    InputError
+        NOT_PREPARED: there is no plain file (any more); convert again.
+    """
+    plain = workspace.room(volume.series_instance_uid) / "volume" / "ct.nii"
+    if not plain.is_file():
+        raise InputError(Reason.NOT_PREPARED, "there is no ct.nii to compress", "convert the series again")
+    return compress(plain)
+
+
+def _product(plain: Path, settings: Settings) -> Path:
+    return plain.with_name(plain.name + ".gz") if settings.convert.compress_nifti else plain
 
 
 def volume_affine(series: SortedSeries) -> Matrix4:

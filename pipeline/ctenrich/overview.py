@@ -11,11 +11,20 @@ from ctenrich.ledger import Ledger
 from ctenrich.plan import forecast_rest
 from ctenrich.reasons import Reason
 from ctenrich.records import SeriesEntry, State
-from ctenrich.resident import Models
 from ctenrich.release import needs_again
+from ctenrich.resident import Models
 from ctenrich.run import Run
 from ctenrich.specs import ProductPlan
-from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES, Task, forget_failures, is_done, stage_key
+from ctenrich.stages import (
+    PRODUCT_STAGES,
+    SERIES_STAGES,
+    STAGES,
+    Task,
+    forget_failures,
+    is_done,
+    series_output,
+    stage_key,
+)
 
 __all__ = ["Status", "preview", "retry", "status"]
 
@@ -91,10 +100,11 @@ def preview(run: Run) -> list[tuple[str, int, int]]:
     done: Counter[str] = Counter()
     for entry in run.cohort.series:
         whole = _count(run, entry, None, SERIES_STAGES, (todo, done))
+        _count(run, entry, None, series_output(run.config.settings), (todo, done), whole=whole)
         for plan in run.config.products:
             if plan.missing is None:
                 stages = PRODUCT_STAGES[plan.product.kind]
-                _count(run, entry, plan if whole else None, stages, (todo, done))
+                _count(run, entry, plan, stages, (todo, done), whole=whole)
         if needs_again(run, entry):
             todo["fetch"] += 1
             done["fetch"] -= 1
@@ -107,14 +117,15 @@ def _count(
     plan: ProductPlan | None,
     stages: tuple[str, ...],
     counts: tuple[Counter[str], Counter[str]],
+    *,
+    whole: bool = True,
 ) -> bool:
-    """Count the stages of one unit; once one is to do, so are those after it."""
+    """Count the stages of one unit; once one is to do (`whole` is False), so are those after it."""
     from ctenrich.progress import SILENT
 
     todo, done = counts
     settings = run.config.settings
     task = Task(entry, plan, settings, run.workspace, Models(settings), SILENT)
-    whole = plan is not None or stages == SERIES_STAGES
     for name in stages:
         if whole:
             try:

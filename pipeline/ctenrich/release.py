@@ -14,7 +14,17 @@ from ctenrich.records import SeriesEntry
 from ctenrich.resident import Models
 from ctenrich.run import Run
 from ctenrich.specs import ProductPlan
-from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES, Task, is_done, keep_failure, known_failure, stage_key
+from ctenrich.stages import (
+    PRODUCT_STAGES,
+    SERIES_STAGES,
+    STAGES,
+    Task,
+    is_done,
+    keep_failure,
+    known_failure,
+    series_output,
+    stage_key,
+)
 from ctenrich.workspace import write_bytes
 
 __all__ = ["needs_again", "release", "restore"]
@@ -61,7 +71,7 @@ def needs_again(run: Run, entry: SeriesEntry) -> bool:
     manifest = _manifest(task.room)
     if manifest is None or not manifest.get("released"):
         return False
-    settled = _settled(task, SERIES_STAGES)
+    settled = _settled(task, (*SERIES_STAGES, *series_output(run.config.settings)))
     if settled is not True:
         return settled is None
     plans = (p for p in run.config.products if p.missing is None)

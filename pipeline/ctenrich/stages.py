@@ -56,6 +56,7 @@ __all__ = [
     "known_failure",
     "prove_objects",
     "run_stage",
+    "series_output",
     "stage_key",
 ]
 
@@ -166,8 +167,18 @@ def _convert(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
     from ctenrich.convert import convert_series
 
     volume = convert_series(load_record(task.room / "sorted.json", SortedSeries), **task.common)
-    files = [volume.array_path, *([volume.nifti_path] if volume.nifti_path else [])]
+    later = bool(series_output(task.settings))
+    files = [volume.array_path, *([volume.nifti_path] if volume.nifti_path and not later else [])]
     return [task.room / "volume.json", *(task.workspace.resolve(task.uid, f) for f in files)], volume.issues
+
+
+def _compress(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+    from ctenrich.convert import compress_nifti
+
+    volume = load_record(task.room / "volume.json", Volume)
+    if not (task.room / "volume" / "ct.nii").is_file():
+        _convert(task)  # what was made of it is lost: the same volume again, and its NIfTI
+    return [compress_nifti(volume, workspace=task.workspace)], ()
 
 
 # ---------------------------------------------------------------- product stages
@@ -365,11 +376,12 @@ STAGES: dict[str, Stage] = {
         Stage("sort", 1, "input", lambda t: [_digest(t.room / "fetched.json"), _settings(t, "geometry")], _sort),
         Stage(
             "convert",
-            1,
+            2,
             "input",
             lambda t: [_digest(t.room / "sorted.json"), _settings(t, "convert", "nifti", "compress_nifti")],
             _convert,
         ),
+        Stage("compress", 1, "output", lambda t: [_digest(t.room / "volume.json")], _compress),
         Stage("segment", 1, "infer", _segment_identity, _segment),
         Stage("score", 2, "infer", _score_identity, _score),
         Stage("measure", 2, "output", _measure_identity, _measure),
@@ -384,6 +396,13 @@ PRODUCT_STAGES = {
     ProductKind.NNUNET: ("segment", "measure", "encode", "validate"),
     ProductKind.BODYPART: ("score", "measure", "encode", "validate"),
 }
+
+
+def series_output(settings: Settings) -> tuple[str, ...]:
+    """Stages of a series that nothing waits for; they run beside the inference of the same series."""
+    return ("compress",) if settings.convert.nifti and settings.convert.compress_nifti else ()
+
+
 SEG_OBJECTS = (ObjectKind.SEG, ObjectKind.SHAPE_SR)
 
 

@@ -261,7 +261,7 @@ def sort(run: Run, *, progress: Progress = SILENT) -> dict[str, SortedSeries]:
 
 def convert(run: Run, *, progress: Progress = SILENT) -> dict[str, Volume]:
     """Make one volume of every series (memory-mapped array and NIfTI), compared between two readers."""
-    _do(run, ("convert",), progress)
+    _do(run, ("convert", "compress"), progress)
     return _series_records(run, "volume.json", Volume)
 
 
