@@ -152,7 +152,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         selection(Path(name), [100_000] if arguments.quick else [100_000, 300_000, 1_000_000, 3_000_000])
-        crawl(Path(name), 300 if arguments.quick else 4000)
+        crawl(Path(name), 2000 if arguments.quick else 4000)
 
 
 if __name__ == "__main__":
