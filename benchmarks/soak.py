@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tests.cohorts import make_cohort, partial_files, result_hashes, write_series
+from tests.cohorts import TINY, make_cohort, partial_files, result_hashes, write_series
 
 from ctenrich import steps
 from ctenrich.conduct import Conductor
@@ -32,6 +32,8 @@ from ctenrich.ledger import Ledger
 from ctenrich.phantom import Quirk
 from ctenrich.settings import Settings
 
+SMALL = replace(TINY, slices=8, slice_spacing=40.0, rows=24, columns=24, pixel_spacing=(16.0, 16.0))
+"""A chest in 8 slices of 24 x 24, for numbers."""
 WORKER_FAULTS = (signal.SIGKILL, signal.SIGSTOP)
 """A worker dies; a worker hangs."""
 
@@ -143,10 +145,10 @@ def soak(folder: Path, count: int, rng: random.Random) -> dict[str, Any]:
     """
     kinds = list(Quirk)
     quirks = [rng.choice(kinds) for _ in range(max(1, count // 100))]
-    write_series(folder / "dicom", count, quirks=quirks)
+    write_series(folder / "dicom", count, options=SMALL, quirks=quirks)
     steps.index([folder / "dicom"], folder / "catalog.duckdb")
     cohort = steps.select("select_ct_series", f"folder:{folder / 'catalog.duckdb'}", folder / "cohort.parquet")
-    settings = replace(Settings(), run=replace(Settings().run, unit_timeout=60))
+    settings = replace(Settings(), run=replace(Settings().run, unit_timeout=20, output_workers=2))
     run = steps.start(folder / "cohort.parquet", folder / "run", segmenters=["expert"], settings=settings)
     watch = Weather(rng, max(1, count // 500), 0.3 * count)
     executor = open_executor(ExecutorName.PROCESSES, run.root, settings)

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _UID = re.compile(r"[0-9.]{1,64}")
+_ADAPTERS: dict[type, Any] = {}
 T = TypeVar("T")
 
 
@@ -80,11 +81,17 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def save_record(path: Path, record: object) -> None:
-    """Save a record (a frozen dataclass of :mod:`ctenrich.records`) as JSON, atomically and with stable bytes."""
+def _adapter(cls: type) -> Any:
     from pydantic import TypeAdapter
 
-    write_bytes(path, TypeAdapter(type(record)).dump_json(record, indent=1) + b"\n")
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
+
+
+def save_record(path: Path, record: object) -> None:
+    """Save a record (a frozen dataclass of :mod:`ctenrich.records`) as JSON, atomically and with stable bytes."""
+    write_bytes(path, _adapter(type(record)).dump_json(record, indent=1) + b"\n")
 
 
 def load_record(path: Path, cls: type[T]) -> T:
@@ -95,10 +102,10 @@ def load_record(path: Path, cls: type[T]) -> T:
     InputError
         NOT_PREPARED if there is no such file, BAD_RUN if it does not hold such a record.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(cls).validate_json(path.read_bytes())
+        return cast("T", _adapter(cls).validate_json(path.read_bytes()))
     except FileNotFoundError:
         hint = "run the stages before it first"
         raise InputError(Reason.NOT_PREPARED, f"{path.name} has not been made yet", hint) from None
