@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from ctenrich import nifti
 from ctenrich.convert import compress_nifti, convert_series
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.fetch import fetch_series
@@ -413,3 +415,130 @@ def test_decoding_ends_in_bounded_time(tmp_path: Path, workspace: Workspace) -> 
         convert_series(series, settings=hurried, workspace=workspace)
     assert caught.value.reason is Reason.TIMEOUT
     assert not list((workspace.room(SERIES) / "volume").glob("*"))
+
+
+def _shorter(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"\0" * 400)
+
+
+def _flipped_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-777] ^= 1
+    path.write_bytes(content)
+
+
+def _changed(change: Callable[[nibabel.Nifti1Image], nibabel.Nifti1Image]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        image = nibabel.load(path)
+        other = change(nibabel.Nifti1Image(np.asarray(image.dataobj).copy(), image.affine.copy(), image.header))
+        path.unlink()
+        nibabel.save(other, path)
+
+    return damage
+
+
+def _moved(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+    affine = image.affine.copy()
+    affine[0, 3] += 1.0
+    return nibabel.Nifti1Image(image.dataobj, affine)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _shorter,
+        _garbage,
+        _flipped_bit,
+        _changed(_moved),
+        _changed(lambda i: nibabel.Nifti1Image(i.dataobj[:, :, 1:], i.affine)),
+        _changed(lambda i: nibabel.Nifti1Image(np.asarray(i.dataobj).transpose(1, 0, 2), i.affine)),
+    ],
+    ids=["half-written", "garbage", "one bit", "affine", "shape", "axes"],
+)
+def test_a_nifti_that_is_not_the_volume_is_never_taken(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    write_small(tmp_path / "in")
+    series = sort_folder(tmp_path / "in", workspace)
+    (workspace.room(SERIES) / "volume").mkdir(parents=True)
+    (workspace.room(SERIES) / "volume" / "ct.nii.gz").write_bytes(b"left by another version")
+    real = nifti._run_dcm2niix
+
+    def damaged(folder: Path, paths: Sequence[Path], *, clean: bool) -> Path | None:
+        made = real(folder, paths, clean=clean)
+        assert made is not None
+        damage(made)
+        return made
+
+    monkeypatch.setattr(nifti, "_run_dcm2niix", damaged)
+    with pytest.raises(InputError) as caught:
+        convert_series(series, settings=Settings(), workspace=workspace)
+    assert caught.value.reason is Reason.READERS_DISAGREE
+    assert not (workspace.room(SERIES) / "volume.json").exists()
+    assert not list((workspace.room(SERIES) / "volume").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b"0.9\\0.8 ", b"nan\\0.8 ", Reason.MISSING_GEOMETRY),
+        (b"0.9\\0.8 ", b"inf\\0.8 ", Reason.MISSING_GEOMETRY),
+        (b"0.9\\0.8 ", b"1E999\\1 ", Reason.MISSING_GEOMETRY),
+        (b"0.9\\0.8 ", b"1e5\\abc ", Reason.MISSING_GEOMETRY),
+        (b"0.9\\0.8 ", b"0.0\\0.8 ", Reason.ZERO_SPACING),
+        (b"0.9\\0.8 ", b"-.9\\0.8 ", Reason.ZERO_SPACING),
+        (b"0.0\\1.0\\0.0 ", b"0.0\\1.0\\inf ", Reason.MISSING_GEOMETRY),
+        (b"0.0\\1.0\\0.0 ", b"1.0\\0.0\\0.0 ", Reason.NOT_ORTHOGONAL),
+        (b"-1024.0 ", b"-1E400  ", Reason.HU_RANGE),
+        (b"-1024.0 ", b"NaN     ", Reason.HU_RANGE),
+        (b"-1024.0 ", b"32767   ", Reason.HU_RANGE),
+    ],
+)
+def test_numbers_that_are_none_are_reasons(
+    tmp_path: Path, workspace: Workspace, old: bytes, new: bytes, reason: Reason
+) -> None:
+    for path in write_small(tmp_path / "in"):
+        content = path.read_bytes()
+        assert content.count(old) == 1
+        assert len(old) == len(new)
+        path.write_bytes(content.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        convert_folder(tmp_path / "in", workspace)
+    assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("thickness", ["-2.5", "0", ""])
+def test_slice_thickness_decides_nothing(tmp_path: Path, workspace: Workspace, thickness: str) -> None:
+    def edit(data: Dataset, _: int) -> None:
+        data.SliceThickness = "9.25"
+
+    paths = write_small(tmp_path / "in", Small(), edit)
+    for path in paths:
+        path.write_bytes(path.read_bytes().replace(b"9.25", thickness.ljust(4).encode()))
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    assert volume.spacing[0] == pytest.approx(2.5)
+    np.testing.assert_array_equal(array, truth(Small()))
+
+
+def test_a_thickness_that_is_no_number_misleads_one_reader_and_is_refused(tmp_path: Path, workspace: Workspace) -> None:
+    for path in write_small(tmp_path / "in", Small(elements={"SliceThickness": "9.25"})):
+        path.write_bytes(path.read_bytes().replace(b"9.25", b"nan "))
+    with pytest.raises(InputError) as caught:
+        convert_folder(tmp_path / "in", workspace)
+    assert caught.value.reason is Reason.READERS_DISAGREE
+
+
+def test_saturated_metal_is_a_defined_result(tmp_path: Path, workspace: Workspace) -> None:
+    def metal(data: Dataset, _: int) -> None:
+        pixels = np.frombuffer(data.PixelData, np.uint16).copy()
+        pixels[:9] = 32767 + 1024
+        data.PixelData = pixels.tobytes()
+
+    write_small(tmp_path / "in", Small(), metal)
+    volume, array = convert_folder(tmp_path / "in", workspace)
+    assert (array[:, 0, :9] == 32767).all()
+    check_nifti(volume, array, workspace)

@@ -59,8 +59,11 @@ class NiftiCheck:
     def __init__(self, path: Path, shape: tuple[int, int, int], affine: Matrix4, positions: NDArray[Any]) -> None:
         import nibabel
 
-        with path.open("rb") as handle:
-            self._header: Any = nibabel.Nifti1Header.from_fileobj(handle)  # type: ignore[no-untyped-call]
+        try:
+            with path.open("rb") as handle:
+                self._header: Any = nibabel.Nifti1Header.from_fileobj(handle)  # type: ignore[no-untyped-call]
+        except Exception as error:  # nibabel raises many kinds for what is no header
+            raise InputError(Reason.READERS_DISAGREE, "dcm2niix wrote a file that is no NIfTI") from error
         found = tuple(int(x) for x in self._header.get_data_shape())
         if found != shape[::-1]:
             text = " x ".join(str(x) for x in found)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import _read_file_meta_info as read_meta
 from pydicom.filereader import dcmread, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from ctenrich.decode.safe import quiet
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 
@@ -23,19 +22,6 @@ __all__ = ["MAX_UNPACKED", "check_deflated", "damage_as_input_error", "header", 
 MAX_UNPACKED = 4 * 1024**3
 """Bytes that a deflated object may unpack to."""
 _STEP = 1024**2
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom from warning about values of others' objects: what matters is checked here."""
-    mode = config.settings.reading_validation_mode
-    config.settings.reading_validation_mode = config.IGNORE
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        config.settings.reading_validation_mode = mode
 
 
 @contextmanager
