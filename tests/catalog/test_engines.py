@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from tests.select.generated import TableCatalog, generate
 from tests.select.test_rules_agree import stack
 from tests.services.bigquery_service import free_port, load_table
+from tests.services.failing_proxy import failing_proxy
+from typer.testing import CliRunner
 
 from ctenrich.catalog import open_catalog
 from ctenrich.catalog.base import Catalog
@@ -20,6 +23,7 @@ from ctenrich.catalog.bigquery import BigQueryCatalog
 from ctenrich.catalog.parquet import ParquetCatalog
 from ctenrich.catalog.queries import load_query, parse_query
 from ctenrich.catalog.schema import COLUMNS, Column, arrow_schema
+from ctenrich.cli.main import app
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.select import select_cohort
@@ -241,8 +245,6 @@ def test_one_scan_of_the_needed_columns(folder: Path, name: str) -> None:
     )
     values = {k: v for k, (_, v) in bound.items() if f"${k}" in sql}
     plan = catalog.connection.execute("EXPLAIN (FORMAT JSON) " + sql, values).fetchall()[0][1]
-    import json
-
     scans = [
         node
         for node in walk(json.loads(plan)[0])
@@ -273,6 +275,49 @@ def test_a_query_over_the_byte_limit_is_not_run(bigquery: BigQueryCatalog, monke
         bigquery.run(load_query("select_ct_series"), {})
     assert caught.value.reason is Reason.BYTE_LIMIT
     assert "64.4 GB ($0.37)" in caught.value.message
+
+
+def test_the_limit_holds_on_the_wire_too(bigquery: BigQueryCatalog, bigquery_endpoint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        BigQueryCatalog("local", endpoint=bigquery_endpoint, byte_limit=-1).run(load_query("select_ct_series"), {})
+    assert caught.value.reason is Reason.BYTE_LIMIT
+    asked: list[str] = []
+
+    def too_much(method: str, path: str, _: int) -> tuple[int, str] | None:
+        asked.append(path)
+        return None if method != "POST" or len(asked) == 1 else (400, "bytesBilledLimitExceeded")
+
+    # the dry run goes through; the query itself is refused as Google refuses it
+    with failing_proxy(bigquery_endpoint, too_much) as proxy, pytest.raises(UsageError) as caught:
+        BigQueryCatalog("local", endpoint=proxy.root).run(load_query("select_ct_series"), {})
+    assert caught.value.reason is Reason.BYTE_LIMIT
+    sent = [json.loads(body) for method, _, body in proxy.requests if method == "POST"]
+    assert [one["configuration"].get("dryRun", False) for one in sent] == [True, False]
+    assert sent[1]["configuration"]["query"]["maximumBytesBilled"] == str(50 * 1024**3)
+
+
+def test_the_command_says_the_price_and_writes_the_table(
+    bigquery: BigQueryCatalog, bigquery_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import bigquery as client_library
+
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_endpoint)
+    command = ["select", "select_nsclc_radiomics", "--catalog", "bigquery:local", "--out", str(tmp_path / "c.parquet")]
+    wrong = CliRunner().invoke(app, [*command, "--save-table", "x; DROP TABLE y"])
+    assert (wrong.exit_code, list(tmp_path.iterdir())) == (2, []), "a wrong name is known before anything is asked"
+    limited = CliRunner().invoke(app, [*command, "--byte-limit", "-1"])
+    assert (limited.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "BYTE_LIMIT" in limited.stderr
+    options = {"api_endpoint": bigquery_endpoint}
+    with client_library.Client("local", AnonymousCredentials(), client_options=options) as client:
+        client.create_dataset("command", exists_ok=True)
+        done = CliRunner().invoke(app, [*command, "--save-table", "local.command.cohort"])
+        assert done.exit_code == 0, done.output
+        assert "select_nsclc_radiomics reads up to 0.000 GB: at most $0.00 (list price)" in done.stderr
+        sql = "SELECT series_instance_uid, instances[OFFSET(0)].sop_instance_uid FROM `local.command.cohort` ORDER BY 1"
+        rows = [tuple(row) for row in client.query(sql).result()]
+    assert rows == [("1.1", "1.1.0"), ("1.4", "1.4.0")]
 
 
 def test_the_price_of_every_query_is_said_before_it_runs(bigquery: BigQueryCatalog) -> None:
