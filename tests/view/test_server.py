@@ -82,11 +82,12 @@ def test_no_file_outside_the_site(server: ViewServer, path: str) -> None:
     assert status in (200, 404)
 
 
-def test_the_first_view_is_the_seg(server: ViewServer) -> None:
+def test_the_first_view_is_the_ct_with_its_seg(server: ViewServer) -> None:
     uid = server.view.series[0]
     seg = next(o for o in server.view.objects(uid) if o.item.kind.value == "seg")
     target = get(server, f"/open/{uid}", **known(server))[1]["Location"]
-    assert f"initialSeriesInstanceUID={seg.item.series_instance_uid}" in target
+    assert f"initialSeriesInstanceUID={uid}" in target
+    assert target.endswith(f"overlay={seg.item.series_instance_uid}")
     assert f"StudyInstanceUIDs={server.view.record(uid).study_instance_uid}" in target
 
 

@@ -94,13 +94,13 @@ class RunView:
         return [uid for uid in self.series if self.record(uid).study_instance_uid == study]
 
     def opening(self, uid: str, product: str = "") -> str:
-        """Address in OHIF: the SEG of a product (the first one if none is named) over its CT."""
+        """Address in OHIF: the CT, and over it the SEG of a product (the first one if none is named)."""
         segments = self.segmentations(uid)
         chosen = [s for s in segments if s.product == product] or segments
-        first = chosen[0].item.series_instance_uid if chosen else uid
         wanted = ",".join([uid, *(s.item.series_instance_uid for s in segments)])
         study = self.record(uid).study_instance_uid
-        return f"/viewer?StudyInstanceUIDs={study}&SeriesInstanceUIDs={wanted}&initialSeriesInstanceUID={first}"
+        address = f"/viewer?StudyInstanceUIDs={study}&SeriesInstanceUIDs={wanted}&initialSeriesInstanceUID={uid}"
+        return f"{address}&overlay={chosen[0].item.series_instance_uid}" if chosen else address
 
 
 @lru_cache(maxsize=4096)

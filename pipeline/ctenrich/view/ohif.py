@@ -98,6 +98,27 @@ def clean_index(html: str) -> str:
     return re.sub(r"<script\b[^>]*init-service-worker[^>]*></script>", "", html)
 
 
+_OVERLAY = """
+(function () {
+  const wanted = new URLSearchParams(location.search).get("overlay");
+  const drawn = (element) => element.viewport.viewportStatus === "rendered" && element.viewport.getCurrentImageId?.();
+  const until = Date.now() + 300000;
+  const timer = wanted && setInterval(async () => {
+    if (Date.now() > until) return clearInterval(timer);
+    const seg = window.services?.displaySetService?.getDisplaySetsForSeries(wanted)?.[0];
+    if (!seg?.load || !window.cornerstone?.getEnabledElements().some(drawn)) return;
+    clearInterval(timer);
+    const { hangingProtocolService, userAuthenticationService, viewportGridService } = window.services;
+    await seg.load({ headers: userAuthenticationService.getAuthorizationHeader() });
+    const shown = viewportGridService.getActiveViewportId();
+    const viewportsToUpdate = hangingProtocolService.getViewportsRequireUpdate(shown, seg.displaySetInstanceUID);
+    window.commandsManager.run("setDisplaySetsForViewports", { viewportsToUpdate });
+  }, 50);
+})();
+"""
+"""Reads the SEG that the address names as `overlay` once the CT is there to be seen, then lays it over the CT."""
+
+
 def repaired(script: bytes) -> bytes:
     """A script of OHIF as it is handed out: no slice of an overlapping segment is lost; all else as it was."""
     return script.replace(_FAULT, _REPAIR)
@@ -152,4 +173,4 @@ def app_config(*, pacs: bool) -> str:
     }
     tour = 'try{localStorage.setItem("shownTours",JSON.stringify(["basicViewerTour"]))}catch(e){}'
     handler = "window.config.httpErrorHandler=function(e){console.warn(String(e))};"
-    return f"window.config={json.dumps(config)};{handler}{tour}\n"
+    return f"window.config={json.dumps(config)};{handler}{tour}\n{_OVERLAY}"
