@@ -11,6 +11,7 @@ The CPU column says how much of the time the machine was busy.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 import tempfile
@@ -25,8 +26,11 @@ import numpy as np
 import psutil
 from tests.storage.servers import FaultyProxy, gcs_bucket, gcs_put, gcs_server, s3_bucket, s3_put, s3_server
 
-from ctenrich.settings import FetchSettings
+from ctenrich.fetch import fetch_ahead
+from ctenrich.records import Instance, SeriesEntry
+from ctenrich.settings import FetchSettings, Settings
 from ctenrich.storage.base import Transfer, open_storage
+from ctenrich.workspace import Workspace
 
 SIZE = 256 * 1024
 
@@ -97,6 +101,26 @@ def compare(label: str, scheme: str, url: str, objects: dict[str, bytes], parall
         print(f"{label + ': ' + what:58}{seconds:8.2f}{seconds / mine:12.2f}{busy:10.0%}", flush=True)
 
 
+def together(url: str, objects: dict[str, bytes], series: int = 8) -> None:
+    """Fetch the objects as several series: by one s5cmd, and by one s5cmd a series."""
+    entries = []
+    for n in range(series):
+        mine = [k for k in objects if int(Path(k).stem) % series == n]
+        instances = tuple(Instance("", f"s3://bench/{k}", md5=hashlib.md5(objects[k]).hexdigest()) for k in mine)
+        entries.append(SeriesEntry("bench", "P", f"1.2.{n}", f"1.2.{n}.1", instances))
+    settings = Settings(fetch=FetchSettings(s3_endpoint=url))
+    with tempfile.TemporaryDirectory() as name:
+        rooms = Workspace(Path(name, "one")), Workspace(Path(name, "each"))
+        one, busy = timed(lambda: fetch_ahead(entries, settings=settings, workspace=rooms[0]))
+        each, idle = timed(lambda: [fetch_ahead([e], settings=settings, workspace=rooms[1]) for e in entries])
+        for room in rooms:
+            assert len(list(room.root.glob("series/*/source/*.dcm"))) == len(objects)
+    print(f"{f's3, 50 ms away: {series} series by one s5cmd':58}{one:8.2f}{1:12.2f}{busy:10.0%}")
+    print(
+        f"{f's3, 50 ms away: {series} series, one s5cmd each':58}{each:8.2f}{each / one:12.2f}{idle:10.0%}", flush=True
+    )
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -116,6 +140,8 @@ def main() -> int:
             compare(f"{scheme}, direct", scheme, url, objects, parallel=4 if scheme == "gs" else 32)
             with FaultyProxy(url, lambda *_: "late") as proxy:
                 compare(f"{scheme}, 50 ms away", scheme, proxy.url, objects)
+                if scheme == "s3":
+                    together(proxy.url, objects)
     return 0
 
 
