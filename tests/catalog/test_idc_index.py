@@ -15,9 +15,11 @@ from pathlib import Path
 import duckdb
 import pytest
 from tests.conftest import need_package
+from typer.testing import CliRunner
 
 from ctenrich.catalog import open_catalog
 from ctenrich.catalog.idc_index import IdcIndexCatalog
+from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.select import lock_path, select_cohort, select_series_list, write_cohort
@@ -39,6 +41,19 @@ def test_published_series_are_all_in_the_index(published: Path, collection: str)
     assert not any(s.geometry_known for s in selection.cohort.series)
     assert all(s.expected_instances and s.instances[0].url.startswith("s3://") for s in selection.cohort.series)
     assert all(s.instances[0].url.endswith("/") for s in selection.cohort.series)
+
+
+@pytest.mark.data
+def test_the_command_says_how_many_published_series_are_confirmed_offline(published: Path, tmp_path: Path) -> None:
+    need_package("idc", "idc_index_data")
+    listed = published / "zenodo_nsclc_radiomics_series_analyzed.csv"
+    out = tmp_path / "published.parquet"
+    done = CliRunner().invoke(app, ["select", "--series-list", str(listed), "--catalog", "idc", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    said = "geometry confirmed by the catalog: 0 of 414; unknown: 414, decided after the fetch"
+    assert "414 series selected, 0 excluded" in done.stdout
+    assert said in done.stdout
+    assert said in CliRunner().invoke(app, ["cohort", "show", str(out)]).stdout
 
 
 def small_index(folder: Path, geometry: bool) -> IdcIndexCatalog:

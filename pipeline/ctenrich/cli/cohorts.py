@@ -78,6 +78,9 @@ def select(
     if counts:
         print_table("Excluded", ("reason", "series"), sorted(counts.items()))
     typer.echo(f"{len(selection.cohort.series)} series selected, {sum(counts.values())} excluded: {out}")
+    unknown = sum(not s.geometry_known for s in selection.cohort.series)
+    if unknown:
+        typer.echo(_geometry(len(selection.cohort.series), unknown))
     if counts:
         typer.echo(f"every excluded series with all rules that it fails: {excluded_path(out)}")
     if not selection.cohort.series:
@@ -109,7 +112,7 @@ def show(cohort: CohortFile) -> None:
     for title, counts in parts:
         typer.echo(f"{title}: " + (", ".join(f"{n or 'unknown'} {c}" for n, c in counts.items()) or "none"))
     if found.geometry_unknown:
-        typer.echo(f"geometry unknown: {found.geometry_unknown} (decided after the fetch)")
+        typer.echo(_geometry(found.series, found.geometry_unknown))
 
 
 @cohort_app.command("diff", epilog="Example:  ctenrich cohort diff old.parquet new.parquet")
@@ -133,6 +136,11 @@ def consort(
     if svg is not None:
         write_bytes(svg, consort_svg(found).encode())
     raise typer.Exit(0 if found.balanced else 1)
+
+
+def _geometry(series: int, unknown: int) -> str:
+    known = f"{series - unknown} of {series}"
+    return f"geometry confirmed by the catalog: {known}; unknown: {unknown}, decided after the fetch"
 
 
 def _print_diff(found: CohortDiff) -> None:
