@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -12,13 +13,13 @@ from PIL import Image
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
-from ctenrich.records import SegmentMasks, Volume
+from ctenrich.records import Check, Proof, SegmentMasks, Volume
 from ctenrich.report import build, build_report
 from ctenrich.report.charts import bands, flow
 from ctenrich.report.outliers import box
 from ctenrich.report.pictures import choose_view, overlay_png, picture_webp, plane_of
 from ctenrich.results.tables import build_tables
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.workspace import Workspace, load_record, save_record
 from tests.browser import chromium
 from tests.report.made import NETWORK, make_run, uid_of
 
@@ -102,6 +103,20 @@ def test_a_second_report_writes_nothing(run: Workspace) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.report.rglob("*") if p.is_file()}
     build_report(run)
     assert {p: p.stat().st_mtime_ns for p in run.report.rglob("*") if p.is_file()} == before
+
+
+def test_a_change_in_one_series_writes_that_page_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "SINGLE_UP_TO", 3)
+    workspace = make_run(tmp_path / "run", 5, pictures=3)
+    build_report(workspace)
+    before = {p: p.stat().st_mtime_ns for p in workspace.report.rglob("*") if p.is_file()}
+    assert len(before) > 5 + 3 * 3, "an index, a page a series, three planes with overlays"
+    record = workspace.product_room(uid_of(1), NETWORK) / "proof.json"
+    proof = load_record(record, Proof)
+    save_record(record, replace(proof, checks=(*proof.checks, Check("again", True, "one more"))))
+    build_report(workspace)
+    after = {p: p.stat().st_mtime_ns for p in workspace.report.rglob("*") if p.is_file()}
+    assert {p.name for p in after if after[p] != before.get(p)} == {f"{uid_of(1)}.html"}
 
 
 def test_a_run_without_any_success(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +118,17 @@ def test_headers_keep_everything_here(server: ViewServer) -> None:
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert b"fonts.example" not in page
     assert b"service-worker" not in page
+
+
+def test_a_browser_that_hangs_up_is_no_news(server: ViewServer, capfd: pytest.CaptureFixture[str]) -> None:
+    for reset in (True, False):
+        with socket.create_connection(("127.0.0.1", server.port)) as half:
+            half.sendall(b"GET / HTTP/1.1\r\nHost:")
+            if reset:
+                half.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert get(server, "/", **known(server))[0] == 200
+    time.sleep(0.2)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_configuration() -> None:

@@ -6,6 +6,7 @@ import hmac
 import mimetypes
 import re
 import secrets
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -67,8 +68,7 @@ class ViewServer:
         self.web = DicomWeb(self.view)
 
     def __enter__(self) -> ViewServer:
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", self.port), _Handler)
         self._server.owner = self  # type: ignore[attr-defined]
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -93,6 +93,15 @@ class ViewServer:
     def url(self, series: str = "") -> str:
         """Address to open first: it hands the browser its cookie."""
         return f"{self.root}{f'/open/{series}' if series else '/'}?token={self.token}"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that hangs up, as each closed page does, is no news for the terminal."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
