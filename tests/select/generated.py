@@ -231,10 +231,13 @@ CHANGES: dict[str, Callable[[random.Random, Series], None]] = {
         ["nan", "0", "0"],
         ["1", "2", "inf"],
         ["1e9", "0", "0"],
+        ["1e200", "-1e300", "0"],
         ["1", "2", "3", "4"],
         ["1", "2", ""],
     ),
-    "orientation": _set("ImageOrientationPatient", [], ["1", "0", "0"], ["0"] * 6, ["1", "0", "0", "2", "0", "0"]),
+    "orientation": _set(
+        "ImageOrientationPatient", [], ["1", "0", "0"], ["0"] * 6, ["1", "0", "0", "2", "0", "0"], ["1e200"] * 6
+    ),
     "orientation of all": _set_all("ImageOrientationPatient", ["0"] * 6, ["1", "0", "0", "1", "0", "0"]),
     "pixel spacing": _set(
         "PixelSpacing", ["0.7005", "0.7"], ["0.71", "0.7"], ["0.7", "0.6"], ["0", "0.7"], ["-0.7", "0.7"], [], ["0.7"]
