@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO, cast
 from pydicom import config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filereader import _read_file_meta_info, dcmread, read_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -25,6 +25,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from ctenrich.decode.quick import quick_elements, quick_meta
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 
@@ -47,7 +48,6 @@ HEADER_LIMIT = 64 * 1024**2
 """Bytes that the elements before the pixel data may unpack to."""
 _STEP = 256 * 1024
 _PLAIN_TEXT = frozenset({"UI", "CS", "IS", "DS"})
-_META = {b"\x10\x00": "TransferSyntaxUID", b"\x02\x00": "MediaStorageSOPClassUID"}
 _KNOWN: dict[str, tuple[int, str]] = {}
 
 
@@ -218,7 +218,7 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
     bare = start[128:] != b"DICM"
     if bare:
         source.seek(0)
-    meta = _quick_meta(source) if wanted is not None and not bare else None
+    meta = quick_meta(source) if wanted is not None and not bare else None
     if meta is None:
         meta = _read_file_meta_info(cast(BinaryIO, source))
     syntax = str(meta.get("TransferSyntaxUID", "") or "")
@@ -230,6 +230,11 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
         implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     else:
         implicit, little = _guess(source)
+    if wanted is not None and not bare and syntax and stream is source and little and not implicit:
+        quick = quick_elements(source, frozenset(wanted))
+        if quick is not None:
+            quick[0].file_meta = meta
+            return Parsed(quick[0], stream, syntax, little, *quick[1:])
     place: list[int] = []
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
@@ -247,29 +252,6 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
         syntax = str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
     offset, length = place or (None, 0)
     return Parsed(data, stream, syntax, little, offset, length)
-
-
-def _quick_meta(source: IO[bytes]) -> FileMetaDataset | None:
-    """Transfer syntax and SOP class of plain file meta information; None (and nothing read) where it is not plain."""
-    place = source.tell()
-    start = source.read(12)
-    if start[:8] == b"\x02\x00\x00\x00UL\x04\x00" and len(start) == 12:
-        group = source.read(min(int.from_bytes(start[8:], "little"), 1 << 16))
-        meta, at = FileMetaDataset(), 0
-        while at + 8 <= len(group) and group[at : at + 2] == b"\x02\x00":
-            number, long = group[at + 2 : at + 4], group[at + 4 : at + 6] in {b"OB", b"UN", b"OW", b"UT", b"SQ"}
-            if long:
-                size, at = int.from_bytes(group[at + 8 : at + 12], "little"), at + 12
-            else:
-                size, at = int.from_bytes(group[at + 6 : at + 8], "little"), at + 8
-            if number in _META:
-                setattr(meta, _META[number], str(group[at : at + size].strip(b" \0"), "ascii", "replace"))
-            at += size
-        if at == len(group) and "TransferSyntaxUID" in meta and source.read(2) != b"\x02\x00":
-            source.seek(place + 12 + len(group))
-            return meta
-    source.seek(place)
-    return None
 
 
 def _guess(source: IO[bytes]) -> tuple[bool, bool]:
