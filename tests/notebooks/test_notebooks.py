@@ -87,6 +87,10 @@ def test_notebooks_run_top_to_bottom(tmp_path: Path) -> None:
     assert "1 series, 104 slices" in output(shown["02_enrich"], "run_cost")
     assert re.search(r"<small>\w+: done, \d", output(shown["02_enrich"], "steps.segment(")), "a bar that ended"
     assert "data:image/webp" in output(shown["02_enrich"], "notebook.planes(run, series)")
+    for part in ("a file as it came", "place along the normal", "in the SEG that was written", "that differ from what"):
+        assert "image/png" in output(shown["02_enrich"], part), "a picture for every stage"
+    assert "data:image/png" in output(shown["02_enrich"], "notebook.coronal(run, series, scorer)")
+    assert "<svg" in output(shown["02_enrich"], "notebook.slope_chart(")
     assert "application/vnd.jupyter.widget-view+json" in output(shown["04_view"], "slice_viewer")
     counts = output(shown["04_view"], '"highdicom": theirs')
     rows = [re.findall(r">([^<\\]*)</t[dh]>", row) for row in counts.split("<tr>")[1:]]
