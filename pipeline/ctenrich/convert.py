@@ -200,8 +200,7 @@ def read_volume(
             if time.monotonic() > deadline:
                 message = f"decoding took more than {settings.convert.decode_timeout:g} s"
                 raise InputError(Reason.TIMEOUT, message, "raise convert.decode_timeout")
-            pixels = _checked(read_slice(paths[k]), series, k)
-            out[k] = pixels.hu
+            pixels = _checked(read_slice(paths[k], out[k]), series, k)
         except BaseException:
             failed.set()
             raise

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -156,6 +159,29 @@ def test_a_code_stream_of_many_components_or_tiles_is_never_decoded(tmp_path: Pa
     with pytest.raises(InputError) as broken:
         check_frame(bytes(no_tile), JPEG2000Lossless, 640, 640, 640 * 640 * 2)
     assert broken.value.reason is Reason.DECODE_ERROR
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, RLELossless],
+)
+@pytest.mark.parametrize("elements", [{}, {"RescaleSlope": 2}, {"BitsStored": 12, "HighBit": 11}], ids=str)
+def test_a_slice_is_the_same_wherever_it_goes(tmp_path: Path, syntax: str, elements: dict[str, int]) -> None:
+    small = Small(rows=20, columns=24, elements=elements)
+    path = save(small_slice(small, 0), tmp_path / "x.dcm", syntax)
+    alone = read_slice(path)
+    np.testing.assert_array_equal(alone.hu, small_pixels(small, 0).astype(int) * elements.get("RescaleSlope", 1) - 1024)
+    stack, strided = np.full((3, 20, 24), 7, np.int16), np.full((20, 48), 7, np.int16)
+    for target in (stack[1], strided[:, ::2]):
+        pixels = read_slice(path, target)
+        np.testing.assert_array_equal(target, alone.hu)
+        assert np.may_share_memory(pixels.hu, target)
+        assert replace(pixels, hu=alone.hu) == replace(alone, hu=alone.hu)
+    assert (stack[[0, 2]] == 7).all()
+    assert (strided[:, 1::2] == 7).all()
+    other = np.full((24, 20), 7, np.int16)
+    assert read_slice(path, other).hu.shape == (20, 24)
+    assert (other == 7).all()
 
 
 def test_noise_in_a_compressed_frame_is_a_decode_error(tmp_path: Path) -> None:

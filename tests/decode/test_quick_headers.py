@@ -11,6 +11,7 @@ import pydicom.data
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ctenrich.decode import safe
 from ctenrich.decode.ct import HEADER_TAGS, PIXEL_TAGS
@@ -18,6 +19,7 @@ from ctenrich.decode.safe import Parsed, open_dicom, quiet
 from ctenrich.errors import CtenrichError
 from tests.small_series import Small, save, small_slice
 
+SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 Found = tuple[object, ...]
 
 
@@ -43,8 +45,8 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tuple[int, int]]:
     took: list[bool] = []
     quick = safe.quick_elements
 
-    def counted(source: io.BytesIO, wanted: frozenset[int]) -> object:
-        found = quick(source, wanted)
+    def counted(source: io.BytesIO, wanted: frozenset[int], implicit: bool) -> object:
+        found = quick(source, wanted, implicit)
         took.append(found is not None)
         return found
 
@@ -60,12 +62,16 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tuple[int, int]]:
     return compare
 
 
-def test_plain_headers_are_read_at_once(tmp_path: Path, both: Callable[[Path], tuple[int, int]]) -> None:
-    assert both(save(small_slice(Small(), 0), tmp_path / "x.dcm")) == (2, 2)
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_plain_headers_are_read_at_once(tmp_path: Path, both: Callable[[Path], tuple[int, int]], syntax: str) -> None:
+    assert both(save(small_slice(Small(), 0), tmp_path / "x.dcm", syntax)) == (2, 2)
 
 
+@pytest.mark.parametrize("syntax", SYNTAXES)
 @pytest.mark.parametrize("undefined", [False, True])
-def test_sequences_before_and_between(tmp_path: Path, both: Callable[[Path], tuple[int, int]], undefined: bool) -> None:
+def test_sequences_before_and_between(
+    tmp_path: Path, both: Callable[[Path], tuple[int, int]], undefined: bool, syntax: str
+) -> None:
     data = small_slice(Small(), 0)
     inner, item, lone = Dataset(), Dataset(), Dataset()
     inner.CodeValue, inner.Rows = "113107", 7
@@ -78,7 +84,7 @@ def test_sequences_before_and_between(tmp_path: Path, both: Callable[[Path], tup
     data["RequestAttributesSequence"].is_undefined_length = undefined
     for one in (item, inner):
         one.is_undefined_length_sequence_item = undefined
-    assert both(save(data, tmp_path / "x.dcm")) == (2, 2)
+    assert both(save(data, tmp_path / "x.dcm", syntax)) == (2, 2)
 
 
 def test_what_is_not_plain_is_left_to_pydicom(tmp_path: Path, both: Callable[[Path], tuple[int, int]]) -> None:
@@ -104,7 +110,7 @@ def test_every_test_file_of_pydicom(both: Callable[[Path], tuple[int, int]]) -> 
 @pytest.mark.parametrize("seed", range(60))
 def test_damage_changes_nothing(tmp_path: Path, both: Callable[[Path], tuple[int, int]], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    path = save(small_slice(Small(rows=4, columns=4), 0), tmp_path / "x.dcm")
+    path = save(small_slice(Small(rows=4, columns=4), 0), tmp_path / "x.dcm", SYNTAXES[seed % 2])
     content = np.frombuffer(path.read_bytes(), np.uint8).copy()
     for place in rng.integers(132, len(content), rng.integers(1, 8)):
         content[place] = rng.integers(0, 256)

@@ -150,13 +150,16 @@ def pixel_format(data: Dataset) -> PixelFormat:
     return PixelFormat(rows, columns, allocated, stored, high, bool(signed), photometric, padding, limit)
 
 
-def read_slice(path: Path) -> SlicePixels:
+def read_slice(path: Path, out: NDArray[np.int16] | None = None) -> SlicePixels:
     """Decode one CT slice.
 
     Parameters
     ----------
     path : Path
         A single-frame CT image, any transfer syntax that pydicom's plugins decode.
+    out : array, optional
+        [row j, column i], int16, contiguous, where the slice goes if its matrix is this one; plain 16-bit pixels are
+        read right into it.
 
     Returns
     -------
@@ -176,14 +179,20 @@ def read_slice(path: Path) -> SlicePixels:
         if parsed.pixel_offset is None:
             raise InputError(Reason.TRUNCATED, "a slice has no pixel data")
         native = parsed.transfer_syntax in NATIVE
-        stored = _read_native(parsed, form) if native else _read_encapsulated(parsed, form, path)
+        if out is not None and out.shape != (form.rows, form.columns):
+            out = None
+        stored = _read_native(parsed, form, out) if native else _read_encapsulated(parsed, form, path)
     notes: list[str] = []
     stored = _used_bits(stored, form, notes)
     slope, intercept = _rescale(data, notes)
+    hu = _to_hu(stored, slope, intercept, notes)
+    if out is not None and not np.may_share_memory(hu, out):
+        out[:] = hu
+        hu = out
     return SlicePixels(
         sop_instance_uid=text(data, "SOPInstanceUID"),
         position=numbers(data, "ImagePositionPatient"),
-        hu=_to_hu(stored, slope, intercept, notes),
+        hu=hu,
         format=form,
         transfer_syntax=parsed.transfer_syntax,
         slope=slope,
@@ -198,13 +207,15 @@ def _dtype(form: PixelFormat, little: bool = True) -> np.dtype[Any]:
     return np.dtype(f"{order}{'i' if form.signed else 'u'}{form.bits_allocated // 8}")
 
 
-def _read_native(parsed: Parsed, form: PixelFormat) -> NDArray[Any]:
+def _read_native(parsed: Parsed, form: PixelFormat, out: NDArray[np.int16] | None = None) -> NDArray[Any]:
     if parsed.pixel_length == UNDEFINED:
         raise InputError(Reason.DECODE_ERROR, "a slice's pixel data are encapsulated, its transfer syntax is not")
     if not form.bytes <= parsed.pixel_length <= form.bytes + 2:
         reason = Reason.TRUNCATED if parsed.pixel_length < form.bytes else Reason.DECODE_ERROR
         raise InputError(reason, f"a slice has {parsed.pixel_length} bytes of pixel data where {form.bytes} are needed")
-    array = np.empty((form.rows, form.columns), _dtype(form, parsed.little_endian))
+    kind = _dtype(form, parsed.little_endian)
+    fits = out is not None and kind.itemsize == 2 and out.flags.c_contiguous
+    array = out.view(kind) if out is not None and fits else np.empty((form.rows, form.columns), kind)
     stream = parsed.stream
     if isinstance(stream, InflatingReader):
         stream.allow((parsed.pixel_offset or 0) + parsed.pixel_length)
@@ -256,7 +267,8 @@ def _read_encapsulated(parsed: Parsed, form: PixelFormat, path: Path) -> NDArray
 def _used_bits(stored: NDArray[Any], form: PixelFormat, notes: list[str]) -> NDArray[Any]:
     """Keep the low Bits Stored bits, sign-extended where signed (PS3.5 8.1.1)."""
     spare = form.bits_allocated - form.bits_stored
-    if spare == 0:
+    low = -(1 << form.bits_stored - 1) if form.signed else 0
+    if spare == 0 or (low <= int(stored.min()) and int(stored.max()) < low + (1 << form.bits_stored)):
         return stored
     cut: NDArray[Any] = np.right_shift(np.left_shift(stored, spare), spare)
     if not np.array_equal(cut, stored):
@@ -290,7 +302,9 @@ def _to_hu(stored: NDArray[Any], slope: float, intercept: float, notes: list[str
         raise InputError(Reason.HU_RANGE, f"rescaled values reach from {low:g} to {high:g} and do not fit 16 bits")
     if slope == 1 and intercept == int(intercept):
         # modulo 2^16, which is exact: the true result fits
-        return (stored.astype(np.int16) + np.int32(int(intercept)).astype(np.int16)).astype(np.int16, copy=False)
+        hu = stored.view(np.int16) if stored.dtype.itemsize == 2 and stored.flags.writeable else stored.astype(np.int16)
+        hu += np.int32(int(intercept)).astype(np.int16)
+        return hu
     exact = stored.astype(np.float64) * slope + intercept
     rounded = np.rint(exact)
     if not np.array_equal(exact, rounded):

@@ -6,7 +6,8 @@ import struct
 from typing import IO, cast
 
 from pydicom.charset import default_encoding
-from pydicom.dataelem import RawDataElement, empty_value_for_VR
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement, empty_value_for_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag
 
@@ -19,6 +20,7 @@ _LENGTH = struct.Struct("<L")
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 """VRs with a length of four bytes (PS3.5 7.1.2)."""
+_SEQUENCE = b"SQ"
 _UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
 
@@ -46,21 +48,24 @@ def quick_meta(source: IO[bytes]) -> FileMetaDataset | None:
     return None
 
 
-def quick_elements(source: IO[bytes], wanted: frozenset[int]) -> tuple[Dataset, int, int] | None:
-    """Wanted elements of a plain explicit VR data set, and offset and length of its pixel data.
+def quick_elements(source: IO[bytes], wanted: frozenset[int], implicit: bool) -> tuple[Dataset, int, int] | None:
+    """Wanted elements of a plain little endian data set, and offset and length of its pixel data.
 
     Plain is: everything before the pixel data within 32 KiB, in order, with VRs that exist. For whatever is not, the
     answer is None and nothing is read, so that pydicom decides what it is.
     """
     begin = source.tell()
     block = source.read(_BLOCK)
-    found: dict[BaseTag, RawDataElement] = {}
+    found: dict[BaseTag, DataElement | RawDataElement] = {}
     at, last, end = 0, 0, len(block) - 12
     while at <= end:
         group, element, vr, length = _START.unpack_from(block, at)
         tag = group << 16 | element
         at += 8
-        if vr in _LONG:
+        if implicit:
+            (length,) = _LENGTH.unpack_from(block, at - 4)
+            vr = _SEQUENCE if length == _UNDEFINED or (tag in wanted and dictionary_VR(tag) == "SQ") else b""
+        elif vr in _LONG:
             (length,) = _LENGTH.unpack_from(block, at)
             at += 4
         elif vr not in _SHORT:
@@ -69,27 +74,27 @@ def quick_elements(source: IO[bytes], wanted: frozenset[int]) -> tuple[Dataset, 
             break
         if tag == _PIXEL_DATA:
             data = Dataset(found)
-            data.set_original_encoding(False, True, default_encoding)
+            data.set_original_encoding(implicit, True, default_encoding)
             return data, begin + at, length
         last = tag
         if length == _UNDEFINED:
-            at = _after_sequence(block, at) if vr == b"SQ" and tag not in wanted else 0
+            at = _after_sequence(block, at, implicit) if vr == _SEQUENCE and tag not in wanted else 0
             if not at:
                 break
             continue
         if tag in wanted:
-            if vr == b"SQ" or at + length > len(block):
+            if vr == _SEQUENCE or at + length > len(block):
                 break
-            name = str(vr, "ascii")
+            name = None if implicit else str(vr, "ascii")
             value = block[at : at + length] if length else cast(bytes, empty_value_for_VR(name, raw=True))
             key = BaseTag(tag)
-            found[key] = RawDataElement(key, name, length, value, begin + at, False, True, True)
+            found[key] = RawDataElement(key, name, length, value, begin + at, implicit, True, True)
         at += length
     source.seek(begin)
     return None
 
 
-def _after_sequence(block: bytes, at: int) -> int:
+def _after_sequence(block: bytes, at: int, implicit: bool) -> int:
     """Where a sequence of undefined length ends whose first item is at `at`; 0 where that is not plain to see."""
     depth = 1
     while at + 12 <= len(block):
@@ -107,14 +112,16 @@ def _after_sequence(block: bytes, at: int) -> int:
                 return 0
             continue
         at += 8
-        if vr in _LONG:
+        if implicit:
+            (length,) = _LENGTH.unpack_from(block, at - 4)
+        elif vr in _LONG:
             (length,) = _LENGTH.unpack_from(block, at)
             at += 4
         elif vr not in _SHORT:
             return 0
         if length != _UNDEFINED:
             at += length
-        elif vr == b"SQ":
+        elif implicit or vr == _SEQUENCE:
             depth += 1
         else:
             return 0

@@ -230,8 +230,8 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
         implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     else:
         implicit, little = _guess(source)
-    if wanted is not None and not bare and syntax and stream is source and little and not implicit:
-        quick = quick_elements(source, frozenset(wanted))
+    if wanted is not None and not bare and syntax and stream is source and little:
+        quick = quick_elements(source, frozenset(wanted), implicit)
         if quick is not None:
             quick[0].file_meta = meta
             return Parsed(quick[0], stream, syntax, little, *quick[1:])
