@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctenrich import steps
-from ctenrich.conduct import Budget, Conductor
+from ctenrich.conduct import Conductor
 from ctenrich.errors import InputError, UsageError
 from ctenrich.execute import ExecutorName
 from ctenrich.execute.processes import ProcessExecutor
@@ -24,6 +24,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import State
 from ctenrich.run import Run
 from ctenrich.settings import RunSettings, Settings
+from ctenrich.stopping import Budget
 from tests.cohorts import make_cohort, partial_files, result_hashes
 
 COUNT = 3

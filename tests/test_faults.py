@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctenrich import steps, workspace
-from ctenrich.conduct import Conductor, RunSummary
+from ctenrich.booking import RunSummary
+from ctenrich.conduct import Conductor
 from ctenrich.errors import UsageError
 from ctenrich.execute import ExecutorName, open_executor
 from ctenrich.ledger import Ledger

@@ -2,132 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import shutil
-import signal
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from ctenrich import __version__
+from ctenrich.booking import DONE, EARLY, Books, End, RunSummary
 from ctenrich.errors import InputError
 from ctenrich.execute.base import Executor
 from ctenrich.ledger import Lease, Leases, Ledger, balance
-from ctenrich.pace import Pace
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import Outcome, ProductKind, SeriesEntry, State
+from ctenrich.records import ProductKind, SeriesEntry, State
 from ctenrich.release import needs_again, release, restore
 from ctenrich.run import Run
 from ctenrich.specs import ProductPlan
 from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES, series_output
+from ctenrich.stopping import Budget
 from ctenrich.units import Failure, Unit, UnitResult
+from ctenrich.workspace import clean_temporaries
 
-__all__ = ["Budget", "Conductor", "RunSummary", "StopSignal"]
+__all__ = ["Conductor"]
 
 _LEASE_SECONDS = 60.0
 _GRACE_SECONDS = 25.0
 _UNIT_TRIES = 3
-_EARLY = frozenset({"interrupted", "disk"})
-"""How a run ends that leaves some series without an outcome; the same command goes on."""
 _SKIPPING = frozenset({Reason.NO_EXPERT})
 """Reasons that mean: there is nothing to do here, rather than: it went wrong."""
-
-
-@dataclass(frozen=True)
-class _End:
-    """How something ended."""
-
-    state: State
-    stage: str
-    reason: Reason | None = None
-    message: str = ""
-
-
-_DONE = _End(State.DONE, "validate")
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """How a run ended."""
-
-    ended: str
-    """``done``, ``interrupted``, ``disk`` (it takes no more) or ``budget``."""
-    states: dict[str, int]
-    """State -> number of products and series."""
-    reasons: dict[str, int]
-    """Reason code -> number, of what is not done."""
-    ran: int
-    """Stages that did work."""
-    seconds: float
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether series are left without an outcome: the same command goes on with them."""
-        return self.ended in _EARLY
-
-    @property
-    def exit_code(self) -> int:
-        """0: done (what is left out has its reason); 1: failures, or nothing done; 3: stopped early; 4: budget."""
-        if self.stopped_early:
-            return 3
-        if self.ended == "budget":
-            return 4
-        failed, done = self.states.get(State.FAILED.value), self.states.get(State.DONE.value)
-        return 1 if failed or not done else 0
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When to stop starting series."""
-
-    max_hours: float | None = None
-    max_cost: float | None = None
-    price_per_hour: float = 0.0
-
-    def spent(self, seconds: float) -> bool:
-        """Whether `seconds` of wall time use up the budget."""
-        hours = seconds / 3600
-        over_cost = self.max_cost is not None and hours * self.price_per_hour >= self.max_cost
-        return over_cost or (self.max_hours is not None and hours >= self.max_hours)
-
-
-class StopSignal:
-    """Turns SIGTERM and SIGINT into a flag while it is entered; calling it tells whether one came.
-
-    A second signal acts as usual (and ends the process at once; nothing half-written becomes visible).
-    """
-
-    def __init__(self) -> None:
-        self._came = False
-        self._before: dict[int, Any] = {}
-
-    def __call__(self) -> bool:
-        """Whether a signal came."""
-        return self._came
-
-    def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _note(self, *_: object) -> None:
-        self._came = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
 
 
 class Conductor:
@@ -175,15 +79,12 @@ class Conductor:
         self._open: Counter[str] = Counter()
         self._failures: dict[tuple[str, str], Failure] = {}
         self._uncropped: dict[str, list[Unit]] = {}
-        self._spent: dict[tuple[str, str], tuple[float, int]] = {}
-        self._ran = 0
-        self._pace = Pace()
         self._halted = False
         self._ended = 0
         self._postponed: dict[str, int] = {}
         self._along: set[str] = set()
-        self._log = self._run.root / "log.jsonl"
         self._ledger: Ledger
+        self._books: Books
         self._held: Leases
 
     def conduct(self, command: str = "run") -> RunSummary:
@@ -196,6 +97,7 @@ class Conductor:
         """
         started = time.monotonic()
         with Ledger(self._run.ledger_path) as self._ledger:
+            self._books = Books(self._ledger, self._run.root / "log.jsonl", self._progress)
             self._held = self._shared or self._ledger
             self._ledger.set_plan(self._run.units())
             number = self._ledger.start_run(command, __version__, self._executor.name)
@@ -208,19 +110,19 @@ class Conductor:
                     self._held.release(lease)
                 self._ledger.finish_run(number, ended)
             outcomes = self._ledger.outcomes()
-            if ended not in _EARLY and self._stages == frozenset(STAGES):
+            if ended not in EARLY and self._stages == frozenset(STAGES):
                 states = balance(self._ledger.plan(), outcomes)
             else:
                 states = dict(Counter(o.state.value for o in outcomes))
         reasons = Counter(o.reason.value for o in outcomes if o.reason)
-        return RunSummary(ended, states, dict(reasons), self._ran, time.monotonic() - started)
+        return RunSummary(ended, states, dict(reasons), self._books.ran, time.monotonic() - started)
 
     # ------------------------------------------------------------ the loop
 
     def _loop(self, started: float) -> str:
         waiting = self._waiting = deque(self._entries())
         self._progress.start("series", len(waiting))
-        self._clean_temporaries()
+        clean_temporaries(self._run.root)
         turned_away = 0
         while waiting or self._open:
             if self._stop():
@@ -274,7 +176,7 @@ class Conductor:
             if not self._held.finished_elsewhere(uid):
                 return False
             for name in ("", *(str(p.product) for p in self._run.config.products)):
-                self._record(entry, name, _End(State.SKIPPED, "plan", Reason.ELSEWHERE, Reason.ELSEWHERE.sentence))
+                self._books.record(entry, name, End(State.SKIPPED, "plan", Reason.ELSEWHERE, Reason.ELSEWHERE.sentence))
             self._progress.advance("series")
             return True
         self._leases[uid] = lease
@@ -310,14 +212,14 @@ class Conductor:
         uid = unit.key[0]
         lease = self._leases.get(uid)
         if lease is None or not self._held.holds(lease):
-            self._write_log("lease_lost", unit, None)
+            self._books.log("lease_lost", unit)
             self._leases.pop(uid, None)
             self._uncropped.pop(uid, None)
             self._count_down(uid)
             if uid not in self._open:
                 self._waiting.append(unit.entry)
             return
-        self._book(result)
+        self._books.book(result)
         failure = result.failure
         if failure is not None and failure.halts:
             self._halted = True
@@ -352,11 +254,11 @@ class Conductor:
         for plan in self._run.config.products:
             product = str(plan.product)
             if plan.missing is not None:
-                self._record(unit.entry, product, _End(State.SKIPPED, "plan", plan.missing, plan.missing.sentence))
+                self._books.record(unit.entry, product, End(State.SKIPPED, "plan", plan.missing, plan.missing.sentence))
             elif failure is not None:
                 message = f"{failure.stage} ended with {failure.reason.value}"
-                end = _End(State.SKIPPED, failure.stage, Reason.UPSTREAM_FAILED, message)
-                self._record(unit.entry, product, end)
+                end = End(State.SKIPPED, failure.stage, Reason.UPSTREAM_FAILED, message)
+                self._books.record(unit.entry, product, end)
             else:
                 stages = tuple(s for s in _lane(plan, "infer") if s in self._stages)
                 ahead = Unit(unit.entry, plan, "infer", stages)
@@ -399,9 +301,9 @@ class Conductor:
         product = unit.key[1]
         if failure is not None:
             state = State.SKIPPED if failure.reason in _SKIPPING else State.FAILED
-            self._record(unit.entry, product, _End(state, failure.stage, failure.reason, failure.message))
+            self._books.record(unit.entry, product, End(state, failure.stage, failure.reason, failure.message))
         elif self._is_whole():
-            self._record(unit.entry, product, _DONE)
+            self._books.record(unit.entry, product, DONE)
 
     def _close_unit(self, entry: SeriesEntry) -> None:
         """Count a unit down; after the last one of a series the series ends."""
@@ -423,7 +325,7 @@ class Conductor:
         if failure is not None:
             unknown = not entry.geometry_known and failure.stage == "sort"
             state = State.EXCLUDED if unknown else State.FAILED
-            self._record(entry, "", _End(state, failure.stage, failure.reason, failure.message))
+            self._books.record(entry, "", End(state, failure.stage, failure.reason, failure.message))
             return
         if not self._is_whole():
             return
@@ -432,13 +334,13 @@ class Conductor:
         made = sum(p.missing is None for p in self._run.config.products)
         if ended and not failed and len(ended) == made:
             first = ended[0]
-            self._record(entry, "", _End(State.SKIPPED, first.stage, first.reason, first.message))
+            self._books.record(entry, "", End(State.SKIPPED, first.stage, first.reason, first.message))
         elif failed:
             first = failed[0]
             message = f"{len(failed)} of {len(self._run.config.products)} products failed"
-            self._record(entry, "", _End(State.FAILED, first.stage, first.reason, message))
+            self._books.record(entry, "", End(State.FAILED, first.stage, first.reason, message))
         else:
-            self._record(entry, "", _DONE)
+            self._books.record(entry, "", DONE)
 
     def _may_wait(self) -> bool:
         """Whether another series that is at work will make room on the disk when it ends."""
@@ -454,43 +356,8 @@ class Conductor:
         elif not failures:
             release(self._run, entry)
 
-    # ------------------------------------------------------------ booking
-
     def _is_whole(self) -> bool:
         return "validate" in self._stages
-
-    def _record(self, entry: SeriesEntry, product: str, end: _End) -> None:
-        uid = entry.series_instance_uid
-        seconds, peak = self._spent.get((uid, product), (0.0, 0))
-        outcome = Outcome(uid, product, end.state, end.stage, end.reason, end.message, round(seconds, 3), peak)
-        self._ledger.record(outcome)
-        if end.reason is not None:
-            name = product or "series"
-            self._progress.note(f"{uid} {name}: {end.state.value} ({end.reason.value}) {end.message}")
-
-    def _book(self, result: UnitResult) -> None:
-        self._ran += len(result.ran)
-        self._pace.add(result)
-        self._progress.status("series", str(self._pace))
-        for timing in result.timings:
-            self._ledger.add_timing(timing)
-            key = (timing.series_instance_uid, timing.product)
-            seconds, peak = self._spent.get(key, (0.0, 0))
-            self._spent[key] = (seconds + timing.seconds, max(peak, timing.peak_memory))
-        for stage, issues in result.issues.items():
-            self._ledger.set_issues(*result.unit.key, stage, issues)
-        self._write_log("unit", result.unit, result)
-
-    def _write_log(self, event: str, unit: Unit, result: UnitResult | None) -> None:
-        line: dict[str, object] = {"time": time.time(), "event": event, "series": unit.key[0], "product": unit.key[1]}
-        line |= {"lane": unit.lane, "attempt": unit.attempt}
-        if result is not None:
-            line["stages"] = {t.stage: round(t.seconds, 4) for t in result.timings}
-            if result.failure is not None:
-                f = result.failure
-                line |= {"stage": f.stage, "reason": f.reason.value, "message": f.message, "trace": f.trace}
-        with self._log.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
 
     # ------------------------------------------------------------ leases, stopping
 
@@ -510,7 +377,7 @@ class Conductor:
         while time.monotonic() < deadline and self._open:
             result = self._executor.collect(0.5)
             if result is not None:
-                self._book(result)
+                self._books.book(result)
                 self._count_down(result.unit.key[0])
         return ended
 
@@ -522,26 +389,8 @@ class Conductor:
     def _close_budget(self, waiting: Iterable[SeriesEntry]) -> None:
         for entry in waiting:
             for name in ("", *(str(p.product) for p in self._run.config.products)):
-                end = _End(State.NOT_STARTED_BUDGET, "plan", Reason.BUDGET, Reason.BUDGET.sentence)
-                self._record(entry, name, end)
-
-    def _clean_temporaries(self) -> None:
-        """Remove what a killed process left half-written (never visible under its final name)."""
-        for folder, folders, files in os.walk(self._run.root):  # what others remove meanwhile is passed over
-            for name in (n for n in (*folders, *files) if n.startswith(".") and n.endswith(".tmp")):
-                path = Path(folder, name)
-                if Path(f"/proc/{_writer_of(path)}").exists():
-                    continue
-                if name in folders:
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-
-
-def _writer_of(path: Path) -> str:
-    """Process number in a temporary name ``.name.PID.token.tmp``."""
-    parts = path.name.split(".")
-    return parts[-3] if len(parts) > 3 and parts[-3].isdigit() else "none"
+                end = End(State.NOT_STARTED_BUDGET, "plan", Reason.BUDGET, Reason.BUDGET.sentence)
+                self._books.record(entry, name, end)
 
 
 def _on_s3(entry: SeriesEntry) -> bool:

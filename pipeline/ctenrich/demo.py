@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ctenrich import steps
-from ctenrich.conduct import RunSummary
+from ctenrich.booking import RunSummary
 from ctenrich.ledger import Ledger
 from ctenrich.progress import SILENT, Progress
 from ctenrich.records import EncodedObjects, Landmarks, SortedSeries

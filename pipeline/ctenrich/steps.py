@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ctenrich.conduct import Budget, Conductor, RunSummary, StopSignal
+from ctenrich.booking import RunSummary
+from ctenrich.conduct import Conductor
 from ctenrich.errors import InputError, UsageError
 from ctenrich.execute import ExecutorName, open_executor
 from ctenrich.ledger import Ledger
@@ -42,6 +43,7 @@ from ctenrich.records import (
 from ctenrich.resident import Models
 from ctenrich.run import Run
 from ctenrich.settings import Settings
+from ctenrich.stopping import Budget, StopSignal
 from ctenrich.workspace import load_record
 
 if TYPE_CHECKING:

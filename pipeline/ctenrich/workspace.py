@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "atomic_open",
     "atomic_path",
     "check_uid",
+    "clean_temporaries",
     "load_array",
     "load_record",
     "save_array",
@@ -66,6 +68,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clean_temporaries(root: Path) -> None:
+    """Remove what a killed process left half-written below `root`; it was never visible under its final name.
+
+    What a process that lives is writing stays.
+    """
+    for folder, folders, files in os.walk(root):  # what others remove meanwhile is passed over
+        for name in (n for n in (*folders, *files) if n.startswith(".") and n.endswith(".tmp")):
+            if Path(f"/proc/{_writer_of(name)}").exists():
+                continue
+            if name in folders:
+                shutil.rmtree(Path(folder, name), ignore_errors=True)
+            else:
+                Path(folder, name).unlink(missing_ok=True)
+
+
+def _writer_of(name: str) -> str:
+    """Process number in a temporary name ``.name.PID.token.tmp``."""
+    parts = name.split(".")
+    return parts[-3] if len(parts) > 3 and parts[-3].isdigit() else "none"
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def run(
     """Fetch, sort, convert, segment, score, measure, encode and validate every series; then tables and report."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
-    from ctenrich.conduct import Budget
+    from ctenrich.stopping import Budget
 
     chosen = _executor(executor)
     made = make_run(cohort, out, segmenter, bodypart, device, (settings, allow_demo_models))
