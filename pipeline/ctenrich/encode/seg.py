@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from ctenrich.encode.context import (
     set_dates,
 )
 from ctenrich.encode.files import write_object
+from ctenrich.encode.memory import check_array, check_frames
 from ctenrich.errors import EncodingError, InputError
 from ctenrich.masks import crop_of
 from ctenrich.progress import SILENT, Progress
@@ -80,9 +82,11 @@ def encode_seg(
     InputError
         EMPTY_SEGMENTATION if no segment has a voxel.
     EncodingError
-        ENCODING if grids differ or numbers have gaps.
+        ENCODING if grids differ, numbers have gaps, or the object would be larger than DICOM allows; OUT_OF_MEMORY if
+        making it would take more memory than a worker may use. Both are known before anything large is made.
     """
     _check(masks, volume, series)
+    check_frames(masks, settings)
     progress.start("SEG")
     source = read_source(series, workspace)
     identity = identify("seg", series, masks.product, settings.encode, masks.sha256, _model_hash(masks))
@@ -146,6 +150,10 @@ def _check(masks: SegmentMasks, volume: Volume, series: SortedSeries) -> None:
         raise EncodingError(Reason.ENCODING, "masks, volume and series belong to different series")
     if volume.frame_of_reference_uid != series.frame_of_reference_uid:
         raise EncodingError(Reason.ENCODING, "volume and series are in different frames of reference")
+    if not series.frame_of_reference_uid:
+        raise EncodingError(Reason.ENCODING, "the source names no frame of reference, which a SEG must share with it")
+    if len(set(series.sop_instance_uids)) < len(series.slices):
+        raise EncodingError(Reason.CONFLICTING_DUPLICATE, "two slices of the series carry one SOP Instance UID")
     numbers = [segment.number for segment in masks.segments]
     if numbers != list(range(1, len(numbers) + 1)):
         raise EncodingError(Reason.ENCODING, f"segment numbers must run from 1 without gaps, not {numbers[:20]}")
@@ -169,9 +177,10 @@ def _build(
     if settings.encode.seg_type not in SEG_TYPES:
         raise EncodingError(Reason.BAD_SETTINGS, f"encode.seg_type is one of {', '.join(SEG_TYPES)}")
     kind = settings.encode.seg_type
-    pixels = _pixels(masks, workspace)
     if kind == "FRACTIONAL" and masks.probabilities_path is not None:
-        pixels = _fractions(masks, workspace)
+        pixels: NDArray[Any] = _fractions(masks, settings, workspace)
+    else:
+        pixels = _pixels(masks, settings, workspace)
     if kind == "LABELMAP" and pixels.ndim == 4:
         raise EncodingError(Reason.ENCODING, "segments overlap: a SEG of type LABELMAP cannot hold them", "use BINARY")
     with warnings.catch_warnings():
@@ -231,10 +240,14 @@ def source_images(series: SortedSeries, source: Source) -> list[Dataset]:
     return images
 
 
-def _pixels(masks: SegmentMasks, workspace: Workspace) -> NDArray[Any]:
+def _pixels(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> NDArray[Any]:
     """A label map where the source is disjoint, else one mask a segment ([k, j, i, segment])."""
     if masks.label_map_path is not None:
-        return np.asarray(load_array(workspace.resolve(masks.series_instance_uid, masks.label_map_path)))
+        stored = np.asarray(load_array(workspace.resolve(masks.series_instance_uid, masks.label_map_path)))
+        if stored.shape != tuple(masks.shape):
+            message = f"the label map's file has the grid {stored.shape}, its record {tuple(masks.shape)}"
+            raise EncodingError(Reason.ENCODING, message)
+        return stored
     labels = np.zeros(masks.shape, np.uint8 if len(masks.segments) < 256 else np.uint16)
     for segment in masks.segments:
         crop = crop_of(masks, segment.number, workspace)
@@ -243,14 +256,15 @@ def _pixels(masks: SegmentMasks, workspace: Workspace) -> NDArray[Any]:
         mask, b = crop
         part = labels[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1]
         if part[mask].any():
-            return _one_hot(masks, workspace)
+            return _one_hot(masks, settings, workspace)
         part[mask] = segment.number
     return labels
 
 
-def _fractions(masks: SegmentMasks, workspace: Workspace) -> NDArray[np.float32]:
+def _fractions(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> NDArray[np.float32]:
     """Probabilities, [k, j, i, segment]; what would be stored as 0 is 0, so that such frames are left out."""
     assert masks.probabilities_path is not None
+    check_array(12 * len(masks.segments) * math.prod(masks.shape), "the probabilities", settings)
     stored = load_array(workspace.resolve(masks.series_instance_uid, masks.probabilities_path))
     if stored.shape != (len(masks.segments), *masks.shape):
         raise EncodingError(Reason.ENCODING, f"probabilities of shape {stored.shape} do not fit the masks")
@@ -261,7 +275,9 @@ def _fractions(masks: SegmentMasks, workspace: Workspace) -> NDArray[np.float32]
     return out
 
 
-def _one_hot(masks: SegmentMasks, workspace: Workspace) -> NDArray[np.uint8]:
+def _one_hot(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> NDArray[np.uint8]:
+    """One mask a segment, [k, j, i, segment]; highdicom adds a 64-bit sum over the segments to see overlaps."""
+    check_array((len(masks.segments) + 8) * math.prod(masks.shape), "overlapping masks", settings)
     out = np.zeros((*masks.shape, len(masks.segments)), np.uint8)
     for index, segment in enumerate(masks.segments):
         crop = crop_of(masks, segment.number, workspace)

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 __all__ = ["Frame", "read_frames"]
 
 Floats = NDArray[np.float64]
+Place = tuple[Floats, Floats, Floats, tuple[float, float], float, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,11 @@ class Frame:
     """One frame: the part of one segment on one plane."""
 
     segment: int
-    mask: NDArray[np.bool_]
-    """[row, column]."""
+    size: tuple[int, int]
+    """(rows, columns)."""
+    bits: NDArray[np.uint8]
+    """The mask, eight pixels a byte: all frames of a large SEG are held at once."""
+    voxels: int
     position: Floats
     """Centre of pixel (0, 0), mm, LPS."""
     row: Floats
@@ -32,6 +36,12 @@ class Frame:
     """mm; 0 if the object does not say."""
     sources: tuple[str, ...]
     """SOP Instance UIDs that the frame was derived from."""
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """[row, column]."""
+        rows, columns = self.size
+        return np.unpackbits(self.bits, count=rows * columns).view(np.bool_).reshape(rows, columns)
 
 
 def read_frames(dataset: Dataset) -> Iterator[Frame]:
@@ -47,10 +57,15 @@ def read_frames(dataset: Dataset) -> Iterator[Frame]:
         plane = pixels(number)
         if not labelled:
             identification = _macro(group, shared, "SegmentIdentificationSequence")
-            yield Frame(int(identification.ReferencedSegmentNumber), plane.astype(bool), *place)
+            yield _frame(int(identification.ReferencedSegmentNumber), plane != 0, place)
             continue
         for value in np.unique(plane[plane > 0]).tolist():
-            yield Frame(int(value), plane == value, *place)
+            yield _frame(int(value), plane == value, place)
+
+
+def _frame(segment: int, mask: NDArray[np.bool_], place: Place) -> Frame:
+    rows, columns = mask.shape
+    return Frame(segment, (rows, columns), np.packbits(mask), int(np.count_nonzero(mask)), *place)
 
 
 def _macro(group: Dataset, shared: Dataset, keyword: str) -> Dataset:
@@ -59,9 +74,7 @@ def _macro(group: Dataset, shared: Dataset, keyword: str) -> Dataset:
     return item
 
 
-def _place(
-    group: Dataset, shared: Dataset
-) -> tuple[Floats, Floats, Floats, tuple[float, float], float, tuple[str, ...]]:
+def _place(group: Dataset, shared: Dataset) -> Place:
     position = np.array(_macro(group, shared, "PlanePositionSequence").ImagePositionPatient, np.float64)
     orientation = np.array(_macro(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, np.float64)
     measures = _macro(group, shared, "PixelMeasuresSequence")

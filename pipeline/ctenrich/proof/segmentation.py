@@ -54,8 +54,8 @@ def segmentation_checks(
             wrong.append(f"{segment.name}: {different} voxels differ")
         worst = max(worst, _centroid_error(own, segment, masks, volume, workspace))
         sizes[segment.number] = (
-            sum(int(np.count_nonzero(f.mask)) for f in own),
-            sum(int(np.count_nonzero(f.mask)) * f.spacing[0] * f.spacing[1] * f.slice_spacing for f in own),
+            sum(f.voxels for f in own),
+            sum(f.voxels * f.spacing[0] * f.spacing[1] * f.slice_spacing for f in own),
         )
     if frames:
         wrong.append(f"{len(frames)} segments more than there should be")
@@ -129,7 +129,7 @@ class _Grid:
 
 def _same_plane(frame: Frame, item: SourceSlice) -> bool:
     """Whether pixel (r, c) of the frame is pixel (r, c) of the slice, by the places of three corners."""
-    if frame.mask.shape != item.size:
+    if frame.size != item.size:
         return False
     rows, columns = item.size
     for j, i in ((0, 0), (rows - 1, 0), (0, columns - 1)):
@@ -145,7 +145,7 @@ def _centroid_error(
 ) -> float:
     """Distance between the centroid by the SEG's own positions and the one by index and affine, mm."""
     found = crop_of(masks, segment.number, workspace)
-    count = sum(int(np.count_nonzero(f.mask)) for f in frames)
+    count = sum(f.voxels for f in frames)
     if found is None or count == 0:
         return 0.0 if found is None and count == 0 else float("inf")
     mask, box = found
@@ -157,7 +157,8 @@ def _centroid_error(
     expected = (np.array(volume.affine_lps) @ (index[0] + box.i0, index[1] + box.j0, index[2] + box.k0, 1))[:3]
     total = np.zeros(3)
     for frame in frames:
-        across, down = frame.mask.sum(axis=0), frame.mask.sum(axis=1)
+        plane = frame.mask
+        across, down = plane.sum(axis=0), plane.sum(axis=1)
         total += frame.position * float(across.sum())
         total += frame.row * (frame.spacing[1] * float(across @ np.arange(len(across))))
         total += frame.column * (frame.spacing[0] * float(down @ np.arange(len(down))))

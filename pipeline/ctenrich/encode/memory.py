@@ -1,0 +1,82 @@
+"""Whether a SEG can be made in the memory that a worker may use; asked before anything large is made."""
+
+from __future__ import annotations
+
+from ctenrich.errors import EncodingError
+from ctenrich.reasons import Reason
+from ctenrich.records import SegmentMasks
+from ctenrich.settings import Settings
+
+__all__ = ["LARGEST_PIXEL_DATA", "check_array", "check_frames", "frames_at_most"]
+
+LARGEST_PIXEL_DATA = 2**32 - 2
+"""Bytes that native pixel data can have: its length is an even 32-bit number (PS3.5 7.1.2, PS3.5 A.2)."""
+FRAME_ITEM = 10_000
+"""Bytes that the functional groups of one frame take while an object is built and written, at most (measured)."""
+COPIES = 3
+"""Pixel data while a SEG is built and written: frame by frame, joined, and in the bytes of the file (measured)."""
+
+
+def frames_at_most(masks: SegmentMasks) -> int:
+    """Frames that a SEG of `masks` can have, one a slice of each segment's bounding box."""
+    return sum(s.box.k1 - s.box.k0 for s in masks.segments if s.box is not None)
+
+
+def check_frames(masks: SegmentMasks, settings: Settings) -> None:
+    """Refuse masks whose frames do not fit into memory or into one DICOM object.
+
+    Parameters
+    ----------
+    masks : SegmentMasks
+        Only shape and boxes are looked at; no array is read.
+    settings : Settings
+        ``encode.seg_type`` and ``run.memory_limit`` (bytes; 0 stands for 80 % of the machine's memory).
+
+    Raises
+    ------
+    EncodingError
+        OUT_OF_MEMORY, or ENCODING if the pixel data would be longer than DICOM can say.
+    """
+    slices, rows, columns = masks.shape
+    kind = settings.encode.seg_type
+    if kind == "LABELMAP":
+        check_array(2 * (1 if len(masks.segments) < 256 else 2) * slices * rows * columns, "the label map", settings)
+        return
+    frames = frames_at_most(masks)
+    pixel_data = -(-frames * rows * columns * (8 if kind == "FRACTIONAL" else 1) // 8)
+    if pixel_data > LARGEST_PIXEL_DATA:
+        message = f"up to {frames} frames of {rows} x {columns} would need {_gib(pixel_data)} of pixel data; DICOM's"
+        message += f" limit is {_gib(LARGEST_PIXEL_DATA)}"
+        raise EncodingError(Reason.ENCODING, message, "set [encode] seg_type = 'LABELMAP', or segment less at a time")
+    check_array(COPIES * pixel_data + FRAME_ITEM * frames, f"up to {frames} frames of {rows} x {columns}", settings)
+
+
+def check_array(size: int, what: str, settings: Settings) -> None:
+    """Refuse what takes more than a worker may use.
+
+    Parameters
+    ----------
+    size : int
+        Bytes.
+    what : str
+        What takes them, for the message.
+
+    Raises
+    ------
+    EncodingError
+        OUT_OF_MEMORY.
+    """
+    limit = settings.run.memory_limit or _share_of_memory()
+    if size > limit:
+        message = f"{what} of the SEG would take {_gib(size)} of memory; the limit is {_gib(limit)}"
+        raise EncodingError(Reason.OUT_OF_MEMORY, message, "raise [run] memory_limit, or use a larger machine")
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB"
+
+
+def _share_of_memory() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total * 0.8)
