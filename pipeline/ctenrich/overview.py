@@ -8,6 +8,7 @@ from statistics import median
 
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.ledger import Ledger
+from ctenrich.manifests import forget_failures, is_done, stage_key
 from ctenrich.plan import forecast_rest
 from ctenrich.reasons import Reason
 from ctenrich.records import SeriesEntry, State
@@ -15,16 +16,8 @@ from ctenrich.release import needs_again
 from ctenrich.resident import Models
 from ctenrich.run import Run
 from ctenrich.specs import ProductPlan
-from ctenrich.stages import (
-    PRODUCT_STAGES,
-    SERIES_STAGES,
-    STAGES,
-    Task,
-    forget_failures,
-    is_done,
-    series_output,
-    stage_key,
-)
+from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES, series_output
+from ctenrich.tasks import Task
 
 __all__ = ["Status", "preview", "retry", "status"]
 

@@ -9,22 +9,14 @@ from typing import Any
 
 from ctenrich.errors import CtenrichError
 from ctenrich.fetch import fetched_bytes
+from ctenrich.manifests import is_done, keep_failure, known_failure, stage_key
 from ctenrich.progress import SILENT
 from ctenrich.records import SeriesEntry
 from ctenrich.resident import Models
 from ctenrich.run import Run
 from ctenrich.specs import ProductPlan
-from ctenrich.stages import (
-    PRODUCT_STAGES,
-    SERIES_STAGES,
-    STAGES,
-    Task,
-    is_done,
-    keep_failure,
-    known_failure,
-    series_output,
-    stage_key,
-)
+from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES, series_output
+from ctenrich.tasks import Task
 from ctenrich.workspace import write_bytes
 
 __all__ = ["needs_again", "release", "restore"]

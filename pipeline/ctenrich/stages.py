@@ -1,20 +1,14 @@
-"""The table of the stages: what each needs, what makes it run again, and what it does to one series or product.
-
-A stage runs only if its *key* changed: the hash of its name and version, of the settings that matter to it, and of
-what the stages before it left behind. A stage is done when its manifest (written last, by rename) holds the key and
-every file that it lists is still there, whole.
-"""
+"""The table of the stages: what each needs, what makes it run again, and what it does to one series or product."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctenrich.errors import CtenrichError, EncodingError, InputError
+from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import (
     EncodedObject,
@@ -22,97 +16,23 @@ from ctenrich.records import (
     FetchedSeries,
     Issue,
     Landmarks,
-    ObjectKind,
     ProductKind,
     Proof,
     Regions,
     SegmentMasks,
-    SeriesEntry,
     Severity,
     ShapeMeasurements,
     SliceScores,
     SortedSeries,
     Volume,
 )
-from ctenrich.workspace import load_record, save_record, sha256_of_file, write_bytes
+from ctenrich.tasks import Stage, StageFindingsError, Task
+from ctenrich.workspace import load_record, save_record, sha256_of_file
 
 if TYPE_CHECKING:
-    from ctenrich.progress import Progress
-    from ctenrich.resident import Models
     from ctenrich.settings import Settings
-    from ctenrich.specs import ProductPlan
-    from ctenrich.workspace import Workspace
 
-__all__ = [
-    "PRODUCT_STAGES",
-    "SERIES_STAGES",
-    "STAGES",
-    "Stage",
-    "StageFindingsError",
-    "Task",
-    "forget_failures",
-    "is_done",
-    "keep_failure",
-    "known_failure",
-    "prove_objects",
-    "run_stage",
-    "series_output",
-    "stage_key",
-]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One series, or one product of it, with all that its stages need."""
-
-    entry: SeriesEntry
-    plan: ProductPlan | None
-    settings: Settings
-    workspace: Workspace
-    models: Models
-    progress: Progress
-
-    @property
-    def uid(self) -> str:
-        """Series Instance UID."""
-        return self.entry.series_instance_uid
-
-    @property
-    def room(self) -> Path:
-        """Folder of the product, or of the series."""
-        if self.plan is None:
-            return self.workspace.room(self.uid)
-        return self.workspace.product_room(self.uid, self.plan.product)
-
-    @property
-    def series_room(self) -> Path:
-        """Folder of the series."""
-        return self.workspace.room(self.uid)
-
-    @property
-    def kind(self) -> ProductKind | None:
-        """Kind of the product; None for the series itself."""
-        return None if self.plan is None else self.plan.product.kind
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """Keyword arguments that every stage takes."""
-        return {"settings": self.settings, "workspace": self.workspace, "progress": self.progress}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One row of the table."""
-
-    name: str
-    version: int
-    """Raised by hand when the stage's code gives another result."""
-    lane: str
-    """``input``, ``infer`` or ``output``: which workers run it."""
-    identity: Callable[[Task], Iterable[str]]
-    """What, beside name and version, makes the stage run again when it changes."""
-    work: Callable[[Task], tuple[list[Path], tuple[Issue, ...]]]
-    """Does it; returns the files that it made and the issues that it found."""
+__all__ = ["PRODUCT_STAGES", "SERIES_STAGES", "STAGES", "prove_objects", "series_output"]
 
 
 # ---------------------------------------------------------------- what a stage depends on
@@ -312,17 +232,6 @@ def prove_objects(task: Task, objects: tuple[EncodedObject, ...]) -> Proof:
     return prove_segmentation(masks, shape, volume, series, objects, **kwargs)
 
 
-class StageFindingsError(EncodingError):
-    """A check found errors: they are kept as issues, and the product fails."""
-
-    def __init__(self, reason: Reason, message: str, issues: tuple[Issue, ...]) -> None:
-        super().__init__(reason, message)
-        self.issues = issues
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, self.message, self.issues)
-
-
 # ---------------------------------------------------------------- the table
 
 
@@ -401,100 +310,3 @@ PRODUCT_STAGES = {
 def series_output(settings: Settings) -> tuple[str, ...]:
     """Stages of a series that nothing waits for; they run beside the inference of the same series."""
     return ("compress",) if settings.convert.nifti and settings.convert.compress_nifti else ()
-
-
-SEG_OBJECTS = (ObjectKind.SEG, ObjectKind.SHAPE_SR)
-
-
-# ---------------------------------------------------------------- manifests
-
-
-def stage_key(stage: Stage, task: Task) -> str:
-    """Hash of all that the stage's result depends on."""
-    parts = [stage.name, str(stage.version), *stage.identity(task)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-_LASTING = frozenset(
-    {
-        Reason.EMPTY_SEGMENTATION,
-        Reason.NO_EXPERT,
-        Reason.NO_MAPPED_ROI,
-        Reason.NO_REFERENCE,
-        Reason.TOO_FEW_SCORES,
-        Reason.UNMAPPED_LABEL,
-        Reason.WRONG_MODALITY,
-    }
-)
-"""Reasons that repeat as long as the inputs are the same; a failure for one of them is not tried again."""
-
-
-def _manifest_path(stage: Stage, task: Task) -> Path:
-    return task.room / "manifests" / f"{stage.name}.json"
-
-
-def _failure_path(stage: Stage, task: Task) -> Path:
-    return task.room / "manifests" / f"{stage.name}.failed.json"
-
-
-def is_done(stage: Stage, task: Task, key: str) -> bool:
-    """Whether the stage's manifest holds `key` and all its files are there, whole.
-
-    A file whose size and modification time are as the manifest says is taken as whole; any other is hashed.
-    """
-    try:
-        manifest = json.loads(_manifest_path(stage, task).read_bytes())
-        if manifest["key"] != key:
-            return False
-        for name, (size, mtime, sha256) in manifest["files"].items():
-            path = task.room / name
-            status = path.stat()
-            if status.st_size != size or (status.st_mtime_ns != mtime and sha256_of_file(path) != sha256):
-                return False
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
-        return False
-    return True
-
-
-def known_failure(stage: Stage, task: Task, key: str) -> CtenrichError | None:
-    """The error that the stage ended with last time, if nothing that it depends on has changed since."""
-    try:
-        content = json.loads(_failure_path(stage, task).read_bytes())
-        if content["key"] == key:
-            return InputError(Reason(content["reason"]), content["message"], content["hint"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    return None
-
-
-def keep_failure(stage: Stage, task: Task, key: str, error: CtenrichError) -> None:
-    """Keep why a stage failed, so that :func:`known_failure` finds it as long as nothing changes."""
-    failed = {"key": key, "reason": error.reason.value, "message": error.message, "hint": error.hint}
-    write_bytes(_failure_path(stage, task), json.dumps(failed).encode())
-
-
-def forget_failures(room: Path) -> None:
-    """Let every stage of a room that failed for a lasting reason run again."""
-    for path in (room / "manifests").glob("*.failed.json"):
-        path.unlink(missing_ok=True)
-
-
-def run_stage(stage: Stage, task: Task, key: str) -> tuple[Issue, ...]:
-    """Do the stage's work and write its manifest last."""
-    manifest = _manifest_path(stage, task)
-    manifest.unlink(missing_ok=True)
-    _failure_path(stage, task).unlink(missing_ok=True)
-    try:
-        files, issues = stage.work(task)
-    except CtenrichError as error:
-        if stage.lane != "input" and error.reason in _LASTING:
-            keep_failure(stage, task, key, error)
-        raise
-    entries = {}
-    for path in sorted(set(files)):
-        status = path.stat()
-        name = path.relative_to(task.room).as_posix()
-        entries[name] = (status.st_size, status.st_mtime_ns, sha256_of_file(path))
-    content = {"stage": stage.name, "version": stage.version, "key": key, "files": entries}
-    write_bytes(manifest, json.dumps(content, indent=1).encode() + b"\n")
-    return issues

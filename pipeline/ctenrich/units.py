@@ -16,13 +16,15 @@ from pathlib import Path
 
 from ctenrich.errors import CtenrichError
 from ctenrich.ledger import StageTiming
+from ctenrich.manifests import is_done, known_failure, run_stage, stage_key
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, SeriesEntry
 from ctenrich.resident import Models
 from ctenrich.settings import Settings
 from ctenrich.specs import ProductPlan
-from ctenrich.stages import STAGES, StageFindingsError, Task, is_done, known_failure, run_stage, stage_key
+from ctenrich.stages import STAGES
+from ctenrich.tasks import StageFindingsError, Task
 from ctenrich.workspace import Workspace
 
 __all__ = ["Failure", "Unit", "UnitResult", "run_unit"]

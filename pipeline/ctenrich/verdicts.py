@@ -17,7 +17,8 @@ from ctenrich.records import EncodedObject, EncodedObjects, Issue, Proof, Severi
 from ctenrich.resident import Models
 from ctenrich.run import Run
 from ctenrich.settings import Settings
-from ctenrich.stages import Task, prove_objects
+from ctenrich.stages import prove_objects
+from ctenrich.tasks import Task
 from ctenrich.validate import validate_objects
 from ctenrich.workspace import load_record, sha256_of_file
 
