@@ -170,6 +170,18 @@ def test_wrong_requests_have_a_reason_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_where_no_file_can_be_made(tmp_path: Path) -> None:
+    write_phantom_study(tmp_path / "dicom", TINY)
+    assert call("index", tmp_path / "dicom", "--catalog", tmp_path / "catalog.duckdb").exit_code == 0
+    (tmp_path / "file").write_text("")
+    catalog = f"folder:{tmp_path / 'catalog.duckdb'}"
+    result = call("select", "select_ct_series", "--catalog", catalog, "--out", tmp_path / "file" / "cohort.parquet")
+    assert result.exit_code == 1
+    assert "IO_ERROR" in said(result)
+    assert "hint: " in said(result)
+    assert "Traceback" not in said(result)
+
+
 def test_every_command_has_help_with_an_example() -> None:
     import typer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -41,6 +42,9 @@ class _Group(TyperGroup):
             ctx.exit(3)
 
 
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
+
 def _about_disk(error: OSError | sqlite3.OperationalError) -> tuple[Reason, str, str]:
     """What a disk refused, for a person; an error that says nothing about the disk is raised again."""
     again = "then run the same command again: it goes on"
@@ -50,6 +54,8 @@ def _about_disk(error: OSError | sqlite3.OperationalError) -> tuple[Reason, str,
     if code in (errno.EROFS, errno.EACCES, errno.EPERM) or "readonly database" in str(error):
         name = Path(getattr(error, "filename", None) or "").name
         return Reason.IO_ERROR, f"{name or 'a file of the run'} cannot be written", f"make the folder writable, {again}"
+    if code in _NO_PLACE:
+        return Reason.IO_ERROR, os.strerror(code).lower(), f"give a place where files can be made, {again}"
     raise error
 
 
