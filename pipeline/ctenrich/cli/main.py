@@ -42,7 +42,7 @@ class _Group(TyperGroup):
             ctx.exit(3)
 
 
-_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_NO_PLACE = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def _about_disk(error: OSError | sqlite3.OperationalError) -> tuple[Reason, str, str]:
