@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ctenrich import steps
 from ctenrich.cli.main import app
+from ctenrich.infer.weights import registry
 from ctenrich.ledger import Ledger, StageTiming
 from ctenrich.plan import Prices, Rates, forecast, forecast_rest, learn_rates, slices_of
 from ctenrich.records import Cohort, Instance, Outcome, ProductKind, SeriesEntry, State
@@ -142,3 +143,25 @@ def test_the_plan_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     hours = [float(t.split(" h in all")[0].rsplit("\n", 1)[-1].split()[-1]) for t in texts]
     assert "50 series, 5000 slices" in texts[0]
     assert hours[1] <= hours[0]
+
+
+def test_the_plan_names_the_terms_of_data_and_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(cohort_table(cohort_of([100] * 5)), tmp_path / "cohort.parquet")
+    (tmp_path / "settings.toml").write_text("[fetch]\ndelete_after_use = true\n")
+    models = ["--segmenter", "nnunet:Task055_SegTHOR", "--segmenter", "nnunet:/models/mine", "--bodypart", "bpr"]
+    texts = []
+    for more in ([], ["--settings", str(tmp_path / "settings.toml")]):
+        with pytest.raises(SystemExit) as ended:
+            app(["plan", str(tmp_path / "cohort.parquet"), *models, *more])
+        assert not ended.value.code
+        texts.append(" ".join(capsys.readouterr().out.split()))
+    entry = registry()["Task055_SegTHOR"]
+    assert entry.licence == "CC-BY-NC-4.0"
+    assert entry.licence in texts[0]
+    assert f"cite: {entry.citation}" in texts[0]
+    assert f"cite: {registry()['bpr'].citation}" in texts[0]
+    assert "not in the registry" in texts[0]
+    disk = [float(t.split("up to ")[1].split(" GB of disk")[0]) for t in texts]
+    assert disk[1] <= disk[0]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from ctenrich.infer.weights import registry
 from ctenrich.ledger import Ledger
 from ctenrich.records import Cohort, ProductKind, SeriesEntry
 from ctenrich.run import Run
@@ -223,6 +224,18 @@ def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[ProductK
     if bodypart != "none":
         found.append((ProductKind.BODYPART, f"{ProductKind.BODYPART.value}:{Path(bodypart).name}"))
     return found
+
+
+def model_terms(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str, str]]:
+    """(model, licence, what to cite) of every model that is asked for, as the registry knows them."""
+    names = [spec.model for spec in map(parse_segmenter, segmenters) if spec.model]
+    names += [bodypart] if bodypart != "none" else []
+    known = registry()
+    entries = [(Path(name).name, known.get(name)) for name in names]
+    return [
+        (name, entry.licence if entry else "not in the registry: see where it is from", entry.citation if entry else "")
+        for name, entry in entries
+    ]
 
 
 # ---------------------------------------------------------------- learning

@@ -133,21 +133,27 @@ def plan(
     devices: Annotated[int, typer.Option(min=1, help="GPUs (or inferring processes) side by side.")] = 1,
     input_workers: Annotated[int, typer.Option(min=1, help="Processes that fetch, sort and convert.")] = 1,
     output_workers: Annotated[int, typer.Option(min=1, help="Processes that measure, encode and validate.")] = 1,
+    settings: SettingsFile = None,
 ) -> None:
     """What a cohort will take: time per stage, device hours, disk and cost; with licences and citations."""
     from ctenrich.cli.console import print_table
-    from ctenrich.plan import Prices, forecast, load_rates, products_of
+    from ctenrich.plan import Prices, forecast, load_rates, model_terms, products_of
     from ctenrich.select import read_cohort
+    from ctenrich.settings import load_settings
     from ctenrich.simulate import Lanes
 
     products = products_of(segmenter or [], bodypart)
     prices, lanes = Prices(price_per_hour, price_per_gb), Lanes(input_workers, devices, output_workers)
-    found = forecast(read_cohort(cohort), products, load_rates(), prices=prices, lanes=lanes)
+    keep = not load_settings(settings).fetch.delete_after_use
+    found = forecast(read_cohort(cohort), products, load_rates(), prices=prices, lanes=lanes, keep_source=keep)
     rows = [(s.stage, s.product, round(s.seconds_per_series, 2), round(s.hours, 3)) for s in found.stages]
     print_table("Stages", ("stage", "product", "seconds a series", "hours in all"), rows)
     print_table("Licences of the data", ("licence", "series"), found.licences)
-    for doi in found.citations:
-        typer.echo(f"cite: {doi}")
+    terms = model_terms(segmenter or [], bodypart)
+    if terms:
+        print_table("Licences of the models", ("model", "licence"), [(name, licence) for name, licence, _ in terms])
+    for source in (*found.citations, *(citation for _, _, citation in terms if citation)):
+        typer.echo(f"cite: {source}")
     typer.echo(f"{found.series} series, {found.slices} slices, {found.gigabytes:.2f} GB to read")
     typer.echo(
         f"{found.wall_hours:.2f} h in all; {found.device_hours:.2f} device hours, devices {found.device_busy:.0%} busy"
