@@ -1,6 +1,7 @@
 """Other people's readers on our objects, and ours on theirs: the matrix that docs/validation.md shows is made here.
 
-Set CTENRICH_UPDATE_DOCS=1 to write the matrix into the page; without it the page must already say the same.
+Every test ends with its row. With CTENRICH_UPDATE_DOCS=1 it is written into the page (in one process); without it the
+page must already say the same, whichever tests run and in whatever process.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import pydicom
 import pytest
 
 from ctenrich.decode.seg import read_seg
+from ctenrich.decode.sr import read_sr
 from ctenrich.errors import ToolError
 from ctenrich.masks import full_mask
+from ctenrich.records import SortedSeries
 from ctenrich.tools import find_tool, run_tool
 from tests.conftest import skip_or_fail
 from tests.contours.helpers import sorted_real
@@ -27,7 +30,35 @@ from tests.validate.helpers import write_four
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
 BEGIN, END = "<!-- interop matrix -->", "<!-- end of interop matrix -->"
-ROWS: dict[str, tuple[str, str]] = {}
+READERS = (
+    "dcmjs",
+    "dcmqi reads ours",
+    "dcmtk",
+    "highdicom",
+    "OHIF",
+    "PixelMed",
+    "pydicom-seg",
+    "SimpleITK, GDCM",
+    "we read dcmqi's",
+)
+
+
+def rows_of_page() -> dict[str, str]:
+    """Rows of the matrix in the page: {reader: line}."""
+    lines = PAGE.read_text("utf-8").split(BEGIN)[1].split(END)[0].strip().splitlines()[2:]
+    return {line.split("|")[1].strip(): line for line in lines}
+
+
+def says(reader: str, seg: str, sr: str) -> None:
+    """The page has this row."""
+    line = f"| {reader} | {seg} | {sr} |"
+    if os.environ.get("CTENRICH_UPDATE_DOCS"):
+        rows = rows_of_page() | {reader: line}
+        ordered = [rows[name] for name in sorted(rows, key=str.lower)]
+        table = "\n".join([BEGIN, "| reader | SEG | SRs |", "|---|---|---|", *ordered, END])
+        text = re.sub(f"{BEGIN}.*?{END}", lambda _: table, PAGE.read_text("utf-8"), flags=re.DOTALL)
+        PAGE.write_text(text, "utf-8")
+    assert rows_of_page().get(reader) == line
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +97,7 @@ def test_highdicom(made):
     for kind in ("landmarks_sr", "regions_sr"):
         content = highdicom.sr.srread(paths[kind]).content
         assert len(content.get_image_measurement_groups()) > 0
-    ROWS["highdicom"] = ("every segment, voxel for voxel", "all groups and numbers of the three SRs")
+    says("highdicom", "every segment, voxel for voxel", "all groups and numbers of the three SRs")
 
 
 def test_dcmqi_reads_ours(made, tmp_path):
@@ -82,7 +113,7 @@ def test_dcmqi_reads_ours(made, tmp_path):
     out = tmp_path / "sr.json"
     run_tool([program("dcmqi", "tid1500reader"), "--inputDICOM", paths["shape_sr"], "--outputMetadata", out])
     assert len(json.loads(out.read_text())["Measurements"]) == len(voxels)
-    ROWS["dcmqi reads ours"] = ("every present segment, all voxels", "all groups of the shape SR")
+    says("dcmqi reads ours", "every present segment, all voxels", "all groups of the shape SR")
 
 
 def test_we_read_dcmqis(real_data, tmp_path):
@@ -115,7 +146,63 @@ def test_we_read_dcmqis(real_data, tmp_path):
     run_tool([program("dcmqi", "itkimage2segimage"), *arguments])
     decoded = read_seg(tmp_path / "seg.dcm")
     assert sorted(s.label for s in decoded.segments) == sorted(names.values())
-    ROWS["we read dcmqi's"] = ("every segment under its label", "see the decoders' tests")
+    for number, name in names.items():
+        found = next(s for s in decoded.segments if s.label == name)
+        assert np.array_equal(decoded.mask(found.number), labels == number), name
+    seg_uid = str(pydicom.dcmread(tmp_path / "seg.dcm", stop_before_pixels=True).SOPInstanceUID)
+    values = {name: 10.0 * number + 1 / 3 for number, name in names.items()}
+    groups = read_sr(written_by_dcmqi(tmp_path, seg_uid, values, series)).groups
+    assert [g.segment_instance_uid for g in groups] == [seg_uid] * len(names)
+    assert {g.sites[0].code.meaning: g.values[0].value for g in groups} == pytest.approx(values, rel=1e-9)
+    says("we read dcmqi's", "every segment under its label, voxel for voxel", "every group, value and segment")
+
+
+def written_by_dcmqi(folder: Path, seg_uid: str, values: dict[str, float], series: SortedSeries) -> Path:
+    """A report of tid1500writer with one volume a segment."""
+    groups = [
+        {
+            "TrackingIdentifier": f"Measurements group {n}",
+            "ReferencedSegment": n,
+            "SourceSeriesForImageSegmentation": series.series_instance_uid,
+            "segmentationSOPInstanceUID": seg_uid,
+            "Finding": _json_code("113343008", "Organ"),
+            "FindingSite": _json_code("80891009", name),
+            "measurementItems": [
+                {
+                    "value": f"{value:.12g}",
+                    "quantity": {"CodeValue": "RNU0", "CodingSchemeDesignator": "IBSI", "CodeMeaning": "Volume"},
+                    "units": {"CodeValue": "mm3", "CodingSchemeDesignator": "UCUM", "CodeMeaning": "cubic millimeter"},
+                }
+            ],
+        }
+        for n, (name, value) in enumerate(values.items(), 1)
+    ]
+    meta = {
+        "SeriesDescription": "Measurements",
+        "SeriesNumber": "1001",
+        "InstanceNumber": "1",
+        "compositeContext": ["seg.dcm"],
+        "imageLibrary": [Path(item.path).name for item in series.slices],
+        "observerContext": {"ObserverType": "DEVICE", "DeviceObserverName": "Test", "DeviceObserverUID": "1.2.3"},
+        "VerificationFlag": "UNVERIFIED",
+        "CompletionFlag": "COMPLETE",
+        "activitySession": "1",
+        "timePoint": "1",
+        "Measurements": groups,
+    }
+    (folder / "sr.json").write_text(json.dumps(meta))
+    out = folder / "sr.dcm"
+    arguments = [
+        "--inputMetadata",
+        folder / "sr.json",
+        "--outputDICOM",
+        out,
+        "--inputCompositeContextDirectory",
+        folder,
+    ]
+    ct = Path(series.slices[0].path).parent
+    run_tool([program("dcmqi", "tid1500writer"), *arguments, "--inputImageLibraryDirectory", ct])
+    return out
 
 
 def _json_code(value: str, meaning: str) -> dict[str, str]:
@@ -135,7 +222,7 @@ def test_simpleitk_and_gdcm(made):
     reader.SetImageIO("GDCMImageIO")
     reader.ReadImageInformation()
     assert reader.GetMetaData("0008|0016").strip("\0 ") == "1.2.840.10008.5.1.4.1.1.66.4"
-    ROWS["SimpleITK, GDCM"] = ("all frames and voxels, as one stack without segments", "not meant for SRs")
+    says("SimpleITK, GDCM", "all frames and voxels, as one stack without segments", "not meant for SRs")
 
 
 def test_dcmtk(made):
@@ -146,7 +233,7 @@ def test_dcmtk(made):
         assert "Imaging Measurement Report" in run_tool([program("dcmtk", "dsrdump"), paths[kind]]).stdout
     dump = run_tool([program("dcmtk", "dcmdump"), "+P", "SegmentLabel", paths["seg"]]).stdout
     assert dump.count("SegmentLabel") == 4
-    ROWS["dcmtk"] = ("dcmdump lists every segment", "dsrdump shows every number of the three SRs")
+    says("dcmtk", "dcmdump lists every segment", "dsrdump shows every number of the three SRs")
 
 
 @pytest.mark.long
@@ -172,7 +259,7 @@ def test_dcmjs(made, tmp_path):
     assert seg["labels"] == list(voxels)
     assert seg["voxels"] == sum(voxels.values())
     assert sr["numbers"] == numbers
-    ROWS["dcmjs"] = ("every segment label, all voxels", "all numbers")
+    says("dcmjs", "every segment label, all voxels", "all numbers")
 
 
 @pytest.mark.long
@@ -195,7 +282,7 @@ def test_pydicom_seg(made, tmp_path):
             skip_or_fail("pypi", "pydicom-seg cannot be installed here")
     found = json.loads(run_tool([python, "-c", code, paths["seg"]]).stdout.splitlines()[-1])
     assert {name: count for name, count in found.items() if count} == {n: v for n, v in voxels.items() if v}
-    ROWS["pydicom-seg"] = ("every segment, voxel for voxel", "not meant for SRs")
+    says("pydicom-seg", "every segment, voxel for voxel", "not meant for SRs")
 
 
 @pytest.mark.long
@@ -213,19 +300,12 @@ def test_pixelmed(made):
     assert [i for i in issues if i.severity is Severity.ERROR] == []
     assert issues
     assert all(i.message.endswith("Content Item not in template") or "not in template" in i.message for i in issues)
-    ROWS["PixelMed"] = ("not meant for SEG", "no error; warnings explained below")
+    says("PixelMed", "not meant for SEG", "no error; warnings explained below")
 
 
-@pytest.mark.long
-def test_the_page_shows_this_matrix():
-    """Runs last: the matrix in the docs is the one that these tests found."""
-    if len(ROWS) < 8:
-        pytest.skip("only a part of the readers was tried in this run")
-    lines = ["| reader | SEG | SRs |", "|---|---|---|"]
-    lines += [f"| {name} | {seg} | {sr} |" for name, (seg, sr) in sorted(ROWS.items(), key=lambda r: r[0].lower())]
-    table = "\n".join(lines)
-    text = PAGE.read_text("utf-8")
-    fresh = re.sub(f"{BEGIN}.*?{END}", f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL)
-    if os.environ.get("CTENRICH_UPDATE_DOCS"):
-        PAGE.write_text(fresh, "utf-8")
-    assert PAGE.read_text("utf-8") == fresh
+def test_the_page_lists_every_reader_and_no_other():
+    """OHIF's row is what tests/view/test_ohif.py looks at in a browser."""
+    assert list(rows_of_page()) == sorted(READERS, key=str.lower)
+    says(
+        "OHIF", "every segment on its slices, with its label", "not shown by OHIF; `ctenrich view` has a page for them"
+    )
