@@ -14,6 +14,7 @@ from typing import Any
 
 from ctenrich.catalog.moments import moment
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
+from ctenrich.decode.elements import UNDEFINED, OddError, after_sequence, element_at
 
 __all__ = ["HEAD", "PLAIN_VRS", "plain_row"]
 
@@ -22,22 +23,11 @@ HEAD = 64 * 1024
 PLAIN_VRS = frozenset({"AE", "AS", "CS", "DS", "IS", "UI"})
 """Text in the default character set: taken as the bytes say."""
 
-_LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-_SHORT = frozenset(
-    b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
-)  # value lengths of two bytes (PS3.5 7.1.2)
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 _IMPLICIT, _BIG, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _PIXELS = 0x7FE00008
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_UNDEFINED = 0xFFFFFFFF
-_HEAD_EXPLICIT, _HEAD_IMPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<HHL"), struct.Struct("<L")
-
-
-class _OddError(Exception):
-    """Something that is not the plain case."""
 
 
 def plain_row(head: bytes, size: int) -> dict[str, Any] | None:
@@ -57,37 +47,37 @@ def plain_row(head: bytes, size: int) -> dict[str, Any] | None:
     """
     try:
         return _row(head, size)
-    except (_OddError, struct.error):
+    except (OddError, struct.error):
         return None
 
 
 def _row(head: bytes, size: int) -> dict[str, Any]:
     if head[128:132] != b"DICM":
-        raise _OddError
+        raise OddError
     wanted, row = _wanted(), dict(_empty())
     at = _meta(head, wanted, row)
     syntax = row["TransferSyntaxUID"]
     if not syntax or syntax in {_BIG, _DEFLATED} or row["MediaStorageSOPClassUID"] == _DICOMDIR:
-        raise _OddError
+        raise OddError
     implicit = syntax == _IMPLICIT
     while True:
         start = at
-        tag, vr, length, at = _element(head, at, implicit)
+        tag, vr, length, at = element_at(head, at, implicit)
         if tag >= _PIXELS:
-            known = tag in _PIXEL_TAGS and length != _UNDEFINED
+            known = tag in _PIXEL_TAGS and length != UNDEFINED
             if known and at + length > size:
-                raise _OddError
+                raise OddError
             return _checked(row)
         if tag < 0x00080000:
-            raise _OddError
-        if length == _UNDEFINED:
+            raise OddError
+        if length == UNDEFINED:
             if (tag in wanted) or vr not in (b"SQ", b""):
-                raise _OddError
-            at = _after_sequence(head, at, implicit)
+                raise OddError
+            at = after_sequence(head, at, implicit)
             continue
         end = at + length
         if end > len(head) or end <= start:
-            raise _OddError
+            raise OddError
         column = wanted.get(tag)
         if column is not None and length and column.name not in FILE_META:
             row[column.name] = _value(column, vr, head[at:end])
@@ -96,7 +86,7 @@ def _row(head: bytes, size: int) -> dict[str, Any]:
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
     if not row["SOPClassUID"] or not row["Modality"]:
-        raise _OddError
+        raise OddError
     return row
 
 
@@ -104,55 +94,14 @@ def _meta(head: bytes, wanted: dict[int, Column], row: dict[str, Any]) -> int:
     """Read group 2; where it ends."""
     at = 132
     while head[at : at + 2] == b"\x02\x00":
-        tag, vr, length, value = _element(head, at, implicit=False)
-        if length == _UNDEFINED or value + length > len(head):
-            raise _OddError
+        tag, vr, length, value = element_at(head, at, implicit=False)
+        if length == UNDEFINED or value + length > len(head):
+            raise OddError
         column = wanted.get(tag)
         if column is not None and length:
             row[column.name] = _value(column, vr, head[value : value + length])
         at = value + length
     return at
-
-
-def _element(head: bytes, at: int, implicit: bool) -> tuple[int, bytes, int, int]:
-    """(tag, VR, length of the value, where it begins) of the element at `at`; no VR where it is implicit."""
-    if implicit:
-        group, number, length = _HEAD_IMPLICIT.unpack_from(head, at)
-        return group << 16 | number, b"", length, at + 8
-    group, number, vr, length = _HEAD_EXPLICIT.unpack_from(head, at)
-    if vr in _SHORT:
-        return group << 16 | number, vr, length, at + 8
-    if vr not in _LONG:
-        raise _OddError
-    return group << 16 | number, vr, _LENGTH.unpack_from(head, at + 8)[0], at + 12
-
-
-def _after_sequence(head: bytes, at: int, implicit: bool) -> int:
-    """Where a sequence of undefined length ends whose first item is at `at` (PS3.5 7.5)."""
-    while True:
-        group, number, length = _HEAD_IMPLICIT.unpack_from(head, at)
-        tag, at = group << 16 | number, at + 8
-        if tag == _SEQUENCE_END:
-            return at
-        if tag != _ITEM:
-            raise _OddError
-        at = _after_item(head, at, implicit) if length == _UNDEFINED else at + int(length)
-        if at > len(head):
-            raise _OddError
-
-
-def _after_item(head: bytes, at: int, implicit: bool) -> int:
-    while True:
-        group, number, _ = _HEAD_IMPLICIT.unpack_from(head, at)
-        if group << 16 | number == _ITEM_END:
-            return at + 8
-        _, vr, length, at = _element(head, at, implicit)
-        if length != _UNDEFINED:
-            at += length
-        elif vr in (b"SQ", b""):
-            at = _after_sequence(head, at, implicit)
-        else:
-            raise _OddError
 
 
 def _value(column: Column, vr: bytes, raw: bytes) -> Any:
@@ -171,15 +120,15 @@ def _values(column: Column, vr: bytes, raw: bytes) -> list[Any]:
         return [part.strip(" \x00") for part in text.split("\\")] if text else []
     kind = vr.decode("latin-1") or column.vr
     if kind != column.vr and not (column.vr == "US or SS" and kind in {"US", "SS"}):
-        raise _OddError
+        raise OddError
     if kind in _NUMBERS:
         code = _NUMBERS[kind]
         count, rest = divmod(len(raw), struct.calcsize("<" + code))
         if rest:
-            raise _OddError
+            raise OddError
         return list(struct.unpack(f"<{count}{code}", raw))
     if not raw.isascii() or b"\x1b" in raw:
-        raise _OddError
+        raise OddError
     text = raw.decode("ascii").strip(" \x00")
     if not text:
         return []
@@ -190,9 +139,9 @@ def _values(column: Column, vr: bytes, raw: bytes) -> list[Any]:
     if kind in {"DA", "TM", "DT"}:
         parsed = moment(kind, text)
         if parsed is None:
-            raise _OddError
+            raise OddError
         return [parsed]
-    raise _OddError
+    raise OddError
 
 
 @lru_cache(maxsize=1)

@@ -11,17 +11,12 @@ from pydicom.dataelem import DataElement, RawDataElement, empty_value_for_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag
 
+from ctenrich.decode.elements import UNDEFINED, OddError, after_sequence, element_at
+
 __all__ = ["quick_elements", "quick_meta"]
 
 _META = {b"\x10\x00": "TransferSyntaxUID", b"\x02\x00": "MediaStorageSOPClassUID"}
 _BLOCK = 32 * 1024
-_START = struct.Struct("<HH2sH")
-_LENGTH = struct.Struct("<L")
-_SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-"""VRs with a length of four bytes (PS3.5 7.1.2)."""
-_SEQUENCE = b"SQ"
-_UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
 
 
@@ -56,73 +51,40 @@ def quick_elements(source: IO[bytes], wanted: frozenset[int], implicit: bool) ->
     """
     begin = source.tell()
     block = source.read(_BLOCK)
+    try:
+        found, at, length = _elements(block, begin, wanted, implicit)
+    except (OddError, struct.error):
+        source.seek(begin)
+        return None
+    data = Dataset(found)
+    data.set_original_encoding(implicit, True, default_encoding)
+    return data, begin + at, length
+
+
+def _elements(
+    block: bytes, begin: int, wanted: frozenset[int], implicit: bool
+) -> tuple[dict[BaseTag, DataElement | RawDataElement], int, int]:
+    """Wanted elements, and where in `block` the pixel data begin and how long they are."""
     found: dict[BaseTag, DataElement | RawDataElement] = {}
-    at, last, end = 0, 0, len(block) - 12
-    while at <= end:
-        group, element, vr, length = _START.unpack_from(block, at)
-        tag = group << 16 | element
-        at += 8
-        if implicit:
-            (length,) = _LENGTH.unpack_from(block, at - 4)
-            vr = _SEQUENCE if length == _UNDEFINED or (tag in wanted and dictionary_VR(tag) == "SQ") else b""
-        elif vr in _LONG:
-            (length,) = _LENGTH.unpack_from(block, at)
-            at += 4
-        elif vr not in _SHORT:
-            break
+    at = last = 0
+    while True:
+        tag, vr, length, at = element_at(block, at, implicit)
         if tag <= last or tag > _PIXEL_DATA:
-            break
+            raise OddError
         if tag == _PIXEL_DATA:
-            data = Dataset(found)
-            data.set_original_encoding(implicit, True, default_encoding)
-            return data, begin + at, length
+            return found, at, length
         last = tag
-        if length == _UNDEFINED:
-            at = _after_sequence(block, at, implicit) if vr == _SEQUENCE and tag not in wanted else 0
-            if not at:
-                break
+        sequence = vr == b"SQ" or (implicit and (length == UNDEFINED or (tag in wanted and dictionary_VR(tag) == "SQ")))
+        if tag in wanted and (sequence or length == UNDEFINED or at + length > len(block)):
+            raise OddError
+        if length == UNDEFINED:
+            if not sequence:
+                raise OddError
+            at = after_sequence(block, at, implicit)
             continue
         if tag in wanted:
-            if vr == _SEQUENCE or at + length > len(block):
-                break
             name = None if implicit else str(vr, "ascii")
             value = block[at : at + length] if length else cast(bytes, empty_value_for_VR(name, raw=True))
             key = BaseTag(tag)
             found[key] = RawDataElement(key, name, length, value, begin + at, implicit, True, True)
         at += length
-    source.seek(begin)
-    return None
-
-
-def _after_sequence(block: bytes, at: int, implicit: bool) -> int:
-    """Where a sequence of undefined length ends whose first item is at `at`; 0 where that is not plain to see."""
-    depth = 1
-    while at + 12 <= len(block):
-        group, element, vr, length = _START.unpack_from(block, at)
-        if group == 0xFFFE:
-            (length,) = _LENGTH.unpack_from(block, at + 4)
-            at += 8
-            if element == 0xE0DD:
-                depth -= 1
-                if depth == 0:
-                    return at
-            elif element == 0xE000:
-                at += length if length != _UNDEFINED else 0
-            elif element != 0xE00D:
-                return 0
-            continue
-        at += 8
-        if implicit:
-            (length,) = _LENGTH.unpack_from(block, at - 4)
-        elif vr in _LONG:
-            (length,) = _LENGTH.unpack_from(block, at)
-            at += 4
-        elif vr not in _SHORT:
-            return 0
-        if length != _UNDEFINED:
-            at += length
-        elif implicit or vr == _SEQUENCE:
-            depth += 1
-        else:
-            return 0
-    return 0
