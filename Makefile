@@ -21,7 +21,7 @@ $(VENV)/.full: pyproject.toml constraints.txt scripts/install.sh
 
 setup: $(VENV)/.full ## Install everything that development needs into .venv
 
-demo: $(VENV)/.base ## The whole job on a small generated study: about two minutes
+demo: $(VENV)/.base ## The whole job on a small generated study: about a minute
 	$(BIN)/ctenrich demo --out demo-run
 
 test: $(VENV)/.full ## The test suite: under 15 minutes on 2 cores

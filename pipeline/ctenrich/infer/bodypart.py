@@ -11,13 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +23,7 @@ from ctenrich.errors import GeometryError, InputError, ModelError
 from ctenrich.infer.bodypart_images import ImageAxes, ImageMaker, feet_to_head, plan_images
 from ctenrich.infer.bodypart_network import BodyPartNetwork, network_from_state
 from ctenrich.infer.bodypart_scores import CleanScores, CleanUp, clean_scores
+from ctenrich.infer.threads import in_order, torch_threads
 from ctenrich.infer.weights import ResolvedModel, load_state_dict_restricted, resolve_model
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -48,7 +45,6 @@ __all__ = ["BodyPartModel", "BodyPartScorer", "load_bodypart_model", "open_bodyp
 CPU_BATCH = 4
 GPU_BATCH = 64
 _DECIMALS = 6
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -226,7 +222,7 @@ class BodyPartScorer:
         if not volume.spacing[0] > 0:
             raise GeometryError(Reason.ZERO_SPACING, "the slice spacing is zero")
         array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
-        with _threads(settings.segment.threads):
+        with torch_threads(settings.segment.threads):
             raw, empty, timings = self._raw_scores(array, volume, progress)
         scores = scores_of(raw, empty, volume, series, model=self.model, info=self.info, timings=timings)
         save_record(workspace.product_room(volume.series_instance_uid, self.product) / "scores.json", scores)
@@ -253,7 +249,7 @@ class BodyPartScorer:
         parts: list[tuple[torch.Tensor, NDArray[np.bool_], float]] = []
         began = time.perf_counter()
         progress.start("score slices", count)
-        for part in _at_once(work, range(0, count, self._batch), workers):
+        for part in in_order(work, range(0, count, self._batch), workers):
             parts.append(part)
             progress.advance("score slices", len(part[1]))
         raw = torch.cat([scores for scores, _, _ in parts]).to("cpu", torch.float64).numpy()
@@ -363,35 +359,3 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(Reason.BAD_PARAMETER, f"there is no CUDA device for {name}", "use --device cpu")
     return device
-
-
-def _at_once(work: Callable[[int], _Result], items: Iterable[int], workers: int) -> Iterator[_Result]:
-    """Results of `work` in order: `workers` at a time, each with one of torch's threads.
-
-    Splitting every layer over threads waits at the end of each; and rounding would follow the number of threads.
-    """
-    before = torch.get_num_threads()
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting: deque[Future[_Result]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-            torch.set_num_threads(before)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count > 0:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
