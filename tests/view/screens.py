@@ -116,10 +116,13 @@ def check_slice(page: Any, overlay: Overlay, *, least: float = 0.85) -> int:
 
 
 def shown_instance(page: Any) -> int:
-    """Instance Number that OHIF writes on the viewport."""
-    found = re.search(r"I:\s*(\d+)", page.inner_text("body"))
-    assert found is not None, "no slice is shown"
-    return int(found[1])
+    """Instance Number that OHIF writes on the viewport; for a moment there is none, while it swaps the viewport."""
+    for _ in range(120):
+        found = re.search(r"I:\s*(\d+)", page.inner_text("body"))
+        if found is not None:
+            return int(found[1])
+        page.wait_for_timeout(500)
+    pytest.fail("no slice is shown")
 
 
 def wait_for_overlay(page: Any, overlay: Overlay) -> None:
