@@ -217,24 +217,24 @@ def source_images(series: SortedSeries, source: Source) -> list[Dataset]:
     def numbers(values: tuple[float, ...]) -> list[DSfloat]:
         return [DSfloat(value, auto_format=True) for value in values]
 
-    spacing = numbers(series.pixel_spacing)
-    orientation = numbers((*series.row_cosines, *series.column_cosines))
+    common = Dataset()
+    common.update(source.patient_and_study)
+    common.Modality = "CT"
+    common.StudyInstanceUID = series.study_instance_uid
+    common.SeriesInstanceUID = series.series_instance_uid
+    common.FrameOfReferenceUID = series.frame_of_reference_uid
+    common.PositionReferenceIndicator = ""
+    common.Rows, common.Columns = series.rows, series.columns
+    common.PixelSpacing = numbers(series.pixel_spacing)
+    common.SliceThickness = DSfloat(series.slice_spacing, auto_format=True)
+    common.ImageOrientationPatient = numbers((*series.row_cosines, *series.column_cosines))
     images = []
     for index, item in enumerate(series.slices, start=1):
         image = Dataset()
-        image.update(source.patient_and_study)
-        image.Modality = "CT"
+        image.update(common)
         image.SOPClassUID = item.sop_class_uid or CT_IMAGE
         image.SOPInstanceUID = item.sop_instance_uid
-        image.StudyInstanceUID = series.study_instance_uid
-        image.SeriesInstanceUID = series.series_instance_uid
-        image.FrameOfReferenceUID = series.frame_of_reference_uid
-        image.PositionReferenceIndicator = ""
         image.InstanceNumber = index
-        image.Rows, image.Columns = series.rows, series.columns
-        image.PixelSpacing = spacing
-        image.SliceThickness = DSfloat(series.slice_spacing, auto_format=True)
-        image.ImageOrientationPatient = orientation
         image.ImagePositionPatient = numbers(item.position)
         images.append(image)
     return images

@@ -11,6 +11,7 @@ Points = NDArray[np.float64]
 Lattice = NDArray[np.int32]
 _BRUTE = 600
 _STEPS = 24
+_PRODUCTS_AT_ONCE = 2**20
 
 
 def outermost_vertices(padded: NDArray[np.uint8], line: int) -> Lattice:
@@ -103,8 +104,10 @@ def _candidates(points: Points) -> Points:
     for _ in range(2):
         if len(points) <= 8:
             break
-        ends = [(seen.argmin(), seen.argmax()) for seen in (points @ direction for direction in _DIRECTIONS)]
-        low, high = np.array(ends).T
+        step = max(1, _PRODUCTS_AT_ONCE // len(points))
+        # einsum: the threads of a product so small would wait for each other
+        seen = (np.einsum("dk,nk->dn", _DIRECTIONS[n : n + step], points) for n in range(0, len(_DIRECTIONS), step))
+        low, high = np.concatenate([(part.argmin(axis=1), part.argmax(axis=1)) for part in seen], axis=1)
         lengths = np.linalg.norm(points[high] - points[low], axis=1)
         best = int(lengths.argmax())
         centre = (points[high[best]] + points[low[best]]) / 2
