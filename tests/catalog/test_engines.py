@@ -399,3 +399,14 @@ def test_no_credentials_are_a_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_wrong_place_is_a_clear_error(spec: str) -> None:
     with pytest.raises(UsageError):
         open_catalog(spec)
+
+
+def test_what_does_not_fit_into_little_memory_runs_in_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ctenrich.catalog import engine
+
+    catalog, query = ParquetCatalog(str(folder)), load_query("select_ct_series")
+    expected = catalog.run(query, {"collections": ["nlst"]}).table
+    usual = catalog.connection.execute("SELECT current_setting('memory_limit')").fetchone()
+    monkeypatch.setattr(engine, "_LITTLE", "1MB")
+    assert catalog.run(query, {"collections": ["nlst"]}).table.equals(expected)
+    assert catalog.connection.execute("SELECT current_setting('memory_limit')").fetchone() == usual

@@ -63,10 +63,33 @@ def run_on_duckdb(
     values = {name: value for name, (_, value) in bound.items() if re.search(rf"\${name}\b", sql)}
     begin = time.monotonic()
     try:
-        table = connection.execute(sql, values or None).to_arrow_table()
+        table = _in_little_memory(connection, sql, values)
     except duckdb.Error as error:
         raise duckdb_error(error, query.name) from error
     return QueryResult(table, None, time.monotonic() - begin)
+
+
+_LITTLE = "1300MB"
+
+
+def _in_little_memory(connection: Any, sql: str, values: Mapping[str, object]) -> Any:
+    """Run in 1.3 GB, enough for a million slices; if that is not enough, again in what the machine has.
+
+    Without a limit DuckDB keeps what it has read of the catalog as long as nobody asks for the memory.
+    """
+    import duckdb
+    import psutil
+
+    (temporary,) = connection.execute("SELECT COALESCE(current_setting('temp_directory'), '')").fetchone()
+    try:
+        connection.execute(f"SET memory_limit = '{_LITTLE}'")
+        return connection.execute(sql, values or None).to_arrow_table()
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        if isinstance(error, duckdb.IOException) and not (temporary and temporary in str(error)):
+            raise
+    finally:
+        connection.execute(f"SET memory_limit = '{int(psutil.virtual_memory().total * 0.8e-6)}MB'")
+    return connection.execute(sql, values or None).to_arrow_table()
 
 
 def duckdb_error(error: Exception, name: str) -> CtenrichError:
