@@ -21,14 +21,12 @@ Mask = NDArray[np.bool_]
 
 def bounding_box(mask: NDArray[Any]) -> Box | None:
     """Smallest box that holds all true voxels of a [k, j, i] array; None if there is none."""
-    ranges: list[int] = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        hits = np.flatnonzero(mask.any(axis=others))
-        if hits.size == 0:
-            return None
-        ranges += [int(hits[0]), int(hits[-1]) + 1]
-    return Box(*ranges)
+    slices = np.flatnonzero(mask.any(axis=(1, 2)))
+    if slices.size == 0:
+        return None
+    below = np.asarray(mask[slices[0] : slices[-1] + 1].any(axis=0))
+    hits = (slices, np.flatnonzero(below.any(axis=1)), np.flatnonzero(below.any(axis=0)))
+    return Box(*(end for h in hits for end in (int(h[0]), int(h[-1]) + 1)))
 
 
 def crop_of(masks: SegmentMasks, number: int, workspace: Workspace) -> tuple[Mask, Box] | None:

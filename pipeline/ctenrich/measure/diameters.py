@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,8 +11,11 @@ __all__ = ["largest_distance", "outermost_vertices", "plane_diameters"]
 
 Points = NDArray[np.float64]
 Lattice = NDArray[np.int32]
+_FEW = 200
 _BRUTE = 600
 _STEPS = 24
+_ANGLES = np.arange(_STEPS) * (np.pi / _STEPS)
+_VIEWS = np.array([np.cos(_ANGLES), np.sin(_ANGLES)])
 _PRODUCTS_AT_ONCE = 2**20
 
 
@@ -54,7 +59,8 @@ def largest_distance(points: Points) -> float:
     Exact: points that cannot be an end of the longest line are left out first, by the triangle inequality, and by the
     convex hull where many are left; then all pairs are compared.
     """
-    points = _candidates(points)
+    if len(points) > _FEW:
+        points = _candidates(points)
     if len(points) > _BRUTE:
         points = _hull(points)
     return float(np.sqrt(_largest_square(points)))
@@ -83,20 +89,26 @@ def millimetres(vertices: Lattice, spacing: tuple[float, float, float]) -> Point
 
 def _plane_diameter(vertices: Lattice, points: Points, axis: int) -> float:
     order = np.argsort(vertices[:, axis].astype(np.int16), kind="stable")
-    along = vertices[order, axis]
-    starts = np.flatnonzero(np.append(True, along[1:] != along[:-1]))
-    flat = np.ascontiguousarray(np.delete(points, axis, axis=1)[order])
-    widths = np.zeros(len(starts))
-    for angle in np.arange(_STEPS) * (np.pi / _STEPS):
-        seen = flat @ np.array([np.cos(angle), np.sin(angle)])
-        np.maximum(widths, np.maximum.reduceat(seen, starts) - np.minimum.reduceat(seen, starts), out=widths)
+    points = points[order]
+    starts, plane = _runs(vertices[order, axis])
+    seen = np.ascontiguousarray(np.delete(points, axis, axis=1)) @ _VIEWS
+    widths = (np.maximum.reduceat(seen, starts) - np.minimum.reduceat(seen, starts)).max(axis=1)
+    enough = widths.max() * (1 - 1e-9)
     # No chord is longer than the widest view from directions half a step away from it.
-    enough = widths.max() * np.cos(np.pi / (2 * _STEPS)) * (1 - 1e-9)
-    ends = np.append(starts[1:], len(order))
-    best = 0.0
-    for plane in np.flatnonzero(widths >= enough).tolist():
-        best = max(best, largest_distance(points[order[starts[plane] : ends[plane]]]))
-    return best
+    wide = np.flatnonzero((widths >= enough * np.cos(np.pi / (2 * _STEPS)))[plane])
+    points = points[wide]
+    starts, plane = _runs(plane[wide])
+    centres = (np.maximum.reduceat(points, starts) + np.minimum.reduceat(points, starts)) / 2
+    radius = np.linalg.norm(points - centres[plane], axis=1)
+    # |p - q| <= |p - centre| + |q - centre|
+    far = np.flatnonzero(radius + np.maximum.reduceat(radius, starts)[plane] >= enough)
+    return max(largest_distance(part) for part in np.split(points[far], _runs(plane[far])[0][1:]))
+
+
+def _runs(values: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where runs of equal values begin, and the number of the run that each element belongs to."""
+    new = np.append(True, values[1:] != values[:-1])
+    return np.flatnonzero(new), np.cumsum(new) - 1
 
 
 def _candidates(points: Points) -> Points:

@@ -19,6 +19,7 @@ __all__ = ["basics"]
 
 Spacing = tuple[float, float, float]
 _CUBES_AT_ONCE = 2**19
+_VOXELS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
@@ -87,31 +88,18 @@ def surface(padded: NDArray[np.uint8], spacing: Spacing) -> tuple[float, float]:
 def moments(mask: NDArray[np.bool_]) -> Moments:
     """Sums of 1, k, j, i and their products over the voxels; exact (all sums are whole and below 2^53)."""
     slices, rows, columns = mask.shape
-    i = np.arange(columns, dtype=np.float64)
-    powers = np.stack([np.ones(columns), i, i * i], axis=1)
-    j = np.arange(rows, dtype=np.float64)
-    count = 0
-    first = [0, 0, 0]
-    second = [[0, 0, 0], [0, 0, 0], [0, 0, 0]]
-    for k in range(slices):
-        lines = mask[k].astype(np.float64) @ powers
-        n, si, sii = (int(v) for v in lines.sum(axis=0))
-        sj, sij, _ = (int(v) for v in j @ lines)
-        sjj = int((j * j) @ lines[:, 0])
-        count += n
-        first = [first[0] + k * n, first[1] + sj, first[2] + si]
-        for (a, b), value in {
-            (0, 0): k * k * n,
-            (0, 1): k * sj,
-            (0, 2): k * si,
-            (1, 1): sjj,
-            (1, 2): sij,
-            (2, 2): sii,
-        }.items():
-            second[a][b] += value
-    for a, b in ((1, 0), (2, 0), (2, 1)):
-        second[a][b] = second[b][a]
-    return Moments(count, tuple(first), tuple(tuple(row) for row in second))  # type: ignore[arg-type]
+    of_k, of_j, of_i = (np.arange(n, dtype=np.float64) ** np.arange(3)[:, None] for n in (slices, rows, columns))
+    sums = np.zeros((3, 3, 3))
+    step = max(1, _VOXELS_AT_ONCE // (rows * columns))
+    for start in range(0, slices, step):
+        part = mask[start : start + step]
+        lines = part.reshape(-1, columns).astype(np.float64) @ of_i.T
+        planes = of_j @ lines.reshape(len(part), rows, 3)
+        sums += (of_k[:, start : start + step] @ planes.reshape(len(part), 9)).reshape(3, 3, 3)
+    ones = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    first = tuple(int(sums[a]) for a in ones)
+    second = tuple(tuple(int(sums[tuple(np.add(a, b))]) for b in ones) for a in ones)
+    return Moments(int(sums[0, 0, 0]), first, second)  # type: ignore[arg-type]
 
 
 def _scatter(m: Moments) -> list[list[int]]:
