@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
+import zlib
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import dcmwrite
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from ctenrich import __version__
 from ctenrich.encode.context import set_character_set
+from ctenrich.encode.explicit import explicit_parts
 from ctenrich.records import EncodedObject, Issue, ObjectKind, Product
 from ctenrich.uids import derive_uid
-from ctenrich.workspace import Workspace, sha256_of_file, write_bytes
+from ctenrich.workspace import Workspace, write_bytes
 
 __all__ = ["write_object"]
 
@@ -41,12 +44,16 @@ def write_object(
     meta.ImplementationVersionName = f"CTENRICH_{__version__}"[:16]
     dataset.file_meta = meta
     set_character_set(dataset)
+    if "PixelData" in dataset:
+        dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
+    body = explicit_parts(dataset)
+    content = b"".join([_head(meta), *body])
     room = workspace.product_room(source_series, product)
     path = room / "objects" / f"{kind.value}.dcm"
-    write_bytes(path, _bytes(dataset))
+    write_bytes(path, content)
     if deflated_copy and not syntax.is_encapsulated:
         meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-        write_bytes(room / "archive" / path.name, _bytes(dataset))
+        write_bytes(room / "archive" / path.name, _head(meta) + _deflated(b"".join(body)))
         meta.TransferSyntaxUID = syntax
     return EncodedObject(
         kind,
@@ -54,12 +61,20 @@ def write_object(
         str(dataset.SOPClassUID),
         str(dataset.SOPInstanceUID),
         str(dataset.SeriesInstanceUID),
-        sha256_of_file(path),
+        hashlib.sha256(content).hexdigest(),
         issues,
     )
 
 
-def _bytes(dataset: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
+def _head(meta: FileMetaDataset) -> bytes:
+    """Preamble, prefix and file meta information (PS3.10 7.1)."""
+    buffer = DicomBytesIO()
+    write_file_meta_info(buffer, meta)
+    return bytes(128) + b"DICM" + buffer.getvalue()
+
+
+def _deflated(body: bytes) -> bytes:
+    """The data set compressed as PS3.5 A.5 wants it, with an even length."""
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = deflate.compress(body) + deflate.flush()
+    return deflated + b"\0" * (len(deflated) % 2)
