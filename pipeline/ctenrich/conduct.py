@@ -106,6 +106,7 @@ class Conductor:
                 ended = self._loop(started)
             finally:
                 self._executor.close(kill=ended != "done")
+                clean_temporaries(self._run.root)  # of workers that were killed
                 for lease in self._leases.values():
                     self._held.release(lease)
                 self._ledger.finish_run(number, ended)
