@@ -82,12 +82,20 @@ class FaultyProxy:
     target : str
         URL of the server.
     fault : callable
-        Kind of fault of a request; "" for none. "drop" hangs up without an answer, and nothing is forwarded.
+        Kind of fault of a request; "" for none. "drop" hangs up without an answer, and nothing is forwarded; "lost"
+        hangs up after the server has done what it was asked; "mute" never answers; "503" and the like, or
+        "400:BadDigest", answer so.
     retry_after : str
         What answers of 429 and 503 ask for.
+    at_once : int
+        Requests that the server is given at the same time; 1 makes one that looks and writes in two steps safe.
+    strip : str
+        Header, in lower case, that the server never sees.
     """
 
-    def __init__(self, target: str, fault: Fault, retry_after: str = "0") -> None:
+    def __init__(
+        self, target: str, fault: Fault, retry_after: str = "0", *, at_once: int = 4, strip: str = "connection"
+    ) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.faults: Counter[str] = Counter()
         self.ranges: list[str] = []
@@ -96,7 +104,9 @@ class FaultyProxy:
         netloc = urlsplit(target).netloc
         proxy = self
         lock = threading.Lock()
-        gate = threading.Semaphore(4)
+        gate = threading.Semaphore(at_once)  # the emulators queue only a few connections
+        self._over = threading.Event()
+        over = self._over
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -117,21 +127,31 @@ class FaultyProxy:
                 if kind == "drop":
                     self.close_connection = True
                     return
-                if kind in {"503", "429", "500", "403", "404"}:
-                    self.send_response(int(kind))
+                if kind == "mute":
+                    over.wait()
+                    self.close_connection = True
+                    return
+                if kind[:3].isdigit():
+                    status, _, code = kind.partition(":")
+                    content = f"<Error><Code>{code}</Code></Error>".encode() if code else b""
+                    self.send_response(int(status))
                     self.send_header("Retry-After", retry_after)
-                    self.send_header("Content-Length", "0")
+                    self.send_header("Content-Length", str(len(content)))
                     self.end_headers()
+                    self.wfile.write(b"" if self.command == "HEAD" else content)
                     return
                 if kind == "late":
                     time.sleep(LATENCY)
-                headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
-                with gate:  # the emulators queue only a few connections
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in {"connection", strip}}
+                with gate:
                     upstream = http.client.HTTPConnection(netloc, timeout=30)
                     upstream.request(self.command, self.path, body, headers)
                     answer = upstream.getresponse()
                     content = answer.read()
                     upstream.close()
+                if kind == "lost":
+                    self.close_connection = True
+                    return
                 self._answer(answer, content, kind)
 
             def _answer(self, answer: http.client.HTTPResponse, content: bytes, kind: str) -> None:
@@ -143,7 +163,8 @@ class FaultyProxy:
                 for name, value in answer.getheaders():
                     if name.lower() not in {"transfer-encoding", "content-length", "connection"}:
                         self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
+                length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+                self.send_header("Content-Length", length or str(len(content)))
                 self.end_headers()
                 if self.command == "HEAD":
                     return
@@ -184,6 +205,7 @@ class FaultyProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self._server.shutdown()
         self._server.server_close()
 

@@ -93,16 +93,11 @@ def test_the_project_that_pays_is_named_in_every_request(
 def test_google_uploads_name_the_generation_that_they_replace(store: tuple[str, str], tmp_path: Path) -> None:
     scheme, url = store
     if scheme != "gs":
-        pytest.skip("s5cmd sends no preconditions")
+        pytest.skip("S3's preconditions are seen in test_s3_upload.py")
     source = tmp_path / "made.dcm"
     source.write_bytes(b"first")
     target = "gs://tests/results/raced.dcm"
-    hidden = {"on": False}
-
-    def fault(method: str, path: str, _: int) -> str:
-        return "404" if hidden["on"] and method == "GET" and "raced.dcm" in path else ""
-
-    with FaultyProxy(url, fault) as proxy:
+    with FaultyProxy(url, lambda *_: "") as proxy:
         storage = opened(scheme, proxy.url)
         stored = storage.upload(source, target)
         source.write_bytes(b"second")
@@ -117,7 +112,7 @@ def test_an_upload_that_breaks_between_its_parts_leaves_nothing_and_a_second_one
 ) -> None:
     scheme, url = store
     large = tmp_path / "large.bin"
-    large.write_bytes(CONTENT * (29_000 if scheme == "s3" else 5000))  # s5cmd's parts have 50 MiB, Google's limit is 8
+    large.write_bytes(CONTENT * (10_000 if scheme == "s3" else 5000))  # parts of 16 MiB, and from 8 MiB at Google
     target = f"{scheme}://tests/large/object.bin"
     broken = lasting("drop", "PUT", "partNumber=2" if scheme == "s3" else "upload_id=")
     with FaultyProxy(url, broken) as proxy:  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""S3 through s5cmd: one manifest for many objects, every object checked against the size and ETag of the store."""
+"""S3 through s5cmd: one manifest for many objects, every object checked against the size and ETag of the store.
+
+Uploads go another way (`storage.s3_upload`), as s5cmd cannot send a precondition.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
 from ctenrich.storage.base import StoredObject, Transfer, parent_url, verify_file
 from ctenrich.storage.retry import retrying
+from ctenrich.storage.s3_upload import S3Uploader
 from ctenrich.tools import find_tool
 
 __all__ = ["S3Storage"]
@@ -36,6 +40,7 @@ class S3Storage:
 
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
+        self._uploader = S3Uploader(settings)
         self._command = [str(find_tool("s5cmd")), "--json", "--retry-count", str(_OWN_RETRIES)]
         if settings.anonymous and settings.user_project is None:
             self._command.append("--no-sign-request")
@@ -79,30 +84,12 @@ class S3Storage:
         return {url: sorted((o for o in found if o.url.startswith(url)), key=lambda o: o.url) for url in urls}
 
     def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
-        """Store a file.
+        """Store a file under a precondition: two writers cannot clash, and the same bytes are no clash."""
+        return self._uploader.upload(source, _checked(url), replace=replace)
 
-        s5cmd cannot send a precondition: what is there is looked at before and after, so that other bytes are never
-        taken for ours; between the two looks the last of two writers wins.
-        """
-        target = _checked(url)
-
-        def put() -> StoredObject:
-            present = [o for o in self._list([target], exact=True) if o.url == target] if not replace else []
-            if not present:
-                options = [] if replace else ["--no-clobber"]
-                failures = self._run([["cp", "--raw", *options, str(source), target]], source.parent)
-                _raise_first(failures)
-            stored = [o for o in self._list([target], exact=True) if o.url == target]
-            if not stored:
-                raise TransientError(Reason.RETRY_EXHAUSTED, "an object was not there after its upload")
-            try:
-                verify_file(source, stored[0])
-            except TransientError as error:
-                message = "there is another object under this name already"
-                raise UsageError(Reason.BAD_PARAMETER, message, "choose another name") from error
-            return stored[0]
-
-        return retrying(put, self._settings)
+    def refuses_overwriting(self, url: str) -> bool:
+        """Whether the store creates an object only if it is new; tried with an object of this name, which stays."""
+        return self._uploader.refuses_overwriting(_checked(url))
 
     def _round(self, pending: Sequence[Transfer], progress: Progress) -> None:
         failures: dict[str, str] = {}
@@ -132,14 +119,11 @@ class S3Storage:
             _raise_first(failures)
             raise TransientError(Reason.RETRY_EXHAUSTED, "s5cmd did not bring all objects")
 
-    def _list(self, urls: Sequence[str], *, exact: bool = False) -> list[StoredObject]:
-        """Objects below prefixes, or the objects themselves; IncompleteError where a prefix holds none."""
+    def _list(self, urls: Sequence[str]) -> list[StoredObject]:
+        """Objects below prefixes; IncompleteError where a prefix holds none."""
         found: list[StoredObject] = []
-        lines = [["ls", url if exact else url + "*"] for url in urls]
         with tempfile.TemporaryDirectory(prefix="s5cmd-") as name:
-            failures = self._run(lines, Path(name), found)
-        if not exact or any(not _GONE.search(f) for f in failures.values()):
-            _raise_first(failures)
+            _raise_first(self._run([["ls", url + "*"] for url in urls], Path(name), found))
         return sorted(found, key=lambda o: o.url)
 
     def _describe(self, transfers: Sequence[Transfer]) -> dict[str, StoredObject] | None:
