@@ -37,7 +37,7 @@ SERIES = 10
 
 
 def main() -> int:
-    """Print the table; 1 if an aim is missed."""
+    """Print the table; 1 if results differ, or an aim is missed at full size."""
     if len(sys.argv) > 1 and sys.argv[1] in {"_peer", "_ours"}:
         return child(*sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__)
@@ -55,7 +55,8 @@ def main() -> int:
         alone = in_child("_ours", work / "cohort", model, work / "serial")
         together = in_child("_ours", work / "cohort", model, work / "processes")
         different = max(differences(work / f"peer{c.name}", work / "serial", c) for c in copies)
-        return report(peers, alone, together, different)
+        met = report(peers, alone, together, different)
+    return 0 if different < 2000 and (met or options.quick) else 1
 
 
 def copy_series(dicom: Path, folder: Path, name: str) -> Path:
@@ -205,8 +206,8 @@ def differences(theirs: Path, run: Path, dicom: Path) -> int:
     return sum(int(np.count_nonzero(a.mask(s.number) != b.mask(names[s.label]))) for s in a.segments)
 
 
-def report(peers: list[dict[str, Any]], alone: dict[str, Any], together: dict[str, Any], different: int) -> int:
-    """The table; 1 if an aim is missed."""
+def report(peers: list[dict[str, Any]], alone: dict[str, Any], together: dict[str, Any], different: int) -> bool:
+    """The table; whether both aims are met."""
     count = len(peers)
     theirs = {key: sum(p[key] for p in peers) / count for key in ("wall", "cpu", "forward")}
     ours = {"cpu": alone["cpu"] / count, "forward": alone["forward"] / count}
@@ -223,8 +224,7 @@ def report(peers: list[dict[str, Any]], alone: dict[str, Any], together: dict[st
     for name, a, b, aim in rows:
         print(f"{name:32}{a:9.2f}{b:9.2f}{a / b:8.1f}  {aim}")
     print(f"segmentations: {different} voxels differ at most (the peer gathers in half precision)")
-    met = outside[0] / outside[1] >= 8 and theirs["wall"] / (together["wall"] / count) >= 1.8
-    return 0 if met and different < 2000 else 1
+    return outside[0] / outside[1] >= 8 and theirs["wall"] / (together["wall"] / count) >= 1.8
 
 
 if __name__ == "__main__":
