@@ -80,6 +80,28 @@ def test_the_series_that_opened_the_models_does_not_set_the_rate() -> None:
     assert found.of("convert") == pytest.approx(0.01)
 
 
+def test_a_demonstration_model_says_nothing_about_a_real_one() -> None:
+    demo, mine = "nnunet:demo-organs:3d_fullres:0:mirror", "nnunet:mine:3d_fullres:0:mirror"
+    slices = {"1.0.1": 100}
+    untaught = Rates({}, "reference figures").of("segment", "nnunet:other")
+    after_demo = learn_rates([("1.0.1", demo, "segment", 1, 0.1)], slices, "this machine")
+    assert after_demo.of("segment", "nnunet:demo-organs") == pytest.approx(0.001)
+    assert after_demo.of("segment", "nnunet:other") == untaught > 0.1
+    both = learn_rates([("1.0.1", name, "segment", 1, s) for name, s in ((demo, 0.1), (mine, 50.0))], slices)
+    assert both.of("segment", "nnunet:mine") == both.of("segment", mine) == pytest.approx(0.5)
+    assert both.of("segment", "nnunet:other") == pytest.approx(0.5), "a model of the same kind is the next best guess"
+
+
+def test_the_forecast_says_which_models_were_never_timed() -> None:
+    rates = learn_rates([("1.0.1", "nnunet:mine:2d:0:mirror", "segment", 1, 9.0)], {"1.0.1": 9}, "this machine")
+    products = [(ProductKind.NNUNET, "nnunet:mine"), (ProductKind.NNUNET, "nnunet:other")]
+    known, both = (forecast(cohort_of([10]), products[:n], rates).source for n in (1, 2))
+    assert known == "this machine"
+    assert "nnunet:other" in both
+    assert "nnunet:mine" not in both
+    assert forecast(cohort_of([10]), products, Rates({}, "reference figures")).source == "reference figures"
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_after_five_series_the_rest_is_known_within_a_quarter(tmp_path: Path, seed: int) -> None:
     """Stage times that scatter by a fifth, lanes of a real run's settings, a first series that opens the models."""

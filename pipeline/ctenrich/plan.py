@@ -78,12 +78,26 @@ class Rates:
     """``this run``, ``this machine`` or ``reference figures``."""
 
     def of(self, stage: str, product: str = "") -> float:
-        """Rate of a stage of a product (``""``: of the series)."""
+        """Rate of a stage of a product (``""``: of the series): the model's own, else that of its kind."""
+        own = self._own(stage, product)
+        if own:
+            return median(own)
         kind = product.split(":", maxsplit=1)[0]
-        for key in (f"{stage}:{product}", f"{stage}:{kind}", stage):
+        for key in (f"{stage}:{kind}", stage):
             if key in self.seconds:
                 return self.seconds[key]
         return _REFERENCE.get(f"{stage}:{kind}", _REFERENCE.get(stage, 0.0))
+
+    def timed(self, product: str) -> bool:
+        """Whether this very model has been timed, in any configuration."""
+        return any(self._own(stage, product) for stage in ("segment", "score"))
+
+    def _own(self, stage: str, product: str) -> list[float]:
+        """Rates of the product, or of all configurations of its model where only the model is named."""
+        key = f"{stage}:{product}" if product else stage
+        if key in self.seconds:
+            return [self.seconds[key]]
+        return [value for name, value in self.seconds.items() if product.count(":") and name.startswith(f"{key}:")]
 
 
 @dataclass(frozen=True)
@@ -184,10 +198,16 @@ def forecast(
     cost = wall * prices.per_hour + (0.0 if local else gigabytes * prices.per_gb_egress)
     return Forecast(
         len(each), slices, gigabytes, stages, wall, passage.device_busy, slices * per_slice["infer"] / 3600,
-        fetched + arrays, cost, rates.source,
+        fetched + arrays, cost, _source(rates, [name for _, name in products]),
         _count(e.license_short_name or "unknown" for e in cohort.series),
         tuple(sorted({e.source_doi for e in cohort.series if e.source_doi})),
     )  # fmt: skip
+
+
+def _source(rates: Rates, products: Sequence[str]) -> str:
+    """Where the rates come from, and for which models they are only those of others."""
+    new = [name for name in products if rates.seconds and not rates.timed(name)]
+    return f"{rates.source}; a guess for what was not timed here yet: {', '.join(new)}" if new else rates.source
 
 
 def forecast_rest(run: Run) -> Forecast | None:
@@ -245,7 +265,8 @@ def learn_rates(timings: Iterable[Sequence[object]], slices: Mapping[str, int], 
     """Rates from a ledger's timings (:meth:`ctenrich.ledger.Ledger.timings`).
 
     The rate of a stage is its total time over the total slices of all series but the one that was slowest per slice,
-    which paid for opening the models.
+    which paid for opening the models. The rate of a kind is the median of its models, without the demonstration models:
+    they are far smaller than real ones.
     """
     found: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for uid, product, stage, _, seconds, *_rest in timings:
@@ -257,9 +278,12 @@ def learn_rates(timings: Iterable[Sequence[object]], slices: Mapping[str, int], 
         ordered = sorted(pairs, key=lambda pair: pair[0] / pair[1])
         kept = ordered[:-1] if len(ordered) > 2 else ordered
         rates[key] = sum(s for s, _ in kept) / sum(n for _, n in kept)
-    for stage, kind in {(k.split(":")[0], k.split(":")[1]) for k in rates if k.count(":") > 1}:
-        rates[f"{stage}:{kind}"] = median(v for k, v in rates.items() if k.startswith(f"{stage}:{kind}:"))
-    return Rates(rates, source)
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for key, rate in rates.items():
+        stage, kind, model = (*key.split(":"), "", "")[:3]
+        if model and not (model in registry() and registry()[model].demo):
+            kinds[f"{stage}:{kind}"].append(rate)
+    return Rates({**rates, **{key: median(values) for key, values in kinds.items()}}, source)
 
 
 def _rates_file() -> Path:
