@@ -53,9 +53,15 @@ class Made:
         self.objects = tuple(changed if n == number else o for n, o in enumerate(self.objects))
 
 
-def make(tmp_path, workspace, grid=None, expert=False, settings=SETTINGS) -> Made:
+def make(tmp_path, workspace, grid=None, expert=False, settings=SETTINGS, labels=None, without=()) -> Made:
     series, volume = cases.make_series(tmp_path / "ct", grid)
-    masks = cases.make_expert_masks(series, workspace) if expert else cases.make_masks(series, workspace)
+    if without:
+        series = replace(series, slices=tuple(s for k, s in enumerate(series.slices) if k not in without))
+        volume = cases.volume_of(series)
+    if expert:
+        masks = cases.make_expert_masks(series, workspace)
+    else:
+        masks = cases.make_masks(series, workspace, None if labels is None else labels(series.shape))
     shape = measure_shape(masks, volume, settings=settings, workspace=workspace)
     seg = encode_seg(masks, volume, series, settings=settings, workspace=workspace)
     sr = encode_shape_sr(shape, masks, seg, series, settings=settings, workspace=workspace)
@@ -178,6 +184,63 @@ def claim_flipped_axis(ds):
     item = ds.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
     cosines = [float(v) for v in item.ImageOrientationPatient]
     item.ImageOrientationPatient = [*cosines[:3], *(-v for v in cosines[3:])]
+
+
+def gapped(shape: tuple[int, int, int]) -> np.ndarray:
+    """Heart and esophagus that are on no slice between 5 and 8, and differ on every slice."""
+    labels = np.zeros(shape, np.uint8)
+    for k in (*range(1, 6), *range(8, 13)):
+        labels[k, 5 : 10 + k, 8 : 20 + k] = 2
+        labels[k, 30 : 34 + k % 3, 3 : 6 + k % 4] = 1
+    return labels
+
+
+def close_the_gap(ds):
+    """What a writer does that counts frames instead of slices: behind the gap each frame is put two slices too low."""
+    shared = ds.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    cosines = np.array(shared.ImageOrientationPatient, float)
+    normal = np.cross(cosines[:3], cosines[3:])
+    places = [np.array(i.PlanePositionSequence[0].ImagePositionPatient, float) for i in frame_items(ds)]
+    lowest = min(place @ normal for place in places)
+    for item, place in zip(frame_items(ds), places, strict=True):
+        if place @ normal - lowest > 6 * 2.5:
+            item.PlanePositionSequence[0].ImagePositionPatient = [f"{v:.6f}" for v in place - 2 * 2.5 * normal]
+
+
+def fill_the_gap(ds):
+    """A frame in the gap that should not be there: a copy of the one before it, one slice higher."""
+    items, planes = frame_items(ds), pixels(ds)
+    ds.PerFrameFunctionalGroupsSequence = [*items[:5], items[4], *items[5:]]
+    put(ds, np.concatenate([planes[:5], planes[4:]]))
+    ds.NumberOfFrames = len(items) + 1
+    copied = pydicom.Dataset()
+    copied.update(frame_items(ds)[5])
+    above = pydicom.Dataset()
+    here, there = (np.array(i.PlanePositionSequence[0].ImagePositionPatient, float) for i in items[3:5])
+    above.ImagePositionPatient = [f"{v:.6f}" for v in there + (there - here)]
+    copied.PlanePositionSequence = [above]
+    ds.PerFrameFunctionalGroupsSequence[5] = copied
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_organs_with_a_gap_are_proven_and_every_fault_around_the_gap_is_found(tmp_path, workspace, name):
+    row, column = ORIENTATIONS[name]
+    made = make(tmp_path, workspace, cases.Grid(row=row, column=column), labels=gapped)
+    assert_proven(made.prove())
+    path, original, record = made.path(0), made.path(0).read_bytes(), made.objects
+    plants = (flip_rows, flip_columns, turn_stack_around, shift_one_slice, claim_flipped_axis)
+    for plant in (*plants, close_the_gap, fill_the_gap, swap_segment_numbers):
+        path.write_bytes(original)
+        made.objects = record
+        made.change(0, plant)
+        assert "seg.voxels" in failed(made.prove()), plant.__name__
+
+
+@pytest.mark.parametrize("without", [(6,), (6, 7), (1,)])
+def test_a_stack_with_slices_missing_is_not_proven(tmp_path, workspace, without):
+    """Sorting refuses such a series; if it came through, no regular grid has these slices in their places."""
+    made = make(tmp_path, workspace, without=without)
+    assert {"volume.grid", "seg.centroids"} <= failed(made.prove())
 
 
 def test_a_mirrored_description_of_the_same_place_is_accepted(made):
