@@ -17,6 +17,7 @@ pip=("$venv/bin/python" -m pip --disable-pip-version-check)
 torch=$(grep -E '^torch==' "$root/constraints.txt")
 
 if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+    echo "setting up $venv: PyTorch, the largest part; some minutes, pip is quiet meanwhile"
     cpu_only=1
     command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && cpu_only=0
     [ "$(uname -s)" = Linux ] || cpu_only=0
@@ -30,4 +31,5 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
         "${pip[@]}" install --quiet "$torch"
     fi
 fi
+echo "setting up $venv: ctenrich${extras:+ with $extras} and what it needs; a minute or more, pip is quiet meanwhile"
 "${pip[@]}" install --quiet --constraint "$root/constraints.txt" --editable "$root${extras:+[$extras]}"

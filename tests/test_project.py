@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,21 +98,54 @@ def test_troubleshooting_has_a_line_for_every_reason() -> None:
         assert advice
 
 
+def documented_commands() -> list[str]:
+    """Command lines of the README and the pages: those of code blocks, indented ones, and those in running text."""
+    found = []
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        text = page.read_text("utf-8").replace("\\\n", " ")
+        found += re.findall(r"^ *(?:\.venv/bin/)?(ctenrich [a-z][^\n]*)", "\n".join(code_of(text)), re.M)
+        found += re.findall(r"(?<!`)`(ctenrich [a-z][^`]*)`", re.sub(r"```.*?```", "", text, flags=re.S))
+    return found
+
+
+def code_of(text: str) -> list[str]:
+    return [*re.findall(r"```[a-z]*\n(.*?)```", text, re.S), *re.findall(r"^ {4}ctenrich [^\n]*", text, re.M)]
+
+
+def parsed(line: str) -> str:
+    """Name of the command of a line, whose options and number of arguments have to be those of the real one."""
+    import typer
+
+    from ctenrich.cli.main import app
+
+    words = shlex.split(line, comments=True)[1:]
+    words = words[: next((n for n, word in enumerate(words) if word in {"|", ">", "&&", ";"}), None)]
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("ctenrich", [], resilient_parsing=True)
+    while words and hasattr(command, "commands"):
+        assert words[0] in command.commands, line
+        command = command.commands[words[0]]
+        context = type(context)(command, info_name=words.pop(0), parent=context)
+    try:
+        _, left, _ = command.make_parser(context).parse_args(words)
+    except Exception as error:
+        raise AssertionError(f"{line}: {error}") from error
+    assert left in ([], ["..."]), line
+    return str(context.command_path.split()[1])
+
+
 def test_documented_commands_exist() -> None:
     import typer
 
     from ctenrich.cli.main import app
 
-    command = typer.main.get_command(app)
-    known = set(command.commands)  # type: ignore[attr-defined]
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    used = {
-        name
-        for page in pages
-        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
-        for name in re.findall(r"^(?:\.venv/bin/)?ctenrich ([a-z-]+)", block, re.M)
-    }
-    assert {"run", "select", "query"} <= used <= known
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    lines = documented_commands()
+    assert len(lines) > 80
+    assert {"run", "select", "query"} <= {parsed(line) for line in lines} <= known
+    for wrong in ("ctenrich run c.parquet --out r --no-such-thing", "ctenrich rum", "ctenrich report a b"):
+        with pytest.raises(AssertionError):
+            parsed(wrong)
     table = re.findall(r"^\| ((?:`[a-z-]+`[ ,a-z]*)+) \|", (ROOT / "README.md").read_text(), re.M)
     listed = {name for row in table for name in re.findall(r"`([a-z-]+)`", row)}
     assert listed == known
