@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,19 +23,37 @@ from ctenrich.settings import FetchSettings
 from ctenrich.sharing import SharedLeases
 from tests.cohorts import make_cohort, result_hashes
 from tests.conftest import need_package
-from tests.storage.servers import gcs_bucket, gcs_server
+from tests.storage.servers import FaultyProxy, gcs_bucket, gcs_precondition, gcs_server, s3_bucket, s3_server
+
+RACERS = 6
 
 
-@pytest.fixture(params=["file", "gs"])
+@pytest.fixture(params=["file", "gs", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, FetchSettings]]:
-    """Where runners meet: a folder, and a bucket of a real client's emulator."""
+    """Where runners meet: a folder, and buckets that real clients reach.
+
+    The emulators look and write in two steps, so what stands before them lets one request through at a time (and keeps
+    Google's precondition, which that emulator ignores). Who looks for a lease that is about to be made finds none, as
+    if all had looked before anyone wrote: only the precondition decides.
+    """
     if request.param == "file":
         yield (tmp_path / "leases").as_uri(), FetchSettings()
         return
-    need_package("gcp-storage-emulator", "gcp_storage_emulator")
-    with gcs_server() as url:
-        gcs_bucket(url, "leases")
-        yield "gs://leases/cohort", replace(FetchSettings(), gs_endpoint=url)
+    gs = request.param == "gs"
+    need_package(*(("gcp-storage-emulator", "gcp_storage_emulator") if gs else ("moto", "moto")))
+    server, bucket = (gcs_server, gcs_bucket) if gs else (s3_server, s3_bucket)
+    looks: Counter[str] = Counter()
+
+    def unseen(method: str, path: str, _: int) -> str:
+        look = method == ("GET" if gs else "HEAD") and urlsplit(path).path.endswith(".json") and "alt=media" not in path
+        looks[path] += look
+        return "404" if look and looks[path] <= RACERS else ""
+
+    with server() as url:
+        bucket(url, "leases")
+        with FaultyProxy(url, unseen, at_once=1, refuse=gcs_precondition(url) if gs else None) as proxy:
+            endpoint = {f"{request.param}_endpoint": proxy.url}
+            yield f"{request.param}://leases/cohort", replace(FetchSettings(backoff=0.05), **endpoint)  # type: ignore[arg-type]
 
 
 def test_a_series_has_one_holder_and_the_one_who_slept_cannot_commit(
@@ -75,34 +95,45 @@ def test_who_looked_before_another_one_wrote_comes_late(
     assert late.acquire("1.2", "a", 60) is None
 
 
-def test_of_many_who_want_a_series_at_once_one_gets_it(tmp_path: Path) -> None:
-    """On a file system; the bucket's emulator answers two who ask in the same moment as it likes."""
-    place = (tmp_path / "leases").as_uri()
-    runners = [SharedLeases(place, FetchSettings(), tmp_path / str(n)) for n in range(6)]
+def test_of_many_who_want_a_series_at_once_one_gets_it(place: tuple[str, FetchSettings], tmp_path: Path) -> None:
+    runners = [SharedLeases(*place, tmp_path / str(n)) for n in range(RACERS)]
     for uid in ("1.1", "1.2", "1.3"):
-        gate, got = threading.Barrier(len(runners)), list[Lease]()
+        gate, got = threading.Barrier(len(runners)), list[Lease | None]()
 
         def want(runner: SharedLeases, name: str, uid: str = uid, gate: threading.Barrier = gate) -> None:
             gate.wait()
-            lease = runner.acquire(uid, name, 60)
-            if lease is not None:
-                got.append(lease)  # noqa: B023
+            got.append(runner.acquire(uid, name, 60))  # noqa: B023
 
         threads = [threading.Thread(target=want, args=(r, str(n))) for n, r in enumerate(runners)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(got) == 1
+        assert len(got) == RACERS, "nobody fails"
+        assert len([lease for lease in got if lease is not None]) == 1
 
 
-def test_two_machines_share_a_cohort(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["file", "s3"])
+def test_two_machines_share_a_cohort(tmp_path: Path, scheme: str) -> None:
     """Two run folders, two ledgers, one cohort: together they hold every series once, with the usual bytes."""
+    if scheme == "file":
+        share_a_cohort(tmp_path, (tmp_path / "leases").as_uri())
+        return
+    need_package("moto", "moto")
+    settings = tmp_path / "settings.toml"
+    with s3_server() as url, FaultyProxy(url, lambda *_: "", at_once=1) as proxy:
+        s3_bucket(url, "leases")
+        settings.write_text(f'[fetch]\ns3_endpoint = "{proxy.url}"\n')
+        share_a_cohort(tmp_path, "s3://leases/cohort", "--settings", str(settings))
+        assert any(headers.get("if-none-match") == "*" for *_, headers in proxy.requests)
+
+
+def share_a_cohort(tmp_path: Path, place: str, *options: str) -> None:
     cohort = make_cohort(tmp_path, 4)
     whole = tmp_path / "undisturbed"
     assert steps.run_all(steps.start(cohort, whole, segmenters=["expert"])).exit_code == 0
     command = [sys.executable, "-m", "ctenrich.cli.main", "run", str(cohort), "--segmenter", "expert"]
-    command += ["--executor", "serial", "--share", (tmp_path / "leases").as_uri()]
+    command += ["--executor", "serial", "--share", place, *options]
     runs = [tmp_path / "a", tmp_path / "b"]
     both = [
         subprocess.Popen([*command, "--out", str(r)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for r in runs
@@ -143,7 +174,14 @@ def test_what_a_dead_runner_held_is_taken_over(tmp_path: Path, monkeypatch: pyte
 
 def test_a_store_that_cannot_create_atomically_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="BAD_PARAMETER"):
-        SharedLeases("s3://bucket/x", FetchSettings(), tmp_path)
+        SharedLeases("https://bucket/x", FetchSettings(), tmp_path)
+    need_package("moto", "moto")
+    with s3_server() as url, FaultyProxy(url, lambda *_: "", strip="if-none-match") as deaf:
+        s3_bucket(url, "leases")
+        SharedLeases("s3://leases/a", replace(FetchSettings(), s3_endpoint=url), tmp_path)
+        with pytest.raises(UsageError, match="overwrites") as caught:
+            SharedLeases("s3://leases/b", replace(FetchSettings(), s3_endpoint=deaf.url), tmp_path)
+    assert caught.value.reason is Reason.BAD_PARAMETER
 
 
 def test_a_place_that_holds_something_else_is_refused(tmp_path: Path) -> None:

@@ -20,12 +20,14 @@ from ctenrich.errors import IncompleteError, UsageError
 from ctenrich.ledger import Lease
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
-from ctenrich.storage.base import Transfer, open_storage
+from ctenrich.storage.base import Storage, Transfer, open_storage
 from ctenrich.workspace import check_uid, write_bytes
 
 __all__ = ["SharedLeases"]
 
-_SCHEMES = ("gs", "file")
+_SCHEMES = ("gs", "s3", "file")
+_PROBE = "created-once"
+"""Object by which a store of the S3 kind shows that it keeps to preconditions."""
 _CLOCKS_DIFFER = 30.0
 """Seconds that the clocks of two machines may differ."""
 
@@ -50,7 +52,8 @@ class SharedLeases:
     Parameters
     ----------
     url : str
-        ``gs://bucket/prefix`` or ``file:///shared/folder``: the same for all runners of the cohort.
+        ``gs://bucket/prefix``, ``s3://bucket/prefix`` or ``file:///shared/folder``: the same for all runners of the
+        cohort.
     settings : FetchSettings
         How the store is reached.
     home : Path
@@ -59,18 +62,15 @@ class SharedLeases:
     Raises
     ------
     UsageError
-        BAD_PARAMETER for a store without atomic creation (S3 by way of s5cmd).
+        BAD_PARAMETER for a store without atomic creation; of S3 there are many makes, so it is tried.
     """
 
     patience = 5.0
     """Seconds to wait before asking again for series that others hold."""
 
     def __init__(self, url: str, settings: FetchSettings, home: Path) -> None:
-        if urlsplit(url).scheme not in _SCHEMES:
-            message = "runners can share a cohort through gs://bucket/prefix or file:///folder"
-            raise UsageError(Reason.BAD_PARAMETER, message, "a store that can create an object only if it is new")
         self._url = url.rstrip("/")
-        self._storage = open_storage(url, settings)
+        self._storage = _opened(self._url, settings)
         self._runner = _runner(home)
         self._known: dict[str, _Claim] = {}
 
@@ -150,6 +150,22 @@ class SharedLeases:
             except (ValueError, KeyError, TypeError) as error:
                 message = "the place that is to be shared holds something else"
                 raise UsageError(Reason.BAD_PARAMETER, message, "name an empty prefix") from error
+
+
+def _opened(url: str, settings: FetchSettings) -> Storage:
+    scheme, hint = urlsplit(url).scheme, "a store that can create an object only if it is new"
+    if scheme not in _SCHEMES:
+        message = "runners can share a cohort through gs://bucket/prefix, s3://bucket/prefix or file:///folder"
+        raise UsageError(Reason.BAD_PARAMETER, message, hint)
+    if scheme != "s3":
+        return open_storage(url, settings)
+    from ctenrich.storage.s3 import S3Storage
+
+    storage = S3Storage(settings)
+    if not storage.refuses_overwriting(f"{url}/{_PROBE}"):
+        message = "the store overwrites what should be created only if it is new: runners cannot share a cohort there"
+        raise UsageError(Reason.BAD_PARAMETER, message, hint)
+    return storage
 
 
 def _runner(home: Path) -> str:

@@ -372,8 +372,8 @@ def run_all(
     address : str, optional
         Of a Ray cluster.
     share : str, optional
-        ``gs://bucket/prefix`` or ``file:///folder`` where runners on several machines say who works on which series;
-        each has its own run folder.
+        ``gs://bucket/prefix``, ``s3://bucket/prefix`` or ``file:///folder`` where runners on several machines say who
+        works on which series; each has its own run folder.
     budget : Budget, optional
         When to stop starting series.
     progress : Progress

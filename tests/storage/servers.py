@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import json
+import re
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 LATENCY = 0.05
 """Seconds that the fault "late" lets every request wait: a store that is some hundred kilometres away."""
@@ -91,10 +93,19 @@ class FaultyProxy:
         Requests that the server is given at the same time; 1 makes one that looks and writes in two steps safe.
     strip : str
         Header, in lower case, that the server never sees.
+    refuse : callable
+        (path, body) of a POST -> whether it is answered with 412: for a server that knows no preconditions.
     """
 
     def __init__(
-        self, target: str, fault: Fault, retry_after: str = "0", *, at_once: int = 4, strip: str = "connection"
+        self,
+        target: str,
+        fault: Fault,
+        retry_after: str = "0",
+        *,
+        at_once: int = 4,
+        strip: str = "connection",
+        refuse: Callable[[str, bytes], bool] | None = None,
     ) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.faults: Counter[str] = Counter()
@@ -132,18 +143,15 @@ class FaultyProxy:
                     self.close_connection = True
                     return
                 if kind[:3].isdigit():
-                    status, _, code = kind.partition(":")
-                    content = f"<Error><Code>{code}</Code></Error>".encode() if code else b""
-                    self.send_response(int(status))
-                    self.send_header("Retry-After", retry_after)
-                    self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(b"" if self.command == "HEAD" else content)
+                    self._refuse(kind)
                     return
                 if kind == "late":
                     time.sleep(LATENCY)
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in {"connection", strip}}
                 with gate:
+                    if refuse is not None and self.command == "POST" and refuse(self.path, body):
+                        self._refuse("412")
+                        return
                     upstream = http.client.HTTPConnection(netloc, timeout=30)
                     upstream.request(self.command, self.path, body, headers)
                     answer = upstream.getresponse()
@@ -153,6 +161,15 @@ class FaultyProxy:
                     self.close_connection = True
                     return
                 self._answer(answer, content, kind)
+
+            def _refuse(self, kind: str) -> None:
+                status, _, code = kind.partition(":")
+                content = f"<Error><Code>{code}</Code></Error>".encode() if code else b""
+                self.send_response(int(status))
+                self.send_header("Retry-After", retry_after)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(b"" if self.command == "HEAD" else content)
 
             def _answer(self, answer: http.client.HTTPResponse, content: bytes, kind: str) -> None:
                 if kind == "flip" and content:
@@ -223,6 +240,23 @@ def gcs_bucket(url: str, bucket: str) -> None:
 
 
 def gcs_put(url: str, bucket: str, key: str, content: bytes) -> None:
-    from urllib.parse import quote
-
     request(f"{url}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(key, safe='')}", "POST", content)
+
+
+def gcs_precondition(url: str) -> Callable[[str, bytes], bool]:
+    """Google's `ifGenerationMatch` of small uploads, which the emulator ignores: to stand in a proxy before it."""
+
+    def differs(path: str, body: bytes) -> bool:
+        parts = urlsplit(path)
+        wanted, name = parse_qs(parts.query).get("ifGenerationMatch"), re.search(rb'"name": *"([^"]+)"', body)
+        if wanted is None or name is None:
+            return False
+        place = parts.path.removeprefix("/upload") + "/" + quote(name[1].decode(), safe="")
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+        connection.request("GET", place)
+        answer = connection.getresponse()
+        there = json.loads(answer.read())["generation"] if answer.status == 200 else "0"
+        connection.close()
+        return str(there) != wanted[0]
+
+    return differs

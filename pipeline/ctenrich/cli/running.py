@@ -79,7 +79,8 @@ def run(
     executor: Annotated[str, typer.Option(help="auto, serial, processes or ray; the results are the same.")] = "auto",
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
     share: Annotated[
-        str | None, typer.Option(help="gs://bucket/prefix or file:///folder through which machines share the cohort.")
+        str | None,
+        typer.Option(help="gs:// or s3://bucket/prefix, or file:///folder, through which machines share the cohort."),
     ] = None,
     max_hours: Annotated[float | None, typer.Option(min=0, help="Start no series after this time.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Start no series after this cost.")] = None,
