@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from ctenrich.errors import InputError, UnsafeInputError, UsageError
@@ -13,6 +17,7 @@ from ctenrich.workspace import (
     Workspace,
     atomic_open,
     check_uid,
+    clean_temporaries,
     load_array,
     load_record,
     save_array,
@@ -47,6 +52,29 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     with atomic_open(path) as handle:
         handle.write(b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stays = [f".a.npy.{os.getpid()}.ab.tmp", "a.npy", ".hidden", f"a.npy.{ended.pid}.ab.tmp"]
+    goes = [f".a.npy.{pid}.ab.tmp" for pid in (ended.pid, 10**9, 10**30, "-1", "x")] + [".tmp"]
+    for name in (*stays, *goes):
+        (tmp_path / "room").mkdir(exist_ok=True)
+        (tmp_path / "room" / name).write_bytes(b"half")
+    folder = tmp_path / f".s5cmd.{ended.pid}.ab.tmp"
+    folder.mkdir()
+    (folder / "1.part").write_bytes(b"half")
+    clean_temporaries(tmp_path)
+    assert sorted(p.name for p in (tmp_path / "room").iterdir()) == sorted(stays)
+    assert not folder.exists()
+    foreign = tmp_path / ".b.npy.999999999.ab.tmp"  # more than Linux gives: alive on another system only
+    foreign.write_bytes(b"half")
+    monkeypatch.setattr(psutil, "pid_exists", lambda pid: pid == 999_999_999)
+    clean_temporaries(tmp_path)
+    assert foreign.exists(), "psutil is asked, as not every system has /proc"
 
 
 def test_records_come_back_equal_and_with_the_same_bytes(tmp_path: Path) -> None:

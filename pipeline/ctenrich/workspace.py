@@ -75,9 +75,11 @@ def clean_temporaries(root: Path) -> None:
 
     What a process that lives is writing stays.
     """
+    import psutil
+
     for folder, folders, files in os.walk(root):  # what others remove meanwhile is passed over
         for name in (n for n in (*folders, *files) if n.startswith(".") and n.endswith(".tmp")):
-            if Path(f"/proc/{_writer_of(name)}").exists():
+            if psutil.pid_exists(_writer_of(name)):
                 continue
             if name in folders:
                 shutil.rmtree(Path(folder, name), ignore_errors=True)
@@ -85,10 +87,10 @@ def clean_temporaries(root: Path) -> None:
                 Path(folder, name).unlink(missing_ok=True)
 
 
-def _writer_of(name: str) -> str:
-    """Process number in a temporary name ``.name.PID.token.tmp``."""
+def _writer_of(name: str) -> int:
+    """Process number in a temporary name ``.name.PID.token.tmp``; -1, which no process has, where there is none."""
     parts = name.split(".")
-    return parts[-3] if len(parts) > 3 and parts[-3].isdigit() else "none"
+    return int(parts[-3]) if len(parts) > 3 and re.fullmatch(r"[0-9]{1,9}", parts[-3]) else -1
 
 
 @contextmanager
