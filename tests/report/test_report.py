@@ -15,7 +15,7 @@ from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Check, Proof, SegmentMasks, Volume
 from ctenrich.report import build, build_report
-from ctenrich.report.charts import bands, flow
+from ctenrich.report.charts import bands, bars, flow
 from ctenrich.report.outliers import box
 from ctenrich.report.pictures import choose_view, overlay_png, picture_webp, plane_of
 from ctenrich.results.tables import build_tables
@@ -237,6 +237,19 @@ def test_the_page_works_offline_in_a_browser(run: Workspace) -> None:
         page.wait_for_selector(".page.open", state="detached")
         assert seen.errors == []
         assert seen.outside() == []
+
+
+def test_long_names_stay_inside_their_chart(run: Workspace) -> None:
+    name = "validate nnunet:Dataset055_SegTHOR:3d_cascade_fullres:0,1,2,3,4:mirror"
+    chart = bars([(name, 123456.0, "123,456.0 s"), ("fetch", 1.0, "1.0 s")], "Seconds")
+    with chromium() as seen:
+        seen.page.goto(f"file://{run.report / 'index.html'}")
+        seen.page.locator("main").evaluate("(element, svg) => { element.innerHTML = svg; }", str(chart))
+        boxes = seen.page.locator("main svg.bars text").evaluate_all(
+            "all => all.map(t => [t.getBBox().x, t.getBBox().x + t.getBBox().width])"
+        )
+    assert len(boxes) == 4
+    assert all(0 <= left < right <= 700 for left, right in boxes), boxes
 
 
 def test_the_keyboard_reaches_a_series(run: Workspace) -> None:

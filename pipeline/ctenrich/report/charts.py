@@ -68,20 +68,20 @@ def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Markup:
     parts = []
     for index, (name, value, text) in enumerate(rows):
         y = 24 * index
-        width = 260 * value / longest
+        width = 200 * value / longest
         parts.append(
             Markup(
-                '<text class="name" x="314" y="{}">{}</text><rect class="bar" x="322" y="{}" width="{:.1f}" '
+                '<text class="name" x="392" y="{}">{}</text><rect class="bar" x="400" y="{}" width="{:.1f}" '
                 'height="14" rx="2"/><text x="{:.1f}" y="{}">{}</text>'
-            ).format(y + 16, _short(name), y + 5, max(width, 1), 330 + width, y + 16, text)
+            ).format(y + 16, _short(name), y + 5, max(width, 1), 408 + width, y + 16, text)
         )
     alternative = f"{label}: " + "; ".join(f"{name} {text}" for name, _, text in rows)
-    return Markup('<svg class="bars" role="img" aria-label="{}" viewBox="0 0 680 {}">{}</svg>').format(
+    return Markup('<svg class="bars" role="img" aria-label="{}" viewBox="0 0 700 {}">{}</svg>').format(
         alternative, 24 * len(rows) + 4, Markup("").join(parts)
     )
 
 
-def _short(name: str, most: int = 46) -> str:
+def _short(name: str, most: int = 52) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

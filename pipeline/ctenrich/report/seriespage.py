@@ -285,4 +285,5 @@ def _timings(rows: list[Row]) -> Markup:
     totals: dict[str, float] = defaultdict(float)
     for row in rows:
         totals[f"{row['stage']} {row['product']}".strip()] += row["seconds"]
-    return bars([(name, s, f"{s:.2f} s") for name, s in totals.items()], "Seconds per stage")
+    ordered = sorted(totals.items(), key=lambda item: -item[1])
+    return bars([(name, s, f"{s:.2f} s") for name, s in ordered], "Seconds per stage")
