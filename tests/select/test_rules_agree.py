@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 from tests.select.generated import TableCatalog, generate, regular
 
 from ctenrich.catalog import open_catalog
 from ctenrich.catalog.folder import index_folders
+from ctenrich.catalog.idc_index import IdcIndexCatalog
 from ctenrich.catalog.queries import load_query
 from ctenrich.geometry import SliceHeader, judge_slices
 from ctenrich.reasons import Reason
@@ -169,3 +172,43 @@ def slice_header(ds: pydicom.Dataset) -> SliceHeader:
         number_of_frames=int(ds.get("NumberOfFrames", 1)),
         frame_of_reference_uid=str(ds.get("FrameOfReferenceUID", "")),
     )
+
+
+CT, CAPTURE = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7"
+ENHANCED, LEGACY = f"{CT}.1", f"{CT}.2"
+SAID = [
+    (CT, "ORIGINAL\\PRIMARY\\AXIAL"), (CT, "ORIGINAL\\PRIMARY\\LOCALIZER"), (CT, "DERIVED\\SECONDARY\\SCOUT"),
+    (CT, "ORIGINAL\\PRIMARY\\ topogram "), (CT, "ORIGINAL\\PRIMARY\\NOLOCALIZER"), (CT, "DERIVED\\PRIMARY\\AXIAL"),
+    (CT, "DERIVED\\SECONDARY\\REFORMATTED"), (CT, "derived\\primary\\mpr"), (CT, "DERIVED\\PRIMARY\\AXIAL\\CT_MPR"),
+    (CT, "DERIVED\\PRIMARY\\PROJECTION IMAGE"), (CT, "ORIGINAL\\PRIMARY\\MPR"), (CT, "DERIVED\\PRIMARY\\IMPROVED"),
+    (CT, "DERIVED\\PRIMARY\\UNREFORMATTED"),
+    (CT, "DERIVEDISH\\PRIMARY\\MPR"), (CT, "DERIVED"), (CT, ""), (ENHANCED, "ORIGINAL\\PRIMARY\\VOLUME"),
+    (LEGACY, "ORIGINAL\\PRIMARY\\VOLUME"), (CAPTURE, "ORIGINAL\\PRIMARY\\AXIAL"),
+]  # fmt: skip
+
+
+def test_the_query_of_the_series_index_reads_what_a_series_says_as_the_others_do(tmp_path: Path) -> None:
+    heads = {f"1.7.{n}": said for n, said in enumerate(SAID)}
+    rows = [
+        row
+        for uid, (sop_class, kind) in heads.items()
+        for row in stack(uid, [0.0, 3.0, 6.0], SOPClassUID=sop_class, ImageType=[kind.split("\\") if kind else []] * 3)
+    ]
+    base = {"collection_id": "c", "analysis_result_id": None, "PatientID": "P", "StudyInstanceUID": "1.9",
+            "source_DOI": "d", "Modality": "CT", "Manufacturer": "ACME", "instanceCount": 3, "license_short_name": "CC",
+            "crdc_series_uuid": "u", "series_aws_url": "s3://b/u/*", "series_size_MB": 1.5}  # fmt: skip
+    index = [{**base, "SeriesInstanceUID": uid, "SOPClassUID": said[0]} for uid, said in heads.items()]
+    types = [
+        {"SeriesInstanceUID": uid, "ImageType": said[1].split("\\"), "SliceThickness": 3.0}
+        for uid, said in heads.items()
+    ]
+    pq.write_table(pa.Table.from_pylist(index), tmp_path / "idc_index.parquet")
+    pq.write_table(pa.Table.from_pylist(types), tmp_path / "ct_index.parquet")
+    catalog = IdcIndexCatalog(tmp_path)
+    table = catalog.run(load_query("select_idc_series"), {}).table.select(["SeriesInstanceUID", "failed"])
+    of_series = {row["SeriesInstanceUID"]: row["failed"] for row in table.to_pylist()}
+    of_slices = verdicts(rows)
+    rules = {"NOT_CT", "LOCALIZER", "DERIVED_REFORMATTED", "MULTIFRAME"}
+    for uid, said in heads.items():
+        assert [r for r in of_series[uid] if r in rules] == [r for r in of_slices[uid] if r in rules], said
+    assert rules <= {r for failed in of_series.values() for r in failed}, "each rule has a series that fails it"
