@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -88,6 +88,37 @@ def test_the_project_that_pays_is_named_in_every_request(
         assert all("userProject=payer-project" in path for path, _ in asked)
     else:
         assert all(headers.get("x-amz-request-payer") == "requester" for _, headers in asked)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("asked", ["list", "bytes", "look", "upload"])
+def test_a_server_that_accepts_and_never_answers_is_given_up(
+    store: tuple[str, str], tmp_path: Path, asked: str
+) -> None:
+    scheme, url = store
+    source = tmp_path / "made.dcm"
+    source.write_bytes(b"content")
+
+    def fault(method: str, path: str, _: int) -> str:
+        listing, writing = method == "GET" and "prefix=" in path, method in {"PUT", "POST"}
+        kinds = {
+            "list": listing,
+            "bytes": method == "GET" and not listing and "series" in path,
+            "look": not writing and not listing and "results" in path,
+            "upload": writing,
+        }
+        return "mute" if kinds[asked] else ""
+
+    with FaultyProxy(url, fault) as proxy:
+        storage = opened(scheme, proxy.url, tries=2, timeout=1.0)
+        act: Callable[[], object] = {
+            "list": lambda: storage.list_objects(f"{scheme}://tests/series/"),
+            "bytes": lambda: storage.download([Transfer(f"{scheme}://tests/series/one.dcm", tmp_path / "one.dcm")]),
+        }.get(asked, lambda: storage.upload(source, f"{scheme}://tests/results/mute.dcm"))
+        with pytest.raises(RetryExhaustedError, match="after 2 tries"):
+            act()
+        assert proxy.faults["mute"] == 2, "no client tries on its own"
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["made.dcm"]
 
 
 def test_google_uploads_name_the_generation_that_they_replace(store: tuple[str, str], tmp_path: Path) -> None:

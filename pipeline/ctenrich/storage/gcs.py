@@ -134,7 +134,7 @@ class GoogleStorage:
         bucket, name = _split(url)
         try:
             blob = self._bucket(bucket).blob(name)
-            present = self._bucket(bucket).get_blob(name, timeout=self._settings.timeout)
+            present = self._look(bucket, name)
             if present is not None and not replace_:
                 return _same_or_refuse(_stored(present, f"gs://{bucket}/"), source)
             generation = 0 if present is None else present.generation
@@ -147,13 +147,17 @@ class GoogleStorage:
                     retry=None,
                 )
             except PreconditionFailed:
-                winner = self._bucket(bucket).get_blob(name, timeout=self._settings.timeout)
+                winner = self._look(bucket, name)
                 return _same_or_refuse(_stored(winner, f"gs://{bucket}/"), source)
             return _stored(blob, f"gs://{bucket}/")
         except CtenrichError:
             raise
         except Exception as error:
             raise _translated(error) from error
+
+    def _look(self, bucket: str, name: str) -> Any:
+        """What has the name, or None; the client's own retries would go on for minutes."""
+        return self._bucket(bucket).get_blob(name, timeout=self._settings.timeout, retry=None)
 
     def _bucket(self, name: str) -> Any:
         return self._client.bucket(name, user_project=self._settings.user_project)
