@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.conftest import need_package
 from tests.select.generated import TableCatalog, generate
 from tests.select.test_rules_agree import stack
 from tests.services.bigquery_service import free_port, load_table
 from tests.services.failing_proxy import failing_proxy
 from typer.testing import CliRunner
 
+from ctenrich.catalog import bigquery as bigquery_module
 from ctenrich.catalog import open_catalog
+from ctenrich.catalog import parquet as parquet_module
 from ctenrich.catalog.base import Catalog
 from ctenrich.catalog.bigquery import BigQueryCatalog
 from ctenrich.catalog.parquet import ParquetCatalog
@@ -381,6 +385,29 @@ def test_a_closed_port_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -
         open_catalog("parquet:s3://nowhere").run(load_query("select_ct_series"), {})
     assert caught.value.reason is Reason.CATALOG_UNREACHABLE
     assert time.monotonic() - begin < 40
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("engine", ["bigquery", "parquet"])
+def test_a_server_that_accepts_and_never_answers_is_told_in_bounded_time(
+    monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setattr(bigquery_module, "_REQUEST", 0.5)
+    monkeypatch.setattr(parquet_module, "_CONNECT", 1)
+    monkeypatch.setattr(parquet_module, "_REQUEST", 1)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:  # the system accepts, nobody reads
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        catalog: Catalog
+        if engine == "bigquery":
+            need_package("google-cloud-bigquery", "google.cloud.bigquery")
+            catalog = BigQueryCatalog("p", endpoint=url)
+        else:
+            catalog = ParquetCatalog("s3://nowhere/idc_v25")
+        with pytest.raises(TransientError) as caught:
+            catalog.run(load_query("select_ct_series"), {})
+        catalog.close()
+    assert caught.value.reason is Reason.CATALOG_UNREACHABLE
 
 
 def test_no_credentials_are_a_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

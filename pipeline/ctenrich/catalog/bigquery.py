@@ -26,7 +26,7 @@ BYTE_LIMIT = 50 * 1024**3
 """Bytes that a query may read unless the user says otherwise: the selection of a large collection reads 10 to 30 GB."""
 PRICE_PER_TIB = 6.25
 """US dollars, list price of on-demand queries; the first TiB of a month is free."""
-_CONNECT, _ANSWER = 5.0, 900.0
+_CONNECT, _REQUEST, _ANSWER = 5.0, 60.0, 900.0
 INDEX_TABLES = frozenset({"idc_index", "prior_versions_index", "volume_geometry_index", "ct_index"})
 _TABLE = re.compile(r"[\w-]{1,64}\.\w{1,128}\.\w{1,128}")
 
@@ -169,7 +169,7 @@ class BigQueryCatalog:
 
         try:
             return self._client.query(
-                query.text, job_config=config, timeout=60, retry=Retry(timeout=60), job_retry=None
+                query.text, job_config=config, timeout=_REQUEST, retry=Retry(timeout=_REQUEST), job_retry=None
             )
         except Exception as error:
             raise _typed(error, query.name) from error
