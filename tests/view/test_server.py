@@ -100,8 +100,19 @@ def test_reports_have_a_page_of_their_own(server: ViewServer) -> None:
     text = get(server, f"/sr/{uid}/{report.item.sop_instance_uid}", **known(server))[2].decode()
     assert "Measurement Group" in text
     assert "Sphericity" in text
+    folded = text.split("<details>")[1].split("</details>")[0]
+    slices = [item.sop_instance_uid for item in server.view.record(uid).slices]
+    assert f"<summary>{len(slices)} images</summary>" in folded
+    assert all(sop in folded for sop in slices)
+    assert "Sphericity" not in folded
     front = get(server, "/", **known(server))[2].decode()
     assert f"/sr/{uid}/{report.item.sop_instance_uid}" in front
+
+
+def test_a_pacs_is_asked_by_http_only(run: Workspace, site: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        serve(run, ohif=site, port=0, pacs=site.as_uri())
+    assert caught.value.reason is Reason.BAD_PARAMETER
 
 
 def test_unknown_series_and_files(server: ViewServer) -> None:

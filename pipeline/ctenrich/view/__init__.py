@@ -35,8 +35,11 @@ def serve(
     Raises
     ------
     UsageError
-        BAD_RUN if the run has nothing to show, NOT_FOUND for a series that it does not have.
+        BAD_RUN if the run has nothing to show, NOT_FOUND for a series that it does not have, BAD_PARAMETER for a PACS
+        whose address is not one of http or https.
     """
+    if pacs and not pacs.startswith(("http://", "https://")):
+        raise UsageError(Reason.BAD_PARAMETER, "a PACS has an http or https address", "http://127.0.0.1:8042/dicom-web")
     view = RunView(workspace)
     if not view.series and not pacs:
         raise UsageError(Reason.BAD_RUN, "the run has no series to show", "run fetch and sort first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ _PAGE = Markup(
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     "<title>{title}</title><style>{style}</style></head><body><h1>{title}</h1>{body}</body></html>"
 )
+
+_FOLD = Markup('<li><details><summary>{} images</summary><ul class="tree">{}</ul></details></li>')
+_MANY = 8
+"""More images than this in a row are folded, so that what was measured is in sight."""
 
 
 def front_page(
@@ -48,7 +53,11 @@ def report_page(path: Path) -> str:
 
 
 def _tree(item: Any) -> Markup:
-    parts = [_item(child) for child in item.get("ContentSequence") or ()]
+    parts = []
+    for images, children in groupby(item.get("ContentSequence") or (), key=lambda child: child.ValueType == "IMAGE"):
+        shown = [_item(child) for child in children]
+        text = Markup("").join(shown)
+        parts.append(_FOLD.format(len(shown), text) if images and len(shown) > _MANY else text)
     return Markup('<ul class="tree">{}</ul>').format(Markup("").join(parts)) if parts else Markup("")
 
 

@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         found: ViewServer = self.server.owner  # type: ignore[attr-defined]
         return found
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that the base class has
         return None
 
     def do_HEAD(self) -> None:
