@@ -151,7 +151,7 @@ def _load_table(client: Any, place: str, path: Path, run: _Run) -> int:
             raise UsageError(Reason.BAD_RUN, f"the table {path.stem} is there already", "append to it or replace")
         _check_schema(client, path.stem, found, schema)
         rows = _rows_of(path)
-        if run.mode is Mode.APPEND and rows and _ask(client, f"SELECT COUNT(*) AS n FROM `{name}`", run) == rows:  # noqa: S608
+        if run.mode is Mode.APPEND and rows and _ask(client, f"SELECT COUNT(*) AS n FROM `{name}`", run) == rows:  # noqa: S608 - as below
             return rows
         _ask(client, f"DELETE FROM `{name}`", run)  # noqa: S608 - parts of the name were checked
     return _load_rows(client, name, path, run, schema)
@@ -272,7 +272,7 @@ def _united(found: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
         other = new.pop(field.name.lower(), None)
         if other is not None and field.fields:
             inner = _united(field.fields, other.fields)
-            field = _record(field, inner)  # noqa: PLW2901
+            field = _record(field, inner)  # noqa: PLW2901 - the same field, united
         out.append(field)
     return [*out, *new.values()]
 

@@ -146,7 +146,7 @@ def _create(connection: Any) -> None:
     )
     connection.execute("CREATE TABLE IF NOT EXISTS about (layout INTEGER)")
     connection.execute(f"INSERT INTO about SELECT {_LAYOUT} WHERE NOT EXISTS (FROM about)")
-    connection.execute(f"CREATE OR REPLACE VIEW dicom_all AS SELECT {names} FROM instances WHERE NOT is_copy")  # noqa: S608
+    connection.execute(f"CREATE OR REPLACE VIEW dicom_all AS SELECT {names} FROM instances WHERE NOT is_copy")  # noqa: S608 - our own columns
 
 
 def _compare(
@@ -171,7 +171,7 @@ def _forget(connection: Any, paths: list[str]) -> None:
         connection.register("forgotten", pa.table({"path": paths}))
         connection.execute("DELETE FROM instances WHERE local_path IN (SELECT path FROM forgotten)")
         for table in ("files", "faults"):
-            connection.execute(f"DELETE FROM {table} WHERE path IN (SELECT path FROM forgotten)")  # noqa: S608
+            connection.execute(f"DELETE FROM {table} WHERE path IN (SELECT path FROM forgotten)")  # noqa: S608 - our own tables
         connection.unregister("forgotten")
 
 

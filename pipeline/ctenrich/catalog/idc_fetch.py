@@ -62,7 +62,7 @@ def _download(url: str, target: Path) -> None:
     end = time.monotonic() + _WHOLE
     size = 0
     request = Request(url, headers={"User-Agent": "ctenrich"})  # noqa: S310 - the scheme is checked
-    with urlopen(request, timeout=_ANSWER) as answer, target.open("wb") as handle:  # noqa: S310
+    with urlopen(request, timeout=_ANSWER) as answer, target.open("wb") as handle:  # noqa: S310 - as above
         while chunk := answer.read1(_CHUNK):
             size += len(chunk)
             if size > _LARGEST or time.monotonic() > end:

@@ -65,7 +65,8 @@ def query(
     if csv:
         table.to_pandas().to_csv(sys.stdout, index=False)
         return
-    print_table(f"{table.num_rows} rows", table.column_names, [tuple(r.values()) for r in table.to_pylist()])
+    title = "1 row" if table.num_rows == 1 else f"{table.num_rows} rows"
+    print_table(title, table.column_names, [tuple(r.values()) for r in table.to_pylist()])
 
 
 def _answer(run: str, sql: str, parameters: dict[str, object], options: tuple[str, float, bool]) -> Any:

@@ -125,7 +125,7 @@ class ProcessExecutor:
             if worker.unit is None and self._queues[worker.lane]:
                 if not worker.process.is_alive():
                     worker.pipe.close()
-                    worker = self._workers[index] = self._spawn(worker.lane, worker.device)  # noqa: PLW2901
+                    worker = self._workers[index] = self._spawn(worker.lane, worker.device)  # noqa: PLW2901 - its successor
                 unit = self._queues[worker.lane].popleft()
                 try:
                     worker.pipe.send(unit)
