@@ -95,6 +95,8 @@ class FaultyProxy:
         Header, in lower case, that the server never sees.
     refuse : callable
         (path, body) of a POST -> whether it is answered with 412: for a server that knows no preconditions.
+    rewrite : (bytes, bytes)
+        What is replaced in the headers of requests, backwards, and in all answers: a store with other ETags.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class FaultyProxy:
         at_once: int = 4,
         strip: str = "connection",
         refuse: Callable[[str, bytes], bool] | None = None,
+        rewrite: tuple[str, str] = ("", ""),
     ) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.faults: Counter[str] = Counter()
@@ -148,6 +151,8 @@ class FaultyProxy:
                 if kind == "late":
                     time.sleep(LATENCY)
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in {"connection", strip}}
+                theirs, ours = rewrite
+                headers = {k: v.replace(ours, theirs) if ours else v for k, v in headers.items()}
                 with gate:
                     if refuse is not None and self.command == "POST" and refuse(self.path, body):
                         self._refuse("412")
@@ -155,7 +160,7 @@ class FaultyProxy:
                     upstream = http.client.HTTPConnection(netloc, timeout=30)
                     upstream.request(self.command, self.path, body, headers)
                     answer = upstream.getresponse()
-                    content = answer.read()
+                    content = answer.read().replace(theirs.encode(), ours.encode()) if theirs else answer.read()
                     upstream.close()
                 if kind == "lost":
                     self.close_connection = True
@@ -179,7 +184,7 @@ class FaultyProxy:
                 self.send_response(answer.status)
                 for name, value in answer.getheaders():
                     if name.lower() not in {"transfer-encoding", "content-length", "connection"}:
-                        self.send_header(name, value)
+                        self.send_header(name, value.replace(*rewrite) if rewrite[0] else value)
                 length = answer.getheader("Content-Length") if self.command == "HEAD" else None
                 self.send_header("Content-Length", length or str(len(content)))
                 self.end_headers()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from tests.conftest import need_package
@@ -16,6 +18,8 @@ from tests.storage.servers import Fault, FaultyProxy, request, s3_bucket, s3_put
 from ctenrich.errors import CtenrichError, IncompleteError, InputError, RetryExhaustedError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
+from ctenrich.storage.base import Transfer
+from ctenrich.storage.s3 import S3Storage
 from ctenrich.storage.s3_upload import S3Uploader
 
 PART = 16 * 1024**2
@@ -35,9 +39,13 @@ def name(request: pytest.FixtureRequest) -> str:
     return hashlib.md5(request.node.name.encode(), usedforsecurity=False).hexdigest()
 
 
-def uploader(url: str, **changes: object) -> S3Uploader:
+def settings_of(url: str, **changes: object) -> FetchSettings:
     values = {"tries": 3, "backoff": 0.02, "timeout": 10.0, "s3_endpoint": url} | changes
-    return S3Uploader(FetchSettings(**values))  # type: ignore[arg-type]
+    return FetchSettings(**values)  # type: ignore[arg-type]
+
+
+def uploader(url: str, **changes: object) -> S3Uploader:
+    return S3Uploader(settings_of(url, **changes))
 
 
 def file_of(folder: Path, content: bytes, name: str = "made.bin") -> Path:
@@ -159,6 +167,33 @@ def test_bytes_are_compared_where_the_store_tells_no_hash(server: str, tmp_path:
     with FaultyProxy(server, on("GET", name, "cut", 1)) as proxy:
         uploader(proxy.url).upload(file_of(tmp_path, LARGE), url)
         assert proxy.faults["cut"] == 1
+
+
+def test_objects_that_kms_encrypted_have_no_md5_and_are_still_brought_and_known(
+    server: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ETag of what KMS encrypts with a key looks like an MD5 and is none (moto's is one, so it is rewritten)."""
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(variable, "test")
+    connection = http.client.HTTPConnection(urlsplit(server).netloc)
+    connection.request("PUT", f"/tests/{name}/one.dcm", SMALL, {"x-amz-server-side-encryption": "aws:kms"})
+    assert connection.getresponse().status == 200
+    connection.close()
+    digest = hashlib.md5(SMALL, usedforsecurity=False).hexdigest()
+    folder, back = f"s3://tests/{name}/", tmp_path / "back.dcm"
+    url = folder + "one.dcm"
+    with FaultyProxy(server, lambda *_: "", rewrite=(digest, digest[::-1])) as proxy:
+        storage = S3Storage(settings_of(proxy.url, anonymous=False))
+        (listed,) = storage.list_objects(folder)
+        assert (listed.md5, listed.version) == (None, digest[::-1])
+        assert storage.list_folders([folder]) == {folder: [listed]}
+        storage.download([Transfer(url, back)])
+        assert back.read_bytes() == SMALL
+        with pytest.raises(InputError, match="MD5"):
+            storage.download([Transfer(url, back, md5="0" * 32)])
+        assert storage.upload(file_of(tmp_path, SMALL), url) == listed
+        with pytest.raises(UsageError, match="another object"):
+            storage.upload(file_of(tmp_path, SMALL[:-1] + b"X"), url)
 
 
 @pytest.mark.parametrize("kind", ["503", "429", "409:ConditionalRequestConflict", "404:NoSuchKey", "drop"])

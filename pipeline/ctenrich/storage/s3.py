@@ -42,7 +42,8 @@ class S3Storage:
         self._settings = settings
         self._uploader = S3Uploader(settings)
         self._command = [str(find_tool("s5cmd")), "--json", "--retry-count", str(_OWN_RETRIES)]
-        if settings.anonymous and settings.user_project is None:
+        self._signed = not settings.anonymous or settings.user_project is not None
+        if not self._signed:
             self._command.append("--no-sign-request")
         if settings.user_project is not None:
             self._command += ["--request-payer", "requester"]
@@ -81,6 +82,7 @@ class S3Storage:
         found: list[StoredObject] = []
         with tempfile.TemporaryDirectory(prefix="s5cmd-") as name:
             self._run([["ls", _checked(url) + "*"] for url in urls], Path(name), found)
+        found = self._with_hashes(found)
         return {url: sorted((o for o in found if o.url.startswith(url)), key=lambda o: o.url) for url in urls}
 
     def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
@@ -119,12 +121,23 @@ class S3Storage:
             _raise_first(failures)
             raise TransientError(Reason.RETRY_EXHAUSTED, "s5cmd did not bring all objects")
 
+    def _with_hashes(self, found: Sequence[StoredObject]) -> list[StoredObject]:
+        """Take an ETag for an MD5 unless the first object of the folder is encrypted by KMS.
+
+        A listing does not say so, and what is read without an account never is.
+        """
+        if not self._signed:
+            return list(found)
+        first = {parent_url(o.url): o.url for o in reversed(found) if o.md5 is not None}
+        told = {folder: self._uploader.etag_is_md5(url) for folder, url in first.items()}
+        return [o if told.get(parent_url(o.url), True) else replace(o, md5=None) for o in found]
+
     def _list(self, urls: Sequence[str]) -> list[StoredObject]:
         """Objects below prefixes; IncompleteError where a prefix holds none."""
         found: list[StoredObject] = []
         with tempfile.TemporaryDirectory(prefix="s5cmd-") as name:
             _raise_first(self._run([["ls", url + "*"] for url in urls], Path(name), found))
-        return sorted(found, key=lambda o: o.url)
+        return self._with_hashes(sorted(found, key=lambda o: o.url))
 
     def _describe(self, transfers: Sequence[Transfer]) -> dict[str, StoredObject] | None:
         """What the store says of all objects, asked folder by folder; None where listing is not allowed."""

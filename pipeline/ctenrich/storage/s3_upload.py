@@ -76,6 +76,11 @@ class S3Uploader:
                 return True
         return False
 
+    def etag_is_md5(self, url: str) -> bool:
+        """Whether an object's ETag is its MD5, as far as we may know: that of one that KMS encrypted only looks so."""
+        stored = retrying(lambda: self._look(url), self._settings)
+        return stored is None or stored.md5 is not None
+
     def _put(self, source: Path, url: str, replace: bool) -> StoredObject:
         present = self._look(url)
         if present is not None and not replace:
