@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +22,7 @@ from ctenrich.errors import InputError, UsageError
 from ctenrich.execute import ExecutorName
 from ctenrich.execute.processes import ProcessExecutor
 from ctenrich.ledger import Ledger
+from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import State
 from ctenrich.run import Run
@@ -54,6 +57,30 @@ def test_everything_ends_in_one_outcome(undisturbed: Path) -> None:
         ("expert", State.DONE, None),
         ("bodypart:none", State.SKIPPED, Reason.NO_MODEL),
     }
+
+
+class Notes:
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def test_what_failed_is_said_and_what_was_not_asked_for_is_not(tmp_path: Path) -> None:
+    run, notes = steps.start(make_cohort(tmp_path, 2), tmp_path / "run", segmenters=["expert"]), Notes()
+    steps.fetch(run, progress=cast("Progress", notes))
+    assert notes.said == []
+    slices = sorted(tmp_path.glob("dicom/p0/**/*.dcm"))
+    os.truncate(slices[len(slices) // 2], 700)
+    steps.sort(run, progress=cast("Progress", notes))
+    assert any(" series: failed (" in said for said in notes.said)
+    assert not any("NO_MODEL" in said for said in notes.said)
 
 
 def test_every_check_of_the_proof_is_in_a_table(undisturbed: Path) -> None:

@@ -73,7 +73,8 @@ class Books:
     log : Path
         File of JSON lines.
     progress : Progress
-        Told the pace, and of everything that does not end as it should.
+        Told the pace, and of everything that does not end as it was asked for: a product for which no model was named
+        is skipped without a word, and has its outcome in the ledger.
     """
 
     def __init__(self, ledger: Ledger, log: Path, progress: Progress) -> None:
@@ -91,7 +92,7 @@ class Books:
         seconds, peak = self._spent.get((uid, product), (0.0, 0))
         outcome = Outcome(uid, product, end.state, end.stage, end.reason, end.message, round(seconds, 3), peak)
         self._ledger.record(outcome)
-        if end.reason is not None:
+        if end.reason not in {None, Reason.NO_MODEL}:
             name = product or "series"
             self._progress.note(f"{uid} {name}: {end.state.value} ({end.reason.value}) {end.message}")
 
