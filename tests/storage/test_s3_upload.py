@@ -134,6 +134,20 @@ def test_what_came_after_our_look_is_not_replaced(server: str, tmp_path: Path, n
     assert stored(server, name) == b"newer"
 
 
+def test_a_large_object_that_changed_before_the_end_of_its_replacement_stays(
+    server: str, tmp_path: Path, name: str
+) -> None:
+    """moto looks at no If-Match where parts end: the refusal is the proxy's."""
+    s3_put(server, "tests", name, b"newer")
+    with (
+        FaultyProxy(server, lambda *_: "", refuse=lambda path, _: "uploadId=" in path) as proxy,
+        pytest.raises(UsageError, match="another object"),
+    ):
+        uploader(proxy.url).upload(file_of(tmp_path, LARGE), f"s3://tests/{name}", replace=True)
+    assert stored(server, name) == b"newer"
+    assert unfinished(server) == 0
+
+
 @pytest.mark.parametrize(("content", "method"), [(SMALL, "PUT"), (LARGE, "POST")], ids=["whole", "parts"])
 def test_an_upload_whose_answer_is_lost_is_known_for_ours(
     server: str, tmp_path: Path, name: str, content: bytes, method: str

@@ -148,6 +148,8 @@ class GoogleStorage:
                 )
             except PreconditionFailed:
                 winner = self._look(bucket, name)
+                if winner is None:
+                    raise TransientError(Reason.RETRY_EXHAUSTED, "an object came and went during an upload") from None
                 return _same_or_refuse(_stored(winner, f"gs://{bucket}/"), source)
             return _stored(blob, f"gs://{bucket}/")
         except CtenrichError:
