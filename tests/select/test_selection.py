@@ -84,6 +84,22 @@ def test_a_cohort_file_reads_back_as_it_was(tree: Path) -> None:
     assert "CANARY" not in lock_path(path).read_text()
 
 
+def test_arrow_reads_a_cohort_by_itself(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow's threads abort the process if they let go of a file of Python while the interpreter ends."""
+    path = tree.parent / "cohort.parquet"
+    write_cohort(select_cohort("select_ct_series", catalog_of(tree), {}), path)
+    read, given = pq.read_table, []
+
+    def reading(source: object) -> pa.Table:
+        given.append(type(source))
+        return read(source)
+
+    monkeypatch.setattr(pq, "read_table", reading)
+    read_cohort(path)
+    read_excluded(path)
+    assert given == [pa.OSFile, pa.OSFile]
+
+
 def test_a_changed_cohort_file_is_refused(tree: Path) -> None:
     path = tree.parent / "mine.parquet"
     write_cohort(select_cohort("select_ct_series", catalog_of(tree), {}), path)

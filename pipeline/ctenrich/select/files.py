@@ -176,7 +176,8 @@ def _read(path: Path) -> pa.Table:
     if not path.is_file():
         raise UsageError(Reason.NOT_FOUND, f"there is no file {path.name}")
     try:
-        with path.open("rb") as handle:
+        # Not a file of Python: if Arrow's threads let go of it while the interpreter ends, the process is aborted.
+        with pa.OSFile(str(path)) as handle:
             return pq.read_table(handle)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} is not a Parquet file") from error
