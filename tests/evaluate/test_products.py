@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ctenrich import steps
 from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
 from ctenrich.evaluate.products import compare_products
@@ -14,6 +15,7 @@ from ctenrich.masks import masks_from_label_map
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, ProductKind, SegmentMasks
 from ctenrich.workspace import Workspace, load_record, save_record
+from tests.cohorts import make_cohort
 from tests.report.made import NETWORK, body, make_run, uid_of
 
 EXPERT = Product(ProductKind.EXPERT)
@@ -57,6 +59,19 @@ def test_nobody_to_compare_with(run: Workspace) -> None:
     with pytest.raises(UsageError) as caught:
         compare_products(run, reference="nobody")
     assert caught.value.reason is Reason.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [("evaluate-segmentations", ("--model", "nnunet:other")), ("evaluate-landmarks", ())],
+)
+def test_nothing_to_compare_is_said(tmp_path: Path, command: str, more: tuple[str, ...]) -> None:
+    made = steps.start(make_cohort(tmp_path, 1), tmp_path / "run", segmenters=["expert"])
+    for stage in (steps.fetch, steps.sort, steps.convert, steps.segment):
+        stage(made)
+    done = CliRunner().invoke(app, [command, str(tmp_path / "run"), *more])
+    assert done.exit_code == 0, done.output
+    assert "nothing to compare" in done.stderr
 
 
 def test_the_command(tmp_path: Path) -> None:

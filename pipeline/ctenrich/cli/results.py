@@ -107,6 +107,8 @@ def evaluate(
         (e.series_instance_uid, e.landmark, e.expert_z, "" if e.slice_z is None else e.slice_z,
          "" if e.error is None else e.error, e.absent_reason or "") for e in ends
     ]  # fmt: skip
+    if not rows:
+        typer.echo("nothing to compare: no series has both landmarks (--bodypart) and the lungs of an expert", err=True)
     print_table("Lung ends", ("series", "landmark", "expert z, mm", "ours, mm", "error, mm", "absent"), rows)
     sums = [
         (s.landmark, s.series, s.found, *("" if v is None else v for v in
@@ -137,6 +139,8 @@ def evaluate_segmentations(
     if csv:
         writers.writer(sys.stdout).writerows([names, *rows])
         return
+    if not rows:
+        typer.echo(f"nothing to compare: no series has masks of {reference} and {model or 'another product'}", err=True)
     print_table(f"{len(rows)} organs", names, rows)
 
 
