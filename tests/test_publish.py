@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,13 +19,16 @@ import pytest
 
 from ctenrich import steps
 from ctenrich.errors import TransientError, UsageError
-from ctenrich.publish import _bearer, publish_bucket, publish_dicomweb, publish_node, publish_to, read_log
+from ctenrich.publish import Sent, _bearer, publish_bucket, publish_dicomweb, publish_node, publish_to, read_log
 from ctenrich.reasons import Reason
 from ctenrich.results.tables import build_tables
+from ctenrich.settings import Settings
+from ctenrich.storage.base import open_storage
 from ctenrich.workspace import Workspace
 from tests.cohorts import make_cohort
 from tests.conftest import need_package, need_program, skip_or_fail
 from tests.services.failing_proxy import failing_proxy
+from tests.storage.servers import gcs_bucket, gcs_server, s3_bucket, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +136,10 @@ def test_a_dicomweb_store_that_fails_in_the_middle(run: Workspace, orthanc: tupl
         with pytest.raises(TransientError) as caught:
             publish_to(run, f"{proxy.root}/dicom-web")
         assert "3 of 4" in str(caught.value)
-        assert [s.detail.split(":")[0] for s in read_log(run, f"{proxy.root}/dicom-web")] == ["", *["HTTPError"] * 3]
+        assert sorted(s.detail.split(":")[0] for s in read_log(run, f"{proxy.root}/dicom-web")) == [
+            "",
+            *["HTTPError"] * 3,
+        ]
         broken[0] = False
         sent = publish_to(run, f"{proxy.root}/dicom-web")
         assert [s.status for s in sent] == ["already there", "sent", "sent", "sent"]
@@ -168,7 +176,7 @@ def test_a_store_with_a_token_says_why_it_refuses(run: Workspace, monkeypatch: p
         server.shutdown()
     assert "409" in str(caught.value)
     assert "refused with reason 272" in str(caught.value)
-    assert [s.status for s in read_log(run, url)] == ["failed", "sent", "sent", "sent"]
+    assert sorted(s.status for s in read_log(run, url)) == ["failed", "sent", "sent", "sent"]
     assert set(_Stow.asked) == {"Bearer secret-token"}
     assert not [p for p in run.root.rglob("*.jsonl") if "secret-token" in p.read_text()]
 
@@ -248,55 +256,72 @@ class _Store:
     def __init__(self, after: int) -> None:
         self.after, self.names = after, []
 
-    def bucket(self, _name: str) -> _Store:
-        return self
+    def upload(self, source: Path, url: str, *, replace: bool = False) -> None:
+        assert replace
+        assert source.is_file()
+        if len(self.names) >= self.after:
+            raise ConnectionError("the store went away")
+        self.names.append(url)
 
-    def blob(self, name: str) -> Any:
-        store = self
-
-        class Blob:
-            def upload_from_filename(self, *_: Any, **__: Any) -> None:
-                if len(store.names) >= store.after:
-                    raise ConnectionError("the store went away")
-                store.names.append(name)
-
-        return Blob()
+    def take(self, run: Workspace, url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Sent, ...]:
+        """Publish to this store, one object after the other."""
+        monkeypatch.setattr("ctenrich.publish.open_storage", lambda *_: self)
+        return publish_bucket(run, url, at_once=1)
 
 
-def test_a_store_that_fails_in_the_middle(run: Workspace) -> None:
-    need_package("cloud", "google.cloud.storage")
+def test_a_store_that_fails_in_the_middle(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = _Store(2), _Store(99)
     with pytest.raises(TransientError):
-        publish_bucket(run, "b", prefix="x", client=first)
+        first.take(run, "gs://b/x", monkeypatch)
     assert [s.status for s in read_log(run, "gs://b/x")] == ["sent", "sent", "failed", "failed"]
-    publish_bucket(run, "b", prefix="x", client=second)
+    second.take(run, "gs://b/x", monkeypatch)
     assert len(second.names) == 2
     assert not set(first.names) & set(second.names)
 
 
+def check_bucket(run: Workspace, url: str, settings: Settings) -> None:
+    """Publish to a real bucket, again, and again after somebody else wrote other bytes there."""
+    storage = open_storage(url, settings.fetch)
+    sent = publish_bucket(run, url, settings=settings)
+    found = storage.list_objects(f"{url}/")
+    assert len(found) == len(sent) == 4
+    assert all(o.url.startswith(f"{url}/series/") and o.url.endswith(".dcm") for o in found)
+    assert {s.status for s in publish_bucket(run, url, settings=settings)} == {"already there"}
+
+    shutil.rmtree(run.root / "publish")
+    other = run.root / "other.dcm"
+    other.write_bytes(b"\0" * (found[0].size or 1))
+    storage.upload(other, found[0].url, replace=True)
+    publish_bucket(run, url, settings=settings)
+    again = storage.list_objects(f"{url}/")
+    assert [o.md5 for o in again] == [o.md5 for o in found], "what a run wrote replaces what was there"
+    assert [o.version == f.version for o, f in zip(again, found, strict=True)][1:] == [True] * 3, (
+        "sent only if it differs"
+    )
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
 def test_a_bucket(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    beside = Path(sys.executable).with_name("gcp-storage-emulator")
-    binary = str(beside) if beside.is_file() else need_program("emulators", "gcp-storage-emulator")
-    port = free_port()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
-    with program([binary, "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"], port):
-        from google.auth.credentials import AnonymousCredentials
-        from google.cloud import storage
+    with gcs_server() as root:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", root)
+        gcs_bucket(root, "results")
+        check_bucket(run, "gs://results/run1", Settings())
 
-        client = storage.Client(project="test", credentials=AnonymousCredentials())
-        client.create_bucket("results")
-        sent = publish_bucket(run, "results", prefix="run1", client=client)
-        names = {b.name for b in client.list_blobs("results")}
-        assert len(names) == len(sent) == 4
-        assert all(n.startswith("run1/series/") and n.endswith(".dcm") for n in names)
+
+def test_a_bucket_on_s3(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_package("cloud", "botocore")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with s3_server() as root:
+        s3_bucket(root, "results")
+        fetch = replace(Settings().fetch, s3_endpoint=root)
+        check_bucket(run, "s3://results/run1", replace(Settings(), fetch=fetch))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
 def test_a_real_bucket_that_fails_in_the_middle(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    beside = Path(sys.executable).with_name("gcp-storage-emulator")
-    binary = str(beside) if beside.is_file() else need_program("emulators", "gcp-storage-emulator")
-    port, uploads, broken = free_port(), [], [True]
+    uploads, broken = [], [True]
 
     def fault(method: str, path: str, _: int) -> tuple[int, str] | None:
         if not (method in {"POST", "PUT"} and path.startswith("/upload")):
@@ -304,56 +329,54 @@ def test_a_real_bucket_that_fails_in_the_middle(run: Workspace, monkeypatch: pyt
         uploads.append(path)
         return (403, "quotaExceeded") if broken[0] and len(uploads) > 2 else None
 
-    with (
-        program([binary, "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"], port),
-        failing_proxy(f"http://127.0.0.1:{port}", fault) as proxy,
-    ):
+    with gcs_server() as root, failing_proxy(root, fault) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.root)
-        from google.auth.credentials import AnonymousCredentials
-        from google.cloud import storage
-
-        client = storage.Client(project="test", credentials=AnonymousCredentials())
-        client.create_bucket("results")
+        gcs_bucket(root, "results")
         with pytest.raises(TransientError) as caught:
-            publish_bucket(run, "results", client=client)
+            publish_bucket(run, "gs://results", at_once=1)
         assert caught.value.reason is Reason.RETRY_EXHAUSTED
         assert "2 of 4" in str(caught.value)
-        log = read_log(run, "gs://results/")
+        log = read_log(run, "gs://results")
         assert [s.status for s in log] == ["sent", "sent", "failed", "failed"]
-        assert "Forbidden" in log[2].detail
+        assert "403" in log[2].detail
         broken[0] = False
-        sent = publish_bucket(run, "results", client=client)
+        sent = publish_bucket(run, "gs://results")
         assert [s.status for s in sent] == ["already there", "already there", "sent", "sent"]
-        assert len(list(client.list_blobs("results"))) == 4
+        assert len(open_storage("gs://results", Settings().fetch).list_objects("gs://results/")) == 4
 
 
 def test_a_store_that_is_gone_is_not_asked_for_every_object(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    need_package("cloud", "google.cloud.storage")
     monkeypatch.setattr("ctenrich.publish._GIVE_UP", 2)
     with pytest.raises(TransientError):
-        publish_bucket(run, "b", prefix="y", client=_Store(0))
+        _Store(0).take(run, "gs://b/y", monkeypatch)
     details = [s.detail for s in read_log(run, "gs://b/y")]
     assert [d.startswith("not tried") for d in details] == [False, False, True, True]
 
 
-def test_a_torn_line_of_the_log_is_no_loss(run: Workspace) -> None:
-    need_package("cloud", "google.cloud.storage")
-    publish_bucket(run, "b", prefix="z", client=_Store(9))
+def test_a_torn_line_of_the_log_is_no_loss(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    _Store(9).take(run, "gs://b/z", monkeypatch)
     (path,) = (run.root / "publish").glob("*.jsonl")
     text = path.read_text()
     path.write_text(text[: len(text) - 30])
-    again = publish_bucket(run, "b", prefix="z", client=_Store(9))
+    again = _Store(9).take(run, "gs://b/z", monkeypatch)
     assert [s.status for s in again] == ["already there"] * 3 + ["sent"]
     assert len(read_log(run, "gs://b/z")) == 4
 
 
-def test_no_credentials_for_a_bucket(run: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("url", "hint"), [("gs://results", "gcloud auth"), ("s3://results", "aws configure")])
+def test_no_credentials_for_a_bucket(
+    run: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, hint: str
+) -> None:
     need_package("cloud", "google.cloud.storage")
+    need_package("cloud", "botocore")
     no_credentials(monkeypatch, tmp_path)
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(UsageError) as caught:
-        publish_bucket(run, "results")
+        publish_bucket(run, url)
     assert caught.value.reason is Reason.NO_CREDENTIALS
-    assert "gcloud auth" in str(caught.value)
+    assert hint in str(caught.value)
 
 
 def test_targets(run: Workspace) -> None:

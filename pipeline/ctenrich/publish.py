@@ -8,8 +8,9 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,8 @@ from urllib.parse import urlsplit
 from ctenrich.errors import CtenrichError, TransientError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
+from ctenrich.settings import Settings
+from ctenrich.storage.base import open_storage
 from ctenrich.workspace import Workspace, sha256_of_file
 
 __all__ = [
@@ -30,6 +33,10 @@ __all__ = [
     "read_log",
 ]
 
+_AT_ONCE = 8
+"""Objects on their way to a store."""
+_HOPELESS = {Reason.NO_CREDENTIALS, Reason.MISSING_EXTRA}
+"""What no object of the run would escape."""
 _GIVE_UP = 10
 """Failures in a row after which the rest is not tried."""
 _HEALTHCARE = "healthcare.googleapis.com"
@@ -51,31 +58,38 @@ class Sent:
 # ---------------------------------------------------------------- objects
 
 
-def publish_to(workspace: Workspace, target: str, *, progress: Progress = SILENT) -> tuple[Sent, ...]:
-    """Send the written objects to ``gs://BUCKET/PREFIX``, a DICOMweb root or ``dicom://HOST:PORT/AET``.
+def publish_to(
+    workspace: Workspace, target: str, *, settings: Settings | None = None, progress: Progress = SILENT
+) -> tuple[Sent, ...]:
+    """Send the written objects to ``gs://`` or ``s3://BUCKET/PREFIX``, a DICOMweb root or ``dicom://HOST:PORT/AET``.
 
     A bearer token for the DICOMweb store is taken from the variable CTENRICH_DICOMWEB_TOKEN; Google Healthcare gets one
-    of the Google credentials of this machine where the variable is not set.
+    of the Google credentials of this machine where the variable is not set. `settings` says how buckets are reached.
     """
     parts = urlsplit(target)
-    if parts.scheme == "gs" and parts.netloc:
-        return publish_bucket(workspace, parts.netloc, prefix=parts.path, progress=progress)
+    if parts.scheme in ("gs", "s3") and parts.netloc:
+        return publish_bucket(workspace, target, settings=settings, progress=progress)
     if parts.scheme in ("http", "https"):
         token = os.environ.get("CTENRICH_DICOMWEB_TOKEN", "")
         return publish_dicomweb(workspace, target, token=token, progress=progress)
     if parts.scheme == "dicom" and parts.hostname and parts.port and parts.path.strip("/"):
         return publish_node(workspace, parts.hostname, parts.port, parts.path.strip("/"), progress=progress)
-    raise UsageError(
-        Reason.BAD_PARAMETER, "the target is not known", "gs://BUCKET/PREFIX, http(s)://..., dicom://HOST:PORT/AET"
-    )
+    known = "gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, http(s)://..., dicom://HOST:PORT/AET"
+    raise UsageError(Reason.BAD_PARAMETER, "the target is not known", known)
 
 
 def publish_bucket(
-    workspace: Workspace, bucket: str, *, prefix: str = "", client: Any = None, progress: Progress = SILENT
+    workspace: Workspace,
+    url: str,
+    *,
+    settings: Settings | None = None,
+    at_once: int = _AT_ONCE,
+    progress: Progress = SILENT,
 ) -> tuple[Sent, ...]:
-    """Upload the written objects to a Google Cloud Storage bucket as ``PREFIX/series/.../objects/*.dcm``.
+    """Upload the written objects as ``series/.../objects/*.dcm`` below ``gs://BUCKET/PREFIX`` or ``s3://...``.
 
-    An object that is there with the same CRC32C is not sent again.
+    An object that is there with the same bytes is not sent again; other bytes of an earlier run are replaced. The
+    credentials are those of this machine.
 
     Raises
     ------
@@ -84,21 +98,18 @@ def publish_bucket(
     TransientError
         RETRY_EXHAUSTED if some objects failed; the log says which, and a second call sends only those.
     """
-    with google_errors():
-        store = (client or _storage_client()).bucket(bucket)
+    storage = open_storage(url, replace((settings or Settings()).fetch, anonymous=False))
 
     def send(path: Path) -> str:
-        from google.cloud.storage.retry import DEFAULT_RETRY
-
-        blob = store.blob(f"{prefix.strip('/')}/{path.relative_to(workspace.root).as_posix()}".lstrip("/"))
-        blob.upload_from_filename(path, content_type="application/dicom", checksum="crc32c", retry=DEFAULT_RETRY)
+        place = path.relative_to(workspace.root).as_posix()
+        storage.upload(path, f"{url.rstrip('/')}/{place}", replace=True)
         return ""
 
-    return _send_all(workspace, f"gs://{bucket}/{prefix}", send, progress)
+    return _send_all(workspace, url, send, progress, at_once)
 
 
 def publish_dicomweb(
-    workspace: Workspace, url: str, *, token: str = "", progress: Progress = SILENT
+    workspace: Workspace, url: str, *, token: str = "", at_once: int = _AT_ONCE, progress: Progress = SILENT
 ) -> tuple[Sent, ...]:
     """Send the written objects to a DICOMweb store (STOW-RS, PS3.18 section 10.5): Orthanc, Google Healthcare.
 
@@ -137,7 +148,7 @@ def publish_dicomweb(
         except urllib.error.HTTPError as error:
             return f"{type(error).__name__}: {error.code} {error.reason} {_refused(error.read())}".strip()
 
-    return _send_all(workspace, url, send, progress)
+    return _send_all(workspace, url, send, progress, at_once)
 
 
 def _refused(body: bytes) -> str:
@@ -217,29 +228,23 @@ def _files(workspace: Workspace) -> list[Path]:
     return found
 
 
-def _send_all(workspace: Workspace, target: str, send: Callable[[Path], str], progress: Progress) -> tuple[Sent, ...]:
-    """Send every object that the log does not hold as sent; each gets its line in the log at once."""
-    import pydicom
-
+def _send_all(
+    workspace: Workspace, target: str, send: Callable[[Path], str], progress: Progress, at_once: int = 1
+) -> tuple[Sent, ...]:
+    """Send every object that the log does not hold as sent, some at once; the log gets their lines in order."""
     files = _files(workspace)
-    done = {(s.name, s.sha256) for s in read_log(workspace, target) if s.status != "failed"}
+    sending = _Sending(send, frozenset((s.name, s.sha256) for s in read_log(workspace, target) if s.status != "failed"))
     out: list[Sent] = []
-    in_a_row = 0
     progress.start("publish", len(files))
-    with _open_log(workspace, target) as log:
-        for path in files:
-            uid = str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True).SOPInstanceUID)
-            digest = sha256_of_file(path)
-            if (uid, digest) in done:
-                out.append(Sent(uid, digest, "already there"))
-            elif in_a_row >= _GIVE_UP:
-                out.append(Sent(uid, digest, "failed", "not tried: the store had failed too often"))
-            else:
-                out.append(_send_one(path, uid, digest, send))
-                in_a_row = in_a_row + 1 if out[-1].status == "failed" else 0
-            log.write(json.dumps(asdict(out[-1])) + "\n")
-            log.flush()
-            progress.advance("publish")
+    with _open_log(workspace, target) as log, ThreadPoolExecutor(at_once) as pool:
+        try:
+            for sent in pool.map(sending, files):
+                out.append(sent)
+                log.write(json.dumps(asdict(sent)) + "\n")
+                log.flush()
+                progress.advance("publish")
+        finally:
+            pool.shutdown(cancel_futures=True)
     progress.finish("publish")
     failed = [s for s in out if s.status == "failed"]
     if failed:
@@ -248,12 +253,38 @@ def _send_all(workspace: Workspace, target: str, send: Callable[[Path], str], pr
     return tuple(out)
 
 
-def _send_one(path: Path, uid: str, digest: str, send: Callable[[Path], str]) -> Sent:
-    try:
-        problem = send(path)
-    except Exception as error:  # noqa: BLE001 - any client's error ends this object only, and is logged
-        problem = f"{type(error).__name__}: {str(error)[:200]}"
-    return Sent(uid, digest, "failed" if problem else "sent", problem)
+class _Sending:
+    """Sends one object after the other until too many in a row have failed; for several threads.
+
+    Parameters
+    ----------
+    send : function
+        Sends a file; returns what went wrong, or nothing.
+    done : set of (SOP Instance UID, SHA-256)
+        What is not sent again.
+    """
+
+    def __init__(self, send: Callable[[Path], str], done: frozenset[tuple[str, str]]) -> None:
+        self._send, self._done = send, done
+        self._in_a_row = 0
+
+    def __call__(self, path: Path) -> Sent:
+        import pydicom
+
+        uid = str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True).SOPInstanceUID)
+        digest = sha256_of_file(path)
+        if (uid, digest) in self._done:
+            return Sent(uid, digest, "already there")
+        if self._in_a_row >= _GIVE_UP:
+            return Sent(uid, digest, "failed", "not tried: the store had failed too often")
+        try:
+            problem = self._send(path)
+        except Exception as error:  # any client's error ends this object only, and is logged
+            if isinstance(error, UsageError) and error.reason in _HOPELESS:
+                raise
+            problem = f"{type(error).__name__}: {str(error)[:200]}"
+        self._in_a_row = self._in_a_row + 1 if problem else 0
+        return Sent(uid, digest, "failed" if problem else "sent", problem)
 
 
 def _log_path(workspace: Workspace, target: str) -> Path:
@@ -283,11 +314,6 @@ def read_log(workspace: Workspace, target: str) -> tuple[Sent, ...]:
 
 
 # ---------------------------------------------------------------- clients
-
-
-def _storage_client() -> Any:
-    storage: Any = import_module("google.cloud.storage")
-    return storage.Client()
 
 
 @contextmanager

@@ -61,7 +61,9 @@ def publish(
     run: RunFolder,
     target: Annotated[
         str,
-        typer.Argument(help="bigquery:PROJECT.DATASET, gs://BUCKET/PREFIX, a DICOMweb root, or dicom://HOST:PORT/AET."),
+        typer.Argument(
+            help="bigquery:PROJECT.DATASET, gs:// or s3://BUCKET/PREFIX, a DICOMweb root, or dicom://HOST:PORT/AET."
+        ),
     ],
     mode: Annotated[PublishMode, typer.Option(help="BigQuery: what happens to tables that are there.")] = (
         PublishMode.REPLACE
@@ -84,5 +86,5 @@ def publish(
             )
             typer.echo(f"{sum(rows.values())} rows in {len(rows)} tables")
             return
-        sent = publish_to(opened.workspace, target, progress=progress)
+        sent = publish_to(opened.workspace, target, settings=opened.config.settings, progress=progress)
     typer.echo(f"{len(sent)} objects, {sum(1 for s in sent if s.status == 'sent')} of them sent now")

@@ -15,7 +15,16 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
 
-__all__ = ["Storage", "StoredObject", "Transfer", "open_storage", "parent_url", "verify_file"]
+__all__ = [
+    "Storage",
+    "StoredObject",
+    "Transfer",
+    "content_type",
+    "name_taken",
+    "open_storage",
+    "parent_url",
+    "verify_file",
+]
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,10 @@ class Storage(Protocol):
         """Bring all objects, many at a time; each file appears under its name only when it is whole and checked."""
 
     def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
-        """Store a file; without `replace` an object with other bytes is not overwritten (UsageError BAD_PARAMETER)."""
+        """Store a file, unless these bytes are there.
+
+        Without `replace` an object with other bytes is not overwritten (UsageError BAD_PARAMETER).
+        """
 
 
 def open_storage(url: str, settings: FetchSettings) -> Storage:
@@ -82,6 +94,16 @@ def open_storage(url: str, settings: FetchSettings) -> Storage:
 
         return S3Storage(settings)
     raise UsageError(Reason.BAD_PARAMETER, f"no storage for {scheme or 'a path without a scheme'}://", "gs, s3 or file")
+
+
+def content_type(path: Path) -> str:
+    """What a store is told that a file holds."""
+    return {".dcm": "application/dicom", ".json": "application/json"}.get(path.suffix, "application/octet-stream")
+
+
+def name_taken() -> UsageError:
+    """The error of an upload whose name holds other bytes."""
+    return UsageError(Reason.BAD_PARAMETER, "there is another object under this name already", "choose another name")
 
 
 def parent_url(url: str) -> str:

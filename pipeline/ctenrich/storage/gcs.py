@@ -15,7 +15,7 @@ from ctenrich.errors import CtenrichError, IncompleteError, TransientError, Usag
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
-from ctenrich.storage.base import StoredObject, Transfer, parent_url, verify_file
+from ctenrich.storage.base import StoredObject, Transfer, content_type, name_taken, parent_url, verify_file
 from ctenrich.storage.retry import BusyError, retry_after, retrying
 
 __all__ = ["GoogleStorage"]
@@ -38,7 +38,7 @@ class GoogleStorage:
             credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
             self._client: Any = storage.Client(project="anonymous", credentials=credentials, client_options=options)
         else:
-            self._client = storage.Client(project=settings.user_project, client_options=options)
+            self._client = _open_client(storage.Client, project=settings.user_project, client_options=options)
         self._widen_pool()
 
     def list_objects(self, url: str) -> list[StoredObject]:
@@ -135,14 +135,19 @@ class GoogleStorage:
         try:
             blob = self._bucket(bucket).blob(name)
             present = self._look(bucket, name)
-            if present is not None and not replace_:
-                return _same_or_refuse(_stored(present, f"gs://{bucket}/"), source)
+            if present is not None:
+                there = _stored(present, f"gs://{bucket}/")
+                if _is_same(there, source):
+                    return there
+                if not replace_:
+                    raise name_taken()
             generation = 0 if present is None else present.generation
             try:
                 blob.upload_from_filename(
                     str(source),
                     if_generation_match=generation,
                     checksum="crc32c",
+                    content_type=content_type(source),
                     timeout=self._settings.timeout,
                     retry=None,
                 )
@@ -150,7 +155,10 @@ class GoogleStorage:
                 winner = self._look(bucket, name)
                 if winner is None:
                     raise TransientError(Reason.RETRY_EXHAUSTED, "an object came and went during an upload") from None
-                return _same_or_refuse(_stored(winner, f"gs://{bucket}/"), source)
+                there = _stored(winner, f"gs://{bucket}/")
+                if not _is_same(there, source):
+                    raise name_taken() from None
+                return there
             return _stored(blob, f"gs://{bucket}/")
         except CtenrichError:
             raise
@@ -194,13 +202,23 @@ def _with_facts(transfer: Transfer, stored: StoredObject) -> Transfer:
     )
 
 
-def _same_or_refuse(stored: StoredObject, source: Path) -> StoredObject:
+def _is_same(stored: StoredObject, source: Path) -> bool:
+    """Whether the store has these bytes; what it tells no hash of counts as other bytes."""
     try:
         verify_file(source, stored)
-    except TransientError as error:
-        message = "there is another object under this name already"
-        raise UsageError(Reason.BAD_PARAMETER, message, "choose another name") from error
-    return stored
+    except TransientError:
+        return False
+    return stored.md5 is not None or stored.crc32c is not None
+
+
+def _open_client(make: Any, **options: Any) -> Any:
+    from google.auth.exceptions import DefaultCredentialsError
+
+    try:
+        return make(**options)
+    except DefaultCredentialsError:
+        hint = "gcloud auth application-default login"
+        raise UsageError(Reason.NO_CREDENTIALS, "no Google credentials were found", hint) from None
 
 
 def _translated(error: Exception) -> CtenrichError:

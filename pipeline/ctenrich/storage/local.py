@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from ctenrich.errors import IncompleteError, InputError, TransientError, UnsafeInputError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.storage.base import StoredObject, Transfer, verify_file
+from ctenrich.storage.base import StoredObject, Transfer, name_taken, verify_file
 from ctenrich.workspace import atomic_path, sha256_of_file
 
 __all__ = ["LocalStorage", "check_regular", "local_path"]
@@ -99,8 +99,7 @@ class LocalStorage:
             os.link(staged, target)
         except FileExistsError:
             if sha256_of_file(target) != sha256_of_file(source):
-                message = "there is another object under this name already"
-                raise UsageError(Reason.BAD_PARAMETER, message, "choose another name") from None
+                raise name_taken() from None
         finally:
             staged.unlink(missing_ok=True)
         return _stored(target)

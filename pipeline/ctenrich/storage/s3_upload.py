@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ctenrich.errors import CtenrichError, IncompleteError, TransientError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
-from ctenrich.storage.base import StoredObject, verify_file
+from ctenrich.storage.base import StoredObject, content_type, name_taken, verify_file
 from ctenrich.storage.retry import BusyError, retry_after, retrying
 
 __all__ = ["S3Uploader"]
@@ -83,31 +83,38 @@ class S3Uploader:
 
     def _put(self, source: Path, url: str, replace: bool) -> StoredObject:
         present = self._look(url)
-        if present is not None and not replace:
-            return self._same_or_refuse(present, source)
+        if present is not None:
+            if self._is_same(present, source):
+                return present
+            if not replace:
+                raise name_taken()
         condition = _NEW if present is None else {"IfMatch": f'"{present.version}"'}
         size = source.stat().st_size
         try:
             if size <= _PART:
-                answer = self._send_whole(source.read_bytes(), url, condition)
+                answer = self._send_whole(source.read_bytes(), url, condition, content_type(source))
             else:
                 answer = self._send_parts(source, url, condition)
         except _TakenError:
             winner = self._look(url)
             if winner is None:
                 raise TransientError(Reason.RETRY_EXHAUSTED, "an object came and went during an upload") from None
-            return self._same_or_refuse(winner, source)
+            if not self._is_same(winner, source):
+                raise name_taken() from None
+            return winner
         stored = _stored(url, size, answer)
         verify_file(source, stored)
         return stored
 
-    def _send_whole(self, content: bytes, url: str, condition: dict[str, str]) -> dict[str, Any]:
-        body = {"Body": io.BytesIO(content), "ContentMD5": _md5(content)}
+    def _send_whole(
+        self, content: bytes, url: str, condition: dict[str, str], kind: str = "text/plain"
+    ) -> dict[str, Any]:
+        body = {"Body": io.BytesIO(content), "ContentMD5": _md5(content), "ContentType": kind}
         return self._ask("put_object", url, **body, **condition)
 
     def _send_parts(self, source: Path, url: str, condition: dict[str, str]) -> dict[str, Any]:
         """Send a file in parts, each tried again on its own; what cannot be ended is taken back."""
-        upload = {"UploadId": self._ask("create_multipart_upload", url)["UploadId"]}
+        upload = {"UploadId": self._ask("create_multipart_upload", url, ContentType=content_type(source))["UploadId"]}
         part = _part_size(source.stat().st_size)
 
         def send(number: int) -> dict[str, Any]:
@@ -137,18 +144,13 @@ class S3Uploader:
             return None
         return _stored(url, int(answer["ContentLength"]), answer)
 
-    def _same_or_refuse(self, stored: StoredObject, source: Path) -> StoredObject:
+    def _is_same(self, stored: StoredObject, source: Path) -> bool:
         try:
             verify_file(source, stored)
         except TransientError:
-            same = False
-        else:
-            told = stored.md5 is not None or stored.version == _etag_of_parts(source)
-            same = told or self._same_bytes(stored, source)
-        if not same:
-            message = "there is another object under this name already"
-            raise UsageError(Reason.BAD_PARAMETER, message, "choose another name")
-        return stored
+            return False
+        told = stored.md5 is not None or stored.version == _etag_of_parts(source)
+        return told or self._same_bytes(stored, source)
 
     def _same_bytes(self, stored: StoredObject, source: Path) -> bool:
         """Compare with the object itself: of encrypted ones, and of other parts, the store tells no hash."""
