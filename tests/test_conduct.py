@@ -273,13 +273,16 @@ def test_nothing_asked_for_is_an_error(cohort: Path, tmp_path: Path) -> None:
 
 def test_status_and_retry(tmp_path: Path) -> None:
     cohort = make_cohort(tmp_path, 1)
-    for rtstruct in (tmp_path / "dicom").rglob("*rtstruct*"):
-        rtstruct.write_bytes(b"")
+    (contours,) = (tmp_path / "dicom").rglob("RS*.dcm")
+    contours.write_bytes(b"")
     run = steps.start(cohort, tmp_path / "run", segmenters=["expert"])
-    steps.run_all(run)
+    assert steps.run_all(run).exit_code == 1
     found = steps.status(run)
     assert found.complete
-    assert steps.retry(run, []) >= 1
+    assert steps.retry(run, []) == 2, "the series and its contours; no model was named for the third"
+    assert steps.retry(run, []) == 0
     assert not steps.status(run).complete
+    assert steps.run_all(run).exit_code == 1
+    assert steps.retry(run, ["NO_EXPERT"]) == 2
     with pytest.raises(UsageError, match="no reason"):
         steps.retry(run, ["NONSENSE"])

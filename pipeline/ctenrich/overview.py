@@ -59,7 +59,7 @@ def status(run: Run) -> Status:
 
 
 def retry(run: Run, reasons: list[str]) -> int:
-    """Forget failures (of these reasons; none named: all), so that the next run tries them again.
+    """Forget failures (of these reasons; none named: all but NO_MODEL), so that the next run tries them again.
 
     Raises
     ------
@@ -74,7 +74,8 @@ def retry(run: Run, reasons: list[str]) -> int:
         found = [
             o
             for o in ledger.outcomes()
-            if o.state in (State.FAILED, State.SKIPPED) and (not reasons or (o.reason and o.reason.value in reasons))
+            if o.state in (State.FAILED, State.SKIPPED)
+            and (o.reason and o.reason.value in reasons if reasons else o.reason is not Reason.NO_MODEL)
         ]
         ledger.forget([(o.series_instance_uid, o.product) for o in found])
     for outcome in found:
