@@ -17,7 +17,7 @@ from ctenrich.records import Issue
 from ctenrich.tasks import Stage, Task
 from ctenrich.workspace import sha256_of_file, write_bytes
 
-__all__ = ["forget_failures", "is_done", "keep_failure", "known_failure", "run_stage", "stage_key"]
+__all__ = ["forget_failures", "forget_stage", "is_done", "keep_failure", "known_failure", "run_stage", "stage_key"]
 
 
 def stage_key(stage: Stage, task: Task) -> str:
@@ -88,6 +88,11 @@ def forget_failures(room: Path) -> None:
     """Let every stage of a room that failed for a lasting reason run again."""
     for path in (room / "manifests").glob("*.failed.json"):
         path.unlink(missing_ok=True)
+
+
+def forget_stage(room: Path, name: str) -> None:
+    """Let a stage of a room run again; its files stay until then."""
+    (room / "manifests" / f"{name}.json").unlink(missing_ok=True)
 
 
 def run_stage(stage: Stage, task: Task, key: str) -> tuple[Issue, ...]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.ledger import Ledger
-from ctenrich.manifests import forget_failures, is_done, stage_key
+from ctenrich.manifests import forget_failures, forget_stage, is_done, stage_key
 from ctenrich.plan import forecast_rest
 from ctenrich.reasons import Reason
-from ctenrich.records import SeriesEntry, State
+from ctenrich.records import FetchedSeries, SeriesEntry, State
 from ctenrich.release import needs_again
 from ctenrich.resident import Models
 from ctenrich.run import Run
 from ctenrich.specs import ProductPlan
 from ctenrich.stages import PRODUCT_STAGES, SERIES_STAGES, STAGES, series_output
 from ctenrich.tasks import Task
+from ctenrich.workspace import load_record
 
 __all__ = ["Status", "preview", "retry", "status"]
 
@@ -61,6 +63,8 @@ def status(run: Run) -> Status:
 def retry(run: Run, reasons: list[str]) -> int:
     """Forget failures (of these reasons; none named: all but NO_MODEL), so that the next run tries them again.
 
+    A series without contours is fetched again if it has a companion that could not be fetched.
+
     Raises
     ------
     UsageError
@@ -79,10 +83,18 @@ def retry(run: Run, reasons: list[str]) -> int:
         ]
         ledger.forget([(o.series_instance_uid, o.product) for o in found])
     for outcome in found:
+        room = run.workspace.room(outcome.series_instance_uid)
+        if outcome.reason is Reason.NO_EXPERT and _lacks_companion(room):
+            forget_stage(room, "fetch")
         for plan in run.config.products:
             if str(plan.product) == outcome.product:
                 forget_failures(run.workspace.product_room(outcome.series_instance_uid, plan.product))
     return len(found)
+
+
+def _lacks_companion(room: Path) -> bool:
+    record = room / "fetched.json"
+    return record.is_file() and any(i.rule == "fetch.companion" for i in load_record(record, FetchedSeries).issues)
 
 
 def preview(run: Run) -> list[tuple[str, int, int]]:
