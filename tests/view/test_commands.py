@@ -29,7 +29,9 @@ def viewing(run: Path, *options: str) -> Iterator[str]:
     command = [*COMMAND, "view", str(run), "--no-browser", "--port", "0", *options]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as made:  # type: ignore[call-overload]
+    # Tests that a script runs in the background ignore Ctrl+C, and so would what they start.
+    listens = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, env=environment, **pipes, **listens) as made:  # type: ignore[call-overload]
         try:
             assert made.stdout is not None
             line = made.stdout.readline()
@@ -37,7 +39,10 @@ def viewing(run: Path, *options: str) -> Iterator[str]:
             yield line.split()[1]
         finally:
             made.send_signal(signal.SIGINT)
-            made.wait(20)
+            try:
+                made.wait(20)
+            finally:
+                made.kill()
 
 
 @pytest.mark.long
