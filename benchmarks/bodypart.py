@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from tests.bodypart_cases import affine, make_series, make_volume
 from tests.bodypart_golden import state
 
-from ctenrich.codes import load_landmarks
-from ctenrich.infer.bodypart import CPU_BATCH, open_bodypart
-from ctenrich.infer.bodypart_images import ImageMaker, plan_images
-from ctenrich.measure.bodypart_json import bodypart_document
+from ctenrich.bodypart.bpreg_json import bodypart_document
+from ctenrich.bodypart.images import ImageMaker, plan_images
+from ctenrich.bodypart.scorer import CPU_BATCH, open_bodypart
+from ctenrich.codes.mappings import load_landmarks
 from ctenrich.records import Volume
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.tools import run_tool

@@ -125,10 +125,10 @@ def peer(dicom: Path, model: str, out: Path) -> float:
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-    from ctenrich.infer.nnunet import label_names
-    from ctenrich.infer.reference import ReferenceEngine
-    from ctenrich.infer.store import load_weights, prepare
-    from ctenrich.infer.weights import resolve_model
+    from ctenrich.inference.registry import resolve_model
+    from ctenrich.nnunet.reference import ReferenceEngine
+    from ctenrich.nnunet.segmenter import label_names
+    from ctenrich.nnunet.store import load_weights, prepare
     from ctenrich.settings import SegmentSettings
     from ctenrich.tools import find_tool, run_tool
 
@@ -179,8 +179,8 @@ def measure(ct: Path, out: Path, labels: dict[int, str]) -> Any:
 def ours(dicom: Path, model: str, out: Path) -> float:
     """The whole cohort, serially or with a process a lane; returns the CPU seconds of the forward passes (serial)."""
     from ctenrich import steps
-    from ctenrich.execute import ExecutorName
-    from ctenrich.infer import engine
+    from ctenrich.nnunet import engine
+    from ctenrich.runner.executors import ExecutorName
 
     steps.index([dicom], out / "catalog.duckdb")
     steps.select("select_ct_series", f"folder:{out / 'catalog.duckdb'}", out / "cohort.parquet")
@@ -193,7 +193,7 @@ def ours(dicom: Path, model: str, out: Path) -> float:
 
 def differences(theirs: Path, run: Path, dicom: Path) -> int:
     """Voxels of a series whose labels differ between the two SEGs."""
-    from ctenrich.decode.seg import read_seg
+    from ctenrich.dicom.seg import read_seg
     from ctenrich.records import SortedSeries
     from ctenrich.workspace import load_record
 

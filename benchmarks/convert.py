@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ctenrich.convert import convert_series, read_volume
-from ctenrich.fetch import fetch_series
 from ctenrich.records import FetchedSeries, Instance, SeriesEntry, SortedSeries
 from ctenrich.settings import ConvertSettings, Settings
-from ctenrich.sort import sort_series
+from ctenrich.stages.convert import convert_series, read_volume
+from ctenrich.stages.fetch import fetch_series
+from ctenrich.stages.sort import sort_series
 from ctenrich.tools import find_tool
 from ctenrich.workspace import Workspace, load_record
 
@@ -122,7 +122,7 @@ def peak_memory(run: Path) -> int:
     script = """
 import sys, threading, time
 from pathlib import Path
-from ctenrich.convert import convert_series
+from ctenrich.stages.convert import convert_series
 from ctenrich.records import SortedSeries
 from ctenrich.settings import ConvertSettings, Settings
 from ctenrich.workspace import Workspace, load_record

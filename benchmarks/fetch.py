@@ -26,10 +26,11 @@ import numpy as np
 import psutil
 from tests.storage.servers import FaultyProxy, gcs_bucket, gcs_put, gcs_server, s3_bucket, s3_put, s3_server
 
-from ctenrich.fetch import fetch_ahead
 from ctenrich.records import Instance, SeriesEntry
 from ctenrich.settings import FetchSettings, Settings
-from ctenrich.storage.base import Transfer, open_storage
+from ctenrich.stages.fetch import fetch_ahead
+from ctenrich.storage import open_storage
+from ctenrich.storage.base import Transfer
 from ctenrich.workspace import Workspace
 
 SIZE = 256 * 1024

@@ -97,9 +97,9 @@ def child(kind: str, dicom: str, model: str, out: str, count: str) -> int:
 
 def peer(dicom: Path, model: str, out: Path, _: int) -> dict[str, float]:
     """dcm2niix -z y, nnunetv2's preprocessing and predictor, label map as NIfTI."""
-    from ctenrich.infer.reference import ReferenceEngine
-    from ctenrich.infer.store import load_weights, prepare
-    from ctenrich.infer.weights import resolve_model
+    from ctenrich.inference.registry import resolve_model
+    from ctenrich.nnunet.reference import ReferenceEngine
+    from ctenrich.nnunet.store import load_weights, prepare
     from ctenrich.settings import SegmentSettings
     from ctenrich.tools import find_tool, run_tool
 
@@ -126,11 +126,11 @@ def peer(dicom: Path, model: str, out: Path, _: int) -> dict[str, float]:
 
 def ours(dicom: Path, model: str, out: Path, count: int) -> dict[str, float]:
     """The stages' own reading, then the resident segmenter; means over `count` series."""
-    from ctenrich.convert import convert_series
-    from ctenrich.infer.nnunet import open_nnunet
-    from ctenrich.infer.preprocess import canonical_axes
+    from ctenrich.nnunet.preprocess import canonical_axes
+    from ctenrich.nnunet.segmenter import open_nnunet
     from ctenrich.settings import ConvertSettings, Settings
-    from ctenrich.sort import sort_series
+    from ctenrich.stages.convert import convert_series
+    from ctenrich.stages.sort import sort_series
     from ctenrich.workspace import Workspace, load_array
 
     settings = Settings(convert=ConvertSettings(nifti=False))
@@ -194,12 +194,13 @@ def ablation(dicom: Path, model: str, work: Path) -> None:
     """What each exact acceleration of the forward passes brings: each is switched off on its own, in one process."""
     from torch.nn import functional as nnf
 
-    from ctenrich.convert import convert_series
-    from ctenrich.infer import sliding, unet
-    from ctenrich.infer.nnunet import open_nnunet
-    from ctenrich.infer.preprocess import canonical_axes
+    from ctenrich.nnunet import sliding_window as sliding
+    from ctenrich.nnunet import unet
+    from ctenrich.nnunet.preprocess import canonical_axes
+    from ctenrich.nnunet.segmenter import open_nnunet
     from ctenrich.settings import ConvertSettings, Settings
-    from ctenrich.sort import sort_series
+    from ctenrich.stages.convert import convert_series
+    from ctenrich.stages.sort import sort_series
     from ctenrich.workspace import Workspace, load_array
 
     settings = Settings(convert=ConvertSettings(nifti=False))

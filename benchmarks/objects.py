@@ -28,9 +28,9 @@ from tests.encode.cases import (
     volume_of,
 )
 
-from ctenrich.codes import Code, load_features, load_landmarks, load_regions, load_segments
-from ctenrich.decode.seg import read_seg
-from ctenrich.decode.sr import read_sr
+from ctenrich.codes.mappings import Code, load_features, load_landmarks, load_regions, load_segments
+from ctenrich.dicom.seg import read_seg
+from ctenrich.dicom.sr import read_sr
 from ctenrich.encode.landmarks_sr import encode_landmarks_sr
 from ctenrich.encode.regions_sr import encode_regions_sr
 from ctenrich.encode.seg import encode_seg

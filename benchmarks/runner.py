@@ -27,17 +27,17 @@ from tests.infer.small_models import v2_dataset, v2_plans, write_v2
 from tests.storage.servers import FaultyProxy, s3_bucket, s3_put, s3_server
 
 from ctenrich import steps
-from ctenrich.conduct import Conductor
-from ctenrich.execute import ExecutorName, open_executor
-from ctenrich.ledger import Ledger
 from ctenrich.phantom import PhantomOptions, write_phantom_study
-from ctenrich.plan import forecast_rest, lanes_of, load_rates
 from ctenrich.records import Cohort
-from ctenrich.run import Run
+from ctenrich.runner.executors import ExecutorName, open_executor
+from ctenrich.runner.forecast import forecast_rest, lanes_of, load_rates
+from ctenrich.runner.ledger import Ledger
+from ctenrich.runner.run import Run
+from ctenrich.runner.runner import Conductor
+from ctenrich.runner.simulation import simulate
 from ctenrich.select.files import cohort_table, read_cohort
 from ctenrich.select.selection import cohort_sha256
 from ctenrich.settings import Settings
-from ctenrich.simulate import simulate
 
 CHEST = PhantomOptions(rows=160, columns=160, pixel_spacing=(2.5, 2.5), slices=80, slice_spacing=4.0)
 MODEL = "nnunet:demo-organs"

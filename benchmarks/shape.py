@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ctenrich.masks import bounding_box
-from ctenrich.measure.features import SHAPE_FEATURES, shape_features
-from ctenrich.measure.shape import measure_mask
+from ctenrich.shape.features import SHAPE_FEATURES, shape_features
+from ctenrich.shape.measure import measure_mask
 
 SPACING = (3.0, 0.977, 0.977)
 SHAPE = (91, 512, 512)

@@ -26,10 +26,10 @@ import psutil
 from tests.cohorts import TINY, make_cohort, partial_files, result_hashes, write_series
 
 from ctenrich import steps
-from ctenrich.conduct import Conductor
-from ctenrich.execute import ExecutorName, open_executor
-from ctenrich.ledger import Ledger
 from ctenrich.phantom import Quirk
+from ctenrich.runner.executors import ExecutorName, open_executor
+from ctenrich.runner.ledger import Ledger
+from ctenrich.runner.runner import Conductor
 from ctenrich.settings import Settings
 
 SMALL = replace(TINY, slices=8, slice_spacing=40.0, rows=24, columns=24, pixel_spacing=(16.0, 16.0))

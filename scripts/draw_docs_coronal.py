@@ -8,9 +8,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from ctenrich.infer.bodypart import open_bodypart
-from ctenrich.measure.landmarks import locate_landmarks
-from ctenrich.measure.regions import locate_regions
+from ctenrich.bodypart.landmarks import locate_landmarks
+from ctenrich.bodypart.regions import locate_regions
+from ctenrich.bodypart.scorer import open_bodypart
 from ctenrich.phantom import PhantomOptions, hand_over, make_phantom
 from ctenrich.report.coronal import coronal_png
 from ctenrich.settings import SegmentSettings, Settings

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ctenrich.infer.bodypart import open_bodypart
-from ctenrich.infer.nnunet import open_nnunet
-from ctenrich.measure.landmarks import find_landmarks
+from ctenrich.bodypart.landmarks import find_landmarks
+from ctenrich.bodypart.scorer import open_bodypart
+from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.phantom import Phantom, PhantomOptions, hand_over, make_phantom
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_array

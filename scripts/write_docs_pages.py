@@ -19,26 +19,26 @@ INTERFACE = {
         ["ctenrich.catalog.base", "ctenrich.catalog.queries", "ctenrich.catalog.folder", "ctenrich.catalog.bigquery",
          "ctenrich.select.selection"],
     ),
-    "volumes": ("From files to a volume", ["ctenrich.fetch", "ctenrich.sort", "ctenrich.convert", "ctenrich.geometry"]),
+    "volumes": ("From files to a volume", ["ctenrich.stages.fetch", "ctenrich.stages.sort", "ctenrich.stages.convert", "ctenrich.geometry"]),
     "models": (
         "Models",
-        ["ctenrich.infer.base", "ctenrich.infer.nnunet", "ctenrich.infer.bodypart", "ctenrich.infer.weights",
+        ["ctenrich.inference.segmenter", "ctenrich.nnunet.segmenter", "ctenrich.bodypart.scorer", "ctenrich.inference.registry",
          "ctenrich.contours.expert"],
     ),
     "measure": (
         "Measurements",
-        ["ctenrich.measure.shape", "ctenrich.measure.landmarks", "ctenrich.measure.regions", "ctenrich.masks",
+        ["ctenrich.shape.measure", "ctenrich.bodypart.landmarks", "ctenrich.bodypart.regions", "ctenrich.masks",
          "ctenrich.evaluate.overlap", "ctenrich.evaluate.products", "ctenrich.evaluate.landmarks"],
     ),
     "objects": (
         "DICOM objects",
         ["ctenrich.encode.seg", "ctenrich.encode.shape_sr", "ctenrich.encode.landmarks_sr",
-         "ctenrich.encode.regions_sr", "ctenrich.decode.seg", "ctenrich.decode.sr", "ctenrich.codes", "ctenrich.uids"],
+         "ctenrich.encode.regions_sr", "ctenrich.dicom.seg", "ctenrich.dicom.sr", "ctenrich.codes.mappings", "ctenrich.uids"],
     ),
     "results": (
         "Results",
         ["ctenrich.results.tables", "ctenrich.results.query", "ctenrich.results.remote", "ctenrich.results.anatomy",
-         "ctenrich.publish", "ctenrich.publish_tables", "ctenrich.report.build", "ctenrich.export",
+         "ctenrich.publish.objects", "ctenrich.publish.bigquery", "ctenrich.report.build", "ctenrich.publish.export",
          "ctenrich.notebook"],
     ),
 }  # fmt: skip

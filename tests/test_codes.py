@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctenrich.codes import (
+from ctenrich.codes.mappings import (
     check_mappings,
     find_segment,
     load_concepts,
@@ -22,11 +22,7 @@ from ctenrich.codes import (
     mappings_sha256,
     normalise_label,
 )
-from ctenrich.errors import UsageError
-from ctenrich.reasons import Reason
-from ctenrich.records import Severity
-from ctenrich.resources import folder
-from ctenrich.terminology import (
+from ctenrich.codes.terminology import (
     code_fault,
     dictionary_meanings,
     edit_distance,
@@ -34,6 +30,10 @@ from ctenrich.terminology import (
     ucum_fault,
     verhoeff_valid,
 )
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import Severity
+from ctenrich.resources import folder
 
 TOTAL_SEGMENTATOR = [
     *[

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ctenrich import steps
-from ctenrich.conduct import Conductor
-from ctenrich.execute import ExecutorName
-from ctenrich.execute.serial import SerialExecutor
-from ctenrich.run import Run
+from ctenrich.runner.executors import ExecutorName
+from ctenrich.runner.executors.serial import SerialExecutor
+from ctenrich.runner.job import Unit, UnitResult
+from ctenrich.runner.run import Run
+from ctenrich.runner.runner import Conductor
 from ctenrich.settings import ConvertSettings, FetchSettings, Settings
-from ctenrich.units import Unit, UnitResult
 from tests.cohorts import make_cohort, partial_files, result_hashes
 
 COUNT = 2

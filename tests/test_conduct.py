@@ -17,17 +17,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctenrich import steps
-from ctenrich.conduct import Conductor
 from ctenrich.errors import InputError, UsageError
-from ctenrich.execute import ExecutorName
-from ctenrich.execute.processes import ProcessExecutor
-from ctenrich.ledger import Ledger
 from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import State
-from ctenrich.run import Run
+from ctenrich.runner.executors import ExecutorName
+from ctenrich.runner.executors.processes import ProcessExecutor
+from ctenrich.runner.ledger import Ledger
+from ctenrich.runner.run import Run
+from ctenrich.runner.runner import Conductor
+from ctenrich.runner.stopping import Budget
 from ctenrich.settings import RunSettings, Settings
-from ctenrich.stopping import Budget
 from tests.cohorts import make_cohort, partial_files, result_hashes
 
 COUNT = 3

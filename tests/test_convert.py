@@ -21,15 +21,15 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ctenrich import nifti
-from ctenrich.convert import compress_nifti, convert_series
 from ctenrich.errors import InputError, UnsafeInputError
-from ctenrich.fetch import fetch_series
 from ctenrich.geometry import apply_affine, lps_to_ras
 from ctenrich.reasons import Reason
 from ctenrich.records import SortedSeries, Volume
 from ctenrich.settings import ConvertSettings, Settings
-from ctenrich.sort import sort_series
+from ctenrich.stages.convert import compress_nifti, convert_series
+from ctenrich.stages.fetch import fetch_series
+from ctenrich.stages.sort import sort_series
+from ctenrich.stages.table import dcm2niix as nifti
 from ctenrich.workspace import Workspace, load_array, load_record
 from tests.small_series import SERIES, Edit, Small, folder_entry, save, small_pixels, small_slice, write_small
 
@@ -386,7 +386,7 @@ def test_a_volume_that_would_be_absurd_is_refused_before_a_slice_is_decoded(
     assert sum(p.stat().st_size for p in paths) < 12_000_000
     series = sort_folder(tmp_path / "in", workspace)
     decoded: list[Path] = []
-    monkeypatch.setattr("ctenrich.convert.read_slice", decoded.append)
+    monkeypatch.setattr("ctenrich.stages.convert.read_slice", decoded.append)
     limit = Settings(convert=ConvertSettings(nifti=False, max_volume=40 * 2048 * 2048 * 2 - 1))
     with pytest.raises(UnsafeInputError) as caught:
         convert_series(series, settings=limit, workspace=workspace)
@@ -401,7 +401,7 @@ def test_a_volume_that_has_no_room_on_the_disk(
     write_small(tmp_path / "in")
     series = sort_folder(tmp_path / "in", workspace)
     full = shutil._ntuple_diskusage(10**9, 10**9 - 3000, 3000)
-    monkeypatch.setattr("ctenrich.convert.shutil.disk_usage", lambda _: full)
+    monkeypatch.setattr("ctenrich.stages.convert.shutil.disk_usage", lambda _: full)
     with pytest.raises(InputError) as caught:
         convert_series(series, settings=QUICK, workspace=workspace)
     assert caught.value.reason is Reason.DISK_FULL

@@ -11,15 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from ctenrich import steps
-from ctenrich.cropping import crop_ends, segment_cropped
+from ctenrich.bodypart.crop_hint import crop_hint
 from ctenrich.errors import UsageError
-from ctenrich.infer.nnunet import open_nnunet
-from ctenrich.measure.crop_hints import crop_hint
+from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.phantom import PhantomOptions, hand_over, make_phantom
 from ctenrich.progress import SILENT
 from ctenrich.reasons import Reason
 from ctenrich.records import SegmentMasks, SliceScores, SortedSeries, Volume
 from ctenrich.settings import SegmentSettings, Settings
+from ctenrich.stages.crop import crop_ends, segment_cropped
 from ctenrich.workspace import Workspace, load_array, load_record, save_record
 from tests.bodypart_cases import make_scores
 from tests.cohorts import make_cohort
@@ -125,7 +125,7 @@ def test_a_crop_that_cannot_be_made_is_refused_before_work_starts(
 
 @pytest.mark.parametrize("executor", ["serial", "processes"])
 def test_a_run_scores_before_it_segments(executor: str, tmp_path: Path) -> None:
-    from ctenrich.execute import ExecutorName
+    from ctenrich.runner.executors import ExecutorName
 
     cohort = make_cohort(tmp_path, 2, options=PhantomOptions(rows=64, columns=64, pixel_spacing=(6.0, 6.0), slices=60))
     run = steps.start(cohort, tmp_path / "run", settings=CROP, **COMMON)  # type: ignore[arg-type]

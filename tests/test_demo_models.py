@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from scripts.measure_demo_models import ORGANS, Measured, held_out_options, measurer
 
-from ctenrich.infer.bodypart import open_bodypart
-from ctenrich.infer.nnunet import open_nnunet
-from ctenrich.infer.weights import resolve_model
+from ctenrich.bodypart.scorer import open_bodypart
+from ctenrich.inference.registry import resolve_model
+from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.phantom import PhantomOptions, make_phantom
 from ctenrich.settings import Settings
 

@@ -16,8 +16,8 @@ import SimpleITK
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
 from ctenrich.errors import InputError, UsageError
-from ctenrich.export import export_objects, export_run
 from ctenrich.masks import full_mask
+from ctenrich.publish.export import export_objects, export_run
 from ctenrich.records import SegmentMasks, SortedSeries
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, save_record

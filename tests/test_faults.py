@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctenrich import steps, workspace
-from ctenrich.booking import RunSummary
-from ctenrich.conduct import Conductor
 from ctenrich.errors import UsageError
-from ctenrich.execute import ExecutorName, open_executor
-from ctenrich.ledger import Ledger
 from ctenrich.records import State
-from ctenrich.run import Run
+from ctenrich.runner.executors import ExecutorName, open_executor
+from ctenrich.runner.ledger import Ledger
+from ctenrich.runner.recorder import RunSummary
+from ctenrich.runner.run import Run
+from ctenrich.runner.runner import Conductor
 from tests.cohorts import make_cohort, partial_files, result_hashes
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from ctenrich.errors import CtenrichError, IncompleteError, InputError, UnsafeInputError, UsageError
-from ctenrich.fetch import _Meter, fetch_series
 from ctenrich.reasons import Reason
 from ctenrich.records import Companion, CompanionLink, FetchedSeries, Instance
 from ctenrich.settings import FetchSettings, Settings
+from ctenrich.stages.fetch import _Meter, fetch_series
 from ctenrich.storage.base import Transfer
 from ctenrich.workspace import Workspace, load_record
 from tests.small_series import SERIES, folder_entry, write_small

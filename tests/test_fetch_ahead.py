@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctenrich import steps
-from ctenrich.execute import ExecutorName
 from ctenrich.records import Cohort, Instance, SeriesEntry, State
-from ctenrich.run import Run
+from ctenrich.runner.executors import ExecutorName
+from ctenrich.runner.run import Run
 from ctenrich.select.files import cohort_table, read_cohort
 from ctenrich.select.selection import cohort_sha256
 from ctenrich.settings import ConvertSettings, FetchSettings, Settings

@@ -12,13 +12,13 @@ import pytest
 from pydicom import dcmread
 
 from ctenrich import steps
-from ctenrich.decode.ct import HEADER_TAGS
-from ctenrich.decode.safe import open_dicom, quiet, text
+from ctenrich.dicom.ct_slice import HEADER_TAGS
+from ctenrich.dicom.reader import open_dicom, quiet, text
 from ctenrich.errors import IncompleteError
-from ctenrich.fetch import fetch_series
 from ctenrich.records import Cohort
 from ctenrich.settings import ConvertSettings, FetchSettings, Settings
-from ctenrich.sort import sort_series
+from ctenrich.stages.fetch import fetch_series
+from ctenrich.stages.sort import sort_series
 from ctenrich.workspace import Workspace
 from tests.conftest import need_package, unpacked
 from tests.storage.servers import s3_bucket, s3_put, s3_server

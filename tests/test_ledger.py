@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ctenrich.errors import BooksError, UsageError
-from ctenrich.ledger import Ledger, StageTiming, balance
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Outcome, Severity, State
+from ctenrich.runner.ledger import Ledger, StageTiming, balance
 
 DONE = Outcome("1.2", "expert", State.DONE, "validate", None, "", 1.5, 10)
 

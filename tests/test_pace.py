@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ctenrich.ledger import StageTiming
-from ctenrich.pace import Pace
 from ctenrich.reasons import Reason
 from ctenrich.records import SeriesEntry
-from ctenrich.units import Failure, Unit, UnitResult
+from ctenrich.runner.job import Failure, Unit, UnitResult
+from ctenrich.runner.ledger import StageTiming
+from ctenrich.runner.throughput import Pace
 
 ENTRY = SeriesEntry(collection_id="c", patient_id="p", study_instance_uid="1", series_instance_uid="1.1", instances=())
 

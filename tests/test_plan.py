@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from ctenrich import steps
 from ctenrich.cli.main import app
-from ctenrich.infer.weights import registry
-from ctenrich.ledger import Ledger, StageTiming
-from ctenrich.plan import Prices, Rates, forecast, forecast_rest, learn_rates, slices_of
+from ctenrich.inference.registry import registry
 from ctenrich.records import Cohort, Instance, Outcome, ProductKind, SeriesEntry, State
-from ctenrich.run import Run
+from ctenrich.runner.forecast import Prices, Rates, forecast, forecast_rest, learn_rates, slices_of
+from ctenrich.runner.ledger import Ledger, StageTiming
+from ctenrich.runner.run import Run
+from ctenrich.runner.simulation import Lanes, simulate
 from ctenrich.select.files import cohort_table
 from ctenrich.select.selection import cohort_sha256
 from ctenrich.settings import RunSettings, Settings
-from ctenrich.simulate import Lanes, simulate
 
 TIMES = st.lists(st.tuples(*[st.floats(0.001, 100.0)] * 3), min_size=1, max_size=30)
 

@@ -19,11 +19,11 @@ import pytest
 
 from ctenrich import steps
 from ctenrich.errors import TransientError, UsageError
-from ctenrich.publish import Sent, _bearer, publish_bucket, publish_dicomweb, publish_node, publish_to, read_log
+from ctenrich.publish.objects import Sent, _bearer, publish_bucket, publish_dicomweb, publish_node, publish_to, read_log
 from ctenrich.reasons import Reason
 from ctenrich.results.tables import build_tables
 from ctenrich.settings import Settings
-from ctenrich.storage.base import open_storage
+from ctenrich.storage import open_storage
 from ctenrich.workspace import Workspace
 from tests.cohorts import make_cohort
 from tests.conftest import need_package, need_program, skip_or_fail
@@ -265,7 +265,7 @@ class _Store:
 
     def take(self, run: Workspace, url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Sent, ...]:
         """Publish to this store, one object after the other."""
-        monkeypatch.setattr("ctenrich.publish.open_storage", lambda *_: self)
+        monkeypatch.setattr("ctenrich.publish.objects.open_storage", lambda *_: self)
         return publish_bucket(run, url, at_once=1)
 
 
@@ -346,7 +346,7 @@ def test_a_real_bucket_that_fails_in_the_middle(run: Workspace, monkeypatch: pyt
 
 
 def test_a_store_that_is_gone_is_not_asked_for_every_object(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctenrich.publish._GIVE_UP", 2)
+    monkeypatch.setattr("ctenrich.publish.objects._GIVE_UP", 2)
     with pytest.raises(TransientError):
         _Store(0).take(run, "gs://b/y", monkeypatch)
     details = [s.detail for s in read_log(run, "gs://b/y")]

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from ctenrich.catalog.schema import Column
 from ctenrich.cli.main import app
 from ctenrich.errors import TransientError, UsageError
-from ctenrich.publish import publish_to
-from ctenrich.publish_tables import PARTITIONS, Mode, publish_bigquery
+from ctenrich.publish.bigquery import PARTITIONS, Mode, publish_bigquery
+from ctenrich.publish.objects import publish_to
 from ctenrich.reasons import Reason
 from ctenrich.results.query import run_query
 from ctenrich.results.remote import PublishedTables
@@ -250,7 +250,7 @@ def test_append_loads_nothing_that_is_there(run: Workspace, service: str, tmp_pa
 def test_a_table_of_an_older_schema(run: Workspace, service: str, tmp_path: Path, fault: str) -> None:
     from google.cloud import bigquery
 
-    from ctenrich.publish_tables import _bigquery_schema
+    from ctenrich.publish.bigquery import _bigquery_schema
 
     client, place = open_client(service), f"{PROJECT}.older_{fault}"
     one = few(run, tmp_path / "one", "series")

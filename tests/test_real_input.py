@@ -10,15 +10,15 @@ import nibabel
 import numpy as np
 import pytest
 
-from ctenrich.convert import convert_series
-from ctenrich.decode.ct import HEADER_TAGS, read_slice
-from ctenrich.decode.safe import open_dicom, quiet, text
+from ctenrich.dicom.ct_slice import HEADER_TAGS, read_slice
+from ctenrich.dicom.reader import open_dicom, quiet, text
 from ctenrich.errors import CtenrichError, InputError
-from ctenrich.fetch import fetch_series
 from ctenrich.geometry import apply_affine, lps_to_ras
 from ctenrich.records import SortedSeries, Volume
 from ctenrich.settings import Settings
-from ctenrich.sort import sort_series
+from ctenrich.stages.convert import convert_series
+from ctenrich.stages.fetch import fetch_series
+from ctenrich.stages.sort import sort_series
 from ctenrich.workspace import Workspace, load_array
 from tests.small_series import folder_entry
 

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctenrich import steps
-from ctenrich.execute import ExecutorName
 from ctenrich.reasons import Reason
 from ctenrich.records import State
-from ctenrich.run import Run
+from ctenrich.runner.executors import ExecutorName
+from ctenrich.runner.run import Run
 from ctenrich.select.files import cohort_table, read_cohort
 from ctenrich.settings import FetchSettings, GeometrySettings, Settings
 from tests.cohorts import make_cohort, result_hashes

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ctenrich import sharing, steps
+from ctenrich import steps
 from ctenrich.errors import UsageError
-from ctenrich.ledger import Lease, Ledger
 from ctenrich.reasons import Reason
 from ctenrich.records import State
+from ctenrich.runner import shared_leases as sharing
+from ctenrich.runner.ledger import Lease, Ledger
+from ctenrich.runner.shared_leases import SharedLeases
 from ctenrich.settings import FetchSettings
-from ctenrich.sharing import SharedLeases
 from tests.cohorts import make_cohort, result_hashes
 from tests.conftest import need_package
 from tests.storage.servers import FaultyProxy, gcs_bucket, gcs_precondition, gcs_server, s3_bucket, s3_server

@@ -15,13 +15,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from ctenrich.convert import convert_series
 from ctenrich.errors import CtenrichError, GeometryError, IncompleteError, InputError, UnsafeInputError
-from ctenrich.fetch import fetch_series
 from ctenrich.reasons import Reason
 from ctenrich.records import Instance, SortedSeries
 from ctenrich.settings import ConvertSettings, Settings
-from ctenrich.sort import sort_series
+from ctenrich.stages.convert import convert_series
+from ctenrich.stages.fetch import fetch_series
+from ctenrich.stages.sort import sort_series
 from ctenrich.workspace import Workspace, load_record
 from tests.small_series import FRAME, SERIES, Edit, Small, folder_entry, save, small_slice, write_small
 

@@ -8,7 +8,7 @@ import pytest
 
 from ctenrich.errors import UsageError
 from ctenrich.records import ProductKind
-from ctenrich.specs import SegmenterSpec, parse_segmenter
+from ctenrich.runner.products import SegmenterSpec, parse_segmenter
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ctenrich import steps
-from ctenrich.booking import RunSummary
-from ctenrich.ledger import Ledger
 from ctenrich.progress import SILENT, Progress
 from ctenrich.records import EncodedObjects, Landmarks, SortedSeries
-from ctenrich.run import Run
+from ctenrich.runner.ledger import Ledger
+from ctenrich.runner.recorder import RunSummary
+from ctenrich.runner.run import Run
 from ctenrich.settings import Settings
 from ctenrich.workspace import load_record, write_bytes
 

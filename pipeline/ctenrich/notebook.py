@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctenrich.codes import load_segments
+from ctenrich.codes.mappings import load_segments
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import SegmentMasks, Volume
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ctenrich.report.pictures import View
-    from ctenrich.run import Run
+    from ctenrich.runner.run import Run
 
 __all__ = ["Bar", "coronal", "log_in", "machine", "planes", "query_cost", "run_cost", "slice_viewer", "slope_chart"]
 
@@ -134,7 +134,7 @@ def query_cost(query: str, catalog: str, parameters: Mapping[str, object]) -> st
 
 def run_cost(cohort: Path, segmenters: Sequence[str], bodypart: str, price_per_hour: float = 0.0) -> str:
     """What a run would take, in words: hours, gigabytes and price; nothing is run."""
-    from ctenrich.plan import Prices, forecast, load_rates, products_of
+    from ctenrich.runner.forecast import Prices, forecast, load_rates, products_of
     from ctenrich.select import read_cohort
 
     found = forecast(

@@ -16,12 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ctenrich.booking import RunSummary
-from ctenrich.conduct import Conductor
 from ctenrich.errors import InputError, UsageError
-from ctenrich.execute import ExecutorName, open_executor
-from ctenrich.ledger import Ledger
-from ctenrich.overview import preview, retry, status
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import (
@@ -40,10 +35,15 @@ from ctenrich.records import (
     State,
     Volume,
 )
-from ctenrich.resident import Models
-from ctenrich.run import Run
+from ctenrich.runner.executors import ExecutorName, open_executor
+from ctenrich.runner.ledger import Ledger
+from ctenrich.runner.model_cache import Models
+from ctenrich.runner.recorder import RunSummary
+from ctenrich.runner.run import Run
+from ctenrich.runner.runner import Conductor
+from ctenrich.runner.status import preview, retry, status
+from ctenrich.runner.stopping import Budget, StopSignal
 from ctenrich.settings import Settings
-from ctenrich.stopping import Budget, StopSignal
 from ctenrich.workspace import load_record
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def start(
     settings: Settings | None = None,
     allow_demo: bool = False,
 ) -> Run:
-    """Make a run's folder and check every model before any work; see :meth:`ctenrich.run.Run.create`."""
+    """Make a run's folder and check every model before any work; see :meth:`ctenrich.runner.run.Run.create`."""
     return Run.create(
         Path(cohort), Path(out), segmenters=segmenters, bodypart=bodypart, settings=settings, allow_demo=allow_demo
     )
@@ -331,7 +331,7 @@ def report(run: Run, *, progress: Progress = SILENT) -> Path:
 
 def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) -> list[Path]:
     """Export results as ``nifti``, ``nrrd`` or ``csv``; returns the files."""
-    from ctenrich.export import export_run
+    from ctenrich.publish.export import export_run
 
     return list(export_run(run.workspace, fmt, Path(out), progress=progress))
 
@@ -340,7 +340,7 @@ def export_objects(
     paths: Sequence[Path], fmt: str, out: Path, *, source: Path | None = None, progress: Progress = SILENT
 ) -> tuple[list[Path], tuple[Issue, ...]]:
     """Export SEG and SR objects of any maker; the issues say what does not fit."""
-    from ctenrich.export import export_objects as export_any
+    from ctenrich.publish.export import export_objects as export_any
 
     files, issues = export_any(paths, fmt, out, source=source, progress=progress)
     return list(files), issues
@@ -382,7 +382,7 @@ def run_all(
     if executor is ExecutorName.AUTO:
         executor = ExecutorName.PROCESSES if len(run.cohort.series) > 1 else ExecutorName.SERIAL
     models = _models.setdefault(run, Models(run.config.settings))
-    from ctenrich.sharing import SharedLeases
+    from ctenrich.runner.shared_leases import SharedLeases
 
     leases = SharedLeases(share, run.config.settings.fetch, run.root) if share else None
     worker = open_executor(executor, run.root, run.config.settings, models=models, address=address, progress=progress)
@@ -397,7 +397,7 @@ def run_all(
 
 def _learn(run: Run) -> None:
     """Keep this machine's rates for the next forecast."""
-    from ctenrich.plan import learn_rates, save_rates, slices_of
+    from ctenrich.runner.forecast import learn_rates, save_rates, slices_of
 
     with Ledger(run.ledger_path, read_only=True) as ledger:
         timings = ledger.timings()

@@ -17,7 +17,7 @@ from tests.infer.small_models import v1_plans, v2_plans, write_v1, write_v2
 from typer.testing import CliRunner
 
 from ctenrich.cli.main import app
-from ctenrich.infer import engine
+from ctenrich.nnunet import engine
 from ctenrich.records import SegmentMasks, Volume
 from ctenrich.workspace import load_array, load_record
 

@@ -25,9 +25,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ctenrich.decode.codestream import check_frame
-from ctenrich.decode.ct import read_slice
-from ctenrich.decode.safe import HEADER_LIMIT, open_dataset, open_dicom, quiet, text
+from ctenrich.dicom.codestream import check_frame
+from ctenrich.dicom.ct_slice import read_slice
+from ctenrich.dicom.reader import HEADER_LIMIT, open_dataset, open_dicom, quiet, text
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 from tests.small_series import Small, save, small_pixels, small_slice
@@ -58,8 +58,8 @@ def test_a_bomb_of_four_hundred_megabytes_is_refused_in_bounded_memory(tmp_path:
     script = f"""
         import resource
         from pathlib import Path
-        from ctenrich.decode.ct import read_slice
-        from ctenrich.decode.safe import open_dataset, open_dicom
+        from ctenrich.dicom.ct_slice import read_slice
+        from ctenrich.dicom.reader import open_dataset, open_dicom
         from ctenrich.errors import UnsafeInputError
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         def header(path):

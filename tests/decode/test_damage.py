@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ctenrich.decode.seg import read_seg
-from ctenrich.decode.sr import read_sr
+from ctenrich.dicom.seg import read_seg
+from ctenrich.dicom.sr import read_sr
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
 from ctenrich.errors import CtenrichError

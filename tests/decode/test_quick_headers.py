@@ -13,9 +13,9 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from ctenrich.decode import safe
-from ctenrich.decode.ct import HEADER_TAGS, PIXEL_TAGS
-from ctenrich.decode.safe import Parsed, open_dicom, quiet
+from ctenrich.dicom import reader as safe
+from ctenrich.dicom.ct_slice import HEADER_TAGS, PIXEL_TAGS
+from ctenrich.dicom.reader import Parsed, open_dicom, quiet
 from ctenrich.errors import CtenrichError
 from tests.small_series import Small, save, small_slice
 

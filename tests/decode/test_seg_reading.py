@@ -12,9 +12,9 @@ import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from ctenrich.decode import frames, objects
-from ctenrich.decode.seg import read_seg
-from ctenrich.decode.series import series_of_folder
+from ctenrich.dicom import frames, objects
+from ctenrich.dicom.seg import read_seg
+from ctenrich.dicom.series import series_of_folder
 from ctenrich.encode.seg import encode_seg
 from ctenrich.errors import EncodingError, InputError, UnsafeInputError
 from ctenrich.masks import full_mask

@@ -8,8 +8,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from ctenrich.codes import load_features
-from ctenrich.decode.sr import read_sr, rows_of
+from ctenrich.codes.mappings import load_features
+from ctenrich.dicom.sr import read_sr, rows_of
 from ctenrich.encode.landmarks_sr import encode_landmarks_sr
 from ctenrich.encode.regions_sr import encode_regions_sr
 from ctenrich.encode.seg import encode_seg

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from ctenrich.codes import load_features
+from ctenrich.codes.mappings import load_features
 from ctenrich.masks import masks_from_label_map, masks_from_segments
 from ctenrich.records import (
     Landmark,

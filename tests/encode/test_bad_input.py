@@ -14,19 +14,19 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctenrich import codes
-from ctenrich.codes import load_segments
+from ctenrich.codes.mappings import load_segments
+from ctenrich.codes.mappings import mappings as codes
 from ctenrich.encode.memory import LARGEST_PIXEL_DATA, check_frames, frames_at_most
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
 from ctenrich.errors import CtenrichError, EncodingError, InputError, UsageError
 from ctenrich.masks import Mask, masks_from_label_map, masks_from_segments
-from ctenrich.measure.shape import measure_shape
 from ctenrich.proof import prove_segmentation
 from ctenrich.reasons import Reason
 from ctenrich.records import Box, EncodedObject, Segment, SegmentMasks, ShapeMeasurements, SortedSeries, Volume
 from ctenrich.resources import folder
 from ctenrich.settings import EncodeSettings, RunSettings, Settings
+from ctenrich.shape.measure import measure_shape
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import Workspace
 from tests.conftest import skip_or_fail

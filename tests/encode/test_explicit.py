@@ -20,7 +20,7 @@ from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from ctenrich.encode.explicit import explicit_parts
+from ctenrich.dicom.writer import explicit_parts
 from ctenrich.encode.seg import encode_seg
 from ctenrich.settings import EncodeSettings, Settings
 from ctenrich.workspace import Workspace

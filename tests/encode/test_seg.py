@@ -266,7 +266,7 @@ def test_validators_and_dcmqi_read_it(tmp_path: Path, workspace: Workspace) -> N
 
 
 def test_many_labels(tmp_path: Path, workspace: Workspace) -> None:
-    from ctenrich.codes import load_segments
+    from ctenrich.codes.mappings import load_segments
     from ctenrich.masks import masks_from_label_map
 
     series, volume = make_series(tmp_path / "ct", Grid(slices=3, rows=60, columns=60))

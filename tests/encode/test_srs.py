@@ -13,7 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from ctenrich.codes import load_features, load_landmarks, load_regions
+from ctenrich.codes.mappings import load_features, load_landmarks, load_regions
 from ctenrich.encode.landmarks_sr import encode_landmarks_sr
 from ctenrich.encode.regions_sr import encode_regions_sr
 from ctenrich.encode.seg import encode_seg

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ctenrich.bodypart.landmarks import find_landmarks, locate_landmarks
 from ctenrich.errors import UsageError
 from ctenrich.evaluate.landmarks import compare_lung_extents, compare_run, read_expert_extents, summarise
-from ctenrich.measure.landmarks import find_landmarks, locate_landmarks
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, save_record
 from tests.bodypart_cases import SERIES, make_scores, make_series
@@ -91,7 +91,7 @@ def test_real_series(
     workspace: Workspace,
 ) -> None:  # fmt: skip
     """The model was fitted on these very series: this shows that places come out right, no more."""
-    from ctenrich.infer.bodypart import open_bodypart
+    from ctenrich.bodypart.scorer import open_bodypart
     from tests.bodypart_cases import read_ct
 
     volume, series = read_ct(real_data(name), workspace)

@@ -12,8 +12,8 @@ from tests.cohorts import make_cohort, result_hashes
 from tests.conftest import need_package
 
 from ctenrich import steps
-from ctenrich.conduct import Conductor
-from ctenrich.execute.ray import RayExecutor
+from ctenrich.runner.executors.ray import RayExecutor
+from ctenrich.runner.runner import Conductor
 from ctenrich.settings import RunSettings, Settings
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctenrich.infer.plans import parse_v2
-from ctenrich.infer.unet import library_network
+from ctenrich.nnunet.plans import parse_v2
+from ctenrich.nnunet.unet import library_network
 from ctenrich.records import Quantity, SortedSeries, Volume
 from ctenrich.workspace import Workspace, save_array, sha256_of_array
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from ctenrich.bodypart.images import ImageAxes, ImageMaker, feet_to_head, plan_images, resampling_matrix
+from ctenrich.bodypart.network import BodyPartNetwork, network_from_state
+from ctenrich.bodypart.scorer import BodyPartScorer, load_bodypart_model, open_bodypart
 from ctenrich.errors import GeometryError, InputError, ModelError
-from ctenrich.infer.bodypart import BodyPartScorer, load_bodypart_model, open_bodypart
-from ctenrich.infer.bodypart_images import ImageAxes, ImageMaker, feet_to_head, plan_images, resampling_matrix
-from ctenrich.infer.bodypart_network import BodyPartNetwork, network_from_state
 from ctenrich.reasons import Reason
 from ctenrich.records import SliceScores
 from ctenrich.settings import SegmentSettings, Settings
@@ -378,7 +378,7 @@ def test_an_imported_model_is_opened_by_name(
     shared_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A zip with a folder inside, as the public model comes."""
-    from ctenrich.infer.manage import import_model
+    from ctenrich.models.library import import_model
 
     monkeypatch.setenv("CTENRICH_MODELS", str(tmp_path / "home"))
     archive = shutil.make_archive(
@@ -399,6 +399,6 @@ def test_the_demo_model_opens(tmp_path: Path) -> None:
 
 
 def load_folder() -> Path:
-    from ctenrich.infer.weights import resolve_model
+    from ctenrich.inference.registry import resolve_model
 
     return resolve_model("demo-bodypart").folder

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctenrich.infer.bodypart import open_bodypart
-from ctenrich.measure.landmarks import find_landmarks
-from ctenrich.measure.regions import find_regions
+from ctenrich.bodypart.landmarks import find_landmarks
+from ctenrich.bodypart.regions import find_regions
+from ctenrich.bodypart.scorer import open_bodypart
 from ctenrich.phantom import PhantomOptions, hand_over, make_phantom
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.workspace import Workspace

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctenrich.infer.bodypart import open_bodypart
-from ctenrich.measure.bodypart_json import bodypart_document
+from ctenrich.bodypart.bpreg_json import bodypart_document
+from ctenrich.bodypart.scorer import open_bodypart
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import Workspace, load_array

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctenrich.infer.bodypart_scores import CleanScores, CleanUp, clean_scores
+from ctenrich.bodypart.scores import CleanScores, CleanUp, clean_scores
 from tests.bodypart_golden import PARAMETERS, score_lines
 
 PARAMS = CleanUp(**PARAMETERS)

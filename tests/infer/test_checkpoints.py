@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctenrich.errors import ModelError
-from ctenrich.infer.checkpoints import load_restricted, load_state_dict_restricted
-from ctenrich.infer.plainpickle import load_pickle_restricted
+from ctenrich.inference.checkpoint import load_restricted, load_state_dict_restricted
+from ctenrich.inference.restricted_unpickler import load_pickle_restricted
 from ctenrich.reasons import Reason
 
 
@@ -232,7 +232,7 @@ def test_changed_bytes_never_escape(data: st.DataObject) -> None:
     raw = bytearray(pickle.dumps({"a": np.arange(3.0), "b": OrderedDict(x=np.float64(1.0)), "c": [1, "x"]}, protocol=2))
     for _ in range(data.draw(st.integers(1, 6))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    from ctenrich.infer.plainpickle import realise, refuse, unpickle
+    from ctenrich.inference.restricted_unpickler import realise, refuse, unpickle
 
     try:
         value, _ = unpickle(bytes(raw))

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ctenrich.errors import InputError, ModelError, UsageError
-from ctenrich.infer import sliding
-from ctenrich.infer.engine import Engine, choose_device
-from ctenrich.infer.nnunet import open_nnunet
-from ctenrich.infer.parity import compare_labels, surface_dice
-from ctenrich.infer.plans import NetworkPlan, Resampling
-from ctenrich.infer.preprocess import Axes, canonical_axes, nonzero_box
-from ctenrich.infer.reference import ReferenceEngine
-from ctenrich.infer.spline import new_shape, resample_image, separate_axis
-from ctenrich.infer.store import load_weights, prepare
-from ctenrich.infer.unet import clean_names, expected_shapes, forward, library_network, load_into_library
-from ctenrich.infer.weights import resolve_model
+from ctenrich.inference.registry import resolve_model
+from ctenrich.models.parity import compare_labels, surface_dice
+from ctenrich.nnunet import sliding_window as sliding
+from ctenrich.nnunet.engine import Engine, choose_device
+from ctenrich.nnunet.plans import NetworkPlan, Resampling
+from ctenrich.nnunet.preprocess import Axes, canonical_axes, nonzero_box
+from ctenrich.nnunet.reference import ReferenceEngine
+from ctenrich.nnunet.resample import new_shape, resample_image, separate_axis
+from ctenrich.nnunet.segmenter import open_nnunet
+from ctenrich.nnunet.store import load_weights, prepare
+from ctenrich.nnunet.unet import clean_names, expected_shapes, forward, library_network, load_into_library
 from ctenrich.reasons import Reason
 from ctenrich.settings import SegmentSettings, Settings
 from tests.infer.small_models import smooth_volume, v2_dataset, v2_plans, write_v2

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from ctenrich.errors import CtenrichError, ModelError, RetryExhaustedError
-from ctenrich.infer import manage
-from ctenrich.infer.download import download
-from ctenrich.infer.manage import import_model, list_models, pull_model, show_model, verify_model
-from ctenrich.infer.nnunet import open_nnunet
-from ctenrich.infer.weights import ModelKind, accept_licence, models_home, registry, resolve_model
+from ctenrich.inference.download import download
+from ctenrich.inference.registry import ModelKind, accept_licence, models_home, registry, resolve_model
+from ctenrich.models import library as manage
+from ctenrich.models.library import import_model, list_models, pull_model, show_model, verify_model
+from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
 from tests.infer.small_models import write_v2

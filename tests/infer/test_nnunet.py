@@ -13,13 +13,13 @@ import pydicom
 import pytest
 import torch
 
-from ctenrich.codes import find_segment
+from ctenrich.codes.mappings import find_segment
 from ctenrich.errors import CtenrichError, InputError, UsageError
-from ctenrich.infer.nnunet import open_nnunet
-from ctenrich.infer.parity import Case, check_model, compare_labels
-from ctenrich.infer.preprocess import canonical_axes
-from ctenrich.infer.weights import models_home
+from ctenrich.inference.registry import models_home
 from ctenrich.masks import full_mask
+from ctenrich.models.parity import Case, check_model, compare_labels
+from ctenrich.nnunet.preprocess import canonical_axes
+from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.reasons import Reason
 from ctenrich.records import Quantity, SegmentMasks
 from ctenrich.settings import SegmentSettings, Settings
@@ -277,9 +277,9 @@ def test_real_ct_against_the_unmodified_predictor(
     real_data: Callable[[str], Path], shared_model: Callable[[str], Path]
 ) -> None:
     """Dice 0.999; where a voxel differs, our two best scores are as near as half precision rounds."""
-    from ctenrich.infer.labels import full_slabs
-    from ctenrich.infer.preprocess import to_network
-    from ctenrich.infer.sliding import predict
+    from ctenrich.nnunet.postprocess import full_slabs
+    from ctenrich.nnunet.preprocess import to_network
+    from ctenrich.nnunet.sliding_window import predict
 
     case, model = real_case(real_data("LUNG1-005")), str(shared_model("lung1-demo"))
     axes = canonical_axes(case.affine_lps)

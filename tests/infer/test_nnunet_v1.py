@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from ctenrich.errors import ModelError
-from ctenrich.infer.nnunet import open_nnunet
-from ctenrich.infer.preprocess import canonical_axes
-from ctenrich.infer.store import load_weights, prepare
-from ctenrich.infer.unet import forward
-from ctenrich.infer.weights import resolve_model
+from ctenrich.inference.registry import resolve_model
+from ctenrich.nnunet.preprocess import canonical_axes
+from ctenrich.nnunet.segmenter import open_nnunet
+from ctenrich.nnunet.store import load_weights, prepare
+from ctenrich.nnunet.unet import forward
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
 from tests.conftest import need_package

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from ctenrich.infer.labels import to_source
-from ctenrich.infer.preprocess import to_network
-from ctenrich.infer.store import prepare
-from ctenrich.infer.threads import in_order, torch_threads
-from ctenrich.infer.weights import resolve_model
+from ctenrich.inference.registry import resolve_model
+from ctenrich.inference.threads import in_order, torch_threads
+from ctenrich.nnunet.postprocess import to_source
+from ctenrich.nnunet.preprocess import to_network
+from ctenrich.nnunet.store import prepare
 from tests.infer.small_models import smooth_volume, v2_plans, write_v2
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ctenrich.measure.crop_hints import crop_hint
+from ctenrich.bodypart.crop_hint import crop_hint
 from ctenrich.records import Box
 from tests.bodypart_cases import make_scores
 

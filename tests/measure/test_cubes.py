@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctenrich.measure.cubes import TRIANGLES, cube_codes, cubes
+from ctenrich.shape.marching_cubes import TRIANGLES, cube_codes, cubes
 from tests.conftest import need_package
 
 SPACINGS = [(1.0, 1.0, 1.0), (3.1, 1.3, 0.7), (0.9, 2.3, 1.7)]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctenrich.measure.diameters import largest_distance, millimetres, outermost_vertices, plane_diameters
+from ctenrich.shape.diameters import largest_distance, millimetres, outermost_vertices, plane_diameters
 
 SPACINGS = st.tuples(*[st.sampled_from([0.5, 0.977, 1.0, 1.25, 2.5, 3.0])] * 3)
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctenrich.infer.bodypart import BodyPartModel, scores_of
-from ctenrich.infer.bodypart_images import ImageAxes
-from ctenrich.infer.bodypart_scores import CleanUp
-from ctenrich.measure.landmarks import ABSENT, find_landmarks, locate_landmarks
-from ctenrich.measure.regions import locate_regions
+from ctenrich.bodypart.images import ImageAxes
+from ctenrich.bodypart.landmarks import ABSENT, find_landmarks, locate_landmarks
+from ctenrich.bodypart.regions import locate_regions
+from ctenrich.bodypart.scorer import BodyPartModel, scores_of
+from ctenrich.bodypart.scores import CleanUp
 from ctenrich.records import Landmark, Landmarks, ModelInfo, SliceScores, Volume
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_record

@@ -13,9 +13,9 @@ import pytest
 
 from ctenrich.contours import grid_of, load_contours, rasterise
 from ctenrich.masks import bounding_box
-from ctenrich.measure import fast
-from ctenrich.measure.features import shape_features
-from ctenrich.measure.shape import measure_mask
+from ctenrich.shape import engine as fast
+from ctenrich.shape.features import shape_features
+from ctenrich.shape.measure import measure_mask
 from tests.conftest import skip_or_fail
 from tests.contours.helpers import sorted_real
 

@@ -14,11 +14,11 @@ from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
 from ctenrich.errors import UsageError
 from ctenrich.masks import bounding_box
-from ctenrich.measure.radiomics_features import Found, Radiomics
-from ctenrich.measure.shape import measure_shape
 from ctenrich.proof import prove_segmentation
 from ctenrich.reasons import Reason
 from ctenrich.settings import MeasureSettings, Settings
+from ctenrich.shape.measure import measure_shape
+from ctenrich.shape.pyradiomics_features import Found, Radiomics
 from ctenrich.workspace import Workspace
 from tests.conftest import need_package
 from tests.encode import cases

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ctenrich.codes import load_landmarks, load_regions
-from ctenrich.measure.bodypart_json import bodypart_document, write_bodypart_json
-from ctenrich.measure.regions import examined_tag, find_regions, locate_regions, region_bounds, regions_of_score
+from ctenrich.bodypart.bpreg_json import bodypart_document, write_bodypart_json
+from ctenrich.bodypart.regions import examined_tag, find_regions, locate_regions, region_bounds, regions_of_score
+from ctenrich.codes.mappings import load_landmarks, load_regions
 from ctenrich.records import Regions, SliceScores
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_record

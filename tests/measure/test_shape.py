@@ -11,11 +11,11 @@ import pytest
 
 from ctenrich.errors import UsageError
 from ctenrich.masks import bounding_box, masks_from_label_map
-from ctenrich.measure.fast import basics
-from ctenrich.measure.features import SHAPE_FEATURES, shape_features
-from ctenrich.measure.shape import measure_mask, measure_shape
 from ctenrich.records import Product, ProductKind, SegmentMasks, Volume
 from ctenrich.settings import MeasureSettings, Settings
+from ctenrich.shape.engine import basics
+from ctenrich.shape.features import SHAPE_FEATURES, shape_features
+from ctenrich.shape.measure import measure_mask, measure_shape
 from tests.conftest import need_package
 
 DIAMETERS = ("Maximum3DDiameter", "Maximum2DDiameterSlice", "Maximum2DDiameterColumn", "Maximum2DDiameterRow")

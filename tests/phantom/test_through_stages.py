@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from ctenrich.contours import ExpertSegmenter
-from ctenrich.convert import convert_series
 from ctenrich.errors import CtenrichError
-from ctenrich.fetch import fetch_series
 from ctenrich.masks import full_mask
 from ctenrich.phantom import (
     ORIENTATIONS,
@@ -25,7 +23,9 @@ from ctenrich.phantom import (
 from ctenrich.reasons import Reason
 from ctenrich.records import Companion, CompanionLink, Instance, SeriesEntry, SortedSeries, Volume
 from ctenrich.settings import Settings
-from ctenrich.sort import sort_series
+from ctenrich.stages.convert import convert_series
+from ctenrich.stages.fetch import fetch_series
+from ctenrich.stages.sort import sort_series
 from ctenrich.workspace import Workspace, load_array
 
 SMALL = PhantomOptions(rows=60, columns=72, pixel_spacing=(6.5, 5.5), slices=16, slice_spacing=20.0, rtstruct=True)

@@ -15,10 +15,10 @@ from ctenrich.encode.landmarks_sr import encode_landmarks_sr
 from ctenrich.encode.regions_sr import encode_regions_sr
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
-from ctenrich.measure.shape import measure_shape
 from ctenrich.proof import prove_bodypart, prove_segmentation
 from ctenrich.records import EncodedObject, Proof, SegmentMasks, ShapeMeasurements, SortedSeries, Volume
 from ctenrich.settings import EncodeSettings, Settings
+from ctenrich.shape.measure import measure_shape
 from ctenrich.workspace import Workspace, sha256_of_file
 from tests.encode import cases
 

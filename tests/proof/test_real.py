@@ -7,14 +7,14 @@ import pydicom
 import pytest
 
 from ctenrich.contours import ExpertSegmenter
-from ctenrich.decode.seg import read_seg
+from ctenrich.dicom.seg import read_seg
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
 from ctenrich.masks import full_mask
-from ctenrich.measure.shape import measure_shape
 from ctenrich.proof import prove_segmentation
 from ctenrich.records import Severity
 from ctenrich.settings import Settings
+from ctenrich.shape.measure import measure_shape
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.validate import validate_objects
 from tests.conftest import skip_or_fail

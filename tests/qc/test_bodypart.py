@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ctenrich.measure.landmarks import locate_landmarks
-from ctenrich.measure.regions import locate_regions
-from ctenrich.qc.bodypart import check_bodypart, lung_height, region_shares
+from ctenrich.bodypart.landmarks import locate_landmarks
+from ctenrich.bodypart.plausibility import check_bodypart, lung_height, region_shares
+from ctenrich.bodypart.regions import locate_regions
 from ctenrich.records import Issue, SliceScores
 from tests.bodypart_cases import make_scores
 

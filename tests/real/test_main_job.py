@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from ctenrich import steps
 from ctenrich.masks import full_mask
 from ctenrich.records import SegmentMasks, SliceScores, SortedSeries
-from ctenrich.run import Run
+from ctenrich.runner.run import Run
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import load_record
 

@@ -182,8 +182,8 @@ def save_objects(workspace: Workspace, uid: str, product: Product, files: dict[O
 
 
 def _ledger(path: Path, rows: list[tuple[str, ...]], dice: random.Random, text: str) -> None:
-    from ctenrich.ledger import Ledger
     from ctenrich.records import Issue, Severity
+    from ctenrich.runner.ledger import Ledger
 
     with Ledger(path) as ledger:
         ledger.set_plan([(uid, product) for uid, product, *_ in rows])

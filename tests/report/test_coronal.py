@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ctenrich.bodypart.landmarks import locate_landmarks
+from ctenrich.bodypart.regions import locate_regions
 from ctenrich.errors import GeometryError
-from ctenrich.measure.landmarks import locate_landmarks
-from ctenrich.measure.regions import locate_regions
 from ctenrich.records import Volume
 from ctenrich.report.coronal import coronal_picture, coronal_png
 from ctenrich.workspace import Workspace

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ctenrich.bodypart.landmarks import locate_landmarks
 from ctenrich.errors import UsageError
-from ctenrich.measure.landmarks import locate_landmarks
 from ctenrich.reasons import Reason
 from ctenrich.records import Landmarks
 from ctenrich.results.anatomy import AnatomyRange, anatomy_query, holds, parse_anatomy

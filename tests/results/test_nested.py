@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from ctenrich.dicom.nested import read_nested
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
-from ctenrich.results.nested import read_nested
 from tests.results.reports import write_seg, write_sr
 
 

@@ -12,7 +12,8 @@ from tests.storage.servers import Fault, FaultyProxy, gcs_bucket, gcs_put, gcs_s
 from ctenrich.errors import IncompleteError, InputError, RetryExhaustedError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
-from ctenrich.storage.base import Storage, StoredObject, Transfer, open_storage
+from ctenrich.storage import open_storage
+from ctenrich.storage.base import Storage, StoredObject, Transfer
 
 OBJECTS = {f"series/{n}.dcm": np.random.default_rng(n).bytes(200_000 if n == 3 else 3000 + n) for n in range(6)}
 

@@ -13,7 +13,8 @@ from tests.storage.servers import FaultyProxy, gcs_bucket, gcs_put, gcs_server, 
 
 from ctenrich.errors import IncompleteError, RetryExhaustedError, UsageError
 from ctenrich.settings import FetchSettings
-from ctenrich.storage.base import Storage, Transfer, open_storage
+from ctenrich.storage import open_storage
+from ctenrich.storage.base import Storage, Transfer
 from ctenrich.storage.retry import LONGEST_PAUSE, retry_after
 
 CONTENT = bytes(range(256)) * 8

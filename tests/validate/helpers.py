@@ -12,9 +12,9 @@ from ctenrich.encode.landmarks_sr import encode_landmarks_sr
 from ctenrich.encode.regions_sr import encode_regions_sr
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
-from ctenrich.measure.shape import measure_shape
 from ctenrich.records import Issue, Severity, SortedSeries
 from ctenrich.settings import Settings
+from ctenrich.shape.measure import measure_shape
 from ctenrich.workspace import Workspace
 from tests.encode import cases
 

@@ -17,8 +17,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctenrich.decode.seg import read_seg
-from ctenrich.decode.sr import read_sr
+from ctenrich.dicom.seg import read_seg
+from ctenrich.dicom.sr import read_sr
 from ctenrich.errors import ToolError
 from ctenrich.masks import full_mask
 from ctenrich.records import SortedSeries

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctenrich.codes import load_segments
+from ctenrich.codes.mappings import load_segments
 from ctenrich.masks import full_mask
 from ctenrich.records import Product, SegmentMasks, SortedSeries
 from ctenrich.workspace import Workspace, load_record

@@ -20,9 +20,9 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from ctenrich.catalog.moments import moment
 from ctenrich.catalog.quick import HEAD, PLAIN_VRS, plain_row
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
+from ctenrich.dicom.datetimes import moment
 from ctenrich.reasons import Reason
 
 __all__ = ["FileHeader", "read_header"]

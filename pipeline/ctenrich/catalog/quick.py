@@ -12,9 +12,9 @@ import struct
 from functools import lru_cache
 from typing import Any
 
-from ctenrich.catalog.moments import moment
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
-from ctenrich.decode.elements import UNDEFINED, OddError, after_sequence, element_at
+from ctenrich.dicom.datetimes import moment
+from ctenrich.dicom.elements import UNDEFINED, OddError, after_sequence, element_at
 
 __all__ = ["HEAD", "PLAIN_VRS", "plain_row"]
 

@@ -11,8 +11,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ctenrich.runner.object_check import Verdict
     from ctenrich.settings import Settings
-    from ctenrich.verdicts import Verdict
 
 __all__ = ["register"]
 
@@ -52,7 +52,7 @@ def _of_run(target: Path, again: bool, pixelmed: bool) -> Iterable[Verdict]:
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
     from ctenrich.errors import CtenrichError
-    from ctenrich.verdicts import judge_run
+    from ctenrich.runner.object_check import judge_run
 
     run = steps.open_run(target)
     with progress_bars() as progress:
@@ -67,7 +67,7 @@ def _of_run(target: Path, again: bool, pixelmed: bool) -> Iterable[Verdict]:
 def _of_files(target: Path, source: Path | None, settings: Settings) -> list[Verdict]:
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
-    from ctenrich.verdicts import instances_below, judge_files
+    from ctenrich.runner.object_check import instances_below, judge_files
 
     if not target.exists():
         raise UsageError(Reason.NOT_FOUND, f"there is no {target.name}", "give a run's folder, or DICOM files")

@@ -19,7 +19,7 @@ def check(
     folder: Annotated[Path | None, typer.Argument(help="Folder of CSV files; default: the package's own.")] = None,
 ) -> None:
     """Check every code of the CSV mappings: check digits, known meanings, units, one meaning one code."""
-    from ctenrich.codes import check_mappings
+    from ctenrich.codes.mappings import check_mappings
     from ctenrich.records import Severity
     from ctenrich.resources import folder as own
 

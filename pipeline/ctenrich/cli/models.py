@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ctenrich.infer.manage import ModelStatus
-    from ctenrich.infer.parity import Case
+    from ctenrich.models.library import ModelStatus
+    from ctenrich.models.parity import Case
 
 __all__ = ["register"]
 
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def list_all() -> None:
     """The models that have a name, whether they are on this machine, and their licence."""
     from ctenrich.cli.console import print_table
-    from ctenrich.infer.manage import list_models
+    from ctenrich.models.library import list_models
 
     rows = [(m.name, m.kind, "yes" if m.installed else "no", _licence(m), m.title) for m in list_models()]
     print_table("Models", ("name", "kind", "here", "licence", "what"), rows)
@@ -43,7 +43,7 @@ def _licence(status: ModelStatus) -> str:
 @models_app.command("show", epilog="Example:  ctenrich models show Task055_SegTHOR")
 def show(name: Name) -> None:
     """Everything that is known of a model: source, licence, labels, configurations, citation."""
-    from ctenrich.infer.manage import show_model
+    from ctenrich.models.library import show_model
 
     for key, value in show_model(name).items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
@@ -59,7 +59,7 @@ def pull(
 ) -> None:
     """Download a model (a broken download goes on), check it whole, and keep it under its name."""
     from ctenrich.cli.console import progress_bars
-    from ctenrich.infer.manage import pull_model
+    from ctenrich.models.library import pull_model
 
     with progress_bars() as progress:
         status = pull_model(name, accept=accept_licence, url=url, progress=progress)
@@ -75,7 +75,7 @@ def import_(
 ) -> None:
     """Take a model from a file or folder; nothing is unpickled freely, nothing is left behind on failure."""
     from ctenrich.cli.console import progress_bars
-    from ctenrich.infer.manage import import_model
+    from ctenrich.models.library import import_model
 
     with progress_bars() as progress:
         status = import_model(source, name=name, labels=labels, accept=accept_licence, progress=progress)
@@ -85,7 +85,7 @@ def import_(
 @models_app.command("verify", epilog="Example:  ctenrich models verify demo-organs")
 def verify(name: Name) -> None:
     """Check a model on this machine: hashes, plans, every fold's tensors, labels."""
-    from ctenrich.infer.manage import verify_model
+    from ctenrich.models.library import verify_model
 
     issues = verify_model(name)
     for issue in issues:
@@ -107,7 +107,7 @@ def check(
 ) -> None:
     """The parity gate: our engine beside nnunetv2's, organ by organ, worst case first."""
     from ctenrich.cli.console import print_table, progress_bars
-    from ctenrich.infer.parity import check_model
+    from ctenrich.models.parity import check_model
     from ctenrich.settings import Settings
 
     _ = reference
@@ -135,7 +135,7 @@ def check(
 
 def _cases(run_folder: Path | None) -> Iterator[Case]:
     from ctenrich.geometry import as_matrix4
-    from ctenrich.infer.parity import Case
+    from ctenrich.models.parity import Case
     from ctenrich.records import Volume
     from ctenrich.workspace import Workspace, load_array, load_record
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ctenrich.execute import ExecutorName
-    from ctenrich.run import Run
+    from ctenrich.runner.executors import ExecutorName
+    from ctenrich.runner.run import Run
 
 __all__ = [
     "Bodypart",
@@ -57,7 +57,7 @@ def make_run(
     """Create or update a run's folder from command line options."""
     from dataclasses import replace
 
-    from ctenrich.run import Run
+    from ctenrich.runner.run import Run
     from ctenrich.settings import load_settings
 
     settings_file, allow_demo = options
@@ -90,7 +90,7 @@ def run(
     """Fetch, sort, convert, segment, score, measure, encode and validate every series; then tables and report."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
-    from ctenrich.stopping import Budget
+    from ctenrich.runner.stopping import Budget
 
     chosen = _executor(executor)
     made = make_run(cohort, out, segmenter, bodypart, device, (settings, allow_demo_models))
@@ -115,8 +115,8 @@ def run(
 
 def _executor(name: str) -> ExecutorName:
     from ctenrich.errors import UsageError
-    from ctenrich.execute import ExecutorName
     from ctenrich.reasons import Reason
+    from ctenrich.runner.executors import ExecutorName
 
     try:
         return ExecutorName(name)
@@ -138,10 +138,10 @@ def plan(
 ) -> None:
     """What a cohort will take: time per stage, device hours, disk and cost; with licences and citations."""
     from ctenrich.cli.console import print_table
-    from ctenrich.plan import Prices, forecast, load_rates, model_terms, products_of
+    from ctenrich.runner.forecast import Prices, forecast, load_rates, model_terms, products_of
+    from ctenrich.runner.simulation import Lanes
     from ctenrich.select import read_cohort
     from ctenrich.settings import load_settings
-    from ctenrich.simulate import Lanes
 
     products = products_of(segmenter or [], bodypart)
     prices, lanes = Prices(price_per_hour, price_per_gb), Lanes(input_workers, devices, output_workers)

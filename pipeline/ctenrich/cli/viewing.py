@@ -73,12 +73,12 @@ def publish(
     """Bring a run's tables or objects to where others find them; what was sent is not sent twice."""
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
-    from ctenrich.publish import publish_to
+    from ctenrich.publish.objects import publish_to
 
     opened = steps.open_run(run)
     with progress_bars() as progress:
         if target.startswith("bigquery:"):
-            from ctenrich.publish_tables import Mode, publish_bigquery
+            from ctenrich.publish.bigquery import Mode, publish_bigquery
 
             place = target.removeprefix("bigquery:")
             rows = publish_bigquery(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ctenrich.codes import find_segment
+from ctenrich.codes.mappings import find_segment
 from ctenrich.contours.raster import Grid, Mask, Rasterised, grid_of, rasterise
 from ctenrich.contours.rtstruct import Roi, StructureSet, link_to, load_contours
 from ctenrich.errors import CtenrichError, InputError

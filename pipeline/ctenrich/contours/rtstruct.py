@@ -16,7 +16,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import dcmread
 from pydicom.uid import RTStructureSetStorage
 
-from ctenrich.decode.objects import check_deflated
+from ctenrich.dicom.objects import check_deflated
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, SortedSeries

@@ -19,7 +19,7 @@ from pydicom.sr.codedict import codes as dicom_codes
 from pydicom.uid import CTImageStorage
 
 from ctenrich import RELEASE_DATE, __version__
-from ctenrich.codes import Code, mappings_sha256
+from ctenrich.codes.mappings import Code, mappings_sha256
 from ctenrich.errors import EncodingError
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, ModelInfo, Product, ProductKind, Severity, SortedSeries

@@ -11,8 +11,8 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from ctenrich import __version__
+from ctenrich.dicom.writer import explicit_parts
 from ctenrich.encode.context import set_character_set
-from ctenrich.encode.explicit import explicit_parts
 from ctenrich.records import EncodedObject, Issue, ObjectKind, Product
 from ctenrich.uids import derive_uid
 from ctenrich.workspace import Workspace, write_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from ctenrich.codes import Code, LandmarkCode, load_features, load_landmarks
+from ctenrich.codes.mappings import Code, LandmarkCode, load_features, load_landmarks
 from ctenrich.encode.context import identify, read_source
 from ctenrich.encode.files import write_object
 from ctenrich.encode.sr_content import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from ctenrich.codes import RegionCode, load_regions
+from ctenrich.codes.mappings import RegionCode, load_regions
 from ctenrich.encode.context import identify, read_source
 from ctenrich.encode.files import write_object
 from ctenrich.encode.landmarks_sr import bodypart_observer, check_slices, units

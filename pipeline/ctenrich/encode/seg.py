@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ctenrich import __version__
-from ctenrich.codes import Code, SegmentCode, load_segments
+from ctenrich.codes.mappings import Code, SegmentCode, load_segments
 from ctenrich.encode.context import (
     CT_IMAGE,
     MANUFACTURER,

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from ctenrich import __version__
-from ctenrich.codes import load_features
+from ctenrich.codes.mappings import load_features
 from ctenrich.encode.context import identify, product_title, read_source
 from ctenrich.encode.files import write_object
 from ctenrich.encode.seg import segment_code, tracking

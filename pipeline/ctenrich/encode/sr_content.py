@@ -19,7 +19,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import DSfloat
 
 from ctenrich import __version__
-from ctenrich.codes import Code, load_concepts
+from ctenrich.codes.mappings import Code, load_concepts
 from ctenrich.encode.context import MANUFACTURER
 from ctenrich.records import SortedSeries
 

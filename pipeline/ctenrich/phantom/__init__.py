@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ctenrich.phantom.anatomy import SEGMENTS
-from ctenrich.phantom.dicom import PhantomStudy, write_phantom_study
-from ctenrich.phantom.handover import hand_over
 from ctenrich.phantom.options import ORIENTATIONS, FileOrder, PhantomOptions, PixelEncoding, Quirk
+from ctenrich.phantom.records import hand_over
+from ctenrich.phantom.study import PhantomStudy, write_phantom_study
 from ctenrich.phantom.volume import Phantom, make_phantom
 
 __all__ = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from ctenrich.phantom.dicom import DATE, TIME, common_modules, file_bytes, number, rescale
 from ctenrich.phantom.identity import Identity
+from ctenrich.phantom.modules import DATE, TIME, common_modules, file_bytes, number, rescale
 from ctenrich.phantom.volume import Phantom
 
 __all__ = ["write_enhanced"]

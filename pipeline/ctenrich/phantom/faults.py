@@ -8,6 +8,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from ctenrich.phantom.identity import Identity
+from ctenrich.phantom.modules import file_bytes, number
 from ctenrich.phantom.options import PhantomOptions, Quirk
 from ctenrich.phantom.volume import Phantom
 
@@ -74,8 +75,6 @@ def spoil_bytes(content: bytes, k: int, options: PhantomOptions) -> bytes:
 
 def extra_files(folder: Path, phantom: Phantom, identity: Identity, written: dict[int, Path]) -> list[Path]:
     """Write the files that lie beside the slices; returns those that belong to the series."""
-    from ctenrich.phantom.dicom import file_bytes
-
     options, extra = phantom.options, []
     stem = f"CT{options.series_number:02d}"
     model = written[min(written, key=lambda k: abs(k - odd_slice(options)))]
@@ -142,8 +141,6 @@ def _magnetic(model: Path, identity: Identity) -> Dataset:
 
 def _localizer(model: Path, phantom: Phantom, identity: Identity) -> Dataset:
     """A coronal projection with the head at the top."""
-    from ctenrich.phantom.dicom import number
-
     dataset, grid = _read(model), phantom.grid
     flat = phantom.array.mean(axis=1)[::-1]
     stored = np.rint(flat + 1024).astype("<i2")

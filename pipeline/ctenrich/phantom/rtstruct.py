@@ -9,8 +9,8 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from ctenrich.phantom.contour import trace
-from ctenrich.phantom.dicom import CT_IMAGE, DATE, TIME, common_modules, file_bytes, number
 from ctenrich.phantom.identity import Identity
+from ctenrich.phantom.modules import CT_IMAGE, DATE, TIME, common_modules, file_bytes, number
 from ctenrich.phantom.options import PhantomOptions, PixelEncoding, Quirk
 from ctenrich.phantom.volume import Phantom
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydicom.sr.codedict import codes
 
-from ctenrich.codes import load_concepts, load_features, load_landmarks, load_regions
+from ctenrich.codes.mappings import load_concepts, load_features, load_landmarks, load_regions
 from ctenrich.proof.checks import ObjectFile, Report
 from ctenrich.proof.shape import evidence_checks, number_faults
 from ctenrich.proof.source import SourceSlices

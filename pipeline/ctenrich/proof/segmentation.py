@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from ctenrich.codes import Code, load_segments
+from ctenrich.codes.mappings import Code, load_segments
 from ctenrich.masks import Mask, crop_of
 from ctenrich.proof.checks import ObjectFile, Report
 from ctenrich.proof.frames import Frame, read_frames

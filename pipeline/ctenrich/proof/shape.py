@@ -7,7 +7,7 @@ import math
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from ctenrich.codes import load_features, load_segments
+from ctenrich.codes.mappings import load_features, load_segments
 from ctenrich.proof.checks import ObjectFile, Report
 from ctenrich.proof.source import SourceSlices
 from ctenrich.proof.tree import Concept, Node, concept_of, groups_of, read_tree

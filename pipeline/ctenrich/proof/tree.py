@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
-from ctenrich.codes import Code
+from ctenrich.codes.mappings import Code
 
 __all__ = ["Concept", "Node", "concept_of", "groups_of", "read_tree"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ctenrich.codes import load_segments
+from ctenrich.codes.mappings import load_segments
 from ctenrich.errors import InputError
 from ctenrich.records import Landmarks, Proof, Regions, SegmentMasks, Volume
 from ctenrich.report.charts import bands, bars

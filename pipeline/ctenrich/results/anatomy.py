@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from ctenrich.codes import load_landmarks
+from ctenrich.codes.mappings import load_landmarks
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Landmarks

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctenrich.results.nested import Nested
+from ctenrich.dicom.nested import Nested
 
 __all__ = [
     "REPORT_CLASSES",

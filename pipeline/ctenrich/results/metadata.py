@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from ctenrich.results.nested import Nested, element_info
+from ctenrich.dicom.nested import Nested, element_info
 
 __all__ = ["Tree", "base_tree", "conform", "grow", "metadata_schema", "tree_to_rows"]
 

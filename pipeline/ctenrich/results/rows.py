@@ -7,8 +7,8 @@ from collections import defaultdict
 from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any
 
+from ctenrich.dicom.nested import Nested
 from ctenrich.results.content import Group, children, code3, code4, empty_code, first, groups, is_named
-from ctenrich.results.nested import Nested
 
 __all__ = ["LABEL_MAP", "SEGMENTATION", "Rows", "numeric", "object_rows", "viewer_url"]
 

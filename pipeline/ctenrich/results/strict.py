@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from ctenrich.dicom.nested import Nested
 from ctenrich.results.content import children, code3, code4, concept_name, empty_code, first, is_named
-from ctenrich.results.nested import Nested
 from ctenrich.results.rows import SEGMENTATION, Rows
 
 __all__ = ["strict_rows"]

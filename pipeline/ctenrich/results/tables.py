@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ctenrich.dicom.nested import SEQUENCE_LIMIT, Nested, media_class, read_nested
 from ctenrich.progress import SILENT, Progress
 from ctenrich.results.metadata import Tree, base_tree, conform, grow, metadata_schema, tree_to_rows
-from ctenrich.results.nested import SEQUENCE_LIMIT, Nested, media_class, read_nested
 from ctenrich.results.rows import LABEL_MAP, SEGMENTATION, Rows, object_rows
 from ctenrich.results.schema import OBJECT_TABLES, STRICT_TABLES, arrow_schema
 from ctenrich.results.strict import strict_rows

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.settings import FetchSettings
 
 __all__ = [
     "Storage",
@@ -21,7 +19,6 @@ __all__ = [
     "Transfer",
     "content_type",
     "name_taken",
-    "open_storage",
     "parent_url",
     "verify_file",
 ]
@@ -70,30 +67,6 @@ class Storage(Protocol):
 
         Without `replace` an object with other bytes is not overwritten (UsageError BAD_PARAMETER).
         """
-
-
-def open_storage(url: str, settings: FetchSettings) -> Storage:
-    """The storage for a URL's scheme: ``file``, ``gs`` or ``s3``.
-
-    Raises
-    ------
-    UsageError
-        BAD_PARAMETER for another scheme, MISSING_EXTRA where the client is not installed.
-    """
-    scheme = urlsplit(url).scheme
-    if scheme == "file":
-        from ctenrich.storage.local import LocalStorage
-
-        return LocalStorage()
-    if scheme == "gs":
-        from ctenrich.storage.gcs import GoogleStorage
-
-        return GoogleStorage(settings)
-    if scheme == "s3":
-        from ctenrich.storage.s3 import S3Storage
-
-        return S3Storage(settings)
-    raise UsageError(Reason.BAD_PARAMETER, f"no storage for {scheme or 'a path without a scheme'}://", "gs, s3 or file")
 
 
 def content_type(path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from ctenrich import __version__
-from ctenrich.decode.safe import open_dataset
+from ctenrich.dicom.reader import open_dataset
 from ctenrich.errors import CtenrichError
 from ctenrich.records import Issue, Severity
 from ctenrich.settings import Settings

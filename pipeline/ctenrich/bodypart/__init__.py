@@ -1,0 +1,1 @@
+"""Body part regression: slice scores, and the landmarks and regions found from them."""

@@ -1,0 +1,361 @@
+"""Body part regression as a stage: open a model once, then score series after series.
+
+A model is a folder in the public model's format: ``model.pt`` (a state dict) or ``model.safetensors``,
+``inference-settings.json`` (look-up table, expected slopes) and optionally ``config.json``. The format does not say
+which way up the network saw its images in training: ``"image axes": "viewer"`` or ``"nifti"`` in config.json does; a
+config that names bpreg's ``transform_params`` was written by bpreg's trainer, which reads NIfTI; else it is ``viewer``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ctenrich.bodypart.images import ImageAxes, ImageMaker, feet_to_head, plan_images
+from ctenrich.bodypart.network import BodyPartNetwork, network_from_state
+from ctenrich.bodypart.scores import CleanScores, CleanUp, clean_scores
+from ctenrich.errors import GeometryError, InputError, ModelError
+from ctenrich.inference.registry import ResolvedModel, load_state_dict_restricted, resolve_model
+from ctenrich.inference.threads import in_order, torch_threads
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import (
+    Issue,
+    ModelInfo,
+    Product,
+    ProductKind,
+    Severity,
+    SliceScores,
+    SortedSeries,
+    Volume,
+)
+from ctenrich.settings import Settings
+from ctenrich.workspace import Workspace, load_array, save_record
+
+__all__ = ["BodyPartModel", "BodyPartScorer", "load_bodypart_model", "open_bodypart", "scores_of"]
+
+CPU_BATCH = 4
+GPU_BATCH = 64
+_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class BodyPartModel:
+    """What a model folder says, beside the weights."""
+
+    clean_up: CleanUp
+    lookup_table: dict[str, tuple[float, float]]
+    """Landmark -> (mean score, standard deviation), on the scale 0..100."""
+    axes: ImageAxes
+    """Which way up the network wants its images."""
+    sha256: str
+    """Over weights, settings and axes."""
+
+
+# ---------------------------------------------------------------- opening
+
+
+def open_bodypart(model: str, *, settings: Settings) -> BodyPartScorer:
+    """Open a body part regression model: registry name, name of an imported model, or folder.
+
+    Raises
+    ------
+    ModelError
+        NOT_FOUND, BAD_MODEL, UNSAFE_WEIGHTS or LICENCE_NOT_ACCEPTED.
+    """
+    found = resolve_model(model)
+    network, description = load_bodypart_model(found.folder)
+    return BodyPartScorer(network, description, _info(found, description), settings)
+
+
+def load_bodypart_model(folder: Path) -> tuple[BodyPartNetwork, BodyPartModel]:
+    """Read a model folder in the public model's format, every key and number checked."""
+    state = _state(folder)
+    table = _read_json(folder, "inference-settings.json")
+    axes = _image_axes(folder)
+    network = network_from_state(state)
+    digest = hashlib.sha256(json.dumps([table, axes.value], sort_keys=True).encode())
+    for key, value in sorted(network.state_dict().items()):
+        digest.update(f"{key}{tuple(value.shape)}".encode() + value.numpy().tobytes())
+    clean_up, lookup = _parse_settings(table)
+    return network, BodyPartModel(clean_up, lookup, axes, digest.hexdigest())
+
+
+def _state(folder: Path) -> dict[str, torch.Tensor]:
+    plain, pickled = folder / "model.safetensors", folder / "model.pt"
+    if plain.is_file():
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(plain)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(Reason.BAD_MODEL, f"{plain.name} cannot be read") from error
+    if not pickled.is_file():
+        raise ModelError(Reason.BAD_MODEL, f"the model folder {folder.name} has neither model.pt nor model.safetensors")
+    return load_state_dict_restricted(pickled)
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        data = json.loads((folder / name).read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelError(Reason.BAD_MODEL, f"the model folder {folder.name} has no {name}") from None
+    except ValueError as error:
+        raise ModelError(Reason.BAD_MODEL, f"{name} is not JSON") from error
+    if not isinstance(data, dict):
+        raise ModelError(Reason.BAD_MODEL, f"{name} does not hold the settings of a model")
+    return data
+
+
+def _image_axes(folder: Path) -> ImageAxes:
+    if not (folder / "config.json").is_file():
+        return ImageAxes.VIEWER
+    config = _read_json(folder, "config.json")
+    value = config.get("image axes", ImageAxes.NIFTI if "transform_params" in config else ImageAxes.VIEWER)
+    try:
+        return ImageAxes(value)
+    except ValueError:
+        known = ", ".join(ImageAxes)
+        raise ModelError(Reason.BAD_MODEL, f"config.json: unknown image axes {value!r}", f"known: {known}") from None
+
+
+def _parse_settings(data: dict[str, Any]) -> tuple[CleanUp, dict[str, tuple[float, float]]]:
+    try:
+        table = data["lookuptable_train_val"]
+        ends = [str(data["settings"][key]) for key in ("start-landmark", "end-landmark")]
+        low, high = (float(table["original"][name]["mean"]) for name in ends)
+        clean_up = CleanUp(
+            transform_min=low,
+            transform_max=high,
+            slope_mean=float(data["slope_mean"]),
+            tangential_slope_min=float(data["lower_quantile_tangential_slope"]),
+            tangential_slope_max=float(data["upper_quantile_tangential_slope"]),
+        )
+        lookup = {str(k): (float(v["mean"]), float(v["std"])) for k, v in table["transformed"].items()}
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"inference-settings.json lacks a number that is needed ({type(error).__name__}: {error})"
+        raise ModelError(Reason.BAD_MODEL, message) from None
+    numbers = [low, high, clean_up.slope_mean, *(n for pair in lookup.values() for n in pair)]
+    if not np.isfinite(numbers).all() or high <= low or clean_up.slope_mean <= 0 or not lookup:
+        raise ModelError(Reason.BAD_MODEL, "inference-settings.json holds numbers that make no scale")
+    return clean_up, dict(sorted(lookup.items(), key=lambda item: (item[1][0], item[0])))
+
+
+def _info(found: ResolvedModel, description: BodyPartModel) -> ModelInfo:
+    entry = found.entry
+    return ModelInfo(
+        name=found.name,
+        version=entry.version if entry else "",
+        sha256=description.sha256,
+        licence=entry.licence if entry else "",
+        citation=entry.citation if entry else "",
+        source_url=entry.source if entry else "",
+        demo=found.demo,
+    )
+
+
+# ---------------------------------------------------------------- scoring
+
+
+class BodyPartScorer:
+    """Gives every slice of a series its score; opened by :func:`open_bodypart`.
+
+    Parameters
+    ----------
+    network : BodyPartNetwork
+    model : BodyPartModel
+    info : ModelInfo
+    settings : Settings
+        `segment.device`, `segment.precision`, `segment.batch_size` (slices at a time; 0: chosen here).
+    """
+
+    def __init__(self, network: BodyPartNetwork, model: BodyPartModel, info: ModelInfo, settings: Settings) -> None:
+        self.info = info
+        self.product = Product(ProductKind.BODYPART, info.name)
+        self.model = model
+        self.device = _device(settings.segment.device)
+        self._precision = settings.segment.precision
+        self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._batch = settings.segment.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+
+    def score(
+        self,
+        volume: Volume,
+        series: SortedSeries,
+        *,
+        settings: Settings,
+        workspace: Workspace,
+        progress: Progress = SILENT,
+    ) -> SliceScores:
+        """Score the slices of one series.
+
+        Parameters
+        ----------
+        volume : Volume
+            HU, [k, j, i]; any orientation with slices across the patient's long axis.
+        series : SortedSeries
+            The slices that the volume was made of.
+
+        Returns
+        -------
+        SliceScores
+            By slice index, saved as ``scores.json`` in the product's room.
+
+        Raises
+        ------
+        GeometryError
+            NOT_AXIAL or ZERO_SPACING.
+        InputError
+            TOO_FEW_SCORES if fewer than two slices show a patient.
+        """
+        if volume.shape[0] != len(series.slices):
+            raise InputError(Reason.NOT_PREPARED, "the volume does not have the slices of the sorted series")
+        if not volume.spacing[0] > 0:
+            raise GeometryError(Reason.ZERO_SPACING, "the slice spacing is zero")
+        array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
+        with torch_threads(settings.segment.threads):
+            raw, empty, timings = self._raw_scores(array, volume, progress)
+        scores = scores_of(raw, empty, volume, series, model=self.model, info=self.info, timings=timings)
+        save_record(workspace.product_room(volume.series_instance_uid, self.product) / "scores.json", scores)
+        return scores
+
+    def raw_scores(self, array: NDArray[Any], volume: Volume) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Raw score of every slice, and whether it shows no patient; by slice index."""
+        raw, empty, _ = self._raw_scores(array, volume, SILENT)
+        return raw, empty
+
+    def _raw_scores(
+        self, array: NDArray[Any], volume: Volume, progress: Progress
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, float]]:
+        maker = ImageMaker(array, plan_images(volume.shape, volume.affine_lps, self.model.axes))
+        count = len(array)
+        workers = torch.get_num_threads() if self.device.type == "cpu" else 1
+
+        def work(start: int) -> tuple[torch.Tensor, NDArray[np.bool_], float]:
+            began = time.perf_counter()
+            images, empty = maker.images(start, start + self._batch)
+            prepared = time.perf_counter() - began
+            return self._forward(images), empty, prepared
+
+        parts: list[tuple[torch.Tensor, NDArray[np.bool_], float]] = []
+        began = time.perf_counter()
+        progress.start("score slices", count)
+        for part in in_order(work, range(0, count, self._batch), workers):
+            parts.append(part)
+            progress.advance("score slices", len(part[1]))
+        raw = torch.cat([scores for scores, _, _ in parts]).to("cpu", torch.float64).numpy()
+        progress.finish("score slices")
+        spent = time.perf_counter() - began
+        prepared = sum(seconds for _, _, seconds in parts) / workers
+        timings = {"prepare": round(prepared, 3), "network": round(spent - prepared, 3)}
+        raw[~np.isfinite(raw)] = np.nan
+        return raw, np.concatenate([empty for _, empty, _ in parts]), timings
+
+    def _forward(self, images: NDArray[np.float32]) -> torch.Tensor:
+        """Scores of a batch, left on the device: everything comes back at once at the end."""
+        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._precision)
+        with torch.inference_mode():
+            batch = torch.from_numpy(images)[:, None].to(self.device, non_blocking=True)
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            scores: torch.Tensor
+            if kind is not None:
+                with torch.autocast(self.device.type, dtype=kind):
+                    scores = self._network(batch)
+            elif self.device.type == "cpu":  # the flags below are the process's, and here several threads run
+                scores = self._network(batch)
+            else:
+                with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+                    scores = self._network(batch)
+            return scores.float()
+
+
+def scores_of(
+    raw: NDArray[np.float64],
+    empty: NDArray[np.bool_],
+    volume: Volume,
+    series: SortedSeries,
+    *,
+    model: BodyPartModel,
+    info: ModelInfo,
+    timings: dict[str, float] | None = None,
+) -> SliceScores:
+    """Clean raw scores (by slice index) and put them into their record.
+
+    Raises
+    ------
+    InputError
+        TOO_FEW_SCORES.
+    """
+    if np.count_nonzero(~empty & ~np.isnan(raw)) < 2:
+        raise InputError(Reason.TOO_FEW_SCORES, "fewer than two slices show a patient")
+    upwards = feet_to_head(volume.affine_lps)
+    order = slice(None) if upwards else slice(None, None, -1)
+    clean = clean_scores(raw[order], empty[order], volume.spacing[0], model.clean_up)
+    raw_list, cleaned_list = _listed(raw), _listed(clean.values[order])
+    digest = hashlib.sha256(json.dumps([series.sop_instance_uids, raw_list, cleaned_list]).encode())
+    slope = None if clean.slope is None else clean.slope * (1 if upwards else -1)
+    first = series.slices[0].distance
+    return SliceScores(
+        product=Product(ProductKind.BODYPART, info.name),
+        series_instance_uid=series.series_instance_uid,
+        sop_instance_uids=series.sop_instance_uids,
+        z=tuple(round(s.distance - first, _DECIMALS) for s in series.slices),
+        raw=raw_list,
+        cleaned=cleaned_list,
+        observed_slope=_rounded(slope),
+        expected_slope=model.clean_up.slope_mean,
+        slope_ratio=_rounded(clean.ratio),
+        valid_z_spacing=clean.valid_z_spacing,
+        reverse_z_ordering=clean.reverse,
+        expected_z_spacing=_rounded(clean.expected_z_spacing),
+        z_spacing=volume.spacing[0],
+        feet_to_head=upwards,
+        lookup_table=model.lookup_table,
+        model=info,
+        sha256=digest.hexdigest(),
+        settings=model.clean_up.as_json(),
+        issues=_issues(clean, empty, series.series_instance_uid),
+        timings=timings or {},
+    )
+
+
+def _issues(clean: CleanScores, empty: NDArray[np.bool_], uid: str) -> tuple[Issue, ...]:
+    issues: list[Issue] = []
+    if clean.reverse:
+        message = "scores fall from feet to head: the geometry is reversed, or the scores are not valid"
+        issues.append(Issue("reversed_or_invalid", Severity.WARNING, uid, message))
+    if clean.slope is None:
+        issues.append(Issue("too_few_scores", Severity.WARNING, uid, "fewer than two slices have a valid score"))
+    elif not clean.valid_z_spacing:
+        message = f"scores rise {clean.ratio:.2f} times as fast as expected: the slice spacing or the scores are off"
+        issues.append(Issue("invalid_z_spacing", Severity.WARNING, uid, message))
+    if empty.any():
+        message = f"{int(empty.sum())} slices show no patient and have no score"
+        issues.append(Issue("empty_slices", Severity.NOTE, uid, message))
+    return tuple(issues)
+
+
+def _listed(values: NDArray[np.float64]) -> tuple[float | None, ...]:
+    return tuple(None if np.isnan(v) else round(float(v), _DECIMALS) for v in values)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 9)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(Reason.BAD_PARAMETER, f"there is no CUDA device for {name}", "use --device cpu")
+    return device

@@ -1,0 +1,332 @@
+"""One CT slice: its header as the geometry rules want it, its pixel data as Hounsfield units, any transfer syntax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from ctenrich.dicom import codestream
+from ctenrich.dicom.reader import InflatingReader, Parsed, number, numbers, open_dicom, text, texts, whole
+from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
+from ctenrich.geometry import SliceHeader
+from ctenrich.reasons import Reason
+
+__all__ = [
+    "AIR",
+    "HEADER_TAGS",
+    "NATIVE",
+    "PIXEL_TAGS",
+    "PixelFormat",
+    "SlicePixels",
+    "pixel_format",
+    "read_slice",
+    "slice_header",
+]
+
+AIR = -1024
+"""HU that padding becomes."""
+PADDING_BELOW = -1000
+"""Padding is replaced only where it stands for less than air, in HU; a tissue value is left alone."""
+MAX_SIDE = 16384
+MAX_PIXELS = 8192 * 8192
+"""Largest matrix of one slice that is read (128 MiB at 16 bits)."""
+UNDEFINED = 0xFFFFFFFF
+NATIVE = frozenset(
+    {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
+)
+HEADER_TAGS = (
+    "SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+    "ImageType", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
+    "NumberOfFrames", "InstanceNumber", "BitsAllocated", "SamplesPerPixel",
+)  # fmt: skip
+PIXEL_TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
+    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration",
+    "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How the pixels of a slice are stored (PS3.3 C.7.6.3, C.11.1, C.7.5.1.1.2)."""
+
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    photometric: str
+    padding: int | None
+    """Pixel Padding Value as a stored value."""
+    padding_limit: int | None
+
+    @property
+    def bytes(self) -> int:
+        """Length of the unpacked frame."""
+        return self.rows * self.columns * self.bits_allocated // 8
+
+
+@dataclass(frozen=True)
+class SlicePixels:
+    """One decoded slice."""
+
+    sop_instance_uid: str
+    position: tuple[float, ...] | None
+    hu: NDArray[np.int16]
+    """[row j, column i], Hounsfield units, rounded to integers; padding is as stored x slope + intercept."""
+    format: PixelFormat
+    transfer_syntax: str
+    slope: float
+    intercept: float
+    padding_hu: tuple[int, int] | None
+    """Range of HU, ends included, that stands for padding; None where there is none, or it is not below air."""
+    notes: tuple[str, ...] = ()
+    """What is worth an issue: rounded values, missing rescale, high bits, a padding value in the range of tissue."""
+
+
+def slice_header(data: Dataset) -> SliceHeader:
+    """What the geometry rules need, of a data set's elements."""
+    return SliceHeader(
+        sop_instance_uid=text(data, "SOPInstanceUID"),
+        sop_class_uid=text(data, "SOPClassUID"),
+        modality=text(data, "Modality"),
+        image_type=texts(data, "ImageType"),
+        position=numbers(data, "ImagePositionPatient"),
+        orientation=numbers(data, "ImageOrientationPatient"),
+        pixel_spacing=numbers(data, "PixelSpacing"),
+        rows=whole(data, "Rows"),
+        columns=whole(data, "Columns"),
+        number_of_frames=whole(data, "NumberOfFrames") or 1,
+        frame_of_reference_uid=text(data, "FrameOfReferenceUID"),
+    )
+
+
+def pixel_format(data: Dataset) -> PixelFormat:
+    """How the pixels of a slice are stored, checked.
+
+    Raises
+    ------
+    InputError
+        DECODE_ERROR for what is no monochrome integer image, MULTIFRAME for more than one frame.
+    UnsafeInputError
+        BOMB for a matrix above the limit.
+    """
+    values = {k: whole(data, k) for k in ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")}
+    if any(v is None for v in values.values()):
+        missing = ", ".join(k for k, v in values.items() if v is None)
+        raise InputError(Reason.DECODE_ERROR, f"a slice does not state {missing}")
+    rows, columns, allocated, stored, signed = (v or 0 for v in values.values())
+    if (whole(data, "NumberOfFrames") or 1) > 1:
+        raise InputError(Reason.MULTIFRAME, "an image has more than one frame")
+    if rows > MAX_SIDE or columns > MAX_SIDE or rows * columns > MAX_PIXELS:
+        raise UnsafeInputError(Reason.BOMB, f"a slice claims a matrix of {rows} x {columns}")
+    photometric = text(data, "PhotometricInterpretation")
+    samples = whole(data, "SamplesPerPixel") or 1
+    if samples != 1 or not photometric.startswith("MONOCHROME"):
+        raise InputError(
+            Reason.DECODE_ERROR, f"a slice is not monochrome ({samples} samples, {photometric or 'unknown'})"
+        )
+    high = whole(data, "HighBit")
+    high = stored - 1 if high is None else high
+    if allocated not in {8, 16, 32} or not 0 < stored <= allocated or high != stored - 1 or rows < 1 or columns < 1:
+        raise InputError(Reason.DECODE_ERROR, f"a slice has {stored} of {allocated} bits, high bit {high}")
+    padding, limit = (
+        _stored_value(data, k, stored, bool(signed)) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    )
+    return PixelFormat(rows, columns, allocated, stored, high, bool(signed), photometric, padding, limit)
+
+
+def read_slice(path: Path, out: NDArray[np.int16] | None = None) -> SlicePixels:
+    """Decode one CT slice.
+
+    Parameters
+    ----------
+    path : Path
+        A single-frame CT image, any transfer syntax that pydicom's plugins decode.
+    out : array, optional
+        [row j, column i], int16, contiguous, where the slice goes if its matrix is this one; plain 16-bit pixels are
+        read right into it.
+
+    Returns
+    -------
+    SlicePixels
+        The array has the axes [row j, column i], int16, Hounsfield units.
+
+    Raises
+    ------
+    InputError
+        NOT_DICOM, TRUNCATED, DECODE_ERROR, MULTIFRAME, HU_RANGE, IO_ERROR.
+    UnsafeInputError
+        BOMB.
+    """
+    with open_dicom(path, tags=PIXEL_TAGS) as parsed:
+        data = parsed.dataset
+        form = pixel_format(data)
+        if parsed.pixel_offset is None:
+            raise InputError(Reason.TRUNCATED, "a slice has no pixel data")
+        native = parsed.transfer_syntax in NATIVE
+        if out is not None and out.shape != (form.rows, form.columns):
+            out = None
+        stored = _read_native(parsed, form, out) if native else _read_encapsulated(parsed, form, path)
+    notes: list[str] = []
+    stored = _used_bits(stored, form, notes)
+    slope, intercept = _rescale(data, notes)
+    hu = _to_hu(stored, slope, intercept, notes)
+    if out is not None and not np.may_share_memory(hu, out):
+        out[:] = hu
+        hu = out
+    return SlicePixels(
+        sop_instance_uid=text(data, "SOPInstanceUID"),
+        position=numbers(data, "ImagePositionPatient"),
+        hu=hu,
+        format=form,
+        transfer_syntax=parsed.transfer_syntax,
+        slope=slope,
+        intercept=intercept,
+        padding_hu=_padding_hu(form, slope, intercept, notes),
+        notes=tuple(notes),
+    )
+
+
+def _dtype(form: PixelFormat, little: bool = True) -> np.dtype[Any]:
+    order = "<" if little else ">"
+    return np.dtype(f"{order}{'i' if form.signed else 'u'}{form.bits_allocated // 8}")
+
+
+def _read_native(parsed: Parsed, form: PixelFormat, out: NDArray[np.int16] | None = None) -> NDArray[Any]:
+    if parsed.pixel_length == UNDEFINED:
+        raise InputError(Reason.DECODE_ERROR, "a slice's pixel data are encapsulated, its transfer syntax is not")
+    if not form.bytes <= parsed.pixel_length <= form.bytes + 2:
+        reason = Reason.TRUNCATED if parsed.pixel_length < form.bytes else Reason.DECODE_ERROR
+        raise InputError(reason, f"a slice has {parsed.pixel_length} bytes of pixel data where {form.bytes} are needed")
+    kind = _dtype(form, parsed.little_endian)
+    fits = out is not None and kind.itemsize == 2 and out.flags.c_contiguous
+    array = out.view(kind) if out is not None and fits else np.empty((form.rows, form.columns), kind)
+    stream = parsed.stream
+    if isinstance(stream, InflatingReader):
+        stream.allow((parsed.pixel_offset or 0) + parsed.pixel_length)
+    stream.seek(parsed.pixel_offset or 0)
+    if stream.readinto(array.reshape(-1).view(np.uint8).data) != form.bytes:  # type: ignore[attr-defined]
+        raise InputError(Reason.TRUNCATED, "a slice's file ends inside its pixel data")
+    return array if parsed.little_endian else array.astype(_dtype(form))
+
+
+def _read_encapsulated(parsed: Parsed, form: PixelFormat, path: Path) -> NDArray[Any]:
+    """Decode a compressed frame, after its own header was held against the DICOM header."""
+    try:
+        decoder = get_decoder(parsed.transfer_syntax)
+        available = decoder.is_available
+    except NotImplementedError:
+        available = False
+    if not available:
+        raise InputError(Reason.DECODE_ERROR, f"no decoder for the transfer syntax {parsed.transfer_syntax[:64]}")
+    size = path.stat().st_size - (parsed.pixel_offset or 0)
+    parsed.stream.seek(parsed.pixel_offset or 0)
+    frame = codestream.single_frame(parsed.stream.read(size))
+    codestream.check_frame(frame, parsed.transfer_syntax, form.rows, form.columns, form.bytes)
+    options: dict[str, Any] = {
+        "rows": form.rows,
+        "columns": form.columns,
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+        "bits_allocated": form.bits_allocated,
+        "bits_stored": form.bits_stored,
+        "pixel_representation": int(form.signed),
+        "photometric_interpretation": form.photometric,
+        "pixel_keyword": "PixelData",
+    }
+    try:
+        array, _ = decoder.as_array(codestream.encapsulated(frame), index=0, raw=True, **options)
+    except CtenrichError:
+        raise
+    except MemoryError as error:
+        raise UnsafeInputError(Reason.BOMB, "a slice asks for more memory than there is") from error
+    except Exception as error:  # each decoder has its own errors
+        raise InputError(
+            Reason.DECODE_ERROR, f"a slice's pixel data cannot be decoded ({type(error).__name__})"
+        ) from error
+    if array.shape != (form.rows, form.columns):
+        raise InputError(Reason.DECODE_ERROR, "a slice's pixel data have another matrix than its header says")
+    return np.ascontiguousarray(array)
+
+
+def _used_bits(stored: NDArray[Any], form: PixelFormat, notes: list[str]) -> NDArray[Any]:
+    """Keep the low Bits Stored bits, sign-extended where signed (PS3.5 8.1.1)."""
+    spare = form.bits_allocated - form.bits_stored
+    low = -(1 << form.bits_stored - 1) if form.signed else 0
+    if spare == 0 or (low <= int(stored.min()) and int(stored.max()) < low + (1 << form.bits_stored)):
+        return stored
+    cut: NDArray[Any] = np.right_shift(np.left_shift(stored, spare), spare)
+    if not np.array_equal(cut, stored):
+        notes.append("bits above Bits Stored are set; they were cut off")
+    return cut
+
+
+def _rescale(data: Dataset, notes: list[str]) -> tuple[float, float]:
+    if "ModalityLUTSequence" in data:
+        raise InputError(
+            Reason.DECODE_ERROR, "a slice has a Modality LUT; only rescale slope and intercept are supported"
+        )
+    slope, intercept = number(data, "RescaleSlope"), number(data, "RescaleIntercept")
+    if slope is None or intercept is None:
+        present = "RescaleSlope" in data or "RescaleIntercept" in data
+        if present and (text(data, "RescaleSlope") or text(data, "RescaleIntercept")):
+            raise InputError(Reason.HU_RANGE, "a slice's rescale slope or intercept is missing or not a number")
+        notes.append("rescale slope and intercept are missing; stored values were taken as HU")
+        return 1.0, 0.0
+    if not (np.isfinite(slope) and np.isfinite(intercept)) or slope == 0:
+        raise InputError(Reason.HU_RANGE, "a slice's rescale slope or intercept is zero or not finite")
+    kind = text(data, "RescaleType")
+    if kind not in {"", "HU"}:
+        notes.append("Rescale Type is not HU; values were taken as HU")
+    return slope, intercept
+
+
+def _to_hu(stored: NDArray[Any], slope: float, intercept: float, notes: list[str]) -> NDArray[np.int16]:
+    low, high = sorted((float(stored.min()) * slope + intercept, float(stored.max()) * slope + intercept))
+    if round(low) < -32768 or round(high) > 32767:
+        raise InputError(Reason.HU_RANGE, f"rescaled values reach from {low:g} to {high:g} and do not fit 16 bits")
+    if slope == 1 and intercept == int(intercept):
+        # modulo 2^16, which is exact: the true result fits
+        hu = stored.view(np.int16) if stored.dtype.itemsize == 2 and stored.flags.writeable else stored.astype(np.int16)
+        hu += np.int32(int(intercept)).astype(np.int16)
+        return hu
+    exact = stored.astype(np.float64) * slope + intercept
+    rounded = np.rint(exact)
+    if not np.array_equal(exact, rounded):
+        notes.append("rescaled values are not whole numbers; they were rounded")
+    return rounded.astype(np.int16)
+
+
+def _stored_value(data: Dataset, keyword: str, bits: int, signed: bool) -> int | None:
+    """A padding value as the pixels would hold it: some writers store a negative one as unsigned, or the reverse."""
+    value = whole(data, keyword)
+    if value is None:
+        return None
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >> (bits - 1) else value
+
+
+def _padding_hu(form: PixelFormat, slope: float, intercept: float, notes: list[str]) -> tuple[int, int] | None:
+    if form.padding is None:
+        return None
+    ends = (form.padding, form.padding if form.padding_limit is None else form.padding_limit)
+    low, high = sorted(round(x * slope + intercept) for x in ends)
+    if high >= PADDING_BELOW:
+        notes.append("the padding value stands for a tissue's HU; it was not replaced")
+        return None
+    return low, high

@@ -1,0 +1,78 @@
+"""Frames that lie mirrored or transposed on the source's planes, turned so that rows and columns are the source's.
+
+A segmentation that was made by way of NIfTI often runs along its rows or columns the other way than the CT that it is
+about: the same places, another order of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctenrich.dicom.frames import Frame
+
+__all__ = ["Turn", "find_turn"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What to do with a plane [row, column]: first transpose it, then flip rows and columns."""
+
+    transpose: bool = False
+    rows: bool = False
+    columns: bool = False
+
+    def plane(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """The pixels in the source's order (a view)."""
+        turned = pixels.T if self.transpose else pixels
+        return turned[:: -1 if self.rows else 1, :: -1 if self.columns else 1]
+
+    def frame(self, frame: Frame, size: tuple[int, int]) -> Frame:
+        """The frame described anew; its position is the centre of what is now the first pixel.
+
+        Parameters
+        ----------
+        frame : Frame
+            As the object describes it.
+        size : (int, int)
+            Its rows and columns, before the turn.
+        """
+        along, down = np.array(frame.orientation[:3]), np.array(frame.orientation[3:])
+        between_rows, between_columns = frame.pixel_spacing
+        first_row, first_column = (self.columns, self.rows) if self.transpose else (self.rows, self.columns)
+        position = np.array(frame.position, float)
+        position += down * (between_rows * (size[0] - 1) * first_row)
+        position += along * (between_columns * (size[1] - 1) * first_column)
+        if self.transpose:
+            along, down, between_rows, between_columns = down, along, between_columns, between_rows
+        along, down = along * (-1 if self.columns else 1), down * (-1 if self.rows else 1)
+        return replace(
+            frame,
+            position=tuple(position.tolist()),
+            orientation=(*along.tolist(), *down.tolist()),
+            pixel_spacing=(between_rows, between_columns),
+        )
+
+
+def find_turn(orientation: Sequence[float], wanted: Sequence[float], *, tolerance: float = 1e-3) -> Turn | None:
+    """The turn that gives a frame the wanted row and column directions; None where none does.
+
+    Parameters
+    ----------
+    orientation, wanted : 6 numbers
+        Image Orientation (Patient): direction of growing column index, then of growing row index.
+    tolerance : float
+        Largest difference of a cosine.
+    """
+    for transpose in (False, True):
+        along, down = (orientation[3:], orientation[:3]) if transpose else (orientation[:3], orientation[3:])
+        for rows in (False, True):
+            for columns in (False, True):
+                turned = (*(-v if columns else v for v in along), *(-v if rows else v for v in down))
+                if np.allclose(turned, wanted, atol=tolerance):
+                    return Turn(transpose, rows, columns)
+    return None

@@ -1,0 +1,365 @@
+"""Read a DICOM file that nobody vouches for: bounded memory, and one typed error for every way it can be broken."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+from pydicom import config
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import _read_file_meta_info, dcmread, read_dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from ctenrich.dicom.fast_header import quick_elements, quick_meta
+from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
+from ctenrich.reasons import Reason
+
+__all__ = [
+    "HEADER_LIMIT",
+    "InflatingReader",
+    "Parsed",
+    "number",
+    "numbers",
+    "open_dataset",
+    "open_dicom",
+    "parse",
+    "quiet",
+    "text",
+    "texts",
+    "whole",
+]
+
+HEADER_LIMIT = 64 * 1024**2
+"""Bytes that the elements before the pixel data may unpack to."""
+_STEP = 256 * 1024
+_PLAIN_TEXT = frozenset({"UI", "CS", "IS", "DS"})
+_KNOWN: dict[str, tuple[int, str]] = {}
+
+
+class InflatingReader(io.RawIOBase):
+    """Inflates a raw deflate stream as it is read, and never more than a limit (PS3.5 A.5).
+
+    Parameters
+    ----------
+    source : binary file
+        Stands at the first byte of the stream.
+    limit : int
+        Bytes that may be asked for; raise it with `allow`.
+
+    Raises
+    ------
+    UnsafeInputError
+        BOMB, from `read`, when more than `limit` bytes are asked for and there are that many.
+    """
+
+    def __init__(self, source: IO[bytes], limit: int) -> None:
+        super().__init__()
+        self._source = source
+        self._buffer = bytearray()
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._pending = b""
+        self._place = 0
+        self._limit = limit
+        self._ended = False
+
+    def allow(self, limit: int) -> None:
+        """Set the limit anew."""
+        self._limit = limit
+
+    def read_from(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on; TRUNCATED if there are fewer."""
+        self.seek(offset)
+        out = self.read(size)
+        if len(out) < size:
+            raise InputError(Reason.TRUNCATED, "a deflated file is shorter than it says")
+        return out
+
+    def readable(self) -> bool:
+        """Whether it can be read: yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Whether it can be positioned: yes."""
+        return True
+
+    def tell(self) -> int:
+        """Position in the inflated bytes."""
+        return self._place
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Set the position; inflates nothing but for SEEK_END."""
+        if whence == io.SEEK_END:
+            self._fill(self._limit + 1)
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: len(self._buffer)}[whence]
+        self._place = max(base + offset, 0)
+        return self._place
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to `size` inflated bytes."""
+        end = self._limit + 1 if size is None or size < 0 else self._place + size
+        self._fill(end)
+        out = bytes(self._buffer[self._place : end])
+        self._place += len(out)
+        return out
+
+    def readinto(self, target: Any) -> int:
+        """Fill `target` with inflated bytes."""
+        data = self.read(len(target))
+        target[: len(data)] = data
+        return len(data)
+
+    def _fill(self, end: int) -> None:
+        while len(self._buffer) < end and not self._ended:
+            if len(self._buffer) > self._limit:
+                message = f"a deflated file unpacks to more than {self._limit} bytes"
+                raise UnsafeInputError(Reason.BOMB, message)
+            if not self._pending:
+                self._pending = self._source.read(_STEP)
+                if not self._pending:
+                    self._ended = True
+                    return
+            try:
+                self._buffer += self._inflater.decompress(self._pending, _STEP)
+            except zlib.error as error:
+                raise InputError(Reason.TRUNCATED, "a deflated file is damaged") from error
+            self._pending = self._inflater.unconsumed_tail
+            self._ended = self._inflater.eof
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom from warning about values that our own rules judge anyway."""
+    mode = config.settings.reading_validation_mode
+    config.settings.reading_validation_mode = config.IGNORE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        config.settings.reading_validation_mode = mode
+
+
+@dataclass
+class Parsed:
+    """A data set, and where its pixel data stand."""
+
+    dataset: Dataset
+    """Elements before the pixel data, with file_meta."""
+    stream: IO[bytes]
+    """Inflated where the file is deflated."""
+    transfer_syntax: str
+    little_endian: bool
+    pixel_offset: int | None = None
+    """First byte of the value of Pixel Data in `stream`; None where there is no such element."""
+    pixel_length: int = 0
+    """Value length; 0xFFFFFFFF (undefined) where the pixel data are encapsulated."""
+
+
+def parse(source: IO[bytes], *, tags: Sequence[str] | None = None, max_header: int = HEADER_LIMIT) -> Parsed:
+    """Read the elements before the pixel data of an open file.
+
+    Raises
+    ------
+    InputError
+        NOT_DICOM or TRUNCATED.
+    UnsafeInputError
+        BOMB.
+    """
+    try:
+        return _parse(source, None if tags is None else [tag_for_keyword(t) or 0 for t in tags], max_header)
+    except CtenrichError:
+        raise
+    except EOFError as error:
+        raise InputError(Reason.TRUNCATED, "a file ends inside its header") from error
+    except MemoryError as error:
+        raise UnsafeInputError(Reason.BOMB, "a file asks for more memory than there is") from error
+    except Exception as error:  # pydicom raises many kinds for broken files
+        raise InputError(Reason.NOT_DICOM, f"a file cannot be parsed as DICOM ({type(error).__name__})") from error
+
+
+@contextmanager
+def open_dicom(path: Path, *, tags: Sequence[str] | None = None, max_header: int = HEADER_LIMIT) -> Iterator[Parsed]:
+    """Open a file and read its elements before the pixel data; the stream stays open in the block.
+
+    Raises
+    ------
+    InputError
+        IO_ERROR, NOT_DICOM or TRUNCATED.
+    UnsafeInputError
+        BOMB.
+    """
+    try:
+        handle = path.open("rb")
+    except OSError as error:
+        raise InputError(Reason.IO_ERROR, f"a file could not be opened: {error.strerror}") from error
+    with handle:
+        yield parse(handle, tags=tags, max_header=max_header)
+
+
+def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Parsed:
+    start = source.read(132)
+    if not start:
+        raise InputError(Reason.NOT_DICOM, "a file is empty")
+    bare = start[128:] != b"DICM"
+    if bare:
+        source.seek(0)
+    meta = quick_meta(source) if wanted is not None and not bare else None
+    if meta is None:
+        meta = _read_file_meta_info(cast(BinaryIO, source))
+    syntax = str(meta.get("TransferSyntaxUID", "") or "")
+    stream: Any = source
+    if syntax == DeflatedExplicitVRLittleEndian:
+        stream = InflatingReader(source, max_header)
+        implicit, little = False, True
+    elif syntax:
+        implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    else:
+        implicit, little = _guess(source)
+    if wanted is not None and not bare and syntax and stream is source and little:
+        quick = quick_elements(source, frozenset(wanted), implicit)
+        if quick is not None:
+            quick[0].file_meta = meta
+            return Parsed(quick[0], stream, syntax, little, *quick[1:])
+    place: list[int] = []
+
+    def stop(tag: int, vr: str | None, length: int) -> bool:
+        if tag < 0x7FE00008:
+            return False
+        if tag == 0x7FE00010:
+            place.extend((stream.tell(), length))
+        return True
+
+    data = read_dataset(stream, implicit, little, stop_when=stop, specific_tags=wanted)
+    data.file_meta = meta
+    if bare and not (text(data, "SOPClassUID").startswith("1.2.") and text(data, "SOPInstanceUID")):
+        raise InputError(Reason.NOT_DICOM, "a file without DICOM preamble holds no SOP Class and Instance UID")
+    if not syntax:
+        syntax = str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
+    offset, length = place or (None, 0)
+    return Parsed(data, stream, syntax, little, offset, length)
+
+
+def _guess(source: IO[bytes]) -> tuple[bool, bool]:
+    """Whether a file without a stated transfer syntax is implicit VR, and little endian, by its first element."""
+    place = source.tell()
+    start = source.read(6)
+    source.seek(place)
+    if len(start) < 6:
+        raise EOFError
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    return not explicit, not explicit or struct.unpack("<H", start[:2])[0] < 0x0400
+
+
+def open_dataset(path: Path, *, max_unpacked: int = 1024**3) -> Dataset:
+    """Read a whole file (companions, SEG, SR) as a pydicom data set; pixel data stay as they are stored.
+
+    Raises
+    ------
+    InputError
+        IO_ERROR, NOT_DICOM or TRUNCATED.
+    UnsafeInputError
+        BOMB, where a deflated file unpacks to more than `max_unpacked` bytes.
+    """
+    with quiet(), open_dicom(path, max_header=max_unpacked) as parsed:
+        data = parsed.dataset
+        stream = parsed.stream
+        if parsed.pixel_offset is None:
+            return data
+        if isinstance(stream, InflatingReader):
+            stream.allow(max_unpacked)
+            rest = stream.read_from(parsed.pixel_offset, parsed.pixel_length)
+            data.PixelData = rest
+            data["PixelData"].VR = "OB" if number(data, "BitsAllocated") == 8 else "OW"
+            return data
+    with quiet():
+        try:
+            return dcmread(path, force=True)
+        except Exception as error:
+            raise InputError(Reason.NOT_DICOM, f"a file cannot be parsed as DICOM ({type(error).__name__})") from error
+
+
+def text(data: Dataset, keyword: str) -> str:
+    """Value of an element as one string, without blanks and NULs; empty where missing or unreadable."""
+    vr, raw, _ = _raw(data, keyword)
+    if vr in _PLAIN_TEXT and raw.isascii():
+        return str(raw, "ascii").strip(" \0")
+    try:
+        value = data.get(keyword)
+    except Exception:  # noqa: BLE001  a broken value is a missing value here; the rules say what that means
+        return ""
+    return "" if value is None else str(value).strip(" \0")
+
+
+def texts(data: Dataset, keyword: str) -> tuple[str, ...]:
+    """Values of an element as strings."""
+    vr, raw, _ = _raw(data, keyword)
+    if vr in _PLAIN_TEXT and raw.isascii():
+        joined = str(raw, "ascii").strip(" \0")
+        return tuple(v.strip(" \0") for v in joined.split("\\")) if joined else ()
+    try:
+        value = data.get(keyword)
+    except Exception:  # noqa: BLE001  as above
+        return ()
+    if value is None or value == "":
+        return ()
+    return (value.strip(" \0"),) if isinstance(value, str) else tuple(str(v).strip(" \0") for v in value)
+
+
+def numbers(data: Dataset, keyword: str) -> tuple[float, ...] | None:
+    """Values of an element as floats; None where it is missing or one of them is not a number."""
+    vr, raw, little = _raw(data, keyword)
+    try:
+        if vr in {"DS", "IS"}:
+            content = raw.strip(b" \0")
+            return tuple(float(v) for v in content.split(b"\\")) if content else None
+        if vr == "US":
+            return struct.unpack(f"{'<' if little else '>'}{len(raw) // 2}H", raw)
+        value = data.get(keyword)
+        if value is None or value == "":
+            return None
+        parts = [value] if isinstance(value, str) or not hasattr(value, "__len__") else list(value)
+        return tuple(float(v) for v in parts)
+    except Exception:  # noqa: BLE001  as above
+        return None
+
+
+def _raw(data: Dataset, keyword: str) -> tuple[str, bytes, bool]:
+    """VR, bytes and byte order of an element that pydicom has not yet interpreted; an empty VR otherwise.
+
+    The bytes are quicker to read than pydicom's objects are to make, and there are thousands of slices.
+    """
+    known = _KNOWN.get(keyword)
+    if known is None:
+        tag = tag_for_keyword(keyword) or 0
+        _KNOWN[keyword] = known = (tag, dictionary_VR(tag))
+    item = data._dict.get(known[0])  # type: ignore[call-overload]
+    if not isinstance(item, RawDataElement) or not item.value:
+        return "", b"", True
+    return item.VR or known[1], item.value, item.is_little_endian
+
+
+def number(data: Dataset, keyword: str) -> float | None:
+    """First value of an element as a float; None where it is missing or not a number."""
+    found = numbers(data, keyword)
+    return found[0] if found else None
+
+
+def whole(data: Dataset, keyword: str) -> int | None:
+    """First value of an element as an integer; None where it is missing or not one."""
+    found = number(data, keyword)
+    return int(found) if found is not None and math.isfinite(found) and found == int(found) else None

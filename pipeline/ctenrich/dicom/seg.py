@@ -1,0 +1,376 @@
+"""A DICOM Segmentation of any maker -> masks on the full grid of its source, with what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ctenrich import __version__
+from ctenrich.codes.mappings import Code
+from ctenrich.dicom.frames import Frame, Grid, frame_pixels, grid_of_frames, read_frames
+from ctenrich.dicom.objects import damage_as_input_error, quiet, whole
+from ctenrich.dicom.orientation import Turn, find_turn
+from ctenrich.errors import InputError
+from ctenrich.geometry import affine_lps
+from ctenrich.reasons import Reason
+from ctenrich.records import Box, Issue, Severity, SortedSeries
+
+__all__ = ["BINARY_SEG", "LABELMAP_SEG", "DecodedSeg", "DecodedSegment", "grid_of_series", "read_seg"]
+
+BINARY_SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+LABELMAP_SEG = "1.2.840.10008.5.1.4.1.1.66.7"
+
+
+@dataclass(frozen=True)
+class DecodedSegment:
+    """One item of the Segment Sequence."""
+
+    number: int
+    label: str
+    description: str
+    category: Code | None
+    type: Code | None
+    laterality: Code | None
+    region: Code | None
+    region_modifier: Code | None
+    algorithm_type: str
+    algorithm_name: str
+    tracking_id: str
+    tracking_uid: str
+    voxels: int
+    """0: the segment has no frame, or only empty ones."""
+
+
+@dataclass(frozen=True)
+class DecodedSeg:
+    """A SEG as masks.
+
+    Masks are kept cropped to their bounding box; :meth:`mask` lays one on the grid.
+    """
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    frame_of_reference_uid: str
+    source_series_uid: str
+    series_description: str
+    segmentation_type: str
+    grid: Grid
+    segments: tuple[DecodedSegment, ...]
+    referenced: tuple[str, ...]
+    """SOP Instance UIDs of the source instances that the object refers to."""
+    on_source_grid: bool
+    """Whether `grid` is that of the source series (else the smallest that holds the frames)."""
+    issues: tuple[Issue, ...]
+    crops: dict[int, tuple[Box, NDArray[Any]]] = field(repr=False, default_factory=dict)
+
+    def fraction(self, number: int) -> NDArray[np.float32]:
+        """Fractional values 0..1 of a segment, [k, j, i]; 0 and 1 where the object is not fractional."""
+        out = np.zeros(self.grid.shape, np.float32)
+        if number in self.crops:
+            b, part = self.crops[number]
+            out[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1] = part
+        return out
+
+    def mask(self, number: int) -> NDArray[np.bool_]:
+        """Mask of a segment on the grid, [k, j, i]; fractional values from one half on belong to it."""
+        out = np.zeros(self.grid.shape, bool)
+        if number in self.crops:
+            b, part = self.crops[number]
+            out[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1] = part >= 0.5
+        return out
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether any voxel belongs to two segments."""
+        return self.label_map() is None
+
+    def label_map(self) -> NDArray[np.uint16] | None:
+        """All segments in one array of segment numbers, [k, j, i]; None where they overlap."""
+        out = np.zeros(self.grid.shape, np.uint16)
+        for number, (b, part) in self.crops.items():
+            view = out[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1]
+            inside = part >= 0.5
+            if view[inside].any():
+                return None
+            view[inside] = number
+        return out
+
+
+def read_seg(path: Path, source: SortedSeries | None = None) -> DecodedSeg:
+    """Read a SEG: BINARY, FRACTIONAL or LABELMAP, any transfer syntax that pydicom decodes.
+
+    Parameters
+    ----------
+    path : Path
+        The object.
+    source : SortedSeries, optional
+        The CT series it was made from: frames are laid on its grid, by reference where that resolves, else by
+        position, and turned where their rows or columns run the other way. Without it the grid is the smallest that
+        holds the frames, and empty slices at the ends are lost.
+
+    Returns
+    -------
+    DecodedSeg
+        ``issues`` says what does not fit: references that do not resolve, another frame of reference, frames that lie
+        off the source's grid, two frames for one place.
+
+    Raises
+    ------
+    InputError
+        NOT_DICOM, TRUNCATED, DECODE_ERROR; MISSING_GEOMETRY and kin where frames cannot be placed at all.
+    """
+    with quiet():
+        dataset = whole(path)
+        if str(dataset.get("SOPClassUID")) not in {BINARY_SEG, LABELMAP_SEG} or not dataset.get("SegmentSequence"):
+            raise InputError(Reason.NOT_DICOM, "the file is not a DICOM Segmentation")
+        with damage_as_input_error("segmentation"):
+            return _decode(dataset, source)
+
+
+def grid_of_series(series: SortedSeries) -> Grid:
+    """The grid of a CT series."""
+    affine = affine_lps(
+        series.slices[0].position,
+        series.row_cosines,
+        series.column_cosines,
+        series.pixel_spacing,
+        series.slice_spacing,
+    )
+    spacing = (series.slice_spacing, *series.pixel_spacing)
+    return Grid(series.shape, affine, spacing, tuple(s.position for s in series.slices))
+
+
+def _decode(dataset: Dataset, source: SortedSeries | None) -> DecodedSeg:
+    frames = read_frames(dataset)
+    referenced = _referenced(dataset, frames)
+    issues = _Issues(str(dataset.get("SOPInstanceUID", "")))
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    turn = find_turn(frames[0].orientation, (*source.row_cosines, *source.column_cosines)) if source else None
+    if turn is not None:
+        frames = tuple(turn.frame(frame, (rows, columns)) for frame in frames)
+        rows, columns = (columns, rows) if turn.transpose else (rows, columns)
+    grid, indices, on_source = _place(dataset, frames, rows, columns, source, referenced, issues)
+    crops = _masks(dataset, frames, indices, turn or Turn(), issues)
+    voxels = {number: int(np.count_nonzero(part >= 0.5)) for number, (_, part) in crops.items()}
+    described = [s for s in dataset.SegmentSequence if not _is_background(s, dataset)]
+    numbers = {int(s.SegmentNumber) for s in described}
+    for number in sorted(set(crops) - numbers):
+        issues.add("SEG_SEGMENT", Severity.ERROR, f"frames refer to segment {number}, which is not described")
+    return DecodedSeg(
+        issues.subject,
+        str(dataset.get("SeriesInstanceUID", "")),
+        str(dataset.get("StudyInstanceUID", "")),
+        str(dataset.get("FrameOfReferenceUID", "")),
+        _source_series(dataset),
+        str(dataset.get("SeriesDescription", "")),
+        str(dataset.get("SegmentationType", "")),
+        grid,
+        tuple(_segment(s, voxels.get(int(s.SegmentNumber), 0)) for s in described),
+        referenced,
+        on_source,
+        tuple(issues.items),
+        crops,
+    )
+
+
+class _Issues:
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.items: list[Issue] = []
+
+    def add(self, rule: str, severity: Severity, message: str) -> None:
+        self.items.append(Issue(rule, severity, self.subject, message, "ctenrich decode", __version__))
+
+
+# ---------------------------------------------------------------- placing
+
+
+def _place(
+    dataset: Dataset,
+    frames: tuple[Frame, ...],
+    rows: int,
+    columns: int,
+    source: SortedSeries | None,
+    referenced: Sequence[str],
+    issues: _Issues,
+) -> tuple[Grid, tuple[int, ...], bool]:
+    own, own_indices, regular = grid_of_frames(frames, rows, columns)
+    if source is None:
+        if not regular:
+            issues.add("SEG_IRREGULAR", Severity.WARNING, "the frames do not lie on one regular grid")
+        return own, own_indices, False
+    _check_references(dataset, referenced, source, issues)
+    grid = grid_of_series(source)
+    if not _same_plane(frames[0], grid, rows, columns, source):
+        issues.add("SEG_GRID", Severity.WARNING, "rows, columns, spacing or directions are not those of the source")
+        return own, own_indices, False
+    indices = [_slice_of(frame, source, grid) for frame in frames]
+    if None in indices:
+        lost = sum(1 for k in indices if k is None)
+        issues.add("SEG_GRID", Severity.WARNING, f"{lost} of {len(frames)} frames lie on no slice of the source")
+        return own, own_indices, False
+    return grid, tuple(int(k) for k in indices if k is not None), True
+
+
+def _check_references(dataset: Dataset, referenced: Sequence[str], source: SortedSeries, issues: _Issues) -> None:
+    known = set(source.sop_instance_uids)
+    found = sum(1 for uid in referenced if uid in known)
+    if found < len(referenced) or not referenced:
+        message = f"{found} of {len(referenced)} referenced instances are in the source series"
+        issues.add("SEG_REFERENCES", Severity.ERROR, message)
+    if str(dataset.get("FrameOfReferenceUID", "")) != source.frame_of_reference_uid:
+        issues.add("SEG_FRAME_OF_REFERENCE", Severity.ERROR, "the frame of reference is not that of the source series")
+    if str(dataset.get("StudyInstanceUID", "")) != source.study_instance_uid:
+        issues.add("SEG_STUDY", Severity.WARNING, "the study is not that of the source series")
+
+
+def _same_plane(frame: Frame, grid: Grid, rows: int, columns: int, source: SortedSeries) -> bool:
+    directions = (*source.row_cosines, *source.column_cosines)
+    return (
+        (rows, columns) == grid.shape[1:]
+        and np.allclose(frame.orientation, directions, atol=1e-3)
+        and np.allclose(frame.pixel_spacing, source.pixel_spacing, rtol=1e-3)
+    )
+
+
+def _slice_of(frame: Frame, source: SortedSeries, grid: Grid) -> int | None:
+    """Slice index of a frame, by its position; a tenth of a pixel in plane and of a slice across is allowed."""
+    offsets = np.array(grid.positions) - np.array(frame.position)
+    k = int(np.argmin((offsets**2).sum(axis=1)))
+    normal = np.cross(source.row_cosines, source.column_cosines)
+    across = abs(float(normal @ offsets[k]))
+    within = float(np.sqrt(max(float(offsets[k] @ offsets[k]) - across**2, 0.0)))
+    fits = across <= 0.1 * source.slice_spacing and within <= 0.1 * min(source.pixel_spacing) + 1e-3
+    return k if fits else None
+
+
+def _referenced(dataset: Dataset, frames: tuple[Frame, ...]) -> tuple[str, ...]:
+    uids: dict[str, None] = {}
+    for series in dataset.get("ReferencedSeriesSequence") or []:
+        for item in series.get("ReferencedInstanceSequence") or []:
+            uids[str(item.get("ReferencedSOPInstanceUID", ""))] = None
+    for frame in frames:
+        uids.update(dict.fromkeys(frame.sources))
+    return tuple(uids)
+
+
+def _source_series(dataset: Dataset) -> str:
+    sequence = dataset.get("ReferencedSeriesSequence")
+    return str(sequence[0].get("SeriesInstanceUID", "")) if sequence else ""
+
+
+# ---------------------------------------------------------------- masks
+
+
+def _masks(
+    dataset: Dataset, frames: tuple[Frame, ...], indices: tuple[int, ...], turn: Turn, issues: _Issues
+) -> dict[int, tuple[Box, NDArray[Any]]]:
+    label_map = str(dataset.SOPClassUID) == LABELMAP_SEG or str(dataset.get("SegmentationType")) == "LABELMAP"
+    scale = 1.0
+    if str(dataset.get("SegmentationType")) == "FRACTIONAL":
+        scale = 1.0 / max(int(dataset.get("MaximumFractionalValue") or 255), 1)
+    background = {int(s.SegmentNumber) for s in dataset.SegmentSequence if _is_background(s, dataset)}
+    padding = dataset.get("PixelPaddingValue")
+    background |= {int(padding)} if padding is not None else set()
+    described = {int(s.SegmentNumber) for s in dataset.SegmentSequence}
+    background |= set() if 0 in described else {0}
+    fractional = str(dataset.get("SegmentationType")) == "FRACTIONAL"
+    stacks: dict[int, _Stack] = {}
+    for frame, k, stored in zip(frames, indices, frame_pixels(dataset), strict=False):
+        pixels = turn.plane(stored)
+        numbers = [int(v) for v in np.unique(pixels)] if label_map else [frame.segment or 0]
+        for number in numbers:
+            if label_map and number in background:
+                continue
+            plane = (pixels == number) if label_map else pixels
+            plane = plane.astype(np.float32) * np.float32(scale) if fractional else plane.astype(bool)
+            if plane.any() and stacks.setdefault(number, _Stack()).add(k, plane):
+                issues.add("SEG_DUPLICATE_FRAME", Severity.WARNING, f"segment {number} has two frames on slice {k + 1}")
+    return {number: stack.whole() for number, stack in sorted(stacks.items())}
+
+
+class _Stack:
+    """Planes of one segment, each cropped to what it holds, until the box of all is known."""
+
+    def __init__(self) -> None:
+        self.planes: dict[int, list[tuple[int, int, NDArray[Any]]]] = {}
+
+    def add(self, k: int, plane: NDArray[Any]) -> bool:
+        """Keep a plane that holds something; whether the slice had one already."""
+        j = np.flatnonzero(plane.any(axis=1))
+        i = np.flatnonzero(plane.any(axis=0))
+        part = plane[j[0] : j[-1] + 1, i[0] : i[-1] + 1].copy()
+        twice = k in self.planes
+        self.planes.setdefault(k, []).append((int(j[0]), int(i[0]), part))
+        return twice
+
+    def whole(self) -> tuple[Box, NDArray[Any]]:
+        """Bounding box and what it holds."""
+        parts = [(k, j, i, part) for k, items in self.planes.items() for j, i, part in items]
+        box = Box(
+            min(k for k, *_ in parts),
+            max(k for k, *_ in parts) + 1,
+            min(j for _, j, _, _ in parts),
+            max(j + part.shape[0] for _, j, _, part in parts),
+            min(i for _, _, i, _ in parts),
+            max(i + part.shape[1] for _, _, i, part in parts),
+        )
+        out = np.zeros((box.k1 - box.k0, box.j1 - box.j0, box.i1 - box.i0), parts[0][3].dtype)
+        for k, j, i, part in parts:
+            j0, i0 = j - box.j0, i - box.i0
+            view = out[k - box.k0, j0 : j0 + part.shape[0], i0 : i0 + part.shape[1]]
+            np.maximum(view, part, out=view)
+        return box, out
+
+
+def _is_background(segment: Dataset, dataset: Dataset) -> bool:
+    from pydicom.sr.codedict import codes
+
+    padding = dataset.get("PixelPaddingValue")
+    if padding is not None and int(padding) == int(segment.SegmentNumber):
+        return True
+    kind = _code(segment, "SegmentedPropertyTypeCodeSequence")
+    background = codes.DCM.Background
+    return kind is not None and (kind.value, kind.scheme) == (background.value, background.scheme_designator)
+
+
+def _segment(item: Dataset, voxels: int) -> DecodedSegment:
+    kinds = item.get("SegmentedPropertyTypeCodeSequence")
+    regions = item.get("AnatomicRegionSequence")
+    return DecodedSegment(
+        int(item.SegmentNumber),
+        str(item.get("SegmentLabel", "")),
+        str(item.get("SegmentDescription", "") or ""),
+        _code(item, "SegmentedPropertyCategoryCodeSequence"),
+        _code(item, "SegmentedPropertyTypeCodeSequence"),
+        _code(kinds[0], "SegmentedPropertyTypeModifierCodeSequence") if kinds else None,
+        _code(item, "AnatomicRegionSequence"),
+        _code(regions[0], "AnatomicRegionModifierSequence") if regions else None,
+        str(item.get("SegmentAlgorithmType", "")),
+        _text(item.get("SegmentAlgorithmName")),
+        str(item.get("TrackingID", "")),
+        str(item.get("TrackingUID", "")),
+        voxels,
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, str) else "; ".join(str(v) for v in value)
+
+
+def _code(item: Dataset, keyword: str) -> Code | None:
+    sequence = item.get(keyword)
+    if not sequence:
+        return None
+    first = sequence[0]
+    value = first.get("CodeValue") or first.get("LongCodeValue") or first.get("URNCodeValue") or ""
+    return Code(str(value), str(first.get("CodingSchemeDesignator", "")), str(first.get("CodeMeaning", "")))

@@ -1,0 +1,1 @@
+"""What all models share: the segmenter protocol, the registry, and restricted readers of weights."""

@@ -1,0 +1,165 @@
+"""Reads what ``torch.save`` wrote as plain data, without torch's own loader.
+
+Both of torch's formats are read: the zip one, and the one before torch 1.6 that many nnU-Net v1 weights have. The
+pickle inside goes through :mod:`ctenrich.inference.restricted_unpickler`; storages are taken as bytes, and tensors are
+built from them with their bounds checked.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctenrich.errors import ModelError
+from ctenrich.inference.restricted_unpickler import ITEM_SIZE, MAX_PICKLE, Storage, TensorRef, realise, refuse, unpickle
+from ctenrich.reasons import Reason
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["load_restricted", "load_state_dict_restricted"]
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+
+
+def load_restricted(path: Path, *, only: Collection[str] | None = None) -> Any:
+    """Read a file that ``torch.save`` wrote, as plain data.
+
+    Parameters
+    ----------
+    path : Path
+        The file, in torch's zip format or in the one before torch 1.6.
+    only : collection of str, optional
+        Top-level keys that are wanted; the tensors of others are not even read (optimiser state).
+
+    Returns
+    -------
+    object
+        Dictionaries, lists, tuples, numbers, text, numpy arrays and `torch.Tensor` on the CPU.
+
+    Raises
+    ------
+    ModelError
+        UNSAFE_WEIGHTS if the file asks for anything that is not plain data; BAD_MODEL if it is no checkpoint.
+    """
+    try:
+        value, read = _open_zip(path) if zipfile.is_zipfile(path) else _open_legacy(path)
+        if only is not None and isinstance(value, dict):
+            value = {key: value[key] for key in value if key in only}
+        cache: dict[str, torch.Tensor] = {}
+        return realise(value, lambda ref: _build(ref, read, cache))
+    except OSError as error:
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} cannot be read: {error.strerror}") from error
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} is not a torch checkpoint") from error
+
+
+def load_state_dict_restricted(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict (names -> tensors) and nothing else.
+
+    Raises
+    ------
+    ModelError
+        UNSAFE_WEIGHTS, or BAD_MODEL where the file does not hold a flat dictionary of tensors.
+    """
+    import torch
+
+    state = load_restricted(path)
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state:
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} does not hold a state dict")
+    if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} holds more than named tensors")
+    return dict(state)
+
+
+_Reader = Callable[[Storage], bytes]
+
+
+def _open_zip(path: Path) -> tuple[Any, _Reader]:
+    with zipfile.ZipFile(path) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+    pickles = [name for name in entries if name.endswith("/data.pkl")]
+    if len(pickles) != 1 or any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} is not a torch checkpoint")
+    prefix = pickles[0].removesuffix("data.pkl")
+    if entries[pickles[0]].file_size > MAX_PICKLE:
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} holds a pickle that is too large")
+
+    def read_entry(name: str) -> bytes:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name)
+
+    if f"{prefix}byteorder" in entries and read_entry(f"{prefix}byteorder").strip() != b"little":
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} was written on a big-endian machine")
+
+    def read(storage: Storage) -> bytes:
+        raw = read_entry(f"{prefix}data/{storage.key}")
+        if len(raw) != storage.numel * ITEM_SIZE[storage.dtype]:
+            raise ModelError(Reason.BAD_MODEL, f"{path.name} holds a storage of another size than it says")
+        return raw
+
+    value, _ = unpickle(read_entry(pickles[0]))
+    return value, read
+
+
+def _open_legacy(path: Path) -> tuple[Any, _Reader]:
+    """Magic number, protocol, machine, the object, the storages' keys: five pickles; then the storages' bytes."""
+    with path.open("rb") as handle:
+        head = handle.read(MAX_PICKLE)
+    parts: list[Any] = []
+    position = 0
+    for _ in range(5):
+        value, length = unpickle(head[position:])
+        parts.append(value)
+        position += length
+        if parts[0] != _LEGACY_MAGIC:
+            raise ModelError(Reason.BAD_MODEL, f"{path.name} is not a torch checkpoint")
+    if parts[1] != _LEGACY_PROTOCOL or not isinstance(parts[2], dict) or not parts[2].get("little_endian"):
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} was written by an unknown version of torch")
+    sizes = _storage_sizes(parts[3])
+    places: dict[str, int] = {}
+    for key in parts[4]:
+        if key not in sizes:
+            raise ModelError(Reason.BAD_MODEL, f"{path.name} holds a storage that nothing uses")
+        places[key] = position
+        position += 8 + sizes[key]
+
+    def read(storage: Storage) -> bytes:
+        with path.open("rb") as handle:
+            handle.seek(places[storage.key])
+            count = int.from_bytes(handle.read(8), "little")
+            raw = handle.read(storage.numel * ITEM_SIZE[storage.dtype])
+        if count != storage.numel or len(raw) != storage.numel * ITEM_SIZE[storage.dtype]:
+            raise ModelError(Reason.BAD_MODEL, f"{path.name} is shorter than it says")
+        return raw
+
+    return parts[3], read
+
+
+def _storage_sizes(value: Any) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+
+    def note(ref: TensorRef) -> None:
+        sizes[ref.storage.key] = ref.storage.numel * ITEM_SIZE[ref.storage.dtype]
+
+    realise(value, note)
+    return sizes
+
+
+def _build(ref: TensorRef, read: _Reader, cache: dict[str, torch.Tensor]) -> torch.Tensor:
+    import torch
+
+    storage = ref.storage
+    dtype: torch.dtype = getattr(torch, storage.dtype)
+    if storage.key not in cache:
+        raw = bytearray(read(storage))
+        cache[storage.key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+    flat = cache[storage.key]
+    if flat.dtype is not dtype or flat.numel() != storage.numel:
+        refuse("one storage as two types")
+    return torch.as_strided(flat, ref.size, ref.stride, ref.offset).clone(memory_format=torch.contiguous_format)

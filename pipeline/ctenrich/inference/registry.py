@@ -1,0 +1,203 @@
+"""Which models there are and where: the registry, the folder of the user's models, names to folders, licences.
+
+Models live in :func:`models_home`: ``imported/NAME/`` holds what a user imported or pulled, ``converted/`` what the
+readers made of it (safetensors and JSON), ``licences.json`` the licences that were accepted. Demonstration models are
+part of the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ctenrich.errors import ModelError
+from ctenrich.inference.checkpoint import load_restricted, load_state_dict_restricted
+from ctenrich.inference.restricted_unpickler import load_pickle_restricted
+from ctenrich.reasons import Reason
+from ctenrich.workspace import write_bytes
+
+__all__ = [
+    "ModelEntry",
+    "ModelKind",
+    "ResolvedModel",
+    "accept_licence",
+    "check_licence",
+    "load_pickle_restricted",
+    "load_restricted",
+    "load_state_dict_restricted",
+    "models_home",
+    "registry",
+    "resolve_model",
+]
+
+_PACKAGE_MODELS = Path(__file__).resolve().parents[1] / "models"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
+
+
+class ModelKind(StrEnum):
+    """What a model is made for, and in which format it comes."""
+
+    NNUNET_V2 = "nnunet-v2"
+    NNUNET_V1 = "nnunet-v1"
+    BODYPART = "bodypart"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """What the registry says of a model."""
+
+    name: str
+    kind: ModelKind
+    title: str = ""
+    version: str = ""
+    package: str = ""
+    """Folder below the package's ``models/``; empty for models that are downloaded."""
+    url: str = ""
+    source: str = ""
+    """Persistent identifier of the source (DOI)."""
+    sha256: str = ""
+    """Of the downloaded file; empty: pinned at the first import."""
+    licence: str = ""
+    licence_url: str = ""
+    accept: bool = False
+    """Whether the user has to accept the licence once."""
+    citation: str = ""
+    task: str = ""
+    configurations: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ("CT",)
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """Label name -> value, where the model's own files do not say (nnU-Net v1)."""
+    axes: str = "LPS"
+    """Directions of the model's array axes x, y, z (see `ctenrich.nnunet.preprocess.canonical_axes`)."""
+    demo: bool = False
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model that is on this machine."""
+
+    name: str
+    """Registry name, name given at import, or folder name; safe in paths and product keys."""
+    folder: Path
+    entry: ModelEntry | None
+    """None where the registry does not know the model."""
+
+    @property
+    def demo(self) -> bool:
+        """Whether it is for demonstration only."""
+        return self.entry is not None and self.entry.demo
+
+
+def models_home() -> Path:
+    """Folder of the user's models: ``$CTENRICH_MODELS``, else ``$XDG_DATA_HOME/ctenrich/models`` (made when needed)."""
+    chosen = os.environ.get("CTENRICH_MODELS")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser().resolve() / "ctenrich" / "models"
+
+
+@cache
+def registry() -> Mapping[str, ModelEntry]:
+    """All models that are known by name."""
+    text = (Path(__file__).with_name("models.toml")).read_text("utf-8")
+    return MappingProxyType({name: _entry(name, row) for name, row in tomllib.loads(text).items()})
+
+
+def _entry(name: str, row: Mapping[str, Any]) -> ModelEntry:
+    values: dict[str, Any] = dict(row)
+    values["kind"] = ModelKind(values["kind"])
+    for key in ("configurations", "modalities"):
+        if key in values:
+            values[key] = tuple(values[key])
+    return ModelEntry(name=name, **values)
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can name a model (letters, digits, ``_ . + -``).
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ModelError(Reason.BAD_MODEL, f"{name!r} cannot name a model", "use letters, digits, _ . + -")
+    return name
+
+
+def resolve_model(name_or_path: str) -> ResolvedModel:
+    """Find a model by its registry name, by the name it was imported under, or as a folder.
+
+    A name wins over a folder of the same name in the current directory; write ``./NAME`` for the folder.
+
+    Raises
+    ------
+    ModelError
+        NOT_FOUND if there is no such model here; LICENCE_NOT_ACCEPTED.
+    """
+    entry = registry().get(name_or_path)
+    if entry is not None and entry.package:
+        return _present(ResolvedModel(entry.name, _PACKAGE_MODELS / entry.package, entry), "reinstall the package")
+    if _NAME.fullmatch(name_or_path):
+        imported = models_home() / "imported" / name_or_path
+        if imported.is_dir():
+            if entry is not None:
+                check_licence(entry)
+            return ResolvedModel(name_or_path, imported, entry)
+        if entry is not None:
+            hint = f"run: ctenrich models pull {entry.name}"
+            raise ModelError(Reason.NOT_FOUND, f"the model {entry.name} is not on this machine yet", hint)
+    folder = Path(name_or_path).expanduser()
+    if not folder.is_dir():
+        known = ", ".join(registry())
+        raise ModelError(Reason.NOT_FOUND, f"there is no model {folder.name}", f"give a folder, or one of: {known}")
+    name = re.sub(r"[^A-Za-z0-9_.+-]", "_", folder.resolve().name).lstrip("._+-")[:100]
+    return ResolvedModel(check_name(name or "model"), folder.resolve(), None)
+
+
+def _present(model: ResolvedModel, hint: str) -> ResolvedModel:
+    if not model.folder.is_dir():
+        raise ModelError(Reason.NOT_FOUND, f"the files of the model {model.name} are missing", hint)
+    return model
+
+
+# ---------------------------------------------------------------- licences
+
+
+def _accepted() -> dict[str, str]:
+    try:
+        data = json.loads((models_home() / "licences.json").read_text("utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}
+
+
+def accept_licence(entry: ModelEntry) -> None:
+    """Store that the user accepts the licence of a model, as the registry states it today."""
+    accepted = _accepted() | {entry.name: entry.licence}
+    text = json.dumps(accepted, indent=1, sort_keys=True) + "\n"
+    write_bytes(models_home() / "licences.json", text.encode())
+
+
+def check_licence(entry: ModelEntry) -> None:
+    """Refuse a model whose licence has to be accepted and has not been.
+
+    Raises
+    ------
+    ModelError
+        LICENCE_NOT_ACCEPTED, with the licence's name and address.
+    """
+    if entry.accept and _accepted().get(entry.name) != entry.licence:
+        message = f"the weights of {entry.name} are licensed {entry.licence} ({entry.licence_url})"
+        hint = f"accept it once: ctenrich models pull {entry.name} --accept-licence"
+        raise ModelError(Reason.LICENCE_NOT_ACCEPTED, message, hint)

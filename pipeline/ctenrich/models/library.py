@@ -1,0 +1,341 @@
+"""Models on this machine: list, show, pull, import and verify. What is imported has been read and checked before."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ctenrich.errors import ModelError, UnsafeInputError
+from ctenrich.inference.download import download
+from ctenrich.inference.registry import (
+    ModelEntry,
+    ModelKind,
+    ResolvedModel,
+    accept_licence,
+    check_licence,
+    check_name,
+    models_home,
+    registry,
+    resolve_model,
+)
+from ctenrich.nnunet.plans import fail
+from ctenrich.nnunet.segmenter import label_names
+from ctenrich.nnunet.store import StoredModel, load_weights, prepare
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import Issue, Severity
+from ctenrich.workspace import sha256_of_file, write_bytes
+
+__all__ = ["ModelStatus", "import_model", "list_models", "pull_model", "show_model", "verify_model"]
+
+_MAX_UNPACKED = 64 * 1024**3
+_MAX_RATIO = 200
+_BODYPART_FILE = "model.pt"
+_BODYPART_SETTINGS = "inference-settings.json"
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One line of ``ctenrich models list``."""
+
+    name: str
+    kind: str
+    title: str
+    licence: str
+    installed: bool
+    """Whether its files are on this machine."""
+    demo: bool = False
+    accepted: bool = True
+    """Whether its licence needs no acceptance, or was accepted."""
+
+
+def list_models() -> tuple[ModelStatus, ...]:
+    """All models of the registry, and those that were imported under names of their own."""
+    rows = [_status(entry) for entry in registry().values()]
+    imported = models_home() / "imported"
+    own = sorted(p.name for p in imported.iterdir() if p.is_dir()) if imported.is_dir() else []
+    rows += [ModelStatus(n, _source(n).get("kind", ""), "imported", "", True) for n in own if n not in registry()]
+    return tuple(rows)
+
+
+def _status(entry: ModelEntry) -> ModelStatus:
+    try:
+        check_licence(entry)
+        accepted = True
+    except ModelError:
+        accepted = False
+    installed = True
+    try:
+        resolve_model(entry.name)
+    except ModelError as error:
+        installed = error.reason is Reason.LICENCE_NOT_ACCEPTED
+    return ModelStatus(entry.name, entry.kind.value, entry.title, entry.licence, installed, entry.demo, accepted)
+
+
+def _source(name: str) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        data = json.loads((models_home() / "imported" / name / "import.json").read_text("utf-8"))
+        return data if isinstance(data, dict) else {}
+    return {}
+
+
+def show_model(name: str) -> dict[str, Any]:
+    """What is known of a model: the registry's entry and, where it is on this machine, what its files say.
+
+    Returns
+    -------
+    dict
+        Plain data in the order in which to print it.
+
+    Raises
+    ------
+    ModelError
+        NOT_FOUND for a name that neither the registry nor this machine knows; what is wrong with the model's files.
+    """
+    entry = registry().get(name)
+    out: dict[str, Any] = {"name": name}
+    if entry is not None:
+        keys = ("kind", "title", "version", "licence", "licence_url", "citation", "source", "url", "sha256", "task")
+        out |= {key: str(getattr(entry, key)) for key in keys if getattr(entry, key)}
+        out["labels"] = dict(entry.labels)
+        out["configurations"] = list(entry.configurations)
+    try:
+        model = resolve_model(name)
+    except ModelError as error:
+        if entry is None:
+            raise
+        return out | {"installed": False, "why": error.message, "hint": error.hint}
+    out |= {"installed": True, **({"imported": _source(name)} if _source(name) else {})}
+    if _is_bodypart(model):
+        return out | {"kind": ModelKind.BODYPART.value, **_bodypart_details(model)}
+    stored = prepare(model)
+    return out | {"kind": stored.meta["kind"], **_details(stored)}
+
+
+def _details(stored: StoredModel) -> dict[str, Any]:
+    plans = {name: stored.plan(name) for name in stored.configurations}
+    first = next(iter(plans.values()))
+    return {
+        "labels": dict(first.labels.names),
+        "configurations": list(plans),
+        "folds": {name: list(stored.folds(name)) for name in plans},
+        "spacing": {name: list(plan.spacing) for name, plan in plans.items()},
+        "patch": {name: list(plan.patch) for name, plan in plans.items()},
+        "weights_sha256": {name: stored.identity(name, stored.folds(name)) for name in plans},
+    }
+
+
+def _is_bodypart(model: ResolvedModel) -> bool:
+    """Whether the model's files are those of body part regression, whatever its name is."""
+    if model.entry is not None:
+        return model.entry.kind is ModelKind.BODYPART
+    return (model.folder / _BODYPART_SETTINGS).is_file()
+
+
+def _bodypart_details(model: ResolvedModel) -> dict[str, Any]:
+    from ctenrich.bodypart.scorer import load_bodypart_model
+
+    _, found = load_bodypart_model(model.folder)
+    return {"landmarks": list(found.lookup_table), "image axes": found.axes.value, "weights_sha256": found.sha256}
+
+
+def pull_model(name: str, *, accept: bool = False, url: str | None = None, progress: Progress = SILENT) -> ModelStatus:
+    """Download a model of the registry and import it; a download that broke off goes on where it stopped.
+
+    Parameters
+    ----------
+    accept : bool
+        The user accepts the model's licence; stored once.
+    url : str, optional
+        Another place of the same file (a mirror); the registry's hash still holds.
+
+    Raises
+    ------
+    ModelError
+        NOT_FOUND, LICENCE_NOT_ACCEPTED, HASH_MISMATCH, or what is wrong with the model.
+    TransientError
+        The download failed a bounded number of times.
+    """
+    entry = registry().get(name)
+    if entry is None or not entry.url:
+        known = ", ".join(e.name for e in registry().values() if e.url)
+        raise ModelError(Reason.NOT_FOUND, f"there is no model {name} to download", f"known: {known}")
+    _licence(entry, accept)
+    file = models_home() / "downloads" / f"{check_name(name)}.zip"
+    download(url or entry.url, file, progress=progress)
+    status = import_model(file, name=name, progress=progress)
+    file.unlink()
+    return status
+
+
+def _licence(entry: ModelEntry, accept: bool) -> None:
+    if accept and entry.accept:
+        accept_licence(entry)
+    check_licence(entry)
+
+
+def import_model(
+    source: Path,
+    *,
+    name: str | None = None,
+    labels: Path | None = None,
+    accept: bool = False,
+    progress: Progress = SILENT,
+) -> ModelStatus:
+    """Take a model from a zip file or a folder: nnU-Net v1 exports, nnU-Net v2 folders, the body part model's files.
+
+    Everything is read and checked before the model appears under its name; nothing is left behind on failure.
+
+    Parameters
+    ----------
+    source : Path
+    name : str, optional
+        By default the registry's name if the file's hash or name is known, else the file's own name.
+    labels : Path, optional
+        JSON file of label names and values, for v1 exports that the registry does not know.
+    accept : bool
+        The user accepts the licence of a model of the registry.
+
+    Raises
+    ------
+    ModelError, UnsafeInputError
+    """
+    if not source.exists():
+        raise ModelError(Reason.NOT_FOUND, f"there is no file or folder {source.name}")
+    pinned = sha256_of_file(source) if source.is_file() else ""
+    chosen = check_name(name or _guess_name(source, pinned))
+    entry = registry().get(chosen)
+    if entry is not None:
+        if entry.package:
+            fail(f"{chosen} is a model of the package", "choose another name")
+        _licence(entry, accept)
+        _check_pin(entry, pinned)
+    imported = models_home() / "imported"
+    imported.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".importing-", dir=imported))
+    try:
+        progress.note(f"reading {source.name}")
+        folder = staging / chosen
+        _bring(source, folder)
+        if labels is not None:
+            shutil.copyfile(labels, folder / "labels.json")
+        kind = _check_import(ResolvedModel(chosen, folder, entry))
+        record = {"kind": kind, "file": source.name, "sha256": pinned}
+        write_bytes(folder / "import.json", (json.dumps(record, indent=1) + "\n").encode())
+        _replace(folder, imported / chosen, staging / "old")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    if entry is not None:
+        return _status(entry)
+    return ModelStatus(chosen, kind, "imported", "", True)
+
+
+def _guess_name(source: Path, sha256: str) -> str:
+    for entry in registry().values():
+        if (sha256 and entry.sha256 == sha256) or (entry.url and Path(entry.url.split("?")[0]).name == source.name):
+            return entry.name
+    return source.name.removesuffix(".zip")
+
+
+def _check_pin(entry: ModelEntry, sha256: str) -> None:
+    wanted = entry.sha256 or _source(entry.name).get("sha256", "")
+    if wanted and sha256 and wanted != sha256:
+        message = f"the file has the SHA-256 {sha256[:16]}..., pinned for {entry.name} is {wanted[:16]}..."
+        raise ModelError(
+            Reason.HASH_MISMATCH, message, "delete the imported model first if the new file is the right one"
+        )
+
+
+def _check_import(model: ResolvedModel) -> str:
+    """Read everything once; the kind of the model."""
+    found = sorted(model.folder.rglob(_BODYPART_FILE))
+    nnunet = any(model.folder.rglob("plans.json")) or any(model.folder.rglob("plans.pkl"))
+    if found and not nnunet:
+        for path in list(found[0].parent.iterdir()):
+            if path.parent != model.folder:
+                path.replace(model.folder / path.name)
+        _bodypart_details(model)
+        return ModelKind.BODYPART.value
+    stored = prepare(model)
+    for configuration in stored.configurations:
+        label_names(stored.plan(configuration))
+    return str(stored.meta["kind"])
+
+
+def _replace(new: Path, place: Path, old: Path) -> None:
+    if place.exists():
+        place.replace(old)
+    new.replace(place)
+
+
+def _bring(source: Path, folder: Path) -> None:
+    if source.is_dir():
+        if any(p.is_symlink() for p in source.rglob("*")):
+            raise UnsafeInputError(Reason.UNSAFE_PATH, f"{source.name} holds links", "give a folder of plain files")
+        shutil.copytree(source, folder)
+        return
+    if not zipfile.is_zipfile(source):
+        fail(f"{source.name} is neither a folder nor a zip file")
+    with zipfile.ZipFile(source) as archive:
+        for info in _safe_entries(archive, source):
+            target = folder / PurePosixPath(info.filename)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(info) as reader, target.open("wb") as writer:
+                shutil.copyfileobj(reader, writer)
+
+
+def _safe_entries(archive: zipfile.ZipFile, source: Path) -> Iterator[zipfile.ZipInfo]:
+    """Plain files of an archive; links, names that leave the folder and bombs are refused before any is written."""
+    entries = [info for info in archive.infolist() if not info.is_dir()]
+    packed = max(1, source.stat().st_size)
+    total = sum(info.file_size for info in entries)
+    if total > min(_MAX_UNPACKED, packed * _MAX_RATIO):
+        raise UnsafeInputError(Reason.BOMB, f"{source.name} would unpack to {total} bytes")
+    for info in entries:
+        path = PurePosixPath(info.filename)
+        bad = path.is_absolute() or ".." in path.parts or "\\" in info.filename or ":" in path.parts[0]
+        if bad or stat.S_ISLNK(info.external_attr >> 16):
+            raise UnsafeInputError(Reason.UNSAFE_PATH, f"an entry of {source.name} would leave the folder")
+    yield from entries
+
+
+def verify_model(name: str) -> tuple[Issue, ...]:
+    """Check a model on this machine: hashes, plans, every fold's tensors, labels.
+
+    Returns
+    -------
+    tuple of Issue
+        Errors for what is wrong; empty if all is well.
+    """
+    try:
+        model = resolve_model(name)
+        if _is_bodypart(model):
+            _bodypart_details(model)
+            return ()
+        stored = prepare(model)
+    except ModelError as error:
+        return (_error("model.files", name, error),)
+    issues: list[Issue] = []
+    for configuration in stored.configurations:
+        try:
+            label_names(stored.plan(configuration))
+        except ModelError as error:
+            issues.append(_error("model.labels", f"{name}:{configuration}", error))
+        for fold in stored.folds(configuration):
+            try:
+                load_weights(stored, configuration, fold)
+            except ModelError as error:
+                issues.append(_error("model.weights", f"{name}:{configuration}:{fold}", error))
+    return tuple(issues)
+
+
+def _error(rule: str, about: str, error: ModelError) -> Issue:
+    return Issue(rule, Severity.ERROR, about, str(error))

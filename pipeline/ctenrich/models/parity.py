@@ -1,0 +1,244 @@
+"""The parity gate: two label maps of one volume compared organ by organ, worst case first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctenrich.errors import UsageError
+from ctenrich.masks import bounding_box
+from ctenrich.nnunet.preprocess import canonical_axes
+from ctenrich.nnunet.segmenter import open_nnunet
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import Matrix4
+from ctenrich.settings import Settings
+
+__all__ = ["Case", "OrganParity", "ParityLimits", "ParityReport", "cases_of", "check_model", "compare_labels"]
+
+Shapes = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One volume to compare on."""
+
+    name: str
+    array: NDArray[Any]
+    """[k, j, i], HU."""
+    affine_lps: Matrix4
+    spacing: tuple[float, float, float]
+    """Along (k, j, i), mm."""
+
+
+@dataclass(frozen=True)
+class OrganParity:
+    """How far two answers for one organ of one volume are apart."""
+
+    case: str
+    organ: str
+    voxels: int
+    """Of the reference."""
+    different: int
+    """Voxels that one of the two gives to this organ and the other does not."""
+    dice: float
+    nsd: float
+    """Normalised surface Dice at 1 mm."""
+    volume: float
+    """Relative difference of the volumes."""
+    shapes: float
+    """Largest relative difference of a shape feature."""
+    same_presence: bool
+    """Whether both find the organ, or neither."""
+
+
+@dataclass(frozen=True)
+class ParityLimits:
+    """What passes."""
+
+    disagreement: float = 1e-6
+    """Share of all voxels of a volume."""
+    dice: float = 0.9999
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """All comparisons of a model's two engines."""
+
+    model: str
+    rows: tuple[OrganParity, ...]
+    noise: tuple[OrganParity, ...]
+    """The reference against itself, run twice: the yardstick."""
+    disagreement: Mapping[str, float] = field(default_factory=dict)
+    """Case -> share of voxels whose labels differ."""
+    limits: ParityLimits = ParityLimits()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every organ of every volume is within the limits."""
+        organs = all(r.same_presence and r.dice >= self.limits.dice for r in self.rows)
+        return bool(self.rows) and organs and max(self.disagreement.values()) <= self.limits.disagreement
+
+    def table(self) -> tuple[dict[str, str], ...]:
+        """One row an organ, worst case over the volumes, as text."""
+        return tuple(_worst(organ, [r for r in self.rows if r.organ == organ]) for organ in _organs(self.rows))
+
+    def noise_table(self) -> tuple[dict[str, str], ...]:
+        """The same of the reference against itself."""
+        return tuple(_worst(organ, [r for r in self.noise if r.organ == organ]) for organ in _organs(self.noise))
+
+
+def _organs(rows: Iterable[OrganParity]) -> list[str]:
+    return list(dict.fromkeys(r.organ for r in rows))
+
+
+def _worst(organ: str, rows: Sequence[OrganParity]) -> dict[str, str]:
+    dice = [r.dice for r in rows]
+    return {
+        "organ": organ,
+        "volumes": str(len(rows)),
+        "different voxels": str(max(r.different for r in rows)),
+        "Dice min": f"{min(dice):.6f}",
+        "Dice 5th percentile": f"{float(np.percentile(dice, 5)):.6f}",
+        "NSD 1 mm min": f"{min(r.nsd for r in rows):.6f}",
+        "volume max": f"{max(abs(r.volume) for r in rows):.1e}",
+        "shape features max": f"{max(r.shapes for r in rows):.1e}",
+        "same presence": "yes" if all(r.same_presence for r in rows) else "NO",
+    }
+
+
+def compare_labels(
+    ours: NDArray[Any],
+    theirs: NDArray[Any],
+    spacing: tuple[float, float, float],
+    names: Mapping[int, str],
+    case: str = "",
+) -> tuple[OrganParity, ...]:
+    """Compare two label maps [k, j, i] of one grid, organ by organ; `theirs` is the reference."""
+    return tuple(_organ(ours == value, theirs == value, spacing, name, case) for value, name in names.items())
+
+
+def _organ(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: tuple[float, float, float], name: str, case: str
+) -> OrganParity:
+    count_a, count_b = int(a.sum()), int(b.sum())
+    different = int((a ^ b).sum())
+    if different == 0:
+        return OrganParity(case, name, count_b, 0, 1.0, 1.0, 0.0, 0.0, same_presence=True)
+    dice = 2 * int((a & b).sum()) / (count_a + count_b)
+    if not count_a or not count_b:
+        return OrganParity(case, name, count_b, different, dice, 0.0, 1.0, float("inf"), same_presence=False)
+    box = bounding_box(a | b)
+    assert box is not None
+    grown = tuple(slice(max(0, x - 2), y + 2) for x, y in ((box.k0, box.k1), (box.j0, box.j1), (box.i0, box.i1)))
+    a, b = a[grown], b[grown]
+    shapes = _largest_difference(_shape_features(a, spacing), _shape_features(b, spacing))
+    nsd = surface_dice(a, b, spacing, 1.0)
+    return OrganParity(case, name, count_b, different, dice, nsd, count_a / count_b - 1, shapes, same_presence=True)
+
+
+def surface_dice(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: tuple[float, float, float], tolerance: float
+) -> float:
+    """Share of both masks' surface voxels that have one of the other's within `tolerance` mm."""
+    from scipy import ndimage
+
+    edges = [m & ~ndimage.binary_erosion(m) for m in (a, b)]
+    near = total = 0
+    for edge, other in (edges, edges[::-1]):
+        distance = ndimage.distance_transform_edt(~other, sampling=spacing)
+        near += int((distance[edge] <= tolerance).sum())
+        total += int(edge.sum())
+    return near / total if total else 1.0
+
+
+def _shape_features(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> Shapes:
+    """Pyradiomics' 14 shape features of a mask."""
+    import logging
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import SimpleITK
+        from radiomics import shape
+
+        logging.getLogger("radiomics").setLevel(logging.ERROR)
+        image: Any = SimpleITK.GetImageFromArray(np.pad(mask, 1).astype(np.uint8))
+        image.SetSpacing([float(s) for s in spacing[::-1]])
+        found = shape.RadiomicsShape(image, image, label=1)
+        found.enableAllFeatures()
+        return {name: float(value) for name, value in found.execute().items()}
+
+
+def _largest_difference(a: Shapes, b: Shapes) -> float:
+    return max(abs(a[k] - b[k]) / max(abs(b[k]), 1e-12) for k in b if np.isfinite(b[k]))
+
+
+def check_model(
+    model: str,
+    cases: Iterable[Case],
+    *,
+    settings: Settings,
+    configuration: str | None = None,
+    folds: tuple[str, ...] | None = None,
+    mirror: bool = True,
+    limits: ParityLimits | None = None,
+    repeat: bool = True,
+    predictor: Any = None,
+    progress: Progress = SILENT,
+) -> ParityReport:
+    """Run a model with both engines on some volumes and compare (``ctenrich models check MODEL --reference``).
+
+    Parameters
+    ----------
+    limits : ParityLimits, optional
+        By default those of the unmodified predictor: it gathers in half precision, so a Dice of 0.999 and a
+        disagreement of 1e-4 pass.
+    repeat : bool
+        Run the reference twice, for its own noise.
+    predictor : type, optional
+        A subclass of nnunetv2's predictor for the reference.
+    """
+    fast = replace(settings, segment=replace(settings.segment, engine="fast"))
+    slow = replace(settings, segment=replace(settings.segment, engine="reference", probabilities=False))
+    options: dict[str, Any] = {"configuration": configuration, "folds": folds, "mirror": mirror}
+    ours, theirs = open_nnunet(model, settings=fast, **options), open_nnunet(model, settings=slow, **options)
+    if predictor is not None:
+        theirs.engines[-1].use(predictor)
+    names = {value: name for value, name, _ in ours.names}
+    rows: list[OrganParity] = []
+    noise: list[OrganParity] = []
+    apart: dict[str, float] = {}
+    for case in cases:
+        progress.note(f"comparing on {case.name}")
+        axes = canonical_axes(case.affine_lps)
+        a, b = (s.label(case.array, axes, case.spacing, progress=progress).labels for s in (ours, theirs))
+        spacing = tuple(case.spacing[axis] for axis in axes.order)
+        rows += compare_labels(a, b, spacing, names, case.name)  # type: ignore[arg-type]
+        apart[case.name] = float((a != b).mean())
+        if repeat:
+            again = theirs.label(case.array, axes, case.spacing).labels
+            noise += compare_labels(again, b, spacing, names, case.name)  # type: ignore[arg-type]
+    if not rows:
+        raise UsageError(Reason.EMPTY_INPUT, "there is no volume to compare on")
+    return ParityReport(str(ours.product), tuple(rows), tuple(noise), apart, limits or ParityLimits(1e-4, 0.999))
+
+
+def cases_of(files: Iterable[Path]) -> Iterable[Case]:
+    """Volumes from NIfTI files, one after the other."""
+    import SimpleITK
+
+    for path in files:
+        image: Any = SimpleITK.ReadImage(str(path))
+        array = SimpleITK.GetArrayFromImage(image)
+        direction = np.asarray(image.GetDirection()).reshape(3, 3) * np.asarray(image.GetSpacing())
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = direction, image.GetOrigin()
+        dx, dy, dz = (float(v) for v in image.GetSpacing())
+        rows = tuple(tuple(float(v) for v in row) for row in affine)
+        yield Case(path.name.split(".")[0], array, rows, (dz, dy, dx))  # type: ignore[arg-type]

@@ -1,0 +1,175 @@
+"""The resident engine: one configuration of a model, loaded once, that labels arrays one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctenrich.errors import UsageError
+from ctenrich.inference.threads import torch_threads
+from ctenrich.nnunet.plans import ModelPlan, fail
+from ctenrich.nnunet.postprocess import Sink, labels_of, to_source
+from ctenrich.nnunet.preprocess import to_network
+from ctenrich.nnunet.sliding_window import Network, Window, predict
+from ctenrich.nnunet.unet import forward, library_network, load_into_library
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.settings import SegmentSettings
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Engine", "Labelled", "choose_device"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What the engine made of one array."""
+
+    labels: NDArray[Any]
+    """[z, y, x], label values, on the grid that was given."""
+    timings: dict[str, float] = field(default_factory=dict)
+    """Seconds: preprocess, network, export."""
+    agreement: dict[int, float] = field(default_factory=dict)
+    """Label value -> mean Dice of each fold's own answer with the ensemble's, on the network's grid."""
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is the first CUDA device where there is one, else the CPU.
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS if the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(Reason.BAD_SETTINGS, f"{name!r} is not a device", "use auto, cpu or cuda:N") from None
+    if device.type not in {"cpu", "cuda"} or (
+        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UsageError(Reason.BAD_SETTINGS, f"the device {name} is not here", "use auto, cpu or cuda:N")
+    return device
+
+
+class Engine:
+    """Our own engine.
+
+    Parameters
+    ----------
+    plan : ModelPlan
+    folds : mapping of fold to tensors
+        As `ctenrich.nnunet.store.load_weights` gives them.
+    settings : SegmentSettings
+        Device, precision, step, batch, threads.
+    mirror : bool
+        Whether to average over mirrored passes.
+    """
+
+    def __init__(
+        self, plan: ModelPlan, folds: Mapping[str, Mapping[str, torch.Tensor]], settings: SegmentSettings, mirror: bool
+    ) -> None:
+        if plan.logits.order != 1:
+            fail(f"scores resampled with order {plan.logits.order} are not supported", 'use engine = "reference"')
+        if settings.precision not in {"fp32", "bf16", "fp16"}:
+            raise UsageError(Reason.BAD_SETTINGS, f"unknown precision {settings.precision!r}", "fp32, bf16 or fp16")
+        self.plan = plan
+        self.device = choose_device(settings.device)
+        self.window = Window(settings.step_size, mirror, settings.batch_size, settings.precision)
+        self.threads = settings.threads
+        self.networks = {fold: _network(plan, weights, self.device) for fold, weights in folds.items()}
+
+    def label(
+        self,
+        array: NDArray[Any],
+        spacing: tuple[float, ...],
+        *,
+        previous: NDArray[Any] | None = None,
+        keep: Sink | None = None,
+        progress: Progress = SILENT,
+    ) -> Labelled:
+        """Label one volume.
+
+        Parameters
+        ----------
+        array : array, [z, y, x], HU
+            On canonical axes.
+        spacing : (z, y, x), mm
+        previous : array, [z, y, x], optional
+            Label map of the stage before (cascade).
+        keep : callable, optional
+            Is given the probabilities, slab by slab (see `ctenrich.nnunet.postprocess.to_source`).
+        """
+        start = time.perf_counter()
+        workers = self._workers()
+        with torch_threads(1):
+            data, grids = to_network(array, spacing, self.plan, self.device, workers)
+            stacked = data[None]
+            if previous is not None:
+                from ctenrich.nnunet.cascade import one_hot_channels
+
+                stacked = one_hot_channels(data, array, previous, self.plan, grids)
+        ready = time.perf_counter()
+        with torch_threads(self.threads):
+            scores, agreement = self._scores(stacked, progress)
+        predicted = time.perf_counter()
+        with torch_threads(1):
+            labels = to_source(scores, self.plan, grids, keep, workers)
+            if self.plan.keep_largest or self.plan.minimum_volume:
+                from ctenrich.nnunet.cascade import keep_largest
+
+                labels = keep_largest(labels, self.plan, spacing)
+        done = time.perf_counter()
+        timings = {"preprocess": ready - start, "network": predicted - ready, "export": done - predicted}
+        return Labelled(labels, timings, agreement)
+
+    def _workers(self) -> int:
+        """Planes that are worked on at once before and after the network: a GPU takes them one by one."""
+        import torch
+
+        return (self.threads or torch.get_num_threads()) if self.device.type == "cpu" else 1
+
+    def _scores(self, data: torch.Tensor, progress: Progress) -> tuple[torch.Tensor, dict[int, float]]:
+        total: torch.Tensor | None = None
+        single = []
+        for network in self.networks.values():
+            scores = predict(self.plan, network, data, self.window, progress)
+            if len(self.networks) > 1:
+                single.append(labels_of(scores, self.plan.labels, self.plan.version))
+            total = scores if total is None else total.add_(scores.to(total.device))
+        assert total is not None
+        if len(self.networks) == 1:
+            return total, {}
+        total /= len(self.networks)
+        ensemble = labels_of(total, self.plan.labels, self.plan.version)
+        values = self.plan.labels.names.values()
+        return total, {v: _mean([_dice(s.to(ensemble.device) == v, ensemble == v) for s in single]) for v in values}
+
+
+def _dice(a: torch.Tensor, b: torch.Tensor) -> float:
+    both = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / both if both else 1.0
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values))
+
+
+def _network(plan: ModelPlan, weights: Mapping[str, torch.Tensor], device: torch.device) -> Network:
+    if plan.network.residual is not None:
+        module = library_network(plan.network)
+        load_into_library(module, weights)
+        network: Network = module.to(device)
+        return network
+    return partial(forward, plan.network, {name: tensor.to(device) for name, tensor in weights.items()})

@@ -1,0 +1,138 @@
+"""From the network's grid to labels on the source grid, slab by slab: never all classes at full size."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctenrich.inference.threads import in_order
+from ctenrich.nnunet.plans import LabelPlan, ModelPlan
+from ctenrich.nnunet.preprocess import Grids
+from ctenrich.nnunet.resample import axis_matrix, nearest_index
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["full_slabs", "labels_of", "to_source"]
+
+_PART = 16
+"""Planes of the result that one worker makes one after another: it keeps what two neighbours share."""
+Sink = Callable[[Any, "torch.Tensor", Grids, int], None]
+
+
+def to_source(
+    scores: torch.Tensor, plan: ModelPlan, grids: Grids, keep: Sink | None = None, workers: int = 1
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Label map on the source grid.
+
+    Parameters
+    ----------
+    scores : tensor, [class, z, y, x]
+        Logits (probabilities for v1) on the network's grid.
+    keep : callable, optional
+        Is given each slab's probabilities: (planes, [class, y, x], grids, axis of the planes), each plane once, in
+        any order and from several threads.
+    workers : int
+        Parts of the volume that are worked on at once.
+
+    Returns
+    -------
+    array, [z, y, x], uint8 or uint16
+        On canonical axes; outside the box that the network saw all is background.
+    """
+    top = max(plan.labels.names.values())
+    dtype = np.uint8 if top < 256 else np.uint16
+    out = np.zeros(grids.shape, dtype)
+    inside = out[tuple(slice(a, b) for a, b in grids.box)]
+    axis = grids.back_axis(plan)
+    turned = np.moveaxis(inside, axis or 0, 0)
+
+    def make(part: Sequence[int]) -> None:
+        for where, slab in full_slabs(scores, grids.cropped, axis, part):
+            turned[where] = labels_of(slab, plan.labels, plan.version).cpu().numpy().astype(dtype)
+            if keep is not None:
+                keep(where, probabilities_of(slab, plan), grids, axis or 0)
+
+    count = turned.shape[0]
+    parts = [range(first, min(first + _PART, count)) for first in range(0, count, _PART)]
+    deque(in_order(make, parts, workers), maxlen=0)
+    return np.transpose(out, plan.transpose_back)
+
+
+def full_slabs(
+    scores: torch.Tensor, shape: tuple[int, ...], axis: int | None, part: Sequence[int] | None = None
+) -> Iterator[tuple[Any, torch.Tensor]]:
+    """Resample scores linearly to `shape`, in slabs of one plane of the first axis (or of `axis`).
+
+    Only the planes in `part`, where it is given. Yields (index of the planes, [class, y, x]); with an axis of its own
+    (order 0) one slab serves all planes that take the same source plane.
+    """
+    moved = scores.movedim((axis or 0) + 1, 1)
+    target = (shape[axis or 0], *(n for a, n in enumerate(shape) if a != (axis or 0)))
+    enlarge = _Enlarge(moved, target[1:])
+    if axis is not None or moved.shape[1] == target[0]:
+        wanted = np.arange(target[0]) if part is None else np.asarray(part)
+        index = nearest_index(moved.shape[1], target[0])[wanted]
+        for k in np.unique(index).tolist():
+            yield wanted[index == k], enlarge(k)
+        return
+    at = np.clip((np.arange(target[0]) + 0.5) * (moved.shape[1] / target[0]) - 0.5, 0, moved.shape[1] - 1)
+    for n in range(target[0]) if part is None else part:
+        k = int(at[n])
+        t = float(at[n]) - k
+        plane = enlarge(k)
+        if t > 0:
+            plane = plane * (1 - t) + enlarge(k + 1) * t
+        yield np.asarray([n]), plane
+
+
+class _Enlarge:
+    """Planes of the network's grid at the source's in-plane size; the last two are kept."""
+
+    def __init__(self, scores: torch.Tensor, shape: tuple[int, ...]) -> None:
+        import torch
+
+        self.scores = scores
+        self.same = tuple(scores.shape[2:]) == tuple(shape)
+        rows, columns = (axis_matrix(n, m, 1) for n, m in zip(scores.shape[2:], shape, strict=True))
+        self.rows = torch.from_numpy(rows).to(scores)
+        self.columns = torch.from_numpy(columns).to(scores).T.contiguous()
+        self.kept: dict[int, torch.Tensor] = {}
+
+    def __call__(self, k: int) -> torch.Tensor:
+        if k not in self.kept:
+            plane = self.scores[:, k]
+            self.kept = {n: kept for n, kept in self.kept.items() if n >= k - 1}
+            self.kept[k] = plane if self.same else self.rows @ plane @ self.columns
+        return self.kept[k]
+
+
+def labels_of(scores: torch.Tensor, labels: LabelPlan, version: int) -> torch.Tensor:
+    """Label values of scores [class, ...]: the first of the largest, or regions painted one over the other."""
+    import torch
+
+    if labels.regions:
+        out = torch.zeros(scores.shape[1:], dtype=torch.int16, device=scores.device)
+        for channel, value in enumerate(labels.order):
+            out[scores[channel] > (0.5 if version == 1 else 0.0)] = value
+        return out
+    best = scores[0].clone()
+    out = torch.zeros(scores.shape[1:], dtype=torch.int16, device=scores.device)
+    for channel in range(1, scores.shape[0]):
+        better = scores[channel] > best
+        out[better] = channel
+        torch.maximum(best, scores[channel], out=best)
+    return out
+
+
+def probabilities_of(scores: torch.Tensor, plan: ModelPlan) -> torch.Tensor:
+    """Probabilities of scores [class, ...]."""
+    import torch
+
+    if plan.version == 1:
+        return scores
+    return torch.sigmoid(scores) if plan.labels.regions else torch.softmax(scores, 0)

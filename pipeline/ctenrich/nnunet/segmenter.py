@@ -1,0 +1,235 @@
+"""nnU-Net models as segmenters: a model folder or name in, masks on the source grid out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ctenrich.codes.mappings import find_segment
+from ctenrich.errors import InputError, ModelError, UsageError
+from ctenrich.inference.registry import ModelKind, ResolvedModel, resolve_model
+from ctenrich.masks import masks_from_label_map
+from ctenrich.nnunet.engine import Engine, Labelled
+from ctenrich.nnunet.plans import ModelPlan, fail
+from ctenrich.nnunet.preprocess import Axes, canonical_axes
+from ctenrich.nnunet.probabilities import Probabilities
+from ctenrich.nnunet.store import StoredModel, load_weights, prepare
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import (
+    ModelInfo,
+    Product,
+    ProductKind,
+    Quantity,
+    SegmentMasks,
+    SortedSeries,
+    Volume,
+)
+from ctenrich.settings import Settings
+from ctenrich.workspace import Workspace, load_array, save_record
+
+__all__ = ["NnunetSegmenter", "label_names", "open_nnunet"]
+
+
+def open_nnunet(
+    model: str,
+    *,
+    configuration: str | None = None,
+    folds: tuple[str, ...] | None = None,
+    mirror: bool = True,
+    settings: Settings,
+) -> NnunetSegmenter:
+    """Load an nnU-Net model; all that can be wrong with it is found here, before any series is touched.
+
+    Parameters
+    ----------
+    model : str
+        Name in the registry, name given at import, or path of a model folder (nnU-Net v2, or v1's export).
+    configuration : str, optional
+        2d, 3d_lowres, 3d_fullres or 3d_cascade_fullres; needed where the model has several.
+    folds : tuple of str, optional
+        ``("0", "1")`` or ``("all",)``; by default all numbered folds that there are, else ``all``.
+    mirror : bool
+        Average over mirrored passes (test-time augmentation) along the axes that training mirrored.
+
+    Raises
+    ------
+    ModelError
+        NOT_FOUND, BAD_MODEL, UNSAFE_WEIGHTS, HASH_MISMATCH, LICENCE_NOT_ACCEPTED, WRONG_MODALITY or UNMAPPED_LABEL.
+    """
+    resolved = resolve_model(model)
+    if resolved.entry is not None and resolved.entry.kind is ModelKind.BODYPART:
+        fail(f"{resolved.name} is a body part regression model, not a segmentation model")
+    stored = prepare(resolved)
+    name = _choose_configuration(stored, configuration)
+    chosen = _choose_folds(stored, name, folds)
+    names = label_names(stored.plan(name))
+    engines = [_engine(stored, n, chosen, mirror, settings) for n in _chain(stored, name)]
+    product = Product(ProductKind.NNUNET, stored.name, name, chosen, mirror)
+    return NnunetSegmenter(product, _info(resolved, stored, product), names, engines, resolved)
+
+
+def _choose_configuration(stored: StoredModel, wanted: str | None) -> str:
+    known = stored.configurations
+    if wanted is None:
+        if len(known) > 1:
+            message = f"{stored.name} has several configurations: {', '.join(known)}"
+            raise UsageError(Reason.BAD_PARAMETER, message, f"choose one: nnunet:{stored.name}:{known[0]}")
+        return known[0]
+    if wanted not in known:
+        raise ModelError(
+            Reason.BAD_MODEL, f"{stored.name} has no configuration {wanted}", f"it has: {', '.join(known)}"
+        )
+    return wanted
+
+
+def _choose_folds(stored: StoredModel, configuration: str, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
+    known = stored.folds(configuration)
+    if wanted is None:
+        numbered = tuple(sorted((f for f in known if f.isdigit()), key=int))
+        return numbered or known[:1]
+    for fold in wanted:
+        if fold not in known:
+            fail(f"the model {stored.name} has no fold {fold} of {configuration}", f"it has: {', '.join(known)}")
+    return tuple(sorted(set(wanted), key=lambda f: (not f.isdigit(), int(f) if f.isdigit() else 0, f)))
+
+
+def _chain(stored: StoredModel, configuration: str) -> list[str]:
+    """The configurations to run, one after the other: a cascade needs the stage before it."""
+    chain = [configuration]
+    while previous := stored.plan(chain[0]).previous:
+        if previous not in stored.configurations or previous in chain:
+            fail(f"{configuration} of {stored.name} needs the configuration {previous}, which is missing")
+        chain.insert(0, previous)
+    return chain
+
+
+def label_names(plan: ModelPlan) -> tuple[tuple[int, str, str], ...]:
+    """(label value, segment name, the model's label) for every label of a model.
+
+    Raises
+    ------
+    ModelError
+        UNMAPPED_LABEL, naming the labels that no row of mappings/segments.csv knows; BAD_MAPPING if two are one.
+    """
+    found = {label: find_segment(label) for label in plan.labels.names}
+    unmapped = [label for label, code in found.items() if code is None]
+    if unmapped:
+        message = f"no row of mappings/segments.csv knows the model's label {', '.join(map(repr, unmapped))}"
+        raise ModelError(Reason.UNMAPPED_LABEL, message, "add a row, or the label to a row's labels")
+    rows = tuple((plan.labels.names[label], code.name, label) for label, code in found.items() if code is not None)
+    names = [name for _, name, _ in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ModelError(Reason.BAD_MAPPING, f"two labels of the model mean {twice[0]} in mappings/segments.csv")
+    return tuple(sorted(rows))
+
+
+def _engine(stored: StoredModel, name: str, folds: tuple[str, ...], mirror: bool, settings: Settings) -> Any:
+    plan = stored.plan(name)
+    weights = {fold: load_weights(stored, name, fold) for fold in _choose_folds(stored, name, folds)}
+    if settings.segment.engine == "reference":
+        from ctenrich.nnunet.reference import ReferenceEngine
+
+        return ReferenceEngine(plan, stored.meta["configurations"][name], weights, settings.segment, mirror)
+    if settings.segment.engine != "fast":
+        raise UsageError(Reason.BAD_SETTINGS, f"unknown engine {settings.segment.engine!r}", "fast or reference")
+    return Engine(plan, weights, settings.segment, mirror)
+
+
+def _info(resolved: ResolvedModel, stored: StoredModel, product: Product) -> ModelInfo:
+    entry = resolved.entry
+    return ModelInfo(
+        name=resolved.name,
+        version=entry.version if entry else "",
+        sha256=stored.identity(product.configuration, product.folds),
+        configuration=product.configuration,
+        folds=product.folds,
+        mirror=product.mirror,
+        licence=entry.licence if entry else "",
+        citation=entry.citation if entry else "",
+        source_url=(entry.source or entry.url) if entry else "",
+        demo=resolved.demo,
+    )
+
+
+@dataclass(frozen=True)
+class NnunetSegmenter:
+    """A loaded model; implements `ctenrich.inference.segmenter.Segmenter`."""
+
+    product: Product
+    info: ModelInfo
+    names: tuple[tuple[int, str, str], ...]
+    engines: list[Any]
+    """One a stage; more than one for a cascade."""
+    resolved: ResolvedModel
+
+    def segment(
+        self,
+        inputs: Mapping[str, Volume],
+        series: SortedSeries,
+        *,
+        settings: Settings,
+        workspace: Workspace,
+        progress: Progress = SILENT,
+    ) -> SegmentMasks:
+        """Segment one series (see `ctenrich.inference.segmenter.Segmenter.segment`).
+
+        Raises
+        ------
+        InputError
+            WRONG_MODALITY without a CT volume in HU; HU_RANGE if it holds values that are not numbers;
+            OUT_OF_MEMORY.
+        """
+        volume = inputs.get("CT")
+        if volume is None or volume.quantity is not Quantity.HU:
+            raise InputError(Reason.WRONG_MODALITY, f"the model {self.info.name} needs a CT volume in Hounsfield units")
+        room = workspace.product_room(volume.series_instance_uid, self.product)
+        array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
+        axes = canonical_axes(volume.affine_lps, self.resolved.entry.axes if self.resolved.entry else "LPS")
+        keep: Probabilities | None = None
+        if settings.segment.probabilities:
+            keep = Probabilities(room / "masks" / "probabilities.npy", self.engines[-1].plan, axes, array.shape)
+        answer = self.label(array, axes, volume.spacing, keep=keep, progress=progress)
+        start = time.perf_counter()
+        template = SegmentMasks(
+            product=self.product,
+            series_instance_uid=volume.series_instance_uid,
+            shape=volume.shape,
+            segments=(),
+            label_map_path=None,
+            sha256="",
+            model=self.info,
+            agreement={name: round(answer.agreement[v], 6) for v, name, _ in self.names if v in answer.agreement},
+            probabilities_path=keep.save(workspace, volume.series_instance_uid) if keep is not None else None,
+        )
+        path = room / "masks" / "labels.npy"
+        masks = masks_from_label_map(axes.back(answer.labels), self.names, template, path, workspace)
+        masks = replace(masks, timings={**answer.timings, "save": time.perf_counter() - start})
+        save_record(room / "masks.json", masks)
+        return masks
+
+    def label(
+        self,
+        array: NDArray[Any],
+        axes: Axes,
+        spacing: tuple[float, ...],
+        *,
+        keep: Any = None,
+        progress: Progress = SILENT,
+    ) -> Labelled:
+        """Label values of an array [k, j, i] with its spacing along (k, j, i), on canonical axes."""
+        turned = axes.turn(array)
+        turned_spacing = tuple(spacing[a] for a in axes.order)
+        previous: Labelled | None = None
+        for engine in self.engines:
+            last = engine is self.engines[-1]
+            before = previous.labels if previous is not None else None
+            sink = keep if last else None
+            previous = engine.label(turned, turned_spacing, previous=before, keep=sink, progress=progress)
+        assert previous is not None
+        return previous

@@ -1,0 +1,219 @@
+"""The sliding window: tiles, mirrors and folds as batches of independent forward passes, gathered in a fixed order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctenrich.errors import InputError
+from ctenrich.inference.threads import in_order
+from ctenrich.nnunet.plans import ModelPlan
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Window", "mirrors", "predict", "tile_starts"]
+
+Network = Callable[["torch.Tensor"], "torch.Tensor"]
+TASK = "network"
+_CPU_VOXELS = 2**25
+"""Voxels of the tiles that are worked on at once on a CPU: about 10 GB of activations for a wide network."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """How the window moves and what runs at once."""
+
+    step: float = 0.5
+    mirror: bool = True
+    batch: int = 0
+    """Forward passes at once; 0: chosen."""
+    precision: str = "fp32"
+
+
+def tile_starts(size: int, patch: int, step: float) -> list[int]:
+    """First index of each tile along an axis: evenly spread, at most `step` patches apart."""
+    count = int(np.ceil((size - patch) / (patch * step))) + 1
+    stride = (size - patch) / (count - 1) if count > 1 else 0.0
+    return [int(np.round(stride * n)) for n in range(count)]
+
+
+def mirrors(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Sets of mirrored axes in the order in which their results are added; the first is no mirroring."""
+    return [c for n in range(len(axes) + 1) for c in itertools.combinations(axes, n)]
+
+
+@lru_cache(maxsize=4)
+def gaussian(patch: tuple[int, ...], scale: float) -> Any:
+    """Weights of a tile, [*patch], float32: a Gaussian of an eighth of the patch around its middle, never 0."""
+    import torch
+    from scipy import ndimage
+
+    point = np.zeros(patch)
+    point[tuple(n // 2 for n in patch)] = 1
+    weights = ndimage.gaussian_filter(point, [n / 8 for n in patch], 0, mode="constant", cval=0)
+    out = torch.from_numpy(weights / (weights.max() / scale)).to(torch.float32)
+    out[out == 0] = out[out > 0].min()
+    return out
+
+
+def predict(
+    plan: ModelPlan,
+    network: Network,
+    data: torch.Tensor,
+    window: Window,
+    progress: Progress = SILENT,
+) -> torch.Tensor:
+    """Mean logits (nnU-Net v2) or probabilities (v1) of one fold.
+
+    Parameters
+    ----------
+    network : callable
+        [batch, channel, *patch] -> [batch, class, *patch].
+    data : tensor, [channel, z, y, x]
+        On the device where the network runs.
+
+    Returns
+    -------
+    tensor, [class, z, y, x], float32
+
+    Raises
+    ------
+    InputError
+        OUT_OF_MEMORY when the smallest batch with results on the host does not fit either.
+    """
+    import torch
+
+    padded, inner = _pad(data, plan.patch)
+    batch = window.batch or _default_batch(plan, data.device)
+    host = torch.device("cpu")
+    ladder = [(batch >> n, data.device) for n in range(batch.bit_length())] + [(1, host)]
+    for size, results in dict.fromkeys(ladder):
+        try:
+            return _gather(plan, network, padded, window, size, results, progress)[(slice(None), *inner)]
+        except (MemoryError, RuntimeError) as error:
+            if not _no_memory(error):
+                raise
+            progress.note(f"memory ran out with {size} tiles at once; trying with less")
+        if data.device.type == "cuda":
+            torch.cuda.empty_cache()
+    raise InputError(Reason.OUT_OF_MEMORY, "memory ran out, also with one tile at a time")
+
+
+def _no_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _default_batch(plan: ModelPlan, device: torch.device) -> int:
+    """Tiles at once: on a CPU few, so that layers stay in the caches; on a GPU as memory allows."""
+    import torch
+
+    voxels = int(np.prod(plan.patch))
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        each = voxels * 4 * (plan.network.features[0] * 6 + plan.network.classes * 2)
+        return max(1, min(16, int(free * 0.5 // each)))
+    return max(1, min(16, 2**18 // voxels))
+
+
+def _pad(data: torch.Tensor, patch: tuple[int, ...]) -> tuple[torch.Tensor, tuple[slice, ...]]:
+    """Pad with zeros to at least the patch; the content stays in the middle."""
+    from torch.nn import functional as nnf
+
+    shape = data.shape[1:]
+    wanted = (*shape[: 3 - len(patch)], *(max(n, p) for n, p in zip(shape[3 - len(patch) :], patch, strict=True)))
+    low = [(w - n) // 2 for w, n in zip(wanted, shape, strict=True)]
+    inner = tuple(slice(a, a + n) for a, n in zip(low, shape, strict=True))
+    if tuple(shape) == wanted:
+        return data, inner
+    pads = [v for a, w, n in zip(low, wanted, shape, strict=True) for v in (w - n - a, a)][::-1]
+    return nnf.pad(data, pads), inner
+
+
+def _tiles(shape: Sequence[int], plan: ModelPlan, step: float) -> Iterator[tuple[Any, ...]]:
+    """Index of each tile in [channel, z, y, x]; a 2d tile is a window of one slice."""
+    starts = [tile_starts(n, p, step) for n, p in zip(shape[3 - len(plan.patch) :], plan.patch, strict=True)]
+    windows = [[slice(s, s + p) for s in row] for row, p in zip(starts, plan.patch, strict=True)]
+    if len(plan.patch) == 3:
+        return ((slice(None), *w) for w in itertools.product(*windows))
+    return ((slice(None), k, *w) for k in range(shape[0]) for w in itertools.product(*windows))
+
+
+def _gather(
+    plan: ModelPlan,
+    network: Network,
+    data: torch.Tensor,
+    window: Window,
+    batch: int,
+    results: torch.device,
+    progress: Progress,
+) -> torch.Tensor:
+    import torch
+
+    tiles = list(_tiles(data.shape[1:], plan, window.step))
+    flips = mirrors(plan.mirror_axes if window.mirror else ())
+    weights = gaussian(plan.patch, 10.0 if plan.version == 2 else 1.0).to(results)
+    total = torch.zeros((plan.network.classes, *data.shape[1:]), dtype=torch.float32, device=results)
+    norm = torch.zeros(data.shape[1:], dtype=torch.float32, device=results)
+    jobs = [(tile, flip) for tile in tiles for flip in flips]
+    progress.start(TASK, len(jobs))
+    tile_sum: torch.Tensor | None = None
+    with torch.inference_mode(), closing(_outputs(plan, network, data, jobs, window, batch)) as outputs:
+        for (tile, flip), out in zip(jobs, outputs, strict=True):
+            straight = torch.flip(out, [a + 1 for a in flip]) if flip else out
+            tile_sum = straight if tile_sum is None else tile_sum.add_(straight)
+            if flip == flips[-1]:
+                done = (tile_sum if len(flips) == 1 else tile_sum.div_(len(flips))).to(results)
+                total[tile] += done.mul_(weights)
+                norm[tile[1:]] += weights
+                tile_sum = None
+            progress.advance(TASK)
+        total /= norm
+    progress.finish(TASK)
+    return total
+
+
+def _outputs(
+    plan: ModelPlan, network: Network, data: torch.Tensor, jobs: Sequence[Any], window: Window, batch: int
+) -> Generator[torch.Tensor, None, None]:
+    """Outputs of the jobs, in their order. On a CPU each pass has one thread, and as many run at once as there are."""
+    import torch
+
+    parts = [jobs[first : first + batch] for first in range(0, len(jobs), batch)]
+    workers = torch.get_num_threads() if data.device.type == "cpu" else 1
+    workers = min(workers, max(1, _CPU_VOXELS // (batch * int(np.prod(plan.patch)))), len(parts))
+
+    def run(part: Sequence[Any]) -> torch.Tensor:
+        with torch.inference_mode():
+            return _run(plan, network, data, part, window.precision)
+
+    with closing(in_order(run, parts, workers, max(1, torch.get_num_threads() // workers))) as results:
+        for outputs in results:
+            yield from outputs
+
+
+def _run(
+    plan: ModelPlan, network: Network, data: torch.Tensor, jobs: Sequence[tuple[Any, Any]], precision: str
+) -> torch.Tensor:
+    """Outputs of a batch, [job, class, *patch], float32: logits, or probabilities for v1."""
+    import torch
+
+    views = [torch.flip(data[tile], [a + 1 for a in flip]) if flip else data[tile] for tile, flip in jobs]
+    stacked = torch.stack(views)
+    if precision == "fp32":
+        out = network(stacked)
+    else:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+        with torch.autocast(data.device.type, dtype=dtype):
+            out = network(stacked)
+    out = out.float()
+    return torch.softmax(out, 1) if plan.version == 1 else out

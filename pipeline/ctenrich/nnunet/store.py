@@ -1,0 +1,195 @@
+"""Converts a model once to safetensors and JSON, pinned by SHA-256, and reads only that from then on.
+
+``models_home()/converted/NAME-<hash of the source files>/{model.json, CONFIGURATION/fold_F.safetensors}``. The hash of
+the source files is taken at every opening: changed files are another model. `model.json` holds the plans as they were,
+the hash of every weights file and what the source was; its own hash is the model's identity in objects and tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctenrich.errors import ModelError
+from ctenrich.inference.registry import ModelKind, ResolvedModel, models_home
+from ctenrich.nnunet.plans import ModelPlan, fail, parse_v2
+from ctenrich.nnunet.source_folder import CHECKPOINTS, Unit, read_v2
+from ctenrich.nnunet.unet import check_weights
+from ctenrich.nnunet.version1 import parse_v1, read_v1_units
+from ctenrich.reasons import Reason
+from ctenrich.workspace import sha256_of_file
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["StoredModel", "load_weights", "prepare"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A converted model."""
+
+    name: str
+    folder: Path
+    meta: Mapping[str, Any]
+    """What model.json holds."""
+
+    @property
+    def configurations(self) -> tuple[str, ...]:
+        """Names of the configurations."""
+        return tuple(self.meta["configurations"])
+
+    def folds(self, configuration: str) -> tuple[str, ...]:
+        """Names of the folds of a configuration: ``0`` ... or ``all``."""
+        return tuple(self.meta["configurations"][configuration]["folds"])
+
+    def plan(self, configuration: str) -> ModelPlan:
+        """The plan of a configuration."""
+        c = self.meta["configurations"][configuration]
+        return plan_of(ModelKind(self.meta["kind"]), c["plans"], c["dataset"], configuration, c["mirror_axes"])
+
+    def identity(self, configuration: str, folds: tuple[str, ...]) -> str:
+        """SHA-256 of what decides the result: plans and weights of a configuration's folds."""
+        c = dict(self.meta["configurations"][configuration])
+        c["folds"] = {fold: c["folds"][fold]["sha256"] for fold in folds}
+        return hashlib.sha256(_json_bytes({"kind": self.meta["kind"], **c})).hexdigest()
+
+
+def plan_of(kind: ModelKind, plans: Any, dataset: Any, configuration: str, mirror_axes: Any) -> ModelPlan:
+    """The plan of a configuration, from plain data."""
+    if kind is ModelKind.NNUNET_V1:
+        return parse_v1(plans, dataset, configuration)
+    return parse_v2(plans, dataset, configuration, mirror_axes)
+
+
+def _json_bytes(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def prepare(model: ResolvedModel) -> StoredModel:
+    """Convert a model, or find that it has been converted, and check every file against its pinned hash.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL, UNSAFE_WEIGHTS, WRONG_MODALITY or HASH_MISMATCH.
+    """
+    sources = _source_files(model.folder)
+    digest = hashlib.sha256("".join(f"{h}  {n}\n" for n, h in sorted(sources.items())).encode()).hexdigest()
+    folder = models_home() / "converted" / f"{model.name}-{digest[:16]}"
+    if not (folder / "model.json").is_file():
+        _convert(model, sources, folder)
+    meta = json.loads((folder / "model.json").read_text("utf-8"))
+    if meta.get("format") != _FORMAT or meta.get("source_files") != sources:
+        raise ModelError(Reason.HASH_MISMATCH, f"the converted model {model.name} is not that of its source files")
+    return StoredModel(model.name, folder, meta)
+
+
+def load_weights(stored: StoredModel, configuration: str, fold: str) -> dict[str, torch.Tensor]:
+    """Tensors of a fold (float32), after their file's hash and their names, shapes and values were checked.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL if there is no such fold or it does not match the plan; HASH_MISMATCH.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    known = stored.meta["configurations"][configuration]["folds"]
+    if fold not in known:
+        fail(f"the model {stored.name} has no fold {fold} of {configuration}", f"it has: {', '.join(known)}")
+    path = stored.folder / known[fold]["file"]
+    if not path.is_file() or sha256_of_file(path) != known[fold]["sha256"]:
+        message = f"the weights of fold {fold} of {stored.name} are not those that were converted"
+        raise ModelError(Reason.HASH_MISMATCH, message, "delete the folder converted/ of your models and try again")
+    try:
+        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+    except SafetensorError as error:
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} is not a safetensors file") from error
+    check_weights(stored.plan(configuration).network, weights)
+    return weights
+
+
+# ---------------------------------------------------------------- converting
+
+
+def _source_files(folder: Path) -> dict[str, str]:
+    wanted = {"plans.json", "dataset.json", "plans.pkl", "postprocessing.json", "labels.json", *CHECKPOINTS}
+    found = {
+        path.relative_to(folder).as_posix(): sha256_of_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and (path.name in wanted or ".model" in path.suffixes)
+    }
+    if not found:
+        fail(f"{folder.name} holds no nnU-Net model", "plans.json (v2) or plans.pkl (v1) and folds are expected")
+    return found
+
+
+def _convert(model: ResolvedModel, sources: dict[str, str], folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    units = list(_units(model))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    try:
+        configurations: dict[str, Any] = {}
+        for unit in units:
+            plan = plan_of(unit.kind, unit.plans, unit.dataset, unit.configuration, unit.mirror_axes)
+            folds: dict[str, Any] = {}
+            for fold, read in unit.folds.items():
+                weights = {name: t.contiguous() for name, t in read().items()}
+                check_weights(plan.network, weights)
+                file = f"{unit.configuration}/fold_{fold}.safetensors"
+                (staging / unit.configuration).mkdir(exist_ok=True)
+                save_file(weights, staging / file)
+                folds[fold] = {"file": file, "sha256": sha256_of_file(staging / file)}
+            configurations[unit.configuration] = {
+                "plans": unit.plans,
+                "dataset": unit.dataset,
+                "mirror_axes": list(unit.mirror_axes),
+                "trainer": unit.trainer,
+                "folds": folds,
+            }
+        meta = {
+            "format": _FORMAT,
+            "kind": units[0].kind.value,
+            "source_files": sources,
+            "configurations": configurations,
+        }
+        (staging / "model.json").write_bytes(_json_bytes(meta))
+        _publish(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    try:
+        staging.rename(folder)
+    except OSError:
+        if not (folder / "model.json").is_file():
+            raise
+
+
+def _units(model: ResolvedModel) -> Iterator[Unit]:
+    folders = sorted({p.parent for p in model.folder.rglob("plans.json")})
+    if folders:
+        seen: set[str] = set()
+        for folder in folders:
+            unit = read_v2(folder)
+            if unit.configuration in seen:
+                fail(
+                    f"{model.name} holds the configuration {unit.configuration} twice", "give the folder of one trainer"
+                )
+            seen.add(unit.configuration)
+            yield unit
+        return
+    yield from read_v1_units(model)

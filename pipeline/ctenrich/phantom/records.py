@@ -1,0 +1,62 @@
+"""A phantom as the records that conversion hands over, without the way through files."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctenrich.phantom.identity import make_identity
+from ctenrich.phantom.modules import CT_IMAGE
+from ctenrich.phantom.volume import Phantom
+from ctenrich.records import Matrix4, Slice, SortedSeries, Vector, Volume
+from ctenrich.workspace import Workspace, save_array, sha256_of_array
+
+__all__ = ["hand_over"]
+
+
+def hand_over(phantom: Phantom, workspace: Workspace) -> tuple[Volume, SortedSeries]:
+    """Save the array in the series' room and describe it, as if the written files had been fetched, sorted, converted.
+
+    The UIDs are those that `write_phantom_study` writes for the same options; the slices have no files.
+    """
+    identity, options = make_identity(phantom.options), phantom.options
+    path = workspace.room(identity.series) / "volume" / "ct.npy"
+    save_array(path, phantom.array)
+    axes = np.linalg.norm(phantom.affine_lps[:3, :3], axis=0)
+    row, column = (phantom.affine_lps[:3, n] / axes[n] for n in (0, 1))
+    normal = np.cross(row, column)
+    slices = tuple(
+        Slice(identity.instance("slice", str(k)), CT_IMAGE, "", _vector(position), float(position @ normal))
+        for k, position in enumerate(phantom.positions)
+    )
+    volume = Volume(
+        series_instance_uid=identity.series,
+        array_path=workspace.relative(identity.series, path),
+        shape=(options.slices, options.rows, options.columns),
+        affine_lps=_matrix(phantom),
+        spacing=(float(axes[2]), float(axes[1]), float(axes[0])),
+        frame_of_reference_uid=identity.frame_of_reference,
+        sha256=sha256_of_array(phantom.array),
+    )
+    series = SortedSeries(
+        study_instance_uid=identity.study,
+        series_instance_uid=identity.series,
+        frame_of_reference_uid=identity.frame_of_reference,
+        slices=slices,
+        row_cosines=_vector(row),
+        column_cosines=_vector(column),
+        pixel_spacing=options.pixel_spacing,
+        slice_spacing=float(axes[2]),
+        rows=options.rows,
+        columns=options.columns,
+    )
+    return volume, series
+
+
+def _vector(values: np.typing.NDArray[np.float64]) -> Vector:
+    x, y, z = (float(v) for v in values)
+    return x, y, z
+
+
+def _matrix(phantom: Phantom) -> Matrix4:
+    a, b, c, d = ((float(w), float(x), float(y), float(z)) for w, x, y, z in phantom.affine_lps)
+    return a, b, c, d

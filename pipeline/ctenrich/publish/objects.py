@@ -1,0 +1,358 @@
+"""Bring a run's objects to a bucket, a DICOMweb store or a DICOM node: a log for every object, and resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from ctenrich.errors import CtenrichError, TransientError, UsageError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.settings import Settings
+from ctenrich.storage import open_storage
+from ctenrich.workspace import Workspace, sha256_of_file
+
+__all__ = [
+    "Sent",
+    "google_errors",
+    "publish_bucket",
+    "publish_dicomweb",
+    "publish_node",
+    "publish_to",
+    "read_log",
+]
+
+_AT_ONCE = 8
+"""Objects on their way to a store."""
+_HOPELESS = {Reason.NO_CREDENTIALS, Reason.MISSING_EXTRA}
+"""What no object of the run would escape."""
+_GIVE_UP = 10
+"""Failures in a row after which the rest is not tried."""
+_HEALTHCARE = "healthcare.googleapis.com"
+_SCOPE = "https://www.googleapis.com/auth/cloud-healthcare"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How one object fared."""
+
+    name: str
+    """SOP Instance UID."""
+    sha256: str
+    status: str
+    """``sent``, ``already there`` or ``failed``."""
+    detail: str = ""
+
+
+# ---------------------------------------------------------------- objects
+
+
+def publish_to(
+    workspace: Workspace, target: str, *, settings: Settings | None = None, progress: Progress = SILENT
+) -> tuple[Sent, ...]:
+    """Send the written objects to ``gs://`` or ``s3://BUCKET/PREFIX``, a DICOMweb root or ``dicom://HOST:PORT/AET``.
+
+    A bearer token for the DICOMweb store is taken from the variable CTENRICH_DICOMWEB_TOKEN; Google Healthcare gets one
+    of the Google credentials of this machine where the variable is not set. `settings` says how buckets are reached.
+    """
+    parts = urlsplit(target)
+    if parts.scheme in ("gs", "s3") and parts.netloc:
+        return publish_bucket(workspace, target, settings=settings, progress=progress)
+    if parts.scheme in ("http", "https"):
+        token = os.environ.get("CTENRICH_DICOMWEB_TOKEN", "")
+        return publish_dicomweb(workspace, target, token=token, progress=progress)
+    if parts.scheme == "dicom" and parts.hostname and parts.port and parts.path.strip("/"):
+        return publish_node(workspace, parts.hostname, parts.port, parts.path.strip("/"), progress=progress)
+    known = "gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, http(s)://..., dicom://HOST:PORT/AET"
+    raise UsageError(Reason.BAD_PARAMETER, "the target is not known", known)
+
+
+def publish_bucket(
+    workspace: Workspace,
+    url: str,
+    *,
+    settings: Settings | None = None,
+    at_once: int = _AT_ONCE,
+    progress: Progress = SILENT,
+) -> tuple[Sent, ...]:
+    """Upload the written objects as ``series/.../objects/*.dcm`` below ``gs://BUCKET/PREFIX`` or ``s3://...``.
+
+    An object that is there with the same bytes is not sent again; other bytes of an earlier run are replaced. The
+    credentials are those of this machine.
+
+    Raises
+    ------
+    UsageError
+        MISSING_EXTRA, NO_CREDENTIALS.
+    TransientError
+        RETRY_EXHAUSTED if some objects failed; the log says which, and a second call sends only those.
+    """
+    storage = open_storage(url, replace((settings or Settings()).fetch, anonymous=False))
+
+    def send(path: Path) -> str:
+        place = path.relative_to(workspace.root).as_posix()
+        storage.upload(path, f"{url.rstrip('/')}/{place}", replace=True)
+        return ""
+
+    return _send_all(workspace, url, send, progress, at_once)
+
+
+def publish_dicomweb(
+    workspace: Workspace, url: str, *, token: str = "", at_once: int = _AT_ONCE, progress: Progress = SILENT
+) -> tuple[Sent, ...]:
+    """Send the written objects to a DICOMweb store (STOW-RS, PS3.18 section 10.5): Orthanc, Google Healthcare.
+
+    Parameters
+    ----------
+    url : str
+        Root of the store, e.g. ``http://127.0.0.1:8042/dicom-web``; http or https.
+    token : str
+        Bearer token, if the store wants one. Google Healthcare gets a fresh one of this machine's credentials.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER; NO_CREDENTIALS for Google Healthcare.
+    TransientError
+        RETRY_EXHAUSTED if some objects failed; the log says which and why, and a second call sends only those.
+    """
+    if not re.match(r"https?://", url):
+        raise UsageError(Reason.BAD_PARAMETER, "a DICOMweb store has an http or https address")
+    bearer = _bearer(url, token)
+
+    def send(path: Path) -> str:
+        boundary = "ctenrich-boundary"
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        body = head + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+        headers = {
+            "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+            "Accept": "application/dicom+json",
+        }
+        if now := bearer():
+            headers["Authorization"] = f"Bearer {now}"
+        request = urllib.request.Request(f"{url.rstrip('/')}/studies", body, headers, method="POST")  # noqa: S310 - checked above
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - as above
+                return _refused(answer.read())
+        except urllib.error.HTTPError as error:
+            return f"{type(error).__name__}: {error.code} {error.reason} {_refused(error.read())}".strip()
+
+    return _send_all(workspace, url, send, progress, at_once)
+
+
+def _refused(body: bytes) -> str:
+    """Failure reason in a STOW-RS answer (Failed SOP Sequence, 0008,1198; PS3.18 section 10.5.3); empty without one."""
+    try:
+        answer = json.loads(body or b"{}")
+        failed = answer["00081198"]["Value"][0]
+    except (ValueError, TypeError, KeyError, IndexError):
+        return ""
+    return f"refused with reason {failed.get('00081197', {}).get('Value', ['unknown'])[0]}"
+
+
+def _bearer(url: str, token: str) -> Callable[[], str]:
+    """What gives the bearer token of a request; Google's end after an hour and are renewed."""
+    parts = urlsplit(url)
+    if token or (parts.scheme, parts.hostname) != ("https", _HEALTHCARE):
+        return lambda: token
+    with google_errors():
+        credentials, _ = import_module("google.auth").default(scopes=[_SCOPE])
+        transport = import_module("google.auth.transport.requests").Request()
+
+    def fresh() -> str:
+        if not credentials.valid:
+            with google_errors():
+                credentials.refresh(transport)
+        return str(credentials.token)
+
+    return fresh
+
+
+def publish_node(
+    workspace: Workspace, host: str, port: int, called: str, *, calling: str = "CTENRICH", progress: Progress = SILENT
+) -> tuple[Sent, ...]:
+    """Send the written objects to a DICOM node with C-STORE (PS3.4 annex B), one association for all.
+
+    Parameters
+    ----------
+    called, calling : str
+        Application entity titles of the node and of this side.
+    """
+    try:
+        from pynetdicom import AE
+    except ImportError:
+        raise UsageError(Reason.MISSING_EXTRA, "C-STORE needs pynetdicom", "pip install 'ctenrich[pacs]'") from None
+    import pydicom
+
+    entity = AE(ae_title=calling)
+    for name, syntax in _contexts(workspace):
+        entity.add_requested_context(name, syntax)
+    association = entity.associate(host, port, ae_title=called)
+    if not association.is_established:
+        raise TransientError(Reason.RETRY_EXHAUSTED, f"the node {called} did not accept the association")
+
+    def send(path: Path) -> str:
+        status = association.send_c_store(pydicom.dcmread(path))
+        code = getattr(status, "Status", None)
+        return "" if code == 0 else f"status {code:04X}" if code is not None else "no answer"
+
+    try:
+        return _send_all(workspace, f"dicom://{host}:{port}/{called}", send, progress)
+    finally:
+        association.release()
+
+
+def _contexts(workspace: Workspace) -> list[tuple[str, str]]:
+    """SOP classes of the objects with the transfer syntax that they are written in: nothing is converted."""
+    import pydicom
+
+    read = (pydicom.dcmread(p, specific_tags=["SOPClassUID"], stop_before_pixels=True) for p in _files(workspace))
+    return sorted({(str(data.SOPClassUID), str(data.file_meta.TransferSyntaxUID)) for data in read})
+
+
+def _files(workspace: Workspace) -> list[Path]:
+    found = sorted((workspace.root / "series").glob("*/*/objects/*.dcm"))
+    if not found:
+        raise UsageError(Reason.NOT_PREPARED, "the run has no objects to publish", "run it first")
+    return found
+
+
+def _send_all(
+    workspace: Workspace, target: str, send: Callable[[Path], str], progress: Progress, at_once: int = 1
+) -> tuple[Sent, ...]:
+    """Send every object that the log does not hold as sent, some at once; the log gets their lines in order."""
+    files = _files(workspace)
+    sending = _Sending(send, frozenset((s.name, s.sha256) for s in read_log(workspace, target) if s.status != "failed"))
+    out: list[Sent] = []
+    progress.start("publish", len(files))
+    with _open_log(workspace, target) as log, ThreadPoolExecutor(at_once) as pool:
+        try:
+            for sent in pool.map(sending, files):
+                out.append(sent)
+                log.write(json.dumps(asdict(sent)) + "\n")
+                log.flush()
+                progress.advance("publish")
+        finally:
+            pool.shutdown(cancel_futures=True)
+    progress.finish("publish")
+    failed = [s for s in out if s.status == "failed"]
+    if failed:
+        message = f"{len(failed)} of {len(out)} objects could not be sent: {failed[0].detail}"
+        raise TransientError(Reason.RETRY_EXHAUSTED, message, "publish again: what was sent is not sent twice")
+    return tuple(out)
+
+
+class _Sending:
+    """Sends one object after the other until too many in a row have failed; for several threads.
+
+    Parameters
+    ----------
+    send : function
+        Sends a file; returns what went wrong, or nothing.
+    done : set of (SOP Instance UID, SHA-256)
+        What is not sent again.
+    """
+
+    def __init__(self, send: Callable[[Path], str], done: frozenset[tuple[str, str]]) -> None:
+        self._send, self._done = send, done
+        self._in_a_row = 0
+
+    def __call__(self, path: Path) -> Sent:
+        import pydicom
+
+        uid = str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True).SOPInstanceUID)
+        digest = sha256_of_file(path)
+        if (uid, digest) in self._done:
+            return Sent(uid, digest, "already there")
+        if self._in_a_row >= _GIVE_UP:
+            return Sent(uid, digest, "failed", "not tried: the store had failed too often")
+        try:
+            problem = self._send(path)
+        except Exception as error:  # any client's error ends this object only, and is logged
+            if isinstance(error, UsageError) and error.reason in _HOPELESS:
+                raise
+            problem = f"{type(error).__name__}: {str(error)[:200]}"
+        self._in_a_row = self._in_a_row + 1 if problem else 0
+        return Sent(uid, digest, "failed" if problem else "sent", problem)
+
+
+def _log_path(workspace: Workspace, target: str) -> Path:
+    return workspace.root / "publish" / f"{re.sub(r'[^A-Za-z0-9]+', '_', target).strip('_')}.jsonl"
+
+
+def _open_log(workspace: Workspace, target: str) -> IO[str]:
+    path = _log_path(workspace, target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = path.open("a", encoding="utf-8")
+    if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        log.write("\n")  # ends the line that a killed process was writing
+    return log
+
+
+def read_log(workspace: Workspace, target: str) -> tuple[Sent, ...]:
+    """What the publications to a target did, the last word on each object."""
+    path = _log_path(workspace, target)
+    last: dict[str, Sent] = {}
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = Sent(**json.loads(line))
+        except (ValueError, TypeError):
+            continue  # the line that a killed process was writing
+        last[row.name] = row
+    return tuple(last.values())
+
+
+# ---------------------------------------------------------------- clients
+
+
+@contextmanager
+def google_errors() -> Iterator[None]:
+    """Google's errors as ours."""
+    try:
+        from google.api_core import exceptions
+        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+        from requests.exceptions import RequestException
+    except ImportError:
+        raise UsageError(
+            Reason.MISSING_EXTRA, "Google's clients are missing", "pip install 'ctenrich[cloud]'"
+        ) from None
+    try:
+        yield
+    except DefaultCredentialsError:
+        hint = "gcloud auth application-default login"
+        raise UsageError(Reason.NO_CREDENTIALS, "no Google credentials were found", hint) from None
+    except GoogleAuthError:
+        hint = "gcloud auth application-default login"
+        raise UsageError(Reason.NO_CREDENTIALS, "the Google credentials were refused", hint) from None
+    except exceptions.GoogleAPICallError as error:
+        raise _typed(error, exceptions) from error
+    except (exceptions.RetryError, RequestException) as error:
+        message = f"Google's service could not be reached: {type(error).__name__}"
+        raise TransientError(Reason.RETRY_EXHAUSTED, message) from error
+
+
+def _typed(error: Any, exceptions: Any) -> CtenrichError:
+    """The typed error for an answer of Google's service."""
+    text = re.sub(r"https?://\S+", "", str(error.message)).strip()[:300]
+    if isinstance(error, exceptions.Unauthorized):
+        return UsageError(Reason.NO_CREDENTIALS, f"the Google credentials were refused: {text}")
+    if isinstance(error, exceptions.Forbidden) and not re.search("quota|rate ?limit", text, re.IGNORECASE):
+        return UsageError(Reason.NO_CREDENTIALS, f"not allowed: {text}")
+    if isinstance(error, (exceptions.Forbidden, exceptions.TooManyRequests)):
+        return TransientError(Reason.RETRY_EXHAUSTED, f"a quota is used up: {text}", "publish again later")
+    if isinstance(error, exceptions.NotFound):
+        return UsageError(Reason.NOT_FOUND, f"not found: {text}", "check project, dataset or bucket, and --location")
+    if isinstance(error, exceptions.ServerError):
+        return TransientError(Reason.RETRY_EXHAUSTED, f"Google's service failed: {text}", "publish again")
+    return UsageError(Reason.BAD_PARAMETER, f"Google's service refused: {text}")

@@ -1,0 +1,203 @@
+"""Ray Core: actors that hold the models, tasks beside them, on one machine or many.
+
+The run's folder must be on storage that every node sees. Only the driver writes the ledger. A node that goes away
+costs nothing but time: its units are sent again, elsewhere, a bounded number of times.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.runner.job import Failure, Unit, UnitResult, run_unit
+from ctenrich.settings import Settings
+
+__all__ = ["RayExecutor"]
+
+_LOST_TRIES = 5
+
+
+@dataclass
+class _Flight:
+    """A unit that a worker has."""
+
+    unit: Unit
+    started: float
+    actor: int | None
+    lost: int = 0
+
+
+class RayExecutor:
+    """Runs units on a Ray cluster.
+
+    Parameters
+    ----------
+    root : Path
+        The run's folder, on shared storage.
+    settings : Settings
+        ``settings.run`` says how many workers of each lane.
+    address : str, optional
+        Of a running cluster; None: a local one is started for the time of the run.
+    prepare : callable, optional
+        Called once in the driver after connecting (tests use it to add nodes).
+    """
+
+    name = "ray"
+
+    def __init__(
+        self,
+        root: Path,
+        settings: Settings,
+        *,
+        address: str | None = None,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._ray = _import_ray()
+        self._root, self._settings = root, settings
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if address is None and not self._ray.is_initialized():
+            self._ray.init(
+                _node_ip_address="127.0.0.1", include_dashboard=False, logging_level="ERROR", log_to_driver=False
+            )
+        elif not self._ray.is_initialized():
+            self._ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+        prepare()
+        gpus = float(self._ray.cluster_resources().get("GPU", 0))
+        per_actor = settings.run.gpu_share if gpus and not settings.segment.device.startswith("cpu") else 0.0
+        count = max(1, int(gpus / per_actor)) if per_actor else max(1, len(settings.run.devices))
+        self._actor_options = {"num_gpus": per_actor, "num_cpus": 1, "max_restarts": -1, "max_task_retries": 0}
+        self._make_actor = self._ray.remote(_Inferring).options(**self._actor_options)
+        self._actors = [self._make_actor.remote(root, settings) for _ in range(count)]
+        self._busy: set[int] = set()
+        self._task = self._ray.remote(_task).options(num_cpus=1, max_retries=0)
+        self._queues: dict[str, deque[tuple[Unit, int]]] = {"input": deque(), "infer": deque(), "output": deque()}
+        self._flights: dict[Any, _Flight] = {}
+        self._tasks = settings.run.input_workers + settings.run.output_workers
+        self.slots = count + self._tasks + 1
+
+    def submit(self, unit: Unit) -> None:
+        """Queue a unit."""
+        self._queues[unit.lane].append((unit, 0))
+        self._launch()
+
+    def collect(self, timeout: float) -> UnitResult | None:
+        """Wait for a result."""
+        until = time.monotonic() + timeout
+        while self._flights:
+            left = max(0.0, until - time.monotonic())
+            ready, _ = self._ray.wait(list(self._flights), num_returns=1, timeout=min(left, 1.0))
+            if ready:
+                result = self._land(ready[0])
+                self._launch()
+                if result is not None:
+                    return result
+            elif (late := self._overdue()) is not None:
+                return late
+            if time.monotonic() >= until:
+                return None
+        return None
+
+    def close(self, *, kill: bool = False) -> None:
+        """Let go of actors and tasks, and of the cluster connection."""
+        for reference in self._flights:
+            self._ray.cancel(reference, force=kill) if self._flights[reference].actor is None else None
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._flights.clear()
+        self._ray.shutdown()
+
+    # ------------------------------------------------------------ flights
+
+    def _launch(self) -> None:
+        """Start what can start: bounded, so that no queue grows in the cluster."""
+        for lane in ("output", "infer", "input"):
+            queue = self._queues[lane]
+            while queue:
+                if lane == "infer":
+                    free = next((n for n in range(len(self._actors)) if n not in self._busy), None)
+                    if free is None:
+                        break
+                    unit, lost = queue.popleft()
+                    self._busy.add(free)
+                    reference = self._actors[free].run.remote(unit)
+                    self._flights[reference] = _Flight(unit, time.monotonic(), free, lost)
+                else:
+                    if sum(f.actor is None for f in self._flights.values()) >= self._tasks:
+                        break
+                    unit, lost = queue.popleft()
+                    reference = self._task.remote(unit, self._root, self._settings)
+                    self._flights[reference] = _Flight(unit, time.monotonic(), None, lost)
+
+    def _land(self, reference: Any) -> UnitResult | None:
+        """The result of a finished flight; None if its worker was lost and the unit is sent again."""
+        flight = self._flights.pop(reference)
+        if flight.actor is not None:
+            self._busy.discard(flight.actor)
+        try:
+            result: UnitResult = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return self._lost(flight, error)
+        return result
+
+    def _lost(self, flight: _Flight, error: Exception) -> UnitResult | None:
+        if isinstance(error, self._ray.exceptions.OutOfMemoryError):
+            return UnitResult(flight.unit, Failure(flight.unit.stages[0], Reason.OUT_OF_MEMORY, "the node ran short"))
+        if flight.lost + 1 >= _LOST_TRIES:
+            text = f"the worker was lost {flight.lost + 1} times ({type(error).__name__})"
+            return UnitResult(flight.unit, Failure(flight.unit.stages[0], Reason.WORKER_DIED, text))
+        if flight.actor is not None:
+            self._ray.kill(self._actors[flight.actor])
+            self._actors[flight.actor] = self._make_actor.remote(self._root, self._settings)
+        self._queues[flight.unit.lane].appendleft((flight.unit, flight.lost + 1))
+        return None
+
+    def _overdue(self) -> UnitResult | None:
+        limit = self._settings.run.unit_timeout
+        for reference, flight in list(self._flights.items()):
+            if time.monotonic() - flight.started > limit:
+                del self._flights[reference]
+                if flight.actor is None:
+                    self._ray.cancel(reference, force=True)
+                else:
+                    self._ray.kill(self._actors[flight.actor])
+                    self._actors[flight.actor] = self._make_actor.remote(self._root, self._settings)
+                    self._busy.discard(flight.actor)
+                failure = Failure(flight.unit.stages[0], Reason.TIMEOUT, f"ended after {limit:g} s")
+                return UnitResult(flight.unit, failure)
+        return None
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError:
+        raise UsageError(Reason.MISSING_EXTRA, "ray is not installed", "pip install 'ctenrich[ray]'") from None
+    return ray
+
+
+def _task(unit: Unit, root: Path, settings: Settings) -> UnitResult:
+    from ctenrich.runner.model_cache import Models
+
+    return run_unit(unit, root, settings, Models(settings), worker="ray")
+
+
+class _Inferring:
+    """An actor: holds the models of one device."""
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        from ctenrich.runner.model_cache import Models
+
+        self._root, self._settings = root, settings
+        self._models = Models(replace(settings))
+
+    def run(self, unit: Unit) -> UnitResult:
+        """Run one unit."""
+        return run_unit(unit, self._root, self._settings, self._models, worker="ray-infer")

@@ -1,0 +1,116 @@
+"""Manifests: whether a stage is done, why it failed, and doing it so that its manifest is written last.
+
+A stage runs only if its *key* changed: the hash of its name and version, of the settings that matter to it, and of
+what the stages before it left behind. A stage is done when its manifest (written last, by rename) holds the key and
+every file that it lists is still there, whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from ctenrich.errors import CtenrichError, InputError
+from ctenrich.reasons import Reason
+from ctenrich.records import Issue
+from ctenrich.stages.stage import Stage, Task
+from ctenrich.workspace import sha256_of_file, write_bytes
+
+__all__ = ["forget_failures", "forget_stage", "is_done", "keep_failure", "known_failure", "run_stage", "stage_key"]
+
+
+def stage_key(stage: Stage, task: Task) -> str:
+    """Hash of all that the stage's result depends on."""
+    parts = [stage.name, str(stage.version), *stage.identity(task)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+_LASTING = frozenset(
+    {
+        Reason.EMPTY_SEGMENTATION,
+        Reason.NO_EXPERT,
+        Reason.NO_MAPPED_ROI,
+        Reason.NO_REFERENCE,
+        Reason.TOO_FEW_SCORES,
+        Reason.UNMAPPED_LABEL,
+        Reason.WRONG_MODALITY,
+    }
+)
+"""Reasons that repeat as long as the inputs are the same; a failure for one of them is not tried again."""
+
+
+def _manifest_path(stage: Stage, task: Task) -> Path:
+    return task.room / "manifests" / f"{stage.name}.json"
+
+
+def _failure_path(stage: Stage, task: Task) -> Path:
+    return task.room / "manifests" / f"{stage.name}.failed.json"
+
+
+def is_done(stage: Stage, task: Task, key: str) -> bool:
+    """Whether the stage's manifest holds `key` and all its files are there, whole.
+
+    A file whose size and modification time are as the manifest says is taken as whole; any other is hashed.
+    """
+    try:
+        manifest = json.loads(_manifest_path(stage, task).read_bytes())
+        if manifest["key"] != key:
+            return False
+        for name, (size, mtime, sha256) in manifest["files"].items():
+            path = task.room / name
+            status = path.stat()
+            if status.st_size != size or (status.st_mtime_ns != mtime and sha256_of_file(path) != sha256):
+                return False
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def known_failure(stage: Stage, task: Task, key: str) -> CtenrichError | None:
+    """The error that the stage ended with last time, if nothing that it depends on has changed since."""
+    try:
+        content = json.loads(_failure_path(stage, task).read_bytes())
+        if content["key"] == key:
+            return InputError(Reason(content["reason"]), content["message"], content["hint"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+def keep_failure(stage: Stage, task: Task, key: str, error: CtenrichError) -> None:
+    """Keep why a stage failed, so that :func:`known_failure` finds it as long as nothing changes."""
+    failed = {"key": key, "reason": error.reason.value, "message": error.message, "hint": error.hint}
+    write_bytes(_failure_path(stage, task), json.dumps(failed).encode())
+
+
+def forget_failures(room: Path) -> None:
+    """Let every stage of a room that failed for a lasting reason run again."""
+    for path in (room / "manifests").glob("*.failed.json"):
+        path.unlink(missing_ok=True)
+
+
+def forget_stage(room: Path, name: str) -> None:
+    """Let a stage of a room run again; its files stay until then."""
+    (room / "manifests" / f"{name}.json").unlink(missing_ok=True)
+
+
+def run_stage(stage: Stage, task: Task, key: str) -> tuple[Issue, ...]:
+    """Do the stage's work and write its manifest last."""
+    manifest = _manifest_path(stage, task)
+    manifest.unlink(missing_ok=True)
+    _failure_path(stage, task).unlink(missing_ok=True)
+    try:
+        files, issues = stage.work(task)
+    except CtenrichError as error:
+        if stage.lane != "input" and error.reason in _LASTING:
+            keep_failure(stage, task, key, error)
+        raise
+    entries = {}
+    for path in sorted(set(files)):
+        status = path.stat()
+        name = path.relative_to(task.room).as_posix()
+        entries[name] = (status.st_size, status.st_mtime_ns, sha256_of_file(path))
+    content = {"stage": stage.name, "version": stage.version, "key": key, "files": entries}
+    write_bytes(manifest, json.dumps(content, indent=1).encode() + b"\n")
+    return issues

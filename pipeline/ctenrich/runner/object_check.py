@@ -1,0 +1,178 @@
+"""Is every object legal, and does it say what was computed? For the objects of a run, and for anybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctenrich import __version__
+from ctenrich.dicom.objects import header, quiet
+from ctenrich.errors import CtenrichError, InputError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import EncodedObject, EncodedObjects, Issue, Proof, Severity, SortedSeries
+from ctenrich.runner.ledger import Ledger
+from ctenrich.runner.model_cache import Models
+from ctenrich.runner.run import Run
+from ctenrich.settings import Settings
+from ctenrich.stages.stage import Task
+from ctenrich.stages.table import prove_objects
+from ctenrich.validate import validate_objects
+from ctenrich.workspace import load_record, sha256_of_file
+
+__all__ = ["Verdict", "instances_below", "judge_files", "judge_run"]
+
+_CHECKED = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7", "1.2.840.10008.5.1.4.1.1.88.")
+"""SOP classes (or their beginning): segmentations and structured reports."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found about one object."""
+
+    file: str
+    """Path below the run's folder, or below what was given."""
+    sop_instance_uid: str
+    issues: tuple[Issue, ...]
+    proven: bool | None
+    """None where nothing is known to hold the object against: it was made by others."""
+
+    def count(self, severity: Severity) -> int:
+        """Number of issues of a severity."""
+        return sum(issue.severity is severity for issue in self.issues)
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is no error, and the proof holds where there is one."""
+        return self.count(Severity.ERROR) == 0 and self.proven is not False
+
+
+def judge_run(
+    run: Run, *, again: bool = False, settings: Settings | None = None, progress: Progress = SILENT
+) -> Iterator[Verdict]:
+    """Verdicts on all objects of a run.
+
+    Parameters
+    ----------
+    run : Run
+        Its stages up to ``validate`` have run.
+    again : bool
+        Prove and validate everything anew; otherwise what the stage found is read, and the bytes are held against the
+        hashes that were kept when they were written.
+    settings : Settings, optional
+        Other than the run's own: which validators to run (with `again`).
+
+    Raises
+    ------
+    InputError
+        NOT_PREPARED if the run holds no object.
+    """
+    settings, found = settings or run.config.settings, False
+    kept: dict[tuple[str, str], list[Issue]] = {}
+    with Ledger(run.ledger_path, read_only=True) as ledger:
+        for uid, product, stage, issue in ledger.issues():
+            if stage == "validate":
+                kept.setdefault((uid, product), []).append(issue)
+    models = Models(settings)
+    progress.start("objects", len(run.cohort.series))
+    for entry in run.cohort.series:
+        for plan in run.config.products:
+            task = Task(entry, plan, settings, run.workspace, models, SILENT)
+            if plan.missing is not None or not (task.room / "objects.json").is_file():
+                continue
+            found = True
+            objects = load_record(task.room / "objects.json", EncodedObjects).objects
+            before = kept.get((task.uid, str(plan.product)), [])
+            issues, proof = _anew(task, objects) if again else (before, _kept_proof(task.room))
+            yield from _verdicts(task, objects, issues, proof)
+        progress.advance("objects")
+    progress.finish("objects")
+    if not found:
+        raise InputError(Reason.NOT_PREPARED, "the run holds no object yet", "run the stages before it first")
+
+
+def judge_files(paths: Sequence[Path], *, settings: Settings, sources: Collection[str] | None = None) -> list[Verdict]:
+    """Verdicts on SEG and SR files of any maker.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files, or folders that are searched; what is neither SEG nor SR is passed over.
+    settings : Settings
+        Which validators to run.
+    sources : collection of str, optional
+        SOP Instance UIDs that exist; where given, references to others are errors.
+
+    Raises
+    ------
+    InputError
+        NOT_FOUND if there is no SEG or SR.
+    """
+    files = [(top, path) for top in paths for path in _files(top) if _is_checked(path)]
+    if not files:
+        raise InputError(Reason.NOT_FOUND, "no SEG or SR was found")
+    verdicts = []
+    for top, path in files:
+        issues = validate_objects([path], settings=settings, sources=sources)
+        name = path.relative_to(top).as_posix() if top.is_dir() else path.name
+        verdicts.append(Verdict(name, _uid_of(path), issues, None))
+    return verdicts
+
+
+def instances_below(folder: Path) -> frozenset[str]:
+    """SOP Instance UIDs of all DICOM files of a folder."""
+    found = set()
+    for path in _files(folder):
+        with suppress(CtenrichError):
+            found.add(_uid_of(path))
+    return frozenset(found - {""})
+
+
+def _anew(task: Task, objects: tuple[EncodedObject, ...]) -> tuple[list[Issue], Proof | None]:
+    paths = [task.workspace.resolve(task.uid, o.path) for o in objects]
+    series = load_record(task.series_room / "sorted.json", SortedSeries)
+    issues = validate_objects(paths, settings=task.settings, sources=series.sop_instance_uids)
+    return list(issues), prove_objects(task, objects)
+
+
+def _kept_proof(room: Path) -> Proof | None:
+    path = room / "proof.json"
+    return load_record(path, Proof) if path.is_file() else None
+
+
+def _verdicts(
+    task: Task, objects: tuple[EncodedObject, ...], issues: Sequence[Issue], proof: Proof | None
+) -> Iterator[Verdict]:
+    """One verdict an object; what is not about one object of the product is about all of them."""
+    uids = {o.sop_instance_uid for o in objects}
+    shared = [i for i in issues if i.object not in uids and not i.rule.startswith("proof.")]
+    failed = [c for c in proof.checks if not c.passed] if proof else []
+    for item in objects:
+        path = task.workspace.resolve(task.uid, item.path)
+        own = [i for i in issues if i.object == item.sop_instance_uid]
+        own += [Issue(f"proof.{c.name}", Severity.ERROR, item.sop_instance_uid, c.detail) for c in failed]
+        if not path.is_file() or sha256_of_file(path) != item.sha256:
+            message = "the file is not there, or is not the one that was written"
+            own.append(Issue("file.changed", Severity.ERROR, item.sop_instance_uid, message, "ctenrich", __version__))
+        name = path.relative_to(task.workspace.root).as_posix()
+        proven = proof is not None and proof.passed
+        yield Verdict(name, item.sop_instance_uid, (*shared, *own), proven)
+
+
+def _files(top: Path) -> list[Path]:
+    return sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
+
+
+def _is_checked(path: Path) -> bool:
+    try:
+        with quiet():
+            return str(header(path, ["SOPClassUID"]).get("SOPClassUID", "")).startswith(_CHECKED)
+    except CtenrichError:
+        return False
+
+
+def _uid_of(path: Path) -> str:
+    with quiet():
+        return str(header(path, ["SOPInstanceUID"]).get("SOPInstanceUID", ""))

@@ -1,0 +1,149 @@
+"""A run's folder: what the run was asked to do, and the cohort that it is about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctenrich import __version__
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import Cohort
+from ctenrich.runner.model_cache import plan_products
+from ctenrich.runner.products import ProductPlan
+from ctenrich.settings import Settings
+from ctenrich.workspace import Workspace, load_record, save_record, write_bytes
+
+__all__ = ["Run", "RunConfig"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run was asked to do: ``run.json``."""
+
+    format: int
+    version: str
+    cohort_name: str
+    cohort_sha256: str
+    products: tuple[ProductPlan, ...]
+    settings: Settings
+    demo: bool = False
+
+
+class Run:
+    """A run's folder, opened.
+
+    Use :meth:`create` for a new run and :meth:`open` for one that exists.
+    """
+
+    def __init__(self, root: Path, config: RunConfig, cohort: Cohort) -> None:
+        self.workspace = Workspace(root)
+        self.config = config
+        self.cohort = cohort
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self.workspace.root
+
+    @property
+    def ledger_path(self) -> Path:
+        """``ledger.sqlite``."""
+        return self.root / "ledger.sqlite"
+
+    @classmethod
+    def create(
+        cls,
+        cohort_file: Path,
+        out: Path,
+        *,
+        segmenters: Sequence[str] = (),
+        bodypart: str = "none",
+        settings: Settings | None = None,
+        allow_demo: bool = False,
+    ) -> Run:
+        """Make a run's folder, or update the one that is there (what did not change is not done again).
+
+        Raises
+        ------
+        UsageError
+            BAD_RUN if the folder holds another cohort or is something else; BAD_COHORT, DEMO_MODEL, BAD_PARAMETER.
+        ModelError
+            What is wrong with a model: found here, before any work.
+        """
+        from ctenrich.select import read_cohort
+
+        settings = settings or Settings()
+        cohort = read_cohort(cohort_file)
+        if not cohort.series:
+            raise UsageError(Reason.EMPTY_COHORT, "the cohort has no series", "look at NAME.excluded.parquet for why")
+        products = plan_products(tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo)
+        if all(p.missing for p in products):
+            raise UsageError(
+                Reason.NO_MODEL, "nothing to do: neither a segmenter nor a body part model was named",
+                "add --segmenter expert, --segmenter nnunet:MODEL or --bodypart MODEL",
+            )  # fmt: skip
+        if settings.measure.radiomics:
+            from ctenrich.shape.pyradiomics_features import Radiomics
+
+            Radiomics(Path(settings.measure.radiomics))
+        config = RunConfig(_FORMAT, __version__, cohort.name, cohort.sha256, products, settings, allow_demo)
+        out = Path(out)
+        if (out / "run.json").exists():
+            found = cls.open(out)
+            if found.config.cohort_sha256 != cohort.sha256:
+                raise UsageError(Reason.BAD_RUN, "the folder is a run of another cohort", "choose a new --out folder")
+        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(Reason.BAD_RUN, "the folder is not empty and not a run", "choose a new --out folder")
+        out.mkdir(parents=True, exist_ok=True)
+        _copy_cohort(cohort_file, out)
+        save_record(out / "run.json", config)
+        return cls(out, config, cohort)
+
+    @classmethod
+    def open(cls, root: Path) -> Run:
+        """Open a run's folder.
+
+        Raises
+        ------
+        UsageError
+            BAD_RUN if the folder is not a run, was made by another version, or its cohort was changed.
+        """
+        from ctenrich.select import read_cohort
+
+        path = Path(root) / "run.json"
+        if not path.is_file():
+            raise UsageError(Reason.BAD_RUN, f"{Path(root).name} is not a run's folder", "give the folder named --out")
+        try:
+            found = json.loads(path.read_bytes()).get("format")
+        except (ValueError, AttributeError):
+            found = None
+        if found != _FORMAT:
+            message = f"the run has format {found}, this software reads {_FORMAT}"
+            raise UsageError(Reason.BAD_RUN, message, "use the version that made it, or start a new run folder")
+        config = load_record(path, RunConfig)
+        cohort = read_cohort(Path(root) / "cohort.parquet")
+        if cohort.sha256 != config.cohort_sha256:
+            raise UsageError(Reason.BAD_COHORT, "the run's cohort file was changed", "start a new run folder")
+        return cls(Path(root), config, cohort)
+
+    def units(self) -> list[tuple[str, str]]:
+        """Every (series, product) pair that must end in an outcome, the series itself (product ``""``) first."""
+        return [
+            (entry.series_instance_uid, name)
+            for entry in self.cohort.series
+            for name in ("", *(str(p.product) for p in self.config.products))
+        ]
+
+
+def _copy_cohort(cohort_file: Path, out: Path) -> None:
+    """Keep the cohort, what was excluded and the lock with the run."""
+    stem = cohort_file.name.removesuffix(".parquet")
+    for suffix in (".parquet", ".excluded.parquet", ".lock.json"):
+        source = cohort_file.with_name(stem + suffix)
+        if source.is_file() and source.resolve() != (out / f"cohort{suffix}").resolve():
+            write_bytes(out / f"cohort{suffix}", source.read_bytes())

@@ -1,0 +1,47 @@
+"""How a run goes, in one line: units a minute of each lane, how busy the device is, what failed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from ctenrich.runner.job import UnitResult
+
+__all__ = ["Pace"]
+
+
+class Pace:
+    """Counts results as they come.
+
+    Parameters
+    ----------
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._done: Counter[str] = Counter()
+        self._failed = 0
+        self._inferring = 0.0
+        self._inferring_workers: set[str] = set()
+
+    def add(self, result: UnitResult) -> None:
+        """Count a unit that came back; what was done before counts as nothing."""
+        if result.ran:
+            self._done[result.unit.lane] += 1
+        self._failed += result.failure is not None
+        if result.unit.lane == "infer":
+            self._inferring += sum(t.seconds for t in result.timings)
+            self._inferring_workers |= {t.worker for t in result.timings}
+
+    def __str__(self) -> str:
+        """E.g. ``input 12.0/min, infer 11.2/min, output 11.0/min, devices 93 % busy, 2 failed``."""
+        elapsed = max(self._clock() - self._started, 1e-9)
+        parts = [f"{lane} {60 * self._done[lane] / elapsed:.1f}/min" for lane in ("input", "infer", "output")]
+        if self._inferring:
+            share = self._inferring / (elapsed * max(1, len(self._inferring_workers)))
+            parts.append(f"devices {100 * min(share, 1.0):.0f} % busy")
+        return ", ".join([*parts, *([f"{self._failed} failed"] if self._failed else [])])

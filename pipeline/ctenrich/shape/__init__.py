@@ -1,0 +1,1 @@
+"""Shape and first-order measurements of segments."""

@@ -1,0 +1,72 @@
+"""The only module that calls pyradiomics: its shape class, as the definition that the fast engine is held against."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.shape.features import Basics
+
+__all__ = ["basics", "version"]
+
+
+def basics(mask: NDArray[np.bool_], spacing: tuple[float, float, float], dimensions: int) -> Basics:
+    """Measure a mask with pyradiomics' shape class.
+
+    Parameters
+    ----------
+    mask : array of bool, [k, j, i]
+        Cropped to its bounding box, as pyradiomics' feature extractor does it; at least one voxel.
+    spacing : (float, float, float)
+        mm between voxels, axes [k, j, i].
+    dimensions : int
+        What the voxel centres span (pyradiomics does not say).
+    """
+    itk: Any = importlib.import_module("SimpleITK")
+    image = itk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(tuple(float(s) for s in spacing[::-1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shape = _radiomics().shape.RadiomicsShape(itk.Cast(image, itk.sitkFloat32), image, label=1)
+    low, middle, high = (float(v) for v in shape.eigenValues)
+    in_slice, in_column, in_row, diameter = (float(d) for d in shape.diameters)
+    return Basics(
+        voxels=int(np.count_nonzero(mask)),
+        voxel_volume=float(np.prod(spacing)),
+        area=float(shape.SurfaceArea),
+        volume=float(shape.Volume),
+        diameter=diameter,
+        plane_diameters=(in_slice, in_column, in_row),
+        variances=(low, middle, high),
+        dimensions=dimensions,
+    )
+
+
+def version() -> str:
+    """Version of the installed pyradiomics."""
+    for name in ("pyradiomics-bhklab", "pyradiomics"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return str(_radiomics().__version__)
+
+
+def _radiomics() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import radiomics
+            import radiomics.shape
+    except ImportError as error:
+        text = "the engine pyradiomics needs the package pyradiomics"
+        raise UsageError(Reason.MISSING_EXTRA, text, "use the engine fast, or install it") from error
+    radiomics.logger.setLevel("ERROR")
+    return radiomics

@@ -1,0 +1,154 @@
+"""First order and texture features by pyradiomics, as a settings file asks for them.
+
+pyradiomics is the definition; nothing is computed here. What IBSI has a code for, in the meaning that pyradiomics gives
+it, also gets the name of its row in ``mappings/features.csv`` and goes into the shape report; everything else is kept
+under pyradiomics' own full name, which holds image type and class.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctenrich.codes.mappings import load_features
+from ctenrich.errors import UsageError
+from ctenrich.masks import Mask
+from ctenrich.reasons import Reason
+from ctenrich.records import Box
+from ctenrich.shape import pyradiomics as radiomics_adapter
+from ctenrich.workspace import sha256_of_file
+
+__all__ = ["Found", "Radiomics"]
+
+_MARGIN = 5
+"""Voxels around a segment that are handed over: more than any neighbourhood of an unfiltered image."""
+_EXCESS = 3.0
+"""Kurtosis of a normal distribution: IBSI's IPH6 is what is above it (pyradiomics' is not)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What pyradiomics found in one segment."""
+
+    values: dict[str, float]
+    """pyradiomics' full name, e.g. ``original_glcm_Contrast`` -> value."""
+    coded: dict[str, float]
+    """Row of mappings/features.csv -> value in its meaning and unit."""
+    omitted: dict[str, str]
+    """Feature, or class of features -> why it has no value."""
+
+
+class Radiomics:
+    """pyradiomics with one settings file.
+
+    Parameters
+    ----------
+    path : Path
+        pyradiomics' parameter file (YAML or JSON). Its shape features are left to the shape engine.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND, or BAD_SETTINGS if pyradiomics refuses the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UsageError(Reason.NOT_FOUND, f"there is no settings file {path.name}", "see measure.radiomics")
+        self.sha256 = sha256_of_file(path)
+        self.version = radiomics_adapter.version()
+        self._itk: Any = importlib.import_module("SimpleITK")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._extractor = _extractor(path)
+        self._extractor.enabledFeatures.pop("shape", None)
+        self._extractor.enabledFeatures.pop("shape2D", None)
+        if not self._extractor.enabledFeatures:
+            raise UsageError(Reason.BAD_SETTINGS, f"{path.name} asks for no feature but shape", "name featureClass")
+        chosen = self._extractor.settings
+        wide = chosen.get("resampledPixelSpacing") or chosen.get("normalize")
+        self._local = set(self._extractor.enabledImagetypes) == {"Original"} and not wide
+        plain = not chosen.get("normalize") and not chosen.get("voxelArrayShift") and not chosen.get("resegmentRange")
+        self._codes = plain and not chosen.get("resampledPixelSpacing")
+
+    def measure(self, array: NDArray[Any], mask: Mask, box: Box, spacing: tuple[float, float, float]) -> Found:
+        """Measure one segment.
+
+        Parameters
+        ----------
+        array : array, [k, j, i]
+            HU of the whole volume.
+        mask : array of bool, [k, j, i]
+            The segment, cropped to `box`.
+        box : Box
+            Where it lies in the volume.
+        spacing : (float, float, float)
+            mm, axes [k, j, i].
+        """
+        part, inside = self._cut(array, mask, box)
+        image, label = (self._itk.GetImageFromArray(a) for a in (part, inside))
+        for item in (image, label):
+            item.SetSpacing(tuple(float(s) for s in spacing[::-1]))
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                found = self._extractor.execute(image, label, label=1)
+        except (ValueError, RuntimeError) as error:
+            return Found({}, {}, {"radiomics": f"pyradiomics: {str(error).splitlines()[0][:120]}"})
+        values, omitted = {}, {}
+        for name, value in found.items():
+            if name.startswith("diagnostics_"):
+                continue
+            number = float(value)
+            if math.isfinite(number):
+                values[str(name)] = number
+            else:
+                omitted[str(name)] = "the value is not a finite number"
+        return Found(values, self._coded(values), omitted)
+
+    def _cut(self, array: NDArray[Any], mask: Mask, box: Box) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """A margin around the segment, or the whole volume where filter, resampling or normalisation look further."""
+        low, high = (box.k0, box.j0, box.i0), (box.k1, box.j1, box.i1)
+        margin = _MARGIN if self._local else max(array.shape)
+        start = [max(0, a - margin) for a in low]
+        stop = [min(size, b + margin) for b, size in zip(high, array.shape, strict=True)]
+        part = np.ascontiguousarray(array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))])
+        inside = np.zeros(part.shape, np.uint8)
+        inside[tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))] = mask
+        return part, inside
+
+    def _coded(self, values: dict[str, float]) -> dict[str, float]:
+        """First order features of the unchanged HU, in IBSI's meaning."""
+        if not self._codes:
+            return {}
+        known = [name for name, code in load_features().items() if code.feature_class == "firstorder"]
+        found = {
+            name: values[f"original_firstorder_{name}"] for name in known if f"original_firstorder_{name}" in values
+        }
+        if found.get("Kurtosis", 0.0) > 0:  # 0 stands for a segment of one grey level, in both definitions
+            found["Kurtosis"] -= _EXCESS
+        return found
+
+
+def _extractor(path: Path) -> Any:
+    radiomics_adapter.version()
+    try:
+        from radiomics import featureextractor
+    except ImportError as error:
+        text = "first order and texture features need the package pyradiomics"
+        raise UsageError(Reason.MISSING_EXTRA, text, "install it, or leave measure.radiomics empty") from error
+    import logging
+
+    logging.getLogger("radiomics").setLevel(logging.ERROR)
+    try:
+        return featureextractor.RadiomicsFeatureExtractor(str(path))
+    except Exception as error:
+        message = f"pyradiomics refuses {path.name}: {type(error).__name__}"
+        raise UsageError(Reason.BAD_SETTINGS, message, "see pyradiomics' documentation, parameter files") from error

@@ -1,0 +1,134 @@
+"""Let a network look at a part of a series only: the slices that body part regression names, with a margin.
+
+Off unless ``[segment] crop`` names two landmarks. Masks stay on the grid of the whole series; what lies outside the
+crop is background. Where the series has no trustworthy landmarks the network sees all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctenrich.bodypart.crop_hint import crop_hint
+from ctenrich.codes.mappings import load_landmarks
+from ctenrich.errors import UsageError
+from ctenrich.geometry import as_matrix4
+from ctenrich.masks import masks_from_label_map
+from ctenrich.reasons import Reason
+from ctenrich.records import Box, Issue, ProductKind, SegmentMasks, Severity, SliceScores, SortedSeries, Volume
+from ctenrich.workspace import load_array, load_record, save_array
+
+if TYPE_CHECKING:
+    from ctenrich.inference.segmenter import Segmenter
+    from ctenrich.progress import Progress
+    from ctenrich.settings import Settings
+    from ctenrich.workspace import Workspace
+
+__all__ = ["check_crop", "crop_ends", "scores_path", "segment_cropped"]
+
+
+def crop_ends(text: str) -> tuple[str, str]:
+    """Read ``LOW..HIGH``: two landmarks, given in any order, as (nearer the feet, nearer the head).
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS.
+    """
+    known = load_landmarks()
+    names = [name.strip() for name in text.split("..")]
+    if len(names) != 2 or not set(names) <= set(known) or names[0] == names[1]:
+        hint = "two names of mappings/landmarks.csv with two dots between them: lung_start..lung_end"
+        raise UsageError(Reason.BAD_SETTINGS, f"segment.crop: {text!r} does not name two landmarks", hint)
+    low, high = sorted(names, key=lambda name: known[name].score_mean)
+    return low, high
+
+
+def check_crop(settings: Settings, *, with_bodypart: bool) -> None:
+    """Refuse a crop that cannot be made, before any work starts.
+
+    Parameters
+    ----------
+    with_bodypart : bool
+        Whether the run has body part regression; without it there are no landmarks.
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS.
+    """
+    if not settings.segment.crop:
+        return
+    crop_ends(settings.segment.crop)
+    if settings.segment.probabilities:
+        message = "segment.crop and segment.probabilities do not go together"
+        raise UsageError(Reason.BAD_SETTINGS, message, "leave one of them out")
+    if not with_bodypart:
+        raise UsageError(Reason.BAD_SETTINGS, "segment.crop needs a body part model", "add --bodypart MODEL")
+
+
+def scores_path(series_room: Path) -> Path | None:
+    """The slice scores of a series; None if it has none (yet)."""
+    return next(iter(sorted(series_room.glob(f"{ProductKind.BODYPART.value}__*/scores.json"))), None)
+
+
+def segment_cropped(
+    segmenter: Segmenter,
+    volume: Volume,
+    series: SortedSeries,
+    *,
+    settings: Settings,
+    workspace: Workspace,
+    progress: Progress,
+) -> SegmentMasks:
+    """Segment what lies between the landmarks of ``segment.crop``, or everything where they are not known.
+
+    Returns
+    -------
+    SegmentMasks
+        On the grid of `volume`, with an issue (a note) ``cropped`` or ``not_cropped`` that says what the network saw.
+    """
+    common: dict[str, Any] = {"settings": settings, "workspace": workspace, "progress": progress}
+    low, high = crop_ends(settings.segment.crop)
+    path = scores_path(workspace.room(volume.series_instance_uid))
+    box = None
+    if path is not None:
+        box = crop_hint(load_record(path, SliceScores), volume.shape, low=low, high=high)
+    if box is None:
+        masks = segmenter.segment({"CT": volume}, series, **common)
+        return _noted(masks, "not_cropped", f"the places of {low} and {high} are not known: all slices were segmented")
+    whole = _in_box(segmenter, volume, series, box, common)
+    seen = f"slices {box.k0} to {box.k1 - 1} of {volume.shape[0]}"
+    return _noted(whole, "cropped", f"the network saw {seen} only ({low} to {high}, and a margin)")
+
+
+def _noted(masks: SegmentMasks, rule: str, message: str) -> SegmentMasks:
+    return replace(masks, issues=(*masks.issues, Issue(rule, Severity.NOTE, masks.series_instance_uid, message)))
+
+
+def _in_box(
+    segmenter: Segmenter, volume: Volume, series: SortedSeries, box: Box, common: dict[str, Any]
+) -> SegmentMasks:
+    workspace: Workspace = common["workspace"]
+    uid = volume.series_instance_uid
+    folder = workspace.product_room(uid, segmenter.product) / "masks"
+    part = folder / "crop.npy"
+    save_array(part, load_array(workspace.resolve(uid, volume.array_path))[box.k0 : box.k1])
+    affine = np.array(volume.affine_lps, dtype=np.float64)
+    affine[:3, 3] += box.k0 * affine[:3, 2]
+    shape = (box.k1 - box.k0, *volume.shape[1:])
+    cut = replace(volume, array_path=workspace.relative(uid, part), shape=shape, affine_lps=as_matrix4(affine))
+    try:
+        masks = segmenter.segment({"CT": cut}, series, **common)
+    finally:
+        part.unlink()
+    assert masks.label_map_path is not None
+    found = workspace.resolve(uid, masks.label_map_path)
+    inside = load_array(found)
+    labels = np.zeros(volume.shape, inside.dtype)
+    labels[box.k0 : box.k1] = inside
+    names = [(s.number, s.name, s.source_label) for s in masks.segments]
+    return masks_from_label_map(labels, names, replace(masks, shape=volume.shape), found, workspace)

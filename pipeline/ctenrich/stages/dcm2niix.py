@@ -1,0 +1,260 @@
+"""The NIfTI product: written by dcm2niix, read back plane by plane for comparison, then stamped with our affine."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from ctenrich.dicom.reader import open_dataset, quiet
+from ctenrich.errors import InputError, ToolError
+from ctenrich.geometry import Affine, affine_lps, apply_affine, grid_match, lps_to_ras, ras_to_lps
+from ctenrich.reasons import Reason
+from ctenrich.records import Matrix4, SortedSeries
+from ctenrich.tools import find_tool, run_tool
+from ctenrich.workspace import atomic_path
+
+__all__ = ["NiftiCheck", "compress", "write_nifti"]
+
+CORNER_TOLERANCE = 0.1
+"""mm that the corners of dcm2niix's grid may lie from ours."""
+_COPIED = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+    "PatientPosition", "ImageType", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelData",
+)  # fmt: skip
+NOT_READ_BY_DCM2NIIX = frozenset({DeflatedExplicitVRLittleEndian})
+
+
+class NiftiCheck:
+    """A NIfTI file that dcm2niix wrote, as planes on the grid of the volume.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it is changed in place.
+    shape : 3 integers
+        (slices, rows, columns) of the volume.
+    affine : 4x4
+        Of the volume, LPS.
+    positions : array (slices, 3)
+        Positions of the slices, mm LPS: they tell which spacing dcm2niix took.
+
+    Raises
+    ------
+    InputError
+        READERS_DISAGREE: another grid.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], affine: Matrix4, positions: NDArray[Any]) -> None:
+        import nibabel
+
+        try:
+            with path.open("rb") as handle:
+                self._header: Any = nibabel.Nifti1Header.from_fileobj(handle)  # type: ignore[no-untyped-call]
+        except Exception as error:  # nibabel raises many kinds for what is no header
+            raise InputError(Reason.READERS_DISAGREE, "dcm2niix wrote a file that is no NIfTI") from error
+        found = tuple(int(x) for x in self._header.get_data_shape())
+        if found != shape[::-1]:
+            text = " x ".join(str(x) for x in found)
+            message = f"dcm2niix gives {text} voxels where {' x '.join(str(x) for x in shape[::-1])} were expected"
+            raise InputError(Reason.READERS_DISAGREE, message)
+        theirs = ras_to_lps(self._header.get_best_affine())
+        axes, self._flips = grid_match(theirs, found, affine)
+        if axes != (0, 1, 2):
+            raise InputError(Reason.READERS_DISAGREE, "dcm2niix gives the volume's axes in another order")
+        self._flip = np.diag([*(-1.0 if f else 1.0 for f in self._flips), 1.0])
+        self._flip[:3, 3] = [(n - 1) * f for n, f in zip(found, self._flips, strict=True)]
+        self.adjusted = _check_affine(np.asarray(theirs) @ self._flip, affine, found, positions)
+        self._affine = affine
+        self._shape = shape
+        self._path = path
+        self._file = path.open("r+b")
+        self._start = int(self._header["vox_offset"])
+        self._kind = self._header.get_data_dtype()
+        slope, inter = (float(self._header[name]) for name in ("scl_slope", "scl_inter"))
+        self._scale = (1.0, 0.0) if slope == 0 or not np.isfinite(slope) else (slope, inter)
+        self._other: IO[bytes] | None = None
+        self.clean_copies = False
+        if self._kind != np.dtype("<i2") or self._scale != (1.0, 0.0):
+            self._other = path.with_suffix(".int16").open("w+b")
+
+    def plane(self, k: int) -> NDArray[np.int16]:
+        """Slice `k` of the volume as dcm2niix has it, [row j, column i], HU rounded to integers."""
+        _, rows, columns = self._shape
+        raw = np.empty((rows, columns), self._kind)
+        self._file.seek(self._start + self._place(k) * raw.nbytes)
+        if self._file.readinto(raw.reshape(-1).view(np.uint8).data) != raw.nbytes:
+            raise InputError(Reason.READERS_DISAGREE, "dcm2niix wrote a file that is too short")
+        if self._other is not None:
+            values = np.rint(raw.astype(np.float64) * self._scale[0] + self._scale[1])
+            if not (np.abs(values) <= 32768).all():
+                raise InputError(Reason.READERS_DISAGREE, "dcm2niix gives values that do not fit 16 bits")
+            raw = values.astype(np.int16)
+        return np.ascontiguousarray(self._turn(raw))
+
+    def put(self, k: int, plane: NDArray[np.int16], *, changed: bool) -> None:
+        """Store slice `k` of the volume in the product (needed where it changed, or the file was not int16)."""
+        if self._other is None and not changed:
+            return
+        target, start = (self._file, self._start) if self._other is None else (self._other, 352)
+        target.seek(start + self._place(k) * plane.nbytes)
+        target.write(np.ascontiguousarray(self._turn(plane)).data)
+
+    def finish(self) -> Path:
+        """Stamp the header: our affine, int16, no scaling, no free text; return the finished file."""
+        header = self._header
+        target = self._file if self._other is None else self._other
+        header.set_data_dtype(np.int16)
+        header["scl_slope"], header["scl_inter"] = 1, 0
+        header["vox_offset"] = self._start if self._other is None else 352
+        header["descrip"], header["aux_file"], header["intent_name"], header["db_name"] = b"ctenrich", b"", b"", b""
+        header["cal_min"], header["cal_max"] = 0, 0
+        ras = np.asarray(lps_to_ras(self._affine)) @ self._flip
+        header.set_qform(ras, code=1)
+        header.set_sform(ras, code=1)
+        target.seek(0)
+        target.write(header.binaryblock)
+        if self._other is not None:
+            target.write(b"\0" * 4)
+        target.flush()
+        return self._path if self._other is None else self._path.with_suffix(".int16")
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._other is not None:
+            self._other.close()
+
+    def _place(self, k: int) -> int:
+        return self._shape[0] - 1 - k if self._flips[2] else k
+
+    def _turn(self, plane: NDArray[Any]) -> NDArray[Any]:
+        return plane[:: -1 if self._flips[1] else 1, :: -1 if self._flips[0] else 1]
+
+
+@contextmanager
+def write_nifti(
+    series: SortedSeries, paths: Sequence[Path], target: Path, affine: Matrix4, syntaxes: Sequence[str] = ()
+) -> Iterator[NiftiCheck]:
+    """Convert the slices with dcm2niix; the file appears as `target` when the block ends without an error.
+
+    Raises
+    ------
+    InputError
+        READERS_DISAGREE: not one file, or another grid.
+    ToolError
+        TOOL_MISSING, TOOL_FAILED, TIMEOUT.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".dcm2niix.{os.getpid()}.", suffix=".tmp", dir=target.parent) as name:
+        clean = any(syntax in NOT_READ_BY_DCM2NIIX for syntax in syntaxes)
+        made = _run_dcm2niix(Path(name, "clean" if clean else "plain"), paths, clean=clean)
+        if made is None and not clean:
+            made = _run_dcm2niix(Path(name, "clean"), paths, clean=True)
+            clean = True
+        if made is None:
+            raise InputError(Reason.READERS_DISAGREE, f"dcm2niix does not make one volume of the {len(paths)} slices")
+        positions = np.array([s.position for s in series.slices])
+        check = NiftiCheck(made, series.shape, affine, positions)
+        check.clean_copies = clean
+        try:
+            yield check
+            finished = check.finish()
+        finally:
+            check.close()
+        with finished.open("rb") as handle:
+            os.fsync(handle.fileno())
+        finished.replace(target)
+
+
+def compress(path: Path) -> Path:
+    """Write ``.nii.gz`` beside a NIfTI (same bytes every time), remove the plain file, return the new path."""
+    target = path.with_name(path.name + ".gz")
+    with (
+        atomic_path(target) as temporary,
+        temporary.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=1, mtime=0) as packed,
+        path.open("rb") as plain,
+    ):
+        shutil.copyfileobj(plain, packed, 1 << 20)
+    path.unlink()
+    return target
+
+
+def _run_dcm2niix(folder: Path, paths: Sequence[Path], *, clean: bool) -> Path | None:
+    """Convert the files; the one NIfTI that comes out, or None where there is not exactly one.
+
+    dcm2niix also parts series by elements that say nothing of geometry (dates, coils, echoes) and does not know every
+    transfer syntax; `clean` gives it copies that hold the geometry and the pixels alone.
+    """
+    source, out = folder / "in", folder / "out"
+    source.mkdir(parents=True)
+    out.mkdir()
+    for k, path in enumerate(paths):
+        place = source / f"{k:05d}.dcm"
+        if clean:
+            _clean_copy(path, place, k)
+        else:
+            place.symlink_to(path)
+    options = ["-z", "n", "-b", "n", "-m", "y", "-l", "n", "-x", "i", "-d", "0", "-f", "ct"]
+    result = run_tool([find_tool("dcm2niix"), *options, "-o", out, source], check=False)
+    files = sorted(out.glob("*.nii"))
+    if result.returncode != 0 and clean and not files:
+        raise ToolError(Reason.TOOL_FAILED, f"dcm2niix ended with exit code {result.returncode} and wrote nothing")
+    return files[0] if len(files) == 1 and result.returncode == 0 else None
+
+
+def _clean_copy(path: Path, target: Path, k: int) -> None:
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    data = open_dataset(path)
+    with quiet():
+        copy = Dataset()
+        for keyword in _COPIED:
+            if keyword in data:
+                copy[keyword] = data[keyword]
+        copy.InstanceNumber = k + 1
+        copy.SeriesNumber = 1
+        syntax = data.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+        copy.file_meta = FileMetaDataset()
+        copy.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax in NOT_READ_BY_DCM2NIIX else syntax
+        copy.save_as(target, enforce_file_format=True)
+
+
+def _check_affine(theirs: NDArray[Any], ours: Matrix4, shape: Sequence[int], positions: NDArray[Any]) -> str:
+    """Hold dcm2niix's affine, on our axes, against ours; say what was put right.
+
+    dcm2niix takes the distance of the first two slices it meets for the spacing of all; where positions are rounded,
+    that is a small error at each slice and a large one at the far end. It is recognised as exactly that, or refused.
+    """
+    if _corners_apart(theirs, ours, shape) <= CORNER_TOLERANCE:
+        return ""
+    last = len(positions) - 1
+    for start, other in ((0, 1), (last, last - 1)):
+        step = float(np.linalg.norm(positions[other] - positions[start]))
+        row, col = (np.asarray(ours)[:3, axis] for axis in (0, 1))
+        spacing = (float(np.linalg.norm(col)), float(np.linalg.norm(row)))
+        normal = np.cross(row, col) / np.linalg.norm(np.cross(row, col))
+        origin = positions[start] - start * step * normal
+        guess = affine_lps(origin.tolist(), (row / spacing[1]).tolist(), (col / spacing[0]).tolist(), spacing, step)
+        if _corners_apart(theirs, guess, shape) <= CORNER_TOLERANCE:
+            return f"dcm2niix took {step:.4f} mm between two slices for all; the affine of all slices was written"
+    apart = _corners_apart(theirs, ours, shape)
+    raise InputError(Reason.READERS_DISAGREE, f"dcm2niix puts a corner of the volume {apart:.2f} mm away from ours")
+
+
+def _corners_apart(a: Affine | NDArray[Any], b: Affine | NDArray[Any], shape: Sequence[int]) -> float:
+    ends = [(0.0, float(n - 1)) for n in shape]
+    corners = [(i, j, k) for i in ends[0] for j in ends[1] for k in ends[2]]
+    return float(np.abs(apply_affine(a, corners) - apply_affine(b, corners)).max())

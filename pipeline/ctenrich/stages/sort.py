@@ -1,0 +1,276 @@
+"""Stage sort: tell by content which files are the slices of a series, judge their geometry, put them in order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ctenrich.dicom.ct_slice import HEADER_TAGS, read_slice, slice_header
+from ctenrich.dicom.reader import InflatingReader, open_dicom, quiet, text, whole
+from ctenrich.errors import GeometryError, IncompleteError, InputError
+from ctenrich.geometry import CT_IMAGE, SliceHeader, Verdict, judge_slices
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.records import FetchedFile, FetchedSeries, Issue, Severity, Slice, SortedSeries
+from ctenrich.settings import Settings
+from ctenrich.workspace import Workspace, check_uid, save_record
+
+__all__ = ["sort_series"]
+
+_REFERENCES = ("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "FrameOfReferenceUID")
+_COMPANION_MODALITIES = ("RTSTRUCT", "SEG")
+_KIND_REASONS = frozenset({Reason.NOT_CT, Reason.LOCALIZER, Reason.DERIVED_REFORMATTED, Reason.MULTIFRAME})
+_OTHER_FILES = (b"%PDF", b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"SQLite format 3", b"\x00\x05\x16\x07", b"n+1", b"ni1")
+_ARCHIVES = (
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"7z\xbc\xaf",
+    b"Rar!",
+    b"\x28\xb5\x2f\xfd",
+)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One readable DICOM file."""
+
+    file: FetchedFile
+    path: Path
+    header: SliceHeader
+    series_instance_uid: str
+    instance_number: int | None
+
+
+def sort_series(
+    fetched: FetchedSeries, *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
+) -> SortedSeries:
+    """Find the slices of the series among the files, and order them along the slice normal.
+
+    File names say nothing; the UIDs inside do. Files of other series, RTSTRUCT, SEG, DICOMDIR and files that cannot be
+    a slice are left aside with a note. A file that may have been a slice and cannot be read stops the series.
+
+    Returns
+    -------
+    SortedSeries
+        Saved as ``sorted.json`` in the series' room; it does not depend on the order, names or depth of the files.
+
+    Raises
+    ------
+    InputError
+        NO_CT, NOT_CT, LOCALIZER, DERIVED_REFORMATTED, MULTIFRAME, NOT_DICOM, TRUNCATED, CONFLICTING_DUPLICATE.
+    IncompleteError
+        INCOMPLETE: fewer instances than the catalog knows, or a file that holds another one.
+    GeometryError
+        What :func:`ctenrich.geometry.judge_slices` found; the first reason, all of them in the message.
+    UnsafeInputError
+        UNSAFE_IDENTIFIER, BOMB.
+    """
+    uid = check_uid(fetched.series_instance_uid)
+    issues: list[Issue] = list(fetched.issues)
+    progress.start("sort", len(fetched.files))
+    found = _read_all(fetched, workspace, issues, progress)
+    progress.finish("sort")
+    ours = [f for f in found if f.series_instance_uid == uid]
+    if not ours:
+        text_ = "no file of this series" if any(f.header.modality == "CT" for f in found) else "no CT image"
+        raise InputError(Reason.NO_CT, f"among {len(fetched.files)} files there is {text_}")
+    slices = _without_duplicates(ours, issues)
+    _check_complete(slices, fetched)
+    verdict = judge_slices([f.header for f in slices], settings.geometry)
+    if not verdict.ok:
+        _refuse(verdict)
+    series = _series(fetched, [slices[x] for x in verdict.order], verdict, issues)
+    others = [f for f in found if f.series_instance_uid != uid]
+    series = _with_companions(series, fetched, others, workspace, issues)
+    save_record(workspace.room(uid) / "sorted.json", series)
+    return series
+
+
+def _read_all(fetched: FetchedSeries, workspace: Workspace, issues: list[Issue], progress: Progress) -> list[_Found]:
+    # the order of the files must not decide anything
+    files = sorted(fetched.files, key=lambda f: (f.sha256, f.path))
+    found: list[_Found] = []
+    with quiet():
+        for file in files:
+            path = workspace.resolve(fetched.series_instance_uid, file.path)
+            item = _read_one(file, path, issues)
+            if item is not None:
+                found.append(item)
+            progress.advance("sort")
+    return found
+
+
+def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | None:
+    kind = _other_kind(path)
+    if kind is not None and not file.sop_instance_uid:
+        issues.append(Issue("sort.other_file", Severity.NOTE, _label(file), f"left aside: {kind}"))
+        return None
+    try:
+        with open_dicom(path, tags=HEADER_TAGS) as parsed:
+            data = parsed.dataset
+            if text(data, "SOPClassUID") == "" and parsed.dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
+                issues.append(Issue("sort.dicomdir", Severity.NOTE, _label(file), "left aside: a DICOMDIR"))
+                return None
+            header = slice_header(data)
+            series_uid = text(data, "SeriesInstanceUID")
+            if header.modality in {"CT", ""} or header.sop_class_uid == CT_IMAGE:
+                size = 0 if isinstance(parsed.stream, InflatingReader) else file.size
+                _check_pixels(parsed.pixel_offset, parsed.pixel_length, size)
+                if not series_uid:
+                    raise InputError(Reason.NOT_DICOM, "an image without Series Instance UID")
+                check_uid(series_uid)
+            number = whole(data, "InstanceNumber")
+    except InputError as error:
+        raise type(error)(error.reason, f"{_label(file)}: {error.message}", _HINT) from error
+    if file.sop_instance_uid and header.sop_instance_uid != file.sop_instance_uid:
+        message = f"{_label(file)} holds another instance than the catalog says"
+        raise IncompleteError(Reason.INCOMPLETE, message, _HINT)
+    return _Found(file, path, header, series_uid, number)
+
+
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_HINT = "fetched.json tells which file has this hash"
+
+
+def _check_pixels(offset: int | None, length: int, size: int) -> None:
+    """Whether a native file is long enough for the pixel data that it announces (`size` 0: not known here)."""
+    if offset is None:
+        raise InputError(Reason.TRUNCATED, "an image without pixel data")
+    if size and length != 0xFFFFFFFF and offset + length > size:
+        raise InputError(Reason.TRUNCATED, f"the file ends {offset + length - size} bytes before its pixel data do")
+
+
+def _other_kind(path: Path) -> str | None:
+    """What a file is that surely is no slice; None where it may be one."""
+    with path.open("rb") as handle:
+        start = handle.read(4096)
+    if start[128:132] == b"DICM" or not start:
+        return None
+    if start.startswith(_ARCHIVES) or start[257:262] == b"ustar":
+        return "an archive (it was not opened)"
+    if start.startswith(_OTHER_FILES) or start[344:347] in {b"n+1", b"ni1"}:
+        return "a file of another kind"
+    try:
+        content = start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 4:
+            return None
+        content = start[: error.start].decode("utf-8")
+    return "a text file" if all(c.isprintable() or c.isspace() for c in content) else None
+
+
+def _label(file: FetchedFile) -> str:
+    """Name of a file in messages: by content, as file names may carry a patient's name."""
+    return f"file sha256:{file.sha256[:12]}"
+
+
+def _without_duplicates(found: Sequence[_Found], issues: list[Issue]) -> list[_Found]:
+    """Each SOP Instance UID once; copies with the same content are dropped with a note."""
+    kept: dict[str, _Found] = {}
+    for item in found:
+        uid = check_uid(item.header.sop_instance_uid)
+        first = kept.setdefault(uid, item)
+        if first is item:
+            continue
+        if first.file.sha256 != item.file.sha256 and not _same_image(first, item):
+            raise InputError(Reason.CONFLICTING_DUPLICATE, f"two different images are called {uid}")
+        issues.append(Issue("sort.duplicate", Severity.NOTE, uid, "an identical copy was dropped"))
+    return list(kept.values())
+
+
+def _same_image(a: _Found, b: _Found) -> bool:
+    if a.header != b.header:
+        return False
+    with quiet():
+        first, second = read_slice(a.path), read_slice(b.path)
+    return bool(np.array_equal(first.hu, second.hu)) and first.padding_hu == second.padding_hu
+
+
+def _check_complete(slices: Sequence[_Found], fetched: FetchedSeries) -> None:
+    present = {s.header.sop_instance_uid for s in slices}
+    listed = {f.sop_instance_uid for f in fetched.files if f.sop_instance_uid}
+    expected = fetched.expected_instances
+    missing = max(len(listed - present), (expected or 0) - len(present))
+    if missing > 0:
+        total = max(expected or 0, len(listed))
+        raise IncompleteError(Reason.INCOMPLETE, f"{missing} of {total} instances of the series are missing")
+
+
+def _refuse(verdict: Verdict) -> None:
+    first = verdict.reasons[0]
+    kind = InputError if first in _KIND_REASONS else GeometryError
+    others = ", ".join(r.value for r in verdict.reasons[1:])
+    raise kind(first, first.sentence + (f" Also: {others}." if others else ""))
+
+
+def _series(fetched: FetchedSeries, ordered: Sequence[_Found], verdict: Verdict, issues: list[Issue]) -> SortedSeries:
+    digest = hashlib.sha256()
+    for item in ordered:
+        digest.update(f"{item.header.sop_instance_uid} {item.file.sha256}\n".encode())
+    first = ordered[0].header
+    assert verdict.row_cosines is not None
+    assert verdict.column_cosines is not None
+    assert verdict.pixel_spacing is not None
+    assert verdict.spacing is not None
+    return SortedSeries(
+        study_instance_uid=fetched.study_instance_uid,
+        series_instance_uid=fetched.series_instance_uid,
+        frame_of_reference_uid=first.frame_of_reference_uid,
+        slices=tuple(_slice(item, d) for item, d in zip(ordered, verdict.distances, strict=True)),
+        row_cosines=verdict.row_cosines,
+        column_cosines=verdict.column_cosines,
+        pixel_spacing=verdict.pixel_spacing,
+        slice_spacing=verdict.spacing,
+        rows=first.rows or 0,
+        columns=first.columns or 0,
+        source_sha256=digest.hexdigest(),
+        issues=tuple(issues),
+    )
+
+
+def _slice(item: _Found, distance: float) -> Slice:
+    h = item.header
+    assert h.position is not None
+    x, y, z = h.position
+    return Slice(h.sop_instance_uid, h.sop_class_uid, item.file.path, (x, y, z), distance, item.instance_number)
+
+
+def _with_companions(
+    series: SortedSeries,
+    fetched: FetchedSeries,
+    others: Sequence[_Found],
+    workspace: Workspace,
+    issues: list[Issue],
+) -> SortedSeries:
+    """Add the companions that the cohort named, and those found in the same folder that belong to the series."""
+    named = {f.sha256: f.path for f in sorted(fetched.companions, key=lambda f: f.path)}
+    found = {
+        o.file.sha256: o.file.path
+        for o in others
+        if o.header.modality in _COMPANION_MODALITIES and o.file.sha256 not in named and _belongs(o.path, series)
+    }
+    left = sum(o.file.sha256 not in found and o.file.sha256 not in named for o in others)
+    if left:
+        issues.append(Issue("sort.other_series", Severity.NOTE, "folder", f"{left} files of other series left aside"))
+    paths = (*(p for _, p in sorted(named.items())), *(p for _, p in sorted(found.items())))
+    return replace(series, companions=paths, issues=tuple(issues))
+
+
+def _belongs(path: Path, series: SortedSeries) -> bool:
+    """Whether an RTSTRUCT or SEG names the series or one of its slices, else shares its frame of reference."""
+    wanted = {series.series_instance_uid, *series.sop_instance_uids}
+    try:
+        with quiet(), open_dicom(path, tags=_REFERENCES) as parsed:
+            elements = list(parsed.dataset.iterall())
+            named = {str(e.value) for e in elements if e.keyword in {"SeriesInstanceUID", "ReferencedSOPInstanceUID"}}
+            frames = {str(e.value) for e in elements if "FrameOfReferenceUID" in e.keyword}
+    except InputError:
+        return False
+    return bool(wanted & named) or series.frame_of_reference_uid in frames
