@@ -198,9 +198,9 @@ def differences(theirs: Path, run: Path, dicom: Path) -> int:
     from ctenrich.workspace import load_record
 
     first = pydicom.dcmread(sorted(dicom.iterdir())[0], stop_before_pixels=True)
-    room = run / "run" / "series" / str(first.SeriesInstanceUID)
-    ours = next(room.glob("*/objects/seg.dcm"))
-    source = load_record(room / "sorted.json", SortedSeries)
+    folder = run / "run" / "series" / str(first.SeriesInstanceUID)
+    ours = next(folder.glob("*/objects/seg.dcm"))
+    source = load_record(folder / "sorted.json", SortedSeries)
     a, b = read_seg(ours, source), read_seg(theirs / "dcmqi_seg.dcm", source)
     names = {s.label: s.number for s in b.segments}
     return sum(int(np.count_nonzero(a.mask(s.number) != b.mask(names[s.label]))) for s in a.segments)

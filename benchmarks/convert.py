@@ -127,7 +127,7 @@ from ctenrich.records import SortedSeries
 from ctenrich.settings import ConvertSettings, Settings
 from ctenrich.workspace import Workspace, load_record
 workspace = Workspace(Path(sys.argv[1]))
-series = load_record(workspace.room(sys.argv[2]) / "sorted.json", SortedSeries)
+series = load_record(workspace.series_dir(sys.argv[2]) / "sorted.json", SortedSeries)
 def memory():
     fields = dict(line.split(":") for line in open("/proc/self/status") if line.startswith(("RssAnon", "VmRSS")))
     return [int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon")]
@@ -166,7 +166,7 @@ def main() -> int:
         nii, third = timed(lambda: dcm2niix(folder), 1)
         assert np.array_equal(array, other), "SimpleITK reads other voxels"
         assert np.array_equal(array, third), "dcm2niix reads other voxels"
-        series = load_record(workspace.room(SERIES) / "sorted.json", SortedSeries)
+        series = load_record(workspace.series_dir(SERIES) / "sorted.json", SortedSeries)
         stage, _ = timed(lambda: convert_series(series, settings=SETTINGS, workspace=workspace), repeats)
         both, _ = timed(lambda: convert_series(series, settings=Settings(), workspace=workspace), 1)
         growth = peak_memory(workspace.root)

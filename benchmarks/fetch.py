@@ -28,7 +28,7 @@ from tests.storage.servers import FaultyProxy, gcs_bucket, gcs_put, gcs_server, 
 
 from ctenrich.records import Instance, SeriesEntry
 from ctenrich.settings import FetchSettings, Settings
-from ctenrich.stages.fetch import fetch_ahead
+from ctenrich.stages.fetch import prefetch_series
 from ctenrich.storage import open_storage
 from ctenrich.storage.base import Transfer
 from ctenrich.workspace import Workspace
@@ -111,11 +111,11 @@ def together(url: str, objects: dict[str, bytes], series: int = 8) -> None:
         entries.append(SeriesEntry("bench", "P", f"1.2.{n}", f"1.2.{n}.1", instances))
     settings = Settings(fetch=FetchSettings(s3_endpoint=url))
     with tempfile.TemporaryDirectory() as name:
-        rooms = Workspace(Path(name, "one")), Workspace(Path(name, "each"))
-        one, busy = timed(lambda: fetch_ahead(entries, settings=settings, workspace=rooms[0]))
-        each, idle = timed(lambda: [fetch_ahead([e], settings=settings, workspace=rooms[1]) for e in entries])
-        for room in rooms:
-            assert len(list(room.root.glob("series/*/source/*.dcm"))) == len(objects)
+        folders = Workspace(Path(name, "one")), Workspace(Path(name, "each"))
+        one, busy = timed(lambda: prefetch_series(entries, settings=settings, workspace=folders[0]))
+        each, idle = timed(lambda: [prefetch_series([e], settings=settings, workspace=folders[1]) for e in entries])
+        for folder in folders:
+            assert len(list(folder.root.glob("series/*/source/*.dcm"))) == len(objects)
     print(f"{f's3, 50 ms away: {series} series by one s5cmd':58}{one:8.2f}{1:12.2f}{busy:10.0%}")
     print(
         f"{f's3, 50 ms away: {series} series, one s5cmd each':58}{each:8.2f}{each / one:12.2f}{idle:10.0%}", flush=True

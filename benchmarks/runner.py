@@ -33,7 +33,7 @@ from ctenrich.runner.executors import ExecutorName, open_executor
 from ctenrich.runner.forecast import forecast_rest, lanes_of, load_rates
 from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.run import Run
-from ctenrich.runner.runner import Conductor
+from ctenrich.runner.runner import Runner
 from ctenrich.runner.simulation import simulate
 from ctenrich.select.files import cohort_table, read_cohort
 from ctenrich.select.selection import cohort_sha256
@@ -70,7 +70,7 @@ def overlap(folder: Path, options: argparse.Namespace) -> bool:
     count = 7 if options.quick else 16
     local = make_cohort(folder, count)
     undisturbed = steps.start(local, folder / "local", segmenters=[MODEL], allow_demo=True)
-    conduct(undisturbed)
+    complete_run(undisturbed)
     inferring = lane_seconds(undisturbed)["segment"]
     files = sum(len(e.instances) for e in undisturbed.cohort.series)
     with s3_server() as server:
@@ -81,7 +81,7 @@ def overlap(folder: Path, options: argparse.Namespace) -> bool:
                 remote, folder / "run", segmenters=[MODEL], allow_demo=True, settings=replace(Settings(), fetch=fetch)
             )
             watch = Forecaster(run, 5)
-            wall = conduct(run, watch)
+            wall = complete_run(run, watch)
     spent = lane_seconds(run)
     slower = max(spent["fetch"] + spent["sort"] + spent["convert"], spent["segment"])
     rest = watch.started + wall - watch.at
@@ -104,11 +104,11 @@ def make_cohort(folder: Path, count: int) -> Path:
     return folder / "cohort.parquet"
 
 
-def conduct(run: Run, stop: Any = lambda: False) -> float:
-    """All stages with a process a lane; wall seconds, the start of the processes and of the model included."""
+def complete_run(run: Run, stop: Any = lambda: False) -> float:
+    """All stages with a process a pool; wall seconds, the start of the processes and of the model included."""
     executor = open_executor(ExecutorName.PROCESSES, run.root, run.config.settings)
     started = time.monotonic()
-    summary = Conductor(run, executor, stop=stop).conduct()
+    summary = Runner(run, executor, stop=stop).run()
     assert summary.exit_code == 0, summary
     return time.monotonic() - started
 
@@ -182,7 +182,7 @@ def memory(folder: Path, options: argparse.Namespace) -> bool:
         folder / "cohort.parquet", folder / "run", segmenters=[model], bodypart="demo-bodypart", allow_demo=True,
         settings=settings,
     )  # fmt: skip
-    conduct(run)
+    complete_run(run)
     with Ledger(run.ledger_path, read_only=True) as ledger:
         rows = ledger.timings()
     print(f"{chest.slices} slices of 512 x 512\n{'stage':12}{'product':36}{'s':>8}{'peak MB':>10}")
@@ -217,12 +217,12 @@ def scaling(_: Path, options: argparse.Namespace) -> bool:
     """126,000 series of 200 slices on N devices: hours, busy share, and the price a series at given prices."""
     rates, count, slices = load_rates(), 2000 if options.quick else 126_000, 200
     kind = "nnunet"
-    lanes = (
+    pools = (
         ("input", ("fetch", "sort", "convert")),
         ("infer", ("segment",)),
         ("output", ("measure", "encode", "validate")),
     )
-    seconds = {lane: slices * sum(rates.of(stage, kind) for stage in names) for lane, names in lanes}
+    seconds = {pool: slices * sum(rates.of(stage, kind) for stage in names) for pool, names in pools}
     print(
         f"seconds a series of {slices} slices ({rates.source}): "
         + ", ".join(f"{k} {v:.2f}" for k, v in seconds.items())
@@ -243,9 +243,9 @@ def scaling(_: Path, options: argparse.Namespace) -> bool:
     return True
 
 
-def workers(seconds: dict[str, float], lane: str, devices: int) -> int:
+def workers(seconds: dict[str, float], pool: str, devices: int) -> int:
     """Workers that keep the devices busy."""
-    return max(1, -(-int(1000 * seconds[lane] * devices) // max(1, int(1000 * seconds["infer"]))))
+    return max(1, -(-int(1000 * seconds[pool] * devices) // max(1, int(1000 * seconds["infer"]))))
 
 
 if __name__ == "__main__":

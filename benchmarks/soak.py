@@ -29,7 +29,7 @@ from ctenrich import steps
 from ctenrich.phantom import Quirk
 from ctenrich.runner.executors import ExecutorName, open_executor
 from ctenrich.runner.ledger import Ledger
-from ctenrich.runner.runner import Conductor
+from ctenrich.runner.runner import Runner
 from ctenrich.settings import Settings
 
 SMALL = replace(TINY, slices=8, slice_spacing=40.0, rows=24, columns=24, pixel_spacing=(16.0, 16.0))
@@ -108,7 +108,7 @@ class Weather:
         self._moments = [started + rng.uniform(0.05, 0.9) * seconds for _ in range(faults)]
         self.hits: Counter[str] = Counter()
         self.samples: list[tuple[int, int]] = []
-        """Resident bytes of all processes, open handles of the conductor."""
+        """Resident bytes of all processes, open handles of the runner."""
 
     def __call__(self) -> bool:
         """Take a sample, do harm if it is time; never asks the run to stop."""
@@ -153,7 +153,7 @@ def soak(folder: Path, count: int, rng: random.Random) -> dict[str, Any]:
     watch = Weather(rng, max(1, count // 500), 0.3 * count)
     executor = open_executor(ExecutorName.PROCESSES, run.root, settings)
     started = time.monotonic()
-    summary = Conductor(run, executor, stop=watch).conduct()
+    summary = Runner(run, executor, stop=watch).run()
     seconds = time.monotonic() - started
     with Ledger(run.ledger_path, read_only=True) as ledger:
         ends = Counter((o.series_instance_uid, o.product) for o in ledger.outcomes())
@@ -165,7 +165,7 @@ def soak(folder: Path, count: int, rng: random.Random) -> dict[str, Any]:
         "selected": len(cohort.series),
         "states": summary.states,
         "reasons": summary.reasons,
-        "without exactly one terminal state": sum(ends[unit] != 1 for unit in run.units()),
+        "without exactly one terminal state": sum(ends[job] != 1 for job in run.jobs()),
         "workers hit": dict(watch.hits),
         "seconds": round(seconds, 1),
         "series a minute": round(60 * len(cohort.series) / seconds, 1),

@@ -11,7 +11,7 @@ from pathlib import Path
 from ctenrich.bodypart.landmarks import locate_landmarks
 from ctenrich.bodypart.regions import locate_regions
 from ctenrich.bodypart.scorer import open_bodypart
-from ctenrich.phantom import PhantomOptions, hand_over, make_phantom
+from ctenrich.phantom import PhantomOptions, as_records, make_phantom
 from ctenrich.report.coronal import coronal_png
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.workspace import Workspace
@@ -23,7 +23,7 @@ def main() -> None:
     settings = Settings(segment=SegmentSettings(device="cpu"))
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
-        volume, series = hand_over(make_phantom(PhantomOptions(seed=4)), workspace)
+        volume, series = as_records(make_phantom(PhantomOptions(seed=4)), workspace)
         scorer = open_bodypart("demo-bodypart", settings=settings)
         scores = scorer.score(volume, series, settings=settings, workspace=workspace)
         png = coronal_png(volume, locate_landmarks(scores), locate_regions(scores), workspace=workspace)

@@ -18,7 +18,7 @@ import numpy as np
 from ctenrich.bodypart.landmarks import find_landmarks
 from ctenrich.bodypart.scorer import open_bodypart
 from ctenrich.nnunet.segmenter import open_nnunet
-from ctenrich.phantom import Phantom, PhantomOptions, hand_over, make_phantom
+from ctenrich.phantom import Phantom, PhantomOptions, as_records, make_phantom
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_array
 
@@ -66,7 +66,7 @@ def measurer(settings: Settings | None = None) -> Callable[[Phantom], Measured]:
     def measure(phantom: Phantom) -> Measured:
         with tempfile.TemporaryDirectory() as folder:
             workspace = Workspace(Path(folder))
-            volume, series = hand_over(phantom, workspace)
+            volume, series = as_records(phantom, workspace)
             where: dict[str, Any] = {"settings": settings, "workspace": workspace}
             start = time.perf_counter()
             masks = segmenter.segment({"CT": volume}, series, **where)

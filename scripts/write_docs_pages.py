@@ -19,10 +19,13 @@ INTERFACE = {
         ["ctenrich.catalog.base", "ctenrich.catalog.queries", "ctenrich.catalog.folder", "ctenrich.catalog.bigquery",
          "ctenrich.select.selection"],
     ),
-    "volumes": ("From files to a volume", ["ctenrich.stages.fetch", "ctenrich.stages.sort", "ctenrich.stages.convert", "ctenrich.geometry"]),
+    "volumes": ("From files to a volume", [
+        "ctenrich.stages.fetch", "ctenrich.stages.sort", "ctenrich.stages.convert", "ctenrich.geometry",
+    ]),
     "models": (
-        "Models",
-        ["ctenrich.inference.segmenter", "ctenrich.nnunet.segmenter", "ctenrich.bodypart.scorer", "ctenrich.inference.registry",
+        "ModelCache",
+        ["ctenrich.inference.segmenter", "ctenrich.nnunet.segmenter", "ctenrich.bodypart.scorer",
+         "ctenrich.inference.registry",
          "ctenrich.contours.expert"],
     ),
     "measure": (
@@ -33,7 +36,8 @@ INTERFACE = {
     "objects": (
         "DICOM objects",
         ["ctenrich.encode.seg", "ctenrich.encode.shape_sr", "ctenrich.encode.landmarks_sr",
-         "ctenrich.encode.regions_sr", "ctenrich.dicom.seg", "ctenrich.dicom.sr", "ctenrich.codes.mappings", "ctenrich.uids"],
+         "ctenrich.encode.regions_sr", "ctenrich.dicom.seg", "ctenrich.dicom.sr",
+         "ctenrich.codes.mappings", "ctenrich.uids"],
     ),
     "results": (
         "Results",

@@ -48,7 +48,7 @@ def make_series(
 
 def make_volume(workspace: Workspace, array: NDArray[np.int16], matrix: Matrix4) -> Volume:
     """A volume in the workspace."""
-    path = workspace.room(SERIES) / "volume" / "ct.npy"
+    path = workspace.series_dir(SERIES) / "volume" / "ct.npy"
     save_array(path, array)
     axes = np.linalg.norm(np.array(matrix)[:3, :3], axis=0)
     return Volume(

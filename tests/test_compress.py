@@ -10,9 +10,9 @@ import pytest
 from ctenrich import steps
 from ctenrich.runner.executors import ExecutorName
 from ctenrich.runner.executors.serial import SerialExecutor
-from ctenrich.runner.job import Unit, UnitResult
+from ctenrich.runner.job import JobResult, Unit
 from ctenrich.runner.run import Run
-from ctenrich.runner.runner import Conductor
+from ctenrich.runner.runner import Runner
 from ctenrich.settings import ConvertSettings, FetchSettings, Settings
 from tests.cohorts import make_cohort, partial_files, result_hashes
 
@@ -69,7 +69,7 @@ class Watched(SerialExecutor):
         self.events.append(unit.stages)
         super().submit(unit)
 
-    def collect(self, timeout: float) -> UnitResult | None:
+    def collect(self, timeout: float) -> JobResult | None:
         self.events.append(("collect",))
         return super().collect(timeout)
 
@@ -77,7 +77,7 @@ class Watched(SerialExecutor):
 def test_nothing_waits_for_it(cohort: Path, tmp_path: Path) -> None:
     run = steps.start(cohort, tmp_path / "run", segmenters=["expert"], settings=PACKED)
     executor = Watched(run.root, PACKED)
-    assert Conductor(run, executor).conduct().exit_code == 0
+    assert Runner(run, executor).run().exit_code == 0
     places = [n for n, event in enumerate(executor.events) if event == ("compress",)]
     assert [executor.events[n - 1] for n in places] == [("segment",)] * COUNT
 

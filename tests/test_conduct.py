@@ -1,4 +1,4 @@
-"""The conductor: one outcome each, nothing done twice, the same bytes whoever works."""
+"""The runner: one outcome each, nothing done twice, the same bytes whoever works."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ctenrich.runner.executors import ExecutorName
 from ctenrich.runner.executors.processes import ProcessExecutor
 from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.run import Run
-from ctenrich.runner.runner import Conductor
+from ctenrich.runner.runner import Runner
 from ctenrich.runner.stopping import Budget
 from ctenrich.settings import RunSettings, Settings
 from tests.cohorts import make_cohort, partial_files, result_hashes
@@ -50,7 +50,7 @@ def test_everything_ends_in_one_outcome(undisturbed: Path) -> None:
     run = Run.open(undisturbed)
     with Ledger(run.ledger_path, read_only=True) as ledger:
         outcomes = ledger.outcomes()
-    assert sorted((o.series_instance_uid, o.product) for o in outcomes) == sorted(run.units())
+    assert sorted((o.series_instance_uid, o.product) for o in outcomes) == sorted(run.jobs())
     states = {(o.product, o.state, o.reason) for o in outcomes}
     assert states == {
         ("", State.DONE, None),
@@ -93,12 +93,12 @@ def test_every_check_of_the_proof_is_in_a_table(undisturbed: Path) -> None:
 
 def test_what_a_killed_writer_left_is_cleaned_up_wherever_it_is(cohort: Path, tmp_path: Path) -> None:
     run = steps.start(cohort, tmp_path / "run", segmenters=["expert"])
-    room = run.workspace.room(run.cohort.series[0].series_instance_uid)
-    for folder in (run.root, run.workspace.tables, run.workspace.report, room / "volume"):
+    series_dir = run.workspace.series_dir(run.cohort.series[0].series_instance_uid)
+    for folder in (run.root, run.workspace.tables, run.workspace.report, series_dir / "volume"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".half.parquet.4194304.0a1b2c3d.tmp").write_bytes(b"half")
-    mine = room / f".dcm2niix.{os.getpid()}.0a1b2c3d.tmp"
-    (room / ".dcm2niix.4194304.0a1b2c3d.tmp").mkdir()
+    mine = series_dir / f".dcm2niix.{os.getpid()}.0a1b2c3d.tmp"
+    (series_dir / ".dcm2niix.4194304.0a1b2c3d.tmp").mkdir()
     mine.mkdir()
     assert steps.run_all(run).exit_code == 0
     assert mine.is_dir(), "its writer lives"
@@ -195,12 +195,12 @@ def test_a_worker_that_dies_costs_one_series(cohort: Path, tmp_path: Path) -> No
 
         def __call__(self) -> bool:
             for worker in executor._workers:
-                if not killed and worker.lane == "output" and worker.unit is not None and worker.process.pid:
+                if not killed and worker.pool == "output" and worker.job is not None and worker.process.pid:
                     os.kill(worker.process.pid, signal.SIGKILL)
                     killed.append(worker.process.pid)
             return False
 
-    summary = Conductor(run, executor, stop=Killer()).conduct()
+    summary = Runner(run, executor, stop=Killer()).run()
     assert killed
     assert summary.reasons["WORKER_DIED"] == 2
     assert summary.states["failed"] == 2

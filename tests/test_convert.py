@@ -63,11 +63,11 @@ def test_volume_is_the_slices_in_order_with_the_right_affine(tmp_path: Path, wor
     corners = apply_affine(volume.affine_lps, [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
     expected = [[-100, -120, -5.5], [-99.2, -120, -5.5], [-100, -119.1, -5.5], [-100, -120, -3]]
     np.testing.assert_allclose(corners, expected)
-    saved = load_record(workspace.room(SERIES) / "volume.json", Volume)
+    saved = load_record(workspace.series_dir(SERIES) / "volume.json", Volume)
     assert saved == volume
-    slices = json.loads((workspace.room(SERIES) / "volume" / "slices.json").read_text())
+    slices = json.loads((workspace.series_dir(SERIES) / "volume" / "slices.json").read_text())
     assert [s["sop_instance_uid"] for s in slices] == [f"1.2.3.4.{k + 1}" for k in range(6)]
-    leftovers = [p.name for p in (workspace.room(SERIES) / "volume").iterdir()]
+    leftovers = [p.name for p in (workspace.series_dir(SERIES) / "volume").iterdir()]
     assert sorted(leftovers) == ["ct.nii", "ct.npy", "slices.json"]
 
 
@@ -239,8 +239,8 @@ def test_one_odd_slice_stops_the_volume(
     with pytest.raises(InputError) as caught:
         convert_folder(tmp_path / "in", workspace)
     assert caught.value.reason is reason
-    assert not (workspace.room(SERIES) / "volume.json").exists()
-    assert not list((workspace.room(SERIES) / "volume").glob("*"))
+    assert not (workspace.series_dir(SERIES) / "volume.json").exists()
+    assert not list((workspace.series_dir(SERIES) / "volume").glob("*"))
 
 
 def test_a_padding_value_that_changes_is_refused(tmp_path: Path, workspace: Workspace) -> None:
@@ -305,7 +305,7 @@ def test_elements_that_make_dcm2niix_part_the_series(tmp_path: Path, workspace: 
 def test_what_a_killed_run_left_is_swept(tmp_path: Path, workspace: Workspace) -> None:
     write_small(tmp_path / "in")
     series = sort_folder(tmp_path / "in", workspace)
-    folder = workspace.room(SERIES) / "volume"
+    folder = workspace.series_dir(SERIES) / "volume"
     (folder / ".dcm2niix-x.tmp" / "out").mkdir(parents=True)
     (folder / ".ct.npy.77.abcd.tmp").write_bytes(b"half")
     convert_series(series, settings=QUICK, workspace=workspace)
@@ -316,7 +316,7 @@ def test_compressed_nifti_holds_the_same(tmp_path: Path, workspace: Workspace) -
     write_small(tmp_path / "in")
     settings = Settings(convert=ConvertSettings(compress_nifti=True))
     volume, array = convert_folder(tmp_path / "in", workspace, settings)
-    plain = workspace.room(SERIES) / "volume" / "ct.nii"
+    plain = workspace.series_dir(SERIES) / "volume" / "ct.nii"
     content = plain.read_bytes()
     packed = compress_nifti(volume, workspace=workspace)
     assert volume.nifti_path == "volume/ct.nii.gz"
@@ -335,8 +335,8 @@ def test_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         workspace = Workspace(tmp_path / name)
         convert_folder(tmp_path / "in", workspace)
-        room = workspace.room(SERIES)
-        found.append({p.name: p.read_bytes() for p in [*room.glob("volume/*"), room / "volume.json"]})
+        folder = workspace.series_dir(SERIES)
+        found.append({p.name: p.read_bytes() for p in [*folder.glob("volume/*"), folder / "volume.json"]})
     assert found[0] == found[1]
 
 
@@ -392,7 +392,7 @@ def test_a_volume_that_would_be_absurd_is_refused_before_a_slice_is_decoded(
         convert_series(series, settings=limit, workspace=workspace)
     assert caught.value.reason is Reason.BOMB
     assert decoded == []
-    assert not list((workspace.room(SERIES) / "volume").glob("*"))
+    assert not list((workspace.series_dir(SERIES) / "volume").glob("*"))
 
 
 def test_a_volume_that_has_no_room_on_the_disk(
@@ -414,7 +414,7 @@ def test_decoding_ends_in_bounded_time(tmp_path: Path, workspace: Workspace) -> 
     with pytest.raises(InputError) as caught:
         convert_series(series, settings=hurried, workspace=workspace)
     assert caught.value.reason is Reason.TIMEOUT
-    assert not list((workspace.room(SERIES) / "volume").glob("*"))
+    assert not list((workspace.series_dir(SERIES) / "volume").glob("*"))
 
 
 def _shorter(path: Path) -> None:
@@ -464,8 +464,8 @@ def test_a_nifti_that_is_not_the_volume_is_never_taken(
 ) -> None:
     write_small(tmp_path / "in")
     series = sort_folder(tmp_path / "in", workspace)
-    (workspace.room(SERIES) / "volume").mkdir(parents=True)
-    (workspace.room(SERIES) / "volume" / "ct.nii.gz").write_bytes(b"left by another version")
+    (workspace.series_dir(SERIES) / "volume").mkdir(parents=True)
+    (workspace.series_dir(SERIES) / "volume" / "ct.nii.gz").write_bytes(b"left by another version")
     real = nifti._run_dcm2niix
 
     def damaged(folder: Path, paths: Sequence[Path], *, clean: bool) -> Path | None:
@@ -478,8 +478,8 @@ def test_a_nifti_that_is_not_the_volume_is_never_taken(
     with pytest.raises(InputError) as caught:
         convert_series(series, settings=Settings(), workspace=workspace)
     assert caught.value.reason is Reason.READERS_DISAGREE
-    assert not (workspace.room(SERIES) / "volume.json").exists()
-    assert not list((workspace.room(SERIES) / "volume").glob("*"))
+    assert not (workspace.series_dir(SERIES) / "volume.json").exists()
+    assert not list((workspace.series_dir(SERIES) / "volume").glob("*"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from ctenrich import steps
 from ctenrich.bodypart.crop_hint import crop_hint
 from ctenrich.errors import UsageError
 from ctenrich.nnunet.segmenter import open_nnunet
-from ctenrich.phantom import PhantomOptions, hand_over, make_phantom
+from ctenrich.phantom import PhantomOptions, as_records, make_phantom
 from ctenrich.progress import SILENT
 from ctenrich.reasons import Reason
 from ctenrich.records import SegmentMasks, SliceScores, SortedSeries, Volume
@@ -37,7 +37,7 @@ def hand_made(volume: Volume, workspace: Workspace, *, reverse: bool = False) ->
     line: list[float | None] = [25 + 65 * k / (count - 1) for k in range(count)]
     uid = volume.series_instance_uid
     scores = replace(make_scores(line, volume.spacing[0], reverse=reverse), series_instance_uid=uid)
-    save_record(workspace.product_room(uid, scores.product) / "scores.json", scores)
+    save_record(workspace.product_dir(uid, scores.product) / "scores.json", scores)
     return scores
 
 
@@ -45,7 +45,7 @@ def hand_made(volume: Volume, workspace: Workspace, *, reverse: bool = False) ->
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Volume, SortedSeries]:
     workspace = Workspace(tmp_path_factory.mktemp("phantom"))
     made = make_phantom(PhantomOptions(seed=21, rows=96, columns=96, pixel_spacing=(4.0, 4.0), slices=70))
-    volume, series = hand_over(made, workspace)
+    volume, series = as_records(made, workspace)
     return workspace, volume, series
 
 
@@ -95,7 +95,7 @@ def test_without_places_the_network_sees_everything(phantom: tuple[Workspace, Vo
         masks = segment(phantom, CROP)
         assert [i.rule for i in masks.issues] == ["not_cropped"]
         np.testing.assert_array_equal(labels(phantom, masks), whole)
-        shutil.rmtree(workspace.product_room(volume.series_instance_uid, scores.product), ignore_errors=True)
+        shutil.rmtree(workspace.product_dir(volume.series_instance_uid, scores.product), ignore_errors=True)
 
 
 def test_ends_by_name_in_any_order() -> None:
@@ -132,7 +132,7 @@ def test_a_run_scores_before_it_segments(executor: str, tmp_path: Path) -> None:
     summary = steps.run_all(run, executor=ExecutorName(executor))
     assert summary.exit_code == 0, summary
     for uid in run.workspace.series_uids():
-        room = next(run.workspace.room(uid).glob("nnunet__*"))
-        masks = load_record(room / "masks.json", SegmentMasks)
+        folder = next(run.workspace.series_dir(uid).glob("nnunet__*"))
+        masks = load_record(folder / "masks.json", SegmentMasks)
         assert [i.rule for i in masks.issues] == ["cropped"]
     assert steps.run_all(steps.open_run(tmp_path / "run")).ran == 0

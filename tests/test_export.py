@@ -28,7 +28,7 @@ OBLIQUE = Grid(row=(0.8, 0.6, 0.0), column=(-0.6, 0.8, 0.0))
 
 def run(tmp_path: Path, workspace: Workspace, grid: Grid | None = None) -> tuple[SortedSeries, list[SegmentMasks]]:
     series, volume = make_series(tmp_path / "ct", grid)
-    save_record(workspace.room(series.series_instance_uid) / "sorted.json", series)
+    save_record(workspace.series_dir(series.series_instance_uid) / "sorted.json", series)
     out = []
     for masks in (make_masks(series, workspace), make_expert_masks(series, workspace)):
         seg = encode_seg(masks, volume, series, settings=Settings(), workspace=workspace)
@@ -143,14 +143,14 @@ def test_unknown_format_and_empty_run(tmp_path: Path, workspace: Workspace) -> N
 
 def test_objects_beside_a_ct_folder(tmp_path: Path, axial: Made) -> None:
     workspace, series, masks = axial.workspace, axial.series, axial.products[0]
-    room = workspace.product_room(series.series_instance_uid, masks.product) / "objects"
-    files, issues = export_objects([room], "nifti", tmp_path / "out", source=axial.ct)
+    folder = workspace.product_dir(series.series_instance_uid, masks.product) / "objects"
+    files, issues = export_objects([folder], "nifti", tmp_path / "out", source=axial.ct)
     assert not issues
     heart = next(p for p in files if p.name == "002_heart.nii.gz")
     assert np.array_equal(
         np.asarray(nibabel.load(heart).dataobj).transpose(2, 1, 0) > 0, full_mask(masks, 2, workspace)
     )
-    table, _ = export_objects([room], "csv", tmp_path / "out")
+    table, _ = export_objects([folder], "csv", tmp_path / "out")
     assert table[0].name == "measurements.csv"
     with pytest.raises(InputError):
         export_objects([axial.ct], "csv", tmp_path / "none")

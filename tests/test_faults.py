@@ -24,7 +24,7 @@ from ctenrich.runner.executors import ExecutorName, open_executor
 from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
-from ctenrich.runner.runner import Conductor
+from ctenrich.runner.runner import Runner
 from tests.cohorts import make_cohort, partial_files, result_hashes
 
 
@@ -64,9 +64,9 @@ def command(cohort: Path, run: Path, *options: str) -> list[str]:
     return [*start, "--segmenter", "expert", *options]
 
 
-def conduct(run: Run) -> RunSummary:
+def complete_run(run: Run) -> RunSummary:
     """The stages alone, in this process, without tables and report."""
-    return Conductor(run, open_executor(ExecutorName.SERIAL, run.root, run.config.settings)).conduct()
+    return Runner(run, open_executor(ExecutorName.SERIAL, run.root, run.config.settings)).run()
 
 
 class FullDisk:
@@ -94,18 +94,18 @@ def test_a_full_disk_at_any_write_costs_nothing_but_time(
     disk = FullDisk(monkeypatch)
     run = steps.start(cohort, tmp_path / "count", segmenters=["expert"])
     start = disk.writes
-    assert conduct(run).exit_code == 0
+    assert complete_run(run).exit_code == 0
     writes = disk.writes
     assert writes - start > 15
     for limit in range(start + 1, writes + 1):
         here = tmp_path / str(limit)
         run = steps.start(cohort, here, segmenters=["expert"])
         disk.writes, disk.limit = start, limit
-        summary = conduct(run)
+        summary = complete_run(run)
         assert (summary.ended, summary.exit_code) == ("disk", 3), limit
         assert partial_files(here) == []
         disk.limit = sys.maxsize
-        assert conduct(run).exit_code == 0
+        assert complete_run(run).exit_code == 0
         assert result_hashes(here) == {name: digest for name, digest in expected.items() if name.endswith(".dcm")}
         shutil.rmtree(here)
 
@@ -190,7 +190,7 @@ def test_a_clock_that_jumps_changes_no_lease_and_no_result(
         return real() + (jump if looks % 2 else 0.0)
 
     monkeypatch.setattr(time, "time", jumping)
-    summary = conduct(steps.start(cohort, tmp_path / "run", segmenters=["expert"]))
+    summary = complete_run(steps.start(cohort, tmp_path / "run", segmenters=["expert"]))
     assert looks > 5
     assert (summary.exit_code, summary.seconds < 300) == (0, True)
     assert result_hashes(tmp_path / "run") == {n: d for n, d in expected.items() if n.endswith(".dcm")}

@@ -28,8 +28,8 @@ def test_local_files_are_read_in_place_and_hashed(tmp_path: Path, workspace: Wor
     fetched = fetch_series(entry, settings=Settings(), workspace=workspace)
     assert [f.path for f in fetched.files] == [str(p) for p in paths]
     assert [f.sha256 for f in fetched.files] == [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths]
-    assert load_record(workspace.room(SERIES) / "fetched.json", FetchedSeries) == fetched
-    assert sorted(p.name for p in workspace.room(SERIES).iterdir()) == ["fetched.json"]
+    assert load_record(workspace.series_dir(SERIES) / "fetched.json", FetchedSeries) == fetched
+    assert sorted(p.name for p in workspace.series_dir(SERIES).iterdir()) == ["fetched.json"]
 
 
 def test_copies_have_names_made_of_checked_identifiers(tmp_path: Path, workspace: Workspace) -> None:
@@ -39,7 +39,7 @@ def test_copies_have_names_made_of_checked_identifiers(tmp_path: Path, workspace
     again = Workspace(tmp_path / "again")
     whole = fetch_series(folder_entry(tmp_path / "CANARY $(x)"), settings=COPY, workspace=again)
     assert len(whole.files) == 6
-    assert all("CANARY" not in f.path and (again.room(SERIES) / f.path).is_file() for f in whole.files)
+    assert all("CANARY" not in f.path and (again.series_dir(SERIES) / f.path).is_file() for f in whole.files)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_one_bad_object_stops_the_series(
     with pytest.raises(kind) as caught:
         fetch_series(folder_entry(instances=tuple(instances)), settings=settings, workspace=workspace)
     assert caught.value.reason is reason
-    assert not (workspace.room(SERIES) / "fetched.json").exists()
+    assert not (workspace.series_dir(SERIES) / "fetched.json").exists()
 
 
 @pytest.mark.parametrize("uid", ["../../x", "/etc", "", "1.2\n3", "1" * 65, "$(id)", "-rf", "1.2\0", "..", "１.２"])
@@ -122,7 +122,7 @@ def test_what_is_whole_is_not_copied_again(tmp_path: Path, workspace: Workspace)
     instances = tuple(replace(i, md5=m) for i, m in zip(listed(paths), md5, strict=True))
     entry = folder_entry(instances=instances)
     first = fetch_series(entry, settings=COPY, workspace=workspace)
-    copies = [workspace.room(SERIES) / f.path for f in first.files]
+    copies = [workspace.series_dir(SERIES) / f.path for f in first.files]
     copies[2].write_bytes(b"half")
     before = [c.stat().st_mtime_ns for c in copies]
     assert fetch_series(entry, settings=COPY, workspace=workspace) == first

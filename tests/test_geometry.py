@@ -14,10 +14,10 @@ from ctenrich.geometry import (
     CT_IMAGE,
     LEGACY_CONVERTED_CT_IMAGE,
     SliceHeader,
-    Verdict,
+    StackGeometry,
     affine_lps,
     apply_affine,
-    judge_slices,
+    check_stack_geometry,
     lps_to_ras,
     match_array,
     ras_to_lps,
@@ -51,8 +51,8 @@ def stack(
     ]
 
 
-def judge(headers: Sequence[SliceHeader]) -> Verdict:
-    return judge_slices(headers, SETTINGS)
+def judge(headers: Sequence[SliceHeader]) -> StackGeometry:
+    return check_stack_geometry(headers, SETTINGS)
 
 
 def test_every_offset_of_a_stack_that_crosses_zero_is_accepted() -> None:
@@ -150,7 +150,7 @@ def test_counts() -> None:
     assert judge([]).reasons == (Reason.TOO_FEW_SLICES,)
     assert judge(stack([1.0])).reasons == (Reason.ONE_SLICE,)
     three = GeometrySettings(minimum_slices=3)
-    assert judge_slices(stack([0.0, 1.0]), three).reasons == (Reason.TOO_FEW_SLICES,)
+    assert check_stack_geometry(stack([0.0, 1.0]), three).reasons == (Reason.TOO_FEW_SLICES,)
     assert judge(stack([0.0, 1.0])).ok
 
 

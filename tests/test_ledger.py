@@ -1,4 +1,4 @@
-"""The ledger survives, balances, and gives a series to one conductor at a time."""
+"""The ledger survives, balances, and gives a series to one runner at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ctenrich.errors import BooksError, UsageError
+from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Outcome, Severity, State
 from ctenrich.runner.ledger import Ledger, StageTiming, balance
@@ -39,9 +39,9 @@ def test_what_is_not_planned_any_more_loses_its_outcome(ledger: Ledger) -> None:
 
 
 def test_books_that_do_not_balance_are_an_error() -> None:
-    with pytest.raises(BooksError, match="1 of 2 without an outcome"):
+    with pytest.raises(InconsistencyError, match="1 of 2 without an outcome"):
         balance([("1.2", "expert"), ("1.2", "")], [DONE])
-    with pytest.raises(BooksError, match="1 unplanned"):
+    with pytest.raises(InconsistencyError, match="1 unplanned"):
         balance([], [DONE])
     assert balance([("1.2", "expert")], [DONE])["done"] == 1
 

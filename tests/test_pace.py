@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from ctenrich.reasons import Reason
 from ctenrich.records import SeriesEntry
-from ctenrich.runner.job import Failure, Unit, UnitResult
+from ctenrich.runner.job import Failure, Job, JobResult
 from ctenrich.runner.ledger import StageTiming
-from ctenrich.runner.throughput import Pace
+from ctenrich.runner.throughput import Throughput
 
 ENTRY = SeriesEntry(collection_id="c", patient_id="p", study_instance_uid="1", series_instance_uid="1.1", instances=())
 
 
-def result(lane: str, seconds: float, failure: Failure | None = None, worker: str = "w") -> UnitResult:
-    timing = StageTiming("1.1", "", lane, seconds, seconds, 0, worker)
-    return UnitResult(Unit(ENTRY, None, lane, (lane,)), failure, (lane,), (timing,))
+def result(pool: str, seconds: float, failure: Failure | None = None, worker: str = "w") -> JobResult:
+    timing = StageTiming("1.1", "", pool, seconds, seconds, 0, worker)
+    return JobResult(Job(ENTRY, None, pool, (pool,)), failure, (pool,), (timing,))
 
 
 def test_rates_busy_devices_and_failures() -> None:
     now = [0.0]
-    pace = Pace(lambda: now[0])
+    pace = Throughput(lambda: now[0])
     for _ in range(4):
         pace.add(result("input", 1.0))
     pace.add(result("infer", 20.0))
@@ -32,7 +32,7 @@ def test_rates_busy_devices_and_failures() -> None:
 
 def test_what_was_done_before_is_no_pace() -> None:
     now = [0.0]
-    pace = Pace(lambda: now[0])
-    pace.add(UnitResult(Unit(ENTRY, None, "input", ("sort",))))
+    pace = Throughput(lambda: now[0])
+    pace.add(JobResult(Job(ENTRY, None, "input", ("sort",))))
     now[0] = 60.0
     assert str(pace) == "input 0.0/min, infer 0.0/min, output 0.0/min"

@@ -1,4 +1,4 @@
-"""The forecast: lanes that overlap, rates that are learned, and what is left after five series."""
+"""The forecast: pools that overlap, rates that are learned, and what is left after five series."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ctenrich.records import Cohort, Instance, Outcome, ProductKind, SeriesEntry
 from ctenrich.runner.forecast import Prices, Rates, forecast, forecast_rest, learn_rates, slices_of
 from ctenrich.runner.ledger import Ledger, StageTiming
 from ctenrich.runner.run import Run
-from ctenrich.runner.simulation import Lanes, simulate
+from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.select.files import cohort_table
 from ctenrich.select.selection import cohort_sha256
 from ctenrich.settings import RunSettings, Settings
@@ -26,15 +26,17 @@ TIMES = st.lists(st.tuples(*[st.floats(0.001, 100.0)] * 3), min_size=1, max_size
 
 
 def test_lanes_overlap_and_the_slowest_sets_the_pace() -> None:
-    found = simulate([(1.0, 4.0, 2.0)] * 10, Lanes())
+    found = simulate([(1.0, 4.0, 2.0)] * 10, WorkerPools())
     assert found.seconds == pytest.approx(1 + 10 * 4 + 2)
     assert found.device_busy == pytest.approx(40 / 43)
-    assert simulate([(1.0, 4.0, 2.0)] * 10, Lanes(infer=2)).seconds == pytest.approx(1 + 5 * 4 + 2 + 2)  # one output
+    assert simulate([(1.0, 4.0, 2.0)] * 10, WorkerPools(infer=2)).seconds == pytest.approx(
+        1 + 5 * 4 + 2 + 2
+    )  # one output
     assert simulate([(1.0, 4.0, 2.0)] * 10, None).seconds == 70
 
 
 def test_a_slow_input_lane_starves_the_device() -> None:
-    found = simulate([(8.0, 1.0, 1.0)] * 5, Lanes())
+    found = simulate([(8.0, 1.0, 1.0)] * 5, WorkerPools())
     assert found.seconds == pytest.approx(42)
     assert found.device_busy == pytest.approx(5 / 42)
 
@@ -43,10 +45,10 @@ def test_a_slow_input_lane_starves_the_device() -> None:
 def test_never_faster_than_any_lane_nor_slower_than_one_after_another(
     times: list[tuple[float, float, float]], a: int, b: int, c: int
 ) -> None:
-    found = simulate(times, Lanes(a, b, c)).seconds
+    found = simulate(times, WorkerPools(a, b, c)).seconds
     assert found <= sum(sum(one) for one in times) * (1 + 1e-9)
-    for lane, workers in enumerate((a, b, c)):
-        assert found >= sum(one[lane] for one in times) / workers * (1 - 1e-9)
+    for pool, workers in enumerate((a, b, c)):
+        assert found >= sum(one[pool] for one in times) / workers * (1 - 1e-9)
 
 
 def cohort_of(counts: list[int]) -> Cohort:
@@ -65,7 +67,7 @@ def test_time_disk_and_cost_of_a_cohort() -> None:
     rates = Rates({"fetch": 0.01, "sort": 0.0, "convert": 0.01, "segment:nnunet": 0.1, "measure:nnunet": 0.01,
                    "encode:nnunet": 0.01, "validate:nnunet": 0.03}, "this machine")  # fmt: skip
     products = [(ProductKind.NNUNET, "nnunet:m")]
-    found = forecast(cohort_of([100, 300]), products, rates, prices=Prices(3.6, 1.0), lanes=Lanes())
+    found = forecast(cohort_of([100, 300]), products, rates, prices=Prices(3.6, 1.0), pools=WorkerPools())
     assert (found.series, found.slices) == (2, 400)
     assert found.gigabytes == pytest.approx(0.2)
     # 100 slices: 2, 10, 5 s; 300 slices: 6, 30, 15 s. The device works from 2 to 12 and from 12 to 42.
@@ -104,7 +106,7 @@ def test_the_forecast_says_which_models_were_never_timed() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_after_five_series_the_rest_is_known_within_a_quarter(tmp_path: Path, seed: int) -> None:
-    """Stage times that scatter by a fifth, lanes of a real run's settings, a first series that opens the models."""
+    """Stage times that scatter by a fifth, pools of a real run's settings, a first series that opens the models."""
     import pyarrow.parquet as pq
 
     rng = random.Random(seed)
@@ -114,25 +116,25 @@ def test_after_five_series_the_rest_is_known_within_a_quarter(tmp_path: Path, se
     run = steps.start(tmp_path / "cohort.parquet", tmp_path / "run", segmenters=["expert"], settings=settings)
     rates = {"fetch": 0.01, "sort": 0.004, "convert": 0.01, "segment": 0.05, "measure": 0.02, "encode": 0.03}
     rates["validate"] = 0.04
-    lanes = {"input": ("fetch", "sort", "convert"), "infer": ("segment",), "output": ("measure", "encode", "validate")}
+    pools = {"input": ("fetch", "sort", "convert"), "infer": ("segment",), "output": ("measure", "encode", "validate")}
     true, first = [], {}
     for number, entry in enumerate(cohort.series):
         spent = {s: r * slices_of(entry) * rng.uniform(0.8, 1.2) for s, r in rates.items()}
         if number < 5:
             first[entry.series_instance_uid] = spent | ({"segment": spent["segment"] + 8.0} if number == 0 else {})
         else:
-            true.append(tuple(sum(spent[s] for s in names) for names in lanes.values()))
+            true.append(tuple(sum(spent[s] for s in names) for names in pools.values()))
     write_ledger(run, first)
     found = forecast_rest(run)
     assert found is not None
     assert found.series == 55
-    assert found.wall_hours * 3600 == pytest.approx(simulate(true, Lanes(1, 1, 2)).seconds, rel=0.25)
+    assert found.wall_hours * 3600 == pytest.approx(simulate(true, WorkerPools(1, 1, 2)).seconds, rel=0.25)
 
 
 def write_ledger(run: Run, spent: dict[str, dict[str, float]]) -> None:
-    """What a conductor would have written for these series."""
+    """What a runner would have written for these series."""
     with Ledger(run.ledger_path) as ledger:
-        ledger.set_plan(run.units())
+        ledger.set_plan(run.jobs())
         ledger.start_run("run", "0", "processes")
         for uid, stages in spent.items():
             for stage, seconds in stages.items():

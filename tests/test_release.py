@@ -78,13 +78,13 @@ class Notes:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def start(self, task: str, total: float | None = None) -> None: ...
+    def start(self, context: str, total: float | None = None) -> None: ...
 
-    def advance(self, task: str, amount: float = 1) -> None: ...
+    def advance(self, context: str, amount: float = 1) -> None: ...
 
-    def status(self, task: str, text: str) -> None: ...
+    def status(self, context: str, text: str) -> None: ...
 
-    def finish(self, task: str) -> None: ...
+    def finish(self, context: str) -> None: ...
 
     def note(self, message: str) -> None:
         self.texts.append(message)
@@ -95,7 +95,7 @@ def test_what_is_needed_again_is_announced_and_fetched_again(cohort: Path, quota
     assert steps.run_all(run).exit_code == 0
     before = result_hashes(run.root)
     uid = run.cohort.series[1].series_instance_uid
-    (run.workspace.room(uid) / "expert" / "objects" / "seg.dcm").unlink()
+    (run.workspace.series_dir(uid) / "expert" / "objects" / "seg.dcm").unlink()
     assert to_do(run) == {"fetch": 1, "encode": 1, "validate": 1}
     notes = Notes()
     summary = steps.run_all(steps.open_run(run.root), progress=notes)
@@ -126,7 +126,7 @@ def test_a_series_that_sort_refused_is_not_fetched_twice(cohort: Path, tmp_path:
 def test_a_series_that_failed_keeps_its_objects(cohort: Path, tmp_path: Path) -> None:
     run = steps.start(cohort, tmp_path / "run", segmenters=["expert"], settings=settings(None))
     uid = run.cohort.series[0].series_instance_uid
-    blocked = run.workspace.room(uid) / "expert" / "objects"
+    blocked = run.workspace.series_dir(uid) / "expert" / "objects"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("a file where a folder should be")
     assert steps.run_all(run).exit_code == 1

@@ -162,7 +162,7 @@ def result_objects(run: Path) -> dict[str, str]:
 
 def test_what_a_dead_runner_held_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "_CLOCKS_DIFFER", 0.0)
-    monkeypatch.setattr(SharedLeases, "patience", 0.1)
+    monkeypatch.setattr(SharedLeases, "poll_interval", 0.1)
     cohort, place = make_cohort(tmp_path, 2), (tmp_path / "leases").as_uri()
     run = steps.start(cohort, tmp_path / "run", segmenters=["expert"])
     dead = SharedLeases(place, FetchSettings(), tmp_path / "dead")

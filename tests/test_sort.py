@@ -36,7 +36,7 @@ def sort_folder(folder: Path, workspace: Workspace, **changes: object) -> Sorted
 def refused(folder: Path, workspace: Workspace, **changes: object) -> CtenrichError:
     with pytest.raises(CtenrichError) as caught:
         sort_folder(folder, workspace, **changes)
-    assert not (workspace.room(SERIES) / "sorted.json").exists()
+    assert not (workspace.series_dir(SERIES) / "sorted.json").exists()
     assert "canary" not in str(caught.value).lower()
     return caught.value
 
@@ -57,7 +57,7 @@ def test_slices_come_in_order_with_their_uids(tmp_path: Path, workspace: Workspa
     assert [s.distance for s in series.slices] == pytest.approx([-5.5 + 2.5 * k for k in range(6)])
     assert (series.slice_spacing, series.pixel_spacing, series.shape) == (2.5, (0.9, 0.8), (6, 14, 18))
     assert series.frame_of_reference_uid == FRAME
-    assert load_record(workspace.room(SERIES) / "sorted.json", SortedSeries) == series
+    assert load_record(workspace.series_dir(SERIES) / "sorted.json", SortedSeries) == series
 
 
 def test_a_folder_of_everything(tmp_path: Path, workspace: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; names stay inside the room; records come back equal."""
+"""Files appear whole or not at all; names stay inside the folder; records come back equal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ctenrich.workspace import (
     Workspace,
     atomic_open,
     check_uid,
-    clean_temporaries,
     load_array,
     load_record,
+    remove_temporaries,
     save_array,
     save_record,
     sha256_of_array,
@@ -62,18 +62,18 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(
     stays = [f".a.npy.{os.getpid()}.ab.tmp", "a.npy", ".hidden", f"a.npy.{ended.pid}.ab.tmp"]
     goes = [f".a.npy.{pid}.ab.tmp" for pid in (ended.pid, 10**9, 10**30, "-1", "x")] + [".tmp"]
     for name in (*stays, *goes):
-        (tmp_path / "room").mkdir(exist_ok=True)
-        (tmp_path / "room" / name).write_bytes(b"half")
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(b"half")
     folder = tmp_path / f".s5cmd.{ended.pid}.ab.tmp"
     folder.mkdir()
     (folder / "1.part").write_bytes(b"half")
-    clean_temporaries(tmp_path)
-    assert sorted(p.name for p in (tmp_path / "room").iterdir()) == sorted(stays)
+    remove_temporaries(tmp_path)
+    assert sorted(p.name for p in (tmp_path / "folder").iterdir()) == sorted(stays)
     assert not folder.exists()
     foreign = tmp_path / ".b.npy.999999999.ab.tmp"  # more than Linux gives: alive on another system only
     foreign.write_bytes(b"half")
     monkeypatch.setattr(psutil, "pid_exists", lambda pid: pid == 999_999_999)
-    clean_temporaries(tmp_path)
+    remove_temporaries(tmp_path)
     assert foreign.exists(), "psutil is asked, as not every system has /proc"
 
 
@@ -95,7 +95,7 @@ def test_a_missing_or_broken_record_is_a_reason(tmp_path: Path) -> None:
 
 
 def test_paths_of_records_stay_in_the_room(workspace: Workspace) -> None:
-    assert workspace.resolve("1.2", "volume/ct.npy") == workspace.room("1.2") / "volume/ct.npy"
+    assert workspace.resolve("1.2", "volume/ct.npy") == workspace.series_dir("1.2") / "volume/ct.npy"
     with pytest.raises(UnsafeInputError):
         workspace.resolve("1.2", "../1.3/volume/ct.npy")
 
@@ -103,9 +103,9 @@ def test_paths_of_records_stay_in_the_room(workspace: Workspace) -> None:
 def test_products_have_folders_that_every_file_system_takes(workspace: Workspace) -> None:
     product = Product(ProductKind.NNUNET, "Task055", "3d_fullres", ("0", "1"), mirror=False)
     assert str(product) == "nnunet:Task055:3d_fullres:0,1:nomirror"
-    assert workspace.product_room("1.2", product).name == "nnunet__Task055__3d_fullres__0-1__nomirror"
+    assert workspace.product_dir("1.2", product).name == "nnunet__Task055__3d_fullres__0-1__nomirror"
     with pytest.raises(UsageError):
-        workspace.product_room("1.2", Product(ProductKind.NNUNET, "../evil", "3d", ("0",)))
+        workspace.product_dir("1.2", Product(ProductKind.NNUNET, "../evil", "3d", ("0",)))
 
 
 def test_arrays_are_memory_mapped_and_hashed_by_content(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def _voxel_volume(run: Run) -> float:
 
 def _sorted(run: Run) -> SortedSeries:
     uid = run.cohort.series[0].series_instance_uid
-    return load_record(run.workspace.room(uid) / "sorted.json", SortedSeries)
+    return load_record(run.workspace.series_dir(uid) / "sorted.json", SortedSeries)
 
 
 def _landmarks(run: Run, truth: Path) -> tuple[tuple[str, int, float, float], ...]:
@@ -163,5 +163,5 @@ def _objects(run: Run) -> int:
 
 def _records(run: Run, name: str, cls: type[Any]) -> list[Any]:
     uid = run.cohort.series[0].series_instance_uid
-    rooms = [run.workspace.product_room(uid, p.product) for p in run.config.products]
-    return [load_record(room / name, cls) for room in rooms if (room / name).is_file()]
+    folders = [run.workspace.product_dir(uid, p.product) for p in run.config.products]
+    return [load_record(folder / name, cls) for folder in folders if (folder / name).is_file()]

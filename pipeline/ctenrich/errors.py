@@ -11,7 +11,7 @@
     +-- ModelError                weights, labels or plans cannot be used; found before any work starts
     +-- ToolError                 a program that we call failed or is missing
     +-- EncodingError             a DICOM object could not be made or proven
-    +-- BooksError                totals do not balance
+    +-- InconsistencyError                totals do not balance
     +-- TransientError            may succeed when tried again (network, quota, lease)
         +-- RetryExhaustedError   was tried again, a bounded number of times (no longer retryable)
 
@@ -25,11 +25,11 @@ from typing import ClassVar
 from ctenrich.reasons import Reason
 
 __all__ = [
-    "BooksError",
     "CtenrichError",
     "EncodingError",
     "GeometryError",
     "IncompleteError",
+    "InconsistencyError",
     "InputError",
     "ModelError",
     "RetryExhaustedError",
@@ -104,7 +104,7 @@ class EncodingError(CtenrichError):
     """A DICOM object could not be made, or what was made could not be proven."""
 
 
-class BooksError(CtenrichError):
+class InconsistencyError(CtenrichError):
     """Totals do not balance: something entered that neither came out nor has a reason."""
 
 

@@ -3,7 +3,7 @@
 The only place that sorts slices or flips axes. The rules below are also written in SQL (``queries/``); both sides give
 the same reasons in the same order, which is the order of :class:`ctenrich.reasons.Reason`.
 
-Rules of :func:`judge_slices`, over the instances of one series with each SOP Instance UID once (``n`` of them):
+Rules of :func:`check_stack_geometry`, over the instances of one series with each SOP Instance UID once (``n`` of them):
 
 =========================  =============================================================================================
 ``NOT_CT``                 an instance has Modality other than CT, or a SOP class other than the three CT image classes
@@ -55,12 +55,12 @@ __all__ = [
     "POSITION_EPSILON",
     "Affine",
     "SliceHeader",
-    "Verdict",
+    "StackGeometry",
     "affine_lps",
     "apply_affine",
     "as_matrix4",
+    "check_stack_geometry",
     "grid_match",
-    "judge_slices",
     "lps_to_ras",
     "match_array",
     "ras_to_lps",
@@ -105,7 +105,7 @@ class SliceHeader:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StackGeometry:
     """What the rules say of one series."""
 
     reasons: tuple[Reason, ...]
@@ -237,7 +237,7 @@ def match_array(array: NDArray[np.generic], affine: Affine, target: Affine) -> t
     return view, as_matrix4(out)
 
 
-def judge_slices(headers: Sequence[SliceHeader], settings: GeometrySettings) -> Verdict:
+def check_stack_geometry(headers: Sequence[SliceHeader], settings: GeometrySettings) -> StackGeometry:
     """Judge whether single-frame CT instances form one regular volume, and in which order.
 
     Parameters
@@ -249,7 +249,7 @@ def judge_slices(headers: Sequence[SliceHeader], settings: GeometrySettings) -> 
 
     Returns
     -------
-    Verdict
+    StackGeometry
         Never raises for bad data: every fault is a reason.
     """
     found = _kind_reasons(headers)
@@ -261,16 +261,16 @@ def judge_slices(headers: Sequence[SliceHeader], settings: GeometrySettings) -> 
     if len({h.frame_of_reference_uid for h in headers}) > 1:
         found.add(Reason.MULTI_FRAME_OF_REFERENCE)
     if n == 0:
-        return Verdict(_ordered(found))
+        return StackGeometry(_ordered(found))
     if not all(_has_geometry(h) for h in headers):
-        return Verdict(_ordered(found | {Reason.MISSING_GEOMETRY}))
+        return StackGeometry(_ordered(found | {Reason.MISSING_GEOMETRY}))
 
     orientation = np.array([h.orientation for h in headers], float)
     spacing = np.array([h.pixel_spacing for h in headers], float)
     found |= _orientation_reasons(orientation, settings.cosines)
     found |= _pixel_reasons(headers, spacing, settings)
     if found & {Reason.MULTI_ORIENTATION, Reason.NOT_ORTHOGONAL}:
-        return Verdict(_ordered(found))
+        return StackGeometry(_ordered(found))
 
     # the middle of the range does not depend on the order, and is the value itself where all agree
     cosines = _middle(orientation)
@@ -285,7 +285,7 @@ def _judge_positions(
     axes: tuple[Floats, Floats],
     pixel_spacing: tuple[float, float],
     settings: GeometrySettings,
-) -> Verdict:
+) -> StackGeometry:
     row, col = axes
     positions = np.array([h.position for h in headers], float)
     distance = positions @ np.asarray(slice_normal(row.tolist(), col.tolist()))
@@ -298,7 +298,7 @@ def _judge_positions(
         if drift > settings.drift:
             found.add(Reason.LATERAL_DRIFT)
         found |= _spacing_reasons(d, mean, settings)
-    return Verdict(
+    return StackGeometry(
         reasons=_ordered(found),
         order=tuple(order),
         distances=tuple(float(x) for x in d),

@@ -71,7 +71,7 @@ def masks_from_label_map(
     template : SegmentMasks
         Carries product, series, model and shape; its segments, paths and hash are replaced.
     path : Path
-        Where the ``.npy`` goes, in the series' room.
+        Where the ``.npy`` goes, in the series' folder.
     """
     top = max(number for number, _, _ in names)
     labels = np.ascontiguousarray(labels, np.uint8 if top < 256 else np.uint16)
@@ -99,7 +99,7 @@ def masks_from_segments(
     parts : iterable of (number, name, source label, mask)
         Masks on the whole grid, [k, j, i]; an empty mask makes an absent segment.
     folder : Path
-        Where the files go, in the series' room.
+        Where the files go, in the series' folder.
     """
     segments: list[Segment] = []
     crops: list[tuple[Segment, Mask]] = []

@@ -204,8 +204,8 @@ def coronal(run: Run, series: str, product: str) -> Any:
     from ctenrich.report.coronal import coronal_png
 
     volume, _ = _load(run.workspace, series, "")
-    room = run.workspace.room(series) / _folder(product)
-    marks, parts = load_record(room / "landmarks.json", Landmarks), load_record(room / "regions.json", Regions)
+    folder = run.workspace.series_dir(series) / _folder(product)
+    marks, parts = load_record(folder / "landmarks.json", Landmarks), load_record(folder / "regions.json", Regions)
     png = base64.b64encode(coronal_png(volume, marks, parts, workspace=run.workspace)).decode()
     found = ", ".join(item.name for item in marks.items if item.slice_index is not None)
     return _html(f'<img alt="Coronal plane with the landmarks {escape(found)}" src="data:image/png;base64,{png}">')
@@ -233,10 +233,10 @@ def _scaled(points: list[tuple[float, float]], ends: tuple[float, float], values
 
 
 def _load(workspace: Workspace, series: str, product: str) -> tuple[Volume, SegmentMasks | None]:
-    volume = load_record(workspace.room(series) / "volume.json", Volume)
+    volume = load_record(workspace.series_dir(series) / "volume.json", Volume)
     if not product:
         return volume, None
-    return volume, load_record(workspace.room(series) / _folder(product) / "masks.json", SegmentMasks)
+    return volume, load_record(workspace.series_dir(series) / _folder(product) / "masks.json", SegmentMasks)
 
 
 def _folder(product: str) -> str:

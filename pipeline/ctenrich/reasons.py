@@ -75,7 +75,7 @@ class Reason(StrEnum):
     RETRY_EXHAUSTED = "RETRY_EXHAUSTED", "The store kept failing after a bounded number of tries."
     DISK_FULL = "DISK_FULL", "There is not enough disk space."
     IO_ERROR = "IO_ERROR", "A file could not be read or written."
-    UNSAFE_PATH = "UNSAFE_PATH", "A name, link or archive entry would leave the room."
+    UNSAFE_PATH = "UNSAFE_PATH", "A name, link or archive entry would leave the folder."
     UNSAFE_IDENTIFIER = "UNSAFE_IDENTIFIER", "An identifier is not a valid DICOM UID."
     BOMB = "BOMB", "The file would unpack to far more than its size allows."
     NOT_DICOM = "NOT_DICOM", "The file is not DICOM."

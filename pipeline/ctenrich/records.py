@@ -11,7 +11,7 @@ Conventions, everywhere in the package:
 * **Lengths** are mm, volumes mm3, times seconds, sizes bytes.
 
 Arrays never live in a record: a record names the file (``numpy.load(path, mmap_mode="r")``). Paths in records are
-relative to the series' room unless they say otherwise; :class:`ctenrich.workspace.Workspace` resolves them.
+relative to the series' folder unless they say otherwise; :class:`ctenrich.workspace.Workspace` resolves them.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class FetchedFile:
     """A file that was fetched and checked."""
 
     path: str
-    """Relative to the series' room, or absolute for a local folder that is read in place."""
+    """Relative to the series' folder, or absolute for a local folder that is read in place."""
     url: str
     size: int
     sha256: str

@@ -37,10 +37,10 @@ from ctenrich.records import (
 )
 from ctenrich.runner.executors import ExecutorName, open_executor
 from ctenrich.runner.ledger import Ledger
-from ctenrich.runner.model_cache import Models
+from ctenrich.runner.model_cache import ModelCache
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
-from ctenrich.runner.runner import Conductor
+from ctenrich.runner.runner import Runner
 from ctenrich.runner.status import preview, retry, status
 from ctenrich.runner.stopping import Budget, StopSignal
 from ctenrich.settings import Settings
@@ -85,7 +85,7 @@ T = TypeVar("T")
 ByProduct = dict[tuple[str, str], T]
 """(Series Instance UID, product) -> record."""
 
-_models: weakref.WeakKeyDictionary[Run, Models] = weakref.WeakKeyDictionary()
+_models: weakref.WeakKeyDictionary[Run, ModelCache] = weakref.WeakKeyDictionary()
 
 
 # ---------------------------------------------------------------- before a run
@@ -212,9 +212,9 @@ def open_run(out: str | Path) -> Run:
 
 
 def _do(run: Run, stages: tuple[str, ...], progress: Progress) -> RunSummary:
-    models = _models.setdefault(run, Models(run.config.settings))
+    models = _models.setdefault(run, ModelCache(run.config.settings))
     executor = open_executor(ExecutorName.SERIAL, run.root, run.config.settings, models=models, progress=progress)
-    summary = Conductor(run, executor, stages=stages, progress=progress).conduct(" ".join(stages))
+    summary = Runner(run, executor, stages=stages, progress=progress).run(" ".join(stages))
     _raise_if_all_failed(run, summary)
     return summary
 
@@ -235,15 +235,15 @@ def _raise_if_all_failed(run: Run, summary: RunSummary) -> None:
 
 
 def _series_records(run: Run, name: str, cls: type[T]) -> dict[str, T]:
-    rooms = ((e.series_instance_uid, run.workspace.room(e.series_instance_uid)) for e in run.cohort.series)
-    return {uid: load_record(room / name, cls) for uid, room in rooms if (room / name).is_file()}
+    folders = ((e.series_instance_uid, run.workspace.series_dir(e.series_instance_uid)) for e in run.cohort.series)
+    return {uid: load_record(folder / name, cls) for uid, folder in folders if (folder / name).is_file()}
 
 
 def _product_records(run: Run, name: str, cls: type[T], *kinds: ProductKind) -> ByProduct[T]:
     found: ByProduct[T] = {}
     for entry in run.cohort.series:
         for plan in run.config.products:
-            path = run.workspace.product_room(entry.series_instance_uid, plan.product) / name
+            path = run.workspace.product_dir(entry.series_instance_uid, plan.product) / name
             if plan.product.kind in kinds and path.is_file():
                 found[entry.series_instance_uid, str(plan.product)] = load_record(path, cls)
     return found
@@ -381,14 +381,14 @@ def run_all(
     """
     if executor is ExecutorName.AUTO:
         executor = ExecutorName.PROCESSES if len(run.cohort.series) > 1 else ExecutorName.SERIAL
-    models = _models.setdefault(run, Models(run.config.settings))
+    models = _models.setdefault(run, ModelCache(run.config.settings))
     from ctenrich.runner.shared_leases import SharedLeases
 
     leases = SharedLeases(share, run.config.settings.fetch, run.root) if share else None
     worker = open_executor(executor, run.root, run.config.settings, models=models, address=address, progress=progress)
     with StopSignal() as stop:
-        conductor = Conductor(run, worker, budget=budget, progress=progress, leases=leases, stop=stop)
-        summary = conductor.conduct("run")
+        runner = Runner(run, worker, budget=budget, progress=progress, leases=leases, stop=stop)
+        summary = runner.run("run")
     _learn(run)
     if not summary.stopped_early:
         finish(run, progress=progress)

@@ -1,4 +1,4 @@
-"""A run's folder: rooms, atomic writes, records on disk.
+"""A run's folder: folders, atomic writes, records on disk.
 
 Nothing is written but through this module: to a temporary name in the same folder, flushed, then renamed, so that a
 reader sees a whole file or none.
@@ -28,9 +28,9 @@ __all__ = [
     "atomic_open",
     "atomic_path",
     "check_uid",
-    "clean_temporaries",
     "load_array",
     "load_record",
+    "remove_temporaries",
     "save_array",
     "save_record",
     "sha256_of_array",
@@ -70,7 +70,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def clean_temporaries(root: Path) -> None:
+def remove_temporaries(root: Path) -> None:
     """Remove what a killed process left half-written below `root`; it was never visible under its final name.
 
     What a process that lives is writing stays.
@@ -170,7 +170,7 @@ class Workspace:
 
     Layout: ``series/<SeriesInstanceUID>/{source/, volume/, <product folder>/{masks/, scores/, objects/*.dcm}}``,
     ``tables/*.parquet``, ``report/``. Every stage saves its record beside its files under a fixed name:
-    ``fetched.json sorted.json volume.json`` in the series' room, ``masks.json scores.json shape.json landmarks.json
+    ``fetched.json sorted.json volume.json`` in the series' folder, ``masks.json scores.json shape.json landmarks.json
     regions.json objects.json proof.json`` in the product's folder.
 
     Parameters
@@ -182,27 +182,27 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = Path(root).resolve()
 
-    def room(self, series_instance_uid: str) -> Path:
+    def series_dir(self, series_instance_uid: str) -> Path:
         """Folder of a series."""
         return self.root / "series" / check_uid(series_instance_uid)
 
-    def product_room(self, series_instance_uid: str, product: Product) -> Path:
+    def product_dir(self, series_instance_uid: str, product: Product) -> Path:
         """Folder of a product of a series."""
-        return self.room(series_instance_uid) / _check_folder(product.folder)
+        return self.series_dir(series_instance_uid) / _check_folder(product.folder)
 
     def resolve(self, series_instance_uid: str, path: str) -> Path:
-        """Absolute path of a record's path (relative ones are inside the series' room, and must stay there)."""
+        """Absolute path of a record's path (relative ones are inside the series' folder, and must stay there)."""
         if Path(path).is_absolute():
             return Path(path)
-        room = self.room(series_instance_uid)
-        full = (room / path).resolve()
-        if not full.is_relative_to(room):
-            raise UnsafeInputError(Reason.UNSAFE_PATH, "a path leaves the series' room")
+        folder = self.series_dir(series_instance_uid)
+        full = (folder / path).resolve()
+        if not full.is_relative_to(folder):
+            raise UnsafeInputError(Reason.UNSAFE_PATH, "a path leaves the series' folder")
         return full
 
     def relative(self, series_instance_uid: str, path: Path) -> str:
-        """What a record stores for a file in the series' room."""
-        return path.resolve().relative_to(self.room(series_instance_uid)).as_posix()
+        """What a record stores for a file in the series' folder."""
+        return path.resolve().relative_to(self.series_dir(series_instance_uid)).as_posix()
 
     @property
     def tables(self) -> Path:
@@ -215,7 +215,7 @@ class Workspace:
         return self.root / "report"
 
     def series_uids(self) -> list[str]:
-        """Series that have a room, sorted."""
+        """Series that have a folder, sorted."""
         folder = self.root / "series"
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 

@@ -16,18 +16,18 @@ from tests.catalog_cases import header
 
 from ctenrich.catalog import headers
 from ctenrich.catalog.headers import FileHeader, read_header
-from ctenrich.catalog.quick import HEAD, plain_row
+from ctenrich.catalog.quick import HEAD, fast_header_row
 
 
 def slowly(path: Path, monkeypatch: pytest.MonkeyPatch) -> FileHeader:
     """What pydicom makes of the file."""
     with monkeypatch.context() as patch:
-        patch.setattr(headers, "plain_row", lambda *_: None)
+        patch.setattr(headers, "fast_header_row", lambda *_: None)
         return read_header(path)
 
 
 def quick(path: Path) -> dict[str, Any] | None:
-    return plain_row(path.read_bytes()[:HEAD], path.stat().st_size)
+    return fast_header_row(path.read_bytes()[:HEAD], path.stat().st_size)
 
 
 def full_slice(syntax: str = ExplicitVRLittleEndian) -> FileDataset:

@@ -43,7 +43,7 @@ def answer(path: Path, tags: tuple[str, ...]) -> Found:
 def both(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tuple[int, int]]:
     """Read a file with and without the quick reader; (number of sets of tags, how many the quick reader took)."""
     took: list[bool] = []
-    quick = safe.quick_elements
+    quick = safe.fast_elements
 
     def counted(source: io.BytesIO, wanted: frozenset[int], implicit: bool) -> object:
         found = quick(source, wanted, implicit)
@@ -53,9 +53,9 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tuple[int, int]]:
     def compare(path: Path) -> tuple[int, int]:
         took.clear()
         for tags in (HEADER_TAGS, PIXEL_TAGS):
-            monkeypatch.setattr(safe, "quick_elements", counted)
+            monkeypatch.setattr(safe, "fast_elements", counted)
             ours = answer(path, tags)
-            monkeypatch.setattr(safe, "quick_elements", lambda *_: None)
+            monkeypatch.setattr(safe, "fast_elements", lambda *_: None)
             assert ours == answer(path, tags), path.name
         return 2, sum(took)
 

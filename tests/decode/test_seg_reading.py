@@ -102,7 +102,7 @@ def test_probabilities_come_back_within_half_a_step(tmp_path: Path, workspace: W
     values = chance.random((4, *series.shape)).astype(np.float16) * np.float16(0.9)
     values[2] = 0
     values[:, 3] = 0.0005
-    path = workspace.product_room(series.series_instance_uid, masks.product) / "masks" / "probabilities.npy"
+    path = workspace.product_dir(series.series_instance_uid, masks.product) / "masks" / "probabilities.npy"
     save_array(path, values)
     kept = dataclasses.replace(masks, probabilities_path=workspace.relative(series.series_instance_uid, path))
     settings = Settings(encode=EncodeSettings(seg_type="FRACTIONAL"))

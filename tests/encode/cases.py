@@ -157,7 +157,7 @@ ORGANS = [(1, "esophagus", "esophagus"), (2, "heart", "heart"), (3, "trachea", "
 def make_masks(series: SortedSeries, workspace: Workspace, labels: np.ndarray | None = None) -> SegmentMasks:
     """Masks of a network: a label map."""
     template = SegmentMasks(NNUNET, series.series_instance_uid, series.shape, (), None, "", MODEL)
-    path = workspace.product_room(series.series_instance_uid, NNUNET) / "masks" / "labels.npy"
+    path = workspace.product_dir(series.series_instance_uid, NNUNET) / "masks" / "labels.npy"
     return masks_from_label_map(
         label_map(series.shape) if labels is None else labels, ORGANS, template, path, workspace
     )
@@ -176,7 +176,7 @@ def make_expert_masks(series: SortedSeries, workspace: Workspace) -> SegmentMask
         (3, "gtv_1", "GTV-1", tumour),
         (4, "spinal_cord", "Spinal-Cord", cord),
     ]
-    folder = workspace.product_room(series.series_instance_uid, EXPERT) / "masks"
+    folder = workspace.product_dir(series.series_instance_uid, EXPERT) / "masks"
     return masks_from_segments(parts, template, folder, workspace)
 
 

@@ -132,7 +132,7 @@ def test_three_hundred_labels(tmp_path: Path, workspace: Workspace) -> None:
     labels = np.zeros(series.shape, np.uint16)
     labels.reshape(-1)[: 300 * 30] = np.repeat(np.arange(1, 301), 30)
     template = SegmentMasks(cases.NNUNET, series.series_instance_uid, series.shape, (), None, "", cases.MODEL)
-    path = workspace.product_room(series.series_instance_uid, cases.NNUNET) / "masks" / "labels.npy"
+    path = workspace.product_dir(series.series_instance_uid, cases.NNUNET) / "masks" / "labels.npy"
     names = [(n, keys[n % len(keys)], keys[n % len(keys)]) for n in range(1, 301)]
     masks = masks_from_label_map(labels, names, template, path, workspace)
     _, seg, report = right_objects(masks, volume, series, workspace)
@@ -179,7 +179,7 @@ def test_a_source_with_malformed_attributes(tmp_path: Path, workspace: Workspace
 def refused(masks: SegmentMasks, volume: Volume, series: SortedSeries, workspace: Workspace) -> CtenrichError:
     with pytest.raises(CtenrichError) as caught:
         encode_seg(masks, volume, series, settings=Settings(), workspace=workspace)
-    assert not (workspace.product_room(series.series_instance_uid, masks.product) / "objects").exists()
+    assert not (workspace.product_dir(series.series_instance_uid, masks.product) / "objects").exists()
     return caught.value
 
 
@@ -316,14 +316,14 @@ def test_what_is_accepted_stays_below_the_limit(
 
 def large(series: SortedSeries, workspace: Workspace, overlapping: bool) -> SegmentMasks:
     template = SegmentMasks(cases.NNUNET, series.series_instance_uid, series.shape, (), None, "", cases.MODEL)
-    room = workspace.product_room(series.series_instance_uid, cases.NNUNET) / "masks"
+    folder = workspace.product_dir(series.series_instance_uid, cases.NNUNET) / "masks"
     parts: list[tuple[int, str, str, Mask]] = []
     for n, name in enumerate(list(load_segments())[:8], 1):
         mask = np.zeros(series.shape, bool)
         mask[:, 20 * n : 20 * n + (30 if overlapping else 20)] = True
         parts.append((n, name, name, mask))
     if overlapping:
-        return masks_from_segments(parts, template, room, workspace)
+        return masks_from_segments(parts, template, folder, workspace)
     labels = sum(np.uint8(n) * mask for n, _, _, mask in parts)
     names = [(n, name, name) for n, name, _, _ in parts]
-    return masks_from_label_map(np.asarray(labels), names, template, room / "labels.npy", workspace)
+    return masks_from_label_map(np.asarray(labels), names, template, folder / "labels.npy", workspace)

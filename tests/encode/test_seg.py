@@ -187,7 +187,7 @@ def test_all_empty_is_an_outcome_not_an_object(tmp_path: Path, workspace: Worksp
     with pytest.raises(InputError) as caught:
         encode_seg(masks, volume, series, settings=Settings(), workspace=workspace)
     assert caught.value.reason is Reason.EMPTY_SEGMENTATION
-    assert not (workspace.product_room(series.series_instance_uid, NNUNET) / "objects").exists()
+    assert not (workspace.product_dir(series.series_instance_uid, NNUNET) / "objects").exists()
 
 
 def test_another_grid_is_refused(tmp_path: Path, workspace: Workspace) -> None:
@@ -276,7 +276,7 @@ def test_many_labels(tmp_path: Path, workspace: Workspace) -> None:
     flat = labels.reshape(-1)
     flat[: 300 * 30] = np.repeat(np.arange(1, 301), 30)
     template = SegmentMasks(NNUNET, series.series_instance_uid, series.shape, (), None, "", MODEL)
-    path = workspace.product_room(series.series_instance_uid, NNUNET) / "masks" / "labels.npy"
+    path = workspace.product_dir(series.series_instance_uid, NNUNET) / "masks" / "labels.npy"
     masks = masks_from_label_map(labels, names, template, path, workspace)
     seg = encode_seg(masks, volume, series, settings=Settings(), workspace=workspace)
     dataset = pydicom.dcmread(workspace.resolve(series.series_instance_uid, seg.path))

@@ -55,7 +55,7 @@ def test_the_same_series_under_another_root() -> None:
 
 def test_a_run_and_its_summary(workspace: Workspace, tmp_path: Path) -> None:
     find_landmarks(make_scores(LINE, 4.0), settings=Settings(), workspace=workspace)
-    save_record(workspace.room(SERIES) / "sorted.json", make_series(81, 4.0))
+    save_record(workspace.series_dir(SERIES) / "sorted.json", make_series(81, 4.0))
     table = tmp_path / "experts.csv"
     table.write_text(f"PatientID,SeriesInstanceUID,lung,position\nx,{SERIES},min,24.0\nx,{SERIES},max,290\n")
     bottom, top = summarise(compare_run(workspace, table))

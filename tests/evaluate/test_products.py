@@ -28,11 +28,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     uid = uid_of(0)
     _, labels = body(0)
     moved = np.where(np.roll(labels, 1, axis=2) == 1, 1, 0).astype(np.uint8)
-    room = workspace.product_room(uid, EXPERT)
-    network = load_record(workspace.product_room(uid, NETWORK) / "masks.json", SegmentMasks)
+    folder = workspace.product_dir(uid, EXPERT)
+    network = load_record(workspace.product_dir(uid, NETWORK) / "masks.json", SegmentMasks)
     template = replace(network, product=EXPERT, segments=(), label_map_path=None, sha256="", model=None)
     names = [(1, "heart", "Heart"), (2, "aorta", "Aorta")]
-    save_record(room / "masks.json", masks_from_label_map(moved, names, template, room / "masks" / "m.npy", workspace))
+    save_record(
+        folder / "masks.json", masks_from_label_map(moved, names, template, folder / "masks" / "m.npy", workspace)
+    )
     return workspace
 
 
@@ -87,13 +89,13 @@ def test_lung_landmarks_against_the_masks_of_lungs(run: Workspace) -> None:
     uid = uid_of(1)
     labels = np.zeros((40, 64, 80), np.uint8)
     labels[7:20, 30, 30], labels[15:34, 30, 50] = 1, 2
-    room = run.product_room(uid, EXPERT)
-    network = load_record(run.product_room(uid, NETWORK) / "masks.json", SegmentMasks)
+    folder = run.product_dir(uid, EXPERT)
+    network = load_record(run.product_dir(uid, NETWORK) / "masks.json", SegmentMasks)
     template = replace(network, product=EXPERT, segments=(), label_map_path=None, sha256="", model=None)
     names = [(1, "lung_left", "L"), (2, "lung_right", "R")]
-    masks = masks_from_label_map(labels, names, template, room / "masks" / "m.npy", run)
-    save_record(room / "masks.json", masks)
-    series = load_record(run.room(uid) / "sorted.json", SortedSeries)
+    masks = masks_from_label_map(labels, names, template, folder / "masks" / "m.npy", run)
+    save_record(folder / "masks.json", masks)
+    series = load_record(run.series_dir(uid) / "sorted.json", SortedSeries)
     assert lung_extent(masks, series, run) == {"lung_start": -60.0 + 8 * 7, "lung_end": -60.0 + 8 * 33}
     ends = compare_with_masks(run)
     assert {(e.series_instance_uid, e.landmark) for e in ends} == {(uid, "lung_start"), (uid, "lung_end")}

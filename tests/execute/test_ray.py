@@ -13,7 +13,7 @@ from tests.conftest import need_package
 
 from ctenrich import steps
 from ctenrich.runner.executors.ray import RayExecutor
-from ctenrich.runner.runner import Conductor
+from ctenrich.runner.runner import Runner
 from ctenrich.settings import RunSettings, Settings
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
@@ -54,7 +54,7 @@ def test_a_local_cluster_gives_the_same_bytes(
 ) -> None:
     settings = Settings(run=RunSettings(input_workers=1, output_workers=workers - 1 or 1))
     run = steps.start(cohort, tmp_path / "run", segmenters=["expert"], settings=settings)
-    summary = Conductor(run, RayExecutor(run.root, settings)).conduct()
+    summary = Runner(run, RayExecutor(run.root, settings)).run()
     assert summary.exit_code == 0
     steps.tables(run)
     assert result_hashes(tmp_path / "run") == expected
@@ -77,7 +77,7 @@ def test_a_node_killed_in_the_middle_costs_nothing_but_time(
             killed.append(time.monotonic() - began)
         return False
 
-    summary = Conductor(run, executor, stop=kill_soon).conduct()
+    summary = Runner(run, executor, stop=kill_soon).run()
     assert killed
     assert summary.exit_code == 0, summary
     steps.tables(run)

@@ -35,8 +35,8 @@ def smooth_volume(shape: tuple[int, int, int], seed: int = 0) -> NDArray[np.int1
 def volume_record(
     array: NDArray[Any], spacing: tuple[float, float, float], workspace: Workspace, **other: Any
 ) -> Volume:
-    """A Volume of an axial series, its array saved in the series' room."""
-    path = workspace.room(UID) / "volume" / "ct.npy"
+    """A Volume of an axial series, its array saved in the series' folder."""
+    path = workspace.series_dir(UID) / "volume" / "ct.npy"
     save_array(path, array)
     dz, dy, dx = spacing
     affine = ((dx, 0.0, 0.0, 0.0), (0.0, dy, 0.0, 0.0), (0.0, 0.0, dz, 0.0), (0.0, 0.0, 0.0, 1.0))

@@ -253,7 +253,7 @@ def test_scores_are_saved_by_slice(model_folder: Path, workspace: Workspace) -> 
     volume = make_volume(workspace, array, affine(**AXIAL, spacing=(3, 4.0, 4.0)))  # type: ignore[arg-type]
     series = make_series(11, 3.0)
     scores = scorer.score(volume, series, settings=SETTINGS, workspace=workspace)
-    assert load_record(workspace.product_room(SERIES, scorer.product) / "scores.json", SliceScores) == scores
+    assert load_record(workspace.product_dir(SERIES, scorer.product) / "scores.json", SliceScores) == scores
     assert scores.sop_instance_uids == series.sop_instance_uids
     assert scores.z == tuple(3.0 * k for k in range(11))
     assert [k for k, v in enumerate(scores.cleaned) if v is None] == [3]
@@ -335,7 +335,7 @@ def test_bad_input_has_a_reason(model_folder: Path, workspace: Workspace, case: 
     with pytest.raises(InputError) as caught:
         scorer.score(volume, series, settings=SETTINGS, workspace=workspace)
     assert caught.value.reason is reason
-    assert not (workspace.product_room(SERIES, scorer.product) / "scores.json").exists()
+    assert not (workspace.product_dir(SERIES, scorer.product) / "scores.json").exists()
 
 
 @pytest.mark.parametrize("count", [2, 29])

@@ -10,7 +10,7 @@ import pytest
 from ctenrich.bodypart.landmarks import find_landmarks
 from ctenrich.bodypart.regions import find_regions
 from ctenrich.bodypart.scorer import open_bodypart
-from ctenrich.phantom import PhantomOptions, hand_over, make_phantom
+from ctenrich.phantom import PhantomOptions, as_records, make_phantom
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.workspace import Workspace
 from tests.bodypart_cases import affine, make_series, make_volume
@@ -26,7 +26,7 @@ def options(seed: int, orientation: str) -> PhantomOptions:
 def test_planted_landmarks_are_found_within_one_slice(seed: int, orientation: str, tmp_path: Path) -> None:
     phantom = make_phantom(options(seed, orientation))
     workspace = Workspace(tmp_path)
-    volume, series = hand_over(phantom, workspace)
+    volume, series = as_records(phantom, workspace)
     scores = open_bodypart("demo-bodypart", settings=SETTINGS).score(
         volume, series, settings=SETTINGS, workspace=workspace
     )
@@ -47,7 +47,7 @@ def test_a_tilted_gantry_has_a_defined_result(tmp_path: Path) -> None:
     """Conversion refuses such a stack (LATERAL_DRIFT); if it comes anyway, slices keep their scores."""
     phantom = make_phantom(PhantomOptions(seed=6, slices=60, slice_spacing=5.0, gantry_tilt=18.5))
     workspace = Workspace(tmp_path)
-    volume, series = hand_over(phantom, workspace)
+    volume, series = as_records(phantom, workspace)
     scores = open_bodypart("demo-bodypart", settings=SETTINGS).score(
         volume, series, settings=SETTINGS, workspace=workspace
     )

@@ -46,7 +46,7 @@ def test_masks_labels_and_record(tmp_path: Path, workspace: Workspace) -> None:
     assert str(masks.product) == "nnunet:my_model:3d_fullres:0,1:mirror"
     assert [(s.number, s.name) for s in masks.segments] == [(1, "heart"), (2, "aorta"), (3, "trachea")]
     assert masks.shape == (18, 40, 36)
-    assert load_record(workspace.product_room(UID, masks.product) / "masks.json", SegmentMasks) == masks
+    assert load_record(workspace.product_dir(UID, masks.product) / "masks.json", SegmentMasks) == masks
     assert masks.model is not None
     assert len(masks.model.sha256) == 64
     assert set(masks.agreement) == {"heart", "aorta", "trachea"}

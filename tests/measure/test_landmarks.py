@@ -136,7 +136,7 @@ def test_confidence_follows_slope_and_spread() -> None:
 def test_saved_in_the_products_room(workspace: Workspace) -> None:
     scores = make_scores(RISING, 8.0)
     landmarks = find_landmarks(scores, settings=Settings(), workspace=workspace)
-    assert load_record(workspace.product_room(SERIES, scores.product) / "landmarks.json", Landmarks) == landmarks
+    assert load_record(workspace.product_dir(SERIES, scores.product) / "landmarks.json", Landmarks) == landmarks
 
 
 def test_every_reason_has_its_sentence() -> None:

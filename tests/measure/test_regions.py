@@ -208,6 +208,6 @@ def test_the_document_is_json_and_counts_from_the_feet(tmp_path: Path) -> None:
 def test_saved_in_the_products_room(workspace: Workspace) -> None:
     scores = make_scores([43.0 + k for k in range(30)], 8.0)
     regions = find_regions(scores, settings=Settings(), workspace=workspace)
-    room = workspace.product_room(SERIES, scores.product)
-    assert load_record(room / "regions.json", Regions) == regions
-    assert json.loads((room / "scores" / "bodypart.json").read_text())["body part examined tag"] == regions.examined
+    folder = workspace.product_dir(SERIES, scores.product)
+    assert load_record(folder / "regions.json", Regions) == regions
+    assert json.loads((folder / "scores" / "bodypart.json").read_text())["body part examined tag"] == regions.examined

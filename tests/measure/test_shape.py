@@ -153,7 +153,7 @@ def label_masks(workspace) -> SegmentMasks:
     labels[2:6, 4:12, 5:15] = 1
     labels[0, 0, 0] = 3
     template = SegmentMasks(Product(ProductKind.NNUNET, "m", "2d", ("0",)), "2.25.3", labels.shape, (), None, "")
-    path = workspace.product_room("2.25.3", template.product) / "masks" / "labels.npy"
+    path = workspace.product_dir("2.25.3", template.product) / "masks" / "labels.npy"
     names = [(1, "heart", "heart"), (2, "aorta", "aorta"), (3, "trachea", "trachea")]
     return masks_from_label_map(labels, names, template, path, workspace)
 

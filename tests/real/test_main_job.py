@@ -44,11 +44,11 @@ class Job:
 
     @property
     def series(self) -> SortedSeries:
-        return load_record(self.run.workspace.room(self.uid) / "sorted.json", SortedSeries)
+        return load_record(self.run.workspace.series_dir(self.uid) / "sorted.json", SortedSeries)
 
     def product(self, start: str) -> Path:
         return next(
-            self.run.workspace.product_room(self.uid, p.product)
+            self.run.workspace.product_dir(self.uid, p.product)
             for p in self.run.config.products
             if str(p.product).startswith(start)
         )

@@ -82,7 +82,7 @@ def _sorted(workspace: Workspace, uid: str) -> SortedSeries:
     record = SortedSeries(
         f"{uid}.9", uid, f"{uid}.8", slices, (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (2.5, 2.5), 8.0, 64, 80
     )
-    save_record(workspace.room(uid) / "sorted.json", record)
+    save_record(workspace.series_dir(uid) / "sorted.json", record)
     return record
 
 
@@ -103,36 +103,38 @@ def body(index: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _volume_and_masks(workspace: Workspace, uid: str, index: int) -> None:
     hu, labels = body(index)
-    path = workspace.room(uid) / "volume" / "ct.npy"
+    path = workspace.series_dir(uid) / "volume" / "ct.npy"
     save_array(path, hu)
     affine = ((2.5, 0.0, 0.0, -100.0), (0.0, 2.5, 0.0, -80.0), (0.0, 0.0, 8.0, -60.0), (0.0, 0.0, 0.0, 1.0))
     shape = (SLICES, 64, 80)
     volume = Volume(uid, workspace.relative(uid, path), shape, affine, (8.0, 2.5, 2.5), f"{uid}.8", sha256_of_array(hu))
-    save_record(workspace.room(uid) / "volume.json", volume)
-    room = workspace.product_room(uid, NETWORK)
+    save_record(workspace.series_dir(uid) / "volume.json", volume)
+    folder = workspace.product_dir(uid, NETWORK)
     model = ModelInfo("test-organs", "1", "ab" * 32, licence="CC0", demo=True)
     template = SegmentMasks(NETWORK, uid, shape, (), None, "", model)
     names = [(1, "heart", "heart"), (2, "aorta", "aorta"), (3, "trachea", "trachea")]
-    masks = masks_from_label_map(labels, names, template, room / "masks" / "labels.npy", workspace)
-    save_record(room / "masks.json", masks)
+    masks = masks_from_label_map(labels, names, template, folder / "masks" / "labels.npy", workspace)
+    save_record(folder / "masks.json", masks)
 
 
 def _network(workspace: Workspace, uid: str, dice: random.Random, text: str, *, outlier: bool) -> None:
-    room = workspace.product_room(uid, NETWORK)
-    seg = write_seg(room / "objects" / "seg.dcm", f"{uid}.4", PatientName=f"Doe^{text}", SeriesDescription=f"S {text}")
+    folder = workspace.product_dir(uid, NETWORK)
+    seg = write_seg(
+        folder / "objects" / "seg.dcm", f"{uid}.4", PatientName=f"Doe^{text}", SeriesDescription=f"S {text}"
+    )
     groups = []
     for segment, name, site in ORGANS:
         values = (dice.gauss(600_000, 40_000), dice.gauss(0.7, 0.01) - (0.25 if outlier else 0))
         items = [number(f, f"{v:.6f}", MM3) for f, v in zip(FEATURES, values, strict=True)]
         groups.append(group(*head(name), coded(SITE, site), *segment_links(f"{uid}.4", uid, segment), *items))
-    shape = write_sr(room / "objects" / "shape_sr.dcm", f"{uid}.6", groups, SeriesDescription=f"M {text}")
+    shape = write_sr(folder / "objects" / "shape_sr.dcm", f"{uid}.6", groups, SeriesDescription=f"M {text}")
     save_objects(workspace, uid, NETWORK, {ObjectKind.SEG: seg, ObjectKind.SHAPE_SR: shape})
     checks = (Check("voxels", True, "12,345 equal"), Check("references", True, f"40 of 40 {text}"))
-    save_record(room / "proof.json", Proof(str(NETWORK), checks))
+    save_record(folder / "proof.json", Proof(str(NETWORK), checks))
 
 
 def _scores(workspace: Workspace, uid: str, slices: SortedSeries, dice: random.Random) -> None:
-    room = workspace.product_room(uid, SCORER)
+    folder = workspace.product_dir(uid, SCORER)
     uids = slices.sop_instance_uids
     scores = tuple(35 + 1.0 * k for k in range(SLICES))
     model = ModelInfo("test-bodypart", "1", "cd" * 32, licence="CC0")
@@ -140,23 +142,23 @@ def _scores(workspace: Workspace, uid: str, slices: SortedSeries, dice: random.R
         SCORER, uid, uids, tuple(8.0 * k for k in range(SLICES)), scores, scores, 0.125, 0.118, 1.0, True, False, 8.0,
         8.0, True, {"lung_start": (44.1, 4.4)}, model,
     )  # fmt: skip
-    save_record(room / "scores.json", record)
+    save_record(folder / "scores.json", record)
     start, end = dice.randint(8, 10), dice.randint(36, 38)
     items = [
         Landmark(name, score, k, uids[k], 8.0 * k, 0.0, 0.9)
         for name, score, k in (("lung_start", 44.1, start), ("Th8", 56.9, 21), ("lung_end", 75.4, end))
     ]
     items.append(Landmark("C2", 87.2, absent_reason="above the scan"))
-    save_record(room / "landmarks.json", Landmarks(SCORER, uid, tuple(items)))
+    save_record(folder / "landmarks.json", Landmarks(SCORER, uid, tuple(items)))
     parts = tuple(SliceRegions(k, uids[k], scores[k], _regions(k)) for k in range(SLICES))
-    save_record(room / "regions.json", Regions(SCORER, uid, parts, "CHEST-ABDOMEN"))
+    save_record(folder / "regions.json", Regions(SCORER, uid, parts, "CHEST-ABDOMEN"))
     codes = {"abdomen": ("818981001", "SCT", "Abdomen"), "chest": ("816094009", "SCT", "Chest")}
     groups = []
     for part in parts:
         image = reference(("260753009", "SCT", "Source"), "1.2.840.10008.5.1.4.1.1.2", part.sop_instance_uid)
         sites = [coded(SITE, codes[name]) for name in part.regions]
         groups.append(group(*head(f"slice {part.slice_index}"), image, *sites))
-    path = write_sr(room / "objects" / "regions_sr.dcm", f"{uid}.7", groups)
+    path = write_sr(folder / "objects" / "regions_sr.dcm", f"{uid}.7", groups)
     save_objects(workspace, uid, SCORER, {ObjectKind.REGIONS_SR: path})
 
 
@@ -178,7 +180,7 @@ def save_objects(workspace: Workspace, uid: str, product: Product, files: dict[O
             )
         )  # fmt: skip
     record = EncodedObjects(product, uid, tuple(objects))
-    save_record(workspace.product_room(uid, product) / "objects.json", record)
+    save_record(workspace.product_dir(uid, product) / "objects.json", record)
 
 
 def _ledger(path: Path, rows: list[tuple[str, ...]], dice: random.Random, text: str) -> None:

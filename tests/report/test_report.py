@@ -111,7 +111,7 @@ def test_a_change_in_one_series_writes_that_page_only(tmp_path: Path, monkeypatc
     build_report(workspace)
     before = {p: p.stat().st_mtime_ns for p in workspace.report.rglob("*") if p.is_file()}
     assert len(before) > 5 + 3 * 3, "an index, a page a series, three planes with overlays"
-    record = workspace.product_room(uid_of(1), NETWORK) / "proof.json"
+    record = workspace.product_dir(uid_of(1), NETWORK) / "proof.json"
     proof = load_record(record, Proof)
     save_record(record, replace(proof, checks=(*proof.checks, Check("again", True, "one more"))))
     build_report(workspace)
@@ -145,8 +145,8 @@ def test_without_a_ledger(tmp_path: Path) -> None:
 
 def _records(run: Workspace) -> tuple[Volume, SegmentMasks]:
     uid = uid_of(0)
-    volume = load_record(run.room(uid) / "volume.json", Volume)
-    return volume, load_record(run.product_room(uid, NETWORK) / "masks.json", SegmentMasks)
+    volume = load_record(run.series_dir(uid) / "volume.json", Volume)
+    return volume, load_record(run.product_dir(uid, NETWORK) / "masks.json", SegmentMasks)
 
 
 @pytest.mark.parametrize("name", ["axial", "coronal", "sagittal"])
@@ -184,7 +184,7 @@ def test_a_flipped_volume_shows_the_same_picture(run: Workspace, tmp_path: Path)
 
     volume, _ = _records(run)
     array = np.load(run.resolve(uid_of(0), volume.array_path))
-    flipped = run.room(uid_of(0)) / "volume" / "flipped.npy"
+    flipped = run.series_dir(uid_of(0)) / "volume" / "flipped.npy"
     np.save(flipped, np.ascontiguousarray(array[::-1, :, ::-1]))
     affine = ((-2.5, 0.0, 0.0, 97.5), (0.0, 2.5, 0.0, -80.0), (0.0, 0.0, -8.0, 252.0), (0.0, 0.0, 0.0, 1.0))
     other = replace(volume, array_path="volume/flipped.npy", affine_lps=affine)

@@ -27,7 +27,7 @@ from tests.results.reports import (
 
 @pytest.fixture
 def filled(workspace: Workspace) -> Workspace:
-    folder = workspace.room("1.9") / "expert" / "objects"
+    folder = workspace.series_dir("1.9") / "expert" / "objects"
     write_seg(folder / "seg.dcm", "1.9.4")
     links = [*head(), coded(SITE, HEART), *segment_links("1.9.4", "1.9")]
     write_sr(folder / "shape_sr.dcm", "1.9.6", [group(*links, number(VOLUME, "3.25", MM3))])
@@ -98,7 +98,7 @@ def test_a_run_without_tables(workspace: Workspace) -> None:
 
 def test_a_folder_name_with_a_quote(tmp_path: Path) -> None:
     odd = Workspace(tmp_path / "it's a run")
-    write_seg(odd.room("1.9") / "expert" / "objects" / "seg.dcm", "1.9.4")
+    write_seg(odd.series_dir("1.9") / "expert" / "objects" / "seg.dcm", "1.9.4")
     build_tables(odd)
     assert run_query(odd, "SELECT count(*) AS n FROM segmentations").to_pylist() == [{"n": 2}]
 

@@ -204,7 +204,7 @@ def test_values_are_bigquery_numeric(text: str | None, value: Decimal | None) ->
 def test_rebuilding_from_dicom_gives_the_same_bytes(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "run")
     for series in ("1.9", "1.10"):
-        folder = workspace.room(series) / "expert" / "objects"
+        folder = workspace.series_dir(series) / "expert" / "objects"
         write_seg(folder / "seg.dcm", f"{series}.4")
         links = [*head(), coded(SITE, HEART), *segment_links(f"{series}.4", series)]
         write_sr(folder / "shape_sr.dcm", f"{series}.6", [group(*links, number(VOLUME, "3", MM3))])

@@ -9,7 +9,7 @@ import pytest
 from tests.select.generated import TableCatalog
 from tests.select.test_rules_agree import stack
 
-from ctenrich.errors import BooksError, UsageError
+from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.select import (
     describe_cohort,
@@ -94,7 +94,7 @@ def test_a_cohort_is_described(files: tuple[Path, Path]) -> None:
     lock = json.loads(lock_path(files[1]).read_text())
     lock["excluded"] = {}
     lock_path(files[1]).write_text(json.dumps(lock))
-    with pytest.raises(BooksError):
+    with pytest.raises(InconsistencyError):
         describe_cohort(files[1])
 
 

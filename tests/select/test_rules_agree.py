@@ -17,7 +17,7 @@ from ctenrich.catalog import open_catalog
 from ctenrich.catalog.folder import index_folders
 from ctenrich.catalog.idc_index import IdcIndexCatalog
 from ctenrich.catalog.queries import load_query
-from ctenrich.geometry import SliceHeader, judge_slices
+from ctenrich.geometry import SliceHeader, check_stack_geometry
 from ctenrich.reasons import Reason
 from ctenrich.settings import GeometrySettings
 
@@ -45,7 +45,7 @@ def test_a_thousand_series_have_one_verdict(seed: int, settings: GeometrySetting
     wrong = {}
     seen: Counter[str] = Counter()
     for s in series:
-        expected = tuple(reason.value for reason in judge_slices(s.headers(), settings).reasons)
+        expected = tuple(reason.value for reason in check_stack_geometry(s.headers(), settings).reasons)
         seen.update(expected or ("accepted",))
         if in_sql[s.uid] != expected:
             wrong[f"{s.uid} {s.kind}"] = (in_sql[s.uid], expected)
@@ -149,7 +149,7 @@ def test_real_series_have_one_verdict(tmp_path: Path, real_data: Callable[[str],
             headers.setdefault(str(ds.SeriesInstanceUID or ""), {})[uid] = slice_header(ds)
     assert len(found) == len(headers)
     for row in found:
-        expected = judge_slices(list(headers[row["SeriesInstanceUID"]].values()), GeometrySettings()).reasons
+        expected = check_stack_geometry(list(headers[row["SeriesInstanceUID"]].values()), GeometrySettings()).reasons
         assert [r for r in row["failed"] if Reason(r) not in SQL_ONLY] == list(expected), row["SeriesInstanceUID"]
 
 

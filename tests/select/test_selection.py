@@ -15,7 +15,7 @@ from tests.catalog_cases import ROOT, write_series, write_structures
 from ctenrich.catalog import Catalog, open_catalog
 from ctenrich.catalog.folder import index_folders
 from ctenrich.catalog.queries import load_query, parse_query
-from ctenrich.errors import BooksError, UsageError
+from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink
 from ctenrich.select import Selection, excluded_path, lock_path, read_cohort, read_excluded, select_cohort, write_cohort
@@ -188,7 +188,7 @@ def test_a_query_of_instances_works_too(tree: Path) -> None:
 
 def test_a_series_twice_breaks_the_books(tree: Path) -> None:
     text = "SELECT SeriesInstanceUID, [] AS instances FROM dicom_all WHERE Modality = 'CT'"
-    with pytest.raises(BooksError):
+    with pytest.raises(InconsistencyError):
         select_cohort(parse_query("mine", text), catalog_of(tree), {})
 
 

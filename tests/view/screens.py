@@ -45,8 +45,8 @@ class Overlay:
 
 def overlay_of(run: Workspace, uid: str, product: Product) -> Overlay:
     """The masks of a product, from its record."""
-    series = load_record(run.room(uid) / "sorted.json", SortedSeries)
-    masks = load_record(run.product_room(uid, product) / "masks.json", SegmentMasks)
+    series = load_record(run.series_dir(uid) / "sorted.json", SortedSeries)
+    masks = load_record(run.product_dir(uid, product) / "masks.json", SegmentMasks)
     found = {s.name: full_mask(masks, s.number, run) for s in masks.segments if not s.absent}
     return Overlay(found, [int(one.instance_number or 0) for one in series.slices])
 

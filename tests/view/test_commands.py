@@ -59,7 +59,7 @@ def test_the_demo_and_its_overlay(tmp_path: Path) -> None:
     last = done.stdout.replace("\n", "").rpartition("Report: ")[2]
     assert Path(last.strip()) == run.report / "index.html", "the path of the report is the last word"
     uid = RunView(run).series[0]
-    (record,) = run.room(uid).glob("nnunet*/masks.json")
+    (record,) = run.series_dir(uid).glob("nnunet*/masks.json")
     product = load_record(record, SegmentMasks).product
     assert isinstance(product, Product)
     assert product.kind is ProductKind.NNUNET

@@ -43,16 +43,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     for stage in (steps.fetch, steps.sort, steps.convert, steps.segment):
         stage(made)
     workspace, uid = made.workspace, made.workspace.series_uids()[0]
-    room = workspace.product_room(uid, EXPERT)
-    masks = load_record(room / "masks.json", SegmentMasks)
+    folder = workspace.product_dir(uid, EXPERT)
+    masks = load_record(folder / "masks.json", SegmentMasks)
     kept = tuple(s for s in masks.segments if s.name != "lung_right")
     numbered = tuple(replace(s, number=n) for n, s in enumerate(kept, 1))
     masks = replace(masks, segments=numbered)
-    save_record(room / "masks.json", masks)
-    volume = load_record(workspace.room(uid) / "volume.json", Volume)
-    series = load_record(workspace.room(uid) / "sorted.json", SortedSeries)
+    save_record(folder / "masks.json", masks)
+    volume = load_record(workspace.series_dir(uid) / "volume.json", Volume)
+    series = load_record(workspace.series_dir(uid) / "sorted.json", SortedSeries)
     seg = encode_seg(masks, volume, series, settings=Settings(), workspace=workspace)
-    save_record(room / "objects.json", EncodedObjects(EXPERT, uid, (seg,)))
+    save_record(folder / "objects.json", EncodedObjects(EXPERT, uid, (seg,)))
     return workspace
 
 

@@ -53,7 +53,7 @@ class _Line:
 def find_landmarks(
     scores: SliceScores, *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
 ) -> Landmarks:
-    """Find all landmarks of the look-up table and save them as ``landmarks.json`` in the product's room.
+    """Find all landmarks of the look-up table and save them as ``landmarks.json`` in the product's folder.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def find_landmarks(
         In order of the look-up table's scores; absent ones are stated with their reason.
     """
     landmarks = locate_landmarks(scores)
-    save_record(workspace.product_room(scores.series_instance_uid, scores.product) / "landmarks.json", landmarks)
+    save_record(workspace.product_dir(scores.series_instance_uid, scores.product) / "landmarks.json", landmarks)
     return landmarks
 
 

@@ -76,8 +76,8 @@ def find_regions(
         Every slice is there, also those in no region.
     """
     regions = locate_regions(scores)
-    room = workspace.product_room(scores.series_instance_uid, scores.product)
-    save_record(room / "regions.json", regions)
+    folder = workspace.product_dir(scores.series_instance_uid, scores.product)
+    save_record(folder / "regions.json", regions)
     return regions
 
 

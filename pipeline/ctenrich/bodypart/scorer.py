@@ -208,7 +208,7 @@ class BodyPartScorer:
         Returns
         -------
         SliceScores
-            By slice index, saved as ``scores.json`` in the product's room.
+            By slice index, saved as ``scores.json`` in the product's folder.
 
         Raises
         ------
@@ -225,7 +225,7 @@ class BodyPartScorer:
         with torch_threads(settings.segment.threads):
             raw, empty, timings = self._raw_scores(array, volume, progress)
         scores = scores_of(raw, empty, volume, series, model=self.model, info=self.info, timings=timings)
-        save_record(workspace.product_room(volume.series_instance_uid, self.product) / "scores.json", scores)
+        save_record(workspace.product_dir(volume.series_instance_uid, self.product) / "scores.json", scores)
         return scores
 
     def raw_scores(self, array: NDArray[Any], volume: Volume) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

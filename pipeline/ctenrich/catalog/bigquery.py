@@ -210,7 +210,7 @@ def open_client(project: str, endpoint: str = "") -> Any:
         from google.auth.credentials import AnonymousCredentials
 
         url = endpoint if "://" in endpoint else f"http://{endpoint}"
-        _knock(url)
+        check_reachable(url)
         options = {"api_endpoint": url}
         return bigquery.Client(project or "local", AnonymousCredentials(), client_options=options)  # type: ignore[no-untyped-call]
     try:
@@ -220,7 +220,7 @@ def open_client(project: str, endpoint: str = "") -> Any:
         raise UsageError(Reason.NO_CREDENTIALS, "no Google credentials or project were found", hint) from error
 
 
-def _knock(url: str) -> None:
+def check_reachable(url: str) -> None:
     """Fail at once where nobody listens: the client itself would go on trying for minutes."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)

@@ -20,9 +20,9 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from ctenrich.catalog.quick import HEAD, PLAIN_VRS, plain_row
+from ctenrich.catalog.quick import HEAD, PLAIN_VRS, fast_header_row
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
-from ctenrich.dicom.datetimes import moment
+from ctenrich.dicom.datetimes import parse_temporal
 from ctenrich.reasons import Reason
 
 __all__ = ["FileHeader", "read_header"]
@@ -66,7 +66,7 @@ def read_header(path: Path) -> FileHeader:
         try:
             with path.open("rb") as handle:
                 size = os.fstat(handle.fileno()).st_size
-                row = plain_row(handle.read(HEAD), size)
+                row = fast_header_row(handle.read(HEAD), size)
                 if row is not None:
                     return FileHeader(row, _identifier_faults(row))
                 handle.seek(0)
@@ -245,7 +245,7 @@ class _Reader:
             return int(value)
         if column.type == "FLOAT64":
             return float(value)
-        parsed = moment(column.vr, str(value).strip(" \x00"))
+        parsed = parse_temporal(column.vr, str(value).strip(" \x00"))
         if parsed is None:
             self._faults.append((Reason.DECODE_ERROR, f"{column.name} is not a valid date or time"))
         return parsed

@@ -1,9 +1,9 @@
 """The plain case of a header, read straight from its bytes: what is the least out of the ordinary is left to pydicom.
 
 Most files of a crawl are little endian, not deflated, with a short header whose wanted values are numbers and ASCII
-text. `plain_row` reads those in a fraction of the time that pydicom's objects take, and says None of all others (a
-wanted sequence, another character set, a value of another type, a file that was cut short), which are then read by
-`ctenrich.catalog.headers` with pydicom. Both give the same row; a test compares them.
+text. `fast_header_row` reads those in a fraction of the time that pydicom's objects take, and returns None for all
+others (a wanted sequence, another character set, a value of another type, a file that was cut short), which are then
+read by `ctenrich.catalog.headers` with pydicom. Both give the same row; a test compares them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from functools import lru_cache
 from typing import Any
 
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
-from ctenrich.dicom.datetimes import moment
-from ctenrich.dicom.elements import UNDEFINED, OddError, after_sequence, element_at
+from ctenrich.dicom.datetimes import parse_temporal
+from ctenrich.dicom.elements import UNDEFINED, UnsupportedHeaderError, after_sequence, element_at
 
-__all__ = ["HEAD", "PLAIN_VRS", "plain_row"]
+__all__ = ["HEAD", "PLAIN_VRS", "fast_header_row"]
 
 HEAD = 64 * 1024
 """Bytes of a file that are looked at here."""
@@ -30,7 +30,7 @@ _PIXELS = 0x7FE00008
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 
-def plain_row(head: bytes, size: int) -> dict[str, Any] | None:
+def fast_header_row(head: bytes, size: int) -> dict[str, Any] | None:
     """The values of a file's header by column, as `ctenrich.catalog.headers.read_header` gives them.
 
     Parameters
@@ -47,18 +47,18 @@ def plain_row(head: bytes, size: int) -> dict[str, Any] | None:
     """
     try:
         return _row(head, size)
-    except (OddError, struct.error):
+    except (UnsupportedHeaderError, struct.error):
         return None
 
 
 def _row(head: bytes, size: int) -> dict[str, Any]:
     if head[128:132] != b"DICM":
-        raise OddError
+        raise UnsupportedHeaderError
     wanted, row = _wanted(), dict(_empty())
     at = _meta(head, wanted, row)
     syntax = row["TransferSyntaxUID"]
     if not syntax or syntax in {_BIG, _DEFLATED} or row["MediaStorageSOPClassUID"] == _DICOMDIR:
-        raise OddError
+        raise UnsupportedHeaderError
     implicit = syntax == _IMPLICIT
     while True:
         start = at
@@ -66,18 +66,18 @@ def _row(head: bytes, size: int) -> dict[str, Any]:
         if tag >= _PIXELS:
             known = tag in _PIXEL_TAGS and length != UNDEFINED
             if known and at + length > size:
-                raise OddError
+                raise UnsupportedHeaderError
             return _checked(row)
         if tag < 0x00080000:
-            raise OddError
+            raise UnsupportedHeaderError
         if length == UNDEFINED:
             if (tag in wanted) or vr not in (b"SQ", b""):
-                raise OddError
+                raise UnsupportedHeaderError
             at = after_sequence(head, at, implicit)
             continue
         end = at + length
         if end > len(head) or end <= start:
-            raise OddError
+            raise UnsupportedHeaderError
         column = wanted.get(tag)
         if column is not None and length and column.name not in FILE_META:
             row[column.name] = _value(column, vr, head[at:end])
@@ -86,7 +86,7 @@ def _row(head: bytes, size: int) -> dict[str, Any]:
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
     if not row["SOPClassUID"] or not row["Modality"]:
-        raise OddError
+        raise UnsupportedHeaderError
     return row
 
 
@@ -96,7 +96,7 @@ def _meta(head: bytes, wanted: dict[int, Column], row: dict[str, Any]) -> int:
     while head[at : at + 2] == b"\x02\x00":
         tag, vr, length, value = element_at(head, at, implicit=False)
         if length == UNDEFINED or value + length > len(head):
-            raise OddError
+            raise UnsupportedHeaderError
         column = wanted.get(tag)
         if column is not None and length:
             row[column.name] = _value(column, vr, head[value : value + length])
@@ -120,15 +120,15 @@ def _values(column: Column, vr: bytes, raw: bytes) -> list[Any]:
         return [part.strip(" \x00") for part in text.split("\\")] if text else []
     kind = vr.decode("latin-1") or column.vr
     if kind != column.vr and not (column.vr == "US or SS" and kind in {"US", "SS"}):
-        raise OddError
+        raise UnsupportedHeaderError
     if kind in _NUMBERS:
         code = _NUMBERS[kind]
         count, rest = divmod(len(raw), struct.calcsize("<" + code))
         if rest:
-            raise OddError
+            raise UnsupportedHeaderError
         return list(struct.unpack(f"<{count}{code}", raw))
     if not raw.isascii() or b"\x1b" in raw:
-        raise OddError
+        raise UnsupportedHeaderError
     text = raw.decode("ascii").strip(" \x00")
     if not text:
         return []
@@ -137,11 +137,11 @@ def _values(column: Column, vr: bytes, raw: bytes) -> list[Any]:
     if kind in {"ST", "LT"}:
         return [text]
     if kind in {"DA", "TM", "DT"}:
-        parsed = moment(kind, text)
+        parsed = parse_temporal(kind, text)
         if parsed is None:
-            raise OddError
+            raise UnsupportedHeaderError
         return [parsed]
-    raise OddError
+    raise UnsupportedHeaderError
 
 
 @lru_cache(maxsize=1)

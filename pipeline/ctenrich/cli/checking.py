@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ctenrich.runner.object_check import Verdict
+    from ctenrich.runner.object_check import ObjectReport
     from ctenrich.settings import Settings
 
 __all__ = ["register"]
@@ -48,11 +48,11 @@ def validate(
     raise typer.Exit(0 if all(v.valid for v in verdicts) else 1)
 
 
-def _of_run(target: Path, again: bool, pixelmed: bool) -> Iterable[Verdict]:
+def _of_run(target: Path, again: bool, pixelmed: bool) -> Iterable[ObjectReport]:
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
     from ctenrich.errors import CtenrichError
-    from ctenrich.runner.object_check import judge_run
+    from ctenrich.runner.object_check import check_run
 
     run = steps.open_run(target)
     with progress_bars() as progress:
@@ -61,17 +61,17 @@ def _of_run(target: Path, again: bool, pixelmed: bool) -> Iterable[Verdict]:
         except CtenrichError as error:  # every product failed: the verdicts say why
             progress.note(str(error))
         settings = _with_pixelmed(run.config.settings, pixelmed)
-        yield from judge_run(run, again=again or pixelmed, settings=settings, progress=progress)
+        yield from check_run(run, again=again or pixelmed, settings=settings, progress=progress)
 
 
-def _of_files(target: Path, source: Path | None, settings: Settings) -> list[Verdict]:
+def _of_files(target: Path, source: Path | None, settings: Settings) -> list[ObjectReport]:
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
-    from ctenrich.runner.object_check import instances_below, judge_files
+    from ctenrich.runner.object_check import check_files, instances_below
 
     if not target.exists():
         raise UsageError(Reason.NOT_FOUND, f"there is no {target.name}", "give a run's folder, or DICOM files")
-    return judge_files([target], settings=settings, sources=instances_below(source) if source else None)
+    return check_files([target], settings=settings, sources=instances_below(source) if source else None)
 
 
 def _with_pixelmed(settings: Settings, wanted: bool) -> Settings:
@@ -80,7 +80,7 @@ def _with_pixelmed(settings: Settings, wanted: bool) -> Settings:
     return replace(settings, validate=replace(settings.validate, pixelmed=True)) if wanted else settings
 
 
-def _print_lines(verdicts: Iterable[Verdict]) -> None:
+def _print_lines(verdicts: Iterable[ObjectReport]) -> None:
     for verdict in verdicts:
         where = {"file": verdict.file, "sop_instance_uid": verdict.sop_instance_uid}
         for issue in verdict.issues:
@@ -95,13 +95,13 @@ def _line(content: dict[str, Any]) -> None:
     typer.echo(json.dumps(content))
 
 
-def _counts(verdict: Verdict) -> dict[str, int]:
+def _counts(verdict: ObjectReport) -> dict[str, int]:
     from ctenrich.records import Severity
 
     return {"errors": verdict.count(Severity.ERROR), "warnings": verdict.count(Severity.WARNING)}
 
 
-def _print_tables(verdicts: list[Verdict]) -> None:
+def _print_tables(verdicts: list[ObjectReport]) -> None:
     from collections import Counter
 
     from ctenrich.cli.console import print_table
@@ -121,5 +121,5 @@ def _print_tables(verdicts: list[Verdict]) -> None:
     typer.echo(f"{len(verdicts)} objects, {proven} proven; {errors} errors, {warnings} warnings")
 
 
-def _proven(verdict: Verdict) -> str:
+def _proven(verdict: ObjectReport) -> str:
     return {True: "yes", False: "no", None: "not ours"}[verdict.proven]

@@ -66,7 +66,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    help="Turn a cohort of CT scans into DICOM SEG and SR objects with proof, and tables to query.\n\n"
+    help="Reorientation a cohort of CT scans into DICOM SEG and SR objects with proof, and tables to query.\n\n"
     "Research software, not a medical device.",
     epilog="Exit codes: 0 done, 1 something failed (the reason is shown), 2 the request is wrong, "
     "3 interrupted, 4 the budget was spent.",

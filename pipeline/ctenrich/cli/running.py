@@ -139,14 +139,14 @@ def plan(
     """What a cohort will take: time per stage, device hours, disk and cost; with licences and citations."""
     from ctenrich.cli.console import print_table
     from ctenrich.runner.forecast import Prices, forecast, load_rates, model_terms, products_of
-    from ctenrich.runner.simulation import Lanes
+    from ctenrich.runner.simulation import WorkerPools
     from ctenrich.select import read_cohort
     from ctenrich.settings import load_settings
 
     products = products_of(segmenter or [], bodypart)
-    prices, lanes = Prices(price_per_hour, price_per_gb), Lanes(input_workers, devices, output_workers)
+    prices, pools = Prices(price_per_hour, price_per_gb), WorkerPools(input_workers, devices, output_workers)
     keep = not load_settings(settings).fetch.delete_after_use
-    found = forecast(read_cohort(cohort), products, load_rates(), prices=prices, lanes=lanes, keep_source=keep)
+    found = forecast(read_cohort(cohort), products, load_rates(), prices=prices, pools=pools, keep_source=keep)
     rows = [(s.stage, s.product, round(s.seconds_per_series, 2), round(s.hours, 3)) for s in found.stages]
     print_table("Stages", ("stage", "product", "seconds a series", "hours in all"), rows)
     print_table("Licences of the data", ("licence", "series"), found.licences)

@@ -86,7 +86,7 @@ class ExpertSegmenter:
             algorithm_type="MANUAL",
             source_sop_instance_uid=structures.sop_instance_uid,
         )
-        folder = workspace.product_room(uid, self._product) / "masks"
+        folder = workspace.product_dir(uid, self._product) / "masks"
         parts = _draw(groups, grid_of(series), issues, progress)
         masks = masks_from_segments(parts, template, folder, workspace)
         progress.finish("contours")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 
-__all__ = ["moment"]
+__all__ = ["parse_temporal"]
 
 
-def moment(vr: str, text: str) -> dt.date | dt.time | dt.datetime | None:
+def parse_temporal(vr: str, text: str) -> dt.date | dt.time | dt.datetime | None:
     """DA, TM or DT text as a value; None if it is not one (PS3.5 6.2)."""
     digits = text.replace(":", "") if vr == "TM" else text.replace(".", "") if vr == "DA" else text
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["UNDEFINED", "OddError", "after_sequence", "element_at"]
+__all__ = ["UNDEFINED", "UnsupportedHeaderError", "after_sequence", "element_at"]
 
 UNDEFINED = 0xFFFFFFFF
 """Length of a value that ends with a delimiter."""
@@ -16,7 +16,7 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _EXPLICIT, _IMPLICIT, _LENGTH = struct.Struct("<HH2sH"), struct.Struct("<HHL"), struct.Struct("<L")
 
 
-class OddError(Exception):
+class UnsupportedHeaderError(Exception):
     """Something that is not plain: a reader that knows everything has to look at it."""
 
 
@@ -25,7 +25,7 @@ def element_at(data: bytes, at: int, implicit: bool) -> tuple[int, bytes, int, i
 
     Raises
     ------
-    OddError
+    UnsupportedHeaderError
         A VR that does not exist.
     struct.error
         `data` ends in the middle of it.
@@ -37,7 +37,7 @@ def element_at(data: bytes, at: int, implicit: bool) -> tuple[int, bytes, int, i
     if vr in _SHORT:
         return group << 16 | number, vr, length, at + 8
     if vr not in _LONG:
-        raise OddError
+        raise UnsupportedHeaderError
     return group << 16 | number, vr, _LENGTH.unpack_from(data, at + 8)[0], at + 12
 
 
@@ -46,7 +46,7 @@ def after_sequence(data: bytes, at: int, implicit: bool) -> int:
 
     Raises
     ------
-    OddError, struct.error
+    UnsupportedHeaderError, struct.error
         What is there is not a whole sequence.
     """
     depth = [False]
@@ -59,7 +59,7 @@ def after_sequence(data: bytes, at: int, implicit: bool) -> int:
             at += 8
         elif not inside:
             if tag != _ITEM:
-                raise OddError
+                raise UnsupportedHeaderError
             at += 8 if length == UNDEFINED else 8 + int(length)
             if length == UNDEFINED:
                 depth.append(True)
@@ -70,7 +70,7 @@ def after_sequence(data: bytes, at: int, implicit: bool) -> int:
             elif vr in (b"SQ", b""):
                 depth.append(False)
             else:
-                raise OddError
+                raise UnsupportedHeaderError
         if at > len(data):
-            raise OddError
+            raise UnsupportedHeaderError
     return at

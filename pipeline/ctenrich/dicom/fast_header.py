@@ -11,16 +11,16 @@ from pydicom.dataelem import DataElement, RawDataElement, empty_value_for_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag
 
-from ctenrich.dicom.elements import UNDEFINED, OddError, after_sequence, element_at
+from ctenrich.dicom.elements import UNDEFINED, UnsupportedHeaderError, after_sequence, element_at
 
-__all__ = ["quick_elements", "quick_meta"]
+__all__ = ["fast_elements", "fast_meta"]
 
 _META = {b"\x10\x00": "TransferSyntaxUID", b"\x02\x00": "MediaStorageSOPClassUID"}
 _BLOCK = 32 * 1024
 _PIXEL_DATA = 0x7FE00010
 
 
-def quick_meta(source: IO[bytes]) -> FileMetaDataset | None:
+def fast_meta(source: IO[bytes]) -> FileMetaDataset | None:
     """Transfer syntax and SOP class of plain file meta information; None (and nothing read) where it is not plain."""
     place = source.tell()
     start = source.read(12)
@@ -43,7 +43,7 @@ def quick_meta(source: IO[bytes]) -> FileMetaDataset | None:
     return None
 
 
-def quick_elements(source: IO[bytes], wanted: frozenset[int], implicit: bool) -> tuple[Dataset, int, int] | None:
+def fast_elements(source: IO[bytes], wanted: frozenset[int], implicit: bool) -> tuple[Dataset, int, int] | None:
     """Wanted elements of a plain little endian data set, and offset and length of its pixel data.
 
     Plain is: everything before the pixel data within 32 KiB, in order, with VRs that exist. For whatever is not, the
@@ -53,7 +53,7 @@ def quick_elements(source: IO[bytes], wanted: frozenset[int], implicit: bool) ->
     block = source.read(_BLOCK)
     try:
         found, at, length = _elements(block, begin, wanted, implicit)
-    except (OddError, struct.error):
+    except (UnsupportedHeaderError, struct.error):
         source.seek(begin)
         return None
     data = Dataset(found)
@@ -70,16 +70,16 @@ def _elements(
     while True:
         tag, vr, length, at = element_at(block, at, implicit)
         if tag <= last or tag > _PIXEL_DATA:
-            raise OddError
+            raise UnsupportedHeaderError
         if tag == _PIXEL_DATA:
             return found, at, length
         last = tag
         sequence = vr == b"SQ" or (implicit and (length == UNDEFINED or (tag in wanted and dictionary_VR(tag) == "SQ")))
         if tag in wanted and (sequence or length == UNDEFINED or at + length > len(block)):
-            raise OddError
+            raise UnsupportedHeaderError
         if length == UNDEFINED:
             if not sequence:
-                raise OddError
+                raise UnsupportedHeaderError
             at = after_sequence(block, at, implicit)
             continue
         if tag in wanted:

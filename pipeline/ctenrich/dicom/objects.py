@@ -26,7 +26,7 @@ _STEP = 1024**2
 
 @contextmanager
 def damage_as_input_error(what: str) -> Iterator[None]:
-    """Turn what a damaged object does to plain code (a missing element, text for a number) into one typed error."""
+    """Turn the exceptions that a damaged object causes in plain code into one typed error."""
     try:
         yield
     except CtenrichError:

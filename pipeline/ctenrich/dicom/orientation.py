@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ctenrich.dicom.frames import Frame
 
-__all__ = ["Turn", "find_turn"]
+__all__ = ["Reorientation", "find_reorientation"]
 
 
 @dataclass(frozen=True)
-class Turn:
+class Reorientation:
     """What to do with a plane [row, column]: first transpose it, then flip rows and columns."""
 
     transpose: bool = False
@@ -58,7 +58,9 @@ class Turn:
         )
 
 
-def find_turn(orientation: Sequence[float], wanted: Sequence[float], *, tolerance: float = 1e-3) -> Turn | None:
+def find_reorientation(
+    orientation: Sequence[float], wanted: Sequence[float], *, tolerance: float = 1e-3
+) -> Reorientation | None:
     """The turn that gives a frame the wanted row and column directions; None where none does.
 
     Parameters
@@ -74,5 +76,5 @@ def find_turn(orientation: Sequence[float], wanted: Sequence[float], *, toleranc
             for columns in (False, True):
                 turned = (*(-v if columns else v for v in along), *(-v if rows else v for v in down))
                 if np.allclose(turned, wanted, atol=tolerance):
-                    return Turn(transpose, rows, columns)
+                    return Reorientation(transpose, rows, columns)
     return None

@@ -25,7 +25,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from ctenrich.dicom.fast_header import quick_elements, quick_meta
+from ctenrich.dicom.fast_header import fast_elements, fast_meta
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 
@@ -218,7 +218,7 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
     bare = start[128:] != b"DICM"
     if bare:
         source.seek(0)
-    meta = quick_meta(source) if wanted is not None and not bare else None
+    meta = fast_meta(source) if wanted is not None and not bare else None
     if meta is None:
         meta = _read_file_meta_info(cast(BinaryIO, source))
     syntax = str(meta.get("TransferSyntaxUID", "") or "")
@@ -231,7 +231,7 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
     else:
         implicit, little = _guess(source)
     if wanted is not None and not bare and syntax and stream is source and little:
-        quick = quick_elements(source, frozenset(wanted), implicit)
+        quick = fast_elements(source, frozenset(wanted), implicit)
         if quick is not None:
             quick[0].file_meta = meta
             return Parsed(quick[0], stream, syntax, little, *quick[1:])

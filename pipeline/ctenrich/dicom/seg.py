@@ -15,7 +15,7 @@ from ctenrich import __version__
 from ctenrich.codes.mappings import Code
 from ctenrich.dicom.frames import Frame, Grid, frame_pixels, grid_of_frames, read_frames
 from ctenrich.dicom.objects import damage_as_input_error, quiet, whole
-from ctenrich.dicom.orientation import Turn, find_turn
+from ctenrich.dicom.orientation import Reorientation, find_reorientation
 from ctenrich.errors import InputError
 from ctenrich.geometry import affine_lps
 from ctenrich.reasons import Reason
@@ -152,12 +152,12 @@ def _decode(dataset: Dataset, source: SortedSeries | None) -> DecodedSeg:
     referenced = _referenced(dataset, frames)
     issues = _Issues(str(dataset.get("SOPInstanceUID", "")))
     rows, columns = int(dataset.Rows), int(dataset.Columns)
-    turn = find_turn(frames[0].orientation, (*source.row_cosines, *source.column_cosines)) if source else None
+    turn = find_reorientation(frames[0].orientation, (*source.row_cosines, *source.column_cosines)) if source else None
     if turn is not None:
         frames = tuple(turn.frame(frame, (rows, columns)) for frame in frames)
         rows, columns = (columns, rows) if turn.transpose else (rows, columns)
     grid, indices, on_source = _place(dataset, frames, rows, columns, source, referenced, issues)
-    crops = _masks(dataset, frames, indices, turn or Turn(), issues)
+    crops = _masks(dataset, frames, indices, turn or Reorientation(), issues)
     voxels = {number: int(np.count_nonzero(part >= 0.5)) for number, (_, part) in crops.items()}
     described = [s for s in dataset.SegmentSequence if not _is_background(s, dataset)]
     numbers = {int(s.SegmentNumber) for s in described}
@@ -270,7 +270,7 @@ def _source_series(dataset: Dataset) -> str:
 
 
 def _masks(
-    dataset: Dataset, frames: tuple[Frame, ...], indices: tuple[int, ...], turn: Turn, issues: _Issues
+    dataset: Dataset, frames: tuple[Frame, ...], indices: tuple[int, ...], turn: Reorientation, issues: _Issues
 ) -> dict[int, tuple[Box, NDArray[Any]]]:
     label_map = str(dataset.SOPClassUID) == LABELMAP_SEG or str(dataset.get("SegmentationType")) == "LABELMAP"
     scale = 1.0

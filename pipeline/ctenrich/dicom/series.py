@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from ctenrich.dicom.objects import header as read_header
 from ctenrich.dicom.objects import quiet
 from ctenrich.errors import InputError
-from ctenrich.geometry import SliceHeader, judge_slices, slice_normal
+from ctenrich.geometry import SliceHeader, check_stack_geometry, slice_normal
 from ctenrich.reasons import Reason
 from ctenrich.records import Slice, SortedSeries
 from ctenrich.settings import GeometrySettings
@@ -61,7 +61,7 @@ def series_of_folder(folder: Path, series_instance_uid: str = "") -> SortedSerie
 
 
 def _sorted(items: list[tuple[Path, Dataset]]) -> SortedSeries:
-    verdict = judge_slices([_header(header) for _, header in items], GeometrySettings())
+    verdict = check_stack_geometry([_header(header) for _, header in items], GeometrySettings())
     if verdict.reasons:
         raise InputError(verdict.reasons[0], verdict.reasons[0].sentence)
     first = items[verdict.order[0]][1]

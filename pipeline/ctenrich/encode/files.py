@@ -30,9 +30,9 @@ def write_object(
     *,
     deflated_copy: bool = False,
 ) -> EncodedObject:
-    """Write ``<product room>/objects/<kind>.dcm`` and return its record (path relative to the series' room).
+    """Write ``<product folder>/objects/<kind>.dcm`` and return its record (path relative to the series' folder).
 
-    With `deflated_copy` the same object lies in ``<product room>/archive/`` in Deflated Explicit VR Little Endian,
+    With `deflated_copy` the same object lies in ``<product folder>/archive/`` in Deflated Explicit VR Little Endian,
     which is much smaller but read by fewer programs.
     """
     syntax = dataset.file_meta.TransferSyntaxUID if hasattr(dataset, "file_meta") else ExplicitVRLittleEndian
@@ -48,12 +48,12 @@ def write_object(
         dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
     body = explicit_parts(dataset)
     content = b"".join([_head(meta), *body])
-    room = workspace.product_room(source_series, product)
-    path = room / "objects" / f"{kind.value}.dcm"
+    folder = workspace.product_dir(source_series, product)
+    path = folder / "objects" / f"{kind.value}.dcm"
     write_bytes(path, content)
     if deflated_copy and not syntax.is_encapsulated:
         meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-        write_bytes(room / "archive" / path.name, _head(meta) + _deflated(b"".join(body)))
+        write_bytes(folder / "archive" / path.name, _head(meta) + _deflated(b"".join(body)))
         meta.TransferSyntaxUID = syntax
     return EncodedObject(
         kind,

@@ -132,8 +132,8 @@ def compare_run(workspace: Workspace, table: Path) -> tuple[LungEnd, ...]:
 
 def _products(workspace: Workspace) -> Iterator[tuple[SortedSeries, Landmarks]]:
     for uid in workspace.series_uids():
-        for path in sorted(workspace.room(uid).glob("*/landmarks.json")):
-            yield load_record(workspace.room(uid) / "sorted.json", SortedSeries), load_record(path, Landmarks)
+        for path in sorted(workspace.series_dir(uid).glob("*/landmarks.json")):
+            yield load_record(workspace.series_dir(uid) / "sorted.json", SortedSeries), load_record(path, Landmarks)
 
 
 def summarise(ends: Iterable[LungEnd]) -> tuple[ExtentSummary, ...]:

@@ -43,15 +43,15 @@ def compare_with_masks(workspace: Workspace, *, reference: str = "expert") -> tu
     out: list[LungEnd] = []
     known = False
     for uid in workspace.series_uids():
-        room = workspace.room(uid)
-        found = (load_record(path, SegmentMasks) for path in sorted(room.glob("*/masks.json")))
+        folder = workspace.series_dir(uid)
+        found = (load_record(path, SegmentMasks) for path in sorted(folder.glob("*/masks.json")))
         masks = next((m for m in found if str(m.product) == reference), None)
         if masks is None:
             continue
         known = True
-        series = load_record(room / "sorted.json", SortedSeries)
+        series = load_record(folder / "sorted.json", SortedSeries)
         extent = {uid: lung_extent(masks, series, workspace)}
-        for path in sorted(room.glob("*/landmarks.json")):
+        for path in sorted(folder.glob("*/landmarks.json")):
             out += compare_lung_extents(load_record(path, Landmarks), series, extent)
     if not known:
         raise UsageError(Reason.NOT_FOUND, f"no series of the run has masks of {reference[:80]!r}")

@@ -71,16 +71,16 @@ def compare_products(
 
 
 def _masks(workspace: Workspace, uid: str) -> Iterator[SegmentMasks]:
-    for path in sorted(workspace.room(uid).glob("*/masks.json")):
+    for path in sorted(workspace.series_dir(uid).glob("*/masks.json")):
         yield load_record(path, SegmentMasks)
 
 
 def _compare(
     workspace: Workspace, uid: str, first: SegmentMasks, others: list[SegmentMasks]
 ) -> Iterator[ProductOverlap]:
-    room = workspace.room(uid)
-    spacing = load_record(room / "volume.json", Volume).spacing
-    study = load_record(room / "sorted.json", SortedSeries).study_instance_uid
+    folder = workspace.series_dir(uid)
+    spacing = load_record(folder / "volume.json", Volume).spacing
+    study = load_record(folder / "sorted.json", SortedSeries).study_instance_uid
     for other in others:
         numbers = {s.name: s.number for s in other.segments}
         for segment in first.segments:

@@ -1,6 +1,6 @@
 """Which models there are and where: the registry, the folder of the user's models, names to folders, licences.
 
-Models live in :func:`models_home`: ``imported/NAME/`` holds what a user imported or pulled, ``converted/`` what the
+ModelCache live in :func:`models_home`: ``imported/NAME/`` holds what a user imported or pulled, ``converted/`` what the
 readers made of it (safetensors and JSON), ``licences.json`` the licences that were accepted. Demonstration models are
 part of the package.
 """

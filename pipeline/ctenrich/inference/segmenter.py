@@ -45,7 +45,7 @@ class Segmenter(Protocol):
         Returns
         -------
         SegmentMasks
-            On the exact grid of the source volume; saved as ``masks.json`` in the product's room.
+            On the exact grid of the source volume; saved as ``masks.json`` in the product's folder.
 
         Raises
         ------

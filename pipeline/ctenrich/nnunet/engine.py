@@ -25,11 +25,11 @@ from ctenrich.settings import SegmentSettings
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Engine", "Labelled", "choose_device"]
+__all__ = ["Engine", "LabelMapResult", "choose_device"]
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelMapResult:
     """What the engine made of one array."""
 
     labels: NDArray[Any]
@@ -98,7 +98,7 @@ class Engine:
         previous: NDArray[Any] | None = None,
         keep: Sink | None = None,
         progress: Progress = SILENT,
-    ) -> Labelled:
+    ) -> LabelMapResult:
         """Label one volume.
 
         Parameters
@@ -132,7 +132,7 @@ class Engine:
                 labels = keep_largest(labels, self.plan, spacing)
         done = time.perf_counter()
         timings = {"preprocess": ready - start, "network": predicted - ready, "export": done - predicted}
-        return Labelled(labels, timings, agreement)
+        return LabelMapResult(labels, timings, agreement)
 
     def _workers(self) -> int:
         """Planes that are worked on at once before and after the network: a GPU takes them one by one."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ctenrich.errors import UsageError
 from ctenrich.inference.threads import torch_threads
-from ctenrich.nnunet.engine import Labelled, choose_device
+from ctenrich.nnunet.engine import LabelMapResult, choose_device
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.unet import library_network, load_into_library
 from ctenrich.progress import SILENT, Progress
@@ -72,7 +72,7 @@ class ReferenceEngine:
         previous: NDArray[Any] | None = None,
         keep: Any = None,
         progress: Progress = SILENT,
-    ) -> Labelled:
+    ) -> LabelMapResult:
         """Label one volume (see `ctenrich.nnunet.engine.Engine.label`)."""
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
         from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
@@ -98,7 +98,7 @@ class ReferenceEngine:
             )
             done = time.perf_counter()
         timings = {"preprocess": ready - start, "network": predicted - ready, "export": done - predicted}
-        return Labelled(np.asarray(labels), timings)
+        return LabelMapResult(np.asarray(labels), timings)
 
 
 def _predictor(

@@ -13,7 +13,7 @@ from ctenrich.codes.mappings import find_segment
 from ctenrich.errors import InputError, ModelError, UsageError
 from ctenrich.inference.registry import ModelKind, ResolvedModel, resolve_model
 from ctenrich.masks import masks_from_label_map
-from ctenrich.nnunet.engine import Engine, Labelled
+from ctenrich.nnunet.engine import Engine, LabelMapResult
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.preprocess import Axes, canonical_axes
 from ctenrich.nnunet.probabilities import Probabilities
@@ -188,12 +188,12 @@ class NnunetSegmenter:
         volume = inputs.get("CT")
         if volume is None or volume.quantity is not Quantity.HU:
             raise InputError(Reason.WRONG_MODALITY, f"the model {self.info.name} needs a CT volume in Hounsfield units")
-        room = workspace.product_room(volume.series_instance_uid, self.product)
+        folder = workspace.product_dir(volume.series_instance_uid, self.product)
         array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
         axes = canonical_axes(volume.affine_lps, self.resolved.entry.axes if self.resolved.entry else "LPS")
         keep: Probabilities | None = None
         if settings.segment.probabilities:
-            keep = Probabilities(room / "masks" / "probabilities.npy", self.engines[-1].plan, axes, array.shape)
+            keep = Probabilities(folder / "masks" / "probabilities.npy", self.engines[-1].plan, axes, array.shape)
         answer = self.label(array, axes, volume.spacing, keep=keep, progress=progress)
         start = time.perf_counter()
         template = SegmentMasks(
@@ -207,10 +207,10 @@ class NnunetSegmenter:
             agreement={name: round(answer.agreement[v], 6) for v, name, _ in self.names if v in answer.agreement},
             probabilities_path=keep.save(workspace, volume.series_instance_uid) if keep is not None else None,
         )
-        path = room / "masks" / "labels.npy"
+        path = folder / "masks" / "labels.npy"
         masks = masks_from_label_map(axes.back(answer.labels), self.names, template, path, workspace)
         masks = replace(masks, timings={**answer.timings, "save": time.perf_counter() - start})
-        save_record(room / "masks.json", masks)
+        save_record(folder / "masks.json", masks)
         return masks
 
     def label(
@@ -221,11 +221,11 @@ class NnunetSegmenter:
         *,
         keep: Any = None,
         progress: Progress = SILENT,
-    ) -> Labelled:
+    ) -> LabelMapResult:
         """Label values of an array [k, j, i] with its spacing along (k, j, i), on canonical axes."""
         turned = axes.turn(array)
         turned_spacing = tuple(spacing[a] for a in axes.order)
-        previous: Labelled | None = None
+        previous: LabelMapResult | None = None
         for engine in self.engines:
             last = engine is self.engines[-1]
             before = previous.labels if previous is not None else None

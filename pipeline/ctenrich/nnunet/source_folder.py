@@ -16,7 +16,7 @@ from ctenrich.nnunet.unet import clean_names
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CHECKPOINTS", "Unit", "read_json", "read_v2"]
+__all__ = ["CHECKPOINTS", "SourceConfiguration", "read_json", "read_v2"]
 
 _MAX_JSON = 64 * 1024**2
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -24,7 +24,7 @@ CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 
 
 @dataclass(frozen=True)
-class Unit:
+class SourceConfiguration:
     """One configuration of a model as its source folder has it."""
 
     configuration: str
@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_v2(folder: Path) -> Unit:
+def read_v2(folder: Path) -> SourceConfiguration:
     """A folder of nnU-Net v2: plans.json, dataset.json, fold_*/checkpoint_final.pth."""
     plans, dataset = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
     found = {}
@@ -71,7 +71,9 @@ def read_v2(folder: Path) -> Unit:
     axes = first.get("inference_allowed_mirroring_axes") or ()
     folds = {fold: _reader_v2(path) for fold, path in found.items()}
     trainer = str(first.get("trainer_name", ""))
-    return Unit(configuration, ModelKind.NNUNET_V2, plans, dataset, tuple(int(a) for a in axes), trainer, folds)
+    return SourceConfiguration(
+        configuration, ModelKind.NNUNET_V2, plans, dataset, tuple(int(a) for a in axes), trainer, folds
+    )
 
 
 def _reader_v2(path: Path) -> Callable[[], dict[str, torch.Tensor]]:

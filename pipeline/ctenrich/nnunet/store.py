@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ctenrich.errors import ModelError
 from ctenrich.inference.registry import ModelKind, ResolvedModel, models_home
 from ctenrich.nnunet.plans import ModelPlan, fail, parse_v2
-from ctenrich.nnunet.source_folder import CHECKPOINTS, Unit, read_v2
+from ctenrich.nnunet.source_folder import CHECKPOINTS, SourceConfiguration, read_v2
 from ctenrich.nnunet.unet import check_weights
 from ctenrich.nnunet.version1 import parse_v1, read_v1_units
 from ctenrich.reasons import Reason
@@ -179,7 +179,7 @@ def _publish(staging: Path, folder: Path) -> None:
             raise
 
 
-def _units(model: ResolvedModel) -> Iterator[Unit]:
+def _units(model: ResolvedModel) -> Iterator[SourceConfiguration]:
     folders = sorted({p.parent for p in model.folder.rglob("plans.json")})
     if folders:
         seen: set[str] = set()

@@ -20,7 +20,7 @@ from ctenrich.inference.checkpoint import load_restricted
 from ctenrich.inference.registry import ModelKind, ResolvedModel
 from ctenrich.inference.restricted_unpickler import load_pickle_restricted
 from ctenrich.nnunet.plans import LabelPlan, ModelPlan, NetworkPlan, Normalisation, Resampling, fail
-from ctenrich.nnunet.source_folder import Unit, read_json
+from ctenrich.nnunet.source_folder import SourceConfiguration, read_json
 from ctenrich.reasons import Reason
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _TOP_FEATURES = {2: 480, 3: 320}
 # ---------------------------------------------------------------- reading an export
 
 
-def read_v1_units(model: ResolvedModel) -> Iterator[Unit]:
+def read_v1_units(model: ResolvedModel) -> Iterator[SourceConfiguration]:
     """Configurations of a v1 export: every folder that holds plans.pkl and folds.
 
     Raises
@@ -56,7 +56,7 @@ def read_v1_units(model: ResolvedModel) -> Iterator[Unit]:
         yield unit
 
 
-def _read_unit(model: ResolvedModel, folder: Path) -> Unit:
+def _read_unit(model: ResolvedModel, folder: Path) -> SourceConfiguration:
     found = {p.name.removeprefix("fold_"): p / _CHECKPOINT for p in sorted(folder.iterdir()) if _is_fold(p)}
     if not found:
         fail(f"{folder.name} has no fold with a checkpoint", f"expected fold_0/{_CHECKPOINT}")
@@ -84,7 +84,7 @@ def _read_unit(model: ResolvedModel, folder: Path) -> Unit:
         dataset["postprocessing"] = _postprocessing(read_json(postprocessing))
     folds = {fold: _reader(path) for fold, path in found.items()}
     axes = tuple(small["mirror_axes"])
-    return Unit(configuration, ModelKind.NNUNET_V1, small, dataset, axes, trainer, folds)
+    return SourceConfiguration(configuration, ModelKind.NNUNET_V1, small, dataset, axes, trainer, folds)
 
 
 def _is_fold(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctenrich.phantom.anatomy import SEGMENTS
 from ctenrich.phantom.options import ORIENTATIONS, FileOrder, PhantomOptions, PixelEncoding, Quirk
-from ctenrich.phantom.records import hand_over
+from ctenrich.phantom.records import as_records
 from ctenrich.phantom.study import PhantomStudy, write_phantom_study
 from ctenrich.phantom.volume import Phantom, make_phantom
 
@@ -17,7 +17,7 @@ __all__ = [
     "PhantomStudy",
     "PixelEncoding",
     "Quirk",
-    "hand_over",
+    "as_records",
     "make_phantom",
     "write_phantom_study",
 ]

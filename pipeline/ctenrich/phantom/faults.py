@@ -12,7 +12,7 @@ from ctenrich.phantom.modules import file_bytes, number
 from ctenrich.phantom.options import PhantomOptions, Quirk
 from ctenrich.phantom.volume import Phantom
 
-__all__ = ["extra_files", "spoil", "spoil_bytes", "stated_rows"]
+__all__ = ["extra_files", "inject_byte_fault", "inject_fault", "stated_rows"]
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
@@ -22,10 +22,10 @@ def odd_slice(options: PhantomOptions) -> int:
     return options.slices // 3
 
 
-def spoil(dataset: Dataset, k: int, phantom: Phantom, identity: Identity) -> None:
+def inject_fault(dataset: Dataset, k: int, phantom: Phantom, identity: Identity) -> None:
     """Change the attributes of slice `k` as the quirks ask."""
     quirks, odd = phantom.options.quirks, k == odd_slice(phantom.options)
-    _spoil_series(dataset, quirks)
+    _inject_series_fault(dataset, quirks)
     if Quirk.TWO_ORIENTATIONS in quirks and k >= phantom.options.slices * 3 // 4:
         _tilt(dataset, phantom)
     if not odd:
@@ -46,7 +46,7 @@ def stated_rows(k: int, options: PhantomOptions) -> int | None:
     return 65535 if Quirk.LYING_ROWS in options.quirks and k == odd_slice(options) else None
 
 
-def _spoil_series(dataset: Dataset, quirks: frozenset[Quirk]) -> None:
+def _inject_series_fault(dataset: Dataset, quirks: frozenset[Quirk]) -> None:
     if Quirk.SECONDARY in quirks:
         dataset.ImageType = ["ORIGINAL", "SECONDARY", "AXIAL"]
     if Quirk.DERIVED in quirks:
@@ -66,7 +66,7 @@ def _tilt(dataset: Dataset, phantom: Phantom) -> None:
     dataset.ImageOrientationPatient = [f"{v:.10g}" for v in np.round(np.concatenate([row, turned]), 10)]
 
 
-def spoil_bytes(content: bytes, k: int, options: PhantomOptions) -> bytes:
+def inject_byte_fault(content: bytes, k: int, options: PhantomOptions) -> bytes:
     """Change the bytes of slice `k` as the quirks ask."""
     if Quirk.TRUNCATED in options.quirks and k == odd_slice(options):
         return content[: len(content) - options.rows * options.columns]

@@ -10,16 +10,16 @@ from ctenrich.phantom.volume import Phantom
 from ctenrich.records import Matrix4, Slice, SortedSeries, Vector, Volume
 from ctenrich.workspace import Workspace, save_array, sha256_of_array
 
-__all__ = ["hand_over"]
+__all__ = ["as_records"]
 
 
-def hand_over(phantom: Phantom, workspace: Workspace) -> tuple[Volume, SortedSeries]:
-    """Save the array in the series' room and describe it, as if the written files had been fetched, sorted, converted.
+def as_records(phantom: Phantom, workspace: Workspace) -> tuple[Volume, SortedSeries]:
+    """Save the array in the series' folder and describe it, as if its files had been fetched, sorted, converted.
 
     The UIDs are those that `write_phantom_study` writes for the same options; the slices have no files.
     """
     identity, options = make_identity(phantom.options), phantom.options
-    path = workspace.room(identity.series) / "volume" / "ct.npy"
+    path = workspace.series_dir(identity.series) / "volume" / "ct.npy"
     save_array(path, phantom.array)
     axes = np.linalg.norm(phantom.affine_lps[:3, :3], axis=0)
     row, column = (phantom.affine_lps[:3, n] / axes[n] for n in (0, 1))

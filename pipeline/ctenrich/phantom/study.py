@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from ctenrich.phantom.enhanced import write_enhanced
-from ctenrich.phantom.faults import extra_files, spoil, spoil_bytes, stated_rows
+from ctenrich.phantom.faults import extra_files, inject_byte_fault, inject_fault, stated_rows
 from ctenrich.phantom.identity import Identity, make_identity
 from ctenrich.phantom.modules import CT_IMAGE, common_modules, file_bytes, number, rescale
 from ctenrich.phantom.options import FileOrder, PhantomOptions, Quirk
@@ -54,9 +54,11 @@ def write_phantom_study(folder: Path, options: PhantomOptions) -> PhantomStudy:
     names = _names(options)
     written: dict[int, tuple[Path, str]] = {}
     for k, dataset in _slices(phantom, identity):
-        spoil(dataset, k, phantom, identity)
+        inject_fault(dataset, k, phantom, identity)
         path = folder / names[k]
-        path.write_bytes(spoil_bytes(file_bytes(dataset, options, stated_rows=stated_rows(k, options)), k, options))
+        path.write_bytes(
+            inject_byte_fault(file_bytes(dataset, options, stated_rows=stated_rows(k, options)), k, options)
+        )
         written[k] = path, str(dataset.SOPInstanceUID)
     files = [path for path, _ in written.values()]
     files += extra_files(folder, phantom, identity, {k: path for k, (path, _) in written.items()})

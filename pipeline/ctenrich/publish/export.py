@@ -133,11 +133,11 @@ def _files(top: Path) -> Iterator[Path]:
 
 def _objects_of_run(workspace: Workspace) -> Iterator[_Object]:
     for uid in workspace.series_uids():
-        room = workspace.room(uid)
-        for path in sorted(room.glob("*/objects/*.dcm")):
+        folder = workspace.series_dir(uid)
+        for path in sorted(folder.glob("*/objects/*.dcm")):
             with quiet():
                 kind = str(header(path, ["SOPClassUID"]).get("SOPClassUID", ""))
-            sorted_file = room / "sorted.json"
+            sorted_file = folder / "sorted.json"
             source = load_record(sorted_file, SortedSeries) if sorted_file.is_file() else None
             yield _Object(path, kind, uid, path.parents[1].name, source)
 

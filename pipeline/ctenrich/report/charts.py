@@ -145,7 +145,7 @@ def _band_name(name: str, x: float, ranges: Sequence[tuple[float, float]], heigh
 
 
 def _spread(values: Sequence[float], least: float, height: float) -> list[float]:
-    """Places for labels near `values`, at least `least` apart where there is room."""
+    """Places for labels near `values`, at least `least` apart where there is folder."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     out = list(values)
     floor = least / 2

@@ -94,10 +94,10 @@ def _load(path: Path, kind: type[Any]) -> Any:
 def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Row:
     """Everything the template of a series' page needs."""
     data, uid, workspace = index.data, row["SeriesInstanceUID"], pictures.workspace
-    room = workspace.room(uid)
-    volume: Volume | None = _load(room / "volume.json", Volume)
-    rooms = _product_rooms(index, workspace, uid)
-    masks = {name: _load(folder / "masks.json", SegmentMasks) for name, folder in rooms.items()}
+    folder = workspace.series_dir(uid)
+    volume: Volume | None = _load(folder / "volume.json", Volume)
+    folders = _product_rooms(index, workspace, uid)
+    masks = {name: _load(path / "masks.json", SegmentMasks) for name, path in folders.items()}
     view = _view(workspace, volume, [m for m in masks.values() if m is not None])
     own = next((o for o in index.of("outcomes", uid, "")), {})
     return {
@@ -108,7 +108,7 @@ def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Ro
         "viewer": viewer,
         "products": [
             _product(name, folder, index, uid, _Pictured(volume, view, masks[name], pictures))
-            for name, folder in rooms.items()
+            for name, folder in folders.items()
         ],
         "timings": _timings(index.of("timings", uid)),
     }
@@ -116,7 +116,7 @@ def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Ro
 
 def _product_rooms(index: SeriesIndex, workspace: Workspace, uid: str) -> dict[str, Path]:
     names = {r["product"] for name in ("outcomes", "objects", "segments") for r in index.of(name, uid) if r["product"]}
-    return {name: workspace.room(uid) / name.replace(":", "__").replace(",", "-") for name in sorted(names)}
+    return {name: workspace.series_dir(uid) / name.replace(":", "__").replace(",", "-") for name in sorted(names)}
 
 
 def _view(workspace: Workspace, volume: Volume | None, masks: list[SegmentMasks]) -> View | None:

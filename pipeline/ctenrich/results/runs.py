@@ -96,8 +96,8 @@ class _Room:
 
 
 def _rooms(workspace: Workspace, uid: str) -> Iterator[_Room]:
-    room = workspace.room(uid)
-    for folder in sorted(p for p in room.iterdir() if p.is_dir()) if room.is_dir() else []:
+    series_dir = workspace.series_dir(uid)
+    for folder in sorted(p for p in series_dir.iterdir() if p.is_dir()) if series_dir.is_dir() else []:
         for name, kind in (
             ("objects.json", EncodedObjects),
             ("masks.json", SegmentMasks),
@@ -118,20 +118,20 @@ def _load(path: Path, kind: type[Any]) -> Any:
 
 def _series_rows(workspace: Workspace, uid: str, cohort: Row, rows: dict[str, list[Row]]) -> None:
     series: Row = {"SeriesInstanceUID": uid, **cohort}
-    found: SortedSeries | None = _load(workspace.room(uid) / "sorted.json", SortedSeries)
+    found: SortedSeries | None = _load(workspace.series_dir(uid) / "sorted.json", SortedSeries)
     scores: tuple[float | None, ...] = ()
-    for room in _rooms(workspace, uid):
-        _object_rows(workspace, uid, room, rows)
-        masks = _load(room.folder / "masks.json", SegmentMasks)
+    for folder in _rooms(workspace, uid):
+        _object_rows(workspace, uid, folder, rows)
+        masks = _load(folder.folder / "masks.json", SegmentMasks)
         rows["segments"] += _segment_rows(masks) if masks else []
-        shape = _load(room.folder / "shape.json", ShapeMeasurements)
+        shape = _load(folder.folder / "shape.json", ShapeMeasurements)
         rows["radiomics_features"] += _radiomics_rows(shape) if shape else []
-        proof = _load(room.folder / "proof.json", Proof)
+        proof = _load(folder.folder / "proof.json", Proof)
         rows["proofs"] += _proof_rows(uid, proof) if proof else []
-        landmarks = _load(room.folder / "landmarks.json", Landmarks)
+        landmarks = _load(folder.folder / "landmarks.json", Landmarks)
         rows["landmarks"] += _landmark_rows(landmarks) if landmarks else []
-        regions = _load(room.folder / "regions.json", Regions)
-        scored = _load(room.folder / "scores.json", SliceScores)
+        regions = _load(folder.folder / "regions.json", Regions)
+        scored = _load(folder.folder / "scores.json", SliceScores)
         if regions is not None:
             series["body_part_examined"] = regions.examined
         if scored is not None:
@@ -171,8 +171,8 @@ def _slice_rows(found: SortedSeries, scores: tuple[float | None, ...]) -> list[R
     ]
 
 
-def _object_rows(workspace: Workspace, uid: str, room: _Room, rows: dict[str, list[Row]]) -> None:
-    record: EncodedObjects | None = _load(room.folder / "objects.json", EncodedObjects)
+def _object_rows(workspace: Workspace, uid: str, folder: _Room, rows: dict[str, list[Row]]) -> None:
+    record: EncodedObjects | None = _load(folder.folder / "objects.json", EncodedObjects)
     for item in record.objects if record else ():
         path = workspace.resolve(uid, item.path)
         if path.is_file():
@@ -182,7 +182,7 @@ def _object_rows(workspace: Workspace, uid: str, room: _Room, rows: dict[str, li
                     "SOPClassUID": item.sop_class_uid,
                     "object_series_uid": item.series_instance_uid,
                     "SeriesInstanceUID": uid,
-                    "product": str(room.product),
+                    "product": str(folder.product),
                     "kind": item.kind.value,
                     "path": path.relative_to(workspace.root).as_posix(),
                     "size": path.stat().st_size,

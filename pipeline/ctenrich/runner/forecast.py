@@ -21,7 +21,7 @@ from ctenrich.records import Cohort, ProductKind, SeriesEntry
 from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.products import parse_segmenter
 from ctenrich.runner.run import Run
-from ctenrich.runner.simulation import Lanes, simulate
+from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.settings import RunSettings
 from ctenrich.stages.table import PRODUCT_STAGES, SERIES_STAGES, STAGES
 from ctenrich.workspace import write_bytes
@@ -132,7 +132,7 @@ class Forecast:
     device_busy: float
     """Share of that time in which the devices infer."""
     device_hours: float
-    """Hours of the inferring lane: GPU hours where there is a GPU."""
+    """Hours of the inferring pool: GPU hours where there is a GPU."""
     peak_disk_gigabytes: float
     cost: float
     source: str
@@ -159,7 +159,7 @@ def forecast(
     rates: Rates,
     *,
     prices: Prices | None = None,
-    lanes: Lanes | None = None,
+    pools: WorkerPools | None = None,
     keep_source: bool = True,
 ) -> Forecast:
     """Forecast time, disk and cost.
@@ -174,8 +174,8 @@ def forecast(
         Seconds per slice.
     prices : Prices, optional
         Of the machine.
-    lanes : Lanes, optional
-        Workers of each lane; None: one process does one thing after another.
+    pools : WorkerPools, optional
+        Workers of each pool; None: one process does one thing after another.
     keep_source : bool
         Whether fetched files stay until the end.
     """
@@ -187,8 +187,8 @@ def forecast(
     stages = tuple(
         StageForecast(s, p, rates.of(s, p) * slices / count, rates.of(s, p) * slices / 3600) for s, p in rows
     )
-    per_slice = {lane: sum(rates.of(s, p) for s, p in rows if STAGES[s].lane == lane) for lane in _LANES}
-    passage = simulate([(n * per_slice["input"], n * per_slice["infer"], n * per_slice["output"]) for n in each], lanes)
+    per_slice = {pool: sum(rates.of(s, p) for s, p in rows if STAGES[s].pool == pool) for pool in _LANES}
+    passage = simulate([(n * per_slice["input"], n * per_slice["infer"], n * per_slice["output"]) for n in each], pools)
     wall = passage.seconds / 3600
     gigabytes = sum(_bytes_of(e) for e in cohort.series) / 1e9
     local = all(i.url.startswith("file:") for e in cohort.series for i in e.instances)
@@ -221,13 +221,13 @@ def forecast_rest(run: Run) -> Forecast | None:
     rest = tuple(e for e in run.cohort.series if e.series_instance_uid not in ended)
     products = [(p.product.kind, str(p.product)) for p in run.config.products if p.missing is None]
     serial = not runs or runs[-1][4] == "serial"
-    lanes = None if serial else lanes_of(run.config.settings.run)
-    return forecast(replace(run.cohort, series=rest), products, rates, lanes=lanes)
+    pools = None if serial else lanes_of(run.config.settings.run)
+    return forecast(replace(run.cohort, series=rest), products, rates, pools=pools)
 
 
-def lanes_of(settings: RunSettings) -> Lanes:
-    """The lanes that the executors open for these settings."""
-    return Lanes(settings.input_workers, max(1, len(settings.devices)), settings.output_workers)
+def lanes_of(settings: RunSettings) -> WorkerPools:
+    """The pools that the executors open for these settings."""
+    return WorkerPools(settings.input_workers, max(1, len(settings.devices)), settings.output_workers)
 
 
 def _count(names: Iterable[str]) -> tuple[tuple[str, int], ...]:

@@ -1,6 +1,6 @@
-"""One unit of scheduling: a few stages of one series or product, done in one worker, with what came of it.
+"""One job of scheduling: a few stages of one series or product, done in one worker, with what came of it.
 
-Every executor runs the same function on the same unit, so that results do not depend on who runs it.
+Every executor runs the same function on the same job, so that results do not depend on who runs it.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, SeriesEntry
 from ctenrich.runner.ledger import StageTiming
-from ctenrich.runner.manifest import is_done, known_failure, run_stage, stage_key
-from ctenrich.runner.model_cache import Models
-from ctenrich.runner.products import ProductPlan
+from ctenrich.runner.manifest import cached_failure, is_done, run_stage, stage_key
+from ctenrich.runner.model_cache import ModelCache
+from ctenrich.runner.products import RequestedProduct
 from ctenrich.settings import Settings
-from ctenrich.stages.stage import StageFindingsError, Task
+from ctenrich.stages.stage import StageContext, StageFindingsError
 from ctenrich.stages.table import STAGES
 from ctenrich.workspace import Workspace
 
-__all__ = ["Failure", "Unit", "UnitResult", "run_unit"]
+__all__ = ["Failure", "Job", "JobResult", "run_job"]
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Stages of one series (`plan` is None) or of one product, all of one lane."""
+class Job:
+    """Stages of one series (`plan` is None) or of one product, all of one pool."""
 
     entry: SeriesEntry
-    plan: ProductPlan | None
-    lane: str
+    plan: RequestedProduct | None
+    pool: str
     stages: tuple[str, ...]
     attempt: int = 1
     together: tuple[SeriesEntry, ...] = ()
@@ -50,23 +50,23 @@ class Unit:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a unit did not finish."""
+    """Why a job did not finish."""
 
     stage: str
     reason: Reason
     message: str
     retryable: bool = False
-    halts: bool = False
-    """Whether every other unit would fail in the same way, so that the run had better stop."""
+    fatal: bool = False
+    """Whether every other job would fail in the same way, so that the run had better stop."""
     trace: str = ""
     """For the log; never in tables or the report."""
 
 
 @dataclass(frozen=True)
-class UnitResult:
-    """What came of a unit."""
+class JobResult:
+    """What came of a job."""
 
-    unit: Unit
+    job: Job
     failure: Failure | None = None
     ran: tuple[str, ...] = ()
     """Stages that did work (the others were done already)."""
@@ -74,22 +74,22 @@ class UnitResult:
     issues: dict[str, tuple[Issue, ...]] = field(default_factory=dict)
 
 
-def run_unit(
-    unit: Unit, root: Path, settings: Settings, models: Models, *, worker: str = "", progress: Progress = SILENT
-) -> UnitResult:
-    """Run the stages of a unit that are not done yet; never raises for what goes wrong with the data."""
-    task = Task(unit.entry, unit.plan, settings, Workspace(root), models, progress)
+def run_job(
+    job: Job, root: Path, settings: Settings, models: ModelCache, *, worker: str = "", progress: Progress = SILENT
+) -> JobResult:
+    """Run the stages of a job that are not done yet; never raises for what goes wrong with the data."""
+    context = StageContext(job.entry, job.plan, settings, Workspace(root), models, progress)
     timings: list[StageTiming] = []
     issues: dict[str, tuple[Issue, ...]] = {}
     failure: Failure | None = None
-    for name in unit.stages:
+    for name in job.stages:
         started, cpu = time.monotonic(), _cpu_seconds()
         _reset_peak()
         worked = True
         try:
-            if name == "fetch" and unit.together:
-                _bring_along(unit, task)
-            worked = _run_one(name, task, issues)
+            if name == "fetch" and job.together:
+                _bring_along(job, context)
+            worked = _run_one(name, context, issues)
         except StageFindingsError as error:
             issues[name] = error.issues
             failure = Failure(name, error.reason, error.message)
@@ -97,37 +97,37 @@ def run_unit(
             failure = _failure(name, error)
         if worked:
             seconds = time.monotonic() - started
-            timings.append(StageTiming(*unit.key, name, seconds, _cpu_seconds() - cpu, _peak(), worker))
+            timings.append(StageTiming(*job.key, name, seconds, _cpu_seconds() - cpu, _peak(), worker))
         if failure is not None:
             break
-    return UnitResult(unit, failure, tuple(t.stage for t in timings), tuple(timings), issues)
+    return JobResult(job, failure, tuple(t.stage for t in timings), tuple(timings), issues)
 
 
-def _run_one(name: str, task: Task, issues: dict[str, tuple[Issue, ...]]) -> bool:
+def _run_one(name: str, context: StageContext, issues: dict[str, tuple[Issue, ...]]) -> bool:
     stage = STAGES[name]
-    key = stage_key(stage, task)
-    if is_done(stage, task, key):
+    key = stage_key(stage, context)
+    if is_done(stage, context, key):
         return False
-    known = known_failure(stage, task, key)
+    known = cached_failure(stage, context, key)
     if known is not None:
         raise known
-    issues[name] = run_stage(stage, task, key)
+    issues[name] = run_stage(stage, context, key)
     return True
 
 
-def _bring_along(unit: Unit, task: Task) -> None:
+def _bring_along(job: Job, context: StageContext) -> None:
     """Fetch this series' objects together with those of the next; what goes wrong is for each one's own fetch."""
-    from ctenrich.stages.fetch import fetch_ahead
+    from ctenrich.stages.fetch import prefetch_series
 
     stage = STAGES["fetch"]
     todo = []
-    for entry in (unit.entry, *unit.together):
-        one = replace(task, entry=entry)
+    for entry in (job.entry, *job.together):
+        one = replace(context, entry=entry)
         with suppress(CtenrichError):
             if not is_done(stage, one, stage_key(stage, one)):
                 todo.append(entry)
     if len(todo) > 1:
-        fetch_ahead(todo, **task.common)
+        prefetch_series(todo, **context.common)
 
 
 def _failure(stage: str, error: Exception) -> Failure:
@@ -139,9 +139,9 @@ def _failure(stage: str, error: Exception) -> Failure:
         return Failure(stage, Reason.OUT_OF_MEMORY, "memory ran out", trace=trace)
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Failure(stage, Reason.DISK_FULL, "there is no space left on the disk", halts=True, trace=trace)
+            return Failure(stage, Reason.DISK_FULL, "there is no space left on the disk", fatal=True, trace=trace)
         if error.errno == errno.EROFS:
-            return Failure(stage, Reason.IO_ERROR, "the run's folder is read-only", halts=True, trace=trace)
+            return Failure(stage, Reason.IO_ERROR, "the run's folder is read-only", fatal=True, trace=trace)
         return Failure(stage, Reason.IO_ERROR, f"{type(error).__name__}: {os.strerror(error.errno or 0)}", trace=trace)
     return Failure(stage, Reason.INTERNAL, f"{type(error).__name__} in {stage}; the log has the details", trace=trace)
 

@@ -1,8 +1,8 @@
 """The ledger: one SQLite file a run that knows how everything ended, and survives anything.
 
 Only the process that conducts a run writes it (WAL mode, full synchronisation); any other process may read it while
-the run goes on. Several conductors on one machine share a cohort through *leases*: a series is worked on by whoever
-holds its lease, and a result is taken only with the lease's fencing token, so that a conductor that slept past its
+the run goes on. Several runners on one machine share a cohort through *leases*: a series is worked on by whoever
+holds its lease, and a result is taken only with the lease's fencing token, so that a runner that slept past its
 lease cannot commit.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ctenrich.errors import BooksError, UsageError
+from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Outcome, Severity, State
 
@@ -76,7 +76,7 @@ class Lease:
 class Leases(Protocol):
     """Who works on which series: held in the ledger, or in a store that several machines see."""
 
-    patience: float
+    poll_interval: float
     """Seconds to wait before asking again for series that others hold."""
 
     def acquire(self, series_instance_uid: str, owner: str, seconds: float) -> Lease | None:
@@ -111,7 +111,7 @@ class Ledger:
         BAD_RUN if the file is not a ledger of this version.
     """
 
-    patience = 0.2
+    poll_interval = 0.2
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = Path(path)
@@ -165,11 +165,11 @@ class Ledger:
 
     # ------------------------------------------------------------ what is planned
 
-    def set_plan(self, units: Sequence[tuple[str, str]]) -> None:
+    def set_plan(self, jobs: Sequence[tuple[str, str]]) -> None:
         """State the (series, product) pairs that must end in an outcome; product ``""`` is the series itself."""
         with self._write() as db:
             db.execute("DELETE FROM plan")
-            db.executemany("INSERT INTO plan VALUES (?, ?, ?)", [(s, p, i) for i, (s, p) in enumerate(units)])
+            db.executemany("INSERT INTO plan VALUES (?, ?, ?)", [(s, p, i) for i, (s, p) in enumerate(jobs)])
             db.execute(
                 "DELETE FROM outcomes WHERE NOT EXISTS (SELECT 1 FROM plan WHERE "
                 "plan.series_instance_uid = outcomes.series_instance_uid AND plan.product = outcomes.product)"
@@ -191,10 +191,10 @@ class Ledger:
                  outcome.message, outcome.seconds, outcome.peak_memory),
             )  # fmt: skip
 
-    def forget(self, units: Iterable[tuple[str, str]]) -> None:
+    def forget(self, jobs: Iterable[tuple[str, str]]) -> None:
         """Drop outcomes so that their products are run again."""
         with self._write() as db:
-            db.executemany("DELETE FROM outcomes WHERE series_instance_uid = ? AND product = ?", list(units))
+            db.executemany("DELETE FROM outcomes WHERE series_instance_uid = ? AND product = ?", list(jobs))
 
     def outcomes(self) -> list[Outcome]:
         """All outcomes, in the plan's order."""
@@ -247,7 +247,7 @@ class Ledger:
     # ------------------------------------------------------------ runs
 
     def start_run(self, command: str, version: str, executor: str) -> int:
-        """Note that a conductor starts; returns its number."""
+        """Note that a runner starts; returns its number."""
         with self._write() as db:
             cursor = db.execute(
                 "INSERT INTO runs VALUES (?, NULL, ?, ?, ?, ?, ?, '')",
@@ -256,7 +256,7 @@ class Ledger:
             return int(cursor.lastrowid or 0)
 
     def finish_run(self, number: int, ended: str) -> None:
-        """Note how a conductor ended (``done``, ``interrupted``, ``budget`` ...)."""
+        """Note how a runner ended (``done``, ``interrupted``, ``budget`` ...)."""
         with self._write() as db:
             db.execute("UPDATE runs SET finished = ?, ended = ? WHERE rowid = ?", (time.time(), ended, number))
 
@@ -327,14 +327,16 @@ def balance(plan: Sequence[tuple[str, str]], outcomes: Sequence[Outcome]) -> dic
 
     Raises
     ------
-    BooksError
+    InconsistencyError
         If something that was planned has no outcome, or an outcome was never planned.
     """
     ended = {(o.series_instance_uid, o.product) for o in outcomes}
     planned = set(plan)
     if ended != planned:
         missing, extra = len(planned - ended), len(ended - planned)
-        raise BooksError(Reason.BOOKS, f"{missing} of {len(planned)} without an outcome, {extra} unplanned outcomes")
+        raise InconsistencyError(
+            Reason.BOOKS, f"{missing} of {len(planned)} without an outcome, {extra} unplanned outcomes"
+        )
     counts = {state.value: 0 for state in State}
     for outcome in outcomes:
         counts[outcome.state.value] += 1

@@ -14,15 +14,15 @@ from pathlib import Path
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue
-from ctenrich.stages.stage import Stage, Task
+from ctenrich.stages.stage import Stage, StageContext
 from ctenrich.workspace import sha256_of_file, write_bytes
 
-__all__ = ["forget_failures", "forget_stage", "is_done", "keep_failure", "known_failure", "run_stage", "stage_key"]
+__all__ = ["cache_failure", "cached_failure", "forget_failures", "forget_stage", "is_done", "run_stage", "stage_key"]
 
 
-def stage_key(stage: Stage, task: Task) -> str:
+def stage_key(stage: Stage, context: StageContext) -> str:
     """Hash of all that the stage's result depends on."""
-    parts = [stage.name, str(stage.version), *stage.identity(task)]
+    parts = [stage.name, str(stage.version), *stage.cache_key_inputs(context)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -40,25 +40,25 @@ _LASTING = frozenset(
 """Reasons that repeat as long as the inputs are the same; a failure for one of them is not tried again."""
 
 
-def _manifest_path(stage: Stage, task: Task) -> Path:
-    return task.room / "manifests" / f"{stage.name}.json"
+def _manifest_path(stage: Stage, context: StageContext) -> Path:
+    return context.folder / "manifests" / f"{stage.name}.json"
 
 
-def _failure_path(stage: Stage, task: Task) -> Path:
-    return task.room / "manifests" / f"{stage.name}.failed.json"
+def _failure_path(stage: Stage, context: StageContext) -> Path:
+    return context.folder / "manifests" / f"{stage.name}.failed.json"
 
 
-def is_done(stage: Stage, task: Task, key: str) -> bool:
+def is_done(stage: Stage, context: StageContext, key: str) -> bool:
     """Whether the stage's manifest holds `key` and all its files are there, whole.
 
     A file whose size and modification time are as the manifest says is taken as whole; any other is hashed.
     """
     try:
-        manifest = json.loads(_manifest_path(stage, task).read_bytes())
+        manifest = json.loads(_manifest_path(stage, context).read_bytes())
         if manifest["key"] != key:
             return False
         for name, (size, mtime, sha256) in manifest["files"].items():
-            path = task.room / name
+            path = context.folder / name
             status = path.stat()
             if status.st_size != size or (status.st_mtime_ns != mtime and sha256_of_file(path) != sha256):
                 return False
@@ -67,10 +67,10 @@ def is_done(stage: Stage, task: Task, key: str) -> bool:
     return True
 
 
-def known_failure(stage: Stage, task: Task, key: str) -> CtenrichError | None:
+def cached_failure(stage: Stage, context: StageContext, key: str) -> CtenrichError | None:
     """The error that the stage ended with last time, if nothing that it depends on has changed since."""
     try:
-        content = json.loads(_failure_path(stage, task).read_bytes())
+        content = json.loads(_failure_path(stage, context).read_bytes())
         if content["key"] == key:
             return InputError(Reason(content["reason"]), content["message"], content["hint"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -78,38 +78,38 @@ def known_failure(stage: Stage, task: Task, key: str) -> CtenrichError | None:
     return None
 
 
-def keep_failure(stage: Stage, task: Task, key: str, error: CtenrichError) -> None:
-    """Keep why a stage failed, so that :func:`known_failure` finds it as long as nothing changes."""
+def cache_failure(stage: Stage, context: StageContext, key: str, error: CtenrichError) -> None:
+    """Keep why a stage failed, so that :func:`cached_failure` finds it as long as nothing changes."""
     failed = {"key": key, "reason": error.reason.value, "message": error.message, "hint": error.hint}
-    write_bytes(_failure_path(stage, task), json.dumps(failed).encode())
+    write_bytes(_failure_path(stage, context), json.dumps(failed).encode())
 
 
-def forget_failures(room: Path) -> None:
-    """Let every stage of a room that failed for a lasting reason run again."""
-    for path in (room / "manifests").glob("*.failed.json"):
+def forget_failures(folder: Path) -> None:
+    """Let every stage of a folder that failed for a lasting reason run again."""
+    for path in (folder / "manifests").glob("*.failed.json"):
         path.unlink(missing_ok=True)
 
 
-def forget_stage(room: Path, name: str) -> None:
-    """Let a stage of a room run again; its files stay until then."""
-    (room / "manifests" / f"{name}.json").unlink(missing_ok=True)
+def forget_stage(folder: Path, name: str) -> None:
+    """Let a stage of a folder run again; its files stay until then."""
+    (folder / "manifests" / f"{name}.json").unlink(missing_ok=True)
 
 
-def run_stage(stage: Stage, task: Task, key: str) -> tuple[Issue, ...]:
+def run_stage(stage: Stage, context: StageContext, key: str) -> tuple[Issue, ...]:
     """Do the stage's work and write its manifest last."""
-    manifest = _manifest_path(stage, task)
+    manifest = _manifest_path(stage, context)
     manifest.unlink(missing_ok=True)
-    _failure_path(stage, task).unlink(missing_ok=True)
+    _failure_path(stage, context).unlink(missing_ok=True)
     try:
-        files, issues = stage.work(task)
+        files, issues = stage.work(context)
     except CtenrichError as error:
-        if stage.lane != "input" and error.reason in _LASTING:
-            keep_failure(stage, task, key, error)
+        if stage.pool != "input" and error.reason in _LASTING:
+            cache_failure(stage, context, key, error)
         raise
     entries = {}
     for path in sorted(set(files)):
         status = path.stat()
-        name = path.relative_to(task.room).as_posix()
+        name = path.relative_to(context.folder).as_posix()
         entries[name] = (status.st_size, status.st_mtime_ns, sha256_of_file(path))
     content = {"stage": stage.name, "version": stage.version, "key": key, "files": entries}
     write_bytes(manifest, json.dumps(content, indent=1).encode() + b"\n")

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from ctenrich.errors import ModelError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import ModelInfo, Product, ProductKind
-from ctenrich.runner.products import ProductPlan, absolute, parse_segmenter
+from ctenrich.runner.products import RequestedProduct, absolute, parse_segmenter
 from ctenrich.stages.crop import check_crop
 
 if TYPE_CHECKING:
     from ctenrich.settings import Settings
 
-__all__ = ["Models", "plan_products"]
+__all__ = ["ModelCache", "request_products"]
 
 
-class Models:
+class ModelCache:
     """Opens segmenters and scorers on demand and keeps them.
 
     Parameters
@@ -30,15 +30,15 @@ class Models:
         self._settings = settings
         self._open: dict[str, Any] = {}
 
-    def segmenter(self, plan: ProductPlan) -> Any:
+    def segmenter(self, plan: RequestedProduct) -> Any:
         """The segmenter of a product (a :class:`ctenrich.inference.segmenter.Segmenter`)."""
         return self._keep(plan, _open_segmenter)
 
-    def scorer(self, plan: ProductPlan) -> Any:
+    def scorer(self, plan: RequestedProduct) -> Any:
         """The slice scorer of a body part product."""
         return self._keep(plan, _open_scorer)
 
-    def _keep(self, plan: ProductPlan, opener: Any) -> Any:
+    def _keep(self, plan: RequestedProduct, opener: Any) -> Any:
         key = str(plan.product)
         if key not in self._open:
             found = opener(plan.spec, self._settings)
@@ -75,9 +75,9 @@ def _open_scorer(spec: str, settings: Settings) -> Any:
     return open_bodypart(spec, settings=settings)
 
 
-def plan_products(
+def request_products(
     segmenters: tuple[str, ...], bodypart: str, *, settings: Settings, allow_demo: bool
-) -> tuple[ProductPlan, ...]:
+) -> tuple[RequestedProduct, ...]:
     """Open every model once, so that whatever is wrong with one is found before any work starts.
 
     Parameters
@@ -97,15 +97,15 @@ def plan_products(
         What is wrong with a model.
     """
     check_crop(settings, with_bodypart=bodypart != "none")
-    plans: list[ProductPlan] = []
+    plans: list[RequestedProduct] = []
     for text in segmenters:
         opened = _open_segmenter(text, settings)
-        plans.append(_checked(ProductPlan(_absolute_spec(text), opened.product), opened.info, allow_demo))
+        plans.append(_checked(RequestedProduct(_absolute_spec(text), opened.product), opened.info, allow_demo))
     if bodypart == "none":
-        plans.append(ProductPlan("none", Product(ProductKind.BODYPART, "none"), missing=Reason.NO_MODEL))
+        plans.append(RequestedProduct("none", Product(ProductKind.BODYPART, "none"), missing=Reason.NO_MODEL))
     else:
         scorer = _open_scorer(bodypart, settings)
-        plans.append(_checked(ProductPlan(absolute(bodypart), scorer.product), scorer.info, allow_demo))
+        plans.append(_checked(RequestedProduct(absolute(bodypart), scorer.product), scorer.info, allow_demo))
     keys = [str(p.product) for p in plans]
     twice = sorted({k for k in keys if keys.count(k) > 1})
     if twice:
@@ -118,7 +118,7 @@ def _absolute_spec(text: str) -> str:
     return text.replace(model, absolute(model), 1) if model else text
 
 
-def _checked(plan: ProductPlan, info: ModelInfo | None, allow_demo: bool) -> ProductPlan:
+def _checked(plan: RequestedProduct, info: ModelInfo | None, allow_demo: bool) -> RequestedProduct:
     if info is not None and info.demo and not allow_demo:
         raise UsageError(
             Reason.DEMO_MODEL,

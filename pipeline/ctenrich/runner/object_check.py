@@ -14,22 +14,22 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, EncodedObjects, Issue, Proof, Severity, SortedSeries
 from ctenrich.runner.ledger import Ledger
-from ctenrich.runner.model_cache import Models
+from ctenrich.runner.model_cache import ModelCache
 from ctenrich.runner.run import Run
 from ctenrich.settings import Settings
-from ctenrich.stages.stage import Task
+from ctenrich.stages.stage import StageContext
 from ctenrich.stages.table import prove_objects
 from ctenrich.validate import validate_objects
 from ctenrich.workspace import load_record, sha256_of_file
 
-__all__ = ["Verdict", "instances_below", "judge_files", "judge_run"]
+__all__ = ["ObjectReport", "check_files", "check_run", "instances_below"]
 
 _CHECKED = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7", "1.2.840.10008.5.1.4.1.1.88.")
 """SOP classes (or their beginning): segmentations and structured reports."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ObjectReport:
     """What was found about one object."""
 
     file: str
@@ -49,9 +49,9 @@ class Verdict:
         return self.count(Severity.ERROR) == 0 and self.proven is not False
 
 
-def judge_run(
+def check_run(
     run: Run, *, again: bool = False, settings: Settings | None = None, progress: Progress = SILENT
-) -> Iterator[Verdict]:
+) -> Iterator[ObjectReport]:
     """Verdicts on all objects of a run.
 
     Parameters
@@ -75,25 +75,27 @@ def judge_run(
         for uid, product, stage, issue in ledger.issues():
             if stage == "validate":
                 kept.setdefault((uid, product), []).append(issue)
-    models = Models(settings)
+    models = ModelCache(settings)
     progress.start("objects", len(run.cohort.series))
     for entry in run.cohort.series:
         for plan in run.config.products:
-            task = Task(entry, plan, settings, run.workspace, models, SILENT)
-            if plan.missing is not None or not (task.room / "objects.json").is_file():
+            context = StageContext(entry, plan, settings, run.workspace, models, SILENT)
+            if plan.missing is not None or not (context.folder / "objects.json").is_file():
                 continue
             found = True
-            objects = load_record(task.room / "objects.json", EncodedObjects).objects
-            before = kept.get((task.uid, str(plan.product)), [])
-            issues, proof = _anew(task, objects) if again else (before, _kept_proof(task.room))
-            yield from _verdicts(task, objects, issues, proof)
+            objects = load_record(context.folder / "objects.json", EncodedObjects).objects
+            before = kept.get((context.uid, str(plan.product)), [])
+            issues, proof = _anew(context, objects) if again else (before, _kept_proof(context.folder))
+            yield from _verdicts(context, objects, issues, proof)
         progress.advance("objects")
     progress.finish("objects")
     if not found:
         raise InputError(Reason.NOT_PREPARED, "the run holds no object yet", "run the stages before it first")
 
 
-def judge_files(paths: Sequence[Path], *, settings: Settings, sources: Collection[str] | None = None) -> list[Verdict]:
+def check_files(
+    paths: Sequence[Path], *, settings: Settings, sources: Collection[str] | None = None
+) -> list[ObjectReport]:
     """Verdicts on SEG and SR files of any maker.
 
     Parameters
@@ -117,7 +119,7 @@ def judge_files(paths: Sequence[Path], *, settings: Settings, sources: Collectio
     for top, path in files:
         issues = validate_objects([path], settings=settings, sources=sources)
         name = path.relative_to(top).as_posix() if top.is_dir() else path.name
-        verdicts.append(Verdict(name, _uid_of(path), issues, None))
+        verdicts.append(ObjectReport(name, _uid_of(path), issues, None))
     return verdicts
 
 
@@ -130,35 +132,35 @@ def instances_below(folder: Path) -> frozenset[str]:
     return frozenset(found - {""})
 
 
-def _anew(task: Task, objects: tuple[EncodedObject, ...]) -> tuple[list[Issue], Proof | None]:
-    paths = [task.workspace.resolve(task.uid, o.path) for o in objects]
-    series = load_record(task.series_room / "sorted.json", SortedSeries)
-    issues = validate_objects(paths, settings=task.settings, sources=series.sop_instance_uids)
-    return list(issues), prove_objects(task, objects)
+def _anew(context: StageContext, objects: tuple[EncodedObject, ...]) -> tuple[list[Issue], Proof | None]:
+    paths = [context.workspace.resolve(context.uid, o.path) for o in objects]
+    series = load_record(context.series_dir / "sorted.json", SortedSeries)
+    issues = validate_objects(paths, settings=context.settings, sources=series.sop_instance_uids)
+    return list(issues), prove_objects(context, objects)
 
 
-def _kept_proof(room: Path) -> Proof | None:
-    path = room / "proof.json"
+def _kept_proof(folder: Path) -> Proof | None:
+    path = folder / "proof.json"
     return load_record(path, Proof) if path.is_file() else None
 
 
 def _verdicts(
-    task: Task, objects: tuple[EncodedObject, ...], issues: Sequence[Issue], proof: Proof | None
-) -> Iterator[Verdict]:
+    context: StageContext, objects: tuple[EncodedObject, ...], issues: Sequence[Issue], proof: Proof | None
+) -> Iterator[ObjectReport]:
     """One verdict an object; what is not about one object of the product is about all of them."""
     uids = {o.sop_instance_uid for o in objects}
     shared = [i for i in issues if i.object not in uids and not i.rule.startswith("proof.")]
     failed = [c for c in proof.checks if not c.passed] if proof else []
     for item in objects:
-        path = task.workspace.resolve(task.uid, item.path)
+        path = context.workspace.resolve(context.uid, item.path)
         own = [i for i in issues if i.object == item.sop_instance_uid]
         own += [Issue(f"proof.{c.name}", Severity.ERROR, item.sop_instance_uid, c.detail) for c in failed]
         if not path.is_file() or sha256_of_file(path) != item.sha256:
             message = "the file is not there, or is not the one that was written"
             own.append(Issue("file.changed", Severity.ERROR, item.sop_instance_uid, message, "ctenrich", __version__))
-        name = path.relative_to(task.workspace.root).as_posix()
+        name = path.relative_to(context.workspace.root).as_posix()
         proven = proof is not None and proof.passed
-        yield Verdict(name, item.sop_instance_uid, (*shared, *own), proven)
+        yield ObjectReport(name, item.sop_instance_uid, (*shared, *own), proven)
 
 
 def _files(top: Path) -> list[Path]:

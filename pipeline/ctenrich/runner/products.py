@@ -9,7 +9,7 @@ from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, ProductKind
 
-__all__ = ["ProductPlan", "SegmenterSpec", "parse_segmenter"]
+__all__ = ["RequestedProduct", "SegmenterSpec", "parse_segmenter"]
 
 _HINT = "use expert or nnunet:MODEL[:CONFIGURATION][:folds=0,1][:mirror=on|off]"
 
@@ -27,7 +27,7 @@ class SegmenterSpec:
 
 
 @dataclass(frozen=True)
-class ProductPlan:
+class RequestedProduct:
     """One product of the run: how it was asked for and what it is."""
 
     spec: str

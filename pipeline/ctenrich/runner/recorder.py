@@ -10,11 +10,11 @@ from pathlib import Path
 from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Outcome, SeriesEntry, State
-from ctenrich.runner.job import Unit, UnitResult
+from ctenrich.runner.job import Job, JobResult
 from ctenrich.runner.ledger import Ledger
-from ctenrich.runner.throughput import Pace
+from ctenrich.runner.throughput import Throughput
 
-__all__ = ["DONE", "EARLY", "Books", "End", "RunSummary"]
+__all__ = ["DONE", "EARLY", "End", "RunRecorder", "RunSummary"]
 
 EARLY = frozenset({"interrupted", "disk"})
 """How a run ends that leaves some series without an outcome; the same command goes on."""
@@ -63,7 +63,7 @@ class RunSummary:
         return 1 if failed or not done else 0
 
 
-class Books:
+class RunRecorder:
     """What is written down of a run while it goes on.
 
     Parameters
@@ -81,7 +81,7 @@ class Books:
         self._ledger = ledger
         self._path = log
         self._progress = progress
-        self._pace = Pace()
+        self._pace = Throughput()
         self._spent: dict[tuple[str, str], tuple[float, int]] = {}
         self.ran = 0
         """Stages that did work."""
@@ -96,8 +96,8 @@ class Books:
             name = product or "series"
             self._progress.note(f"{uid} {name}: {end.state.value} ({end.reason.value}) {end.message}")
 
-    def book(self, result: UnitResult) -> None:
-        """Keep what a unit took and found."""
+    def book(self, result: JobResult) -> None:
+        """Keep what a job took and found."""
         self.ran += len(result.ran)
         self._pace.add(result)
         self._progress.status("series", str(self._pace))
@@ -107,13 +107,13 @@ class Books:
             seconds, peak = self._spent.get(key, (0.0, 0))
             self._spent[key] = (seconds + timing.seconds, max(peak, timing.peak_memory))
         for stage, issues in result.issues.items():
-            self._ledger.set_issues(*result.unit.key, stage, issues)
-        self.log("unit", result.unit, result)
+            self._ledger.set_issues(*result.job.key, stage, issues)
+        self.log("job", result.job, result)
 
-    def log(self, event: str, unit: Unit, result: UnitResult | None = None) -> None:
+    def log(self, event: str, job: Job, result: JobResult | None = None) -> None:
         """Add a line to the log file."""
-        line: dict[str, object] = {"time": time.time(), "event": event, "series": unit.key[0], "product": unit.key[1]}
-        line |= {"lane": unit.lane, "attempt": unit.attempt}
+        line: dict[str, object] = {"time": time.time(), "event": event, "series": job.key[0], "product": job.key[1]}
+        line |= {"pool": job.pool, "attempt": job.attempt}
         if result is not None:
             line["stages"] = {t.stage: round(t.seconds, 4) for t in result.timings}
             if result.failure is not None:

@@ -11,8 +11,8 @@ from ctenrich import __version__
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
-from ctenrich.runner.model_cache import plan_products
-from ctenrich.runner.products import ProductPlan
+from ctenrich.runner.model_cache import request_products
+from ctenrich.runner.products import RequestedProduct
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_record, save_record, write_bytes
 
@@ -29,7 +29,7 @@ class RunConfig:
     version: str
     cohort_name: str
     cohort_sha256: str
-    products: tuple[ProductPlan, ...]
+    products: tuple[RequestedProduct, ...]
     settings: Settings
     demo: bool = False
 
@@ -81,7 +81,7 @@ class Run:
         cohort = read_cohort(cohort_file)
         if not cohort.series:
             raise UsageError(Reason.EMPTY_COHORT, "the cohort has no series", "look at NAME.excluded.parquet for why")
-        products = plan_products(tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo)
+        products = request_products(tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo)
         if all(p.missing for p in products):
             raise UsageError(
                 Reason.NO_MODEL, "nothing to do: neither a segmenter nor a body part model was named",
@@ -131,7 +131,7 @@ class Run:
             raise UsageError(Reason.BAD_COHORT, "the run's cohort file was changed", "start a new run folder")
         return cls(Path(root), config, cohort)
 
-    def units(self) -> list[tuple[str, str]]:
+    def jobs(self) -> list[tuple[str, str]]:
         """Every (series, product) pair that must end in an outcome, the series itself (product ``""``) first."""
         return [
             (entry.series_instance_uid, name)

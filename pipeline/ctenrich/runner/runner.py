@@ -1,4 +1,4 @@
-"""The conductor: sends the units of a run to an executor and gives everything exactly one outcome."""
+"""The runner: sends the jobs of a run to an executor and gives everything exactly one outcome."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import ProductKind, SeriesEntry, State
 from ctenrich.runner.executors.base import Executor
-from ctenrich.runner.job import Failure, Unit, UnitResult
+from ctenrich.runner.job import Failure, Job, JobResult
 from ctenrich.runner.ledger import Lease, Leases, Ledger, balance
-from ctenrich.runner.products import ProductPlan
-from ctenrich.runner.recorder import DONE, EARLY, Books, End, RunSummary
+from ctenrich.runner.products import RequestedProduct
+from ctenrich.runner.recorder import DONE, EARLY, End, RunRecorder, RunSummary
 from ctenrich.runner.run import Run
-from ctenrich.runner.source_cleanup import needs_again, release, restore
+from ctenrich.runner.source_cleanup import needs_refetch, release, restore
 from ctenrich.runner.stopping import Budget
 from ctenrich.stages.table import PRODUCT_STAGES, SERIES_STAGES, STAGES, series_output
-from ctenrich.workspace import clean_temporaries
+from ctenrich.workspace import remove_temporaries
 
-__all__ = ["Conductor"]
+__all__ = ["Runner"]
 
 _LEASE_SECONDS = 60.0
 _GRACE_SECONDS = 25.0
-_UNIT_TRIES = 3
+_JOB_TRIES = 3
 _SKIPPING = frozenset({Reason.NO_EXPERT})
 """Reasons that mean: there is nothing to do here, rather than: it went wrong."""
 
 
-class Conductor:
+class Runner:
     """Drives one run to its end through an executor.
 
     Parameters
@@ -78,35 +78,35 @@ class Conductor:
         self._waiting: deque[SeriesEntry] = deque()
         self._open: Counter[str] = Counter()
         self._failures: dict[tuple[str, str], Failure] = {}
-        self._uncropped: dict[str, list[Unit]] = {}
+        self._uncropped: dict[str, list[Job]] = {}
         self._halted = False
         self._ended = 0
         self._postponed: dict[str, int] = {}
         self._along: set[str] = set()
         self._ledger: Ledger
-        self._books: Books
+        self._books: RunRecorder
         self._held: Leases
 
-    def conduct(self, command: str = "run") -> RunSummary:
+    def run(self, command: str = "run") -> RunSummary:
         """Do the run; returns when everything has an outcome, the budget is spent, or it was stopped.
 
         Raises
         ------
-        BooksError
+        InconsistencyError
             If something ended without exactly one outcome.
         """
         started = time.monotonic()
         with Ledger(self._run.ledger_path) as self._ledger:
-            self._books = Books(self._ledger, self._run.root / "log.jsonl", self._progress)
+            self._books = RunRecorder(self._ledger, self._run.root / "log.jsonl", self._progress)
             self._held = self._shared or self._ledger
-            self._ledger.set_plan(self._run.units())
+            self._ledger.set_plan(self._run.jobs())
             number = self._ledger.start_run(command, __version__, self._executor.name)
             ended = "failed"
             try:
                 ended = self._loop(started)
             finally:
                 self._executor.close(kill=ended != "done")
-                clean_temporaries(self._run.root)  # of workers that were killed
+                remove_temporaries(self._run.root)  # of workers that were killed
                 for lease in self._leases.values():
                     self._held.release(lease)
                 self._ledger.finish_run(number, ended)
@@ -123,7 +123,7 @@ class Conductor:
     def _loop(self, started: float) -> str:
         waiting = self._waiting = deque(self._entries())
         self._progress.start("series", len(waiting))
-        clean_temporaries(self._run.root)
+        remove_temporaries(self._run.root)
         turned_away = 0
         while waiting or self._open:
             if self._stop():
@@ -146,7 +146,7 @@ class Conductor:
                 self._take(result)
                 turned_away = 0
             elif waiting and not self._open:
-                time.sleep(self._held.patience)
+                time.sleep(self._held.poll_interval)
                 turned_away = 0
             self._renew()
         if self._halted:
@@ -168,7 +168,7 @@ class Conductor:
         return [e for e in self._run.cohort.series if e.series_instance_uid not in broken]
 
     def _begin(self, entry: SeriesEntry) -> bool:
-        """Start a series unless another conductor works on it; False: ask again later."""
+        """Start a series unless another runner works on it; False: ask again later."""
         uid = entry.series_instance_uid
         if self._open and self._postponed.get(uid) == self._ended:
             return False
@@ -183,15 +183,15 @@ class Conductor:
         self._leases[uid] = lease
         stages = tuple(s for s in SERIES_STAGES if s in self._stages)
         self._open[uid] += 1
-        if "fetch" in stages and needs_again(self._run, entry):
+        if "fetch" in stages and needs_refetch(self._run, entry):
             restore(self._run, entry)
             self._progress.note(f"{uid} series: its objects were deleted after use; they are fetched again")
         if stages:
             along = self._next_on_s3(entry) if "fetch" in stages else ()
-            self._executor.submit(Unit(entry, None, "input", stages, together=along))
+            self._executor.submit(Job(entry, None, "input", stages, together=along))
         else:
-            self._after_input(Unit(entry, None, "input", ()), None)
-            self._close_unit(entry)
+            self._after_input(Job(entry, None, "input", ()), None)
+            self._close_job(entry)
         return True
 
     def _next_on_s3(self, entry: SeriesEntry) -> tuple[SeriesEntry, ...]:
@@ -206,78 +206,78 @@ class Conductor:
         self._along |= {e.series_instance_uid for e in taken}
         return tuple(taken)
 
-    def _take(self, result: UnitResult) -> None:
+    def _take(self, result: JobResult) -> None:
         """Book a result and send what comes after it."""
-        unit = replace(result.unit, together=())
-        self._waiting.extendleft(reversed(result.unit.together))
-        uid = unit.key[0]
+        job = replace(result.job, together=())
+        self._waiting.extendleft(reversed(result.job.together))
+        uid = job.key[0]
         lease = self._leases.get(uid)
         if lease is None or not self._held.holds(lease):
-            self._books.log("lease_lost", unit)
+            self._books.log("lease_lost", job)
             self._leases.pop(uid, None)
             self._uncropped.pop(uid, None)
             self._count_down(uid)
             if uid not in self._open:
-                self._waiting.append(unit.entry)
+                self._waiting.append(job.entry)
             return
         self._books.book(result)
         failure = result.failure
-        if failure is not None and failure.halts:
+        if failure is not None and failure.fatal:
             self._halted = True
             self._count_down(uid)
             return
         if failure is not None and failure.reason is Reason.DISK_FULL and self._may_wait():
             self._postponed[uid] = self._ended
-            self._waiting.append(unit.entry)
+            self._waiting.append(job.entry)
             self._count_down(uid)
             self._held.release(self._leases.pop(uid))
             return
-        if failure is not None and failure.retryable and unit.attempt < _UNIT_TRIES:
-            self._executor.submit(replace(unit, attempt=unit.attempt + 1))
+        if failure is not None and failure.retryable and job.attempt < _JOB_TRIES:
+            self._executor.submit(replace(job, attempt=job.attempt + 1))
             return
         if failure is not None:
-            self._failures[unit.key] = failure
-        if unit.plan is not None and "score" in unit.stages:
+            self._failures[job.key] = failure
+        if job.plan is not None and "score" in job.stages:
             self._after_scores(uid)
-        if unit.plan is None and unit.lane == "input":
-            self._after_input(unit, failure)
-        elif unit.plan is None:
+        if job.plan is None and job.pool == "input":
+            self._after_input(job, failure)
+        elif job.plan is None:
             pass  # the series itself says in the end whether this went well
-        elif failure is None and unit.lane == "infer":
-            self._send_output(unit)
+        elif failure is None and job.pool == "infer":
+            self._send_output(job)
         else:
-            self._end_product(unit, failure)
-        self._close_unit(unit.entry)
+            self._end_product(job, failure)
+        self._close_job(job.entry)
 
-    def _after_input(self, unit: Unit, failure: Failure | None) -> None:
-        if failure is None and not self._is_whole() and unit.stages:
-            self._ledger.forget([unit.key])
+    def _after_input(self, job: Job, failure: Failure | None) -> None:
+        if failure is None and not self._is_whole() and job.stages:
+            self._ledger.forget([job.key])
         for plan in self._run.config.products:
             product = str(plan.product)
             if plan.missing is not None:
-                self._books.record(unit.entry, product, End(State.SKIPPED, "plan", plan.missing, plan.missing.sentence))
+                self._books.record(job.entry, product, End(State.SKIPPED, "plan", plan.missing, plan.missing.sentence))
             elif failure is not None:
                 message = f"{failure.stage} ended with {failure.reason.value}"
                 end = End(State.SKIPPED, failure.stage, Reason.UPSTREAM_FAILED, message)
-                self._books.record(unit.entry, product, end)
+                self._books.record(job.entry, product, end)
             else:
-                stages = tuple(s for s in _lane(plan, "infer") if s in self._stages)
-                ahead = Unit(unit.entry, plan, "infer", stages)
+                stages = tuple(s for s in _pool_stages(plan, "infer") if s in self._stages)
+                ahead = Job(job.entry, plan, "infer", stages)
                 if stages and self._crops() and plan.product.kind is ProductKind.NNUNET:
-                    self._uncropped.setdefault(unit.key[0], []).append(ahead)
+                    self._uncropped.setdefault(job.key[0], []).append(ahead)
                 elif stages:
-                    self._open[unit.key[0]] += 1
+                    self._open[job.key[0]] += 1
                     self._executor.submit(ahead)
                 else:
                     self._send_output(ahead)
-        self._beside(unit, failure)
+        self._beside(job, failure)
 
-    def _beside(self, unit: Unit, failure: Failure | None) -> None:
+    def _beside(self, job: Job, failure: Failure | None) -> None:
         """Send what is made of the series itself, after its products: they do not wait for it."""
         stages = tuple(s for s in series_output(self._run.config.settings) if s in self._stages)
         if stages and failure is None:
-            self._open[unit.key[0]] += 1
-            self._executor.submit(Unit(unit.entry, None, "output", stages))
+            self._open[job.key[0]] += 1
+            self._executor.submit(Job(job.entry, None, "output", stages))
 
     def _crops(self) -> bool:
         """Whether segmentations wait for the slice scores of their series, which say where to crop."""
@@ -285,29 +285,29 @@ class Conductor:
 
     def _after_scores(self, uid: str) -> None:
         """Send the segmentations that waited for scores; without scores they see the whole series."""
-        for unit in self._uncropped.pop(uid, ()):
+        for job in self._uncropped.pop(uid, ()):
             self._open[uid] += 1
-            self._executor.submit(unit)
+            self._executor.submit(job)
 
-    def _send_output(self, unit: Unit) -> None:
-        assert unit.plan is not None
-        stages = tuple(s for s in _lane(unit.plan, "output") if s in self._stages)
+    def _send_output(self, job: Job) -> None:
+        assert job.plan is not None
+        stages = tuple(s for s in _pool_stages(job.plan, "output") if s in self._stages)
         if stages:
-            self._open[unit.key[0]] += 1
-            self._executor.submit(Unit(unit.entry, unit.plan, "output", stages))
+            self._open[job.key[0]] += 1
+            self._executor.submit(Job(job.entry, job.plan, "output", stages))
         else:
-            self._end_product(unit, None)
+            self._end_product(job, None)
 
-    def _end_product(self, unit: Unit, failure: Failure | None) -> None:
-        product = unit.key[1]
+    def _end_product(self, job: Job, failure: Failure | None) -> None:
+        product = job.key[1]
         if failure is not None:
             state = State.SKIPPED if failure.reason in _SKIPPING else State.FAILED
-            self._books.record(unit.entry, product, End(state, failure.stage, failure.reason, failure.message))
+            self._books.record(job.entry, product, End(state, failure.stage, failure.reason, failure.message))
         elif self._is_whole():
-            self._books.record(unit.entry, product, DONE)
+            self._books.record(job.entry, product, DONE)
 
-    def _close_unit(self, entry: SeriesEntry) -> None:
-        """Count a unit down; after the last one of a series the series ends."""
+    def _close_job(self, entry: SeriesEntry) -> None:
+        """Count a job down; after the last one of a series the series ends."""
         uid = entry.series_instance_uid
         self._open[uid] -= 1
         if self._open[uid] > 0:
@@ -344,7 +344,7 @@ class Conductor:
             self._books.record(entry, "", DONE)
 
     def _may_wait(self) -> bool:
-        """Whether another series that is at work will make room on the disk when it ends."""
+        """Whether another series that is at work will make folder on the disk when it ends."""
         return self._run.config.settings.fetch.delete_after_use and len(self._open) > 1
 
     def _delete_fetched(self, entry: SeriesEntry) -> None:
@@ -371,7 +371,7 @@ class Conductor:
                     self._leases[uid] = renewed
 
     def _drain(self, ended: str) -> str:
-        """Let running units end (a bounded time), book them, and stop."""
+        """Let running jobs end (a bounded time), book them, and stop."""
         deadline = time.monotonic() + _GRACE_SECONDS
         if self._executor.name == "serial":
             return ended
@@ -379,11 +379,11 @@ class Conductor:
             result = self._executor.collect(0.5)
             if result is not None:
                 self._books.book(result)
-                self._count_down(result.unit.key[0])
+                self._count_down(result.job.key[0])
         return ended
 
     def _count_down(self, uid: str) -> None:
-        """One unit less at work; the series has no outcome yet."""
+        """One job less at work; the series has no outcome yet."""
         self._open[uid] -= 1
         self._open += Counter()
 
@@ -398,5 +398,5 @@ def _on_s3(entry: SeriesEntry) -> bool:
     return any(i.url.startswith("s3://") for i in entry.instances)
 
 
-def _lane(plan: ProductPlan, lane: str) -> tuple[str, ...]:
-    return tuple(s for s in PRODUCT_STAGES[plan.product.kind] if STAGES[s].lane == lane)
+def _pool_stages(plan: RequestedProduct, pool: str) -> tuple[str, ...]:
+    return tuple(s for s in PRODUCT_STAGES[plan.product.kind] if STAGES[s].pool == pool)

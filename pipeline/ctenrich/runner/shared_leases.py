@@ -66,7 +66,7 @@ class SharedLeases:
         BAD_PARAMETER for a store without atomic creation; of S3 there are many makes, so it is tried.
     """
 
-    patience = 5.0
+    poll_interval = 5.0
     """Seconds to wait before asking again for series that others hold."""
 
     def __init__(self, url: str, settings: FetchSettings, home: Path) -> None:

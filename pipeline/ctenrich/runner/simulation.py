@@ -1,4 +1,4 @@
-"""The wall time of a cohort whose stages take known times: three lanes of workers, as the conductor feeds them."""
+"""The wall time of a cohort whose stages take known times: three pools of workers, as the runner feeds them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Lanes", "Simulation", "simulate"]
+__all__ = ["Simulation", "WorkerPools", "simulate"]
 
 
 @dataclass(frozen=True)
-class Lanes:
-    """How many workers each lane has."""
+class WorkerPools:
+    """How many workers each pool has."""
 
     input: int = 1
     infer: int = 1
@@ -34,32 +34,32 @@ class Simulation:
     """Share of the wall time in which the devices infer."""
 
 
-def simulate(times: Sequence[tuple[float, float, float]], lanes: Lanes | None) -> Simulation:
-    """Let series pass through the lanes one after another, each lane first come, first served.
+def simulate(times: Sequence[tuple[float, float, float]], pools: WorkerPools | None) -> Simulation:
+    """Let series pass through the pools one after another, each pool first come, first served.
 
     Parameters
     ----------
     times : sequence of (input, infer, output)
-        Seconds of each series in each lane, in the order in which they start.
-    lanes : Lanes or None
+        Seconds of each series in each pool, in the order in which they start.
+    pools : WorkerPools or None
         Workers; None: one process does one thing after another.
     """
-    if lanes is None or not times:
+    if pools is None or not times:
         total = sum(sum(one) for one in times)
         busy = sum(infer for _, infer, _ in times)
         return Simulation(total, busy / total if total else 0.0)
-    workers = [[0.0] * n for n in (lanes.input, lanes.infer, lanes.output)]
+    workers = [[0.0] * n for n in (pools.input, pools.infer, pools.output)]
     in_flight: list[float] = []
     begin = end = 0.0
     for one in times:
-        if len(in_flight) >= lanes.slots:
+        if len(in_flight) >= pools.slots:
             begin = max(begin, heapq.heappop(in_flight))
         ready = begin
-        for lane, seconds in zip(workers, one, strict=True):
+        for pool, seconds in zip(workers, one, strict=True):
             if seconds:
-                ready = max(ready, heapq.heappop(lane)) + seconds
-                heapq.heappush(lane, ready)
+                ready = max(ready, heapq.heappop(pool)) + seconds
+                heapq.heappush(pool, ready)
         heapq.heappush(in_flight, ready)
         end = max(end, ready)
     busy = sum(infer for _, infer, _ in times)
-    return Simulation(end, busy / (end * lanes.infer) if end else 0.0)
+    return Simulation(end, busy / (end * pools.infer) if end else 0.0)

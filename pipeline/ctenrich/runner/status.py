@@ -13,11 +13,11 @@ from ctenrich.records import FetchedSeries, SeriesEntry, State
 from ctenrich.runner.forecast import forecast_rest
 from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.manifest import forget_failures, forget_stage, is_done, stage_key
-from ctenrich.runner.model_cache import Models
-from ctenrich.runner.products import ProductPlan
+from ctenrich.runner.model_cache import ModelCache
+from ctenrich.runner.products import RequestedProduct
 from ctenrich.runner.run import Run
-from ctenrich.runner.source_cleanup import needs_again
-from ctenrich.stages.stage import Task
+from ctenrich.runner.source_cleanup import needs_refetch
+from ctenrich.stages.stage import StageContext
 from ctenrich.stages.table import PRODUCT_STAGES, SERIES_STAGES, STAGES, series_output
 from ctenrich.workspace import load_record
 
@@ -42,7 +42,7 @@ def status(run: Run) -> Status:
     """Read a run's ledger (which may be in use)."""
     with Ledger(run.ledger_path, read_only=True) as ledger:
         outcomes, timings, runs = ledger.outcomes(), ledger.timings(), ledger.runs()
-    planned = len(run.units())
+    planned = len(run.jobs())
     states = Counter(o.state.value for o in outcomes)
     reasons = Counter(o.reason.value for o in outcomes if o.reason)
     rows = []
@@ -83,17 +83,17 @@ def retry(run: Run, reasons: list[str]) -> int:
         ]
         ledger.forget([(o.series_instance_uid, o.product) for o in found])
     for outcome in found:
-        room = run.workspace.room(outcome.series_instance_uid)
-        if outcome.reason is Reason.NO_EXPERT and _lacks_companion(room):
-            forget_stage(room, "fetch")
+        folder = run.workspace.series_dir(outcome.series_instance_uid)
+        if outcome.reason is Reason.NO_EXPERT and _lacks_companion(folder):
+            forget_stage(folder, "fetch")
         for plan in run.config.products:
             if str(plan.product) == outcome.product:
-                forget_failures(run.workspace.product_room(outcome.series_instance_uid, plan.product))
+                forget_failures(run.workspace.product_dir(outcome.series_instance_uid, plan.product))
     return len(found)
 
 
-def _lacks_companion(room: Path) -> bool:
-    record = room / "fetched.json"
+def _lacks_companion(folder: Path) -> bool:
+    record = folder / "fetched.json"
     return record.is_file() and any(i.rule == "fetch.companion" for i in load_record(record, FetchedSeries).issues)
 
 
@@ -111,7 +111,7 @@ def preview(run: Run) -> list[tuple[str, int, int]]:
             if plan.missing is None:
                 stages = PRODUCT_STAGES[plan.product.kind]
                 _count(run, entry, plan, stages, (todo, done), whole=whole)
-        if needs_again(run, entry):
+        if needs_refetch(run, entry):
             todo["fetch"] += 1
             done["fetch"] -= 1
     return [(stage, todo[stage], done[stage]) for stage in STAGES if todo[stage] or done[stage]]
@@ -120,22 +120,22 @@ def preview(run: Run) -> list[tuple[str, int, int]]:
 def _count(
     run: Run,
     entry: SeriesEntry,
-    plan: ProductPlan | None,
+    plan: RequestedProduct | None,
     stages: tuple[str, ...],
     counts: tuple[Counter[str], Counter[str]],
     *,
     whole: bool = True,
 ) -> bool:
-    """Count the stages of one unit; once one is to do (`whole` is False), so are those after it."""
+    """Count the stages of one job; once one is to do (`whole` is False), so are those after it."""
     from ctenrich.progress import SILENT
 
     todo, done = counts
     settings = run.config.settings
-    task = Task(entry, plan, settings, run.workspace, Models(settings), SILENT)
+    context = StageContext(entry, plan, settings, run.workspace, ModelCache(settings), SILENT)
     for name in stages:
         if whole:
             try:
-                whole = is_done(STAGES[name], task, stage_key(STAGES[name], task))
+                whole = is_done(STAGES[name], context, stage_key(STAGES[name], context))
             except CtenrichError:
                 whole = False
         (done if whole else todo)[name] += 1

@@ -1,4 +1,4 @@
-"""How a run goes, in one line: units a minute of each lane, how busy the device is, what failed."""
+"""How a run goes, in one line: jobs a minute of each pool, how busy the device is, what failed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from ctenrich.runner.job import UnitResult
+from ctenrich.runner.job import JobResult
 
-__all__ = ["Pace"]
+__all__ = ["Throughput"]
 
 
-class Pace:
+class Throughput:
     """Counts results as they come.
 
     Parameters
@@ -28,19 +28,19 @@ class Pace:
         self._inferring = 0.0
         self._inferring_workers: set[str] = set()
 
-    def add(self, result: UnitResult) -> None:
-        """Count a unit that came back; what was done before counts as nothing."""
+    def add(self, result: JobResult) -> None:
+        """Count a job that came back; what was done before counts as nothing."""
         if result.ran:
-            self._done[result.unit.lane] += 1
+            self._done[result.job.pool] += 1
         self._failed += result.failure is not None
-        if result.unit.lane == "infer":
+        if result.job.pool == "infer":
             self._inferring += sum(t.seconds for t in result.timings)
             self._inferring_workers |= {t.worker for t in result.timings}
 
     def __str__(self) -> str:
         """E.g. ``input 12.0/min, infer 11.2/min, output 11.0/min, devices 93 % busy, 2 failed``."""
         elapsed = max(self._clock() - self._started, 1e-9)
-        parts = [f"{lane} {60 * self._done[lane] / elapsed:.1f}/min" for lane in ("input", "infer", "output")]
+        parts = [f"{pool} {60 * self._done[pool] / elapsed:.1f}/min" for pool in ("input", "infer", "output")]
         if self._inferring:
             share = self._inferring / (elapsed * max(1, len(self._inferring_workers)))
             parts.append(f"devices {100 * min(share, 1.0):.0f} % busy")

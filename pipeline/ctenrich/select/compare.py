@@ -11,7 +11,7 @@ from typing import Any
 
 from ctenrich.catalog.base import Catalog
 from ctenrich.catalog.queries import parse_query
-from ctenrich.errors import BooksError, UsageError
+from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import SeriesEntry
@@ -55,7 +55,7 @@ def describe_cohort(path: Path) -> CohortSummary:
     ------
     UsageError
         NOT_FOUND, BAD_COHORT.
-    BooksError
+    InconsistencyError
         BOOKS: the numbers are not those of the lock.
     """
     cohort = read_cohort(path)
@@ -63,7 +63,9 @@ def describe_cohort(path: Path) -> CohortSummary:
     excluded = Counter(read_excluded(path)["reason"].to_pylist()) if has_excluded else Counter()
     lock = read_lock(lock_path(path)) if lock_path(path).is_file() else {}
     if lock and (lock["cohort"]["sha256"] != cohort.sha256 or lock["excluded"] != dict(excluded)):
-        raise BooksError(Reason.BOOKS, f"{path.name} and its excluded series are not those that its lock counts")
+        raise InconsistencyError(
+            Reason.BOOKS, f"{path.name} and its excluded series are not those that its lock counts"
+        )
     kinds = (f"{m} by {link}" for s in cohort.series for m, link in {(c.modality, c.link.value) for c in s.companions})
     return CohortSummary(
         name=cohort.name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctenrich.catalog.base import Catalog, QueryResult, ask
 from ctenrich.catalog.queries import Query, bind, load_query
-from ctenrich.errors import BooksError, UsageError
+from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, Instance, SeriesEntry
@@ -100,7 +100,7 @@ def select_cohort(
     ------
     UsageError
         NOT_FOUND, BAD_QUERY, BAD_PARAMETER, MISSING_COLUMN, and what the catalog says.
-    BooksError
+    InconsistencyError
         BOOKS: a series of the start set is lost or counted twice.
     """
     loaded = query if isinstance(query, Query) else load_query(query)
@@ -240,7 +240,7 @@ def _balance(rows: list[dict[str, Any]], chosen: list[SeriesEntry], excluded: li
     start = [str(row["SeriesInstanceUID"]) for row in rows]
     if len(set(start)) != len(start):
         message = f"the query gives {len(start) - len(set(start))} series more than once"
-        raise BooksError(Reason.BOOKS, message, "a selection has one row a series")
+        raise InconsistencyError(Reason.BOOKS, message, "a selection has one row a series")
     ended = [s.series_instance_uid for s in chosen] + [str(row["series_instance_uid"]) for row in excluded]
     if len(start) != len(ended):
-        raise BooksError(Reason.BOOKS, f"{len(start)} series came in, {len(ended)} came out")
+        raise InconsistencyError(Reason.BOOKS, f"{len(start)} series came in, {len(ended)} came out")

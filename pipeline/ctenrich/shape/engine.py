@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.shape.diameters import largest_distance, millimetres, outermost_vertices, plane_diameters
-from ctenrich.shape.features import Basics
+from ctenrich.shape.features import ShapePrimitives
 from ctenrich.shape.marching_cubes import cube_codes, cubes
 
 __all__ = ["basics"]
@@ -31,7 +31,7 @@ class Moments:
     second: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
 
-def basics(mask: NDArray[np.bool_], spacing: Spacing) -> Basics:
+def basics(mask: NDArray[np.bool_], spacing: Spacing) -> ShapePrimitives:
     """Measure a mask.
 
     Parameters
@@ -43,7 +43,7 @@ def basics(mask: NDArray[np.bool_], spacing: Spacing) -> Basics:
 
     Returns
     -------
-    Basics
+    ShapePrimitives
         The numbers that all shape features are made of.
     """
     padded = np.zeros([n + 2 for n in mask.shape], np.uint8)
@@ -51,7 +51,7 @@ def basics(mask: NDArray[np.bool_], spacing: Spacing) -> Basics:
     area, volume = surface(padded, spacing)
     along_i, along_j = (outermost_vertices(padded, line) for line in (2, 1))
     found = moments(mask)
-    return Basics(
+    return ShapePrimitives(
         voxels=found.count,
         voxel_volume=float(np.prod(spacing)),
         area=area,

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["SHAPE_FEATURES", "Basics", "shape_features"]
+__all__ = ["SHAPE_FEATURES", "ShapePrimitives", "shape_features"]
 
 
 @dataclass(frozen=True)
-class Basics:
+class ShapePrimitives:
     """What an engine measures of one mask."""
 
     voxels: int
@@ -30,20 +30,20 @@ class Basics:
     """That the voxel centres span: 0 point, 1 line, 2 plane, 3 body."""
 
 
-def _axis(b: Basics, rank: int) -> float:
+def _axis(b: ShapePrimitives, rank: int) -> float:
     return 4 * math.sqrt(max(b.variances[rank], 0.0))
 
 
-def _ratio(b: Basics, rank: int) -> float:
+def _ratio(b: ShapePrimitives, rank: int) -> float:
     return math.sqrt(max(b.variances[rank], 0.0) / b.variances[2])
 
 
-def _sphere_area(b: Basics) -> float:
+def _sphere_area(b: ShapePrimitives) -> float:
     """Surface of the sphere of the same volume, mm2."""
     return float((36 * math.pi * b.volume**2) ** (1 / 3))
 
 
-_FORMULAS: dict[str, Callable[[Basics], float]] = {
+_FORMULAS: dict[str, Callable[[ShapePrimitives], float]] = {
     "Elongation": lambda b: _ratio(b, 1),
     "Flatness": lambda b: _ratio(b, 0),
     "LeastAxisLength": lambda b: _axis(b, 0),
@@ -76,7 +76,7 @@ _FLAT = (
 )
 
 
-def shape_features(basics: Basics | None) -> tuple[dict[str, float], dict[str, str]]:
+def shape_features(basics: ShapePrimitives | None) -> tuple[dict[str, float], dict[str, str]]:
     """Values of the features, and why the others have none.
 
     A mask in one plane has no least axis, one on a line only a major one, a single voxel none. The mesh of a mask
@@ -84,7 +84,7 @@ def shape_features(basics: Basics | None) -> tuple[dict[str, float], dict[str, s
 
     Parameters
     ----------
-    basics : Basics or None
+    basics : ShapePrimitives or None
         None for an empty segment.
 
     Returns
@@ -104,7 +104,7 @@ def shape_features(basics: Basics | None) -> tuple[dict[str, float], dict[str, s
     return values, omitted
 
 
-def _why_undefined(name: str, b: Basics | None) -> str:
+def _why_undefined(name: str, b: ShapePrimitives | None) -> str:
     if b is None:
         return EMPTY
     if b.dimensions < _NEEDS.get(name, 0):

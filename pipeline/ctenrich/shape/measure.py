@@ -16,7 +16,7 @@ from ctenrich.records import Issue, Segment, SegmentMasks, SegmentShape, Severit
 from ctenrich.settings import Settings
 from ctenrich.shape import engine as fast
 from ctenrich.shape import pyradiomics as radiomics_adapter
-from ctenrich.shape.features import SHAPE_FEATURES, Basics, shape_features
+from ctenrich.shape.features import SHAPE_FEATURES, ShapePrimitives, shape_features
 from ctenrich.shape.pyradiomics_features import Radiomics
 from ctenrich.workspace import Workspace, load_array
 
@@ -98,7 +98,7 @@ def measure_segment(
     return SegmentShape(segment.number, segment.name, values, omitted)
 
 
-def measure_mask(mask: Mask, spacing: tuple[float, float, float], engine: str = "fast") -> Basics:
+def measure_mask(mask: Mask, spacing: tuple[float, float, float], engine: str = "fast") -> ShapePrimitives:
     """Numbers that the features are made of, from a mask cropped to its bounding box.
 
     Parameters

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
-from ctenrich.shape.features import Basics
+from ctenrich.shape.features import ShapePrimitives
 
 __all__ = ["basics", "version"]
 
 
-def basics(mask: NDArray[np.bool_], spacing: tuple[float, float, float], dimensions: int) -> Basics:
+def basics(mask: NDArray[np.bool_], spacing: tuple[float, float, float], dimensions: int) -> ShapePrimitives:
     """Measure a mask with pyradiomics' shape class.
 
     Parameters
@@ -37,7 +37,7 @@ def basics(mask: NDArray[np.bool_], spacing: tuple[float, float, float], dimensi
         shape = _radiomics().shape.RadiomicsShape(itk.Cast(image, itk.sitkFloat32), image, label=1)
     low, middle, high = (float(v) for v in shape.eigenValues)
     in_slice, in_column, in_row, diameter = (float(d) for d in shape.diameters)
-    return Basics(
+    return ShapePrimitives(
         voxels=int(np.count_nonzero(mask)),
         voxel_volume=float(np.prod(spacing)),
         area=float(shape.SurfaceArea),

@@ -24,7 +24,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Matrix4, Quantity, Severity, SortedSeries, Volume
 from ctenrich.settings import ConvertSettings, GeometrySettings, Settings
-from ctenrich.stages.dcm2niix import NiftiCheck, compress, write_nifti
+from ctenrich.stages.dcm2niix import Dcm2niixVolume, compress, write_nifti
 from ctenrich.workspace import Workspace, atomic_path, save_record, write_bytes
 
 __all__ = ["ReadSlice", "compress_nifti", "convert_series", "read_volume", "volume_affine"]
@@ -53,7 +53,7 @@ def convert_series(
     Returns
     -------
     Volume
-        Saved as ``volume.json`` in the series' room.
+        Saved as ``volume.json`` in the series' folder.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def convert_series(
         TOOL_MISSING, TOOL_FAILED, TIMEOUT: dcm2niix itself.
     """
     uid = series.series_instance_uid
-    folder = workspace.room(uid) / "volume"
+    folder = workspace.series_dir(uid) / "volume"
     paths = [workspace.resolve(uid, s.path) for s in series.slices]
     affine = volume_affine(series)
     _check_positions(series, affine, settings.geometry)
@@ -102,7 +102,7 @@ def convert_series(
         nifti_path=workspace.relative(uid, _product(nifti, settings)) if settings.convert.nifti else None,
         issues=tuple(issues),
     )
-    save_record(workspace.room(uid) / "volume.json", volume)
+    save_record(workspace.series_dir(uid) / "volume.json", volume)
     return volume
 
 
@@ -116,7 +116,7 @@ def compress_nifti(volume: Volume, *, workspace: Workspace) -> Path:
     InputError
         NOT_PREPARED: there is no plain file (any more); convert again.
     """
-    plain = workspace.room(volume.series_instance_uid) / "volume" / "ct.nii"
+    plain = workspace.series_dir(volume.series_instance_uid) / "volume" / "ct.nii"
     if not plain.is_file():
         raise InputError(Reason.NOT_PREPARED, "there is no ct.nii to compress", "convert the series again")
     return compress(plain)
@@ -153,7 +153,7 @@ def _check_positions(series: SortedSeries, affine: Matrix4, settings: GeometrySe
 
 
 def _check_volume(series: SortedSeries, folder: Path, settings: ConvertSettings) -> None:
-    """Refuse before the first slice is decoded where the array would be absurd, or the disk has no room for it.
+    """Refuse before the first slice is decoded where the array would be absurd, or the disk has no folder for it.
 
     A compressed series of a few megabytes may claim hundreds of gigabytes.
     """
@@ -247,7 +247,7 @@ def _check_formats(formats: Sequence[PixelFormat]) -> None:
 
 
 def _compare(
-    array: NDArray[np.int16], paddings: Sequence[tuple[int, int] | None], check: NiftiCheck, issues: list[Issue]
+    array: NDArray[np.int16], paddings: Sequence[tuple[int, int] | None], check: Dcm2niixVolume, issues: list[Issue]
 ) -> None:
     """Hold dcm2niix's volume against ours, voxel for voxel; put our padding into the NIfTI too."""
     for k, padding in enumerate(paddings):

@@ -70,9 +70,9 @@ def check_crop(settings: Settings, *, with_bodypart: bool) -> None:
         raise UsageError(Reason.BAD_SETTINGS, "segment.crop needs a body part model", "add --bodypart MODEL")
 
 
-def scores_path(series_room: Path) -> Path | None:
+def scores_path(series_dir: Path) -> Path | None:
     """The slice scores of a series; None if it has none (yet)."""
-    return next(iter(sorted(series_room.glob(f"{ProductKind.BODYPART.value}__*/scores.json"))), None)
+    return next(iter(sorted(series_dir.glob(f"{ProductKind.BODYPART.value}__*/scores.json"))), None)
 
 
 def segment_cropped(
@@ -93,7 +93,7 @@ def segment_cropped(
     """
     common: dict[str, Any] = {"settings": settings, "workspace": workspace, "progress": progress}
     low, high = crop_ends(settings.segment.crop)
-    path = scores_path(workspace.room(volume.series_instance_uid))
+    path = scores_path(workspace.series_dir(volume.series_instance_uid))
     box = None
     if path is not None:
         box = crop_hint(load_record(path, SliceScores), volume.shape, low=low, high=high)
@@ -114,7 +114,7 @@ def _in_box(
 ) -> SegmentMasks:
     workspace: Workspace = common["workspace"]
     uid = volume.series_instance_uid
-    folder = workspace.product_room(uid, segmenter.product) / "masks"
+    folder = workspace.product_dir(uid, segmenter.product) / "masks"
     part = folder / "crop.npy"
     save_array(part, load_array(workspace.resolve(uid, volume.array_path))[box.k0 : box.k1])
     affine = np.array(volume.affine_lps, dtype=np.float64)

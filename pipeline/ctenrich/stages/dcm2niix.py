@@ -23,7 +23,7 @@ from ctenrich.records import Matrix4, SortedSeries
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import atomic_path
 
-__all__ = ["NiftiCheck", "compress", "write_nifti"]
+__all__ = ["Dcm2niixVolume", "compress", "write_nifti"]
 
 CORNER_TOLERANCE = 0.1
 """mm that the corners of dcm2niix's grid may lie from ours."""
@@ -36,7 +36,7 @@ _COPIED = (
 NOT_READ_BY_DCM2NIIX = frozenset({DeflatedExplicitVRLittleEndian})
 
 
-class NiftiCheck:
+class Dcm2niixVolume:
     """A NIfTI file that dcm2niix wrote, as planes on the grid of the volume.
 
     Parameters
@@ -146,7 +146,7 @@ class NiftiCheck:
 @contextmanager
 def write_nifti(
     series: SortedSeries, paths: Sequence[Path], target: Path, affine: Matrix4, syntaxes: Sequence[str] = ()
-) -> Iterator[NiftiCheck]:
+) -> Iterator[Dcm2niixVolume]:
     """Convert the slices with dcm2niix; the file appears as `target` when the block ends without an error.
 
     Raises
@@ -166,7 +166,7 @@ def write_nifti(
         if made is None:
             raise InputError(Reason.READERS_DISAGREE, f"dcm2niix does not make one volume of the {len(paths)} slices")
         positions = np.array([s.position for s in series.slices])
-        check = NiftiCheck(made, series.shape, affine, positions)
+        check = Dcm2niixVolume(made, series.shape, affine, positions)
         check.clean_copies = clean
         try:
             yield check

@@ -22,7 +22,7 @@ from ctenrich.storage.base import Storage, StoredObject, Transfer, verify_file
 from ctenrich.storage.local import check_regular, local_path
 from ctenrich.workspace import Workspace, check_uid, save_record, sha256_of_file
 
-__all__ = ["fetch_ahead", "fetch_series", "fetched_bytes"]
+__all__ = ["fetch_series", "fetched_bytes", "prefetch_series"]
 
 _HASH_THREADS = 4
 
@@ -48,7 +48,7 @@ def fetch_series(
     """Bring the files of one series.
 
     Local files are read where they are (or copied where `fetch.copy_local` says so); remote objects go to the series'
-    room under names that are made of checked identifiers. What is there already and whole is not fetched again.
+    folder under names that are made of checked identifiers. What is there already and whole is not fetched again.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def fetch_series(
     Returns
     -------
     FetchedSeries
-        Saved as ``fetched.json`` in the series' room.
+        Saved as ``fetched.json`` in the series' folder.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def fetch_series(
             companions += _expand((companion.instance,), stores)
         except IncompleteError as error:
             issues.append(_companion_issue(error))
-    source = workspace.room(entry.series_instance_uid) / "source"
+    source = workspace.series_dir(entry.series_instance_uid) / "source"
     _check_disk([*wanted, *companions], source, settings.fetch, workspace)
     progress.start("fetch", len(wanted) + len(companions))
     files = _bring(wanted, source, stores, settings.fetch, workspace, progress)
@@ -106,14 +106,14 @@ def fetch_series(
         expected_instances=expected,
         issues=tuple(issues),
     )
-    save_record(workspace.room(entry.series_instance_uid) / "fetched.json", fetched)
+    save_record(workspace.series_dir(entry.series_instance_uid) / "fetched.json", fetched)
     return fetched
 
 
-def fetch_ahead(
+def prefetch_series(
     entries: Sequence[SeriesEntry], *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
 ) -> int:
-    """Bring the S3 objects of several series by one s5cmd, each into its series' room.
+    """Bring the S3 objects of several series by one s5cmd, each into its series' folder.
 
     Nothing is proven or recorded here: :func:`fetch_series` of each series finds its objects there, checks them, and
     says what is missing or would not come. Objects without a checksum are left to it, as are companions, and the
@@ -136,7 +136,7 @@ def fetch_ahead(
         listed = store.list_folders(sorted({i.url for e in entries for i in e.instances if i.url.endswith("/")}))
         for entry in entries:
             wanted = [w for i in entry.instances for w in _listed(i, listed)]
-            source = workspace.room(entry.series_instance_uid) / "source"
+            source = workspace.series_dir(entry.series_instance_uid) / "source"
             _check_disk([*accepted, *wanted], source, settings.fetch, workspace)
             accepted += wanted
             moves = [Transfer(w.url, source / _name(w), w.size, w.md5, w.crc32c) for w in wanted if w.md5]
@@ -171,11 +171,11 @@ class _Meter:
         self._files = 0
         self._lock = threading.Lock()
 
-    def start(self, task: str, total: float | None = None) -> None:
-        self._progress.start(task, total)
+    def start(self, context: str, total: float | None = None) -> None:
+        self._progress.start(context, total)
 
-    def advance(self, task: str, amount: float = 1) -> None:
-        self._progress.advance(task, amount)
+    def advance(self, context: str, amount: float = 1) -> None:
+        self._progress.advance(context, amount)
         with self._lock:
             self._files += int(amount)
             now = self._clock()
@@ -183,7 +183,7 @@ class _Meter:
                 return
             self._told = now
             text = self._text(max(now - self._started, 1e-9))
-        self._progress.status(task, text)
+        self._progress.status(context, text)
 
     def _text(self, elapsed: float) -> str:
         arrived = sum(t.path.stat().st_size for t in self._transfers if t.path.is_file())
@@ -194,11 +194,11 @@ class _Meter:
     def note(self, message: str) -> None:
         self._progress.note(message)
 
-    def status(self, task: str, text: str) -> None:
-        self._progress.status(task, text)
+    def status(self, context: str, text: str) -> None:
+        self._progress.status(context, text)
 
-    def finish(self, task: str) -> None:
-        self._progress.finish(task)
+    def finish(self, context: str) -> None:
+        self._progress.finish(context)
 
 
 class _Stores:
@@ -259,7 +259,7 @@ def _bring(
 
 
 def _name(item: _Wanted) -> str:
-    """File name in the room: from the checked UID, else from the URL's hash; never from the URL as it stands."""
+    """File name in the folder: from the checked UID, else from the URL's hash; never from the URL as it stands."""
     if item.sop_instance_uid:
         return f"{check_uid(item.sop_instance_uid)}.dcm"
     return f"{hashlib.sha256(item.url.encode()).hexdigest()[:32]}.dcm"
@@ -291,9 +291,9 @@ def _describe(item: _Wanted, path: Path) -> FetchedFile:
 
 def _relative(file: FetchedFile, entry: SeriesEntry, workspace: Workspace) -> FetchedFile:
     path = Path(file.path)
-    if not path.is_relative_to(workspace.room(entry.series_instance_uid)):
+    if not path.is_relative_to(workspace.series_dir(entry.series_instance_uid)):
         return file
-    relative = path.relative_to(workspace.room(entry.series_instance_uid)).as_posix()
+    relative = path.relative_to(workspace.series_dir(entry.series_instance_uid)).as_posix()
     return FetchedFile(relative, file.url, file.size, file.sha256, file.sop_instance_uid)
 
 
@@ -302,7 +302,7 @@ def _check_disk(wanted: Sequence[_Wanted], folder: Path, settings: FetchSettings
     copied = sum(w.size or 0 for w in wanted if not w.local or settings.copy_local)
     need = copied + 2 * sum(w.size or 0 for w in wanted)  # the volume's array and its NIfTI
     if settings.disk_quota is not None:
-        others = sum(fetched_bytes(room) for room in (workspace.root / "series").glob("*") if room != folder.parent)
+        others = sum(fetched_bytes(other) for other in (workspace.root / "series").glob("*") if other != folder.parent)
         if others + need > settings.disk_quota:
             message = f"the series needs about {need} bytes; the quota is {settings.disk_quota}, {others} are taken"
             raise InputError(Reason.DISK_FULL, message, "raise fetch.disk_quota, or set fetch.delete_after_use")
@@ -313,9 +313,9 @@ def _check_disk(wanted: Sequence[_Wanted], folder: Path, settings: FetchSettings
         raise InputError(Reason.DISK_FULL, f"the series needs about {need} bytes, {free} are free")
 
 
-def fetched_bytes(room: Path) -> int:
-    """Bytes of the fetched objects in a series' room."""
-    return sum(p.stat().st_size for p in (room / "source").rglob("*") if p.is_file())
+def fetched_bytes(folder: Path) -> int:
+    """Bytes of the fetched objects in a series' folder."""
+    return sum(p.stat().st_size for p in (folder / "source").rglob("*") if p.is_file())
 
 
 def _companion_issue(error: CtenrichError) -> Issue:

@@ -12,7 +12,7 @@ import numpy as np
 from ctenrich.dicom.ct_slice import HEADER_TAGS, read_slice, slice_header
 from ctenrich.dicom.reader import InflatingReader, open_dicom, quiet, text, whole
 from ctenrich.errors import GeometryError, IncompleteError, InputError
-from ctenrich.geometry import CT_IMAGE, SliceHeader, Verdict, judge_slices
+from ctenrich.geometry import CT_IMAGE, SliceHeader, StackGeometry, check_stack_geometry
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import FetchedFile, FetchedSeries, Issue, Severity, Slice, SortedSeries
@@ -59,7 +59,7 @@ def sort_series(
     Returns
     -------
     SortedSeries
-        Saved as ``sorted.json`` in the series' room; it does not depend on the order, names or depth of the files.
+        Saved as ``sorted.json`` in the series' folder; it does not depend on the order, names or depth of the files.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def sort_series(
     IncompleteError
         INCOMPLETE: fewer instances than the catalog knows, or a file that holds another one.
     GeometryError
-        What :func:`ctenrich.geometry.judge_slices` found; the first reason, all of them in the message.
+        What :func:`ctenrich.geometry.check_stack_geometry` found; the first reason, all of them in the message.
     UnsafeInputError
         UNSAFE_IDENTIFIER, BOMB.
     """
@@ -83,13 +83,13 @@ def sort_series(
         raise InputError(Reason.NO_CT, f"among {len(fetched.files)} files there is {text_}")
     slices = _without_duplicates(ours, issues)
     _check_complete(slices, fetched)
-    verdict = judge_slices([f.header for f in slices], settings.geometry)
+    verdict = check_stack_geometry([f.header for f in slices], settings.geometry)
     if not verdict.ok:
         _refuse(verdict)
     series = _series(fetched, [slices[x] for x in verdict.order], verdict, issues)
     others = [f for f in found if f.series_instance_uid != uid]
     series = _with_companions(series, fetched, others, workspace, issues)
-    save_record(workspace.room(uid) / "sorted.json", series)
+    save_record(workspace.series_dir(uid) / "sorted.json", series)
     return series
 
 
@@ -203,14 +203,16 @@ def _check_complete(slices: Sequence[_Found], fetched: FetchedSeries) -> None:
         raise IncompleteError(Reason.INCOMPLETE, f"{missing} of {total} instances of the series are missing")
 
 
-def _refuse(verdict: Verdict) -> None:
+def _refuse(verdict: StackGeometry) -> None:
     first = verdict.reasons[0]
     kind = InputError if first in _KIND_REASONS else GeometryError
     others = ", ".join(r.value for r in verdict.reasons[1:])
     raise kind(first, first.sentence + (f" Also: {others}." if others else ""))
 
 
-def _series(fetched: FetchedSeries, ordered: Sequence[_Found], verdict: Verdict, issues: list[Issue]) -> SortedSeries:
+def _series(
+    fetched: FetchedSeries, ordered: Sequence[_Found], verdict: StackGeometry, issues: list[Issue]
+) -> SortedSeries:
     digest = hashlib.sha256()
     for item in ordered:
         digest.update(f"{item.header.sop_instance_uid} {item.file.sha256}\n".encode())

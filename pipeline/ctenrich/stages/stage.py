@@ -13,23 +13,23 @@ from ctenrich.records import Issue, ProductKind, SeriesEntry
 
 if TYPE_CHECKING:
     from ctenrich.progress import Progress
-    from ctenrich.runner.model_cache import Models
-    from ctenrich.runner.products import ProductPlan
+    from ctenrich.runner.model_cache import ModelCache
+    from ctenrich.runner.products import RequestedProduct
     from ctenrich.settings import Settings
     from ctenrich.workspace import Workspace
 
-__all__ = ["Stage", "StageFindingsError", "Task"]
+__all__ = ["Stage", "StageContext", "StageFindingsError"]
 
 
 @dataclass(frozen=True)
-class Task:
+class StageContext:
     """One series, or one product of it, with all that its stages need."""
 
     entry: SeriesEntry
-    plan: ProductPlan | None
+    plan: RequestedProduct | None
     settings: Settings
     workspace: Workspace
-    models: Models
+    models: ModelCache
     progress: Progress
 
     @property
@@ -38,16 +38,16 @@ class Task:
         return self.entry.series_instance_uid
 
     @property
-    def room(self) -> Path:
+    def folder(self) -> Path:
         """Folder of the product, or of the series."""
         if self.plan is None:
-            return self.workspace.room(self.uid)
-        return self.workspace.product_room(self.uid, self.plan.product)
+            return self.workspace.series_dir(self.uid)
+        return self.workspace.product_dir(self.uid, self.plan.product)
 
     @property
-    def series_room(self) -> Path:
+    def series_dir(self) -> Path:
         """Folder of the series."""
-        return self.workspace.room(self.uid)
+        return self.workspace.series_dir(self.uid)
 
     @property
     def kind(self) -> ProductKind | None:
@@ -67,11 +67,11 @@ class Stage:
     name: str
     version: int
     """Raised by hand when the stage's code gives another result."""
-    lane: str
+    pool: str
     """``input``, ``infer`` or ``output``: which workers run it."""
-    identity: Callable[[Task], Iterable[str]]
+    cache_key_inputs: Callable[[StageContext], Iterable[str]]
     """What, beside name and version, makes the stage run again when it changes."""
-    work: Callable[[Task], tuple[list[Path], tuple[Issue, ...]]]
+    work: Callable[[StageContext], tuple[list[Path], tuple[Issue, ...]]]
     """Does it; returns the files that it made and the issues that it found."""
 
 

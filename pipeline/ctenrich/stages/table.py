@@ -26,7 +26,7 @@ from ctenrich.records import (
     SortedSeries,
     Volume,
 )
-from ctenrich.stages.stage import Stage, StageFindingsError, Task
+from ctenrich.stages.stage import Stage, StageContext, StageFindingsError
 from ctenrich.workspace import load_record, save_record, sha256_of_file
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _settings(task: Task, section: str, *names: str) -> str:
-    values = asdict(getattr(task.settings, section))
+def _settings(context: StageContext, section: str, *names: str) -> str:
+    values = asdict(getattr(context.settings, section))
     return json.dumps({n: values[n] for n in names} if names else values, sort_keys=True)
 
 
@@ -60,148 +60,151 @@ def _mappings() -> str:
     return mappings_sha256()
 
 
-def _of_product(task: Task, *names: str) -> list[str]:
-    return [_digest(task.room / f"{name}.json") for name in names]
+def _of_product(context: StageContext, *names: str) -> list[str]:
+    return [_digest(context.folder / f"{name}.json") for name in names]
 
 
 # ---------------------------------------------------------------- series stages
 
 
-def _fetch(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+def _fetch(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
     from ctenrich.stages.fetch import fetch_series
 
-    fetched = fetch_series(task.entry, **task.common)
-    files = [task.workspace.resolve(task.uid, f.path) for f in (*fetched.files, *fetched.companions)]
-    inside = [f for f in files if f.is_relative_to(task.room)]
-    return [task.room / "fetched.json", *inside], ()
+    fetched = fetch_series(context.entry, **context.common)
+    files = [context.workspace.resolve(context.uid, f.path) for f in (*fetched.files, *fetched.companions)]
+    inside = [f for f in files if f.is_relative_to(context.folder)]
+    return [context.folder / "fetched.json", *inside], ()
 
 
-def _sort(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+def _sort(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
     from ctenrich.stages.sort import sort_series
 
-    series = sort_series(load_record(task.room / "fetched.json", FetchedSeries), **task.common)
-    return [task.room / "sorted.json"], series.issues
+    series = sort_series(load_record(context.folder / "fetched.json", FetchedSeries), **context.common)
+    return [context.folder / "sorted.json"], series.issues
 
 
-def _convert(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+def _convert(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
     from ctenrich.stages.convert import convert_series
 
-    volume = convert_series(load_record(task.room / "sorted.json", SortedSeries), **task.common)
-    later = bool(series_output(task.settings))
+    volume = convert_series(load_record(context.folder / "sorted.json", SortedSeries), **context.common)
+    later = bool(series_output(context.settings))
     files = [volume.array_path, *([volume.nifti_path] if volume.nifti_path and not later else [])]
-    return [task.room / "volume.json", *(task.workspace.resolve(task.uid, f) for f in files)], volume.issues
+    return [context.folder / "volume.json", *(context.workspace.resolve(context.uid, f) for f in files)], volume.issues
 
 
-def _compress(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+def _compress(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
     from ctenrich.stages.convert import compress_nifti
 
-    volume = load_record(task.room / "volume.json", Volume)
-    if not (task.room / "volume" / "ct.nii").is_file():
-        _convert(task)  # what was made of it is lost: the same volume again, and its NIfTI
-    return [compress_nifti(volume, workspace=task.workspace)], ()
+    volume = load_record(context.folder / "volume.json", Volume)
+    if not (context.folder / "volume" / "ct.nii").is_file():
+        _convert(context)  # what was made of it is lost: the same volume again, and its NIfTI
+    return [compress_nifti(volume, workspace=context.workspace)], ()
 
 
 # ---------------------------------------------------------------- product stages
 
 
-def _inputs(task: Task) -> tuple[SortedSeries, Volume]:
-    room = task.series_room
-    return load_record(room / "sorted.json", SortedSeries), load_record(room / "volume.json", Volume)
+def _inputs(context: StageContext) -> tuple[SortedSeries, Volume]:
+    folder = context.series_dir
+    return load_record(folder / "sorted.json", SortedSeries), load_record(folder / "volume.json", Volume)
 
 
-def _segment(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
-    assert task.plan is not None
-    series, volume = _inputs(task)
-    segmenter = task.models.segmenter(task.plan)
-    if _is_cropped(task):
+def _segment(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
+    assert context.plan is not None
+    series, volume = _inputs(context)
+    segmenter = context.models.segmenter(context.plan)
+    if _is_cropped(context):
         from ctenrich.stages.crop import segment_cropped
 
-        masks = segment_cropped(segmenter, volume, series, **task.common)
+        masks = segment_cropped(segmenter, volume, series, **context.common)
     else:
-        masks = segmenter.segment({"CT": volume}, series, **task.common)
-    save_record(task.room / "masks.json", masks)
+        masks = segmenter.segment({"CT": volume}, series, **context.common)
+    save_record(context.folder / "masks.json", masks)
     paths = [masks.label_map_path, *(s.mask_path for s in masks.segments)]
-    return [task.room / "masks.json", *(task.workspace.resolve(task.uid, p) for p in paths if p)], masks.issues
+    return [
+        context.folder / "masks.json",
+        *(context.workspace.resolve(context.uid, p) for p in paths if p),
+    ], masks.issues
 
 
-def _is_cropped(task: Task) -> bool:
-    return bool(task.settings.segment.crop) and task.kind is ProductKind.NNUNET
+def _is_cropped(context: StageContext) -> bool:
+    return bool(context.settings.segment.crop) and context.kind is ProductKind.NNUNET
 
 
-def _score(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
-    assert task.plan is not None
-    series, volume = _inputs(task)
-    scores = task.models.scorer(task.plan).score(volume, series, **task.common)
-    save_record(task.room / "scores.json", scores)
-    return [task.room / "scores.json"], scores.issues
+def _score(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
+    assert context.plan is not None
+    series, volume = _inputs(context)
+    scores = context.models.scorer(context.plan).score(volume, series, **context.common)
+    save_record(context.folder / "scores.json", scores)
+    return [context.folder / "scores.json"], scores.issues
 
 
-def _measure(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
-    if task.kind is ProductKind.BODYPART:
+def _measure(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
+    if context.kind is ProductKind.BODYPART:
         from ctenrich.bodypart.bpreg_json import write_bodypart_json
         from ctenrich.bodypart.landmarks import find_landmarks
         from ctenrich.bodypart.plausibility import check_bodypart
         from ctenrich.bodypart.regions import find_regions
 
-        scores = load_record(task.room / "scores.json", SliceScores)
-        landmarks, regions = find_landmarks(scores, **task.common), find_regions(scores, **task.common)
-        save_record(task.room / "landmarks.json", landmarks)
-        save_record(task.room / "regions.json", regions)
-        write_bodypart_json(task.room / "scores" / "bodypart.json", scores)
-        files = [task.room / name for name in ("landmarks.json", "regions.json", "scores/bodypart.json")]
+        scores = load_record(context.folder / "scores.json", SliceScores)
+        landmarks, regions = find_landmarks(scores, **context.common), find_regions(scores, **context.common)
+        save_record(context.folder / "landmarks.json", landmarks)
+        save_record(context.folder / "regions.json", regions)
+        write_bodypart_json(context.folder / "scores" / "bodypart.json", scores)
+        files = [context.folder / name for name in ("landmarks.json", "regions.json", "scores/bodypart.json")]
         return files, landmarks.issues + regions.issues + check_bodypart(scores, landmarks, regions)
     from ctenrich.shape.measure import measure_shape
 
-    _, volume = _inputs(task)
-    shape = measure_shape(load_record(task.room / "masks.json", SegmentMasks), volume, **task.common)
-    save_record(task.room / "shape.json", shape)
-    return [task.room / "shape.json"], shape.issues
+    _, volume = _inputs(context)
+    shape = measure_shape(load_record(context.folder / "masks.json", SegmentMasks), volume, **context.common)
+    save_record(context.folder / "shape.json", shape)
+    return [context.folder / "shape.json"], shape.issues
 
 
-def _encode(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
-    assert task.plan is not None
-    series, volume = _inputs(task)
-    encode = _encode_bodypart if task.kind is ProductKind.BODYPART else _encode_segments
-    objects = encode(task, series, volume)
-    save_record(task.room / "objects.json", EncodedObjects(task.plan.product, task.uid, tuple(objects)))
-    files = [task.room / "objects.json", *(task.workspace.resolve(task.uid, o.path) for o in objects)]
+def _encode(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
+    assert context.plan is not None
+    series, volume = _inputs(context)
+    encode = _encode_bodypart if context.kind is ProductKind.BODYPART else _encode_segments
+    objects = encode(context, series, volume)
+    save_record(context.folder / "objects.json", EncodedObjects(context.plan.product, context.uid, tuple(objects)))
+    files = [context.folder / "objects.json", *(context.workspace.resolve(context.uid, o.path) for o in objects)]
     return files, tuple(issue for o in objects for issue in o.issues)
 
 
-def _encode_segments(task: Task, series: SortedSeries, volume: Volume) -> list[EncodedObject]:
+def _encode_segments(context: StageContext, series: SortedSeries, volume: Volume) -> list[EncodedObject]:
     from ctenrich.encode.seg import encode_seg
     from ctenrich.encode.shape_sr import encode_shape_sr
 
-    masks = load_record(task.room / "masks.json", SegmentMasks)
-    shape = load_record(task.room / "shape.json", ShapeMeasurements)
-    seg = encode_seg(masks, volume, series, **task.common)
-    return [seg, encode_shape_sr(shape, masks, seg, series, **task.common)]
+    masks = load_record(context.folder / "masks.json", SegmentMasks)
+    shape = load_record(context.folder / "shape.json", ShapeMeasurements)
+    seg = encode_seg(masks, volume, series, **context.common)
+    return [seg, encode_shape_sr(shape, masks, seg, series, **context.common)]
 
 
-def _encode_bodypart(task: Task, series: SortedSeries, _volume: Volume) -> list[EncodedObject]:
+def _encode_bodypart(context: StageContext, series: SortedSeries, _volume: Volume) -> list[EncodedObject]:
     from ctenrich.encode.landmarks_sr import encode_landmarks_sr
     from ctenrich.encode.regions_sr import encode_regions_sr
 
-    scores = load_record(task.room / "scores.json", SliceScores)
-    landmarks = load_record(task.room / "landmarks.json", Landmarks)
-    regions = load_record(task.room / "regions.json", Regions)
+    scores = load_record(context.folder / "scores.json", SliceScores)
+    landmarks = load_record(context.folder / "landmarks.json", Landmarks)
+    regions = load_record(context.folder / "regions.json", Regions)
     return [
-        encode_landmarks_sr(landmarks, scores, series, **task.common),
-        encode_regions_sr(regions, scores, series, **task.common),
+        encode_landmarks_sr(landmarks, scores, series, **context.common),
+        encode_regions_sr(regions, scores, series, **context.common),
     ]
 
 
-def _validate(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
+def _validate(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
     """Prove, then validate; what is found is kept even where it makes the product fail."""
     from ctenrich.validate import validate_objects
 
-    objects = load_record(task.room / "objects.json", EncodedObjects).objects
-    proof = prove_objects(task, objects)
-    save_record(task.room / "proof.json", proof)
-    paths = [task.workspace.resolve(task.uid, o.path) for o in objects]
-    issues = validate_objects(paths, settings=task.settings)
+    objects = load_record(context.folder / "objects.json", EncodedObjects).objects
+    proof = prove_objects(context, objects)
+    save_record(context.folder / "proof.json", proof)
+    paths = [context.workspace.resolve(context.uid, o.path) for o in objects]
+    issues = validate_objects(paths, settings=context.settings)
     failed = tuple(
-        Issue(f"proof.{c.name}", Severity.ERROR, task.plan.product.kind.value if task.plan else "", c.detail)
+        Issue(f"proof.{c.name}", Severity.ERROR, context.plan.product.kind.value if context.plan else "", c.detail)
         for c in proof.checks
         if not c.passed
     )
@@ -211,88 +214,88 @@ def _validate(task: Task) -> tuple[list[Path], tuple[Issue, ...]]:
     errors = [i for i in issues if i.severity is Severity.ERROR]
     if errors:
         raise StageFindingsError(Reason.INVALID_OBJECT, f"{len(errors)} errors, first: {errors[0].message}", issues)
-    return [task.room / "proof.json"], issues
+    return [context.folder / "proof.json"], issues
 
 
-def prove_objects(task: Task, objects: tuple[EncodedObject, ...]) -> Proof:
+def prove_objects(context: StageContext, objects: tuple[EncodedObject, ...]) -> Proof:
     """Prove the objects of a product against the records of its stages."""
     from ctenrich.proof import prove_bodypart, prove_segmentation
 
-    series, volume = _inputs(task)
-    kwargs: dict[str, Any] = {"settings": task.settings, "workspace": task.workspace}
-    if task.kind is ProductKind.BODYPART:
+    series, volume = _inputs(context)
+    kwargs: dict[str, Any] = {"settings": context.settings, "workspace": context.workspace}
+    if context.kind is ProductKind.BODYPART:
         return prove_bodypart(
-            load_record(task.room / "scores.json", SliceScores),
-            load_record(task.room / "landmarks.json", Landmarks),
-            load_record(task.room / "regions.json", Regions),
+            load_record(context.folder / "scores.json", SliceScores),
+            load_record(context.folder / "landmarks.json", Landmarks),
+            load_record(context.folder / "regions.json", Regions),
             series,
             objects,
             **kwargs,
         )
-    masks = load_record(task.room / "masks.json", SegmentMasks)
-    shape = load_record(task.room / "shape.json", ShapeMeasurements)
+    masks = load_record(context.folder / "masks.json", SegmentMasks)
+    shape = load_record(context.folder / "shape.json", ShapeMeasurements)
     return prove_segmentation(masks, shape, volume, series, objects, **kwargs)
 
 
 # ---------------------------------------------------------------- the table
 
 
-def _segment_identity(task: Task) -> list[str]:
-    assert task.plan is not None
+def _segment_identity(context: StageContext) -> list[str]:
+    assert context.plan is not None
     names = ("engine", "precision", "step_size", "probabilities")
-    room = task.series_room
+    folder = context.series_dir
     crop: list[str] = []
-    if _is_cropped(task):
+    if _is_cropped(context):
         from ctenrich.stages.crop import scores_path
 
-        scores = scores_path(room)
-        crop = [task.settings.segment.crop, _digest(scores) if scores else ""]
+        scores = scores_path(folder)
+        crop = [context.settings.segment.crop, _digest(scores) if scores else ""]
     return [
-        task.plan.model_sha256,
-        str(task.plan.product),
-        _settings(task, "segment", *names),
+        context.plan.model_sha256,
+        str(context.plan.product),
+        _settings(context, "segment", *names),
         _mappings(),
-        _digest(room / "sorted.json"),
-        _digest(room / "volume.json"),
+        _digest(folder / "sorted.json"),
+        _digest(folder / "volume.json"),
         *crop,
     ]
 
 
-def _score_identity(task: Task) -> list[str]:
-    assert task.plan is not None
-    room = task.series_room
-    product = str(task.plan.product)
-    return [task.plan.model_sha256, product, _digest(room / "sorted.json"), _digest(room / "volume.json")]
+def _score_identity(context: StageContext) -> list[str]:
+    assert context.plan is not None
+    folder = context.series_dir
+    product = str(context.plan.product)
+    return [context.plan.model_sha256, product, _digest(folder / "sorted.json"), _digest(folder / "volume.json")]
 
 
-def _measure_identity(task: Task) -> list[str]:
-    if task.kind is ProductKind.BODYPART:
-        return [*_of_product(task, "scores"), _mappings()]
-    chosen = task.settings.measure.radiomics
+def _measure_identity(context: StageContext) -> list[str]:
+    if context.kind is ProductKind.BODYPART:
+        return [*_of_product(context, "scores"), _mappings()]
+    chosen = context.settings.measure.radiomics
     radiomics = [sha256_of_file(Path(chosen))] if chosen and Path(chosen).is_file() else []
-    return [*_of_product(task, "masks"), _settings(task, "measure", "engine"), chosen and "radiomics", *radiomics]
+    return [*_of_product(context, "masks"), _settings(context, "measure", "engine"), chosen and "radiomics", *radiomics]
 
 
-def _encode_identity(task: Task) -> list[str]:
-    bodypart = task.kind is ProductKind.BODYPART
+def _encode_identity(context: StageContext) -> list[str]:
+    bodypart = context.kind is ProductKind.BODYPART
     records = ("scores", "landmarks", "regions") if bodypart else ("masks", "shape")
-    series = _digest(task.series_room / "sorted.json")
-    return [*_of_product(task, *records), series, _settings(task, "encode"), _mappings()]
+    series = _digest(context.series_dir / "sorted.json")
+    return [*_of_product(context, *records), series, _settings(context, "encode"), _mappings()]
 
 
 STAGES: dict[str, Stage] = {
     s.name: s
     for s in (
         Stage("fetch", 1, "input", lambda t: [repr(t.entry), _settings(t, "fetch", "copy_local")], _fetch),
-        Stage("sort", 1, "input", lambda t: [_digest(t.room / "fetched.json"), _settings(t, "geometry")], _sort),
+        Stage("sort", 1, "input", lambda t: [_digest(t.folder / "fetched.json"), _settings(t, "geometry")], _sort),
         Stage(
             "convert",
             2,
             "input",
-            lambda t: [_digest(t.room / "sorted.json"), _settings(t, "convert", "nifti", "compress_nifti")],
+            lambda t: [_digest(t.folder / "sorted.json"), _settings(t, "convert", "nifti", "compress_nifti")],
             _convert,
         ),
-        Stage("compress", 1, "output", lambda t: [_digest(t.room / "volume.json")], _compress),
+        Stage("compress", 1, "output", lambda t: [_digest(t.folder / "volume.json")], _compress),
         Stage("segment", 1, "infer", _segment_identity, _segment),
         Stage("score", 2, "infer", _score_identity, _score),
         Stage("measure", 2, "output", _measure_identity, _measure),

@@ -39,7 +39,7 @@ class RunView:
     def series(self) -> list[str]:
         """Series that can be shown: those that were sorted."""
         root = self.workspace
-        return [uid for uid in root.series_uids() if (root.room(uid) / "sorted.json").is_file()]
+        return [uid for uid in root.series_uids() if (root.series_dir(uid) / "sorted.json").is_file()]
 
     def record(self, uid: str) -> SortedSeries:
         """The sorted series.
@@ -51,13 +51,13 @@ class RunView:
         """
         if uid not in self.series:
             raise UsageError(Reason.NOT_FOUND, "the run has no such series")
-        path = self.workspace.room(uid) / "sorted.json"
+        path = self.workspace.series_dir(uid) / "sorted.json"
         return _sorted_series(path, path.stat().st_mtime_ns)
 
     def objects(self, uid: str) -> list[Shown]:
         """Written objects of a series, by product and kind."""
         out = []
-        for record in sorted(self.workspace.room(uid).glob("*/objects.json")):
+        for record in sorted(self.workspace.series_dir(uid).glob("*/objects.json")):
             try:
                 found = load_record(record, EncodedObjects)
             except InputError:

@@ -1,4 +1,4 @@
-"""Who runs the units: one process, several on this machine, or Ray. All keep the same small protocol."""
+"""Who runs the jobs: one process, several on this machine, or Ray. All keep the same small protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.runner.executors.base import Executor
 
 if TYPE_CHECKING:
-    from ctenrich.runner.model_cache import Models
+    from ctenrich.runner.model_cache import ModelCache
     from ctenrich.settings import Settings
 
 __all__ = ["Executor", "ExecutorName", "open_executor"]
@@ -31,7 +31,7 @@ def open_executor(
     root: Path,
     settings: Settings,
     *,
-    models: Models | None = None,
+    models: ModelCache | None = None,
     address: str | None = None,
     progress: Progress = SILENT,
 ) -> Executor:
@@ -45,7 +45,7 @@ def open_executor(
         The run's folder.
     settings : Settings
         The run's settings.
-    models : Models, optional
+    models : ModelCache, optional
         Open models, used by ``serial`` alone.
     address : str, optional
         Of a Ray cluster.

@@ -1,7 +1,7 @@
 """Ray Core: actors that hold the models, tasks beside them, on one machine or many.
 
 The run's folder must be on storage that every node sees. Only the driver writes the ledger. A node that goes away
-costs nothing but time: its units are sent again, elsewhere, a bounded number of times.
+costs nothing but time: its jobs are sent again, elsewhere, a bounded number of times.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
-from ctenrich.runner.job import Failure, Unit, UnitResult, run_unit
+from ctenrich.runner.job import Failure, Job, JobResult, run_job
 from ctenrich.settings import Settings
 
 __all__ = ["RayExecutor"]
@@ -26,23 +26,23 @@ _LOST_TRIES = 5
 
 @dataclass
 class _Flight:
-    """A unit that a worker has."""
+    """A job that a worker has."""
 
-    unit: Unit
+    job: Job
     started: float
     actor: int | None
     lost: int = 0
 
 
 class RayExecutor:
-    """Runs units on a Ray cluster.
+    """Runs jobs on a Ray cluster.
 
     Parameters
     ----------
     root : Path
         The run's folder, on shared storage.
     settings : Settings
-        ``settings.run`` says how many workers of each lane.
+        ``settings.run`` says how many workers of each pool.
     address : str, optional
         Of a running cluster; None: a local one is started for the time of the run.
     prepare : callable, optional
@@ -77,17 +77,17 @@ class RayExecutor:
         self._actors = [self._make_actor.remote(root, settings) for _ in range(count)]
         self._busy: set[int] = set()
         self._task = self._ray.remote(_task).options(num_cpus=1, max_retries=0)
-        self._queues: dict[str, deque[tuple[Unit, int]]] = {"input": deque(), "infer": deque(), "output": deque()}
+        self._queues: dict[str, deque[tuple[Job, int]]] = {"input": deque(), "infer": deque(), "output": deque()}
         self._flights: dict[Any, _Flight] = {}
         self._tasks = settings.run.input_workers + settings.run.output_workers
         self.slots = count + self._tasks + 1
 
-    def submit(self, unit: Unit) -> None:
-        """Queue a unit."""
-        self._queues[unit.lane].append((unit, 0))
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+        self._queues[job.pool].append((job, 0))
         self._launch()
 
-    def collect(self, timeout: float) -> UnitResult | None:
+    def collect(self, timeout: float) -> JobResult | None:
         """Wait for a result."""
         until = time.monotonic() + timeout
         while self._flights:
@@ -117,48 +117,48 @@ class RayExecutor:
 
     def _launch(self) -> None:
         """Start what can start: bounded, so that no queue grows in the cluster."""
-        for lane in ("output", "infer", "input"):
-            queue = self._queues[lane]
+        for pool in ("output", "infer", "input"):
+            queue = self._queues[pool]
             while queue:
-                if lane == "infer":
+                if pool == "infer":
                     free = next((n for n in range(len(self._actors)) if n not in self._busy), None)
                     if free is None:
                         break
-                    unit, lost = queue.popleft()
+                    job, lost = queue.popleft()
                     self._busy.add(free)
-                    reference = self._actors[free].run.remote(unit)
-                    self._flights[reference] = _Flight(unit, time.monotonic(), free, lost)
+                    reference = self._actors[free].run.remote(job)
+                    self._flights[reference] = _Flight(job, time.monotonic(), free, lost)
                 else:
                     if sum(f.actor is None for f in self._flights.values()) >= self._tasks:
                         break
-                    unit, lost = queue.popleft()
-                    reference = self._task.remote(unit, self._root, self._settings)
-                    self._flights[reference] = _Flight(unit, time.monotonic(), None, lost)
+                    job, lost = queue.popleft()
+                    reference = self._task.remote(job, self._root, self._settings)
+                    self._flights[reference] = _Flight(job, time.monotonic(), None, lost)
 
-    def _land(self, reference: Any) -> UnitResult | None:
-        """The result of a finished flight; None if its worker was lost and the unit is sent again."""
+    def _land(self, reference: Any) -> JobResult | None:
+        """The result of a finished flight; None if its worker was lost and the job is sent again."""
         flight = self._flights.pop(reference)
         if flight.actor is not None:
             self._busy.discard(flight.actor)
         try:
-            result: UnitResult = self._ray.get(reference)
+            result: JobResult = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             return self._lost(flight, error)
         return result
 
-    def _lost(self, flight: _Flight, error: Exception) -> UnitResult | None:
+    def _lost(self, flight: _Flight, error: Exception) -> JobResult | None:
         if isinstance(error, self._ray.exceptions.OutOfMemoryError):
-            return UnitResult(flight.unit, Failure(flight.unit.stages[0], Reason.OUT_OF_MEMORY, "the node ran short"))
+            return JobResult(flight.job, Failure(flight.job.stages[0], Reason.OUT_OF_MEMORY, "the node ran short"))
         if flight.lost + 1 >= _LOST_TRIES:
             text = f"the worker was lost {flight.lost + 1} times ({type(error).__name__})"
-            return UnitResult(flight.unit, Failure(flight.unit.stages[0], Reason.WORKER_DIED, text))
+            return JobResult(flight.job, Failure(flight.job.stages[0], Reason.WORKER_DIED, text))
         if flight.actor is not None:
             self._ray.kill(self._actors[flight.actor])
             self._actors[flight.actor] = self._make_actor.remote(self._root, self._settings)
-        self._queues[flight.unit.lane].appendleft((flight.unit, flight.lost + 1))
+        self._queues[flight.job.pool].appendleft((flight.job, flight.lost + 1))
         return None
 
-    def _overdue(self) -> UnitResult | None:
+    def _overdue(self) -> JobResult | None:
         limit = self._settings.run.unit_timeout
         for reference, flight in list(self._flights.items()):
             if time.monotonic() - flight.started > limit:
@@ -169,8 +169,8 @@ class RayExecutor:
                     self._ray.kill(self._actors[flight.actor])
                     self._actors[flight.actor] = self._make_actor.remote(self._root, self._settings)
                     self._busy.discard(flight.actor)
-                failure = Failure(flight.unit.stages[0], Reason.TIMEOUT, f"ended after {limit:g} s")
-                return UnitResult(flight.unit, failure)
+                failure = Failure(flight.job.stages[0], Reason.TIMEOUT, f"ended after {limit:g} s")
+                return JobResult(flight.job, failure)
         return None
 
 
@@ -183,21 +183,21 @@ def _import_ray() -> Any:
     return ray
 
 
-def _task(unit: Unit, root: Path, settings: Settings) -> UnitResult:
-    from ctenrich.runner.model_cache import Models
+def _task(job: Job, root: Path, settings: Settings) -> JobResult:
+    from ctenrich.runner.model_cache import ModelCache
 
-    return run_unit(unit, root, settings, Models(settings), worker="ray")
+    return run_job(job, root, settings, ModelCache(settings), worker="ray")
 
 
 class _Inferring:
     """An actor: holds the models of one device."""
 
     def __init__(self, root: Path, settings: Settings) -> None:
-        from ctenrich.runner.model_cache import Models
+        from ctenrich.runner.model_cache import ModelCache
 
         self._root, self._settings = root, settings
-        self._models = Models(replace(settings))
+        self._models = ModelCache(replace(settings))
 
-    def run(self, unit: Unit) -> UnitResult:
-        """Run one unit."""
-        return run_unit(unit, self._root, self._settings, self._models, worker="ray-infer")
+    def run(self, job: Job) -> JobResult:
+        """Run one job."""
+        return run_job(job, self._root, self._settings, self._models, worker="ray-infer")

@@ -1,4 +1,4 @@
-"""Everything in this process, one unit after another: for notebooks and debugging, the same bytes."""
+"""Everything in this process, one job after another: for notebooks and debugging, the same bytes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import deque
 from pathlib import Path
 
 from ctenrich.progress import SILENT, Progress
-from ctenrich.runner.job import Unit, UnitResult, run_unit
-from ctenrich.runner.model_cache import Models
+from ctenrich.runner.job import Job, JobResult, run_job
+from ctenrich.runner.model_cache import ModelCache
 from ctenrich.settings import Settings
 
 __all__ = ["SerialExecutor"]
@@ -16,7 +16,7 @@ _ORDER = ("output", "infer", "input")
 
 
 class SerialExecutor:
-    """Runs a unit when its result is asked for; units that finish a series go first.
+    """Runs a job when its result is asked for; jobs that finish a series go first.
 
     Parameters
     ----------
@@ -24,8 +24,8 @@ class SerialExecutor:
         The run's folder.
     settings : Settings
         The run's settings.
-    models : Models, optional
-        Models that are open already.
+    models : ModelCache, optional
+        ModelCache that are open already.
     progress : Progress
         Told by the stages.
     """
@@ -34,26 +34,24 @@ class SerialExecutor:
     slots = 1
 
     def __init__(
-        self, root: Path, settings: Settings, *, models: Models | None = None, progress: Progress = SILENT
+        self, root: Path, settings: Settings, *, models: ModelCache | None = None, progress: Progress = SILENT
     ) -> None:
         self._root = root
         self._settings = settings
-        self._models = models or Models(settings)
+        self._models = models or ModelCache(settings)
         self._progress = progress
-        self._queues: dict[str, deque[Unit]] = {lane: deque() for lane in _ORDER}
+        self._queues: dict[str, deque[Job]] = {pool: deque() for pool in _ORDER}
 
-    def submit(self, unit: Unit) -> None:
-        """Queue a unit."""
-        self._queues[unit.lane].append(unit)
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+        self._queues[job.pool].append(job)
 
-    def collect(self, timeout: float) -> UnitResult | None:
-        """Run the next unit."""
-        for lane in _ORDER:
-            if self._queues[lane]:
-                unit = self._queues[lane].popleft()
-                return run_unit(
-                    unit, self._root, self._settings, self._models, worker=self.name, progress=self._progress
-                )
+    def collect(self, timeout: float) -> JobResult | None:
+        """Run the next job."""
+        for pool in _ORDER:
+            if self._queues[pool]:
+                job = self._queues[pool].popleft()
+                return run_job(job, self._root, self._settings, self._models, worker=self.name, progress=self._progress)
         return None
 
     def close(self, *, kill: bool = False) -> None:
