@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tests.bodypart_cases import affine, make_series, make_volume
-from tests.bodypart_golden import state
+from tests.support.bodypart_cases import affine, make_series, make_volume
+from tests.support.bodypart_golden import state
 
 from ctenrich.bodypart.bpreg_json import bodypart_document
 from ctenrich.bodypart.images import ImageMaker, plan_images

@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 import numpy as np
 import psutil
-from tests.storage.servers import FaultyProxy, gcs_bucket, gcs_put, gcs_server, s3_bucket, s3_put, s3_server
+from tests.support.storage_servers import FaultyProxy, gcs_bucket, gcs_put, gcs_server, s3_bucket, s3_put, s3_server
 
 from ctenrich.records import Instance, SeriesEntry
 from ctenrich.settings import FetchSettings, Settings

@@ -17,7 +17,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pydicom
-from tests.encode.cases import (
+from tests.support.encode_cases import (
     Grid,
     make_landmarks,
     make_masks,

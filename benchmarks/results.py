@@ -19,9 +19,9 @@ from statistics import median
 import pyarrow.parquet as pq
 import pydicom
 from pydicom import Dataset
-from tests.browser import chromium
-from tests.report.made import make_run
-from tests.results.reports import (
+from tests.support.browser import chromium
+from tests.support.report_runs import make_run
+from tests.support.result_reports import (
     CT,
     HEART,
     MM3,

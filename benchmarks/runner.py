@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from tests.infer.small_models import v2_dataset, v2_plans, write_v2
-from tests.storage.servers import FaultyProxy, s3_bucket, s3_put, s3_server
+from tests.support.small_models import v2_dataset, v2_plans, write_v2
+from tests.support.storage_servers import FaultyProxy, s3_bucket, s3_put, s3_server
 
 from ctenrich import steps
 from ctenrich.phantom import PhantomOptions, write_phantom_study

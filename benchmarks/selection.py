@@ -113,7 +113,7 @@ def crawl(folder: Path, files: int) -> None:
     """Print the crawl beside reading the headers with pydicom alone; headers as full as a scanner's."""
     import pydicom
     from pydicom.datadict import tag_for_keyword
-    from tests.catalog_cases import header
+    from tests.support.catalog_cases import header
 
     from ctenrich.catalog.folder import index_folders
     from ctenrich.catalog.schema import COLUMNS, FILE_META

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tests.cohorts import TINY, make_cohort, partial_files, result_hashes, write_series
+from tests.support.cohorts import TINY, make_cohort, partial_files, result_hashes, write_series
 
 from ctenrich import steps
 from ctenrich.phantom import Quirk

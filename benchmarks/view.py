@@ -23,8 +23,8 @@ from statistics import median
 from typing import Any
 
 import pydicom
-from tests.browser import chromium
-from tests.cohorts import make_cohort
+from tests.support.browser import chromium
+from tests.support.cohorts import make_cohort
 
 from ctenrich import steps
 from ctenrich.phantom import PhantomOptions

@@ -3,7 +3,7 @@
     PYTHON scripts/make_bodypart_golden.py MODEL_FOLDER
 
 PYTHON is that of bpreg's environment (scripts/install_bpreg.sh). MODEL_FOLDER gives the look-up table only; the inputs
-are made from numbers (tests/bodypart_golden.py), so nothing of any patient or model ends up in the file.
+are made from numbers (tests/support/bodypart_golden.py), so nothing of any patient or model ends up in the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
 
 from bpreg_oracle import plain, repair  # noqa: E402
-from tests.bodypart_golden import PARAMETERS, sample, score_lines, state, volumes  # noqa: E402
+from tests.support.bodypart_golden import PARAMETERS, sample, score_lines, state, volumes  # noqa: E402
 
 
 def lines(table: dict[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,12 @@ def unpacked(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where models are converted, once a session."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
     """``real_data("LUNG1-005")`` gives the folder of an unpacked archive, or skips."""
     return unpacked

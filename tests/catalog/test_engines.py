@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import need_package
-from tests.select.generated import TableCatalog, generate
 from tests.select.test_rules_agree import stack
 from tests.services.bigquery_service import free_port, load_table
 from tests.services.failing_proxy import failing_proxy
+from tests.support.generated_cohorts import TableCatalog, generate
 from typer.testing import CliRunner
 
 from ctenrich.catalog import bigquery as bigquery_module

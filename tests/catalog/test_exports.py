@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.catalog.test_engines import CLINICAL, plain
-from tests.catalog_cases import ROOT, write_series, write_structures
 from tests.services.bigquery_service import load_table
+from tests.support.catalog_cases import ROOT, write_series, write_structures
 
 from ctenrich.catalog import Catalog, open_catalog
 from ctenrich.catalog.bigquery import BigQueryCatalog

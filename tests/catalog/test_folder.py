@@ -13,7 +13,7 @@ import duckdb
 import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
-from tests.catalog_cases import ROOT, header, write_series
+from tests.support.catalog_cases import ROOT, header, write_series
 
 from ctenrich.catalog import open_catalog
 from ctenrich.catalog.folder import FolderCatalog, IndexSummary, index_folders

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from tests.cohorts import TINY, partial_files
+from tests.support.cohorts import TINY, partial_files
 from typer.testing import CliRunner, Result
 
 from ctenrich.cli.main import app

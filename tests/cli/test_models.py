@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from tests.cohorts import make_cohort
 from tests.conftest import need_package
-from tests.infer.small_models import v1_plans, v2_plans, write_v1, write_v2
+from tests.support.cohorts import make_cohort
+from tests.support.small_models import v1_plans, v2_plans, write_v1, write_v2
 from typer.testing import CliRunner
 
 from ctenrich.cli.main import app

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from tests.cohorts import make_cohort
 from tests.conftest import unpacked
+from tests.support.cohorts import make_cohort
 from typer.testing import CliRunner, Result
 
 from ctenrich import steps

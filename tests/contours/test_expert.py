@@ -13,7 +13,7 @@ from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
 from ctenrich.records import Severity
 from ctenrich.settings import Settings
-from tests.contours.helpers import make_series, sorted_real, to_mm, write_rtstruct
+from tests.support.contours import make_series, sorted_real, to_mm, write_rtstruct
 
 SQUARE = [(4.5, 4.5), (9.5, 4.5), (9.5, 9.5), (4.5, 9.5)]
 SHIFTED = [(7.5, 4.5), (12.5, 4.5), (12.5, 9.5), (7.5, 9.5)]

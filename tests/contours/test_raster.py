@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctenrich.contours import Contour, fill_polygon, grid_of, load_contours, rasterise
-from tests.contours.helpers import make_series, sorted_real, to_mm
+from tests.support.contours import make_series, sorted_real, to_mm
 
 GRID = (12, 14)
 corner = st.tuples(st.integers(-4, 36), st.integers(-4, 32)).map(lambda c: (c[0] / 2, c[1] / 2))

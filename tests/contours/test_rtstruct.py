@@ -12,7 +12,7 @@ from ctenrich.contours import link_to, load_contours
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink
-from tests.contours.helpers import make_series, to_mm, write_rtstruct
+from tests.support.contours import make_series, to_mm, write_rtstruct
 
 SQUARE = [(4.5, 4.5), (9.5, 4.5), (9.5, 9.5), (4.5, 9.5)]
 

@@ -14,8 +14,8 @@ import numpy as np
 import pydicom
 import pytest
 
+from ctenrich.codes import mappings as codes
 from ctenrich.codes.mappings import load_segments
-from ctenrich.codes.mappings import mappings as codes
 from ctenrich.encode.memory import LARGEST_PIXEL_DATA, check_frames, frames_at_most
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
@@ -30,7 +30,7 @@ from ctenrich.shape.measure import measure_shape
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import Workspace
 from tests.conftest import skip_or_fail
-from tests.encode import cases
+from tests.support import encode_cases as cases
 
 Labels = np.ndarray
 S2 = 0.5**0.5

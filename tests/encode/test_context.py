@@ -25,7 +25,7 @@ from ctenrich.records import EncodedObject, Severity
 from ctenrich.settings import EncodeSettings, Settings
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import Workspace
-from tests.encode.cases import (
+from tests.support.encode_cases import (
     MODEL,
     make_landmarks,
     make_masks,

@@ -20,7 +20,16 @@ from ctenrich.records import EncodedObject, SegmentMasks, SortedSeries
 from ctenrich.settings import EncodeSettings, Settings
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import Workspace
-from tests.encode.cases import MODEL, NNUNET, ORGANS, Grid, make_expert_masks, make_masks, make_series, volume_of
+from tests.support.encode_cases import (
+    MODEL,
+    NNUNET,
+    ORGANS,
+    Grid,
+    make_expert_masks,
+    make_masks,
+    make_series,
+    volume_of,
+)
 
 S2 = 2**-0.5
 GRIDS = {
@@ -132,7 +141,7 @@ def test_the_same_bytes_twice_and_in_another_process(tmp_path: Path, workspace: 
         "from ctenrich.workspace import Workspace, load_record\n"
         "from ctenrich.encode.seg import encode_seg\n"
         "from ctenrich.settings import Settings\n"
-        "from tests.encode.cases import volume_of\n"
+        "from tests.support.encode_cases import volume_of\n"
         "folder = Path(sys.argv[1]); w = Workspace(Path(sys.argv[2]))\n"
         "m = load_record(folder / 'masks.json', SegmentMasks); s = load_record(folder / 'series.json', SortedSeries)\n"
         "print(encode_seg(m, volume_of(s), s, settings=Settings(), workspace=w).sha256)\n"

@@ -23,7 +23,7 @@ from ctenrich.records import EncodedObject, SegmentMasks, SegmentShape, ShapeMea
 from ctenrich.settings import Settings
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import Workspace
-from tests.encode.cases import (
+from tests.support.encode_cases import (
     make_expert_masks,
     make_landmarks,
     make_masks,

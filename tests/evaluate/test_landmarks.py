@@ -13,7 +13,7 @@ from ctenrich.errors import UsageError
 from ctenrich.evaluate.landmarks import compare_lung_extents, compare_run, read_expert_extents, summarise
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, save_record
-from tests.bodypart_cases import SERIES, make_scores, make_series
+from tests.support.bodypart_cases import SERIES, make_scores, make_series
 
 LINE: list[float | None] = [40 + 0.5 * k for k in range(81)]  # slice 8 shows lung_start (8.286), slice 71 lung_end
 SUFFIX = "298991776521342375010861296712563382046"
@@ -92,7 +92,7 @@ def test_real_series(
 ) -> None:  # fmt: skip
     """The model was fitted on these very series: this shows that places come out right, no more."""
     from ctenrich.bodypart.scorer import open_bodypart
-    from tests.bodypart_cases import read_ct
+    from tests.support.bodypart_cases import read_ct
 
     volume, series = read_ct(real_data(name), workspace)
     scorer = open_bodypart(str(shared_model("bpr-lung1-demo")), settings=Settings())

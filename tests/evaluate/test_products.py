@@ -15,8 +15,8 @@ from ctenrich.masks import masks_from_label_map
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, ProductKind, SegmentMasks
 from ctenrich.workspace import Workspace, load_record, save_record
-from tests.cohorts import make_cohort
-from tests.report.made import NETWORK, body, make_run, uid_of
+from tests.support.cohorts import make_cohort
+from tests.support.report_runs import NETWORK, body, make_run, uid_of
 
 EXPERT = Product(ProductKind.EXPERT)
 

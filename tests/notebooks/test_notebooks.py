@@ -12,8 +12,8 @@ import pytest
 
 from ctenrich.catalog.schema import COLUMNS
 from tests.conftest import need_package, need_program
+from tests.publish.test_objects import program
 from tests.services.bigquery_service import free_port, load_table, local_bigquery
-from tests.test_publish import program
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NAMES = ("01_select", "02_enrich", "03_query", "04_view", "05_evaluate")

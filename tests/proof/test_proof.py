@@ -20,7 +20,7 @@ from ctenrich.records import EncodedObject, Proof, SegmentMasks, ShapeMeasuremen
 from ctenrich.settings import EncodeSettings, Settings
 from ctenrich.shape.measure import measure_shape
 from ctenrich.workspace import Workspace, sha256_of_file
-from tests.encode import cases
+from tests.support import encode_cases as cases
 
 SETTINGS = Settings()
 

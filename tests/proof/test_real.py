@@ -18,8 +18,8 @@ from ctenrich.shape.measure import measure_shape
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.validate import validate_objects
 from tests.conftest import skip_or_fail
-from tests.contours.helpers import sorted_real
-from tests.encode.cases import volume_of
+from tests.support.contours import sorted_real
+from tests.support.encode_cases import volume_of
 
 SETTINGS = Settings()
 

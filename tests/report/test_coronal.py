@@ -14,7 +14,7 @@ from ctenrich.errors import GeometryError
 from ctenrich.records import Volume
 from ctenrich.report.coronal import coronal_picture, coronal_png
 from ctenrich.workspace import Workspace
-from tests.bodypart_cases import affine, make_scores, make_volume
+from tests.support.bodypart_cases import affine, make_scores, make_volume
 
 SLICES, SPACING = 41, 8.0
 

@@ -20,8 +20,8 @@ from ctenrich.report.outliers import box
 from ctenrich.report.pictures import choose_view, overlay_png, picture_webp, plane_of
 from ctenrich.results.tables import build_tables
 from ctenrich.workspace import Workspace, load_record, save_record
-from tests.browser import chromium
-from tests.report.made import NETWORK, make_run, uid_of
+from tests.support.browser import chromium
+from tests.support.report_runs import NETWORK, make_run, uid_of
 
 EVIL = "<script>document.title='owned'</script>\"'&<img src=x onerror=alert(1)>"
 

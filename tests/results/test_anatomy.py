@@ -14,7 +14,7 @@ from ctenrich.results.anatomy import AnatomyRange, anatomy_query, holds, parse_a
 from ctenrich.results.query import run_query
 from ctenrich.results.schema import arrow_schema
 from ctenrich.workspace import Workspace
-from tests.bodypart_cases import make_scores
+from tests.support.bodypart_cases import make_scores
 
 # Scores of the lowest and the highest slice: what each series shows follows from the look-up table.
 PLANTED = {

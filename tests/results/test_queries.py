@@ -6,9 +6,9 @@ import pytest
 
 from ctenrich.results.query import result_queries, run_query
 from ctenrich.workspace import Workspace
-from tests.report.made import NETWORK, make_run, uid_of
-from tests.report.more import SPHERICITY, add_more
-from tests.results.questions import CLINICAL_ROW, NEEDS_CLINICAL, QUESTIONS, SERIES
+from tests.support.questions import CLINICAL_ROW, NEEDS_CLINICAL, QUESTIONS, SERIES
+from tests.support.report_more import SPHERICITY, add_more
+from tests.support.report_runs import NETWORK, make_run, uid_of
 
 
 def write_clinical(run: Workspace) -> None:

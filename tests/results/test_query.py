@@ -10,7 +10,7 @@ from ctenrich.reasons import Reason
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
 from ctenrich.workspace import Workspace
-from tests.results.reports import (
+from tests.support.result_reports import (
     HEART,
     MM3,
     SITE,

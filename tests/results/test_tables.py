@@ -12,7 +12,7 @@ import pytest
 from ctenrich.results.rows import numeric
 from ctenrich.results.tables import build_object_tables, build_tables
 from ctenrich.workspace import Workspace, sha256_of_file
-from tests.results.reports import (
+from tests.support.result_reports import (
     CT,
     HEART,
     LABEL_MAP,

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.select.generated import TableCatalog
 from tests.select.test_rules_agree import stack
+from tests.support.generated_cohorts import TableCatalog
 
 from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.reasons import Reason

@@ -7,8 +7,8 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from tests.select.generated import TableCatalog
 from tests.select.test_rules_agree import stack
+from tests.support.generated_cohorts import TableCatalog
 
 from ctenrich.errors import UsageError
 from ctenrich.select import Consort, consort_svg, consort_text, load_consort

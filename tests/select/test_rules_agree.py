@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 import pytest
-from tests.select.generated import TableCatalog, generate, regular
+from tests.support.generated_cohorts import TableCatalog, generate, regular
 
 from ctenrich.catalog import open_catalog
 from ctenrich.catalog.folder import index_folders

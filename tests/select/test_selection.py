@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.catalog_cases import ROOT, write_series, write_structures
+from tests.support.catalog_cases import ROOT, write_series, write_structures
 
 from ctenrich.catalog import Catalog, open_catalog
 from ctenrich.catalog.folder import index_folders

@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.conftest import need_package
-from tests.storage.servers import Fault, FaultyProxy, gcs_bucket, gcs_put, gcs_server, s3_bucket, s3_put, s3_server
+from tests.support.storage_servers import (
+    Fault,
+    FaultyProxy,
+    gcs_bucket,
+    gcs_put,
+    gcs_server,
+    s3_bucket,
+    s3_put,
+    s3_server,
+)
 
 from ctenrich.errors import IncompleteError, InputError, RetryExhaustedError, UsageError
 from ctenrich.reasons import Reason

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests.conftest import need_package
-from tests.storage.servers import Fault, FaultyProxy, request, s3_bucket, s3_put, s3_server
+from tests.support.storage_servers import Fault, FaultyProxy, request, s3_bucket, s3_put, s3_server
 
 from ctenrich.errors import CtenrichError, IncompleteError, InputError, RetryExhaustedError, UsageError
 from ctenrich.reasons import Reason

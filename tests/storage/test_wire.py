@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import need_package
-from tests.storage.servers import FaultyProxy, gcs_bucket, gcs_put, gcs_server, s3_bucket, s3_put, s3_server
+from tests.support.storage_servers import FaultyProxy, gcs_bucket, gcs_put, gcs_server, s3_bucket, s3_put, s3_server
 
 from ctenrich.errors import IncompleteError, RetryExhaustedError, UsageError
 from ctenrich.settings import FetchSettings

@@ -24,9 +24,9 @@ from ctenrich.masks import full_mask
 from ctenrich.records import SortedSeries
 from ctenrich.tools import find_tool, run_tool
 from tests.conftest import skip_or_fail
-from tests.contours.helpers import sorted_real
-from tests.encode import cases
-from tests.validate.helpers import write_four
+from tests.support import encode_cases as cases
+from tests.support.contours import sorted_real
+from tests.support.validators import write_four
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
 BEGIN, END = "<!-- interop matrix -->", "<!-- end of interop matrix -->"

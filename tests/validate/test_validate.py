@@ -11,7 +11,7 @@ from ctenrich.records import Severity
 from ctenrich.settings import Settings, ValidateSettings
 from ctenrich.validate import validate_objects
 from ctenrich.validate.dciodvfy import _without_values
-from tests.validate.helpers import edited, errors, write_four
+from tests.support.validators import edited, errors, write_four
 
 OWN = replace(Settings(), validate=ValidateSettings(dciodvfy=False))
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.test_publish import orthanc
+from tests.publish.test_objects import orthanc
 
 __all__ = ["orthanc"]

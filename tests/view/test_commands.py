@@ -16,9 +16,9 @@ import pytest
 from ctenrich.records import Product, ProductKind, SegmentMasks
 from ctenrich.view import RunView
 from ctenrich.workspace import Workspace, load_record
-from tests.browser import chromium
 from tests.conftest import need_program
-from tests.view.screens import check_slice, complaints, overlay_of, scroll_to, wait_for_overlay
+from tests.support.browser import chromium
+from tests.support.view_screens import check_slice, complaints, overlay_of, scroll_to, wait_for_overlay
 
 COMMAND = (sys.executable, "-m", "ctenrich.cli.main")
 

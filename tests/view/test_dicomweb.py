@@ -14,7 +14,7 @@ from ctenrich import steps
 from ctenrich.errors import CtenrichError
 from ctenrich.view.contents import RunView
 from ctenrich.view.dicomweb import Answer, DicomWeb, frame_of
-from tests.cohorts import make_cohort
+from tests.support.cohorts import make_cohort
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from ctenrich.records import EncodedObjects, ObjectKind, Product, ProductKind, S
 from ctenrich.settings import Settings
 from ctenrich.view import RunView, serve
 from ctenrich.workspace import Workspace, load_record, save_record
-from tests.browser import chromium
-from tests.cohorts import make_cohort, write_series
 from tests.conftest import need_program
-from tests.view.screens import check_slice, complaints, overlay_of, scroll_to, wait_for_overlay
+from tests.support.browser import chromium
+from tests.support.cohorts import make_cohort, write_series
+from tests.support.view_screens import check_slice, complaints, overlay_of, scroll_to, wait_for_overlay
 
 pytestmark = pytest.mark.long
 EXPERT = Product(ProductKind.EXPERT)

@@ -16,7 +16,7 @@ from ctenrich.records import Product, ProductKind
 from ctenrich.view import RunView, ViewServer, serve
 from ctenrich.view.ohif import app_config, clean_index, obtain_ohif
 from ctenrich.workspace import Workspace
-from tests.cohorts import make_cohort
+from tests.support.cohorts import make_cohort
 
 EXPERT = Product(ProductKind.EXPERT)
 

@@ -1,0 +1,404 @@
+"""Body part regression from a model folder and a volume to slice scores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.support.bodypart_cases import SERIES, affine, make_series, make_volume, read_ct
+from tests.support.bodypart_golden import sample, state, volumes
+
+from ctenrich.bodypart.images import ImageAxes, ImageMaker, feet_to_head, plan_images, resampling_matrix
+from ctenrich.bodypart.network import BodyPartNetwork, network_from_state
+from ctenrich.bodypart.scorer import BodyPartScorer, load_bodypart_model, open_bodypart
+from ctenrich.errors import GeometryError, InputError, ModelError
+from ctenrich.reasons import Reason
+from ctenrich.records import SliceScores
+from ctenrich.settings import SegmentSettings, Settings
+from ctenrich.workspace import Workspace, load_record
+
+GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "bodypart.json").read_text())
+VOLUMES = sorted(volumes())
+WIDTHS = (4, 4, 6, 6, 8, 8, 8, 8, 8, 8, 8, 8, 8)
+AXIAL = {"row": (1, 0, 0), "column": (0, 1, 0)}
+SETTINGS = Settings(segment=SegmentSettings(device="cpu"))
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """A narrow network with seeded weights, in the public model's format."""
+    folder = tmp_path / "narrow"
+    folder.mkdir()
+    torch.manual_seed(5)
+    torch.save({k: v.half() for k, v in BodyPartNetwork(WIDTHS, 8).state_dict().items()}, folder / "model.pt")
+    marks = {"pelvis_start": 0.0, "L5": 25.532, "lung_start": 44.143, "lung_end": 75.389, "eyes_end": 100.0}
+    table = {
+        "original": {k: {"mean": v / 25 - 2.4, "std": 0.1} for k, v in marks.items()},
+        "transformed": {k: {"mean": v, "std": 2.5} for k, v in marks.items()},
+    }
+    settings = {
+        "settings": {"start-landmark": "pelvis_start", "end-landmark": "eyes_end"},
+        "lookuptable_train_val": table,
+        "slope_mean": 0.118,
+        "lower_quantile_tangential_slope": -0.037,
+        "upper_quantile_tangential_slope": 0.25,
+    }
+    (folder / "inference-settings.json").write_text(json.dumps(settings))
+    return folder
+
+
+def body(slices: int = 8, rows: int = 64, columns: int = 72) -> np.ndarray[Any, np.dtype[np.int16]]:
+    rng = np.random.default_rng(2)
+    array = np.full((slices, rows, columns), -1000, np.int16)
+    array[:, 10:50, 12:60] = rng.integers(-200, 300, (slices, 40, 48))
+    array[:, 20:30, 15:25] = -850
+    return array
+
+
+# ---------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_images_as_bpreg_makes_them(name: str) -> None:
+    array, spacing = volumes()[name]
+    plan = plan_images(array.shape, affine(**AXIAL, spacing=spacing))  # type: ignore[arg-type]
+    images, empty = ImageMaker(array, plan).images(0, 8)
+    assert images.shape == (3, 128, 128)
+    assert not empty.any()
+    np.testing.assert_allclose(sample(images), GOLDEN["images"][name]["images"], atol=5e-6)
+
+
+def test_a_matrix_keeps_constants_and_pads_with_nothing() -> None:
+    wide, narrow = resampling_matrix(600, 1.0), resampling_matrix(100, 1.0)
+    np.testing.assert_allclose(wide.sum(axis=1), 1, atol=1e-6)
+    assert np.flatnonzero(narrow.any(axis=1)).tolist() == list(range(49, 78))  # 29 pixels of 3.5 mm, 49 before them
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "turn"),
+    [
+        ((1, 0, 0), (0, 1, 0), lambda a: a),
+        ((-1, 0, 0), (0, 1, 0), lambda a: a[:, :, ::-1]),
+        ((1, 0, 0), (0, -1, 0), lambda a: a[:, ::-1]),
+        ((-1, 0, 0), (0, -1, 0), lambda a: a[:, ::-1, ::-1]),
+        ((0, 1, 0), (1, 0, 0), lambda a: a.transpose(0, 2, 1)),
+        ((0, -1, 0), (1, 0, 0), lambda a: a.transpose(0, 2, 1)[:, :, ::-1]),
+        ((0, 1, 0), (-1, 0, 0), lambda a: a.transpose(0, 2, 1)[:, ::-1]),
+        ((0, -1, 0), (-1, 0, 0), lambda a: a.transpose(0, 2, 1)[:, ::-1, ::-1]),
+    ],
+)
+@pytest.mark.parametrize("axes", list(ImageAxes))
+def test_the_same_anatomy_gives_the_same_image(
+    row: Any, column: Any, turn: Callable[..., Any], axes: ImageAxes
+) -> None:
+    """`turn` stores the same patient with other row and column directions."""
+    array = body()
+    standard = affine(**AXIAL, spacing=(3.0, 2.0, 2.0))  # type: ignore[arg-type]
+    expected = ImageMaker(array, plan_images(array.shape, standard, axes)).images(0, 8)[0]
+    stored = np.ascontiguousarray(turn(array))
+    plan = plan_images(stored.shape, affine(row=row, column=column, spacing=(3.0, 2.0, 2.0)), axes)
+    np.testing.assert_allclose(ImageMaker(stored, plan).images(0, 8)[0], expected, atol=1e-6)
+
+
+def test_nifti_axes_are_viewer_axes_turned() -> None:
+    """64 mm x 2 give 37 pixels, 45 before and 46 after: turned images are one pixel further on."""
+    array = body(rows=64, columns=64)
+    matrix = affine(**AXIAL, spacing=(3.0, 2.0, 2.0))  # type: ignore[arg-type]
+    viewer, nifti = (ImageMaker(array, plan_images(array.shape, matrix, a)).images(0, 8)[0] for a in ImageAxes)
+    np.testing.assert_allclose(nifti[:, :, 45:82], viewer.transpose(0, 2, 1)[:, :, 81:44:-1], atol=1e-6)
+
+
+def test_feet_to_head_by_the_normal() -> None:
+    assert feet_to_head(affine(**AXIAL, spacing=(3, 1, 1)))  # type: ignore[arg-type]
+    assert not feet_to_head(affine(row=(-1, 0, 0), column=(0, 1, 0), spacing=(3, 1, 1)))
+    tilted = (0, float(np.cos(0.32)), float(np.sin(0.32)))
+    assert feet_to_head(affine(row=(1, 0, 0), column=tilted, spacing=(3, 1, 1)))  # gantry tilt of 18 degrees
+
+
+@pytest.mark.parametrize(("row", "column"), [((1, 0, 0), (0, 0, -1)), ((0, 1, 0), (0, 0, -1))])
+def test_coronal_and_sagittal_slices_have_no_scores(row: Any, column: Any) -> None:
+    with pytest.raises(GeometryError) as caught:
+        plan_images((9, 64, 64), affine(row=row, column=column, spacing=(3, 1, 1)))
+    assert caught.value.reason is Reason.NOT_AXIAL
+
+
+def test_slices_with_air_only_or_one_value_are_empty() -> None:
+    array = body(6)
+    array[0] = -1024
+    array[2] = np.random.default_rng(0).integers(-1020, -980, array[2].shape)
+    array[5] = 40
+    plan = plan_images(array.shape, affine(**AXIAL, spacing=(3, 4.0, 4.0)))  # type: ignore[arg-type]
+    maker = ImageMaker(array, plan)
+    parts = [maker.images(0, 4), maker.images(4, 8)]
+    assert np.concatenate([e for _, e in parts]).tolist() == [True, False, True, False, False, True]
+    assert [len(i) for i, _ in parts] == [4, 2]
+
+
+# ---------------------------------------------------------------- network
+
+
+def test_network_as_bpreg_runs_it() -> None:
+    network = network_from_state({k: torch.from_numpy(v) for k, v in state().items()})
+    for name in VOLUMES[:2]:
+        array, spacing = volumes()[name]
+        images, _ = ImageMaker(array, plan_images(array.shape, affine(**AXIAL, spacing=spacing))).images(0, 8)  # type: ignore[arg-type]
+        with torch.inference_mode():
+            ours = network(torch.from_numpy(images)[:, None]).numpy()
+        np.testing.assert_allclose(ours, GOLDEN["images"][name]["raw"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda s: s.pop("model.28.weight"), "model.28.weight"),
+        (lambda s: s.pop("fc7.bias"), "fc7.bias"),
+        (lambda s: s.update(extra=torch.zeros(1)), "extra"),
+        (lambda s: s.update({"model.0.bias": torch.zeros(4)}), "model.0.bias"),
+        (lambda s: s.update({"conv6.weight": torch.zeros(8, 7, 1, 1)}), "conv6.weight"),
+        (lambda s: s["fc7.weight"].fill_(float("nan")), "not numbers"),
+    ],
+)
+def test_keys_are_strict(change: Callable[[dict[str, torch.Tensor]], object], word: str) -> None:
+    weights = BodyPartNetwork(WIDTHS, 8).state_dict()
+    change(weights)
+    with pytest.raises(ModelError, match=word) as caught:
+        network_from_state(weights)
+    assert caught.value.reason is Reason.BAD_MODEL
+
+
+# ---------------------------------------------------------------- models
+
+
+def test_a_model_folder(model_folder: Path) -> None:
+    scorer = open_bodypart(str(model_folder), settings=SETTINGS)
+    assert str(scorer.product) == "bodypart:narrow"
+    assert not scorer.info.demo
+    assert len(scorer.info.sha256) == 64
+    assert list(scorer.model.lookup_table) == ["pelvis_start", "L5", "lung_start", "lung_end", "eyes_end"]
+
+
+def test_safetensors_are_the_same_model(model_folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    before = load_bodypart_model(model_folder)[1].sha256
+    weights = torch.load(model_folder / "model.pt", weights_only=True)
+    (model_folder / "model.pt").unlink()
+    save_file(weights, model_folder / "model.safetensors")
+    assert load_bodypart_model(model_folder)[1].sha256 == before
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("inference-settings.json", None, Reason.BAD_MODEL),
+        ("inference-settings.json", "[1", Reason.BAD_MODEL),
+        ("inference-settings.json", "[]", Reason.BAD_MODEL),
+        ("inference-settings.json", "{}", Reason.BAD_MODEL),
+        ("config.json", '{"image axes": "upside down"}', Reason.BAD_MODEL),
+        ("model.pt", None, Reason.BAD_MODEL),
+        ("model.pt", "no weights", Reason.BAD_MODEL),
+    ],
+)
+def test_a_broken_model_folder(model_folder: Path, file: str, content: str | None, reason: Reason) -> None:
+    if content is None:
+        (model_folder / file).unlink()
+    else:
+        (model_folder / file).write_text(content)
+    with pytest.raises(ModelError) as caught:
+        open_bodypart(str(model_folder), settings=SETTINGS)
+    assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("value", [0, -0.1, None, "much", float("nan")])
+def test_a_scale_that_makes_no_sense(model_folder: Path, value: object) -> None:
+    path = model_folder / "inference-settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"slope_mean": value}))
+    with pytest.raises(ModelError):
+        open_bodypart(str(model_folder), settings=SETTINGS)
+
+
+def test_weights_that_run_code_are_refused(model_folder: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return print, ("never",)
+
+    torch.save({"fc7.weight": Evil()}, model_folder / "model.pt")
+    with pytest.raises(ModelError) as caught:
+        open_bodypart(str(model_folder), settings=SETTINGS)
+    assert caught.value.reason is Reason.UNSAFE_WEIGHTS
+
+
+def test_image_axes_are_part_of_the_model(model_folder: Path) -> None:
+    plain = load_bodypart_model(model_folder)[1]
+    (model_folder / "config.json").write_text('{"transform_params": {"Flip": {"p": 0.5}}}')
+    trained = load_bodypart_model(model_folder)[1]
+    assert (plain.axes, trained.axes) == (ImageAxes.VIEWER, ImageAxes.NIFTI)
+    assert plain.sha256 != trained.sha256
+
+
+# ---------------------------------------------------------------- scoring
+
+
+def test_scores_are_saved_by_slice(model_folder: Path, workspace: Workspace) -> None:
+    scorer = open_bodypart(str(model_folder), settings=SETTINGS)
+    array = body(11)
+    array[3] = -1000
+    volume = make_volume(workspace, array, affine(**AXIAL, spacing=(3, 4.0, 4.0)))  # type: ignore[arg-type]
+    series = make_series(11, 3.0)
+    scores = scorer.score(volume, series, settings=SETTINGS, workspace=workspace)
+    assert load_record(workspace.product_dir(SERIES, scorer.product) / "scores.json", SliceScores) == scores
+    assert scores.sop_instance_uids == series.sop_instance_uids
+    assert scores.z == tuple(3.0 * k for k in range(11))
+    assert [k for k, v in enumerate(scores.cleaned) if v is None] == [3]
+    assert all(v is not None for v in scores.raw)
+    assert "empty_slices" in {issue.rule for issue in scores.issues}
+
+
+def test_twice_the_same_whatever_the_batch(model_folder: Path, workspace: Workspace) -> None:
+    volume = make_volume(workspace, body(11), affine(**AXIAL, spacing=(3, 4.0, 4.0)))  # type: ignore[arg-type]
+    series = make_series(11, 3.0)
+
+    def run(batch: int) -> SliceScores:
+        settings = Settings(segment=SegmentSettings(device="cpu", batch_size=batch))
+        scores = open_bodypart(str(model_folder), settings=settings).score(
+            volume, series, settings=settings, workspace=workspace
+        )
+        return replace(scores, timings={})
+
+    assert run(4) == run(4)
+    np.testing.assert_allclose(run(3).raw, run(11).raw, atol=2e-6)  # type: ignore[arg-type]
+
+
+def test_the_same_bytes_whatever_the_number_of_threads(model_folder: Path, workspace: Workspace) -> None:
+    volume = make_volume(workspace, body(11), affine(**AXIAL, spacing=(3, 4.0, 4.0)))  # type: ignore[arg-type]
+    series = make_series(11, 3.0)
+    before = torch.get_num_threads()
+
+    def run(threads: int) -> SliceScores:
+        settings = Settings(segment=SegmentSettings(device="cpu", threads=threads))
+        scorer = open_bodypart(str(model_folder), settings=settings)
+        return replace(scorer.score(volume, series, settings=settings, workspace=workspace), timings={})
+
+    assert run(1) == run(2) == run(3)
+    assert torch.get_num_threads() == before
+
+
+def test_a_flipped_stack_scores_the_same_instances(model_folder: Path, workspace: Workspace) -> None:
+    """The same patient with slices, rows or both the other way round: each SOP Instance UID keeps its score."""
+    scorer = open_bodypart(str(model_folder), settings=SETTINGS)
+    array = body(12)
+
+    def by_uid(stored: Any, row: Any, uids: tuple[str, ...]) -> dict[str, tuple[float | None, float | None]]:
+        volume = make_volume(workspace, stored, affine(row=row, column=(0, 1, 0), spacing=(3, 4.0, 4.0)))
+        series = make_series(12, 3.0, row=row, uids=uids)
+        scores = scorer.score(volume, series, settings=SETTINGS, workspace=workspace)
+        return dict(zip(scores.sop_instance_uids, zip(scores.raw, scores.cleaned, strict=True), strict=True))
+
+    uids = tuple(f"2.25.{900 + k}" for k in range(12))
+    up = by_uid(array, (1, 0, 0), uids)
+    down = by_uid(np.ascontiguousarray(array[::-1, :, ::-1]), (-1, 0, 0), uids[::-1])
+    assert up.keys() == down.keys()
+    for uid, values in up.items():
+        assert down[uid] == pytest.approx(values, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("air", Reason.TOO_FEW_SCORES),
+        ("one slice", Reason.TOO_FEW_SCORES),
+        ("zero spacing", Reason.ZERO_SPACING),
+        ("zero pixel", Reason.ZERO_SPACING),
+        ("other slices", Reason.NOT_PREPARED),
+        ("nan", Reason.HU_RANGE),
+        ("coronal", Reason.NOT_AXIAL),
+    ],
+)
+def test_bad_input_has_a_reason(model_folder: Path, workspace: Workspace, case: str, reason: Reason) -> None:
+    scorer = open_bodypart(str(model_folder), settings=SETTINGS)
+    array: Any = np.full((9, 64, 72), -1000, np.int16) if case == "air" else body(1 if case == "one slice" else 9)
+    if case == "nan":
+        array = array.astype(np.float32)
+        array[4, 5, 6] = np.nan
+    column = (0, 0, -1) if case == "coronal" else (0, 1, 0)
+    pixel = 0.0 if case == "zero pixel" else 4.0
+    spacing = (0.0 if case == "zero spacing" else 3.0, pixel, pixel)
+    volume = make_volume(workspace, array, affine(row=(1, 0, 0), column=column, spacing=spacing))  # type: ignore[arg-type]
+    series = make_series(8 if case == "other slices" else len(array), 3.0)
+    with pytest.raises(InputError) as caught:
+        scorer.score(volume, series, settings=SETTINGS, workspace=workspace)
+    assert caught.value.reason is reason
+    assert not (workspace.product_dir(SERIES, scorer.product) / "scores.json").exists()
+
+
+@pytest.mark.parametrize("count", [2, 29])
+def test_short_series_have_a_defined_result(model_folder: Path, workspace: Workspace, count: int) -> None:
+    scorer = open_bodypart(str(model_folder), settings=SETTINGS)
+    volume = make_volume(workspace, body(count), affine(**AXIAL, spacing=(5, 4.0, 4.0)))  # type: ignore[arg-type]
+    scores = scorer.score(volume, make_series(count, 5.0), settings=SETTINGS, workspace=workspace)
+    assert len(scores.cleaned) == count
+    assert scores.valid_z_spacing is False  # an untrained network: no slope of a body
+    assert {"invalid_z_spacing"} <= {issue.rule for issue in scores.issues}
+
+
+def test_no_cuda_is_said(model_folder: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ModelError, match="no CUDA device"):
+        open_bodypart(str(model_folder), settings=Settings(segment=SegmentSettings(device="cuda:0")))
+
+
+# ---------------------------------------------------------------- real data
+
+
+@pytest.mark.data
+def test_scores_rise_from_feet_to_head_on_a_real_ct(
+    real_data: Callable[[str], Path], shared_model: Callable[[str], Path], workspace: Workspace
+) -> None:
+    """Every third slice of LUNG1-005 (all of them in the long tests)."""
+    volume, series = read_ct(real_data("LUNG1-005"), workspace, every=3)
+    scorer: BodyPartScorer = open_bodypart(str(shared_model("bpr-lung1-demo")), settings=SETTINGS)
+    scores = scorer.score(volume, series, settings=SETTINGS, workspace=workspace)
+    values = np.array(scores.cleaned, float)
+    assert np.corrcoef(np.arange(len(values)), values)[0, 1] > 0.99
+    assert (scores.valid_z_spacing, scores.reverse_z_ordering) == (True, False)
+    assert 40 < values[0] < 50
+    assert 75 < values[-1] < 85
+
+
+@pytest.mark.data
+def test_an_imported_model_is_opened_by_name(
+    shared_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zip with a folder inside, as the public model comes."""
+    from ctenrich.models.library import import_model
+
+    monkeypatch.setenv("CTENRICH_MODELS", str(tmp_path / "home"))
+    archive = shutil.make_archive(
+        str(tmp_path / "some_bpr_model"), "zip", shared_model("bpr-lung1-demo").parent, "bpr-lung1-demo"
+    )
+    import_model(Path(archive), name="mine")
+    scorer = open_bodypart("mine", settings=SETTINGS)
+    assert scorer.info.sha256 == load_bodypart_model(shared_model("bpr-lung1-demo"))[1].sha256
+    assert str(scorer.product) == "bodypart:mine"
+
+
+def test_the_demo_model_opens(tmp_path: Path) -> None:
+    scorer = open_bodypart("demo-bodypart", settings=SETTINGS)
+    assert scorer.info.demo
+    assert scorer.info.licence == "Apache-2.0"
+    copy = shutil.copytree(load_folder(), tmp_path / "copy")
+    assert load_bodypart_model(copy)[1].sha256 == scorer.info.sha256
+
+
+def load_folder() -> Path:
+    from ctenrich.inference.registry import resolve_model
+
+    return resolve_model("demo-bodypart").folder

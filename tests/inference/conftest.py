@@ -1,0 +1,7 @@
+"""Models are converted below the session's folder."""
+
+from __future__ import annotations
+
+from tests.support.models_home import models_home
+
+__all__ = ["models_home"]

@@ -1,0 +1,220 @@
+"""What a run meets in the wild: full and read-only disks, stopped runners, clocks that jump, files edited by hand."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from tests.support.cohorts import make_cohort, partial_files, result_hashes
+
+from ctenrich import steps, workspace
+from ctenrich.errors import UsageError
+from ctenrich.records import State
+from ctenrich.runner.executors import ExecutorName, open_executor
+from ctenrich.runner.ledger import Ledger
+from ctenrich.runner.recorder import RunSummary
+from ctenrich.runner.run import Run
+from ctenrich.runner.runner import Runner
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cohort(tmp_path_factory.mktemp("cohort"), 1)
+
+
+@pytest.fixture(scope="module")
+def expected(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert steps.run_all(steps.start(cohort, out, segmenters=["expert"])).exit_code == 0
+    return result_hashes(out)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A disk of its own in memory; skips where this user may not mount one."""
+    folder.mkdir(parents=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True)
+
+
+def command(cohort: Path, run: Path, *options: str) -> list[str]:
+    start = [sys.executable, "-m", "ctenrich.cli.main", "run", str(cohort), "--out", str(run)]
+    return [*start, "--segmenter", "expert", *options]
+
+
+def complete_run(run: Run) -> RunSummary:
+    """The stages alone, in this process, without tables and report."""
+    return Runner(run, open_executor(ExecutorName.SERIAL, run.root, run.config.settings)).run()
+
+
+class FullDisk:
+    """Stands in for the one door that writes; from the n-th write on, the disk is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.writes, self.limit = 0, sys.maxsize
+        self._real = workspace.atomic_path
+        for module in [m for n, m in sys.modules.items() if n.startswith("ctenrich") and hasattr(m, "atomic_path")]:
+            monkeypatch.setattr(module, "atomic_path", self)
+
+    @contextmanager
+    def __call__(self, path: Path) -> Iterator[Path]:
+        self.writes += 1
+        with self._real(path) as temporary:
+            if self.writes >= self.limit:
+                temporary.write_bytes(b"half")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            yield temporary
+
+
+def test_a_full_disk_at_any_write_costs_nothing_but_time(
+    cohort: Path, tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    run = steps.start(cohort, tmp_path / "count", segmenters=["expert"])
+    start = disk.writes
+    assert complete_run(run).exit_code == 0
+    writes = disk.writes
+    assert writes - start > 15
+    for limit in range(start + 1, writes + 1):
+        here = tmp_path / str(limit)
+        run = steps.start(cohort, here, segmenters=["expert"])
+        disk.writes, disk.limit = start, limit
+        summary = complete_run(run)
+        assert (summary.ended, summary.exit_code) == ("disk", 3), limit
+        assert partial_files(here) == []
+        disk.limit = sys.maxsize
+        assert complete_run(run).exit_code == 0
+        assert result_hashes(here) == {name: digest for name, digest in expected.items() if name.endswith(".dcm")}
+        shutil.rmtree(here)
+
+
+def test_a_disk_that_is_really_full_stops_the_run_and_space_lets_it_go_on(
+    cohort: Path, tmp_path: Path, expected: dict[str, str]
+) -> None:
+    with small_disk(tmp_path / "disk", "250k") as disk:
+        first = subprocess.run(command(cohort, disk / "run"), capture_output=True, text=True, check=False)
+        assert first.returncode in (1, 3), first.stdout + first.stderr
+        assert "DISK_FULL" in first.stderr or "the disk takes no more" in first.stderr
+        assert "Traceback" not in first.stderr
+        remount(disk, "size=100m")
+        again = subprocess.run(command(cohort, disk / "run"), capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert result_hashes(disk / "run") == expected
+        assert partial_files(disk / "run") == []
+
+
+def test_a_read_only_folder_is_a_clear_error(cohort: Path, tmp_path: Path, expected: dict[str, str]) -> None:
+    with small_disk(tmp_path / "disk", "100m") as disk:
+        remount(disk, "ro")
+        refused = subprocess.run(command(cohort, disk / "new"), capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert "error: IO_ERROR" in refused.stderr
+        assert "hint: make the folder writable" in refused.stderr
+        remount(disk, "rw")
+        assert subprocess.run(command(cohort, disk / "run"), capture_output=True, check=False).returncode == 0
+        assert result_hashes(disk / "run") == expected
+
+
+def test_a_runner_that_sleeps_past_its_lease_cannot_book_what_it_finds(
+    tmp_path: Path, expected: dict[str, str]
+) -> None:
+    """SIGSTOP one of two runners, let its lease run out, let the other finish, and wake it."""
+    cohort = make_cohort(tmp_path, 3)
+    run = steps.start(cohort, tmp_path / "run", segmenters=["expert"])
+    slow = subprocess.Popen(
+        command(cohort, run.root, "--executor", "serial"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    held = wait_for_lease(run.ledger_path)
+    slow.send_signal(signal.SIGSTOP)
+    with sqlite3.connect(run.ledger_path) as db:  # as if the lease's 60 s had passed
+        db.execute("UPDATE leases SET expires = 0 WHERE owner != ''")
+    assert steps.run_all(run).exit_code == 0
+    whole = result_hashes(run.root)
+    slow.send_signal(signal.SIGCONT)
+    output, _ = slow.communicate(timeout=120)
+    assert slow.returncode == 0, output
+    assert result_hashes(run.root) == whole
+    with Ledger(run.ledger_path, read_only=True) as ledger:
+        rows = [row for row in ledger.timings() if row[0] == held]
+        assert {o.state for o in ledger.outcomes() if o.product != "bodypart:none"} == {State.DONE}
+    assert {row[3] for row in rows} == {1}, "what it found when it woke was booked"
+
+
+def wait_for_lease(path: Path) -> str:
+    """The series that a runner has begun, as soon as it has."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+                row = db.execute("SELECT series_instance_uid FROM leases WHERE owner != ''").fetchone()
+        except sqlite3.OperationalError:  # the ledger is not there yet
+            row = None
+        if row:
+            return str(row[0])
+        time.sleep(0.002)
+    raise AssertionError("no series was begun")
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0], ids=["a day back", "a day ahead"])
+def test_a_clock_that_jumps_changes_no_lease_and_no_result(
+    cohort: Path, tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """The wall clock jumps at every look; leases and limits go by clocks that cannot."""
+    real, looks = time.time, 0
+
+    def jumping() -> float:
+        nonlocal looks
+        looks += 1
+        return real() + (jump if looks % 2 else 0.0)
+
+    monkeypatch.setattr(time, "time", jumping)
+    summary = complete_run(steps.start(cohort, tmp_path / "run", segmenters=["expert"]))
+    assert looks > 5
+    assert (summary.exit_code, summary.seconds < 300) == (0, True)
+    assert result_hashes(tmp_path / "run") == {n: d for n, d in expected.items() if n.endswith(".dcm")}
+
+
+def test_a_cohort_file_edited_by_hand_is_refused(cohort: Path, tmp_path: Path) -> None:
+    for name in ("cohort.parquet", "cohort.lock.json"):
+        shutil.copy(cohort.with_name(name), tmp_path / name)
+    here = tmp_path / "cohort.parquet"
+    table = pq.read_table(here)
+    edited = table.set_column(table.schema.get_field_index("source_doi"), "source_doi", [["10.1/somewhere.else"]])
+    pq.write_table(edited.replace_schema_metadata(table.schema.metadata), here)
+    with pytest.raises(UsageError, match="BAD_COHORT"):
+        steps.start(here, tmp_path / "run", segmenters=["expert"])
+    assert not (tmp_path / "run").exists()
+    here.write_bytes(cohort.read_bytes()[:-20])
+    with pytest.raises(UsageError, match="BAD_COHORT"):
+        steps.start(here, tmp_path / "run", segmenters=["expert"])
+
+
+def test_the_cohort_in_a_run_cannot_be_edited_either(cohort: Path, tmp_path: Path) -> None:
+    run = steps.start(cohort, tmp_path / "run", segmenters=["expert"])
+    inside = run.root / "cohort.parquet"
+    table = pq.read_table(inside)
+    pq.write_table(table.slice(0, 0), inside)
+    with pytest.raises(UsageError, match="BAD_COHORT"):
+        steps.open_run(run.root)

@@ -1,0 +1,138 @@
+"""A network that sees a part of the series: masks stay on the whole grid, and the record says what was seen."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests.support.bodypart_cases import make_scores
+from tests.support.cohorts import make_cohort
+
+from ctenrich import steps
+from ctenrich.bodypart.crop_hint import crop_hint
+from ctenrich.errors import UsageError
+from ctenrich.nnunet.segmenter import open_nnunet
+from ctenrich.phantom import PhantomOptions, as_records, make_phantom
+from ctenrich.progress import SILENT
+from ctenrich.reasons import Reason
+from ctenrich.records import SegmentMasks, SliceScores, SortedSeries, Volume
+from ctenrich.settings import SegmentSettings, Settings
+from ctenrich.stages.crop import crop_ends, segment_cropped
+from ctenrich.workspace import Workspace, load_array, load_record, save_record
+
+CROP = Settings(segment=SegmentSettings(device="cpu", crop="lung_start..Th8"))
+WHOLE = Settings(segment=SegmentSettings(device="cpu"))
+COMMON = {"segmenters": ["nnunet:demo-organs:3d_fullres:mirror=off"], "bodypart": "demo-bodypart", "allow_demo": True}
+
+
+def hand_made(volume: Volume, workspace: Workspace, *, reverse: bool = False) -> SliceScores:
+    """Scores that rise from 25 to 90 over the series, saved where the score stage saves them."""
+    from dataclasses import replace
+
+    count = volume.shape[0]
+    line: list[float | None] = [25 + 65 * k / (count - 1) for k in range(count)]
+    uid = volume.series_instance_uid
+    scores = replace(make_scores(line, volume.spacing[0], reverse=reverse), series_instance_uid=uid)
+    save_record(workspace.product_dir(uid, scores.product) / "scores.json", scores)
+    return scores
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Volume, SortedSeries]:
+    workspace = Workspace(tmp_path_factory.mktemp("phantom"))
+    made = make_phantom(PhantomOptions(seed=21, rows=96, columns=96, pixel_spacing=(4.0, 4.0), slices=70))
+    volume, series = as_records(made, workspace)
+    return workspace, volume, series
+
+
+def segment(parts: tuple[Workspace, Volume, SortedSeries], settings: Settings) -> SegmentMasks:
+    workspace, volume, series = parts
+    segmenter = open_nnunet("demo-organs", mirror=False, settings=settings)
+    if settings.segment.crop:
+        return segment_cropped(segmenter, volume, series, settings=settings, workspace=workspace, progress=SILENT)
+    return segmenter.segment({"CT": volume}, series, settings=settings, workspace=workspace)
+
+
+def labels(parts: tuple[Workspace, Volume, SortedSeries], masks: SegmentMasks) -> NDArray[Any]:
+    assert masks.label_map_path is not None
+    return np.array(load_array(parts[0].resolve(masks.series_instance_uid, masks.label_map_path)))
+
+
+def test_masks_lie_where_they_lie_without_the_crop(phantom: tuple[Workspace, Volume, SortedSeries]) -> None:
+    workspace, volume, _ = phantom
+    whole = labels(phantom, segment(phantom, WHOLE))
+    scores = hand_made(volume, workspace)
+    box = crop_hint(scores, volume.shape, low="lung_start", high="Th8")
+    assert box is not None
+    assert (box.k0 > 0, box.k1 < volume.shape[0]) == (True, True)
+    masks = segment(phantom, CROP)
+    cropped = labels(phantom, masks)
+    assert cropped.shape == volume.shape == masks.shape
+    assert not cropped[: box.k0].any()
+    assert not cropped[box.k1 :].any()
+    inner = slice(box.k0 + 5, box.k1 - 5)
+    assert np.count_nonzero(whole[inner]) > 1000
+    assert np.mean(cropped[inner] == whole[inner]) > 0.99
+    assert [i.rule for i in masks.issues] == ["cropped"]
+    assert f"slices {box.k0} to {box.k1 - 1} of {volume.shape[0]}" in masks.issues[0].message
+    for one in masks.segments:
+        assert one.voxels == np.count_nonzero(cropped == one.number)
+        if one.box is not None:
+            b = one.box
+            assert np.count_nonzero(cropped[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1] == one.number) == one.voxels
+    assert not list(workspace.root.rglob("crop.npy"))
+
+
+def test_without_places_the_network_sees_everything(phantom: tuple[Workspace, Volume, SortedSeries]) -> None:
+    workspace, volume, _ = phantom
+    whole = labels(phantom, segment(phantom, WHOLE))
+    scores = hand_made(volume, workspace, reverse=True)
+    for _ in range(2):
+        masks = segment(phantom, CROP)
+        assert [i.rule for i in masks.issues] == ["not_cropped"]
+        np.testing.assert_array_equal(labels(phantom, masks), whole)
+        shutil.rmtree(workspace.product_dir(volume.series_instance_uid, scores.product), ignore_errors=True)
+
+
+def test_ends_by_name_in_any_order() -> None:
+    assert crop_ends("lung_start..lung_end") == crop_ends(" lung_end .. lung_start ") == ("lung_start", "lung_end")
+    for text in ("lungs", "lung_start", "lung_start..", "lung_start..lung_start", "a..b", "L5..L4..L3"):
+        with pytest.raises(UsageError) as caught:
+            crop_ends(text)
+        assert caught.value.reason is Reason.BAD_SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("segment", "bodypart"),
+    [
+        (SegmentSettings(crop="lung_start..lung_end"), "none"),
+        (SegmentSettings(crop="here..there"), "demo-bodypart"),
+        (SegmentSettings(crop="lung_start..lung_end", probabilities=True), "demo-bodypart"),
+    ],
+)
+def test_a_crop_that_cannot_be_made_is_refused_before_work_starts(
+    segment: SegmentSettings, bodypart: str, tmp_path: Path
+) -> None:
+    cohort = make_cohort(tmp_path, 1)
+    with pytest.raises(UsageError) as caught:
+        steps.start(cohort, tmp_path / "run", bodypart=bodypart, settings=Settings(segment=segment), allow_demo=True)
+    assert caught.value.reason is Reason.BAD_SETTINGS
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_a_run_scores_before_it_segments(executor: str, tmp_path: Path) -> None:
+    from ctenrich.runner.executors import ExecutorName
+
+    cohort = make_cohort(tmp_path, 2, options=PhantomOptions(rows=64, columns=64, pixel_spacing=(6.0, 6.0), slices=60))
+    run = steps.start(cohort, tmp_path / "run", settings=CROP, **COMMON)  # type: ignore[arg-type]
+    summary = steps.run_all(run, executor=ExecutorName(executor))
+    assert summary.exit_code == 0, summary
+    for uid in run.workspace.series_uids():
+        folder = next(run.workspace.series_dir(uid).glob("nnunet__*"))
+        masks = load_record(folder / "masks.json", SegmentMasks)
+        assert [i.rule for i in masks.issues] == ["cropped"]
+    assert steps.run_all(steps.open_run(tmp_path / "run")).ran == 0
