@@ -23,7 +23,7 @@ INTERFACE = {
         "ctenrich.stages.fetch", "ctenrich.stages.sort", "ctenrich.stages.convert", "ctenrich.geometry",
     ]),
     "models": (
-        "ModelCache",
+        "Models",
         ["ctenrich.inference.segmenter", "ctenrich.nnunet.segmenter", "ctenrich.bodypart.scorer",
          "ctenrich.inference.registry",
          "ctenrich.contours.expert"],

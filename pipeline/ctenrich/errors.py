@@ -1,21 +1,22 @@
-"""The error tree: every failure that a user can meet has a type and a reason code.
+"""The tree of errors: every failure that a user can see has a type and a reason code.
 
 ::
 
     CtenrichError                 reason, message, hint
-    +-- UsageError                what the user asked for cannot be done as asked (exit code 2)
+    +-- UsageError                the request is wrong (exit code 2)
     +-- InputError                the data cannot be used; the series or product ends, the run goes on
     |   +-- GeometryError         slices do not form one regular volume
     |   +-- IncompleteError       objects are missing; never a shorter volume
-    |   +-- UnsafeInputError      refused for safety (path, link, archive, bomb)
+    |   +-- UnsafeInputError      refused for safety (path, link, archive, decompression bomb)
     +-- ModelError                weights, labels or plans cannot be used; found before any work starts
-    +-- ToolError                 a program that we call failed or is missing
-    +-- EncodingError             a DICOM object could not be made or proven
-    +-- InconsistencyError                totals do not balance
-    +-- TransientError            may succeed when tried again (network, quota, lease)
-        +-- RetryExhaustedError   was tried again, a bounded number of times (no longer retryable)
+    +-- ToolError                 an external program failed or is missing
+    +-- EncodingError             a DICOM object could not be created or proven
+    +-- InconsistencyError        totals are inconsistent
+    +-- TransientError            may succeed on a later attempt (network, quota, lease)
+        +-- RetryExhaustedError   the maximum number of attempts was reached (no longer retryable)
 
-What may be retried is a type, never a message: ``isinstance(error, TransientError) and error.retryable``.
+The type of an error decides whether it may be retried, never its message:
+``isinstance(error, TransientError) and error.retryable``.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class CtenrichError(Exception):
     Parameters
     ----------
     reason : Reason
-        Stable code that ends up in the ledger, the tables and the report.
+        Stable code that is written to the ledger, the tables and the report.
     message : str
-        What happened, for a person. Carries no patient name or identifier.
+        What happened, as a sentence for the user. Contains no patient name or identifier.
     hint : str, optional
         What the user can do about it.
     """
@@ -77,7 +78,7 @@ class UsageError(CtenrichError):
 
 
 class InputError(CtenrichError):
-    """The data cannot be used. Ends one series or product, never the cohort."""
+    """The data cannot be used. This ends one series or product, never the cohort."""
 
 
 class GeometryError(InputError):
@@ -89,7 +90,7 @@ class IncompleteError(InputError):
 
 
 class UnsafeInputError(InputError):
-    """The input was refused because reading it could harm: path, link, archive or bomb."""
+    """The input was refused for safety: path, link, archive or decompression bomb."""
 
 
 class ModelError(CtenrichError):
@@ -101,20 +102,20 @@ class ToolError(CtenrichError):
 
 
 class EncodingError(CtenrichError):
-    """A DICOM object could not be made, or what was made could not be proven."""
+    """A DICOM object could not be created, or the created object could not be proven."""
 
 
 class InconsistencyError(CtenrichError):
-    """Totals do not balance: something entered that neither came out nor has a reason."""
+    """Totals are inconsistent: an input has neither a result nor a reason."""
 
 
 class TransientError(CtenrichError):
-    """May succeed when it is tried again: network, quota, lease."""
+    """The operation may succeed on a later attempt: network, quota, lease."""
 
     retryable: ClassVar[bool] = True
 
 
 class RetryExhaustedError(TransientError):
-    """Was tried again a bounded number of times, and given up."""
+    """The operation still failed after the maximum number of attempts."""
 
     retryable: ClassVar[bool] = False

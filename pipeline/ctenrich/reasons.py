@@ -1,4 +1,4 @@
-"""The reason codes: one list, each code with the sentence that the documentation and the report show."""
+"""Reason codes of outcomes and errors, each with the sentence that the documentation and the report show."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["Reason"]
 
 
 class Reason(StrEnum):
-    """Why a series or product is not (or not wholly) done; ``str(reason)`` is the code.
+    """Why a series or product is not done, or not completely done; ``str(reason)`` is the code.
 
-    Every member carries its explanation: ``Reason.ONE_SLICE.sentence``.
+    Every member has an explanation: ``Reason.ONE_SLICE.sentence``.
     """
 
     sentence: str
@@ -43,12 +43,12 @@ class Reason(StrEnum):
     NOT_AXIAL = "NOT_AXIAL", "The slices are not near-axial."
     SLICE_THICKNESS = "SLICE_THICKNESS", "The slice thickness is outside the range that was asked for."
     SLICE_COUNT = "SLICE_COUNT", "The number of slices is outside the range that was asked for."
-    MANUFACTURER = "MANUFACTURER", "The manufacturer was not asked for."
-    LOSSY_COMPRESSION = "LOSSY_COMPRESSION", "The pixels went through lossy compression."
+    MANUFACTURER = "MANUFACTURER", "The manufacturer is not among those that were asked for."
+    LOSSY_COMPRESSION = "LOSSY_COMPRESSION", "The pixels were compressed with loss."
     CLINICAL_CRITERION = "CLINICAL_CRITERION", "The patient does not meet the clinical criterion of the query."
-    OTHER_SERIES_OF_STUDY = "OTHER_SERIES_OF_STUDY", "Another series of the same study was chosen by the stated order."
-    GEOMETRY_UNKNOWN = "GEOMETRY_UNKNOWN", "The catalog has no instance geometry: decided after the fetch."
-    NOT_IN_CATALOG = "NOT_IN_CATALOG", "The series is not in the catalog (or was superseded)."
+    OTHER_SERIES_OF_STUDY = "OTHER_SERIES_OF_STUDY", "The query's order chose another series of the same study."
+    GEOMETRY_UNKNOWN = "GEOMETRY_UNKNOWN", "The catalog has no instance geometry; it is checked after the fetch."
+    NOT_IN_CATALOG = "NOT_IN_CATALOG", "The series is not in the catalog, or was superseded."
 
     # usage
     BAD_QUERY = "BAD_QUERY", "The query is not valid SQL for this catalog."
@@ -73,20 +73,20 @@ class Reason(StrEnum):
     # fetch, sort, convert
     INCOMPLETE = "INCOMPLETE", "Objects of the series are missing."
     CHECKSUM = "CHECKSUM", "The bytes do not match their size or checksum."
-    RETRY_EXHAUSTED = "RETRY_EXHAUSTED", "The store kept failing after a bounded number of tries."
+    RETRY_EXHAUSTED = "RETRY_EXHAUSTED", "The store still failed after the maximum number of attempts."
     DISK_FULL = "DISK_FULL", "There is not enough disk space."
     IO_ERROR = "IO_ERROR", "A file could not be read or written."
     UNSAFE_PATH = "UNSAFE_PATH", "A name, link or archive entry would leave the folder."
     UNSAFE_IDENTIFIER = "UNSAFE_IDENTIFIER", "An identifier is not a valid DICOM UID."
-    BOMB = "BOMB", "The file would unpack to far more than its size allows."
+    BOMB = "BOMB", "The decompressed size would be far beyond what the file's size justifies."
     NOT_DICOM = "NOT_DICOM", "The file is not DICOM."
-    TRUNCATED = "TRUNCATED", "The pixel data or the file is shorter than it says."
+    TRUNCATED = "TRUNCATED", "The file or its pixel data is shorter than its header states."
     DECODE_ERROR = "DECODE_ERROR", "The pixel data could not be decoded."
-    CONFLICTING_DUPLICATE = "CONFLICTING_DUPLICATE", "Two different images carry one SOP Instance UID."
+    CONFLICTING_DUPLICATE = "CONFLICTING_DUPLICATE", "Two different images have the same SOP Instance UID."
     MIXED_SERIES = "MIXED_SERIES", "The folder holds objects of another series or modality."
     MIXED_PIXEL_FORMAT = "MIXED_PIXEL_FORMAT", "The slices do not share one pixel format."
     HU_RANGE = "HU_RANGE", "Rescaled values do not fit 16 bits or are not numbers."
-    READERS_DISAGREE = "READERS_DISAGREE", "Two independent readers do not give the same volume."
+    READERS_DISAGREE = "READERS_DISAGREE", "Two independent readers produced different volumes."
 
     # segmentation and scoring
     NO_MODEL = "NO_MODEL", "No model was chosen for this product."
@@ -95,26 +95,26 @@ class Reason(StrEnum):
     HASH_MISMATCH = "HASH_MISMATCH", "A file does not have the pinned SHA-256."
     LICENCE_NOT_ACCEPTED = "LICENCE_NOT_ACCEPTED", "The licence of the weights has not been accepted."
     UNMAPPED_LABEL = "UNMAPPED_LABEL", "A label of the model has no row in mappings/segments.csv."
-    WRONG_MODALITY = "WRONG_MODALITY", "The model wants another kind of image."
-    OUT_OF_MEMORY = "OUT_OF_MEMORY", "Memory ran out, also with the smallest batch."
+    WRONG_MODALITY = "WRONG_MODALITY", "The model was trained for another modality."
+    OUT_OF_MEMORY = "OUT_OF_MEMORY", "Memory ran out, even with the smallest batch."
     NO_EXPERT = "NO_EXPERT", "The series has no expert contours."
     NO_REFERENCE = "NO_REFERENCE", "The contours or segments refer to another series."
-    NO_MAPPED_ROI = "NO_MAPPED_ROI", "None of the contours has a name that a mapping knows."
+    NO_MAPPED_ROI = "NO_MAPPED_ROI", "None of the contours has a name that is in the mappings."
     EMPTY_SEGMENTATION = "EMPTY_SEGMENTATION", "All segments are empty: no SEG is written."
-    TOO_FEW_SCORES = "TOO_FEW_SCORES", "Too few slices with a score."
+    TOO_FEW_SCORES = "TOO_FEW_SCORES", "Too few slices have a score."
     REVERSED_OR_INVALID = "REVERSED_OR_INVALID", "Slice scores and geometry disagree about the direction."
 
     # objects, running
-    ENCODING = "ENCODING", "A DICOM object could not be made."
-    PROOF_FAILED = "PROOF_FAILED", "An object does not say what the result says."
+    ENCODING = "ENCODING", "A DICOM object could not be created."
+    PROOF_FAILED = "PROOF_FAILED", "A written object differs from the result that it was made from."
     INVALID_OBJECT = "INVALID_OBJECT", "A validator found errors in an object."
-    TOOL_MISSING = "TOOL_MISSING", "A program that is needed is not installed."
-    TOOL_FAILED = "TOOL_FAILED", "A program that is needed failed."
-    TIMEOUT = "TIMEOUT", "A stage took longer than its limit."
-    WORKER_DIED = "WORKER_DIED", "The worker process died (memory, crash)."
+    TOOL_MISSING = "TOOL_MISSING", "A required program is not installed."
+    TOOL_FAILED = "TOOL_FAILED", "A required program failed."
+    TIMEOUT = "TIMEOUT", "A stage exceeded its time limit."
+    WORKER_DIED = "WORKER_DIED", "The worker process died (out of memory or a crash)."
     UPSTREAM_FAILED = "UPSTREAM_FAILED", "An earlier stage of the same series failed."
     BUDGET = "BUDGET", "The budget (time or cost) was spent before the series started."
-    ELSEWHERE = "ELSEWHERE", "Another runner that shares the cohort has done it."
+    ELSEWHERE = "ELSEWHERE", "Another runner that shares the cohort completed it."
     INTERRUPTED = "INTERRUPTED", "The run was stopped before the series was finished."
-    BOOKS = "BOOKS", "Totals do not balance."
-    INTERNAL = "INTERNAL", "An error that nobody foresaw; the log has the details."
+    BOOKS = "BOOKS", "Totals are inconsistent."
+    INTERNAL = "INTERNAL", "An unexpected error; the log has the details."

@@ -1,4 +1,4 @@
-"""The records that cross a boundary: small, frozen, saved and loaded as JSON.
+"""The records that stages exchange: small and frozen, saved and loaded as JSON.
 
 Conventions, everywhere in the package:
 
@@ -10,8 +10,8 @@ Conventions, everywhere in the package:
   without its SOP Instance UID.
 * **Lengths** are mm, volumes mm3, times seconds, sizes bytes.
 
-Arrays never live in a record: a record names the file (``numpy.load(path, mmap_mode="r")``). Paths in records are
-relative to the series' folder unless they say otherwise; :class:`ctenrich.workspace.Workspace` resolves them.
+A record never holds an array; it names the array's file (``numpy.load(path, mmap_mode="r")``). Paths in records are
+relative to the series folder unless stated otherwise; :class:`ctenrich.workspace.Workspace` resolves them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ Matrix4 = tuple[
 
 
 class State(StrEnum):
-    """The five ends of a series or product; everything ends in exactly one of them."""
+    """The five final states of a series or product; each ends in exactly one of them."""
 
     DONE = "done"
     EXCLUDED = "excluded"
@@ -81,7 +81,7 @@ class State(StrEnum):
 
 
 class Severity(StrEnum):
-    """How bad an issue is: an error makes the product fail, a warning is shown, a note is kept."""
+    """Severity of an issue: an error makes the product fail, a warning is shown, a note is recorded."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -89,7 +89,7 @@ class Severity(StrEnum):
 
 
 class Quantity(StrEnum):
-    """What the numbers of a volume mean."""
+    """The physical quantity of a volume's values."""
 
     HU = "HU"
     GY = "Gy"
@@ -97,14 +97,14 @@ class Quantity(StrEnum):
 
 
 class CompanionLink(StrEnum):
-    """How a companion (RTSTRUCT, SEG) was tied to its CT series."""
+    """How a companion (RTSTRUCT, SEG) was linked to its CT series."""
 
     REFERENCE = "reference"
     FRAME_OF_REFERENCE = "frame_of_reference"
 
 
 class ProductKind(StrEnum):
-    """Who makes a product."""
+    """The kind of segmenter or scorer that makes a product."""
 
     EXPERT = "expert"
     NNUNET = "nnunet"
@@ -125,12 +125,12 @@ class ObjectKind(StrEnum):
 
 @dataclass(frozen=True)
 class Issue:
-    """One finding of a check: data, not an exception."""
+    """One result of a check: data, not an exception."""
 
     rule: str
     severity: Severity
     object: str
-    """What it is about: a SOP Instance UID, a segment name, a file name without folder; never a patient."""
+    """The object concerned: a SOP Instance UID, a segment name or a file name without its folder; never a patient."""
     message: str
     checker: str = "ctenrich"
     checker_version: str = ""
@@ -138,7 +138,7 @@ class Issue:
 
 @dataclass(frozen=True)
 class Check:
-    """One statement of a proof, with what was compared."""
+    """One comparison of a proof."""
 
     name: str
     passed: bool
@@ -147,16 +147,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was proven of the objects of one product."""
+    """The proof of the objects of one product."""
 
     product: str
     checks: tuple[Check, ...]
     hashes: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of what was compared, by name (label map, each object)."""
+    """Name (label map, each object) -> SHA-256 of the compared data."""
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed (an empty proof proves nothing)."""
+        """Whether every check passed; False for a proof without checks."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
 
@@ -165,7 +165,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Instance:
-    """One DICOM object as the catalog knows it."""
+    """One DICOM object as the catalog lists it."""
 
     sop_instance_uid: str
     """Empty where the catalog has no instance level (series index); then `url` names a whole folder."""
@@ -176,7 +176,7 @@ class Instance:
     md5: str | None = None
     """Hex MD5 of the file's bytes (IDC's instance_hash), if known."""
     crc32c: str | None = None
-    """Base64 CRC32C as object stores give it, if known."""
+    """Base64 CRC32C as reported by object stores, if known."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Companion:
 
 @dataclass(frozen=True)
 class SeriesEntry:
-    """One selected series: all that later steps need to know of the catalog."""
+    """One selected series, with all the catalog metadata that later stages need."""
 
     collection_id: str
     patient_id: str
@@ -201,11 +201,11 @@ class SeriesEntry:
     companions: tuple[Companion, ...] = ()
     crdc_series_uuid: str = ""
     geometry_known: bool = True
-    """False where the catalog has no instance geometry: the verdict falls after the fetch."""
+    """False if the catalog has no instance geometry; the geometry is then checked after the fetch."""
     license_short_name: str = ""
     source_doi: str = ""
     expected_instances: int | None = None
-    """The index's instance count where one is known; None: completeness is not claimed."""
+    """Number of instances by the index; None if unknown, and completeness is then not claimed."""
 
 
 @dataclass(frozen=True)
@@ -231,12 +231,12 @@ class FetchedFile:
     size: int
     sha256: str
     sop_instance_uid: str = ""
-    """What the catalog says the file holds; empty where it does not say."""
+    """SOP Instance UID of the file by the catalog; empty if the catalog has none."""
 
 
 @dataclass(frozen=True)
 class FetchedSeries:
-    """All files of one series (and its companions), proven whole."""
+    """All files of one series and of its companions, checked for completeness."""
 
     series_instance_uid: str
     study_instance_uid: str
@@ -262,7 +262,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class SortedSeries:
-    """One series whose slices are in order and form one regular volume: the map slice index -> SOP Instance UID."""
+    """One series whose ordered slices form one regular volume: the map from slice index to SOP Instance UID."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -281,7 +281,7 @@ class SortedSeries:
     companions: tuple[str, ...] = ()
     """Paths of RTSTRUCT and SEG files that belong to this series."""
     source_sha256: str = ""
-    """Hash over the slices' SOP Instance UIDs and file hashes in slice order."""
+    """SHA-256 over the slices' SOP Instance UIDs and file hashes in slice order."""
     issues: tuple[Issue, ...] = ()
 
     @property
@@ -309,7 +309,7 @@ class Volume:
     """(between slices, between rows, between columns), mm: the order of the array's axes."""
     frame_of_reference_uid: str
     sha256: str
-    """Of the array's bytes (C order, little endian), without the file header."""
+    """SHA-256 of the array's bytes (C order, little endian), without the file header."""
     quantity: Quantity = Quantity.HU
     nifti_path: str | None = None
     issues: tuple[Issue, ...] = ()
@@ -320,7 +320,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Product:
-    """What one segmenter or scorer makes of one series; ``str(product)`` is its key everywhere.
+    """The result of one segmenter or scorer for one series; ``str(product)`` is its key everywhere.
 
     Keys: ``expert``, ``nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR``, ``bodypart:MODEL``. FOLDS is ``0,1`` or ``all``,
     MIRROR is ``mirror`` or ``nomirror``.
@@ -341,18 +341,18 @@ class Product:
 
     @property
     def folder(self) -> str:
-        """Name of the product's folder: the key with characters that are safe on every file system."""
+        """Name of the product's folder: the key, restricted to characters that are safe on every file system."""
         return str(self).replace(":", "__").replace(",", "-")
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The model behind a product, as it is stated in objects and tables."""
+    """The model of a product, as stated in objects and tables."""
 
     name: str
     version: str
     sha256: str
-    """Of the converted weights (safetensors and JSON), the model's identity."""
+    """SHA-256 of the converted weights (safetensors and JSON): the model's identity."""
     configuration: str = ""
     folds: tuple[str, ...] = ()
     mirror: bool | None = None
@@ -377,20 +377,20 @@ class Box:
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment of a product; `number` is fixed by the model or mapping and never moves when others are absent."""
+    """One segment of a product; `number` is fixed by the model or mapping, also when others are absent."""
 
     number: int
     """Segment Number, from 1; the label value where the source is a label map."""
     name: str
     """Key of mappings/segments.csv, e.g. ``heart``, ``lung_left``."""
     source_label: str
-    """What the model or the RTSTRUCT calls it."""
+    """Its name in the model or the RTSTRUCT."""
     voxels: int
     """Number of voxels; 0 means absent."""
     box: Box | None = None
     """Bounding box; None if absent."""
     mask_path: str | None = None
-    """``.npy`` of uint8 0/1 cropped to `box`; None where the product has a label map (or the segment is absent)."""
+    """``.npy`` of uint8 0/1, cropped to `box`; None if the product has a label map or the segment is absent."""
 
     @property
     def absent(self) -> bool:
@@ -400,20 +400,20 @@ class Segment:
 
 @dataclass(frozen=True)
 class SegmentMasks:
-    """What a segmenter found, on the grid of the source volume.
+    """The result of a segmenter, on the grid of the source volume.
 
-    A label map where the source is disjoint (networks), cropped masks where segments may overlap (contours, SEG).
+    A label map if the segments are disjoint (networks), cropped masks if they may overlap (contours, SEG).
     """
 
     product: Product
     series_instance_uid: str
     shape: tuple[int, int, int]
     segments: tuple[Segment, ...]
-    """All that the segmenter can find, absent ones too, by number."""
+    """All segments that the segmenter can find, absent ones included, in order of their number."""
     label_map_path: str | None
     """``.npy`` uint8 or uint16, [k, j, i], values are segment numbers, 0 background."""
     sha256: str
-    """Over numbers, names, boxes and voxels, in order."""
+    """SHA-256 over numbers, names, boxes and voxels, in order."""
     model: ModelInfo | None = None
     """None for expert contours."""
     algorithm_type: str = "AUTOMATIC"
@@ -423,9 +423,9 @@ class SegmentMasks:
     issues: tuple[Issue, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     agreement: dict[str, float] = field(default_factory=dict)
-    """Segment name -> mean Dice of each fold's own answer with the ensemble's; empty for a single fold."""
+    """Segment name -> mean Dice of each fold's result with the ensemble's; empty for a single fold."""
     probabilities_path: str | None = None
-    """``.npy`` float16, [class, k, j, i], classes in the order of `segments`; None unless asked for."""
+    """``.npy`` float16, [class, k, j, i], classes in the order of `segments`; None unless requested."""
 
 
 @dataclass(frozen=True)
@@ -438,7 +438,7 @@ class SliceScores:
     z: tuple[float, ...]
     """Distance along the slice normal, mm, relative to the first slice."""
     raw: tuple[float | None, ...]
-    """Unprocessed scores of the network (before the linear map)."""
+    """Scores of the network before the linear map."""
     cleaned: tuple[float | None, ...]
     """Mapped, smoothed, tails cut; None where not valid."""
     observed_slope: float | None
@@ -446,27 +446,27 @@ class SliceScores:
     expected_slope: float
     slope_ratio: float | None
     valid_z_spacing: bool | None
-    """Sanity flag: is the observed slope near the expected one. None: undefined."""
+    """Sanity flag: whether the observed slope is near the expected one. None: undefined."""
     reverse_z_ordering: bool | None
     """Whether scores fall along the feet-to-head direction of the geometry. None: undefined."""
     expected_z_spacing: float | None
     z_spacing: float
     feet_to_head: bool
-    """Whether growing slice index means towards the head, by the affine."""
+    """Whether the slice index grows towards the head, by the affine."""
     lookup_table: dict[str, tuple[float, float]]
     """Landmark -> (mean score, standard deviation)."""
     model: ModelInfo
     sha256: str = ""
-    """Over UIDs, raw and cleaned scores."""
+    """SHA-256 over UIDs, raw and cleaned scores."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Parameters of the clean-up, as the published JSON names them."""
+    """Parameters of the clean-up, under their names in the published JSON."""
     issues: tuple[Issue, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Landmark:
-    """One landmark: on a slice, or absent for a stated reason."""
+    """One landmark: on a slice, or absent with a stated reason."""
 
     name: str
     """Key of mappings/landmarks.csv, e.g. ``Th4``, ``lung_start``."""
@@ -475,11 +475,11 @@ class Landmark:
     slice_index: int | None = None
     sop_instance_uid: str | None = None
     position: float | None = None
-    """Interpolated place of the crossing, mm along the slice normal from the first slice."""
+    """Interpolated position of the crossing, mm along the slice normal from the first slice."""
     distance: float | None = None
-    """Of the chosen slice from the crossing, mm (signed along the slice normal)."""
+    """Distance of the chosen slice from the crossing, mm, signed along the slice normal."""
     confidence: float | None = None
-    """0..1, from the local slope and the look-up table's standard deviation."""
+    """0 to 1, from the local slope and the look-up table's standard deviation."""
     absent_reason: str | None = None
 
 
@@ -495,7 +495,7 @@ class Landmarks:
 
 @dataclass(frozen=True)
 class SliceRegions:
-    """The regions that one slice belongs to (they overlap by definition)."""
+    """The regions that one slice belongs to; regions overlap by definition."""
 
     slice_index: int
     sop_instance_uid: str
@@ -524,9 +524,9 @@ class SegmentShape:
     values: dict[str, float]
     """Feature (pyradiomics' name) -> value in the unit of mappings/features.csv; only defined, finite values."""
     omitted: dict[str, str]
-    """Feature -> why it has no value."""
+    """Feature -> the reason why it has no value."""
     radiomics: dict[str, float] = field(default_factory=dict)
-    """pyradiomics' full name (image type, class, feature) -> value; those with a code are in `values` too."""
+    """pyradiomics' full name (image type, class, feature) -> value; features with a code are in `values` too."""
 
 
 @dataclass(frozen=True)
@@ -544,14 +544,14 @@ class ShapeMeasurements:
     sha256: str = ""
     issues: tuple[Issue, ...] = ()
     radiomics_version: str = ""
-    """Of pyradiomics, where a settings file asked it for more than shape."""
+    """Version of pyradiomics, if a settings file requested more than shape features."""
     radiomics_sha256: str = ""
-    """Of that settings file's content."""
+    """SHA-256 of that settings file's content."""
 
 
 @dataclass(frozen=True)
 class EncodedObject:
-    """One DICOM object that was written."""
+    """One written DICOM object."""
 
     kind: ObjectKind
     path: str
@@ -576,7 +576,7 @@ class EncodedObjects:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one product of one series ended (``product`` empty: the series itself)."""
+    """The final state of one product of one series; of the series itself if ``product`` is empty."""
 
     series_instance_uid: str
     product: str
