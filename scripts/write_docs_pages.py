@@ -31,7 +31,8 @@ INTERFACE = {
     "measure": (
         "Measurements",
         ["ctenrich.shape.measure", "ctenrich.bodypart.landmarks", "ctenrich.bodypart.regions", "ctenrich.masks",
-         "ctenrich.evaluate.overlap", "ctenrich.evaluate.products", "ctenrich.evaluate.landmarks"],
+         "ctenrich.similarity", "ctenrich.evaluate.overlap", "ctenrich.evaluate.products",
+         "ctenrich.evaluate.landmarks"],
     ),
     "objects": (
         "DICOM objects",

@@ -155,6 +155,14 @@ class RunSettings:
     gpu_share: float = 1.0
     """Ray: share of a GPU that one inferring actor asks for."""
 
+    def worker_memory(self) -> int:
+        """Bytes that one worker may use: `memory_limit`, else 80 % of the machine's memory."""
+        if self.memory_limit:
+            return self.memory_limit
+        import psutil
+
+        return int(psutil.virtual_memory().total * 0.8)
+
 
 @dataclass(frozen=True)
 class Settings:

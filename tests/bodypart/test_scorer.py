@@ -18,7 +18,7 @@ from tests.support.bodypart_golden import sample, state, volumes
 from ctenrich.bodypart.images import ImageAxes, ImageMaker, feet_to_head, plan_images, resampling_matrix
 from ctenrich.bodypart.network import BodyPartNetwork, network_from_state
 from ctenrich.bodypart.scorer import BodyPartScorer, load_bodypart_model, open_bodypart
-from ctenrich.errors import GeometryError, InputError, ModelError
+from ctenrich.errors import GeometryError, InputError, ModelError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import SliceScores
 from ctenrich.settings import SegmentSettings, Settings
@@ -348,11 +348,11 @@ def test_short_series_have_a_defined_result(model_folder: Path, workspace: Works
     assert {"invalid_z_spacing"} <= {issue.rule for issue in scores.issues}
 
 
-def test_no_cuda_is_said(model_folder: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    with pytest.raises(ModelError, match="no CUDA device"):
-        open_bodypart(str(model_folder), settings=Settings(segment=SegmentSettings(device="cuda:0")))
+@pytest.mark.parametrize("change", [{"device": "tpu"}, {"device": "cuda:99"}, {"precision": "fp8"}])
+def test_devices_and_precisions_are_checked(model_folder: Path, change: dict[str, str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_bodypart(str(model_folder), settings=Settings(segment=SegmentSettings(**change)))  # type: ignore[arg-type]
+    assert caught.value.reason is Reason.BAD_SETTINGS
 
 
 # ---------------------------------------------------------------- real data

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctenrich.evaluate.overlap import compare_masks, dice
+from ctenrich.evaluate.overlap import compare_masks
+from ctenrich.similarity import dice
 
 SPACING = (3.0, 1.0, 0.5)
 

@@ -219,6 +219,33 @@ def test_compressed_and_short_archives_are_refused(tmp_path: Path) -> None:
         assert caught.value.reason in {Reason.BAD_MODEL, Reason.UNSAFE_WEIGHTS}
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_safe_mode_of_torch_is_no_replacement(tmp_path: Path) -> None:
+    """Decision 0044: torch's `weights_only` reads what is refused here, and refuses what nnU-Net writes."""
+
+    class Expanded:
+        def __reduce__(self) -> Any:
+            return torch._utils._rebuild_tensor_v2, (torch.ones(10).storage(), 0, (10**6,), (0,), False, OrderedDict())
+
+    torch.save({"w": Expanded()}, tmp_path / "expanded.pth")
+    torch.save({"w": torch.ones(3).to_sparse()}, tmp_path / "sparse.pth")
+    torch.save({"w": torch.zeros(10_000)}, tmp_path / "c.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "c.pth") as source,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    for name in ("expanded", "sparse", "packed"):
+        assert "w" in torch.load(tmp_path / f"{name}.pth", weights_only=True)
+        with pytest.raises(ModelError):
+            load_restricted(tmp_path / f"{name}.pth")
+    torch.save({"network_weights": {}, "logging": {"dice": np.float64(0.5)}}, tmp_path / "nnunet.pth")
+    assert load_restricted(tmp_path / "nnunet.pth")["logging"] == {"dice": 0.5}
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "nnunet.pth", weights_only=True)
+
+
 def test_state_dicts_hold_tensors_only(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1), "b": 3}, tmp_path / "c.pth")
     with pytest.raises(ModelError, match="more than named tensors"):

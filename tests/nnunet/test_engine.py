@@ -17,9 +17,9 @@ from tests.support.small_models import smooth_volume, v2_dataset, v2_plans, writ
 
 from ctenrich.errors import InputError, ModelError, UsageError
 from ctenrich.inference.registry import resolve_model
-from ctenrich.models.parity import compare_labels, surface_dice
+from ctenrich.models.parity import compare_labels
 from ctenrich.nnunet import sliding_window as sliding
-from ctenrich.nnunet.engine import Engine, choose_device
+from ctenrich.nnunet.engine import Engine
 from ctenrich.nnunet.plans import NetworkPlan, Resampling
 from ctenrich.nnunet.preprocess import Axes, canonical_axes, nonzero_box
 from ctenrich.nnunet.reference import ReferenceEngine
@@ -166,14 +166,14 @@ def test_bf16_stays_near(tmp_path: Path) -> None:
     assert 0 < float((rough.labels == exact).mean()) >= 0.97
 
 
-def test_devices_and_precisions_are_checked(tmp_path: Path) -> None:
-    assert choose_device("auto").type in {"cpu", "cuda"}
-    for name in ("cuda:99", "tpu", "nonsense"):
-        with pytest.raises(UsageError):
-            choose_device(name)
+@pytest.mark.parametrize("change", [{"device": "tpu"}, {"device": "cuda:99"}, {"precision": "fp8"}])
+@pytest.mark.parametrize("engine", ["fast", "reference"])
+def test_devices_and_precisions_are_checked(tmp_path: Path, change: dict[str, str], engine: str) -> None:
     write_v2(tmp_path / "m")
-    with pytest.raises(UsageError, match="unknown precision"):
-        engines(tmp_path / "m", settings=SegmentSettings(precision="fp8"))
+    wanted = Settings(segment=SegmentSettings(engine=engine, threads=1, **change))  # type: ignore[arg-type]
+    with pytest.raises(UsageError) as caught:
+        open_nnunet(str(tmp_path / "m"), settings=wanted)
+    assert caught.value.reason is Reason.BAD_SETTINGS
 
 
 def test_residual_encoders_run(tmp_path: Path) -> None:
@@ -251,7 +251,6 @@ def test_comparison_of_label_maps() -> None:
     assert one.volume == pytest.approx(-0.1)
     assert one.shapes >= 0.1
     assert 0.5 < one.nsd < 1
-    assert surface_dice(a == 1, b == 1, (0.5, 1.0, 1.0), 1.0) == 1.0
     assert not two.same_presence
     assert none.dice == 1.0
 

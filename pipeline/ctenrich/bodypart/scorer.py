@@ -23,6 +23,7 @@ from ctenrich.bodypart.images import ImageAxes, ImageMaker, feet_to_head, plan_i
 from ctenrich.bodypart.network import BodyPartNetwork, network_from_state
 from ctenrich.bodypart.scores import CleanScores, CleanUp, clean_scores
 from ctenrich.errors import GeometryError, InputError, ModelError
+from ctenrich.inference.device import check_precision, choose_device
 from ctenrich.inference.registry import ResolvedModel, load_state_dict_restricted, resolve_model
 from ctenrich.inference.threads import in_order, torch_threads
 from ctenrich.progress import SILENT, Progress
@@ -182,8 +183,8 @@ class BodyPartScorer:
         self.info = info
         self.product = Product(ProductKind.BODYPART, info.name)
         self.model = model
-        self.device = _device(settings.segment.device)
-        self._precision = settings.segment.precision
+        self.device = choose_device(settings.segment.device)
+        self._precision = check_precision(settings.segment.precision)
         self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._batch = settings.segment.batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
 
@@ -350,12 +351,3 @@ def _listed(values: NDArray[np.float64]) -> tuple[float | None, ...]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 9)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(Reason.BAD_PARAMETER, f"there is no CUDA device for {name}", "use --device cpu")
-    return device

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-models_app = typer.Typer(no_args_is_help=True, help="ModelCache: list, show, pull, import, verify, check.")
+models_app = typer.Typer(no_args_is_help=True, help="Models: list, show, pull, import, verify, check.")
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
 Accept = Annotated[bool, typer.Option("--accept-licence", help="You accept the model's licence; asked once.")]
 
@@ -32,7 +32,7 @@ def list_all() -> None:
     from ctenrich.models.library import list_models
 
     rows = [(m.name, m.kind, "yes" if m.installed else "no", _licence(m), m.title) for m in list_models()]
-    print_table("ModelCache", ("name", "kind", "here", "licence", "what"), rows)
+    print_table("Models", ("name", "kind", "here", "licence", "what"), rows)
     typer.echo("Any nnU-Net v2 model folder works without a name: --segmenter nnunet:PATH")
 
 

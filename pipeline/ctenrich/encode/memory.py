@@ -66,7 +66,7 @@ def check_array(size: int, what: str, settings: Settings) -> None:
     EncodingError
         OUT_OF_MEMORY.
     """
-    limit = settings.run.memory_limit or _share_of_memory()
+    limit = settings.run.worker_memory()
     if size > limit:
         message = f"{what} of the SEG would take {_gib(size)} of memory; the limit is {_gib(limit)}"
         raise EncodingError(Reason.OUT_OF_MEMORY, message, "raise [run] memory_limit, or use a larger machine")
@@ -74,9 +74,3 @@ def check_array(size: int, what: str, settings: Settings) -> None:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.3g} GiB"
-
-
-def _share_of_memory() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().total * 0.8)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.masks import bounding_box
+from ctenrich.similarity import dice, distance_from, surface_of
 
-__all__ = ["Overlap", "compare_masks", "dice"]
+__all__ = ["Overlap", "compare_masks"]
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
@@ -40,12 +41,6 @@ class Overlap:
     """mm3: the mask minus the reference."""
     centre_shift: float | None
     """mm: distance between the centres of mass."""
-
-
-def dice(mask: Mask, reference: Mask) -> float | None:
-    """Dice coefficient; None if both masks are empty."""
-    total = int(np.count_nonzero(mask)) + int(np.count_nonzero(reference))
-    return 2 * int(np.count_nonzero(mask & reference)) / total if total else None
 
 
 def compare_masks(mask: Mask, reference: Mask, spacing: Spacing, *, tolerance: float = 3.0) -> Overlap:
@@ -80,9 +75,9 @@ def compare_masks(mask: Mask, reference: Mask, spacing: Spacing, *, tolerance: f
         return Overlap(value, None, None, None, None, None, tolerance, difference, None)
     part = (slice(box.k0, box.k1), slice(box.j0, box.j1), slice(box.i0, box.i1))
     a, b = mask[part], reference[part]
-    surface_a, surface_b = _surface(a), _surface(b)
-    far = _distance_from(b, spacing)[a], _distance_from(a, spacing)[b]
-    near = _distance_from(surface_b, spacing)[surface_a], _distance_from(surface_a, spacing)[surface_b]
+    surface_a, surface_b = surface_of(a), surface_of(b)
+    far = distance_from(b, spacing)[a], distance_from(a, spacing)[b]
+    near = distance_from(surface_b, spacing)[surface_a], distance_from(surface_a, spacing)[surface_b]
     within = sum(int(np.count_nonzero(d <= tolerance)) for d in near)
     return Overlap(
         dice=dice(a, b),
@@ -95,19 +90,6 @@ def compare_masks(mask: Mask, reference: Mask, spacing: Spacing, *, tolerance: f
         volume_difference=difference,
         centre_shift=float(np.linalg.norm((_centre(a) - _centre(b)) * spacing)),
     )
-
-
-def _surface(mask: Mask) -> Mask:
-    from scipy.ndimage import binary_erosion
-
-    return np.asarray(mask & ~binary_erosion(mask, border_value=0))
-
-
-def _distance_from(mask: Mask, spacing: Spacing) -> NDArray[np.float64]:
-    """Distance of every voxel from the nearest voxel of a mask, mm."""
-    from scipy.ndimage import distance_transform_edt
-
-    return np.asarray(distance_transform_edt(~mask, sampling=spacing))
 
 
 def _percentile(distances: NDArray[np.float64], share: float = 0.95) -> float:

@@ -1,8 +1,7 @@
-"""Which models there are and where: the registry, the folder of the user's models, names to folders, licences.
+"""Find models by name: the registry of known models, the user's folder of models, and accepted licences.
 
-ModelCache live in :func:`models_home`: ``imported/NAME/`` holds what a user imported or pulled, ``converted/`` what the
-readers made of it (safetensors and JSON), ``licences.json`` the licences that were accepted. Demonstration models are
-part of the package.
+:func:`models_home` has ``imported/NAME/`` (what a user imported or pulled), ``converted/`` (the same as safetensors and
+JSON) and ``licences.json`` (accepted licences). Demonstration models are part of the package.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4
 from ctenrich.settings import Settings
+from ctenrich.similarity import dice_of_counts, surface_dice
 
 __all__ = ["Case", "OrganParity", "ParityLimits", "ParityReport", "cases_of", "check_model", "compare_labels"]
 
@@ -130,7 +131,7 @@ def _organ(
     different = int((a ^ b).sum())
     if different == 0:
         return OrganParity(case, name, count_b, 0, 1.0, 1.0, 0.0, 0.0, same_presence=True)
-    dice = 2 * int((a & b).sum()) / (count_a + count_b)
+    dice = dice_of_counts(int((a & b).sum()), count_a, count_b) or 0.0
     if not count_a or not count_b:
         return OrganParity(case, name, count_b, different, dice, 0.0, 1.0, float("inf"), same_presence=False)
     box = bounding_box(a | b)
@@ -138,23 +139,8 @@ def _organ(
     grown = tuple(slice(max(0, x - 2), y + 2) for x, y in ((box.k0, box.k1), (box.j0, box.j1), (box.i0, box.i1)))
     a, b = a[grown], b[grown]
     shapes = _largest_difference(_shape_features(a, spacing), _shape_features(b, spacing))
-    nsd = surface_dice(a, b, spacing, 1.0)
+    nsd = surface_dice(a, b, spacing, 1.0) or 0.0
     return OrganParity(case, name, count_b, different, dice, nsd, count_a / count_b - 1, shapes, same_presence=True)
-
-
-def surface_dice(
-    a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: tuple[float, float, float], tolerance: float
-) -> float:
-    """Share of both masks' surface voxels that have one of the other's within `tolerance` mm."""
-    from scipy import ndimage
-
-    edges = [m & ~ndimage.binary_erosion(m) for m in (a, b)]
-    near = total = 0
-    for edge, other in (edges, edges[::-1]):
-        distance = ndimage.distance_transform_edt(~other, sampling=spacing)
-        near += int((distance[edge] <= tolerance).sum())
-        total += int(edge.sum())
-    return near / total if total else 1.0
 
 
 def _shape_features(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> Shapes:

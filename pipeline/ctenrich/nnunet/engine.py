@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctenrich.errors import UsageError
+from ctenrich.inference.device import check_precision, choose_device
 from ctenrich.inference.threads import torch_threads
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.postprocess import Sink, labels_of, to_source
@@ -19,13 +19,13 @@ from ctenrich.nnunet.preprocess import to_network
 from ctenrich.nnunet.sliding_window import Network, Window, predict
 from ctenrich.nnunet.unet import forward, library_network, load_into_library
 from ctenrich.progress import SILENT, Progress
-from ctenrich.reasons import Reason
 from ctenrich.settings import SegmentSettings
+from ctenrich.similarity import dice_of_counts
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Engine", "LabelMapResult", "choose_device"]
+__all__ = ["Engine", "LabelMapResult"]
 
 
 @dataclass(frozen=True)
@@ -38,29 +38,6 @@ class LabelMapResult:
     """Seconds: preprocess, network, export."""
     agreement: dict[int, float] = field(default_factory=dict)
     """Label value -> mean Dice of each fold's own answer with the ensemble's, on the network's grid."""
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is the first CUDA device where there is one, else the CPU.
-
-    Raises
-    ------
-    UsageError
-        BAD_SETTINGS if the device is not there.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(Reason.BAD_SETTINGS, f"{name!r} is not a device", "use auto, cpu or cuda:N") from None
-    if device.type not in {"cpu", "cuda"} or (
-        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
-    ):
-        raise UsageError(Reason.BAD_SETTINGS, f"the device {name} is not here", "use auto, cpu or cuda:N")
-    return device
 
 
 class Engine:
@@ -82,11 +59,9 @@ class Engine:
     ) -> None:
         if plan.logits.order != 1:
             fail(f"scores resampled with order {plan.logits.order} are not supported", 'use engine = "reference"')
-        if settings.precision not in {"fp32", "bf16", "fp16"}:
-            raise UsageError(Reason.BAD_SETTINGS, f"unknown precision {settings.precision!r}", "fp32, bf16 or fp16")
         self.plan = plan
         self.device = choose_device(settings.device)
-        self.window = Window(settings.step_size, mirror, settings.batch_size, settings.precision)
+        self.window = Window(settings.step_size, mirror, settings.batch_size, check_precision(settings.precision))
         self.threads = settings.threads
         self.networks = {fold: _network(plan, weights, self.device) for fold, weights in folds.items()}
 
@@ -154,16 +129,18 @@ class Engine:
         total /= len(self.networks)
         ensemble = labels_of(total, self.plan.labels, self.plan.version)
         values = self.plan.labels.names.values()
-        return total, {v: _mean([_dice(s.to(ensemble.device) == v, ensemble == v) for s in single]) for v in values}
+        return total, {value: _agreement(single, ensemble, value) for value in values}
 
 
-def _dice(a: torch.Tensor, b: torch.Tensor) -> float:
-    both = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / both if both else 1.0
-
-
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values))
+def _agreement(single: Sequence[torch.Tensor], ensemble: torch.Tensor, value: int) -> float:
+    """Mean Dice of each fold's label map with the ensemble's for one label value; 1 where neither has it."""
+    reference = ensemble == value
+    found = []
+    for labels in single:
+        mask = labels.to(ensemble.device) == value
+        agreed = dice_of_counts(int((mask & reference).sum()), int(mask.sum()), int(reference.sum()))
+        found.append(1.0 if agreed is None else agreed)
+    return float(np.mean(found))
 
 
 def _network(plan: ModelPlan, weights: Mapping[str, torch.Tensor], device: torch.device) -> Network:

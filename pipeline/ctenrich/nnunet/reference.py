@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.errors import UsageError
+from ctenrich.inference.device import check_precision, choose_device
 from ctenrich.inference.threads import torch_threads
-from ctenrich.nnunet.engine import LabelMapResult, choose_device
+from ctenrich.nnunet.engine import LabelMapResult
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.unet import library_network, load_into_library
 from ctenrich.progress import SILENT, Progress
@@ -53,6 +54,7 @@ class ReferenceEngine:
             fail("the reference engine runs nnU-Net v2 models only", 'use engine = "fast"')
         if settings.probabilities:
             raise UsageError(Reason.BAD_SETTINGS, "the reference engine does not keep probabilities")
+        check_precision(settings.precision)
         self.plan = plan
         self.threads = settings.threads
         self.predictor, self.plans, self.configuration, self.dataset = _predictor(

@@ -62,7 +62,7 @@ class ProcessExecutor:
         self._root = root
         self._settings = settings
         self._context = multiprocessing.get_context("spawn")
-        self._limit = settings.run.memory_limit or _share_of_memory()
+        self._limit = settings.run.worker_memory()
         self._queues: dict[str, deque[Job]] = {"input": deque(), "infer": deque(), "output": deque()}
         devices = settings.run.devices or (settings.segment.device,)
         pools = [("input", "cpu")] * settings.run.input_workers + [("output", "cpu")] * settings.run.output_workers
@@ -179,12 +179,6 @@ def _ending(code: int | None) -> str:
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"
-
-
-def _share_of_memory() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().total * 0.8)
 
 
 def _resident(pid: int | None) -> int:

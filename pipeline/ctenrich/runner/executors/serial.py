@@ -25,7 +25,7 @@ class SerialExecutor:
     settings : Settings
         The run's settings.
     models : ModelCache, optional
-        ModelCache that are open already.
+        Models that are open already.
     progress : Progress
         Told by the stages.
     """

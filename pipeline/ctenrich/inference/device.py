@@ -1,0 +1,51 @@
+"""Device and precision that networks run with: one choice, the same for every kind of product."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["PRECISIONS", "check_precision", "choose_device"]
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""Precisions of a forward pass, as ``segment.precision`` names them; weights are always read as fp32."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a setting names: ``auto`` is the first CUDA device of the machine, else its CPU.
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS if the name is not a device, or if the device is not on this machine.
+    """
+    import torch  # heavy; only products with a network need it
+
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(Reason.BAD_SETTINGS, f"{name!r} is not a device", "use auto, cpu or cuda:N") from None
+    missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if missing or device.type not in {"cpu", "cuda"}:
+        raise UsageError(Reason.BAD_SETTINGS, f"this machine has no device {name}", "use auto, cpu or cuda:N")
+    return device
+
+
+def check_precision(name: str) -> str:
+    """Return `name` if it is one of `PRECISIONS`.
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(Reason.BAD_SETTINGS, f"unknown precision {name!r}", f"use {', '.join(PRECISIONS)}")
+    return name

@@ -1,0 +1,68 @@
+"""Dice and surface Dice against values worked out by hand and against other tools."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK
+from numpy.typing import NDArray
+
+from ctenrich.similarity import dice, dice_of_counts, distance_from, surface_dice, surface_of
+
+EMPTY = np.zeros((6, 7, 8), bool)
+
+
+def block(shape: tuple[int, int, int], *ranges: tuple[int, int]) -> NDArray[np.bool_]:
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(*r) for r in ranges)] = True
+    return mask
+
+
+def test_dice_of_counts() -> None:
+    assert dice_of_counts(0, 0, 0) is None
+    assert dice_of_counts(0, 3, 0) == 0.0
+    assert dice_of_counts(3, 3, 3) == 1.0
+    assert dice_of_counts(1, 2, 4) == pytest.approx(1 / 3)
+
+
+def test_dice_is_that_of_itk() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.random((5, 6, 7)) < 0.4, rng.random((5, 6, 7)) < 0.6
+    images = [SimpleITK.GetImageFromArray(m.astype(np.uint8)) for m in (a, b)]
+    overlap = SimpleITK.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(*images)
+    assert dice(a, b) == pytest.approx(overlap.GetDiceCoefficient(), abs=1e-12)
+    assert dice(EMPTY, EMPTY) is None
+
+
+def test_surface_is_the_voxels_with_a_face_neighbour_outside() -> None:
+    mask = block((6, 7, 8), (1, 5), (1, 6), (0, 4))
+    inner = block((6, 7, 8), (2, 4), (2, 5), (1, 3))
+    assert np.array_equal(surface_of(mask), mask & ~inner)
+    assert np.array_equal(surface_of(np.ones((3, 3, 3), bool)).sum(), 26)
+
+
+def test_distances_follow_the_spacing_of_each_axis() -> None:
+    mask = block((6, 7, 8), (2, 3), (3, 4), (4, 5))
+    distance = distance_from(mask, (5.0, 2.0, 0.5))
+    assert distance[2, 3, 4] == 0
+    assert (distance[3, 3, 4], distance[2, 4, 4], distance[2, 3, 5]) == (5.0, 2.0, 0.5)
+    assert distance[4, 5, 6] == pytest.approx(np.sqrt(10.0**2 + 4.0**2 + 1.0**2))
+
+
+def test_surface_dice_depends_on_tolerance_and_spacing() -> None:
+    """Two plates of one voxel, a slice apart: near only where the tolerance reaches over the slice spacing."""
+    a, b = block((6, 7, 8), (2, 3), (0, 7), (0, 8)), block((6, 7, 8), (3, 4), (0, 7), (0, 8))
+    assert surface_dice(a, b, (2.0, 1.0, 1.0), 1.0) == 0.0
+    assert surface_dice(a, b, (2.0, 1.0, 1.0), 2.0) == 1.0
+    assert surface_dice(a, b, (0.5, 1.0, 1.0), 1.0) == 1.0
+    half = block((6, 7, 8), (2, 3), (0, 7), (0, 4))
+    # columns 0 to 4 of the plate are within 1 mm of the half plate: 7 * 5 of 56 voxels, and all 28 of the half plate
+    assert surface_dice(a, half, (2.0, 1.0, 1.0), 1.0) == pytest.approx((35 + 28) / (56 + 28))
+
+
+def test_surface_dice_of_empty_masks() -> None:
+    mask = block((6, 7, 8), (2, 3), (3, 4), (4, 5))
+    assert surface_dice(EMPTY, EMPTY, (1.0, 1.0, 1.0), 1.0) is None
+    assert surface_dice(EMPTY, mask, (1.0, 1.0, 1.0), 1.0) == 0.0
+    assert surface_dice(mask, EMPTY, (1.0, 1.0, 1.0), 1.0) == 0.0
