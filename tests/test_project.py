@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from ctenrich.errors import CtenrichError, RetryExhaustedError, TransientError
-from ctenrich.reasons import Reason
+from ctenrich.reasons import Reason, current_code
 from tests.support.imports import import_graph, module_files, own_imports, strongly_connected, subpackage_graph
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,10 +72,40 @@ def test_every_reason_has_a_sentence() -> None:
         assert reason.value == reason.name
 
 
+OLD_REASONS = {
+    "BOMB": Reason.DECOMPRESSION_BOMB,
+    "BOOKS": Reason.INCONSISTENT_TOTALS,
+    "ELSEWHERE": Reason.DONE_BY_OTHER_RUNNER,
+}
+
+
+@pytest.mark.parametrize(("old", "member"), OLD_REASONS.items())
+def test_a_reason_code_of_an_earlier_version_gives_the_member_that_replaced_it(old: str, member: Reason) -> None:
+    assert Reason(old) is member
+    assert current_code(old) == member.value
+    assert old not in Reason.__members__
+    assert TypeAdapter(Reason).validate_json(f'"{old}"') is member, "in a record"
+
+
+def test_an_unknown_reason_code_is_an_error() -> None:
+    with pytest.raises(ValueError, match="NONSENSE"):
+        Reason("NONSENSE")
+    assert current_code("NONSENSE") == "NONSENSE"
+
+
+def test_every_reason_is_used_in_the_package() -> None:
+    """By name in the code, or by its code in a selection query."""
+    package = ROOT / "pipeline" / "ctenrich"
+    code = "\n".join(p.read_text("utf-8") for p in package.rglob("*.py") if p.name != "reasons.py")
+    queries = "\n".join(p.read_text("utf-8") for p in (ROOT / "queries").rglob("*.sql"))
+    used = {*re.findall(r"\bReason\.([A-Z_]+)\b", code), *re.findall(r"'([A-Z_]+)'", queries)}
+    assert {reason.name for reason in Reason} - used == set()
+
+
 def test_retrying_is_a_matter_of_type() -> None:
     assert TransientError(Reason.IO_ERROR, "x").retryable
     assert not RetryExhaustedError(Reason.RETRY_EXHAUSTED, "x").retryable
-    assert str(CtenrichError(Reason.BOMB, "big", "split it")) == "BOMB: big (split it)"
+    assert str(CtenrichError(Reason.DECOMPRESSION_BOMB, "big", "split it")) == "DECOMPRESSION_BOMB: big (split it)"
 
 
 PACKAGE = ROOT / "pipeline" / "ctenrich"

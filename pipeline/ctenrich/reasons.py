@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Reason"]
+__all__ = ["Reason", "current_code"]
+
+_RENAMED = {
+    "BOMB": "DECOMPRESSION_BOMB",
+    "BOOKS": "INCONSISTENT_TOTALS",
+    "ELSEWHERE": "DONE_BY_OTHER_RUNNER",
+}
+"""Code in ledgers, manifests, cohort files and tables of version 0.1.0 -> code of today."""
 
 
 class Reason(StrEnum):
     """Why a series or product is not done, or not completely done; ``str(reason)`` is the code.
 
-    Every member has an explanation: ``Reason.ONE_SLICE.sentence``.
+    Every member has an explanation: ``Reason.ONE_SLICE.sentence``. Codes that version 0.1.0 wrote under another name
+    are still read: ``Reason("BOMB") is Reason.DECOMPRESSION_BOMB``.
     """
 
     sentence: str
@@ -21,6 +29,11 @@ class Reason(StrEnum):
         member._value_ = code
         member.sentence = sentence
         return member
+
+    @classmethod
+    def _missing_(cls, value: object) -> Reason | None:
+        """Return the member that replaced a code of an earlier version."""
+        return cls(_RENAMED[value]) if isinstance(value, str) and value in _RENAMED else None
 
     # selection and geometry (the same codes in SQL and in Python)
     NOT_CT = "NOT_CT", "The series is not a single-frame CT Image Storage series."
@@ -47,7 +60,6 @@ class Reason(StrEnum):
     LOSSY_COMPRESSION = "LOSSY_COMPRESSION", "The pixels were compressed with loss."
     CLINICAL_CRITERION = "CLINICAL_CRITERION", "The patient does not meet the clinical criterion of the query."
     OTHER_SERIES_OF_STUDY = "OTHER_SERIES_OF_STUDY", "The query's order chose another series of the same study."
-    GEOMETRY_UNKNOWN = "GEOMETRY_UNKNOWN", "The catalog has no instance geometry; it is checked after the fetch."
     NOT_IN_CATALOG = "NOT_IN_CATALOG", "The series is not in the catalog, or was superseded."
 
     # usage
@@ -78,7 +90,7 @@ class Reason(StrEnum):
     IO_ERROR = "IO_ERROR", "A file could not be read or written."
     UNSAFE_PATH = "UNSAFE_PATH", "A name, link or archive entry would leave the folder."
     UNSAFE_IDENTIFIER = "UNSAFE_IDENTIFIER", "An identifier is not a valid DICOM UID."
-    BOMB = "BOMB", "The decompressed size would be far beyond what the file's size justifies."
+    DECOMPRESSION_BOMB = "DECOMPRESSION_BOMB", "The decompressed size is far beyond what the file's size justifies."
     NOT_DICOM = "NOT_DICOM", "The file is not DICOM."
     TRUNCATED = "TRUNCATED", "The file or its pixel data is shorter than its header states."
     DECODE_ERROR = "DECODE_ERROR", "The pixel data could not be decoded."
@@ -102,7 +114,6 @@ class Reason(StrEnum):
     NO_MAPPED_ROI = "NO_MAPPED_ROI", "None of the contours has a name that is in the mappings."
     EMPTY_SEGMENTATION = "EMPTY_SEGMENTATION", "All segments are empty: no SEG is written."
     TOO_FEW_SCORES = "TOO_FEW_SCORES", "Too few slices have a score."
-    REVERSED_OR_INVALID = "REVERSED_OR_INVALID", "Slice scores and geometry disagree about the direction."
 
     # objects, running
     ENCODING = "ENCODING", "A DICOM object could not be created."
@@ -114,7 +125,11 @@ class Reason(StrEnum):
     WORKER_DIED = "WORKER_DIED", "The worker process died (out of memory or a crash)."
     UPSTREAM_FAILED = "UPSTREAM_FAILED", "An earlier stage of the same series failed."
     BUDGET = "BUDGET", "The budget (time or cost) was spent before the series started."
-    ELSEWHERE = "ELSEWHERE", "Another runner that shares the cohort completed it."
-    INTERRUPTED = "INTERRUPTED", "The run was stopped before the series was finished."
-    BOOKS = "BOOKS", "Totals are inconsistent."
+    DONE_BY_OTHER_RUNNER = "DONE_BY_OTHER_RUNNER", "Another runner that shares the cohort completed it."
+    INCONSISTENT_TOTALS = "INCONSISTENT_TOTALS", "Totals are inconsistent."
     INTERNAL = "INTERNAL", "An unexpected error; the log has the details."
+
+
+def current_code(code: str) -> str:
+    """Return today's name of a reason code that any version wrote; other text is returned unchanged."""
+    return _RENAMED.get(code, code)

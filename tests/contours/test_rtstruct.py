@@ -121,4 +121,4 @@ def test_a_deflated_bomb_is_refused(tmp_path, series):
     path.write_bytes(data[:start] + deflate.compress(bytes(50_000_000)) + deflate.flush())
     with pytest.raises(UnsafeInputError) as caught:
         load_contours(path, limit=10_000_000)
-    assert caught.value.reason is Reason.BOMB
+    assert caught.value.reason is Reason.DECOMPRESSION_BOMB

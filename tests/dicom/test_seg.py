@@ -181,7 +181,7 @@ def test_a_deflated_bomb_is_refused(tmp_path: Path, workspace: Workspace, monkey
     monkeypatch.setattr(objects, "MAX_UNPACKED", 2000)
     with pytest.raises(UnsafeInputError) as caught:
         read_seg(packed)
-    assert caught.value.reason is Reason.BOMB
+    assert caught.value.reason is Reason.DECOMPRESSION_BOMB
 
 
 @pytest.mark.parametrize("limit", ["_LARGEST_PLANE", "_LARGEST_WHOLE"])
@@ -196,7 +196,7 @@ def test_frames_that_claim_more_than_anybody_needs_are_not_decoded(
     monkeypatch.setattr(frames, limit, most - 1)
     with pytest.raises(UnsafeInputError) as caught:
         read_seg(path)
-    assert caught.value.reason is Reason.BOMB
+    assert caught.value.reason is Reason.DECOMPRESSION_BOMB
 
 
 @pytest.fixture

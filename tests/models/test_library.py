@@ -129,7 +129,7 @@ def test_links_and_bombs_are_refused(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.UNSAFE_PATH
     with pytest.raises(CtenrichError) as caught:
         import_model(write_entry(tmp_path / "b.zip", "plans.json", bytes(50_000_000)))
-    assert caught.value.reason is Reason.BOMB
+    assert caught.value.reason is Reason.DECOMPRESSION_BOMB
     folder = write_v2(tmp_path / "m")
     (folder / "fold_1").symlink_to("/etc")
     with pytest.raises(CtenrichError) as caught:

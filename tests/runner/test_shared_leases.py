@@ -148,7 +148,7 @@ def share_a_cohort(tmp_path: Path, place: str, *options: str) -> None:
         with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
             outcomes = [o for o in ledger.outcomes() if not o.product]
         done += [o.series_instance_uid for o in outcomes if o.state is State.DONE]
-        elsewhere += [o.series_instance_uid for o in outcomes if o.reason is Reason.ELSEWHERE]
+        elsewhere += [o.series_instance_uid for o in outcomes if o.reason is Reason.DONE_BY_OTHER_RUNNER]
     assert len(done) == len(set(done)) == 4
     assert sorted(elsewhere) == sorted(done)
     again = subprocess.run([*command, "--out", str(runs[0])], capture_output=True, check=False)

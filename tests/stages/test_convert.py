@@ -351,7 +351,7 @@ def test_absurd_matrices_are_refused_before_memory_is_asked_for(
     save(data, tmp_path / "in" / "2.dcm")
     with pytest.raises((UnsafeInputError, InputError)) as caught:
         convert_series(series, settings=QUICK, workspace=workspace)
-    assert caught.value.reason in {Reason.BOMB, Reason.DECODE_ERROR}
+    assert caught.value.reason in {Reason.DECOMPRESSION_BOMB, Reason.DECODE_ERROR}
 
 
 def test_nothing_names_the_patient(tmp_path: Path, workspace: Workspace) -> None:
@@ -390,7 +390,7 @@ def test_a_volume_that_would_be_absurd_is_refused_before_a_slice_is_decoded(
     limit = Settings(convert=ConvertSettings(nifti=False, max_volume=40 * 2048 * 2048 * 2 - 1))
     with pytest.raises(UnsafeInputError) as caught:
         convert_series(series, settings=limit, workspace=workspace)
-    assert caught.value.reason is Reason.BOMB
+    assert caught.value.reason is Reason.DECOMPRESSION_BOMB
     assert decoded == []
     assert not list((workspace.series_dir(SERIES) / "volume").glob("*"))
 

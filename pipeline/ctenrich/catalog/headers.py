@@ -98,7 +98,7 @@ def _read(handle: BinaryIO, size: int) -> FileHeader:
         body, bomb = _inflated(handle)
         dataset, whole = _elements(_Watched(body), False, True, end)
         if bomb:
-            faults.append((Reason.BOMB, f"the header unpacks to more than {_LARGEST_HEADER >> 20} MB"))
+            faults.append((Reason.DECOMPRESSION_BOMB, f"the header unpacks to more than {_LARGEST_HEADER >> 20} MB"))
     else:
         implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
         dataset, whole = _elements(_Watched(handle), implicit, little, end)

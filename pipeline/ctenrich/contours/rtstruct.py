@@ -90,7 +90,7 @@ def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
     InputError
         NOT_DICOM, DECODE_ERROR or TRUNCATED.
     UnsafeInputError
-        BOMB.
+        DECOMPRESSION_BOMB.
     """
     with warnings.catch_warnings():
         # pydicom warns and goes on with what it has: fewer contours would be a silently wrong mask.

@@ -70,13 +70,13 @@ def check_frame(frame: bytes, transfer_syntax: str, rows: int, columns: int, siz
     Raises
     ------
     UnsafeInputError
-        BOMB: the frame's own header asks for another, larger matrix.
+        DECOMPRESSION_BOMB: the frame's own header asks for another, larger matrix.
     InputError
         DECODE_ERROR: another matrix that is not larger, or no frame of this kind. TRUNCATED: too short for RLE.
 
     Notes
     -----
-    More than one component, or more tiles than anybody needs for a slice, are a BOMB too: the memory and the time
+    More than one component, or more tiles than a slice needs, are a DECOMPRESSION_BOMB too: the memory and the time
     that a decoder takes grow with them, while the matrix stays as it is.
     """
     if transfer_syntax == RLELossless:
@@ -89,11 +89,11 @@ def check_frame(frame: bytes, transfer_syntax: str, rows: int, columns: int, siz
     if found[:2] != (rows, columns):
         message = f"a slice's compressed pixel data are {found[0]} x {found[1]}, its header says {rows} x {columns}"
         if found[0] * found[1] > rows * columns:
-            raise UnsafeInputError(Reason.BOMB, message)
+            raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, message)
         raise InputError(Reason.DECODE_ERROR, message)
     if found.components != 1 or found.tiles > _MOST_TILES:
         message = f"a slice's compressed pixel data claim {found.components} components in {found.tiles} tiles"
-        raise UnsafeInputError(Reason.BOMB, message)
+        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, message)
 
 
 def frame_matrix(frame: bytes) -> Matrix | None:

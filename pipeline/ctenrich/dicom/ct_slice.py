@@ -123,7 +123,7 @@ def pixel_format(data: Dataset) -> PixelFormat:
     InputError
         DECODE_ERROR for what is no monochrome integer image, MULTIFRAME for more than one frame.
     UnsafeInputError
-        BOMB for a matrix above the limit.
+        DECOMPRESSION_BOMB for a matrix above the limit.
     """
     values = {k: whole(data, k) for k in ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")}
     if any(v is None for v in values.values()):
@@ -133,7 +133,7 @@ def pixel_format(data: Dataset) -> PixelFormat:
     if (whole(data, "NumberOfFrames") or 1) > 1:
         raise InputError(Reason.MULTIFRAME, "an image has more than one frame")
     if rows > MAX_SIDE or columns > MAX_SIDE or rows * columns > MAX_PIXELS:
-        raise UnsafeInputError(Reason.BOMB, f"a slice claims a matrix of {rows} x {columns}")
+        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, f"a slice claims a matrix of {rows} x {columns}")
     photometric = text(data, "PhotometricInterpretation")
     samples = whole(data, "SamplesPerPixel") or 1
     if samples != 1 or not photometric.startswith("MONOCHROME"):
@@ -171,7 +171,7 @@ def read_slice(path: Path, out: NDArray[np.int16] | None = None) -> SlicePixels:
     InputError
         NOT_DICOM, TRUNCATED, DECODE_ERROR, MULTIFRAME, HU_RANGE, IO_ERROR.
     UnsafeInputError
-        BOMB.
+        DECOMPRESSION_BOMB.
     """
     with open_dicom(path, tags=PIXEL_TAGS) as parsed:
         data = parsed.dataset
@@ -254,7 +254,7 @@ def _read_encapsulated(parsed: Parsed, form: PixelFormat, path: Path) -> NDArray
     except CtenrichError:
         raise
     except MemoryError as error:
-        raise UnsafeInputError(Reason.BOMB, "a slice asks for more memory than there is") from error
+        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, "a slice asks for more memory than there is") from error
     except Exception as error:  # each decoder has its own errors
         raise InputError(
             Reason.DECODE_ERROR, f"a slice's pixel data cannot be decoded ({type(error).__name__})"

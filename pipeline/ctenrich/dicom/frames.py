@@ -195,16 +195,16 @@ def frame_pixels(dataset: Dataset) -> Iterator[NDArray[Any]]:
     InputError
         TRUNCATED if there are fewer bytes than frames, DECODE_ERROR if a codec fails.
     UnsafeInputError
-        BOMB if one frame, or all frames together, have more pixels than anybody needs.
+        DECOMPRESSION_BOMB if one frame, or all frames together, have more pixels than anybody needs.
     """
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     count = int(dataset.get("NumberOfFrames") or 1)
     if "PixelData" not in dataset:
         raise InputError(Reason.TRUNCATED, "the object has no pixel data")
     if rows * columns > _LARGEST_PLANE:
-        raise UnsafeInputError(Reason.BOMB, f"a frame has {rows} x {columns} pixels")
+        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, f"a frame has {rows} x {columns} pixels")
     if rows * columns * count > _LARGEST_WHOLE:
-        raise UnsafeInputError(Reason.BOMB, f"{count} frames have {rows * columns * count} pixels")
+        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, f"{count} frames have {rows * columns * count} pixels")
     native = not dataset.file_meta.TransferSyntaxUID.is_encapsulated
     if native and int(dataset.BitsAllocated) == 1:
         yield from _bits(dataset.PixelData, rows, columns, count)

@@ -44,7 +44,7 @@ def whole(path: Path) -> Dataset:
     InputError
         NOT_DICOM, TRUNCATED or IO_ERROR.
     UnsafeInputError
-        BOMB if a deflated object unpacks to more than `MAX_UNPACKED`.
+        DECOMPRESSION_BOMB if a deflated object unpacks to more than `MAX_UNPACKED`.
     """
     return _read(path, None, stop=False)
 
@@ -77,7 +77,7 @@ def check_deflated(path: Path, limit: int) -> None:
     Raises
     ------
     UnsafeInputError
-        BOMB.
+        DECOMPRESSION_BOMB.
     Exception
         What pydicom and zlib raise for a file that is broken or no DICOM.
     """
@@ -90,5 +90,7 @@ def check_deflated(path: Path, limit: int) -> None:
         while pending and not inflater.eof:
             total += len(inflater.decompress(pending, _STEP))
             if total > limit:
-                raise UnsafeInputError(Reason.BOMB, f"a deflated object unpacks to more than {limit} bytes")
+                raise UnsafeInputError(
+                    Reason.DECOMPRESSION_BOMB, f"a deflated object unpacks to more than {limit} bytes"
+                )
             pending = inflater.unconsumed_tail or handle.read(_STEP)

@@ -64,7 +64,7 @@ class InflatingReader(io.RawIOBase):
     Raises
     ------
     UnsafeInputError
-        BOMB, from `read`, when more than `limit` bytes are asked for and there are that many.
+        DECOMPRESSION_BOMB, from `read`, when more than `limit` bytes are asked for and there are that many.
     """
 
     def __init__(self, source: IO[bytes], limit: int) -> None:
@@ -127,7 +127,7 @@ class InflatingReader(io.RawIOBase):
         while len(self._buffer) < end and not self._ended:
             if len(self._buffer) > self._limit:
                 message = f"a deflated file unpacks to more than {self._limit} bytes"
-                raise UnsafeInputError(Reason.BOMB, message)
+                raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, message)
             if not self._pending:
                 self._pending = self._source.read(_STEP)
                 if not self._pending:
@@ -178,7 +178,7 @@ def parse(source: IO[bytes], *, tags: Sequence[str] | None = None, max_header: i
     InputError
         NOT_DICOM or TRUNCATED.
     UnsafeInputError
-        BOMB.
+        DECOMPRESSION_BOMB.
     """
     try:
         return _parse(source, None if tags is None else [tag_for_keyword(t) or 0 for t in tags], max_header)
@@ -187,7 +187,7 @@ def parse(source: IO[bytes], *, tags: Sequence[str] | None = None, max_header: i
     except EOFError as error:
         raise InputError(Reason.TRUNCATED, "a file ends inside its header") from error
     except MemoryError as error:
-        raise UnsafeInputError(Reason.BOMB, "a file asks for more memory than there is") from error
+        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, "a file asks for more memory than there is") from error
     except Exception as error:  # pydicom raises many kinds for broken files
         raise InputError(Reason.NOT_DICOM, f"a file cannot be parsed as DICOM ({type(error).__name__})") from error
 
@@ -201,7 +201,7 @@ def open_dicom(path: Path, *, tags: Sequence[str] | None = None, max_header: int
     InputError
         IO_ERROR, NOT_DICOM or TRUNCATED.
     UnsafeInputError
-        BOMB.
+        DECOMPRESSION_BOMB.
     """
     try:
         handle = path.open("rb")
@@ -273,7 +273,7 @@ def open_dataset(path: Path, *, max_unpacked: int = 1024**3) -> Dataset:
     InputError
         IO_ERROR, NOT_DICOM or TRUNCATED.
     UnsafeInputError
-        BOMB, where a deflated file unpacks to more than `max_unpacked` bytes.
+        DECOMPRESSION_BOMB, where a deflated file unpacks to more than `max_unpacked` bytes.
     """
     with quiet(), open_dicom(path, max_header=max_unpacked) as parsed:
         data = parsed.dataset

@@ -298,7 +298,7 @@ def _safe_entries(archive: zipfile.ZipFile, source: Path) -> Iterator[zipfile.Zi
     packed = max(1, source.stat().st_size)
     total = sum(info.file_size for info in entries)
     if total > min(_MAX_UNPACKED, packed * _MAX_RATIO):
-        raise UnsafeInputError(Reason.BOMB, f"{source.name} would unpack to {total} bytes")
+        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, f"{source.name} would unpack to {total} bytes")
     for info in entries:
         path = PurePosixPath(info.filename)
         bad = path.is_absolute() or ".." in path.parts or "\\" in info.filename or ":" in path.parts[0]

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from ctenrich.errors import InputError
 from ctenrich.progress import SILENT, Progress
-from ctenrich.reasons import Reason
+from ctenrich.reasons import Reason, current_code
 from ctenrich.records import ModelInfo, SegmentMasks, SliceScores, State
 from ctenrich.report.charts import bars, flow
 from ctenrich.report.data import Group, RunData, flow_of, load_run
@@ -169,7 +169,7 @@ def _outcome_rows(data: RunData) -> list[Row]:
 
 def _reasons(data: RunData) -> list[Row]:
     known = {r.value: r.sentence for r in Reason}
-    counts = Counter((r["reason"], r["state"]) for r in data.outcomes if r["reason"])
+    counts = Counter((current_code(r["reason"]), r["state"]) for r in data.outcomes if r["reason"])
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [{"reason": r, "state": s, "n": n, "sentence": known.get(r, "")} for (r, s), n in ordered]
 

@@ -335,7 +335,7 @@ def balance(plan: Sequence[tuple[str, str]], outcomes: Sequence[Outcome]) -> dic
     if ended != planned:
         missing, extra = len(planned - ended), len(ended - planned)
         raise InconsistencyError(
-            Reason.BOOKS, f"{missing} of {len(planned)} without an outcome, {extra} unplanned outcomes"
+            Reason.INCONSISTENT_TOTALS, f"{missing} of {len(planned)} without an outcome, {extra} unplanned outcomes"
         )
     counts = {state.value: 0 for state in State}
     for outcome in outcomes:

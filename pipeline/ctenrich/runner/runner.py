@@ -177,7 +177,11 @@ class Runner:
             if not self._held.finished_elsewhere(uid):
                 return False
             for name in ("", *(str(p.product) for p in self._run.config.products)):
-                self._books.record(entry, name, End(State.SKIPPED, "plan", Reason.ELSEWHERE, Reason.ELSEWHERE.sentence))
+                self._books.record(
+                    entry,
+                    name,
+                    End(State.SKIPPED, "plan", Reason.DONE_BY_OTHER_RUNNER, Reason.DONE_BY_OTHER_RUNNER.sentence),
+                )
             self._progress.advance("series")
             return True
         self._leases[uid] = lease

@@ -13,7 +13,7 @@ from ctenrich.catalog.base import Catalog
 from ctenrich.catalog.queries import parse_query
 from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.progress import SILENT, Progress
-from ctenrich.reasons import Reason
+from ctenrich.reasons import Reason, current_code
 from ctenrich.records import SeriesEntry
 from ctenrich.select.files import excluded_path, lock_path, read_cohort, read_excluded
 from ctenrich.select.lock import LOCK_FORMAT
@@ -56,7 +56,7 @@ def describe_cohort(path: Path) -> CohortSummary:
     UsageError
         NOT_FOUND, BAD_COHORT.
     InconsistencyError
-        BOOKS: the numbers are not those of the lock.
+        INCONSISTENT_TOTALS: the numbers are not those of the lock.
     """
     cohort = read_cohort(path)
     has_excluded = excluded_path(path).is_file()
@@ -64,7 +64,7 @@ def describe_cohort(path: Path) -> CohortSummary:
     lock = read_lock(lock_path(path)) if lock_path(path).is_file() else {}
     if lock and (lock["cohort"]["sha256"] != cohort.sha256 or lock["excluded"] != dict(excluded)):
         raise InconsistencyError(
-            Reason.BOOKS, f"{path.name} and its excluded series are not those that its lock counts"
+            Reason.INCONSISTENT_TOTALS, f"{path.name} and its excluded series are not those that its lock counts"
         )
     kinds = (f"{m} by {link}" for s in cohort.series for m, link in {(c.modality, c.link.value) for c in s.companions})
     return CohortSummary(
@@ -78,10 +78,18 @@ def describe_cohort(path: Path) -> CohortSummary:
         collections=dict(sorted(Counter(s.collection_id for s in cohort.series).items())),
         licences=dict(sorted(Counter(s.license_short_name or "unknown" for s in cohort.series).items())),
         companions=dict(sorted(Counter(kinds).items())),
-        excluded={reason.value: excluded[reason.value] for reason in Reason if excluded[reason.value]},
+        excluded=_by_reason(excluded),
         geometry_unknown=sum(not s.geometry_known for s in cohort.series),
         lock=lock,
     )
+
+
+def _by_reason(excluded: Mapping[str, int]) -> dict[str, int]:
+    """Counts by today's code of each reason, in the order of the reasons."""
+    counts: Counter[str] = Counter()
+    for code, number in excluded.items():
+        counts[current_code(code)] += number
+    return {reason.value: counts[reason.value] for reason in Reason if counts[reason.value]}
 
 
 def _count(entry: SeriesEntry) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctenrich.errors import UsageError
-from ctenrich.reasons import Reason
+from ctenrich.reasons import Reason, current_code
 from ctenrich.select.files import read_cohort, read_excluded
 
 __all__ = ["Consort", "Exclusion", "Stage", "consort_of", "consort_svg", "consort_text", "load_consort"]
@@ -67,7 +67,7 @@ def consort_of(cohort_file: Path) -> Consort:
     last of its series: it is counted where that series is.
     """
     kept = [(s.patient_id, s.study_instance_uid) for s in read_cohort(cohort_file).series]
-    rows = read_excluded(cohort_file).to_pylist()
+    rows = [row | {"reason": current_code(row["reason"])} for row in read_excluded(cohort_file).to_pylist()]
     order = {reason.value: place for place, reason in enumerate(Reason)}
     last: dict[tuple[str, str], int] = {}
     for row in rows:

@@ -101,7 +101,7 @@ def select_cohort(
     UsageError
         NOT_FOUND, BAD_QUERY, BAD_PARAMETER, MISSING_COLUMN, and what the catalog says.
     InconsistencyError
-        BOOKS: a series of the start set is lost or counted twice.
+        INCONSISTENT_TOTALS: a series of the start set is lost or counted twice.
     """
     loaded = query if isinstance(query, Query) else load_query(query)
     progress.start(_TASK, 2 if companions else 1)
@@ -240,7 +240,7 @@ def _balance(rows: list[dict[str, Any]], chosen: list[SeriesEntry], excluded: li
     start = [str(row["SeriesInstanceUID"]) for row in rows]
     if len(set(start)) != len(start):
         message = f"the query gives {len(start) - len(set(start))} series more than once"
-        raise InconsistencyError(Reason.BOOKS, message, "a selection has one row a series")
+        raise InconsistencyError(Reason.INCONSISTENT_TOTALS, message, "a selection has one row a series")
     ended = [s.series_instance_uid for s in chosen] + [str(row["series_instance_uid"]) for row in excluded]
     if len(start) != len(ended):
-        raise InconsistencyError(Reason.BOOKS, f"{len(start)} series came in, {len(ended)} came out")
+        raise InconsistencyError(Reason.INCONSISTENT_TOTALS, f"{len(start)} series came in, {len(ended)} came out")

@@ -61,7 +61,7 @@ def convert_series(
         TRUNCATED, DECODE_ERROR, MIXED_PIXEL_FORMAT, HU_RANGE, MULTIFRAME, READERS_DISAGREE, IO_ERROR, DISK_FULL,
         TIMEOUT.
     UnsafeInputError
-        BOMB: a slice or the volume would unpack to more than the limits.
+        DECOMPRESSION_BOMB: a slice or the volume would unpack to more than the limits.
     ToolError
         TOOL_MISSING, TOOL_FAILED, TIMEOUT: dcm2niix itself.
     """
@@ -160,7 +160,9 @@ def _check_volume(series: SortedSeries, folder: Path, settings: ConvertSettings)
     need = 2 * math.prod(series.shape)
     if need > settings.max_volume:
         message = f"the slices claim a volume of {need} bytes, the limit is {settings.max_volume}"
-        raise UnsafeInputError(Reason.BOMB, message, "raise convert.max_volume if the series is what it says")
+        raise UnsafeInputError(
+            Reason.DECOMPRESSION_BOMB, message, "raise convert.max_volume if the series is what it says"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if need * (2 if settings.nifti else 1) > free:

@@ -70,7 +70,7 @@ def sort_series(
     GeometryError
         What :func:`ctenrich.geometry.check_stack_geometry` found; the first reason, all of them in the message.
     UnsafeInputError
-        UNSAFE_IDENTIFIER, BOMB.
+        UNSAFE_IDENTIFIER, DECOMPRESSION_BOMB.
     """
     uid = check_uid(fetched.series_instance_uid)
     issues: list[Issue] = list(fetched.issues)
