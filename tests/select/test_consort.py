@@ -51,7 +51,7 @@ def test_published_numbers_leave_27_unaccounted_for(cordial: Consort) -> None:
     assert not cordial.balanced
     text = consort_text(cordial)
     assert "UNACCOUNTED FOR: 27 patients" in text
-    assert "do not balance" in text
+    assert "The numbers do not add up: 27 patients unaccounted for after 'Collected'." in text
     picture = consort_svg(cordial)
     assert "27 patients" in picture
     assert ET.fromstring(picture).tag.endswith("svg")
@@ -82,7 +82,7 @@ def test_a_diagram_of_a_cohort_counts_each_level(tmp_path: Path) -> None:
         "MISSING_SLICE": {"patients": 1, "studies": 1, "series": 2},
         "IRREGULAR_SPACING": {"patients": 1, "studies": 1, "series": 1},
     }
-    assert "The books balance." in consort_text(consort)
+    assert "The numbers add up." in consort_text(consort)
 
 
 def test_labels_are_text_in_the_picture(tmp_path: Path) -> None:

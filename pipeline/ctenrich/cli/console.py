@@ -12,7 +12,7 @@ from ctenrich.reasons import Reason
 if TYPE_CHECKING:
     from ctenrich.progress import Progress
 
-__all__ = ["parse_parameters", "print_table", "progress_bars"]
+__all__ = ["parse_parameters", "print_csv", "print_table", "progress_bars"]
 
 
 class _Bars:
@@ -85,6 +85,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     if not console.is_terminal:
         console = Console(width=160)
     console.print(table)
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print CSV on stdout; a missing value is an empty cell."""
+    import csv
+    import sys
+
+    csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, object]:

@@ -45,9 +45,7 @@ def query(
     project: Annotated[str, typer.Option(help="BigQuery: who pays; default: the project of the tables.")] = "",
 ) -> None:
     """Ask the result tables a question in SQL, or find series by anatomy; the same text here and on BigQuery."""
-    import sys
-
-    from ctenrich.cli.console import parse_parameters, print_table
+    from ctenrich.cli.console import parse_parameters, print_csv, print_table
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
     from ctenrich.results.anatomy import anatomy_query
@@ -63,7 +61,7 @@ def query(
     if table is None:
         return
     if csv:
-        table.to_pandas().to_csv(sys.stdout, index=False)
+        print_csv(table.column_names, [tuple(r.values()) for r in table.to_pylist()])
         return
     title = "1 row" if table.num_rows == 1 else f"{table.num_rows} rows"
     print_table(title, table.column_names, [tuple(r.values()) for r in table.to_pylist()])
@@ -125,19 +123,17 @@ def evaluate_segmentations(
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV to stdout instead of a table.")] = False,
 ) -> None:
     """Compare the masks of two products organ by organ: Dice and Hausdorff distances."""
-    import csv as writers
-    import sys
     from dataclasses import astuple, fields
 
     from ctenrich import steps
-    from ctenrich.cli.console import print_table
+    from ctenrich.cli.console import print_csv, print_table
     from ctenrich.evaluate.products import ProductOverlap, compare_products
 
     found = compare_products(steps.open_run(run).workspace, reference=reference, model=model)
     names = [f.name for f in fields(ProductOverlap)]
     rows = [tuple("" if v is None else v for v in astuple(one)) for one in found]
     if csv:
-        writers.writer(sys.stdout).writerows([names, *rows])
+        print_csv(names, rows)
         return
     if not rows:
         typer.echo(f"nothing to compare: no series has masks of {reference} and {model or 'another product'}", err=True)

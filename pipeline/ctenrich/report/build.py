@@ -18,10 +18,11 @@ from ctenrich.errors import InputError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason, current_code
 from ctenrich.records import ModelInfo, SegmentMasks, SliceScores, State
-from ctenrich.report.charts import bars, flow
+from ctenrich.report.charts import bars
 from ctenrich.report.data import Group, RunData, flow_of, load_run
 from ctenrich.report.outliers import box, rank
 from ctenrich.report.seriespage import Pictures, SeriesIndex, page_of
+from ctenrich.select.consort import consort_svg
 from ctenrich.workspace import Workspace, load_record, write_bytes
 
 __all__ = ["LOCAL_VIEWER", "SINGLE_UP_TO", "build_report"]
@@ -100,7 +101,7 @@ def _index(workspace: Workspace, data: RunData, pages: list[Row], single: bool) 
         products=data.products,
         version=data.runs[-1]["version"] if data.runs else "",
         counts=_counts(data),
-        flow=flow(flow_of(data)),
+        flow=Markup(consort_svg(flow_of(data), standalone=False)),  # noqa: S704 - the drawing escapes its texts
         states=[s.value for s in State],
         outcome_rows=_outcome_rows(data),
         reasons=_reasons(data),

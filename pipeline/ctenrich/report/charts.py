@@ -6,58 +6,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-__all__ = ["bands", "bars", "flow"]
+__all__ = ["bands", "bars"]
 
 _BAND_COLOURS = ("#8c6bb1", "#4292c6", "#41ab5d", "#d94801", "#c51b8a", "#6a6a6a")
-
-
-def flow(steps: Sequence[tuple[str, int, Sequence[tuple[str, int]]]]) -> Markup:
-    """CONSORT diagram: what entered each stage, and beside it what left and why."""
-    parts: list[Markup] = []
-    top, height = 8, 8
-    sentences = []
-    for number, (title, count, left) in enumerate(steps):
-        lines = [(f"{reason.replace('_', ' ')}", n) for reason, n in left][:12]
-        if len(left) > 12:
-            lines.append((f"{len(left) - 12} more reasons", sum(n for _, n in left[12:])))
-        parts.append(_box(8, top, 300, 52, f"{count:,}", title))
-        sentences.append(f"{title}: {count}.")
-        gap = max(34, 20 * len(lines) + 30)
-        if number + 1 < len(steps):
-            parts.append(Markup('<path class="arrow" d="M158 {} V{}"/>').format(top + 52, top + 52 + gap - 4))
-        if lines:
-            middle = top + 52 + gap / 2
-            box_top = middle - 10 * len(lines) - 6
-            parts.append(Markup('<path class="arrow" d="M158 {} H352"/>').format(middle))
-            parts.append(
-                Markup('<rect class="left" x="356" y="{}" width="380" height="{}" rx="6"/>').format(
-                    box_top, 20 * len(lines) + 12
-                )
-            )
-            for index, (reason, n) in enumerate(lines):
-                y = box_top + 20 + 20 * index
-                parts.append(Markup('<text class="n" x="410" y="{}">{:,}</text>').format(y, n))
-                parts.append(Markup('<text x="420" y="{}">{}</text>').format(y, reason))
-                sentences.append(f"Left: {n} for {reason}.")
-        height = top + 60 + (gap - 8 if lines else 0)
-        top += 52 + gap
-    label = " ".join(sentences)
-    return Markup('<svg class="flow" role="img" aria-label="{}" viewBox="0 0 744 {}">{}{}</svg>').format(
-        label, height, _MARKER, Markup("").join(parts)
-    )
-
-
-_MARKER = Markup(
-    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-    '<path d="M0 0 8 4 0 8z" class="tip"/></marker></defs>'
-)
-
-
-def _box(x: int, y: int, width: int, height: int, number: str, title: str) -> Markup:
-    return Markup(
-        '<rect class="box" x="{}" y="{}" width="{}" height="{}" rx="6"/>'
-        '<text class="big" x="{}" y="{}">{}</text><text x="{}" y="{}">{}</text>'
-    ).format(x, y, width, height, x + 14, y + 24, number, x + 14, y + 43, title)
 
 
 def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Markup:
@@ -145,7 +96,7 @@ def _band_name(name: str, x: float, ranges: Sequence[tuple[float, float]], heigh
 
 
 def _spread(values: Sequence[float], least: float, height: float) -> list[float]:
-    """Places for labels near `values`, at least `least` apart where there is folder."""
+    """Positions for labels near `values`, at least `least` apart where they fit."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     out = list(values)
     floor = least / 2

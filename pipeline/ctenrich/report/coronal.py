@@ -129,7 +129,7 @@ def _draw_lines(draw: ImageDraw, coronal: Coronal, landmarks: Landmarks, width: 
 
 
 def _spread(rows: Sequence[float], least: float, height: int) -> list[float]:
-    """Places for labels, in order, at least `least` apart as far as there is folder."""
+    """Positions for labels, in order, at least `least` apart as far as they fit."""
     out: list[float] = []
     for row in rows:
         out.append(max(row, out[-1] + least) if out else max(row, 6.0))

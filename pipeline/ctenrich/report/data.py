@@ -11,6 +11,7 @@ from typing import Any
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import State
+from ctenrich.select.consort import Consort, Exclusion, FlowStage
 from ctenrich.workspace import Workspace
 
 __all__ = ["Group", "Point", "RunData", "flow_of", "load_run"]
@@ -200,8 +201,12 @@ def _selection(workspace: Workspace) -> tuple[Counter[str], Row]:
     return counts, found if isinstance(found, dict) else {}
 
 
-def flow_of(data: RunData) -> list[tuple[str, int, list[tuple[str, int]]]]:
-    """The CONSORT flow: (stage, series in it, what left after it by reason)."""
+_REASONS_SHOWN = 12
+"""Reasons that the diagram shows at a stage; the rest are summed up."""
+
+
+def flow_of(data: RunData) -> Consort:
+    """Count the run's flow diagram: series that the query found, that were selected, and that were finished."""
     ends = Counter(data.state(s["SeriesInstanceUID"]) or "not started" for s in data.series)
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     for row in data.outcomes:
@@ -210,10 +215,18 @@ def flow_of(data: RunData) -> list[tuple[str, int, list[tuple[str, int]]]]:
     left = [(f"{state}: {reason}", n) for state, found in sorted(reasons.items()) for reason, n in found.most_common()]
     known = {*reasons, State.DONE.value}
     left += [(state, n) for state, n in sorted(ends.items()) if state not in known]
-    steps: list[tuple[str, int, list[tuple[str, int]]]] = []
+    stages = []
     if data.excluded:
         total = len(data.series) + sum(data.excluded.values())
-        steps.append(("Series that the query looked at", total, data.excluded.most_common()))
-    steps.append(("Series selected", len(data.series), left))
-    steps.append(("Series done", ends[State.DONE.value], []))
-    return steps
+        stages.append(_flow_stage("Series examined by the query", total, data.excluded.most_common()))
+    stages.append(_flow_stage("Series selected", len(data.series), left))
+    stages.append(_flow_stage("Series done", ends[State.DONE.value], []))
+    return Consort(("series",), tuple(stages))
+
+
+def _flow_stage(label: str, count: int, excluded: list[tuple[str, int]]) -> FlowStage:
+    shown = excluded[:_REASONS_SHOWN]
+    rest = excluded[_REASONS_SHOWN:]
+    if rest:
+        shown = [*shown, (f"{len(rest)} more reasons", sum(n for _, n in rest))]
+    return FlowStage(label, {"series": count}, tuple(Exclusion(reason, {"series": n}) for reason, n in shown))

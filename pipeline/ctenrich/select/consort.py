@@ -1,4 +1,4 @@
-"""The flow of exclusions (CONSORT): how many patients, studies and series came in, left for what, and remain."""
+"""CONSORT flow diagrams: how many patients, studies and series enter, are excluded for which reason, and remain."""
 
 from __future__ import annotations
 
@@ -6,21 +6,31 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason, current_code
 from ctenrich.select.files import read_cohort, read_excluded
 
-__all__ = ["Consort", "Exclusion", "Stage", "consort_of", "consort_svg", "consort_text", "load_consort"]
+__all__ = [
+    "Consort",
+    "Exclusion",
+    "FlowStage",
+    "Imbalance",
+    "consort_of",
+    "consort_svg",
+    "consort_text",
+    "load_consort",
+]
 
 LEVELS = ("patients", "studies", "series")
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """What was left out for one reason, by level."""
+    """What is excluded for one reason, counted at each level."""
 
     label: str
     counts: dict[str, int]
@@ -28,30 +38,39 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A box of the diagram: how many there are, and what is left out on the way to the next box."""
+class FlowStage:
+    """A box of the diagram: how many there are, and what is excluded before the next box."""
 
     label: str
     counts: dict[str, int]
     exclusions: tuple[Exclusion, ...] = ()
 
 
+class Imbalance(NamedTuple):
+    """What one stage lost without a reason."""
+
+    stage: str
+    level: str
+    number: int
+    """Negative if the next stage has more than was left."""
+
+
 @dataclass(frozen=True)
 class Consort:
-    """A diagram: its levels (patients, studies, series, or what is counted) and boxes from first to last."""
+    """A diagram: its levels (patients, studies, series, or whatever is counted) and its stages from first to last."""
 
     levels: tuple[str, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[FlowStage, ...]
 
-    def unaccounted(self) -> tuple[tuple[str, str, int], ...]:
-        """(box, level, number) that left a box without a reason; a negative number came from nowhere."""
+    def unaccounted(self) -> tuple[Imbalance, ...]:
+        """Return what left a stage without a reason."""
         missing = []
-        for here, after in zip(self.stages, self.stages[1:], strict=False):
+        for here, following in pairwise(self.stages):
             for level in self.levels:
-                gone = sum(exclusion.counts.get(level, 0) for exclusion in here.exclusions)
-                rest = here.counts.get(level, 0) - gone - after.counts.get(level, 0)
+                excluded = sum(exclusion.counts.get(level, 0) for exclusion in here.exclusions)
+                rest = here.counts.get(level, 0) - excluded - following.counts.get(level, 0)
                 if rest:
-                    missing.append((here.label, level, rest))
+                    missing.append(Imbalance(here.label, level, rest))
         return tuple(missing)
 
     @property
@@ -61,10 +80,10 @@ class Consort:
 
 
 def consort_of(cohort_file: Path) -> Consort:
-    """The diagram of a cohort file, from it and from the excluded series beside it.
+    """Count the diagram of a cohort file, from the file and from the excluded series beside it.
 
-    Series leave in the order of the rules, each for the first rule that it fails. A study or patient leaves with the
-    last of its series: it is counted where that series is.
+    Each series is excluded by the first rule that it fails, in the order of the rules. A study or patient is excluded
+    together with the last of its series and is counted under that series' reason.
     """
     kept = [(s.patient_id, s.study_instance_uid) for s in read_cohort(cohort_file).series]
     rows = [row | {"reason": current_code(row["reason"])} for row in read_excluded(cohort_file).to_pylist()]
@@ -83,8 +102,8 @@ def consort_of(cohort_file: Path) -> Consort:
         counts["series"] = sum(row["reason"] == code for row in rows)
         exclusions.append(Exclusion(code, counts, Reason(code).sentence))
     all_keys = kept + [(row["patient_id"], row["study_instance_uid"]) for row in rows]
-    start = Stage("Start set", _count(all_keys), tuple(exclusions))
-    return Consort(LEVELS, (start, Stage("Selected", _count(kept))))
+    start = FlowStage("Start set", _count(all_keys), tuple(exclusions))
+    return Consort(LEVELS, (start, FlowStage("Selected", _count(kept))))
 
 
 def _count(keys: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -92,7 +111,7 @@ def _count(keys: Sequence[tuple[str, str]]) -> dict[str, int]:
 
 
 def load_consort(path: Path) -> Consort:
-    """Read a diagram's numbers from a JSON file.
+    """Read the counts of a diagram from a JSON file.
 
     ``{"levels": ["patients"], "stages": [{"label": "Eligible", "counts": {"patients": 100}, "exclusions": [{"label":
     "No scan", "counts": {"patients": 10}}]}, {"label": "Analysed", "counts": {"patients": 90}}]}``
@@ -107,7 +126,7 @@ def load_consort(path: Path) -> Consort:
     try:
         return _from_json(json.loads(path.read_text("utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(Reason.BAD_COHORT, f"{path.name} does not hold the numbers of a diagram") from error
+        raise UsageError(Reason.BAD_COHORT, f"{path.name} does not hold the counts of a flow diagram") from error
 
 
 def _from_json(data: Mapping[str, Any]) -> Consort:
@@ -115,7 +134,7 @@ def _from_json(data: Mapping[str, Any]) -> Consort:
         return {str(level): int(item["counts"][level]) for level in data["levels"]}
 
     stages = tuple(
-        Stage(
+        FlowStage(
             str(stage["label"]),
             counts(stage),
             tuple(Exclusion(str(e["label"]), counts(e), str(e.get("note", ""))) for e in stage.get("exclusions", ())),
@@ -130,83 +149,121 @@ def _numbers(counts: Mapping[str, int], levels: Sequence[str]) -> str:
 
 
 def consort_text(consort: Consort) -> str:
-    """The diagram as text, with what is unaccounted for in so many words."""
+    """Return the diagram as text; whatever is unaccounted for is listed."""
     lines: list[str] = []
     for number, stage in enumerate(consort.stages):
         lines.append(f"{stage.label}: {_numbers(stage.counts, consort.levels)}")
         for exclusion in stage.exclusions:
             note = f" - {exclusion.note}" if exclusion.note else ""
             lines.append(f"  |-- {exclusion.label}: {_numbers(exclusion.counts, consort.levels)}{note}")
-        lines += [f"  |-- UNACCOUNTED FOR: {text}" for text in _missing(consort, stage.label)]
+        lines += [f"  |-- UNACCOUNTED FOR: {text}" for text in _missing_from(consort, stage.label)]
         if number + 1 < len(consort.stages):
             lines.append("  v")
-    total = consort.unaccounted()
-    lines.append("The books balance." if not total else "The books do not balance: " + _verdict(total))
+    lines.append(_balance_sentence(consort))
     return "\n".join(lines) + "\n"
 
 
-def _missing(consort: Consort, label: str) -> list[str]:
-    return [f"{rest:,} {level}" for box, level, rest in consort.unaccounted() if box == label]
+def _missing_from(consort: Consort, label: str) -> list[str]:
+    return [f"{one.number:,} {one.level}" for one in consort.unaccounted() if one.stage == label]
 
 
-def _verdict(total: Sequence[tuple[str, str, int]]) -> str:
-    return "; ".join(f"{rest:,} {level} unaccounted for after {box!r}" for box, level, rest in total) + "."
+def _balance_sentence(consort: Consort) -> str:
+    missing = [f"{one.number:,} {one.level} unaccounted for after {one.stage!r}" for one in consort.unaccounted()]
+    return f"The numbers do not add up: {'; '.join(missing)}." if missing else "The numbers add up."
 
 
-_SVG_TEXT = '<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" fill="{fill}">{text}</text>'
-_LINE = 20
-_LEFT, _RIGHT, _WIDTH = 300, 360, 760
+# ---------------------------------------------------------------- drawing
+
+_LINE_HEIGHT = 20
+_WIDTH = 744
+_BOX = (8, 300)
+_SIDE_BOX = (356, 380)
+_ARROW_X = 158
+_SIDE_LETTERS = 52
+"""Letters that fit into one line of a side box."""
+_MARKER = (
+    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0 0 8 4 0 8z" class="tip"/></marker></defs>'
+)
+_STYLE = (
+    "<style>text{fill:#111827;font:13px sans-serif}.head{font-weight:bold}.arrow{stroke:#374151;fill:none;"
+    "marker-end:url(#tip)}.tip{fill:#374151}rect{stroke:#374151}.box{fill:#dbeafe}.left{fill:#fef3c7}"
+    ".missing{fill:#fecaca}</style>"
+)
 
 
-def consort_svg(consort: Consort) -> str:
-    """The diagram as an SVG picture (no script, no font or picture from elsewhere)."""
+def consort_svg(consort: Consort, *, standalone: bool = True) -> str:
+    """Draw the diagram as SVG, without scripts, fonts or pictures from elsewhere.
+
+    Parameters
+    ----------
+    consort : Consort
+        The diagram.
+    standalone : bool
+        Whether the picture brings its colours; a page that embeds it styles its classes ``box``, ``left``,
+        ``missing``, ``head``, ``arrow`` and ``tip``.
+
+    Returns
+    -------
+    str
+        One ``svg`` element of the class ``flow``, with the diagram in words as its label.
+    """
     parts: list[str] = []
-    y = 10
+    top = 8
     for number, stage in enumerate(consort.stages):
-        y = _draw_box(parts, 10, y, _LEFT, [stage.label, *_lines(stage.counts, consort.levels)], "#dbeafe")
-        last = number + 1 == len(consort.stages)
-        top = y
-        for exclusion in stage.exclusions:
-            text = [exclusion.label, _numbers(exclusion.counts, consort.levels)]
-            y = _side_box(parts, y, text, "#fef3c7")
-        for missing in _missing(consort, stage.label):
-            y = _side_box(parts, y, ["UNACCOUNTED FOR", missing], "#fecaca")
-        if not last:
-            parts.append(_line(160, top, 160, y + 24, arrow=True))
-            y += 24
-    total = consort.unaccounted()
-    end = "The books balance." if not total else "The books do not balance: " + _verdict(total)
-    parts.append(_SVG_TEXT.format(x=10, y=y + 28, size=13, weight="bold", fill="#111827", text=escape(end)))
+        top = _draw_box(parts, _BOX, top, [stage.label, *_level_lines(stage.counts, consort.levels)], "box")
+        start = top
+        sides = [("left", [line for one in stage.exclusions for line in _exclusion_lines(one, consort.levels)])]
+        sides.append(("missing", [f"Unaccounted for: {text}" for text in _missing_from(consort, stage.label)]))
+        for kind, lines in sides:
+            if lines:
+                bottom = _draw_box(parts, _SIDE_BOX, top + 10, lines, kind, heading=False)
+                parts.append(f'<path class="arrow" d="M{_ARROW_X} {(top + 10 + bottom) / 2} H{_SIDE_BOX[0] - 4}"/>')
+                top = bottom
+        if number + 1 < len(consort.stages):
+            parts.append(f'<path class="arrow" d="M{_ARROW_X} {start} V{top + 20}"/>')
+            top += 24
+    verdict = "The numbers add up." if consort.balanced else "The numbers do not add up."
+    parts.append(_text(_BOX[0], top + 28, verdict))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y + 44}" width="{_WIDTH}" role="img" '
-        f'font-family="sans-serif"><title>Flow of exclusions</title><defs><marker id="arrow" markerWidth="8" '
-        f'markerHeight="8" refX="6" refY="4" orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#374151"/></marker></defs>'
-        + "".join(parts)
-        + "</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="flow" role="img" aria-label="{escape(_in_words(consort))}" '
+        f'viewBox="0 0 {_WIDTH} {top + 40}">{_STYLE if standalone else ""}{_MARKER}{"".join(parts)}</svg>\n'
     )
 
 
-def _lines(counts: Mapping[str, int], levels: Sequence[str]) -> list[str]:
+def _level_lines(counts: Mapping[str, int], levels: Sequence[str]) -> list[str]:
     return [f"{counts.get(level, 0):,} {level}" for level in levels]
 
 
-def _side_box(parts: list[str], y: int, text: list[str], fill: str) -> int:
-    end = _draw_box(parts, _RIGHT, y + 10, _WIDTH - _RIGHT - 10, text, fill)
-    middle = (y + 10 + end) // 2
-    parts.append(_line(160, middle, _RIGHT, middle, arrow=True))
-    return end
+def _exclusion_lines(exclusion: Exclusion, levels: Sequence[str]) -> list[str]:
+    label, numbers = exclusion.label.replace("_", " "), _numbers(exclusion.counts, levels)
+    line = f"{numbers}: {label}"
+    return [line] if len(line) <= _SIDE_LETTERS else [label, numbers]
 
 
-def _draw_box(parts: list[str], x: int, y: int, width: int, text: list[str], fill: str) -> int:
-    height = 14 + _LINE * len(text)
-    parts.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="4" fill="{fill}" stroke="#374151"/>')
-    for row, line in enumerate(text):
-        weight = "bold" if row == 0 else "normal"
-        at = y + _LINE * (row + 1)
-        parts.append(_SVG_TEXT.format(x=x + 10, y=at, size=13, weight=weight, fill="#111827", text=escape(line)))
-    return y + height
+def _in_words(consort: Consort) -> str:
+    sentences = []
+    for stage in consort.stages:
+        sentences.append(f"{stage.label}: {_numbers(stage.counts, consort.levels)}.")
+        sentences += [
+            f"Excluded: {_numbers(one.counts, consort.levels)}, {one.label.replace('_', ' ')}."
+            for one in stage.exclusions
+        ]
+    return " ".join([*sentences, _balance_sentence(consort)])
 
 
-def _line(x1: int, y1: int, x2: int, y2: int, *, arrow: bool) -> str:
-    end = ' marker-end="url(#arrow)"' if arrow else ""
-    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="#374151"{end}/>'
+def _draw_box(
+    parts: list[str], place: tuple[int, int], top: int, lines: Sequence[str], kind: str, *, heading: bool = True
+) -> int:
+    """Add a box with its lines of text, and return its lower edge; `place` is its left edge and width."""
+    left, width = place
+    height = 14 + _LINE_HEIGHT * len(lines)
+    parts.append(f'<rect class="{kind}" x="{left}" y="{top}" width="{width}" height="{height}" rx="6"/>')
+    for row, line in enumerate(lines):
+        parts.append(_text(left + 12, top + _LINE_HEIGHT * (row + 1), line, heading=heading and row == 0))
+    return top + height
+
+
+def _text(x: int, y: int, text: str, *, heading: bool = False) -> str:
+    kind = ' class="head"' if heading else ""
+    return f'<text{kind} x="{x}" y="{y}">{escape(text)}</text>'
