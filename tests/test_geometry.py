@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctenrich.dicom.sop_classes import CT_IMAGE, LEGACY_CONVERTED_CT_IMAGE
 from ctenrich.geometry import (
-    CT_IMAGE,
-    LEGACY_CONVERTED_CT_IMAGE,
     SliceHeader,
     StackGeometry,
     affine_lps,

@@ -43,14 +43,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ctenrich.dicom.sop_classes import CT_IMAGE, MULTI_FRAME_CT_CLASSES, SECONDARY_CAPTURE
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4, Vector
 from ctenrich.settings import GeometrySettings
 
 __all__ = [
-    "CT_IMAGE",
-    "ENHANCED_CT_IMAGE",
-    "LEGACY_CONVERTED_CT_IMAGE",
     "MULTI_FRAME_CT_CLASSES",
     "POSITION_EPSILON",
     "Affine",
@@ -67,12 +65,6 @@ __all__ = [
     "slice_normal",
 ]
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-"""CT Image Storage (PS3.4 B.5)."""
-ENHANCED_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2.1"
-LEGACY_CONVERTED_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2.2"
-MULTI_FRAME_CT_CLASSES = frozenset({ENHANCED_CT_IMAGE, LEGACY_CONVERTED_CT_IMAGE})
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 LOCALIZER_VALUES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
 REFORMATTED_WORDS = re.compile(r"(^|[^A-Z])(REFORMATTED|MPR|PROJECTION)([^A-Z]|$)")
 POSITION_EPSILON = 1e-3

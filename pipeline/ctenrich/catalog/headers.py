@@ -18,17 +18,16 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from ctenrich.catalog.quick import HEAD, PLAIN_VRS, fast_header_row
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
 from ctenrich.dicom.datetimes import parse_temporal
+from ctenrich.dicom.sop_classes import MEDIA_STORAGE_DIRECTORY
 from ctenrich.reasons import Reason
 
 __all__ = ["FileHeader", "read_header"]
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-_DICOMDIR = "1.2.840.10008.1.3.10"
 _LARGEST_HEADER = 64 * 1024**2
 """Bytes of header that are looked at; what comes before the pixels of a slice is a few thousand."""
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
@@ -91,10 +90,10 @@ def _read(handle: BinaryIO, size: int) -> FileHeader:
     faults: list[tuple[Reason, str]] = []
     meta, _ = _elements(_Watched(handle), False, True, lambda tag, vr, length: tag.group != 2)
     syntax = str(meta.get("TransferSyntaxUID", ""))
-    if str(meta.get("MediaStorageSOPClassUID", "")) == _DICOMDIR:
+    if str(meta.get("MediaStorageSOPClassUID", "")) == MEDIA_STORAGE_DIRECTORY:
         return FileHeader(None)
     end = _Stop()
-    if syntax == _DEFLATED:
+    if syntax == DeflatedExplicitVRLittleEndian:
         body, bomb = _inflated(handle)
         dataset, whole = _elements(_Watched(body), False, True, end)
         if bomb:

@@ -12,9 +12,12 @@ import struct
 from functools import lru_cache
 from typing import Any
 
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
 from ctenrich.dicom.datetimes import parse_temporal
 from ctenrich.dicom.elements import UNDEFINED, UnsupportedHeaderError, after_sequence, element_at
+from ctenrich.dicom.sop_classes import MEDIA_STORAGE_DIRECTORY
 
 __all__ = ["HEAD", "PLAIN_VRS", "fast_header_row"]
 
@@ -24,8 +27,6 @@ PLAIN_VRS = frozenset({"AE", "AS", "CS", "DS", "IS", "UI"})
 """Text in the default character set: taken as the bytes say."""
 
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
-_IMPLICIT, _BIG, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
-_DICOMDIR = "1.2.840.10008.1.3.10"
 _PIXELS = 0x7FE00008
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
@@ -57,9 +58,13 @@ def _row(head: bytes, size: int) -> dict[str, Any]:
     wanted, row = _wanted(), dict(_empty())
     at = _meta(head, wanted, row)
     syntax = row["TransferSyntaxUID"]
-    if not syntax or syntax in {_BIG, _DEFLATED} or row["MediaStorageSOPClassUID"] == _DICOMDIR:
+    if (
+        not syntax
+        or syntax in {ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
+        or row["MediaStorageSOPClassUID"] == MEDIA_STORAGE_DIRECTORY
+    ):
         raise UnsupportedHeaderError
-    implicit = syntax == _IMPLICIT
+    implicit = syntax == ImplicitVRLittleEndian
     while True:
         start = at
         tag, vr, length, at = element_at(head, at, implicit)

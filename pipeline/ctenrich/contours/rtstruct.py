@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import dcmread
-from pydicom.uid import RTStructureSetStorage
 
 from ctenrich.dicom.objects import check_deflated
+from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, SortedSeries
@@ -96,7 +96,7 @@ def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
         # pydicom warns and goes on with what it has: fewer contours would be a silently wrong mask.
         warnings.filterwarnings("error", message=".*end of file.*")
         dataset = _read(path, limit)
-        if str(dataset.get("SOPClassUID", "")) != RTStructureSetStorage:
+        if str(dataset.get("SOPClassUID", "")) != RT_STRUCTURE_SET:
             raise InputError(Reason.NO_EXPERT, "the file is not an RT Structure Set")
         try:
             return _structure_set(dataset)

@@ -17,6 +17,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 
@@ -35,7 +37,6 @@ _LONG = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "
 _BINARY = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN", "UV", "SV", "OB or OW"))
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "US or SS": "H", "US or OW": "H"}
 _SINGLE_TEXT = frozenset(("LT", "ST", "UT", "UR"))
-_IMPLICIT, _BIG, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,11 @@ def _read_file(data: Any, limit: int | None) -> Nested:
     meta = _Reader(data, explicit=True).dataset(132, start, 0)
     out = {k: v for k, v in meta.items() if k not in ("FileMetaInformationVersion", "FileMetaInformationGroupLength")}
     syntax = str(out.get("TransferSyntaxUID") or "")
-    if syntax == _DEFLATED:
+    if syntax == DeflatedExplicitVRLittleEndian:
         data, start = zlib.decompress(bytes(data[start:]), -zlib.MAX_WBITS), 0
-    elif syntax == _BIG:
-        data, start, syntax = _little(data), 0, _IMPLICIT
-    reader = _Reader(data, explicit=syntax != _IMPLICIT, limit=limit)
+    elif syntax == ExplicitVRBigEndian:
+        data, start, syntax = _little(data), 0, ImplicitVRLittleEndian
+    reader = _Reader(data, explicit=syntax != ImplicitVRLittleEndian, limit=limit)
     out.update(reader.dataset(start, len(data), 0))
     if reader.dropped:
         out["DroppedTags"] = reader.dropped

@@ -16,15 +16,13 @@ from ctenrich.codes.mappings import Code
 from ctenrich.dicom.frames import Frame, Grid, frame_pixels, grid_of_frames, read_frames
 from ctenrich.dicom.objects import damage_as_input_error, quiet, whole
 from ctenrich.dicom.orientation import Reorientation, find_reorientation
+from ctenrich.dicom.sop_classes import LABEL_MAP_SEGMENTATION, SEGMENTATION_CLASSES
 from ctenrich.errors import InputError
 from ctenrich.geometry import affine_lps
 from ctenrich.reasons import Reason
 from ctenrich.records import Box, Issue, Severity, SortedSeries
 
-__all__ = ["BINARY_SEG", "LABELMAP_SEG", "DecodedSeg", "DecodedSegment", "grid_of_series", "read_seg"]
-
-BINARY_SEG = "1.2.840.10008.5.1.4.1.1.66.4"
-LABELMAP_SEG = "1.2.840.10008.5.1.4.1.1.66.7"
+__all__ = ["DecodedSeg", "DecodedSegment", "grid_of_series", "read_seg"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def read_seg(path: Path, source: SortedSeries | None = None) -> DecodedSeg:
     """
     with quiet():
         dataset = whole(path)
-        if str(dataset.get("SOPClassUID")) not in {BINARY_SEG, LABELMAP_SEG} or not dataset.get("SegmentSequence"):
+        if str(dataset.get("SOPClassUID")) not in SEGMENTATION_CLASSES or not dataset.get("SegmentSequence"):
             raise InputError(Reason.NOT_DICOM, "the file is not a DICOM Segmentation")
         with damage_as_input_error("segmentation"):
             return _decode(dataset, source)
@@ -272,7 +270,7 @@ def _source_series(dataset: Dataset) -> str:
 def _masks(
     dataset: Dataset, frames: tuple[Frame, ...], indices: tuple[int, ...], turn: Reorientation, issues: _Issues
 ) -> dict[int, tuple[Box, NDArray[Any]]]:
-    label_map = str(dataset.SOPClassUID) == LABELMAP_SEG or str(dataset.get("SegmentationType")) == "LABELMAP"
+    label_map = str(dataset.SOPClassUID) == LABEL_MAP_SEGMENTATION or str(dataset.get("SegmentationType")) == "LABELMAP"
     scale = 1.0
     if str(dataset.get("SegmentationType")) == "FRACTIONAL":
         scale = 1.0 / max(int(dataset.get("MaximumFractionalValue") or 255), 1)

@@ -16,7 +16,6 @@ from pydicom import config, dcmread, valuerep
 from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as dicom_codes
-from pydicom.uid import CTImageStorage
 
 from ctenrich import RELEASE_DATE, __version__
 from ctenrich.codes.mappings import Code, mappings_sha256
@@ -327,9 +326,6 @@ def coding_schemes(designators: set[str]) -> list[Dataset]:
             setattr(item, keyword, value)
         items.append(item)
     return items
-
-
-CT_IMAGE = str(CTImageStorage)
 
 
 def set_character_set(dataset: Dataset) -> None:

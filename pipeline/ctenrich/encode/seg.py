@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 
 from ctenrich import __version__
 from ctenrich.codes.mappings import Code, SegmentCode, load_segments
+from ctenrich.dicom.sop_classes import CT_IMAGE
 from ctenrich.encode.context import (
-    CT_IMAGE,
     MANUFACTURER,
     MODEL_NAME,
     ObjectIdentity,

@@ -7,19 +7,18 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
+from ctenrich.dicom.sop_classes import ENHANCED_CT_IMAGE
 from ctenrich.phantom.identity import Identity
 from ctenrich.phantom.modules import DATE, TIME, common_modules, file_bytes, number, rescale
 from ctenrich.phantom.volume import Phantom
 
 __all__ = ["write_enhanced"]
 
-ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
-
 
 def write_enhanced(folder: Path, phantom: Phantom, identity: Identity) -> tuple[Path, str]:
     """Write the whole phantom as one multi-frame file; returns its path and SOP Instance UID."""
     options = phantom.options
-    d = common_modules(options, identity, ENHANCED_CT, identity.instance("enhanced"))
+    d = common_modules(options, identity, ENHANCED_CT_IMAGE, identity.instance("enhanced"))
     d.Modality, d.SeriesInstanceUID, d.SeriesNumber = "CT", identity.series, str(options.series_number)
     d.SeriesDescription, d.PatientPosition = options.series_description, "HFS"
     d.FrameOfReferenceUID, d.PositionReferenceIndicator = identity.frame_of_reference, ""

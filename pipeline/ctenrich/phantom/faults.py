@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
+from ctenrich.dicom.sop_classes import MR_IMAGE
 from ctenrich.phantom.identity import Identity
 from ctenrich.phantom.modules import file_bytes, number
 from ctenrich.phantom.options import PhantomOptions, Quirk
 from ctenrich.phantom.volume import Phantom
 
 __all__ = ["extra_files", "inject_byte_fault", "inject_fault", "stated_rows"]
-
-MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
 
 def odd_slice(options: PhantomOptions) -> int:

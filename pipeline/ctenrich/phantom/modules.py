@@ -13,9 +13,8 @@ from pydicom.uid import UID
 from ctenrich.phantom.identity import Identity
 from ctenrich.phantom.options import PhantomOptions, PixelEncoding, Quirk
 
-__all__ = ["CT_IMAGE", "DATE", "TIME", "common_modules", "file_bytes", "number", "rescale"]
+__all__ = ["DATE", "TIME", "common_modules", "file_bytes", "number", "rescale"]
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 DATE, TIME = "20200101", "120000"
 _IMPLEMENTATION = "2.25.230918461026353614498765421874365091827"
 

@@ -6,6 +6,16 @@ import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
 __all__ = ["ORIENTATIONS", "FileOrder", "PhantomOptions", "PixelEncoding", "Quirk"]
 
 Vector = tuple[float, float, float]
@@ -14,13 +24,13 @@ Vector = tuple[float, float, float]
 class PixelEncoding(StrEnum):
     """Transfer syntaxes that the writer knows; the value is the UID (PS3.5 annex A)."""
 
-    IMPLICIT = "1.2.840.10008.1.2"
-    EXPLICIT = "1.2.840.10008.1.2.1"
-    DEFLATED = "1.2.840.10008.1.2.1.99"
-    BIG_ENDIAN = "1.2.840.10008.1.2.2"
-    JPEG_LS = "1.2.840.10008.1.2.4.80"
-    JPEG_2000 = "1.2.840.10008.1.2.4.90"
-    RLE = "1.2.840.10008.1.2.5"
+    IMPLICIT = str(ImplicitVRLittleEndian)
+    EXPLICIT = str(ExplicitVRLittleEndian)
+    DEFLATED = str(DeflatedExplicitVRLittleEndian)
+    BIG_ENDIAN = str(ExplicitVRBigEndian)
+    JPEG_LS = str(JPEGLSLossless)
+    JPEG_2000 = str(JPEG2000Lossless)
+    RLE = str(RLELossless)
 
 
 class FileOrder(StrEnum):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ctenrich.dicom.sop_classes import CT_IMAGE
 from ctenrich.phantom.identity import make_identity
-from ctenrich.phantom.modules import CT_IMAGE
 from ctenrich.phantom.volume import Phantom
 from ctenrich.records import Matrix4, Slice, SortedSeries, Vector, Volume
 from ctenrich.workspace import Workspace, save_array, sha256_of_array

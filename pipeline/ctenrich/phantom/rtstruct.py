@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from ctenrich.dicom.sop_classes import CT_IMAGE, DETACHED_STUDY_MANAGEMENT, RT_STRUCTURE_SET
 from ctenrich.phantom.contour import trace
 from ctenrich.phantom.identity import Identity
-from ctenrich.phantom.modules import CT_IMAGE, DATE, TIME, common_modules, file_bytes, number
+from ctenrich.phantom.modules import DATE, TIME, common_modules, file_bytes, number
 from ctenrich.phantom.options import PhantomOptions, PixelEncoding, Quirk
 from ctenrich.phantom.volume import Phantom
 
 __all__ = ["ROI_NAMES", "write_rtstruct"]
 
-RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 
 ROI_NAMES = {
     "esophagus": "Esophagus",
@@ -80,7 +80,7 @@ def _referenced_frame(identity: Identity, uids: dict[int, str]) -> Dataset:
     series = Dataset()
     series.SeriesInstanceUID, series.ContourImageSequence = identity.series, images
     study = Dataset()
-    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", identity.study
+    study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = DETACHED_STUDY_MANAGEMENT, identity.study
     study.RTReferencedSeriesSequence = [series]
     frame = Dataset()
     frame.FrameOfReferenceUID = identity.frame_of_reference

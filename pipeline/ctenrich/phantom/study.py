@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from ctenrich.dicom.sop_classes import CT_IMAGE
 from ctenrich.phantom.enhanced import write_enhanced
 from ctenrich.phantom.faults import extra_files, inject_byte_fault, inject_fault, stated_rows
 from ctenrich.phantom.identity import Identity, make_identity
-from ctenrich.phantom.modules import CT_IMAGE, common_modules, file_bytes, number, rescale
+from ctenrich.phantom.modules import common_modules, file_bytes, number, rescale
 from ctenrich.phantom.options import FileOrder, PhantomOptions, Quirk
 from ctenrich.phantom.rtstruct import write_rtstruct
 from ctenrich.phantom.volume import Phantom, make_phantom

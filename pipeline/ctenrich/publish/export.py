@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ctenrich.dicom.frames import Grid
 from ctenrich.dicom.objects import header, quiet
-from ctenrich.dicom.seg import BINARY_SEG, LABELMAP_SEG, DecodedSeg, DecodedSegment, read_seg
+from ctenrich.dicom.seg import DecodedSeg, DecodedSegment, read_seg
 from ctenrich.dicom.series import series_of_folder
+from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES, is_structured_report
 from ctenrich.dicom.sr import read_sr, rows_of
 from ctenrich.errors import InputError, UsageError
 from ctenrich.geometry import lps_to_ras
@@ -110,7 +111,7 @@ def export_objects(
         except InputError:
             continue
         kind = str(head.get("SOPClassUID", ""))
-        wanted = kind in {BINARY_SEG, LABELMAP_SEG} if fmt != "csv" else ".5.1.4.1.1.88." in kind
+        wanted = kind in SEGMENTATION_CLASSES if fmt != "csv" else is_structured_report(kind)
         if wanted:
             referenced = head.get("ReferencedSeriesSequence")
             uid = str(referenced[0].get("SeriesInstanceUID", "")) if referenced else ""
@@ -148,7 +149,7 @@ def _export(
     if fmt == "csv":
         rows = [_row(item, row) for item in objects if ".88." in item.sop_class for row in rows_of(read_sr(item.path))]
         return (_write_csv(out / "measurements.csv", rows),) if rows else ()
-    segs = [item for item in objects if item.sop_class in {BINARY_SEG, LABELMAP_SEG}]
+    segs = [item for item in objects if item.sop_class in SEGMENTATION_CLASSES]
     progress.start("export", len(segs))
     files: list[Path] = []
     for item in segs:

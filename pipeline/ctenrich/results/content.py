@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctenrich.dicom.nested import Nested
+from ctenrich.dicom.sop_classes import REPORT_CLASSES
 
 __all__ = [
-    "REPORT_CLASSES",
     "Group",
     "children",
     "code3",
@@ -22,9 +22,6 @@ __all__ = [
 ]
 
 Name = tuple[str, str]
-
-REPORT_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34, 35))
-"""Basic Text, Enhanced, Comprehensive, Comprehensive 3D and Extensible SR."""
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any
 
 from ctenrich.dicom.nested import Nested
+from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES
 from ctenrich.results.content import Group, children, code3, code4, empty_code, first, groups, is_named
 
-__all__ = ["LABEL_MAP", "SEGMENTATION", "Rows", "numeric", "object_rows", "viewer_url"]
+__all__ = ["Rows", "numeric", "object_rows", "viewer_url"]
 
 Rows = dict[str, list[Nested]]
 
-SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 _FINDING = (("121071", "DCM"),)
 _SITE = (("363698007", "SCT"), ("G-C0E3", "SRT"))
@@ -30,7 +29,7 @@ _PARAMETERS = ("111002", "DCM")
 def object_rows(report: Nested) -> Rows:
     """Rows of every extended object table that one object gives (table name -> rows)."""
     out: Rows = defaultdict(list)
-    if report.get("SOPClassUID") in (SEGMENTATION, LABEL_MAP):
+    if report.get("SOPClassUID") in SEGMENTATION_CLASSES:
         out["segmentations"] = segment_rows(report)
         return out
     evidence = _evidence(report)
@@ -147,7 +146,7 @@ def _references(item: Nested) -> tuple[Nested, Nested]:
     image: Nested = {}
     for child in children(item, "IMAGE"):
         reference = first(child.get("ReferencedSOPSequence")) or {}
-        if reference.get("ReferencedSOPClassUID") in (SEGMENTATION, LABEL_MAP):
+        if reference.get("ReferencedSOPClassUID") in SEGMENTATION_CLASSES:
             segment = segment or reference
         else:
             image = image or reference

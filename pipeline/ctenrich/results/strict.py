@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from ctenrich.dicom.nested import Nested
+from ctenrich.dicom.sop_classes import SEGMENTATION
 from ctenrich.results.content import children, code3, code4, concept_name, empty_code, first, is_named
-from ctenrich.results.rows import SEGMENTATION, Rows
+from ctenrich.results.rows import Rows
 
 __all__ = ["strict_rows"]
 

@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.dicom.nested import SEQUENCE_LIMIT, Nested, media_class, read_nested
+from ctenrich.dicom.sop_classes import SEGMENTATION, SEGMENTATION_CLASSES
 from ctenrich.progress import SILENT, Progress
 from ctenrich.results.metadata import Tree, base_tree, conform, grow, metadata_schema, tree_to_rows
-from ctenrich.results.rows import LABEL_MAP, SEGMENTATION, Rows, object_rows
+from ctenrich.results.rows import Rows, object_rows
 from ctenrich.results.schema import OBJECT_TABLES, STRICT_TABLES, arrow_schema
 from ctenrich.results.strict import strict_rows
 from ctenrich.workspace import Workspace, atomic_path
@@ -63,7 +64,7 @@ def build_object_tables(
     Every file is read once. The SEGs come first, because the strict tables keep only groups whose SEG is at hand; the
     columns of ``dicom_metadata`` are known when the last file has been read, so its parts are put together at the end.
     """
-    segmentations = {path for path in files if media_class(path) in (SEGMENTATION, LABEL_MAP)}
+    segmentations = {path for path in files if media_class(path) in SEGMENTATION_CLASSES}
     reports = [path for path in files if path not in segmentations]
     known: dict[str, str] = {}
     tree = base_tree()

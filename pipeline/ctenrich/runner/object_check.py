@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ctenrich import __version__
 from ctenrich.dicom.objects import header, quiet
+from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES, is_structured_report
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -24,7 +25,6 @@ from ctenrich.workspace import load_record, sha256_of_file
 
 __all__ = ["ObjectReport", "check_files", "check_run", "instances_below"]
 
-_CHECKED = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7", "1.2.840.10008.5.1.4.1.1.88.")
 """SOP classes (or their beginning): segmentations and structured reports."""
 
 
@@ -170,7 +170,8 @@ def _files(top: Path) -> list[Path]:
 def _is_checked(path: Path) -> bool:
     try:
         with quiet():
-            return str(header(path, ["SOPClassUID"]).get("SOPClassUID", "")).startswith(_CHECKED)
+            sop_class = str(header(path, ["SOPClassUID"]).get("SOPClassUID", ""))
+            return sop_class in SEGMENTATION_CLASSES or is_structured_report(sop_class)
     except CtenrichError:
         return False
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from ctenrich.dicom.ct_slice import HEADER_TAGS, read_slice, slice_header
 from ctenrich.dicom.reader import InflatingReader, open_dicom, quiet, text, whole
+from ctenrich.dicom.sop_classes import CT_IMAGE, MEDIA_STORAGE_DIRECTORY
 from ctenrich.errors import GeometryError, IncompleteError, InputError
-from ctenrich.geometry import CT_IMAGE, SliceHeader, StackGeometry, check_stack_geometry
+from ctenrich.geometry import SliceHeader, StackGeometry, check_stack_geometry
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import FetchedFile, FetchedSeries, Issue, Severity, Slice, SortedSeries
@@ -115,7 +116,10 @@ def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | No
     try:
         with open_dicom(path, tags=HEADER_TAGS) as parsed:
             data = parsed.dataset
-            if text(data, "SOPClassUID") == "" and parsed.dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
+            if (
+                text(data, "SOPClassUID") == ""
+                and parsed.dataset.file_meta.get("MediaStorageSOPClassUID") == MEDIA_STORAGE_DIRECTORY
+            ):
                 issues.append(Issue("sort.dicomdir", Severity.NOTE, _label(file), "left aside: a DICOMDIR"))
                 return None
             header = slice_header(data)
@@ -135,7 +139,6 @@ def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | No
     return _Found(file, path, header, series_uid, number)
 
 
-_DICOMDIR = "1.2.840.10008.1.3.10"
 _HINT = "fetched.json tells which file has this hash"
 
 

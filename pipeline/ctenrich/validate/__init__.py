@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from ctenrich import __version__
 from ctenrich.dicom.reader import open_dataset
+from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES, is_structured_report
 from ctenrich.errors import CtenrichError
 from ctenrich.records import Issue, Severity
 from ctenrich.settings import Settings
@@ -22,8 +23,6 @@ from ctenrich.validate.tid1500 import report_issues
 __all__ = ["validate_objects"]
 
 _THREADS = 4
-_SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
-_SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 
 
 def validate_objects(
@@ -85,7 +84,7 @@ def _own(item: Dataset, about: str, others: Sequence[Dataset], known: set[str] |
     checks: list[Callable[[], list[Issue]]] = [lambda: reference_issues(item, about, others, known)]
     if _is_report(item):
         checks.append(lambda: report_issues(item, about))
-    if str(item.get("SOPClassUID", "")) in _SEG_CLASSES:
+    if str(item.get("SOPClassUID", "")) in SEGMENTATION_CLASSES:
         checks.append(lambda: segmentation_issues(item, about))
     for check in checks:
         try:
@@ -96,4 +95,4 @@ def _own(item: Dataset, about: str, others: Sequence[Dataset], known: set[str] |
 
 
 def _is_report(item: Dataset) -> bool:
-    return str(item.get("SOPClassUID", "")).startswith(_SR_CLASSES)
+    return is_structured_report(str(item.get("SOPClassUID", "")))
