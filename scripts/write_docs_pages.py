@@ -1,4 +1,4 @@
-"""Write docs/columns.md from the result tables' schema, and a page for each part of the programming interface.
+"""Write docs/columns.md from the result tables' schema, the pages below docs/api, and the index of the decisions.
 
 python scripts/write_docs_pages.py
 """
@@ -11,42 +11,62 @@ from ctenrich.results.schema import OBJECT_TABLES, RUN_TABLES, STRICT_TABLES, co
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 INTERFACE = {
-    "steps": ("Stage by stage", ["ctenrich.steps"]),
-    "records": ("Records", ["ctenrich.records"]),
-    "errors": ("Errors, reasons, settings", ["ctenrich.errors", "ctenrich.reasons", "ctenrich.settings"]),
+    "steps": ("Stage by stage", ["steps"]),
+    "records": ("Records and their files", ["records", "series_store", "workspace"]),
+    "errors": ("Errors, reasons, settings", ["errors", "reasons", "settings"]),
     "select": (
         "Catalogs and selection",
-        ["ctenrich.catalog.base", "ctenrich.catalog.queries", "ctenrich.catalog.folder", "ctenrich.catalog.bigquery",
-         "ctenrich.select.selection"],
+        ["catalog.base", "catalog.queries", "catalog.folder", "catalog.idc_index", "catalog.parquet",
+         "catalog.bigquery", "select.selection", "select.files", "select.series_list", "select.compare",
+         "select.consort"],
     ),
-    "volumes": ("From files to a volume", [
-        "ctenrich.stages.fetch", "ctenrich.stages.sort", "ctenrich.stages.convert", "ctenrich.geometry",
-    ]),
+    "volumes": (
+        "From files to a volume",
+        ["storage.base", "stages.stage", "stages.table", "stages.fetch", "stages.sort", "stages.convert", "geometry",
+         "dicom.series"],
+    ),
     "models": (
-        "Models",
-        ["ctenrich.inference.segmenter", "ctenrich.nnunet.segmenter", "ctenrich.bodypart.scorer",
-         "ctenrich.inference.registry",
-         "ctenrich.contours.expert"],
+        "Models and segmenters",
+        ["inference.segmenter", "inference.registry", "models.library", "models.parity", "nnunet.plans",
+         "nnunet.segmenter", "contours.rtstruct", "contours.raster", "contours.expert"],
+    ),
+    "bodypart": (
+        "Body part regression",
+        ["bodypart.scorer", "bodypart.landmarks", "bodypart.regions", "bodypart.crop_hint", "bodypart.plausibility",
+         "bodypart.bpreg_json"],
     ),
     "measure": (
-        "Measurements",
-        ["ctenrich.shape.measure", "ctenrich.bodypart.landmarks", "ctenrich.bodypart.regions", "ctenrich.masks",
-         "ctenrich.similarity", "ctenrich.evaluate.overlap", "ctenrich.evaluate.products",
-         "ctenrich.evaluate.landmarks"],
+        "Measurements and comparison",
+        ["shape.measure", "shape.features", "masks", "similarity", "evaluate.overlap", "evaluate.products",
+         "evaluate.landmarks", "evaluate.lungs"],
     ),
     "objects": (
         "DICOM objects",
-        ["ctenrich.encode.seg", "ctenrich.encode.shape_sr", "ctenrich.encode.landmarks_sr",
-         "ctenrich.encode.regions_sr", "ctenrich.dicom.seg", "ctenrich.dicom.sr",
-         "ctenrich.codes.mappings", "ctenrich.uids"],
+        ["codes.mappings", "codes.lint", "uids", "encode.seg", "encode.shape_sr", "encode.landmarks_sr",
+         "encode.regions_sr", "dicom.seg", "dicom.sr", "proof", "validate"],
+    ),
+    "runner": (
+        "Running a cohort",
+        ["runner.run", "runner.products", "runner.runner", "runner.job", "runner.executors", "runner.ledger",
+         "runner.status", "runner.forecast", "runner.object_check"],
     ),
     "results": (
         "Results",
-        ["ctenrich.results.tables", "ctenrich.results.query", "ctenrich.results.remote", "ctenrich.results.anatomy",
-         "ctenrich.publish.objects", "ctenrich.publish.bigquery", "ctenrich.report.build", "ctenrich.publish.export",
-         "ctenrich.notebook"],
+        ["results.tables", "results.query", "results.remote", "results.anatomy", "report.build", "view.server",
+         "publish.objects", "publish.bigquery", "publish.export", "notebook"],
     ),
+    "phantoms": ("Phantoms and the demo", ["phantom.options", "phantom.volume", "phantom.study", "demo"]),
 }  # fmt: skip
+AREAS = {
+    0: "Records, stages, running, packages", 1: "Phantoms and demonstration models", 2: "Catalogs and selection",
+    3: "Fetch, sort, convert", 4: "Weights and inference", 5: "Body part regression", 6: "DICOM objects",
+    7: "Measurements and contours", 8: "Tables, report, viewer", 9: "Publishing",
+}  # fmt: skip
+DECISIONS = """# Decisions
+
+One short page for each decision: its context, the choice, its consequence and, where numbers decided, what was measured.
+A new decision takes the next free number of its area, and `scripts/write_docs_pages.py` adds it to this page.
+"""
 TYPES = {
     "string": "text", "strings": "list of text", "int": "integer", "ints": "list of integers", "float": "double",
     "bool": "true or false", "timestamp": "time (UTC)", "numeric": "decimal, 9 places",
@@ -55,7 +75,7 @@ TYPES = {
 }  # fmt: skip
 HEAD = """# Tables column by column
 
-Written by `scripts/write_docs_pages.py` from the schema in the code. [Tables](tables.md) says what a row is. A column
+Written by `scripts/write_docs_pages.py` from the schema in the code. [Tables](tables.md) explains the rows. A column
 marked *IDC* has the name, place and type of IDC's own table; `strict_NAME` holds these columns only.
 `dicom_metadata` has no fixed columns: they are the attributes that the objects have, described in the file itself.
 """
@@ -74,12 +94,27 @@ def columns_page() -> str:
 
 def interface_page(title: str, modules: list[str]) -> str:
     """Text of a page below docs/api."""
-    return f"# {title}\n" + "".join(f"\n::: {module}\n    options:\n      heading_level: 2\n" for module in modules)
+    return f"# {title}\n" + "".join(f"\n::: ctenrich.{module}\n    options:\n      heading_level: 2\n" for module in modules)
+
+
+def decision_title(page: Path) -> str:
+    """Title of a decision: its first line without the number."""
+    return page.read_text("utf-8").split("\n", 1)[0].split(": ", 1)[1]
+
+
+def decisions_page() -> str:
+    """Text of docs/decisions/index.md: the decisions by area, in the order of their numbers."""
+    parts = [DECISIONS]
+    found = sorted((DOCS / "decisions").glob("[0-9]*.md"))
+    for area, title in AREAS.items():
+        parts.append(f"\n## {title}\n\n")
+        parts += [f"- [{p.name[:4]}]({p.name}): {decision_title(p)}\n" for p in found if int(p.name[:4]) // 10 == area]
+    return "".join(parts)
 
 
 def pages() -> dict[Path, str]:
     """Every page that is written: path -> text."""
-    found = {DOCS / "columns.md": columns_page()}
+    found = {DOCS / "columns.md": columns_page(), DOCS / "decisions" / "index.md": decisions_page()}
     found |= {DOCS / "api" / f"{name}.md": interface_page(*page) for name, page in INTERFACE.items()}
     return found
 
