@@ -64,8 +64,8 @@ AREAS = {
 }  # fmt: skip
 DECISIONS = """# Decisions
 
-One short page for each decision: its context, the choice, its consequence and, where numbers decided, what was measured.
-A new decision takes the next free number of its area, and `scripts/write_docs_pages.py` adds it to this page.
+One short page for each decision: its context, the choice, its consequence and measurements where numbers
+decided. A new decision takes the next free number of its area; `scripts/write_docs_pages.py` adds it to this page.
 """
 TYPES = {
     "string": "text", "strings": "list of text", "int": "integer", "ints": "list of integers", "float": "double",
@@ -94,7 +94,9 @@ def columns_page() -> str:
 
 def interface_page(title: str, modules: list[str]) -> str:
     """Text of a page below docs/api."""
-    return f"# {title}\n" + "".join(f"\n::: ctenrich.{module}\n    options:\n      heading_level: 2\n" for module in modules)
+    return f"# {title}\n" + "".join(
+        f"\n::: ctenrich.{module}\n    options:\n      heading_level: 2\n" for module in modules
+    )
 
 
 def decision_title(page: Path) -> str:
