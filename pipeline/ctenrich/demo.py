@@ -1,62 +1,101 @@
-"""The demonstration: a small generated study goes through the whole job, as a user's would."""
+"""Run the whole job on a small generated study, as a user would."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 from ctenrich import steps
+from ctenrich.phantom import PhantomOptions, Quirk, write_phantom_study
 from ctenrich.progress import SILENT, Progress
 from ctenrich.records import EncodedObjects, Landmarks, SortedSeries
 from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
-from ctenrich.workspace import load_record, write_bytes
+from ctenrich.workspace import write_bytes
 
 __all__ = ["DemoResult", "run_demo", "write_demo_study"]
 
 SEGMENTER = "nnunet:demo-organs"
 BODYPART = "demo-bodypart"
 _TRUTH = "truth.json"
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+class SelectionRow(NamedTuple):
+    """Number of series with one verdict of the selection."""
+
+    verdict: str
+    reason: str
+    series: int
+
+
+class OutcomeRow(NamedTuple):
+    """How one product, or a series as a whole, ended."""
+
+    product: str
+    state: str
+    reason: str
+    seconds: float
+
+
+class ShapeRow(NamedTuple):
+    """Shape of one segment, read back from the result tables."""
+
+    segment: str
+    volume: float
+    """mL."""
+    surface: float
+    """cm2."""
+    sphericity: float
+    voxels: int
+
+
+class LandmarkRow(NamedTuple):
+    """One landmark that was found, beside its true position."""
+
+    landmark: str
+    slice_index: int
+    position: float
+    """z of the slice, mm, LPS."""
+    true_position: float
+    """z that the phantom was made with, mm, LPS."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demonstration shows on the terminal."""
+    """Results of the demonstration, as the command line prints them."""
 
-    selection: tuple[tuple[str, str, int], ...]
-    """(verdict, reason, number of series)."""
-    outcomes: tuple[tuple[str, str, str, float], ...]
-    """(product, state, reason, seconds)."""
-    shapes: tuple[tuple[str, float, float, float, int], ...]
-    """(segment, volume in mL, surface in cm2, sphericity, voxels), read back from the result tables."""
-    landmarks: tuple[tuple[str, int, float, float], ...]
-    """(landmark, slice index, its patient z in mm, the planted z in mm)."""
+    selection: tuple[SelectionRow, ...]
+    outcomes: tuple[OutcomeRow, ...]
+    shapes: tuple[ShapeRow, ...]
+    landmarks: tuple[LandmarkRow, ...]
     objects: int
+    """Number of DICOM objects written."""
     report: Path
     summary: RunSummary
 
     @property
     def exit_code(self) -> int:
-        """Of the run."""
+        """Exit code of the run."""
         return self.summary.exit_code
 
 
 def write_demo_study(folder: Path, *, contours: bool = False) -> None:
-    """Write the demo's DICOM files: a chest CT that can be reconstructed, and two series that cannot.
+    """Write the DICOM files of the demonstration: a chest CT that can be reconstructed, and two series that cannot.
 
     Parameters
     ----------
     folder : Path
-        Gets the files; the planted truth is written beside it.
+        Folder for the files; the true landmarks are written beside it.
     contours : bool
         Whether the chest CT comes with an RTSTRUCT of the planted organs, to compare with.
     """
-    from ctenrich.phantom import PhantomOptions, Quirk, write_phantom_study
-
     chest = PhantomOptions(seed=9001, rows=160, columns=160, pixel_spacing=(2.5, 2.5), slices=104, slice_spacing=3.0)
     small = replace(chest, rows=96, columns=96, pixel_spacing=(4.2, 4.2), slices=24, slice_spacing=10.0)
     study = write_phantom_study(folder / "patient_1" / "chest", replace(chest, rtstruct=contours))
@@ -94,29 +133,37 @@ def run_demo(out: Path, *, device: str = "auto", progress: Progress = SILENT) ->
     )
     summary = steps.run_all(run, progress=progress)
     return DemoResult(
-        _selection(run), _outcomes(run), _shapes(run), _landmarks(run, out / _TRUTH), _objects(run),
-        run.workspace.report / "index.html", summary,
-    )  # fmt: skip
-
-
-def _selection(run: Run) -> tuple[tuple[str, str, int], ...]:
-    import pyarrow.parquet as pq
-
-    rows = [("selected", "", len(run.cohort.series))]
-    excluded = run.root / "cohort.excluded.parquet"
-    reasons = pq.read_table(excluded)["reason"].to_pylist() if excluded.is_file() else []
-    return tuple(rows + [("excluded", reason, reasons.count(reason)) for reason in sorted(set(reasons))])
-
-
-def _outcomes(run: Run) -> tuple[tuple[str, str, str, float], ...]:
-    with Ledger(run.ledger_path, read_only=True) as ledger:
-        found = ledger.outcomes()
-    return tuple(
-        (o.product or "series", o.state.value, o.reason.value if o.reason else "", round(o.seconds, 1)) for o in found
+        selection=_selection(run),
+        outcomes=_outcomes(run),
+        shapes=_shapes(run),
+        landmarks=_landmarks(run, out / _TRUTH),
+        objects=sum(len(record.objects) for record in _records(run, EncodedObjects)),
+        report=run.workspace.report / "index.html",
+        summary=summary,
     )
 
 
-def _shapes(run: Run) -> tuple[tuple[str, float, float, float, int], ...]:
+def _selection(run: Run) -> tuple[SelectionRow, ...]:
+    import pyarrow.parquet as pq
+
+    excluded = run.root / "cohort.excluded.parquet"
+    reasons = pq.read_table(excluded)["reason"].to_pylist() if excluded.is_file() else []
+    return (
+        SelectionRow("selected", "", len(run.cohort.series)),
+        *(SelectionRow("excluded", reason, number) for reason, number in sorted(Counter(reasons).items())),
+    )
+
+
+def _outcomes(run: Run) -> tuple[OutcomeRow, ...]:
+    with Ledger(run.ledger_path, read_only=True) as ledger:
+        found = ledger.outcomes()
+    return tuple(
+        OutcomeRow(o.product or "series", o.state.value, o.reason.value if o.reason else "", round(o.seconds, 1))
+        for o in found
+    )
+
+
+def _shapes(run: Run) -> tuple[ShapeRow, ...]:
     """Read the shape features back from the tables, which were read back from the SR."""
     table = steps.query(
         run,
@@ -126,42 +173,38 @@ def _shapes(run: Run) -> tuple[tuple[str, float, float, float, int], ...]:
     found: dict[str, dict[str, float]] = {}
     for row in table.to_pylist():
         found.setdefault(row["segment"], {})[row["quantity"]] = row["value"]
-    names = ("Volume of Mesh", "Surface Area of Mesh", "Sphericity", "Volume from Voxel Summation")
-    voxel = _voxel_volume(run)
+    series = _first_series(run)
+    voxel = series.pixel_spacing[0] * series.pixel_spacing[1] * series.slice_spacing
     return tuple(
-        (segment, v[names[0]] / 1e3, v[names[1]] / 1e2, v[names[2]], round(v[names[3]] / voxel))
-        for segment, v in sorted(found.items())
-        if all(name in v for name in names)
+        ShapeRow(
+            segment,
+            values["Volume of Mesh"] / 1e3,
+            values["Surface Area of Mesh"] / 1e2,
+            values["Sphericity"],
+            round(values["Volume from Voxel Summation"] / voxel),
+        )
+        for segment, values in sorted(found.items())
+        if values.keys() >= {"Volume of Mesh", "Surface Area of Mesh", "Sphericity", "Volume from Voxel Summation"}
     )
 
 
-def _voxel_volume(run: Run) -> float:
-    series = _sorted(run)
-    return series.pixel_spacing[0] * series.pixel_spacing[1] * series.slice_spacing
+def _first_series(run: Run) -> SortedSeries:
+    return SeriesStore(run.workspace).sorted_series(run.cohort.series[0].series_instance_uid)
 
 
-def _sorted(run: Run) -> SortedSeries:
-    uid = run.cohort.series[0].series_instance_uid
-    return load_record(run.workspace.series_dir(uid) / "sorted.json", SortedSeries)
-
-
-def _landmarks(run: Run, truth: Path) -> tuple[tuple[str, int, float, float], ...]:
+def _landmarks(run: Run, truth: Path) -> tuple[LandmarkRow, ...]:
     planted: dict[str, float] = json.loads(truth.read_bytes())["landmarks"]
-    series = _sorted(run)
-    rows: list[tuple[str, int, float, float]] = []
-    for landmarks in _records(run, "landmarks.json", Landmarks):
+    series = _first_series(run)
+    rows: list[LandmarkRow] = []
+    for landmarks in _records(run, Landmarks):
         for item in landmarks.items:
             if item.slice_index is not None and item.name in planted:
                 z = series.slices[item.slice_index].position[2]
-                rows.append((item.name, item.slice_index, z, round(planted[item.name], 1)))
+                rows.append(LandmarkRow(item.name, item.slice_index, z, round(planted[item.name], 1)))
     return tuple(rows)
 
 
-def _objects(run: Run) -> int:
-    return sum(len(o.objects) for o in _records(run, "objects.json", EncodedObjects))
-
-
-def _records(run: Run, name: str, cls: type[Any]) -> list[Any]:
-    uid = run.cohort.series[0].series_instance_uid
-    folders = [run.workspace.product_dir(uid, p.product) for p in run.config.products]
-    return [load_record(folder / name, cls) for folder in folders if (folder / name).is_file()]
+def _records(run: Run, kind: type[T]) -> list[T]:
+    """Records of one kind of all products of the first series."""
+    store, uid = SeriesStore(run.workspace), run.cohort.series[0].series_instance_uid
+    return [record for p in run.config.products if (record := store.find(kind, uid, p.product)) is not None]

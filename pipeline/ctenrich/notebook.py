@@ -1,4 +1,4 @@
-"""What notebooks show: pictures, a slice viewer, a progress bar and the machine, one call each."""
+"""Pictures, a slice viewer, progress bars and facts about the machine for notebooks, one call each."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import base64
 import importlib.util
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ctenrich.catalog import open_catalog
+from ctenrich.catalog.queries import load_query
 from ctenrich.codes.mappings import load_segments
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
-from ctenrich.records import SegmentMasks, Volume
-from ctenrich.workspace import Workspace, load_record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ctenrich.report.pictures import View
-    from ctenrich.runner.run import Run
+from ctenrich.records import Product, SegmentMasks, Volume
+from ctenrich.report.coronal import coronal_png
+from ctenrich.report.pictures import PLANES, View, choose_view, overlay_png, picture_webp, plane_of
+from ctenrich.runner.forecast import Prices, forecast, load_rates, products_of
+from ctenrich.runner.run import Run
+from ctenrich.select import read_cohort
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import Workspace
 
 __all__ = ["Bar", "coronal", "log_in", "machine", "planes", "query_cost", "run_cost", "slice_viewer", "slope_chart"]
 
@@ -29,7 +32,7 @@ _MISSING = (90, 90, 90)
 
 
 class Bar:
-    """Progress for notebooks: a bar a task, drawn again in place."""
+    """Progress for notebooks: one bar per task, redrawn in place."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, _Task] = {}
@@ -40,7 +43,7 @@ class Bar:
         self._tasks[task].draw()
 
     def advance(self, task: str, amount: float = 1) -> None:
-        """`amount` more units of `task` are done."""
+        """Count `amount` more units of `task` as done."""
         if task in self._tasks:
             self._tasks[task].done += amount
             self._tasks[task].draw()
@@ -50,16 +53,16 @@ class Bar:
         _display(_html(f"<small>{escape(message)}</small>"))
 
     def status(self, task: str, text: str) -> None:
-        """Not shown: bars in a notebook are short."""
+        """Ignore the status: bars in a notebook are short."""
 
     def finish(self, task: str) -> None:
-        """The task has ended."""
+        """End the task."""
         if task in self._tasks:
             self._tasks[task].draw(ended=True)
 
 
 class _Task:
-    """One bar; at most five times a second it is drawn again."""
+    """One bar, redrawn at most five times a second."""
 
     def __init__(self, name: str, total: float | None) -> None:
         self.name, self.total, self.done = name, total, 0.0
@@ -84,12 +87,12 @@ class _Task:
 
 
 def log_in(project: str = "") -> bool:
-    """Ask for a Google account where that is needed and possible: on Colab, if a project was named.
+    """Ask for a Google account on Colab, if a project was named.
 
     Returns
     -------
     bool
-        Whether the account was asked for. Elsewhere ``gcloud auth application-default login`` does it.
+        Whether the account was asked for. Elsewhere, run ``gcloud auth application-default login``.
     """
     if not project or not _on_colab():
         return False
@@ -108,7 +111,7 @@ def _on_colab() -> bool:
 
 
 def query_cost(query: str, catalog: str, parameters: Mapping[str, object]) -> str:
-    """What a selection would cost, in words: the bytes of a dry run and their list price, or that it is free.
+    """Describe the cost of a selection: the bytes of a dry run and their list price, or that it is free.
 
     Parameters
     ----------
@@ -119,9 +122,6 @@ def query_cost(query: str, catalog: str, parameters: Mapping[str, object]) -> st
     parameters : mapping
         Values of the query's @parameters.
     """
-    from ctenrich.catalog import open_catalog
-    from ctenrich.catalog.queries import load_query
-
     opened = open_catalog(catalog)
     try:
         found = opened.estimate(load_query(query), parameters)
@@ -133,10 +133,19 @@ def query_cost(query: str, catalog: str, parameters: Mapping[str, object]) -> st
 
 
 def run_cost(cohort: Path, segmenters: Sequence[str], bodypart: str, price_per_hour: float = 0.0) -> str:
-    """What a run would take, in words: hours, gigabytes and price; nothing is run."""
-    from ctenrich.runner.forecast import Prices, forecast, load_rates, products_of
-    from ctenrich.select import read_cohort
+    """Describe what a run would take: hours, gigabytes and price; nothing is run.
 
+    Parameters
+    ----------
+    cohort : Path
+        Cohort file.
+    segmenters : sequence of str
+        As for ``ctenrich run --segmenter``.
+    bodypart : str
+        Body part regression model, or ``none``.
+    price_per_hour : float
+        Price of the machine, in dollars.
+    """
     found = forecast(
         read_cohort(cohort), products_of(segmenters, bodypart), load_rates(), prices=Prices(price_per_hour)
     )
@@ -148,7 +157,7 @@ def run_cost(cohort: Path, segmenters: Sequence[str], bodypart: str, price_per_h
 
 
 def machine() -> dict[str, str]:
-    """Cores, memory and GPU of this machine, for the first cell."""
+    """Return cores, memory and GPU of this machine, for the first cell."""
     import psutil
 
     found = {"cores": str(os.cpu_count()), "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB", "gpu": "none"}
@@ -161,26 +170,46 @@ def machine() -> dict[str, str]:
 
 
 def planes(run: Run, series: str, product: str = "") -> Any:
-    """Axial, coronal and sagittal picture of a series with the masks of a product (the CT alone without one)."""
-    volume, masks = _load(run.workspace, series, product)
-    from ctenrich.report.pictures import PLANES, choose_view
+    """Draw the axial, coronal and sagittal plane of a series.
 
+    Parameters
+    ----------
+    run : Run
+        The run.
+    series : str
+        Series Instance UID.
+    product : str
+        Key of the product whose masks are shown; empty: the CT alone.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND if the series has no such product.
+    """
+    volume, masks = _volume_and_masks(run.workspace, series, product)
     view = choose_view(volume, [masks] if masks else [])
     return _html("".join(_picture(run.workspace, volume, masks, view, name) for name in PLANES))
 
 
 def slice_viewer(run: Run, series: str, product: str = "") -> Any:
-    """The same three planes with a slider each (ipywidgets)."""
+    """Show the same three planes with a slider each (ipywidgets).
+
+    Parameters
+    ----------
+    run, series, product
+        As for `planes`.
+
+    Raises
+    ------
+    UsageError
+        MISSING_EXTRA without ipywidgets; NOT_FOUND if the series has no such product.
+    """
     try:
         import ipywidgets
     except ImportError:
         hint = "pip install 'ctenrich[notebooks]'"
         raise UsageError(Reason.MISSING_EXTRA, "the slice viewer needs ipywidgets", hint) from None
-    from dataclasses import replace
-
-    from ctenrich.report.pictures import choose_view
-
-    volume, masks = _load(run.workspace, series, product)
+    volume, masks = _volume_and_masks(run.workspace, series, product)
     view = choose_view(volume, [masks] if masks else [])
     boxes = []
     for name, axis in (("axial", 2), ("coronal", 1), ("sagittal", 0)):
@@ -199,20 +228,33 @@ def slice_viewer(run: Run, series: str, product: str = "") -> Any:
 
 
 def coronal(run: Run, series: str, product: str) -> Any:
-    """A coronal picture of a series with the landmarks of a body part product as lines and its regions as bands."""
-    from ctenrich.records import Landmarks, Regions
-    from ctenrich.report.coronal import coronal_png
+    """Draw a coronal plane with the landmarks of a body part product as lines and its regions as bands.
 
-    volume, _ = _load(run.workspace, series, "")
-    folder = run.workspace.series_dir(series) / _folder(product)
-    marks, parts = load_record(folder / "landmarks.json", Landmarks), load_record(folder / "regions.json", Regions)
+    Parameters
+    ----------
+    run : Run
+        The run.
+    series : str
+        Series Instance UID.
+    product : str
+        Key of the product, for example ``bodypart:demo-bodypart``.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND if the series has no such product.
+    """
+    volume, _ = _volume_and_masks(run.workspace, series, "")
+    store = SeriesStore(run.workspace)
+    chosen = _product(store, series, product)
+    marks, parts = store.landmarks(series, chosen), store.regions(series, chosen)
     png = base64.b64encode(coronal_png(volume, marks, parts, workspace=run.workspace)).decode()
     found = ", ".join(item.name for item in marks.items if item.slice_index is not None)
     return _html(f'<img alt="Coronal plane with the landmarks {escape(found)}" src="data:image/png;base64,{png}">')
 
 
 def slope_chart(scores: Any) -> Any:
-    """Slice scores against the place along the scan, as an inline picture."""
+    """Plot slice scores against the position along the scan, as an inline picture."""
     points = [(z, s) for z, s in zip(scores.z, scores.cleaned, strict=True) if s is not None]
     if not points:
         return _html("<p>No slice has a valid score.</p>")
@@ -232,20 +274,22 @@ def _scaled(points: list[tuple[float, float]], ends: tuple[float, float], values
         yield f"{x:.1f},{195 - 180 * (s - values[0]) / ((values[1] - values[0]) or 1):.1f}"
 
 
-def _load(workspace: Workspace, series: str, product: str) -> tuple[Volume, SegmentMasks | None]:
-    volume = load_record(workspace.series_dir(series) / "volume.json", Volume)
-    if not product:
-        return volume, None
-    return volume, load_record(workspace.series_dir(series) / _folder(product) / "masks.json", SegmentMasks)
+def _volume_and_masks(workspace: Workspace, series: str, product: str) -> tuple[Volume, SegmentMasks | None]:
+    store = SeriesStore(workspace)
+    volume = store.volume(series)
+    return volume, store.masks(series, _product(store, series, product)) if product else None
 
 
-def _folder(product: str) -> str:
-    return product.replace(":", "__").replace(",", "-")
+def _product(store: SeriesStore, series: str, key: str) -> Product:
+    found = {str(product): product for product in store.products(series)}
+    if key not in found:
+        raise UsageError(
+            Reason.NOT_FOUND, f"the series has no product {key!r}", f"it has: {', '.join(found) or 'none'}"
+        )
+    return found[key]
 
 
 def _picture(workspace: Workspace, volume: Volume, masks: SegmentMasks | None, view: View, name: str) -> str:
-    from ctenrich.report.pictures import overlay_png, picture_webp, plane_of
-
     plane = plane_of(view, name)
     under = base64.b64encode(picture_webp(volume, view, name, workspace)).decode()
     over = ""

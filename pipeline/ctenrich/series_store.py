@@ -36,6 +36,7 @@ from ctenrich.workspace import Workspace, load_record, save_record
 __all__ = ["PRODUCT_RECORDS", "RECORD_FILES", "SERIES_RECORDS", "ProductRecords", "SeriesStore"]
 
 T = TypeVar("T")
+_NamesProduct = EncodedObjects | SegmentMasks | SliceScores | Landmarks | Regions
 
 SERIES_RECORDS = MappingProxyType(
     {FetchedSeries: "fetched.json", SortedSeries: "sorted.json", Volume: "volume.json"},
@@ -58,11 +59,7 @@ PRODUCT_RECORDS = MappingProxyType(
 RECORD_FILES: MappingProxyType[type, str] = MappingProxyType({**SERIES_RECORDS, **PRODUCT_RECORDS})
 """Class of a record -> name of its file."""
 
-_NAMES_A_PRODUCT: tuple[type[EncodedObjects | SegmentMasks | SliceScores], ...] = (
-    EncodedObjects,
-    SegmentMasks,
-    SliceScores,
-)
+_NAMES_A_PRODUCT: tuple[type[_NamesProduct], ...] = (EncodedObjects, SegmentMasks, SliceScores, Landmarks, Regions)
 """Records that name the product of the folder that they are in, in the order in which they are tried."""
 
 
@@ -155,6 +152,13 @@ class SeriesStore:
         path = self.path(record, uid, product)
         return load_record(path, record) if path.is_file() else None
 
+    def find_valid(self, record: type[T], uid: str, product: Product | None = None) -> T | None:
+        """Load a record; None if it has not been saved or its file is damaged."""
+        try:
+            return self.find(record, uid, product)
+        except InputError:
+            return None
+
     def has(self, record: type, uid: str, product: Product | None = None) -> bool:
         """Whether a record has been saved."""
         return self.path(record, uid, product).is_file()
@@ -237,14 +241,20 @@ class SeriesStore:
         return self.workspace.series_uids()
 
     def products(self, uid: str) -> Iterator[Product]:
-        """Products of a series that have masks, scores or objects, by folder name."""
+        """Products of a series that have records, by folder name; damaged records are passed over."""
         folder = self.folder(uid)
         for child in sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []:
-            for record in _NAMES_A_PRODUCT:
-                path = child / RECORD_FILES[record]
-                if path.is_file():
-                    yield load_record(path, record).product
-                    break
+            found = next(filter(None, (_product_of(child / RECORD_FILES[r], r) for r in _NAMES_A_PRODUCT)), None)
+            if found is not None:
+                yield found
+
+
+def _product_of(path: Path, record: type[_NamesProduct]) -> Product | None:
+    """Product that a record names; None if there is no such record or it is damaged."""
+    try:
+        return load_record(path, record).product if path.is_file() else None
+    except InputError:
+        return None
 
 
 class ProductRecords:

@@ -137,7 +137,8 @@ def _cases(run_folder: Path | None) -> Iterator[Case]:
     from ctenrich.geometry import as_matrix4
     from ctenrich.models.parity import Case
     from ctenrich.records import Volume
-    from ctenrich.workspace import Workspace, load_array, load_record
+    from ctenrich.series_store import SeriesStore
+    from ctenrich.workspace import Workspace, load_array
 
     if run_folder is None:
         from ctenrich.phantom import PhantomOptions, make_phantom
@@ -148,10 +149,9 @@ def _cases(run_folder: Path | None) -> Iterator[Case]:
             spacing = (options.slice_spacing, *options.pixel_spacing)
             yield Case(f"phantom {seed}", made.array, as_matrix4(made.affine_lps), spacing)
         return
-    workspace = Workspace(run_folder)
-    for number, uid in enumerate(workspace.series_uids(), start=1):
-        path = workspace.series_dir(uid) / "volume.json"
-        if path.is_file():
-            volume = load_record(path, Volume)
-            array = load_array(workspace.resolve(uid, volume.array_path))
+    store = SeriesStore(Workspace(run_folder))
+    for number, uid in enumerate(store.series(), start=1):
+        volume = store.find(Volume, uid)
+        if volume is not None:
+            array = load_array(store.workspace.resolve(uid, volume.array_path))
             yield Case(f"series {number}", array, volume.affine_lps, volume.spacing)

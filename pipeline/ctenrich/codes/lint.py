@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ctenrich import __version__
 from ctenrich.codes.terminology import code_fault, dictionary_meanings, nearest_code, plain_meaning
 from ctenrich.records import Issue, Severity
 from ctenrich.resources import folder as resource_folder
@@ -85,8 +86,6 @@ def _place_order(issue: Issue) -> tuple[str, int, str, str]:
 
 
 def _issue(rule: str, severity: Severity, place: str, message: str) -> Issue:
-    from ctenrich import __version__
-
     return Issue(rule, severity, place, message, "ctenrich mappings", __version__)
 
 

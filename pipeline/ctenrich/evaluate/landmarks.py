@@ -15,7 +15,8 @@ from statistics import mean, median, stdev
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Landmarks, SortedSeries
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import Workspace
 
 __all__ = ["ExtentSummary", "LungEnd", "compare_lung_extents", "compare_run", "read_expert_extents", "summarise"]
 
@@ -126,14 +127,19 @@ def compare_run(workspace: Workspace, table: Path) -> tuple[LungEnd, ...]:
     """Both ends of the lungs in every series of a run that the expert table knows."""
     experts = read_expert_extents(table)
     return tuple(
-        end for series, landmarks in _products(workspace) for end in compare_lung_extents(landmarks, series, experts)
+        end
+        for series, landmarks in _landmarks_of_run(workspace)
+        for end in compare_lung_extents(landmarks, series, experts)
     )
 
 
-def _products(workspace: Workspace) -> Iterator[tuple[SortedSeries, Landmarks]]:
-    for uid in workspace.series_uids():
-        for path in sorted(workspace.series_dir(uid).glob("*/landmarks.json")):
-            yield load_record(workspace.series_dir(uid) / "sorted.json", SortedSeries), load_record(path, Landmarks)
+def _landmarks_of_run(workspace: Workspace) -> Iterator[tuple[SortedSeries, Landmarks]]:
+    store = SeriesStore(workspace)
+    for uid in store.series():
+        for product in store.products(uid):
+            landmarks = store.find(Landmarks, uid, product)
+            if landmarks is not None:
+                yield store.sorted_series(uid), landmarks
 
 
 def summarise(ends: Iterable[LungEnd]) -> tuple[ExtentSummary, ...]:

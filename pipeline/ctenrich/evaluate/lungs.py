@@ -9,7 +9,8 @@ from ctenrich.evaluate.landmarks import LungEnd, compare_lung_extents
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
 from ctenrich.records import Landmarks, SegmentMasks, SortedSeries
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import Workspace
 
 __all__ = ["compare_with_masks", "lung_extent"]
 
@@ -42,17 +43,18 @@ def compare_with_masks(workspace: Workspace, *, reference: str = "expert") -> tu
     """
     out: list[LungEnd] = []
     known = False
-    for uid in workspace.series_uids():
-        folder = workspace.series_dir(uid)
-        found = (load_record(path, SegmentMasks) for path in sorted(folder.glob("*/masks.json")))
-        masks = next((m for m in found if str(m.product) == reference), None)
+    store = SeriesStore(workspace)
+    for uid in store.series():
+        products = {str(product): product for product in store.products(uid)}
+        masks = store.find(SegmentMasks, uid, products[reference]) if reference in products else None
         if masks is None:
             continue
         known = True
-        series = load_record(folder / "sorted.json", SortedSeries)
+        series = store.sorted_series(uid)
         extent = {uid: lung_extent(masks, series, workspace)}
-        for path in sorted(folder.glob("*/landmarks.json")):
-            out += compare_lung_extents(load_record(path, Landmarks), series, extent)
+        found = (store.find(Landmarks, uid, product) for product in products.values())
+        for landmarks in filter(None, found):
+            out += compare_lung_extents(landmarks, series, extent)
     if not known:
         raise UsageError(Reason.NOT_FOUND, f"no series of the run has masks of {reference[:80]!r}")
     return tuple(out)

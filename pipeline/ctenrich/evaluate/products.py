@@ -9,8 +9,9 @@ from ctenrich.errors import UsageError
 from ctenrich.evaluate.overlap import compare_masks
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
-from ctenrich.records import SegmentMasks, SortedSeries, Volume
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.records import SegmentMasks
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import Workspace
 
 __all__ = ["ProductOverlap", "compare_products"]
 
@@ -56,31 +57,28 @@ def compare_products(
     """
     out: list[ProductOverlap] = []
     known = False
-    for uid in workspace.series_uids():
-        masks = {str(m.product): m for m in _masks(workspace, uid)}
+    store = SeriesStore(workspace)
+    for uid in store.series():
+        found = (store.find(SegmentMasks, uid, product) for product in store.products(uid))
+        masks = {str(m.product): m for m in found if m is not None}
         first = masks.pop(reference, None)
         if first is None:
             continue
         known = True
         chosen = [m for name, m in sorted(masks.items()) if model in (None, name)]
         if chosen:
-            out += _compare(workspace, uid, first, chosen)
+            out += _compare_segments(store, uid, first, chosen)
     if not known:
         raise UsageError(Reason.NOT_FOUND, f"no series of the run has masks of {reference[:80]!r}")
     return tuple(out)
 
 
-def _masks(workspace: Workspace, uid: str) -> Iterator[SegmentMasks]:
-    for path in sorted(workspace.series_dir(uid).glob("*/masks.json")):
-        yield load_record(path, SegmentMasks)
-
-
-def _compare(
-    workspace: Workspace, uid: str, first: SegmentMasks, others: list[SegmentMasks]
+def _compare_segments(
+    store: SeriesStore, uid: str, first: SegmentMasks, others: list[SegmentMasks]
 ) -> Iterator[ProductOverlap]:
-    folder = workspace.series_dir(uid)
-    spacing = load_record(folder / "volume.json", Volume).spacing
-    study = load_record(folder / "sorted.json", SortedSeries).study_instance_uid
+    workspace = store.workspace
+    spacing = store.volume(uid).spacing
+    study = store.sorted_series(uid).study_instance_uid
     for other in others:
         numbers = {s.name: s.number for s in other.segments}
         for segment in first.segments:

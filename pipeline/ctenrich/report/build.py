@@ -14,16 +14,16 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ctenrich.errors import InputError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason, current_code
 from ctenrich.records import ModelInfo, SegmentMasks, SliceScores, State
 from ctenrich.report.charts import bars
 from ctenrich.report.data import Group, RunData, flow_of, load_run
 from ctenrich.report.outliers import box, rank
-from ctenrich.report.seriespage import Pictures, SeriesIndex, page_of
+from ctenrich.report.series_page import Pictures, SeriesIndex, page_of
 from ctenrich.select.consort import consort_svg
-from ctenrich.workspace import Workspace, load_record, write_bytes
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import Workspace, write_bytes
 
 __all__ = ["LOCAL_VIEWER", "SINGLE_UP_TO", "build_report"]
 
@@ -276,8 +276,7 @@ def _models(workspace: Workspace, data: RunData) -> list[Row]:
         product = row["product"]
         if product in found:
             continue
-        folder = (workspace.root / row["path"]).parent.parent
-        info = _model_info(folder)
+        info = _model_info(SeriesStore(workspace), row["SeriesInstanceUID"], product)
         if info is not None:
             found[product] = {
                 "product": product, "name": info.name, "version": info.version, "licence": info.licence,
@@ -286,12 +285,9 @@ def _models(workspace: Workspace, data: RunData) -> list[Row]:
     return [found[name] for name in sorted(found)]
 
 
-def _model_info(folder: Path) -> ModelInfo | None:
-    for name, kind in (("masks.json", SegmentMasks), ("scores.json", SliceScores)):
-        try:
-            record: Any = load_record(folder / name, kind)
-        except InputError:
-            continue
-        info: ModelInfo | None = record.model
-        return info
-    return None
+def _model_info(store: SeriesStore, uid: str, key: str) -> ModelInfo | None:
+    product = next((product for product in store.products(uid) if str(product) == key), None)
+    if product is None:
+        return None
+    record = store.find_valid(SegmentMasks, uid, product) or store.find_valid(SliceScores, uid, product)
+    return record.model if record else None

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ctenrich.errors import InputError
 from ctenrich.records import (
     EncodedObjects,
     Landmarks,
@@ -24,7 +21,8 @@ from ctenrich.records import (
 )
 from ctenrich.results.rows import viewer_url
 from ctenrich.results.schema import RUN_TABLES, arrow_schema
-from ctenrich.workspace import Workspace, atomic_path, load_record
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import Workspace, atomic_path
 
 __all__ = ["build_run_tables"]
 
@@ -36,22 +34,21 @@ _LEDGER = {
     "timings": "SELECT * FROM timings ORDER BY series_instance_uid, product, stage, attempt",
     "runs": "SELECT * FROM runs ORDER BY started",
 }
-_NAMED = {"objects.json": EncodedObjects, "masks.json": SegmentMasks, "scores.json": SliceScores}
-"""Records that say which product a folder holds."""
 _RENAME = {"series_instance_uid": "SeriesInstanceUID"}
 
 
-def build_run_tables(workspace: Workspace, files: Sequence[Path]) -> dict[str, Path]:
-    """Write the run tables; `files` are the written DICOM objects."""
+def build_run_tables(workspace: Workspace) -> dict[str, Path]:
+    """Write the run tables of a run."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    store = SeriesStore(workspace)
     rows: dict[str, list[Row]] = {name: [] for name in RUN_TABLES}
     rows |= _ledger_rows(workspace.root / "ledger.sqlite")
     cohort = _cohort_rows(workspace)
     ended = {row["SeriesInstanceUID"] for row in rows["outcomes"]}
     for uid in sorted({*workspace.series_uids(), *cohort, *ended}):
-        _series_rows(workspace, uid, cohort.get(uid, {}), rows)
+        _series_rows(store, uid, cohort.get(uid, {}), rows)
     out: dict[str, Path] = {}
     for name in RUN_TABLES:
         out[name] = workspace.tables / f"{name}.parquet"
@@ -62,7 +59,7 @@ def build_run_tables(workspace: Workspace, files: Sequence[Path]) -> dict[str, P
 
 
 def _cohort_rows(workspace: Workspace) -> dict[str, Row]:
-    """Series UID -> what the cohort file says of it."""
+    """Read the cohort file: Series Instance UID -> its columns that the run tables repeat."""
     import pyarrow.parquet as pq
 
     path = workspace.root / "cohort.parquet"
@@ -87,61 +84,37 @@ def _cohort_rows(workspace: Workspace) -> dict[str, Row]:
     return out
 
 
-@dataclass(frozen=True)
-class _Room:
-    """One product's folder and the product that its records name."""
-
-    folder: Path
-    product: Product
-
-
-def _rooms(workspace: Workspace, uid: str) -> Iterator[_Room]:
-    series_dir = workspace.series_dir(uid)
-    for folder in sorted(p for p in series_dir.iterdir() if p.is_dir()) if series_dir.is_dir() else []:
-        for name, kind in (
-            ("objects.json", EncodedObjects),
-            ("masks.json", SegmentMasks),
-            ("scores.json", SliceScores),
-        ):
-            record = _load(folder / name, kind)
-            if record is not None:
-                yield _Room(folder, record.product)
-                break
-
-
-def _load(path: Path, kind: type[Any]) -> Any:
-    try:
-        return load_record(path, kind) if path.is_file() else None
-    except InputError:
-        return None
-
-
-def _series_rows(workspace: Workspace, uid: str, cohort: Row, rows: dict[str, list[Row]]) -> None:
+def _series_rows(store: SeriesStore, uid: str, cohort: Row, rows: dict[str, list[Row]]) -> None:
     series: Row = {"SeriesInstanceUID": uid, **cohort}
-    found: SortedSeries | None = _load(workspace.series_dir(uid) / "sorted.json", SortedSeries)
     scores: tuple[float | None, ...] = ()
-    for folder in _rooms(workspace, uid):
-        _object_rows(workspace, uid, folder, rows)
-        masks = _load(folder.folder / "masks.json", SegmentMasks)
-        rows["segments"] += _segment_rows(masks) if masks else []
-        shape = _load(folder.folder / "shape.json", ShapeMeasurements)
-        rows["radiomics_features"] += _radiomics_rows(shape) if shape else []
-        proof = _load(folder.folder / "proof.json", Proof)
-        rows["proofs"] += _proof_rows(uid, proof) if proof else []
-        landmarks = _load(folder.folder / "landmarks.json", Landmarks)
-        rows["landmarks"] += _landmark_rows(landmarks) if landmarks else []
-        regions = _load(folder.folder / "regions.json", Regions)
-        scored = _load(folder.folder / "scores.json", SliceScores)
+    for product in store.products(uid):
+        _product_rows(store, uid, product, rows)
+        regions = store.find_valid(Regions, uid, product)
         if regions is not None:
             series["body_part_examined"] = regions.examined
+        scored = store.find_valid(SliceScores, uid, product)
         if scored is not None:
             scores = scored.cleaned
+    found = store.find_valid(SortedSeries, uid)
     if found is not None:
         series |= _geometry(found)
         rows["slices"] += _slice_rows(found, scores)
     if series.pop("_idc", None):
         series["viewer_url"] = viewer_url(series.get("StudyInstanceUID"), uid)
     rows["series"].append(series)
+
+
+def _product_rows(store: SeriesStore, uid: str, product: Product, rows: dict[str, list[Row]]) -> None:
+    objects = store.find_valid(EncodedObjects, uid, product)
+    rows["objects"] += _object_rows(store.workspace, uid, product, objects) if objects else []
+    masks = store.find_valid(SegmentMasks, uid, product)
+    rows["segments"] += _segment_rows(masks) if masks else []
+    shape = store.find_valid(ShapeMeasurements, uid, product)
+    rows["radiomics_features"] += _radiomics_rows(shape) if shape else []
+    proof = store.find_valid(Proof, uid, product)
+    rows["proofs"] += _proof_rows(uid, proof) if proof else []
+    landmarks = store.find_valid(Landmarks, uid, product)
+    rows["landmarks"] += _landmark_rows(landmarks) if landmarks else []
 
 
 def _geometry(found: SortedSeries) -> Row:
@@ -171,24 +144,24 @@ def _slice_rows(found: SortedSeries, scores: tuple[float | None, ...]) -> list[R
     ]
 
 
-def _object_rows(workspace: Workspace, uid: str, folder: _Room, rows: dict[str, list[Row]]) -> None:
-    record: EncodedObjects | None = _load(folder.folder / "objects.json", EncodedObjects)
-    for item in record.objects if record else ():
-        path = workspace.resolve(uid, item.path)
-        if path.is_file():
-            rows["objects"].append(
-                {
-                    "SOPInstanceUID": item.sop_instance_uid,
-                    "SOPClassUID": item.sop_class_uid,
-                    "object_series_uid": item.series_instance_uid,
-                    "SeriesInstanceUID": uid,
-                    "product": str(folder.product),
-                    "kind": item.kind.value,
-                    "path": path.relative_to(workspace.root).as_posix(),
-                    "size": path.stat().st_size,
-                    "sha256": item.sha256,
-                }
-            )
+def _object_rows(workspace: Workspace, uid: str, product: Product, objects: EncodedObjects) -> list[Row]:
+    """One row per object whose file is there."""
+    paths = [(item, workspace.resolve(uid, item.path)) for item in objects.objects]
+    return [
+        {
+            "SOPInstanceUID": item.sop_instance_uid,
+            "SOPClassUID": item.sop_class_uid,
+            "object_series_uid": item.series_instance_uid,
+            "SeriesInstanceUID": uid,
+            "product": str(product),
+            "kind": item.kind.value,
+            "path": path.relative_to(workspace.root).as_posix(),
+            "size": path.stat().st_size,
+            "sha256": item.sha256,
+        }
+        for item, path in paths
+        if path.is_file()
+    ]
 
 
 def _segment_rows(masks: SegmentMasks) -> list[Row]:

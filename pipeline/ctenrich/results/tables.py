@@ -16,6 +16,7 @@ from ctenrich.dicom.sop_classes import SEGMENTATION, SEGMENTATION_CLASSES
 from ctenrich.progress import SILENT, Progress
 from ctenrich.results.metadata import Tree, base_tree, conform, grow, metadata_schema, tree_to_rows
 from ctenrich.results.rows import Rows, object_rows
+from ctenrich.results.runs import build_run_tables
 from ctenrich.results.schema import OBJECT_TABLES, STRICT_TABLES, arrow_schema
 from ctenrich.results.strict import strict_rows
 from ctenrich.workspace import Workspace, atomic_path
@@ -43,11 +44,9 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
     dict
         Table name -> file.
     """
-    from ctenrich.results.runs import build_run_tables
-
     files = object_files(workspace)
     out = build_object_tables(files, workspace.tables, progress=progress, processes=processes)
-    out.update(build_run_tables(workspace, files))
+    out.update(build_run_tables(workspace))
     return out
 
 

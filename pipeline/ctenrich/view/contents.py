@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from ctenrich.errors import InputError, UsageError
+from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, EncodedObjects, ObjectKind, SortedSeries
+from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace, load_record
 
 __all__ = ["RunView", "Shown"]
@@ -34,12 +35,12 @@ class RunView:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self._store = SeriesStore(workspace)
 
     @cached_property
     def series(self) -> list[str]:
         """Series that can be shown: those that were sorted."""
-        root = self.workspace
-        return [uid for uid in root.series_uids() if (root.series_dir(uid) / "sorted.json").is_file()]
+        return [uid for uid in self._store.series() if self._store.has(SortedSeries, uid)]
 
     def record(self, uid: str) -> SortedSeries:
         """The sorted series.
@@ -51,21 +52,18 @@ class RunView:
         """
         if uid not in self.series:
             raise UsageError(Reason.NOT_FOUND, "the run has no such series")
-        path = self.workspace.series_dir(uid) / "sorted.json"
+        path = self._store.path(SortedSeries, uid)
         return _sorted_series(path, path.stat().st_mtime_ns)
 
     def objects(self, uid: str) -> list[Shown]:
         """Written objects of a series, by product and kind."""
         out = []
-        for record in sorted(self.workspace.series_dir(uid).glob("*/objects.json")):
-            try:
-                found = load_record(record, EncodedObjects)
-            except InputError:
-                continue
-            for item in found.objects:
+        for product in self._store.products(uid):
+            found = self._store.find_valid(EncodedObjects, uid, product)
+            for item in found.objects if found else ():
                 path = self.workspace.resolve(uid, item.path)
                 if path.is_file():
-                    out.append(Shown(str(found.product), item, path))
+                    out.append(Shown(str(product), item, path))
         return out
 
     def segmentations(self, uid: str) -> list[Shown]:

@@ -1,4 +1,4 @@
-"""What one series' page shows: facts, pictures with overlays, measurements, landmarks, proof and issues."""
+"""Collect the contents of one series' page: facts, pictures, measurements, landmarks, proof and issues."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from markupsafe import Markup
 
 from ctenrich.codes.mappings import load_segments
-from ctenrich.errors import InputError
-from ctenrich.records import Landmarks, Proof, Regions, SegmentMasks, Volume
+from ctenrich.records import Landmarks, Product, Proof, Regions, SegmentMasks, Volume
 from ctenrich.report.charts import bands, bars
 from ctenrich.report.data import RunData
 from ctenrich.report.pictures import PLANES, View, choose_view, overlay_png, picture_webp, plane_of
-from ctenrich.workspace import Workspace, load_record, write_bytes
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import Workspace, write_bytes
 
 __all__ = ["Pictures", "SeriesIndex", "page_of"]
 
@@ -27,7 +27,7 @@ _GREY = (150, 150, 150)
 
 @dataclass
 class SeriesIndex:
-    """The run's rows by series, so that a page does not search all of them."""
+    """The run's rows grouped by series, so that a page does not search all of them."""
 
     data: RunData
     rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class SeriesIndex:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Where pictures go: files named by what they show, so that a second report draws only what changed."""
+    """Draws pictures into files named by a hash of their contents, so that a second report draws only what changed."""
 
     folder: Path
     prefix: str
@@ -84,39 +84,69 @@ def _colour(segment: str) -> tuple[int, int, int]:
     return known.colour if known else _GREY
 
 
-def _load(path: Path, kind: type[Any]) -> Any:
-    try:
-        return load_record(path, kind) if path.is_file() else None
-    except InputError:
-        return None
+@dataclass(frozen=True, kw_only=True)
+class _ProductRecords:
+    """The records of one product that its part of the page shows; None where one is missing or damaged."""
+
+    masks: SegmentMasks | None = None
+    proof: Proof | None = None
+    landmarks: Landmarks | None = None
+    regions: Regions | None = None
 
 
 def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Row:
-    """Everything the template of a series' page needs."""
+    """Collect everything that the template of a series' page needs.
+
+    Parameters
+    ----------
+    row : dict
+        The series' row of the table ``series``.
+    index : SeriesIndex
+        The other rows of the run.
+    pictures : Pictures
+        Draws the pictures.
+    viewer : str
+        Address of the series in a viewer.
+
+    Returns
+    -------
+    dict
+        Values by the names that the template uses.
+    """
     data, uid, workspace = index.data, row["SeriesInstanceUID"], pictures.workspace
-    folder = workspace.series_dir(uid)
-    volume: Volume | None = _load(folder / "volume.json", Volume)
-    folders = _product_rooms(index, workspace, uid)
-    masks = {name: _load(path / "masks.json", SegmentMasks) for name, path in folders.items()}
-    view = _view(workspace, volume, [m for m in masks.values() if m is not None])
+    store = SeriesStore(workspace)
+    volume = store.find_valid(Volume, uid)
+    products = _product_records(store, index, uid)
+    view = _view(workspace, volume, [one.masks for one in products.values() if one.masks is not None])
     own = next((o for o in index.of("outcomes", uid, "")), {})
+    drawing = _Drawing(volume, view, pictures)
     return {
         "uid": uid,
         "state": data.state(uid),
         "summary": f"{own.get('reason') or ''} {own.get('message') or ''}".strip(),
         "facts": _facts(row),
         "viewer": viewer,
-        "products": [
-            _product(name, folder, index, uid, _Pictured(volume, view, masks[name], pictures))
-            for name, folder in folders.items()
-        ],
+        "products": [_product_part(name, records, index, uid, drawing) for name, records in products.items()],
         "timings": _timings(index.of("timings", uid)),
     }
 
 
-def _product_rooms(index: SeriesIndex, workspace: Workspace, uid: str) -> dict[str, Path]:
+def _product_records(store: SeriesStore, index: SeriesIndex, uid: str) -> dict[str, _ProductRecords]:
+    """Key of a product -> its records, for every product that the tables name."""
     names = {r["product"] for name in ("outcomes", "objects", "segments") for r in index.of(name, uid) if r["product"]}
-    return {name: workspace.series_dir(uid) / name.replace(":", "__").replace(",", "-") for name in sorted(names)}
+    saved = {str(product): product for product in store.products(uid)}
+    return {name: _records_of(store, uid, saved.get(name)) for name in sorted(names)}
+
+
+def _records_of(store: SeriesStore, uid: str, product: Product | None) -> _ProductRecords:
+    if product is None:
+        return _ProductRecords()
+    return _ProductRecords(
+        masks=store.find_valid(SegmentMasks, uid, product),
+        proof=store.find_valid(Proof, uid, product),
+        landmarks=store.find_valid(Landmarks, uid, product),
+        regions=store.find_valid(Regions, uid, product),
+    )
 
 
 def _view(workspace: Workspace, volume: Volume | None, masks: list[SegmentMasks]) -> View | None:
@@ -137,20 +167,20 @@ def _facts(row: Row) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class _Pictured:
+class _Drawing:
+    """The volume and its view; None where there is no volume on the disk."""
+
     volume: Volume | None
     view: View | None
-    masks: SegmentMasks | None
     pictures: Pictures
 
 
-def _product(name: str, folder: Path, index: SeriesIndex, uid: str, pictured: _Pictured) -> Row:
+def _product_part(name: str, records: _ProductRecords, index: SeriesIndex, uid: str, drawing: _Drawing) -> Row:
     outcome = next(iter(index.of("outcomes", uid, name)), {})
-    proof: Proof | None = _load(folder / "proof.json", Proof)
     objects = index.of("objects", uid, name)
     organs, measurements = _measurement_table(index.data.measurements.get(uid, []), name)
-    planes = _planes(folder, uid, pictured)
-    found = pictured.masks.segments if pictured.masks else ()
+    planes = _planes(records, drawing)
+    found = records.masks.segments if records.masks else ()
     return {
         "name": name,
         "state": outcome.get("state") or ("done" if objects else ""),
@@ -164,8 +194,8 @@ def _product(name: str, folder: Path, index: SeriesIndex, uid: str, pictured: _P
         ],
         "organs": organs,
         "measurements": measurements,
-        "landmarks": [_landmark(r) for r in index.of("landmarks", uid, name)],
-        "checks": proof.checks if proof else (),
+        "landmarks": [_landmark_row(r) for r in index.of("landmarks", uid, name)],
+        "checks": records.proof.checks if records.proof else (),
         "issues": index.of("issues", uid, name),
         "objects": [
             {"kind": o["kind"], "uid": o["SOPInstanceUID"], "size": f"{o['size'] / 1e3:,.0f}", "path": o["path"]}
@@ -184,7 +214,7 @@ def _hex(colour: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def _landmark(row: Row) -> Row:
+def _landmark_row(row: Row) -> Row:
     confidence = row["confidence"]
     return {
         "name": row["landmark"],
@@ -213,16 +243,15 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
-def _planes(folder: Path, uid: str, pictured: _Pictured) -> list[Row]:
-    if pictured.volume is None or pictured.view is None:
+def _planes(records: _ProductRecords, drawing: _Drawing) -> list[Row]:
+    if drawing.volume is None or drawing.view is None:
         return []
-    volume, view, pictures = pictured.volume, pictured.view, pictured.pictures
-    regions: Regions | None = _load(folder / "regions.json", Regions)
-    landmarks: Landmarks | None = _load(folder / "landmarks.json", Landmarks)
-    if pictured.masks is None and regions is None and landmarks is None:
+    volume, view, pictures = drawing.volume, drawing.view, drawing.pictures
+    masks, regions, landmarks = records.masks, records.regions, records.landmarks
+    if masks is None and regions is None and landmarks is None:
         return []
     out = []
-    for name in PLANES if pictured.masks is not None else ("coronal",):
+    for name in PLANES if masks is not None else ("coronal",):
         plane = plane_of(view, name)
         drawn = Markup("")
         if name == "coronal" and view.axes[2] == 0 and (regions or landmarks):
@@ -232,8 +261,8 @@ def _planes(folder: Path, uid: str, pictured: _Pictured) -> list[Row]:
                 "width": plane.width,
                 "height": plane.height,
                 "picture": pictures.picture(volume, view, name),
-                "overlay": pictures.overlay(pictured.masks, view, name) if pictured.masks else "",
-                "alt": _alternative(name, view, pictured.masks),
+                "overlay": pictures.overlay(masks, view, name) if masks else "",
+                "alt": _alternative(name, view, masks),
                 "bands": drawn,
                 "bands_width": _bands_width(drawn),
             }
