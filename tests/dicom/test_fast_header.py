@@ -7,15 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pydicom.data
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from tests.support.pydicom_files import damaged, pydicom_files
 from tests.support.small_series import Small, save, small_slice
 
 from ctenrich.dicom import reader as safe
 from ctenrich.dicom.ct_slice import HEADER_TAGS, PIXEL_TAGS
+from ctenrich.dicom.fast_header import HEAD
 from ctenrich.dicom.reader import Parsed, open_dicom, quiet
 from ctenrich.errors import CtenrichError
 
@@ -95,7 +96,7 @@ def test_what_is_not_plain_is_left_to_pydicom(tmp_path: Path, both: Callable[[Pa
     data.ModalityLUTSequence = [lut]
     assert both(save(data, tmp_path / "lut.dcm"))[1] == 1, "one set of tags wants the sequence"
     data = small_slice(Small(), 0)
-    data.add_new(0x00091010, "UN", b"\0" * 40_000)
+    data.add_new(0x00091010, "UN", b"\0" * HEAD)
     assert both(save(data, tmp_path / "long.dcm"))[1] == 0
     path = save(small_slice(Small(), 0), tmp_path / "vr.dcm")
     path.write_bytes(path.read_bytes().replace(b"\x18\x00\x50\x00DS", b"\x18\x00\x50\x00D?"))
@@ -103,8 +104,18 @@ def test_what_is_not_plain_is_left_to_pydicom(tmp_path: Path, both: Callable[[Pa
 
 
 def test_every_test_file_of_pydicom(both: Callable[[Path], tuple[int, int]]) -> None:
-    paths = sorted((Path(pydicom.data.__file__).parent / "test_files").glob("*.dcm"))
-    assert sum(both(path)[1] for path in paths) > 40
+    paths = pydicom_files()
+    assert len(paths) > 100
+    assert sum(both(path)[1] for path in paths) > 80
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_test_files_of_pydicom(tmp_path: Path, both: Callable[[Path], tuple[int, int]], seed: int) -> None:
+    rng, path, taken = np.random.default_rng(seed), tmp_path / "x.dcm", 0
+    for source in pydicom_files():
+        path.write_bytes(damaged(source.read_bytes()[:200_000], rng))
+        taken += both(path)[1]
+    assert taken > 20
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -7,16 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from tests.support.catalog_cases import header
+from tests.support.pydicom_files import damaged, pydicom_files
 
 from ctenrich.catalog import headers
+from ctenrich.catalog.column_values import fast_header_row
 from ctenrich.catalog.headers import FileHeader, read_header
-from ctenrich.catalog.quick import HEAD, fast_header_row
+from ctenrich.dicom.fast_header import HEAD
 
 
 def slowly(path: Path, monkeypatch: pytest.MonkeyPatch) -> FileHeader:
@@ -133,6 +136,45 @@ def test_broken_bytes_never_give_another_row(tmp_path: Path, monkeypatch: pytest
             found = slowly(path, monkeypatch)
             assert (found.row, read_header(path)) == (row, found)
     assert taken > 50
+
+
+def test_every_test_file_of_pydicom_has_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = 0
+    for path in pydicom_files():
+        row = quick(path)
+        if row is not None:
+            taken += 1
+            assert slowly(path, monkeypatch) == read_header(path), path.name
+            assert read_header(path).row == row, path.name
+    assert taken > 40
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_test_file_of_pydicom_has_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    rng, path, taken = np.random.default_rng(100 + seed), tmp_path / "x.dcm", 0
+    for source in pydicom_files():
+        path.write_bytes(damaged(source.read_bytes()[:200_000], rng))
+        row = quick(path)
+        if row is not None:
+            taken += 1
+            assert slowly(path, monkeypatch) == read_header(path), (source.name, seed)
+            assert read_header(path).row == row, (source.name, seed)
+    assert taken > 10
+
+
+@pytest.mark.parametrize("odd", ["order", "twice"])
+def test_elements_out_of_order_are_left_to_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
+    path = tmp_path / "a.dcm"
+    full_slice().save_as(path)
+    content = path.read_bytes()
+    element = b"\x08\x00\x60\x00CS\x02\x00CT"
+    assert content.count(element) == 1
+    empty = b"\x08\x00\x60\x00CS\x00\x00"
+    later = content.index(b"\x10\x00\x20\x00LO")
+    moved = content[:later].replace(element, b"") if odd == "order" else content[:later]
+    path.write_bytes(moved + (element if odd == "order" else empty) + content[later:])
+    assert quick(path) is None
+    assert read_header(path) == slowly(path, monkeypatch)
 
 
 @pytest.mark.data

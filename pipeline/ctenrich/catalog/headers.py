@@ -20,9 +20,10 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from ctenrich.catalog.quick import HEAD, PLAIN_VRS, fast_header_row
+from ctenrich.catalog.column_values import PLAIN_VRS, columns_by_tag, fast_header_row
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
 from ctenrich.dicom.datetimes import parse_temporal
+from ctenrich.dicom.fast_header import HEAD
 from ctenrich.dicom.sop_classes import MEDIA_STORAGE_DIRECTORY
 from ctenrich.reasons import Reason
 
@@ -35,9 +36,6 @@ _FAULTS = (
     OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError,
     LookupError, NotImplementedError, RecursionError, MemoryError, struct.error, zlib.error,
 )  # fmt: skip
-_META = frozenset(
-    {"TransferSyntaxUID", "MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "ImplementationClassUID"}
-)
 _DICOM = tuple(column for column in COLUMNS if column.vr)
 _IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
@@ -187,11 +185,7 @@ def _inflated(handle: BinaryIO) -> tuple[BinaryIO, bool]:
 
 @lru_cache(maxsize=1)
 def _wanted_tags() -> list[BaseTag | int]:
-    from pydicom.datadict import tag_for_keyword
-    from pydicom.tag import Tag
-
-    tags = (tag_for_keyword(column.name) for column in COLUMNS if column.vr)
-    return [Tag(tag) for tag in tags if tag is not None]
+    return [BaseTag(tag) for tag in columns_by_tag()]
 
 
 class _Reader:

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from ctenrich.dicom.elements import LONG_VRS, NUMBER_FORMATS, UNDEFINED
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 
@@ -31,11 +32,9 @@ SEQUENCE_LIMIT = 1 << 20
 
 _DEPTH = 15
 _PIXELS = 0x7FE00008
-_UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
 _BINARY = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN", "UV", "SV", "OB or OW"))
-_NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "US or SS": "H", "US or OW": "H"}
+_NUMBERS = {**NUMBER_FORMATS, "US or SS": "H", "US or OW": "H"}
 _SINGLE_TEXT = frozenset(("LT", "ST", "UT", "UR"))
 
 
@@ -147,8 +146,9 @@ class _Reader:
         tag = group << 16 | element
         if not self.explicit or group == 0xFFFE:
             return tag, "", struct.unpack_from("<I", self.data, at + 4)[0], at + 8
-        vr = self.data[at + 4 : at + 6].decode("latin-1")
-        if vr in _LONG:
+        code = self.data[at + 4 : at + 6]
+        vr = code.decode("latin-1")
+        if code in LONG_VRS:
             return tag, vr, struct.unpack_from("<I", self.data, at + 8)[0], at + 12
         return tag, vr, struct.unpack_from("<H", self.data, at + 6)[0], at + 8
 
@@ -165,7 +165,7 @@ class _Reader:
             info = element_info(tag)
             if vr in ("", "UN") and info is not None:
                 vr = info.vr
-            if vr == "SQ" or length == _UNDEFINED:
+            if vr == "SQ" or length == UNDEFINED:
                 at = self.sequence_element(out, tag, length, start, depth)
                 continue
             if start + length > len(self.data):
@@ -183,7 +183,7 @@ class _Reader:
     def sequence_element(self, out: Nested, tag: int, length: int, start: int, depth: int) -> int:
         info = element_info(tag)
         wanted = info is not None and info.vr == "SQ" and depth < _DEPTH
-        if length != _UNDEFINED:
+        if length != UNDEFINED:
             if start + length > len(self.data):
                 raise IndexError
             if depth == 0 and info is not None and self.limit is not None and length > self.limit:
@@ -197,7 +197,7 @@ class _Reader:
         return at
 
     def items(self, at: int, length: int, depth: int) -> tuple[list[Nested], int]:
-        end = len(self.data) if length == _UNDEFINED else at + length
+        end = len(self.data) if length == UNDEFINED else at + length
         items: list[Nested] = []
         while at < end:
             tag, size = struct.unpack_from("<HHI", self.data, at)[0:2], struct.unpack_from("<I", self.data, at + 4)[0]
@@ -208,9 +208,9 @@ class _Reader:
             if name != _ITEM:
                 raise IndexError
             decode = self.decode
-            items.append(self.dataset(at, len(self.data) if size == _UNDEFINED else at + size, depth + 1))
+            items.append(self.dataset(at, len(self.data) if size == UNDEFINED else at + size, depth + 1))
             self.decode = decode
-            at = self.end if size == _UNDEFINED else at + size
+            at = self.end if size == UNDEFINED else at + size
         return items, at
 
     def charset(self, names: list[str]) -> None:

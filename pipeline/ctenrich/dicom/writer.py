@@ -17,7 +17,9 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element
-from pydicom.valuerep import AMBIGUOUS_VR, EXPLICIT_VR_LENGTH_32
+from pydicom.valuerep import AMBIGUOUS_VR
+
+from ctenrich.dicom.elements import LONG_VRS, NUMBER_FORMATS
 
 __all__ = ["explicit_parts"]
 
@@ -29,7 +31,6 @@ LONGEST_SHORT = 0xFFFF
 
 TEXTS = frozenset({"AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"})
 NUMBER_TEXTS = frozenset({"DS", "IS"})
-NUMBERS = {"FD": "d", "FL": "f", "SL": "i", "SS": "h", "UL": "I", "US": "H"}
 BYTES = frozenset({"OB", "OW"})
 
 
@@ -88,13 +89,13 @@ class _Encoder:
             encoded = _texts(value)
         elif vr in NUMBER_TEXTS:
             encoded = _number_texts(value)
-        elif vr in NUMBERS:
-            encoded = _numbers(value, NUMBERS[vr])
+        elif vr in NUMBER_FORMATS:
+            encoded = _numbers(value, NUMBER_FORMATS[vr])
         elif vr in BYTES:
             encoded = value if isinstance(value, bytes) else None
         else:
             return None
-        if encoded is not None and len(encoded) >= LONGEST_SHORT and vr not in EXPLICIT_VR_LENGTH_32:
+        if encoded is not None and len(encoded) >= LONGEST_SHORT and vr.encode() not in LONG_VRS:
             return None
         return encoded
 
@@ -113,9 +114,9 @@ def _number(element: DataElement | RawDataElement) -> int:
 
 
 def _header(element: DataElement, length: int) -> bytes:
-    tag = int(element.tag)
-    header = LONG_HEADER if element.VR in EXPLICIT_VR_LENGTH_32 else SHORT_HEADER
-    return header.pack(tag >> 16, tag & 0xFFFF, element.VR.encode(), length)
+    tag, vr = int(element.tag), element.VR.encode()
+    header = LONG_HEADER if vr in LONG_VRS else SHORT_HEADER
+    return header.pack(tag >> 16, tag & 0xFFFF, vr, length)
 
 
 def _many(value: Any) -> list[Any]:
