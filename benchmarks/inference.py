@@ -194,8 +194,7 @@ def ablation(dicom: Path, model: str, work: Path) -> None:
     """What each exact acceleration of the forward passes brings: each is switched off on its own, in one process."""
     from torch.nn import functional as nnf
 
-    from ctenrich.nnunet import sliding_window as sliding
-    from ctenrich.nnunet import unet
+    from ctenrich.nnunet import sliding_window, unet
     from ctenrich.nnunet.preprocess import canonical_axes
     from ctenrich.nnunet.segmenter import open_nnunet
     from ctenrich.settings import ConvertSettings, Settings
@@ -230,9 +229,9 @@ def ablation(dicom: Path, model: str, work: Path) -> None:
     unet._operations = plain_norm
     cases.append(("without group normalisation", measure()))
     unet._operations = quick
-    voxels, sliding._CPU_VOXELS = sliding._CPU_VOXELS, 0
+    voxels, sliding_window._CPU_VOXELS = sliding_window._CPU_VOXELS, 0
     cases.append(("passes one by one, all threads each", measure()))
-    sliding._CPU_VOXELS = voxels
+    sliding_window._CPU_VOXELS = voxels
     cases.append(("four passes in one batch", measure(4)))
     print(f"\n{'forward passes':40}{'s':>8}{'of all':>9}{'other voxels':>14}")
     for name, (seconds, other) in cases:

@@ -124,7 +124,7 @@ def slice_normal(row: Sequence[float], col: Sequence[float]) -> Vector:
     length = float(np.linalg.norm(normal))
     if not length > 0:
         raise ValueError("row and column directions are parallel")
-    return _vector(normal / length)
+    return _as_vector(normal / length)
 
 
 def affine_lps(
@@ -203,7 +203,7 @@ def grid_match(affine: Affine, shape: Sequence[int], target: Affine) -> tuple[tu
     """
     if len(shape) != 3:
         raise ValueError("a grid has 3 axes")
-    cosines = _directions(target).T @ _directions(affine)
+    cosines = _axis_directions(target).T @ _axis_directions(affine)
     axes = [int(np.argmax(np.abs(row))) for row in cosines]
     if sorted(axes) != [0, 1, 2]:
         raise ValueError("the grids are not axis-aligned to each other")
@@ -253,25 +253,25 @@ def check_stack_geometry(headers: Sequence[SliceHeader], settings: GeometrySetti
     if len({h.frame_of_reference_uid for h in headers}) > 1:
         found.add(Reason.MULTI_FRAME_OF_REFERENCE)
     if n == 0:
-        return StackGeometry(_ordered(found))
+        return StackGeometry(_sort_reasons(found))
     if not all(_has_geometry(h) for h in headers):
-        return StackGeometry(_ordered(found | {Reason.MISSING_GEOMETRY}))
+        return StackGeometry(_sort_reasons(found | {Reason.MISSING_GEOMETRY}))
 
     orientation = np.array([h.orientation for h in headers], float)
     spacing = np.array([h.pixel_spacing for h in headers], float)
     found |= _orientation_reasons(orientation, settings.cosines)
     found |= _pixel_reasons(headers, spacing, settings)
     if found & {Reason.MULTI_ORIENTATION, Reason.NOT_ORTHOGONAL}:
-        return StackGeometry(_ordered(found))
+        return StackGeometry(_sort_reasons(found))
 
     # the middle of the range does not depend on the order, and is the value itself where all agree
-    cosines = _middle(orientation)
-    between_rows, between_columns = _middle(spacing).tolist()
+    cosines = _midrange(orientation)
+    between_rows, between_columns = _midrange(spacing).tolist()
     axes = (cosines[:3], cosines[3:])
-    return _judge_positions(headers, found, axes, (between_rows, between_columns), settings)
+    return _check_positions(headers, found, axes, (between_rows, between_columns), settings)
 
 
-def _judge_positions(
+def _check_positions(
     headers: Sequence[SliceHeader],
     found: set[Reason],
     axes: tuple[Floats, Floats],
@@ -291,12 +291,12 @@ def _judge_positions(
             found.add(Reason.LATERAL_DRIFT)
         found |= _spacing_reasons(d, mean, settings)
     return StackGeometry(
-        reasons=_ordered(found),
+        reasons=_sort_reasons(found),
         order=tuple(order),
         distances=tuple(float(x) for x in d),
         spacing=mean,
-        row_cosines=_vector(row),
-        column_cosines=_vector(col),
+        row_cosines=_as_vector(row),
+        column_cosines=_as_vector(col),
         pixel_spacing=(float(pixel_spacing[0]), float(pixel_spacing[1])),
     )
 
@@ -373,20 +373,20 @@ def _has_holes(gaps: Floats, settings: GeometrySettings) -> bool:
     return bool((times >= 1).all() and (times >= 2).any() and (np.abs(gaps - times * base) <= tolerance).all())
 
 
-def _middle(values: Floats) -> Floats:
+def _midrange(values: Floats) -> Floats:
     out: Floats = (values.min(axis=0) + values.max(axis=0)) / 2
     return out
 
 
-def _directions(affine: Affine) -> Floats:
+def _axis_directions(affine: Affine) -> Floats:
     m = np.asarray(affine, float)[:3, :3]
     out: Floats = m / np.linalg.norm(m, axis=0)
     return out
 
 
-def _vector(values: Floats) -> Vector:
+def _as_vector(values: Floats) -> Vector:
     return float(values[0]) + 0.0, float(values[1]) + 0.0, float(values[2]) + 0.0
 
 
-def _ordered(found: set[Reason]) -> tuple[Reason, ...]:
+def _sort_reasons(found: set[Reason]) -> tuple[Reason, ...]:
     return tuple(reason for reason in Reason if reason in found)

@@ -85,8 +85,8 @@ def masks_from_label_map(
     )
     save_array(path, labels)
     relative = workspace.relative(template.series_instance_uid, path)
-    crops = ((s, labels[_slices(s.box)] == s.number) for s in segments if s.box is not None)
-    return replace(template, segments=segments, label_map_path=relative, sha256=_digest(segments, crops))
+    crops = ((s, labels[_box_slices(s.box)] == s.number) for s in segments if s.box is not None)
+    return replace(template, segments=segments, label_map_path=relative, sha256=_masks_sha256(segments, crops))
 
 
 def masks_from_segments(
@@ -108,7 +108,7 @@ def masks_from_segments(
         if box is None:
             segments.append(Segment(number, name, source, 0))
             continue
-        crop = np.ascontiguousarray(mask[_slices(box)])
+        crop = np.ascontiguousarray(mask[_box_slices(box)])
         path = folder / f"segment_{number:03d}.npy"
         save_array(path, crop.astype(np.uint8))
         relative = workspace.relative(template.series_instance_uid, path)
@@ -117,7 +117,7 @@ def masks_from_segments(
         crops.append((segment, crop))
     crops.sort(key=lambda item: item[0].number)
     ordered = tuple(sorted(segments, key=lambda s: s.number))
-    return replace(template, segments=ordered, label_map_path=None, sha256=_digest(ordered, crops))
+    return replace(template, segments=ordered, label_map_path=None, sha256=_masks_sha256(ordered, crops))
 
 
 def label_boxes(labels: NDArray[Any], top: int) -> list[Box | None]:
@@ -141,12 +141,12 @@ def label_boxes(labels: NDArray[Any], top: int) -> list[Box | None]:
     return out
 
 
-def _slices(box: Box | None) -> tuple[slice, slice, slice]:
+def _box_slices(box: Box | None) -> tuple[slice, slice, slice]:
     assert box is not None
     return slice(box.k0, box.k1), slice(box.j0, box.j1), slice(box.i0, box.i1)
 
 
-def _digest(segments: Sequence[Segment], crops: Iterable[tuple[Segment, Mask]]) -> str:
+def _masks_sha256(segments: Sequence[Segment], crops: Iterable[tuple[Segment, Mask]]) -> str:
     digest = hashlib.sha256()
     for s in segments:
         digest.update(f"{s.number}|{s.name}|{s.voxels}|{s.box}\n".encode())

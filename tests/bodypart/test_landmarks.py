@@ -12,7 +12,7 @@ from tests.support.bodypart_golden import PARAMETERS
 from ctenrich.bodypart.images import ImageAxes
 from ctenrich.bodypart.landmarks import ABSENT, find_landmarks, locate_landmarks
 from ctenrich.bodypart.regions import locate_regions
-from ctenrich.bodypart.scorer import BodyPartModel, scores_of
+from ctenrich.bodypart.scorer import BodyPartModel, RawScores, scores_of
 from ctenrich.bodypart.scores import CleanUp
 from ctenrich.records import Landmark, Landmarks, ModelInfo, SliceScores, Volume
 from ctenrich.settings import Settings
@@ -158,7 +158,7 @@ def score_stack(raw: list[float], empty: list[bool], *, towards_head: bool) -> S
     volume = Volume(SERIES, "none.npy", (count, 64, 64), matrix, (4.0, 1.0, 1.0), FRAME, "")
     model = BodyPartModel(CleanUp(**PARAMETERS), LOOKUP, ImageAxes.VIEWER, "0" * 64)
     values, air = np.array(raw)[order] / 25 - 2.4, np.array(empty)[order]
-    return scores_of(values, air, volume, series, model=model, info=ModelInfo("m", "1", ""))
+    return scores_of(RawScores(values, air), volume, series, model=model, info=ModelInfo("m", "1", ""))
 
 
 def test_feet_first_by_hand_from_raw_score_to_slice() -> None:

@@ -15,7 +15,7 @@ from tests.support.contours import sorted_real
 
 from ctenrich.contours import grid_of, load_contours, rasterise
 from ctenrich.masks import bounding_box
-from ctenrich.shape import engine as fast
+from ctenrich.shape.engine import surface
 from ctenrich.shape.features import shape_features
 from ctenrich.shape.measure import measure_mask
 
@@ -109,8 +109,8 @@ def test_the_published_row_of_a_tumour(real_data):
 def test_the_mesh_volume_depends_on_the_crop_that_it_is_seen_from(real_data):
     """Not cropping to the bounding box, as calling the shape class on a whole image does, moves it by 3e-4."""
     mask, spacing = gtv_of_lung1_002(real_data("LUNG1-002-RT"))
-    area, volume = fast.surface(np.pad(crop(mask), 1).astype(np.uint8), spacing)
-    whole_area, whole_volume = fast.surface(np.pad(mask, 1).astype(np.uint8), spacing)
+    area, volume = surface(np.pad(crop(mask), 1).astype(np.uint8), spacing)
+    whole_area, whole_volume = surface(np.pad(mask, 1).astype(np.uint8), spacing)
     assert whole_area == pytest.approx(area, rel=1e-12)
     assert whole_volume / volume - 1 == pytest.approx(3.0106e-4, abs=1e-7)
 

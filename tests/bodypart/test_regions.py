@@ -205,9 +205,9 @@ def test_the_document_is_json_and_counts_from_the_feet(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_saved_in_the_products_room(workspace: Workspace) -> None:
+def test_regions_are_saved_in_the_folder_of_the_product(workspace: Workspace) -> None:
     scores = make_scores([43.0 + k for k in range(30)], 8.0)
     regions = find_regions(scores, settings=Settings(), workspace=workspace)
     folder = workspace.product_dir(SERIES, scores.product)
     assert load_record(folder / "regions.json", Regions) == regions
-    assert json.loads((folder / "scores" / "bodypart.json").read_text())["body part examined tag"] == regions.examined
+    assert bodypart_document(scores)["body part examined tag"] == regions.examined

@@ -18,7 +18,7 @@ from tests.support.small_models import smooth_volume, v2_dataset, v2_plans, writ
 from ctenrich.errors import InputError, ModelError, UsageError
 from ctenrich.inference.registry import resolve_model
 from ctenrich.models.parity import compare_labels
-from ctenrich.nnunet import sliding_window as sliding
+from ctenrich.nnunet import sliding_window
 from ctenrich.nnunet.engine import Engine
 from ctenrich.nnunet.plans import NetworkPlan, Resampling
 from ctenrich.nnunet.preprocess import Axes, canonical_axes, nonzero_box
@@ -111,7 +111,7 @@ def test_memory_ladder_gives_the_same_labels(tmp_path: Path, monkeypatch: pytest
     array = smooth_volume((18, 40, 36), 6)
     engine, _ = engines(tmp_path / "m", settings=SegmentSettings(batch_size=8, threads=1))
     wanted = engine.label(array, (3.0, 1.2, 1.3)).labels
-    real = sliding._run
+    real = sliding_window._forward_batch
     sizes: list[int] = []
 
     def short(limit: int) -> Any:
@@ -125,11 +125,11 @@ def test_memory_ladder_gives_the_same_labels(tmp_path: Path, monkeypatch: pytest
 
     for limit in (4, 1):
         sizes.clear()
-        monkeypatch.setattr(sliding, "_run", short(limit))
+        monkeypatch.setattr(sliding_window, "_forward_batch", short(limit))
         assert int((engine.label(array, (3.0, 1.2, 1.3)).labels != wanted).sum()) <= 1
         assert max(sizes) == 8
         assert sizes[-1] <= limit
-    monkeypatch.setattr(sliding, "_run", short(0))
+    monkeypatch.setattr(sliding_window, "_forward_batch", short(0))
     with pytest.raises(InputError) as caught:
         engine.label(array, (3.0, 1.2, 1.3))
     assert caught.value.reason is Reason.OUT_OF_MEMORY
@@ -142,7 +142,7 @@ def test_other_errors_are_not_taken_for_memory(tmp_path: Path, monkeypatch: pyte
     def broken(*_: Any) -> Any:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(sliding, "_run", broken)
+    monkeypatch.setattr(sliding_window, "_forward_batch", broken)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         engine.label(smooth_volume((4, 20, 20)), (4.0, 2.0, 2.0))
 
@@ -298,14 +298,14 @@ def test_tiles_are_nnunetv2s(size: int, patch: int, step: float) -> None:
     from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
     size = max(size, patch)
-    assert sliding.tile_starts(size, patch, step) == compute_steps_for_sliding_window((size,), (patch,), step)[0]
+    assert sliding_window.tile_starts(size, patch, step) == compute_steps_for_sliding_window((size,), (patch,), step)[0]
 
 
 def test_gaussian_is_nnunetv2s() -> None:
     from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
     theirs = compute_gaussian((8, 16, 24), 1 / 8, 10, torch.float32, CPU)
-    assert torch.equal(sliding.gaussian((8, 16, 24), 10.0), theirs)
+    assert torch.equal(sliding_window.gaussian((8, 16, 24), 10.0), theirs)
 
 
 @settings(max_examples=60, deadline=None)

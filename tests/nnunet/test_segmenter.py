@@ -18,7 +18,7 @@ from ctenrich.codes.mappings import find_segment
 from ctenrich.errors import CtenrichError, InputError, UsageError
 from ctenrich.inference.registry import models_home
 from ctenrich.masks import full_mask
-from ctenrich.models.parity import Case, check_model, compare_labels
+from ctenrich.models.parity import Case, ParityOptions, check_model, compare_labels
 from ctenrich.nnunet.preprocess import canonical_axes
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.reasons import Reason
@@ -264,8 +264,8 @@ def test_real_cts_equal_the_reference(
     from benchmarks.float32_predictor import Float32Predictor
 
     case = real_case(real_data(archive))
-    options: dict[str, Any] = {"settings": Settings(), "repeat": False}
-    single = check_model(str(shared_model("lung1-demo")), [case], predictor=Float32Predictor, **options)
+    options = ParityOptions(predictor=Float32Predictor, repeat=False)
+    single = check_model(str(shared_model("lung1-demo")), [case], settings=Settings(), options=options)
     assert max(single.disagreement.values()) <= 1e-6
     assert min(row.dice for row in single.rows) >= 0.9999
     assert all(row.same_presence and row.nsd > 0.9999 for row in single.rows)

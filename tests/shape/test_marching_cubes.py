@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.conftest import need_package
 
-from ctenrich.shape.marching_cubes import TRIANGLES, cube_codes, cubes
+from ctenrich.shape.marching_cubes import TRIANGLES, cube_codes, cube_table
 
 SPACINGS = [(1.0, 1.0, 1.0), (3.1, 1.3, 0.7), (0.9, 2.3, 1.7)]
 
@@ -20,7 +20,7 @@ def test_codes_of_a_cube_are_its_case():
 
 
 def test_opposite_cases_are_one_surface_turned_inside_out():
-    table = cubes()
+    table = cube_table()
     assert len(TRIANGLES) == 128
     assert np.array_equal(table.counts, table.counts[::-1])
     assert np.array_equal(table.normals, -table.normals[::-1])
@@ -32,7 +32,7 @@ def test_area_and_volume_of_every_case_equal_pyradiomics(spacing):
     need_package("pyradiomics", "radiomics")
     from radiomics import cShape
 
-    table = cubes()
+    table = cube_table()
     areas = table.counts @ table.kind_areas(spacing)
     volumes = table.volumes / 48 * np.prod(spacing)
     for case in range(1, 255):
@@ -47,7 +47,7 @@ def test_the_volume_moves_with_the_cube_as_pyradiomics_has_it(axis):
     need_package("pyradiomics", "radiomics")
     from radiomics import cShape
 
-    table, shift = cubes(), np.zeros(3)
+    table, shift = cube_table(), np.zeros(3)
     shift[axis] = 2
     for case in range(1, 128):
         size = [2, 2, 2]

@@ -14,7 +14,7 @@ from ctenrich.errors import UsageError
 from ctenrich.masks import bounding_box, masks_from_label_map
 from ctenrich.records import Product, ProductKind, SegmentMasks, Volume
 from ctenrich.settings import MeasureSettings, Settings
-from ctenrich.shape.engine import basics
+from ctenrich.shape.engine import measure_primitives
 from ctenrich.shape.features import SHAPE_FEATURES, shape_features
 from ctenrich.shape.measure import measure_mask, measure_shape
 
@@ -188,10 +188,10 @@ def test_wrong_engine_and_wrong_grid_are_refused(workspace):
 def test_a_ragged_mask_takes_a_few_bytes_a_voxel() -> None:
     """Noise has about as many surface vertices as voxels."""
     mask = np.random.default_rng(5).random((60, 150, 150)) < 0.5
-    basics(mask[:2], (3.0, 0.8, 0.8))
+    measure_primitives(mask[:2], (3.0, 0.8, 0.8))
     tracemalloc.start()
     try:
-        found = basics(mask, (3.0, 0.8, 0.8))
+        found = measure_primitives(mask, (3.0, 0.8, 0.8))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

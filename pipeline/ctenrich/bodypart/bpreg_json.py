@@ -52,19 +52,19 @@ def bodypart_document(scores: SliceScores) -> dict[str, Any]:
         },
         "body part examined tag": examined_tag(scores),
         "look-up table": {name: {"mean": mean, "std": sd} for name, (mean, sd) in scores.lookup_table.items()},
-        "reverse z-ordering": _flag(scores.reverse_z_ordering),
-        "valid z-spacing": _flag(scores.valid_z_spacing),
+        "reverse z-ordering": _float_flag(scores.reverse_z_ordering),
+        "valid z-spacing": _float_flag(scores.valid_z_spacing),
         "expected slope": scores.expected_slope,
         "observed slope": None if scores.observed_slope is None else sign * scores.observed_slope,
         "slope ratio": scores.slope_ratio,
         "expected z-spacing": scores.expected_z_spacing,
         "z-spacing": scores.z_spacing,
-        "settings": _settings(scores),
+        "settings": _bpreg_settings(scores),
         "sop instance uids": list(scores.sop_instance_uids[order]),
     }
 
 
-def _settings(scores: SliceScores) -> dict[str, Any]:
+def _bpreg_settings(scores: SliceScores) -> dict[str, Any]:
     regions = load_regions().values()
     return {
         "slice score processing": scores.settings,
@@ -77,5 +77,5 @@ def _settings(scores: SliceScores) -> dict[str, Any]:
     }
 
 
-def _flag(value: bool | None) -> float | None:
+def _float_flag(value: bool | None) -> float | None:
     return None if value is None else float(value)

@@ -132,7 +132,7 @@ def resampling_matrix(length: int, spacing: float) -> Float:
     target = int(length / (SPACING / spacing) + 0.5)
     if target < 2:
         raise GeometryError(Reason.ZERO_SPACING, f"the field of view is under {2 * SPACING:g} mm wide")
-    small = _bilinear(length, target) @ _gaussian(length, _SIGMA / (target / length))
+    small = _bilinear_matrix(length, target) @ _gaussian_matrix(length, _SIGMA / (target / length))
     if target > SIZE:
         start = (target - SIZE) // 2
         return small[start : start + SIZE].astype(np.float32)
@@ -142,7 +142,7 @@ def resampling_matrix(length: int, spacing: float) -> Float:
     return out
 
 
-def _gaussian(length: int, sigma: float) -> NDArray[np.float64]:
+def _gaussian_matrix(length: int, sigma: float) -> NDArray[np.float64]:
     radius = int(_TRUNCATE * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
@@ -155,7 +155,7 @@ def _gaussian(length: int, sigma: float) -> NDArray[np.float64]:
     return out
 
 
-def _bilinear(length: int, target: int) -> NDArray[np.float64]:
+def _bilinear_matrix(length: int, target: int) -> NDArray[np.float64]:
     centres = (np.arange(target) + 0.5) * (length / target) - 0.5
     low = np.floor(centres)
     share = centres - low
@@ -182,7 +182,7 @@ class ImageMaker:
     def __init__(self, array: NDArray[Any], plan: ImagePlan) -> None:
         self._array = array
         self._transposed = plan.transposed
-        self._rows, self._columns = _blocks(plan.rows), _blocks(plan.columns)
+        self._rows, self._columns = _diagonal_blocks(plan.rows), _diagonal_blocks(plan.columns)
         low, high = HU_RANGE
         # (HU - low) * 2 / (high - low) lies in 0..2, so that padding is 0 until 1 is taken away at the end. The offset
         # is taken away behind the products: a row of a matrix sums up to 1, or to 0 where it is padding.
@@ -227,7 +227,7 @@ class ImageMaker:
         return np.ascontiguousarray(images.transpose(0, 2, 1)) if self._transposed else images, empty
 
 
-def _blocks(matrix: Float, height: int = 16) -> list[tuple[slice, slice, torch.Tensor]]:
+def _diagonal_blocks(matrix: Float, height: int = 16) -> list[tuple[slice, slice, torch.Tensor]]:
     """Cut a resampling matrix into blocks along its diagonal: what lies off them is zero.
 
     Returns

@@ -38,7 +38,7 @@ Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Line:
+class _ScoreLine:
     """Cleaned scores from feet to head."""
 
     z: Float
@@ -72,33 +72,35 @@ def find_landmarks(
 def locate_landmarks(scores: SliceScores) -> Landmarks:
     """As `find_landmarks`, without saving."""
     table = sorted(scores.lookup_table.items(), key=lambda item: (item[1][0], item[0]))
-    line = _line(scores)
-    items = tuple(_locate(name, mean, sd, line, scores) for name, (mean, sd) in table)
-    return Landmarks(scores.product, scores.series_instance_uid, items, _issues(scores, items))
+    line = _score_line(scores)
+    items = tuple(_locate_landmark(name, mean, sd, line, scores) for name, (mean, sd) in table)
+    return Landmarks(scores.product, scores.series_instance_uid, items, _landmark_issues(scores, items))
 
 
-def _line(scores: SliceScores) -> _Line:
+def _score_line(scores: SliceScores) -> _ScoreLine:
     order = slice(None) if scores.feet_to_head else slice(None, None, -1)
     values = np.array([np.nan if v is None else v for v in scores.cleaned], dtype=np.float64)[order]
     z = np.array(scores.z, dtype=np.float64)[order]
     z = np.abs(z - z[:1])
     known = values[~np.isnan(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
-    return _Line(z, values, low, high, scores.expected_slope)
+    return _ScoreLine(z, values, low, high, scores.expected_slope)
 
 
-def _locate(name: str, mean: float, sd: float, line: _Line, scores: SliceScores) -> Landmark:
-    reason = _why_not(mean, line, scores)
+def _locate_landmark(name: str, mean: float, sd: float, line: _ScoreLine, scores: SliceScores) -> Landmark:
+    reason = _absent_reason(mean, line, scores)
     if reason is not None:
-        return _absent(name, mean, reason)
+        return _absent_landmark(name, mean, reason)
     below = line.scores[:-1] <= mean
     starts = np.flatnonzero(below & (line.scores[1:] > mean))
     if not starts.size:
-        return _absent(name, mean, "in_gap")
+        return _absent_landmark(name, mean, "in_gap")
     places = np.array([_crossing(line, int(s), mean) for s in starts])
     reach = 2 * VERTEBRA
     if places.max() - places.min() > reach:
-        return _absent(name, mean, "ambiguous", f"{len(places)} places over {places.max() - places.min():.0f} mm")
+        return _absent_landmark(
+            name, mean, "ambiguous", f"{len(places)} places over {places.max() - places.min():.0f} mm"
+        )
     middle = (len(places) - 1) // 2
     start, place = int(starts[middle]), float(places[middle])
     nearest = start if place - line.z[start] <= line.z[start + 1] - place else start + 1
@@ -116,7 +118,7 @@ def _locate(name: str, mean: float, sd: float, line: _Line, scores: SliceScores)
     )
 
 
-def _why_not(mean: float, line: _Line, scores: SliceScores) -> str | None:
+def _absent_reason(mean: float, line: _ScoreLine, scores: SliceScores) -> str | None:
     if scores.observed_slope is None or np.isnan(line.low):
         return "no_scores"
     if scores.reverse_z_ordering:
@@ -128,12 +130,12 @@ def _why_not(mean: float, line: _Line, scores: SliceScores) -> str | None:
     return None
 
 
-def _absent(name: str, mean: float, key: str, detail: str = "") -> Landmark:
+def _absent_landmark(name: str, mean: float, key: str, detail: str = "") -> Landmark:
     text = f"{key}: {ABSENT[key]}" + (f" ({detail})" if detail else "")
     return Landmark(name=name, score=mean, absent_reason=text)
 
 
-def _crossing(line: _Line, start: int, mean: float) -> float:
+def _crossing(line: _ScoreLine, start: int, mean: float) -> float:
     share = (mean - line.scores[start]) / (line.scores[start + 1] - line.scores[start])
     return float(line.z[start] + share * (line.z[start + 1] - line.z[start]))
 
@@ -148,7 +150,7 @@ def _confidence(slope: float, sd: float, expected_slope: float) -> float:
     return round(float(1 / (1 + (error / VERTEBRA) ** 2)), 6)
 
 
-def _issues(scores: SliceScores, items: tuple[Landmark, ...]) -> tuple[Issue, ...]:
+def _landmark_issues(scores: SliceScores, items: tuple[Landmark, ...]) -> tuple[Issue, ...]:
     uid = scores.series_instance_uid
     issues = []
     if scores.reverse_z_ordering:

@@ -113,16 +113,16 @@ def network_from_state(state: Mapping[str, torch.Tensor]) -> BodyPartNetwork:
     except KeyError as error:
         raise ModelError(Reason.BAD_MODEL, f"the weights lack {error.args[0]}: not a body part regression") from None
     expected = network.state_dict()
-    _compare("lack", set(expected) - set(state))
-    _compare("hold the unknown", set(state) - set(expected))
-    _compare("have another shape at", {k for k, v in expected.items() if v.shape != state[k].shape})
+    _refuse_keys("lack", set(expected) - set(state))
+    _refuse_keys("hold the unknown", set(state) - set(expected))
+    _refuse_keys("have another shape at", {k for k, v in expected.items() if v.shape != state[k].shape})
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):
         raise ModelError(Reason.BAD_MODEL, "the weights hold values that are not numbers")
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
     return network.eval()
 
 
-def _compare(verb: str, keys: set[str]) -> None:
+def _refuse_keys(verb: str, keys: set[str]) -> None:
     if keys:
         names = ", ".join(sorted(keys)[:3])
         raise ModelError(Reason.BAD_MODEL, f"the weights {verb} {names}: not a body part regression")

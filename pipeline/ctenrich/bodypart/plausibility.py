@@ -38,7 +38,7 @@ def check_bodypart(scores: SliceScores, landmarks: Landmarks, regions: Regions) 
     issues: list[tuple[str, str]] = []
     height = lung_height(landmarks)
     if height is not None and not LUNG_HEIGHT[0] <= height <= LUNG_HEIGHT[1]:
-        issues.append(("lung_height", f"the lungs are {height:.0f} mm high, usual are {_span(LUNG_HEIGHT)} mm"))
+        issues.append(("lung_height", f"the lungs are {height:.0f} mm high, usual are {_range_text(LUNG_HEIGHT)} mm"))
     share = region_shares(regions).get("chest", 0.0)
     if height is not None and share < CHEST_SHARE:
         issues.append(
@@ -46,7 +46,7 @@ def check_bodypart(scores: SliceScores, landmarks: Landmarks, regions: Regions) 
         )
     towards_head = found if scores.feet_to_head else found[::-1]
     for lower, upper in itertools.pairwise(towards_head):
-        if _place(upper) < _place(lower):
+        if _position_of(upper) < _position_of(lower):
             issues.append(("landmark_order", f"{upper.name} and {lower.name} are in the wrong order"))
     issues += [("vertebra_distance", text) for text in _odd_distances(scores, landmarks)]
     uid = scores.series_instance_uid
@@ -75,17 +75,17 @@ def _odd_distances(scores: SliceScores, landmarks: Landmarks) -> list[str]:
     for lower, upper in itertools.pairwise(VERTEBRAE):
         if lower not in places or upper not in places:
             continue
-        distance = abs(_place(places[upper]) - _place(places[lower]))
+        distance = abs(_position_of(places[upper]) - _position_of(places[lower]))
         expected = (places[upper].score - places[lower].score) / scores.expected_slope
         if not expected / _FACTOR <= distance <= expected * _FACTOR:
             odd.append(f"{lower} and {upper} are {distance:.0f} mm apart, expected are {expected:.0f} mm")
     return odd
 
 
-def _place(item: Landmark) -> float:
+def _position_of(item: Landmark) -> float:
     assert item.position is not None
     return item.position
 
 
-def _span(limits: tuple[float, float]) -> str:
+def _range_text(limits: tuple[float, float]) -> str:
     return f"{limits[0]:.0f} to {limits[1]:.0f}"

@@ -137,23 +137,23 @@ def examined_tag(scores: SliceScores) -> str:
     if scores.valid_z_spacing is False:
         return "NONE"
     values = [v for v in scores.cleaned if v is not None]
-    parts = [part for part in _FROM_FEET if _is_present(part, values, scores.lookup_table)]
+    parts = [part for part in _FROM_FEET if _body_part_present(part, values, scores.lookup_table)]
     if not parts or len(scores.cleaned) * scores.z_spacing < _MIN_RANGE:
-        return _most_frequent(_from_feet(scores), scores.lookup_table)
+        return _most_frequent(_scores_from_feet(scores), scores.lookup_table)
     lowest, highest = _FROM_FEET.index(parts[0]), _FROM_FEET.index(parts[-1])
     return "-".join(reversed(_FROM_FEET[lowest : highest + 1]))
 
 
-def _from_feet(scores: SliceScores) -> list[float]:
+def _scores_from_feet(scores: SliceScores) -> list[float]:
     values = [v for v in scores.cleaned if v is not None]
     return values if scores.feet_to_head else values[::-1]
 
 
-def _is_present(part: str, values: list[float], table: LookupTable) -> bool:
+def _body_part_present(part: str, values: list[float], table: LookupTable) -> bool:
     if not values:
         return False
     low, high = min(values), max(values)
-    inside = sum(low < _score(name, table) < high for name in BODY_PARTS_INCLUDED[part])
+    inside = sum(low < _landmark_score(name, table) < high for name in BODY_PARTS_INCLUDED[part])
     return inside >= MIN_PRESENT_LANDMARKS[part]
 
 
@@ -162,10 +162,10 @@ def _most_frequent(values: list[float], table: LookupTable) -> str:
         part
         for value in values
         for part, (start, end) in DISTINCT_BODY_PARTS.items()
-        if _score(start, table) < value < _score(end, table)
+        if _landmark_score(start, table) < value < _landmark_score(end, table)
     ]
     return Counter(parts).most_common(1)[0][0] if parts else "NONE"
 
 
-def _score(name: str, table: LookupTable) -> float:
+def _landmark_score(name: str, table: LookupTable) -> float:
     return table[name][0] if name in table else load_landmarks()[name].score_mean

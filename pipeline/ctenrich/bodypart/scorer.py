@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from ctenrich.records import (
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_array, save_record
 
-__all__ = ["BodyPartModel", "BodyPartScorer", "load_bodypart_model", "open_bodypart", "scores_of"]
+__all__ = ["BodyPartModel", "BodyPartScorer", "RawScores", "load_bodypart_model", "open_bodypart", "scores_of"]
 
 CPU_BATCH = 4
 GPU_BATCH = 64
@@ -74,13 +74,13 @@ def open_bodypart(model: str, *, settings: Settings) -> BodyPartScorer:
     """
     found = resolve_model(model)
     network, description = load_bodypart_model(found.folder)
-    return BodyPartScorer(network, description, _info(found, description), settings)
+    return BodyPartScorer(network, description, _bodypart_model_info(found, description), settings)
 
 
 def load_bodypart_model(folder: Path) -> tuple[BodyPartNetwork, BodyPartModel]:
     """Read a model folder in the public model's format, every key and number checked."""
-    state = _state(folder)
-    table = _read_json(folder, "inference-settings.json")
+    state = _read_state_dict(folder)
+    table = _read_model_json(folder, "inference-settings.json")
     axes = _image_axes(folder)
     network = network_from_state(state)
     digest = hashlib.sha256(json.dumps([table, axes.value], sort_keys=True).encode())
@@ -90,7 +90,7 @@ def load_bodypart_model(folder: Path) -> tuple[BodyPartNetwork, BodyPartModel]:
     return network, BodyPartModel(clean_up, lookup, axes, digest.hexdigest())
 
 
-def _state(folder: Path) -> dict[str, torch.Tensor]:
+def _read_state_dict(folder: Path) -> dict[str, torch.Tensor]:
     plain, pickled = folder / "model.safetensors", folder / "model.pt"
     if plain.is_file():
         from safetensors import SafetensorError
@@ -105,7 +105,7 @@ def _state(folder: Path) -> dict[str, torch.Tensor]:
     return load_state_dict_restricted(pickled)
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def _read_model_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         data = json.loads((folder / name).read_text("utf-8"))
     except FileNotFoundError:
@@ -120,7 +120,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 def _image_axes(folder: Path) -> ImageAxes:
     if not (folder / "config.json").is_file():
         return ImageAxes.VIEWER
-    config = _read_json(folder, "config.json")
+    config = _read_model_json(folder, "config.json")
     value = config.get("image axes", ImageAxes.NIFTI if "transform_params" in config else ImageAxes.VIEWER)
     try:
         return ImageAxes(value)
@@ -151,7 +151,7 @@ def _parse_settings(data: dict[str, Any]) -> tuple[CleanUp, dict[str, tuple[floa
     return clean_up, dict(sorted(lookup.items(), key=lambda item: (item[1][0], item[0])))
 
 
-def _info(found: ResolvedModel, description: BodyPartModel) -> ModelInfo:
+def _bodypart_model_info(found: ResolvedModel, description: BodyPartModel) -> ModelInfo:
     entry = found.entry
     return ModelInfo(
         name=found.name,
@@ -165,6 +165,18 @@ def _info(found: ResolvedModel, description: BodyPartModel) -> ModelInfo:
 
 
 # ---------------------------------------------------------------- scoring
+
+
+@dataclass(frozen=True)
+class RawScores:
+    """Scores of all slices of a volume, by slice index, as the network gives them."""
+
+    values: NDArray[np.float64]
+    """``[slice]``; NaN where the network gave no finite number."""
+    empty: NDArray[np.bool_]
+    """``[slice]``: the slice shows no patient."""
+    timings: dict[str, float] = field(default_factory=dict)
+    """Seconds: prepare, network."""
 
 
 class BodyPartScorer:
@@ -224,19 +236,34 @@ class BodyPartScorer:
             raise GeometryError(Reason.ZERO_SPACING, "the slice spacing is zero")
         array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
         with torch_threads(settings.segment.threads):
-            raw, empty, timings = self._raw_scores(array, volume, progress)
-        scores = scores_of(raw, empty, volume, series, model=self.model, info=self.info, timings=timings)
+            raw = self.raw_scores(array, volume, progress)
+        scores = scores_of(raw, volume, series, model=self.model, info=self.info)
         save_record(workspace.product_dir(volume.series_instance_uid, self.product) / "scores.json", scores)
         return scores
 
-    def raw_scores(self, array: NDArray[Any], volume: Volume) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Raw score of every slice, and whether it shows no patient; by slice index."""
-        raw, empty, _ = self._raw_scores(array, volume, SILENT)
-        return raw, empty
+    def raw_scores(self, array: NDArray[Any], volume: Volume, progress: Progress = SILENT) -> RawScores:
+        """Run the network on every slice.
 
-    def _raw_scores(
-        self, array: NDArray[Any], volume: Volume, progress: Progress
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, float]]:
+        Parameters
+        ----------
+        array : array, [k, j, i]
+            HU.
+        volume : Volume
+            Shape and affine of `array`.
+        progress : Progress
+
+        Returns
+        -------
+        RawScores
+            By slice index.
+
+        Raises
+        ------
+        GeometryError
+            NOT_AXIAL or ZERO_SPACING.
+        InputError
+            HU_RANGE if a value is not a number.
+        """
         maker = ImageMaker(array, plan_images(volume.shape, volume.affine_lps, self.model.axes))
         count = len(array)
         workers = torch.get_num_threads() if self.device.type == "cpu" else 1
@@ -259,7 +286,7 @@ class BodyPartScorer:
         prepared = sum(seconds for _, _, seconds in parts) / workers
         timings = {"prepare": round(prepared, 3), "network": round(spent - prepared, 3)}
         raw[~np.isfinite(raw)] = np.nan
-        return raw, np.concatenate([empty for _, empty, _ in parts]), timings
+        return RawScores(raw, np.concatenate([empty for _, empty, _ in parts]), timings)
 
     def _forward(self, images: NDArray[np.float32]) -> torch.Tensor:
         """Scores of a batch, left on the device: everything comes back at once at the end."""
@@ -280,28 +307,37 @@ class BodyPartScorer:
 
 
 def scores_of(
-    raw: NDArray[np.float64],
-    empty: NDArray[np.bool_],
-    volume: Volume,
-    series: SortedSeries,
-    *,
-    model: BodyPartModel,
-    info: ModelInfo,
-    timings: dict[str, float] | None = None,
+    raw: RawScores, volume: Volume, series: SortedSeries, *, model: BodyPartModel, info: ModelInfo
 ) -> SliceScores:
-    """Clean raw scores (by slice index) and put them into their record.
+    """Clean raw scores and put them into their record.
+
+    Parameters
+    ----------
+    raw : RawScores
+        By slice index.
+    volume : Volume
+        Gives slice spacing and affine.
+    series : SortedSeries
+        Gives the SOP Instance UID and position of every slice.
+    model : BodyPartModel
+    info : ModelInfo
+
+    Returns
+    -------
+    SliceScores
+        By slice index; scores are rounded to 6 decimals.
 
     Raises
     ------
     InputError
-        TOO_FEW_SCORES.
+        TOO_FEW_SCORES if fewer than two slices show a patient.
     """
-    if np.count_nonzero(~empty & ~np.isnan(raw)) < 2:
+    if np.count_nonzero(~raw.empty & ~np.isnan(raw.values)) < 2:
         raise InputError(Reason.TOO_FEW_SCORES, "fewer than two slices show a patient")
     upwards = feet_to_head(volume.affine_lps)
     order = slice(None) if upwards else slice(None, None, -1)
-    clean = clean_scores(raw[order], empty[order], volume.spacing[0], model.clean_up)
-    raw_list, cleaned_list = _listed(raw), _listed(clean.values[order])
+    clean = clean_scores(raw.values[order], raw.empty[order], volume.spacing[0], model.clean_up)
+    raw_list, cleaned_list = _json_numbers(raw.values), _json_numbers(clean.values[order])
     digest = hashlib.sha256(json.dumps([series.sop_instance_uids, raw_list, cleaned_list]).encode())
     slope = None if clean.slope is None else clean.slope * (1 if upwards else -1)
     first = series.slices[0].distance
@@ -312,24 +348,24 @@ def scores_of(
         z=tuple(round(s.distance - first, _DECIMALS) for s in series.slices),
         raw=raw_list,
         cleaned=cleaned_list,
-        observed_slope=_rounded(slope),
+        observed_slope=_round_or_none(slope),
         expected_slope=model.clean_up.slope_mean,
-        slope_ratio=_rounded(clean.ratio),
+        slope_ratio=_round_or_none(clean.ratio),
         valid_z_spacing=clean.valid_z_spacing,
         reverse_z_ordering=clean.reverse,
-        expected_z_spacing=_rounded(clean.expected_z_spacing),
+        expected_z_spacing=_round_or_none(clean.expected_z_spacing),
         z_spacing=volume.spacing[0],
         feet_to_head=upwards,
         lookup_table=model.lookup_table,
         model=info,
         sha256=digest.hexdigest(),
         settings=model.clean_up.as_json(),
-        issues=_issues(clean, empty, series.series_instance_uid),
-        timings=timings or {},
+        issues=_score_issues(clean, raw.empty, series.series_instance_uid),
+        timings=raw.timings,
     )
 
 
-def _issues(clean: CleanScores, empty: NDArray[np.bool_], uid: str) -> tuple[Issue, ...]:
+def _score_issues(clean: CleanScores, empty: NDArray[np.bool_], uid: str) -> tuple[Issue, ...]:
     issues: list[Issue] = []
     if clean.reverse:
         message = "scores fall from feet to head: the geometry is reversed, or the scores are not valid"
@@ -345,9 +381,9 @@ def _issues(clean: CleanScores, empty: NDArray[np.bool_], uid: str) -> tuple[Iss
     return tuple(issues)
 
 
-def _listed(values: NDArray[np.float64]) -> tuple[float | None, ...]:
+def _json_numbers(values: NDArray[np.float64]) -> tuple[float | None, ...]:
     return tuple(None if np.isnan(v) else round(float(v), _DECIMALS) for v in values)
 
 
-def _rounded(value: float | None) -> float | None:
+def _round_or_none(value: float | None) -> float | None:
     return None if value is None else round(value, 9)

@@ -86,12 +86,12 @@ def clean_scores(raw: Float, empty: NDArray[np.bool_], z_spacing: float, paramet
     mapped = (raw - p.transform_min) * 100 / (p.transform_max - p.transform_min)
     background = np.isin(np.round(raw, 2), p.background_scores)
     kept = np.where(empty | background, np.nan, mapped)
-    rough = _slope(kept, z_spacing)
+    rough = _score_slope(kept, z_spacing)
     if rough is not None and rough < 0:
-        values = _cut_tails(_smooth(kept[::-1], z_spacing, p), z_spacing, p)[::-1].copy()
+        values = _cut_tails(_smooth_scores(kept[::-1], z_spacing, p), z_spacing, p)[::-1].copy()
     else:
-        values = _cut_tails(_smooth(kept, z_spacing, p), z_spacing, p)
-    slope = _slope(values, z_spacing)
+        values = _cut_tails(_smooth_scores(kept, z_spacing, p), z_spacing, p)
+    slope = _score_slope(values, z_spacing)
     if slope is None:
         return CleanScores(mapped, values, None, None, None, None, None)
     ratio = abs(slope) / p.slope_mean
@@ -99,7 +99,7 @@ def clean_scores(raw: Float, empty: NDArray[np.bool_], z_spacing: float, paramet
     return CleanScores(mapped, values, slope, ratio, valid, slope < 0, slope * z_spacing / p.slope_mean)
 
 
-def _smooth(scores: Float, z_spacing: float, p: CleanUp) -> Float:
+def _smooth_scores(scores: Float, z_spacing: float, p: CleanUp) -> Float:
     out = scores.copy()
     known = ~np.isnan(scores)
     if known.any():
@@ -111,7 +111,7 @@ def _cut_tails(scores: Float, z_spacing: float, p: CleanUp) -> Float:
     """Take away what lies beyond pelvis and eyes and does not rise as a body does (scores rise with the index)."""
     if len(scores) < 2 or np.isnan(scores).all():
         return scores
-    bottom, top = _nearest(scores, 0.0), _nearest(scores, 100.0)
+    bottom, top = _nearest_slice(scores, 0.0), _nearest_slice(scores, 100.0)
     if bottom is not None and top is not None and bottom > top:
         bottom = None
     steps = np.diff(scores)
@@ -127,13 +127,13 @@ def _cut_tails(scores: Float, z_spacing: float, p: CleanUp) -> Float:
     return out
 
 
-def _nearest(scores: Float, value: float) -> int | None:
+def _nearest_slice(scores: Float, value: float) -> int | None:
     distance = np.abs(scores - value)
     index = int(np.nanargmin(distance))
     return index if distance[index] < _REACH else None
 
 
-def _slope(scores: Float, z_spacing: float) -> float | None:
+def _score_slope(scores: Float, z_spacing: float) -> float | None:
     """Score per mm of the least-squares line; None with fewer than two values."""
     known = np.flatnonzero(~np.isnan(scores))
     if len(known) < 2:

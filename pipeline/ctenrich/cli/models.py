@@ -107,7 +107,7 @@ def check(
 ) -> None:
     """The parity gate: our engine beside nnunetv2's, organ by organ, worst case first."""
     from ctenrich.cli.console import print_table, progress_bars
-    from ctenrich.models.parity import check_model
+    from ctenrich.models.parity import ParityOptions, check_model
     from ctenrich.settings import Settings
 
     _ = reference
@@ -116,9 +116,7 @@ def check(
             name,
             _cases(on),
             settings=Settings(),
-            configuration=configuration,
-            mirror=mirror,
-            repeat=repeat,
+            options=ParityOptions(configuration=configuration, mirror=mirror, repeat=repeat),
             progress=progress,
         )
     for title, rows in (

@@ -72,8 +72,8 @@ class ExpertSegmenter:
         uid = series.series_instance_uid
         paths = [workspace.resolve(uid, path) for path in series.companions]
         structures, link, issues = find_structures(paths, series, limit=settings.convert.max_unpacked)
-        issues += _reference_remarks(structures, link, series)
-        groups = _mapped(structures, series, issues)
+        issues += _reference_issues(structures, link, series)
+        groups = _group_rois(structures, series, issues)
         read = time.perf_counter()
         progress.start("contours", len(groups))
         template = SegmentMasks(
@@ -87,7 +87,7 @@ class ExpertSegmenter:
             source_sop_instance_uid=structures.sop_instance_uid,
         )
         folder = workspace.product_dir(uid, self._product) / "masks"
-        parts = _draw(groups, grid_of(series), issues, progress)
+        parts = _draw_segments(groups, grid_of(series), issues, progress)
         masks = masks_from_segments(parts, template, folder, workspace)
         progress.finish("contours")
         timings = {"read": read - started, "rasterise": time.perf_counter() - read}
@@ -111,13 +111,15 @@ def find_structures(
         except InputError as error:
             if error.reason is not Reason.NO_EXPERT:
                 failure = failure or error
-                issues.append(_issue("contours.unreadable", Severity.WARNING, f"companion {position}", error.message))
+                issues.append(
+                    _contour_issue("contours.unreadable", Severity.WARNING, f"companion {position}", error.message)
+                )
             continue
         link = link_to(structures, series)
         if link is None:
             strangers += 1
             text = "the structure set refers to another series and another frame of reference"
-            issues.append(_issue("contours.reference", Severity.WARNING, structures.sop_instance_uid, text))
+            issues.append(_contour_issue("contours.reference", Severity.WARNING, structures.sop_instance_uid, text))
             continue
         by_reference = link is CompanionLink.REFERENCE
         found.append((by_reference, structures.stamp, structures.sop_instance_uid, structures, link))
@@ -132,24 +134,24 @@ def find_structures(
     *others, (_, _, _, chosen, link) = found
     for other in others:
         text = "another structure set of this series was chosen (tied by reference first, then the newest)"
-        issues.append(_issue("contours.other", Severity.NOTE, other[3].sop_instance_uid, text))
+        issues.append(_contour_issue("contours.other", Severity.NOTE, other[3].sop_instance_uid, text))
     return chosen, link, issues
 
 
-def _reference_remarks(structures: StructureSet, link: CompanionLink, series: SortedSeries) -> list[Issue]:
+def _reference_issues(structures: StructureSet, link: CompanionLink, series: SortedSeries) -> list[Issue]:
     """What is odd about the references of a structure set that was accepted."""
     uid = structures.sop_instance_uid
     if link is CompanionLink.FRAME_OF_REFERENCE:
         text = "the structure set's references do not name this series; its frame of reference does"
-        return [_issue("contours.link", Severity.WARNING, uid, text)]
+        return [_contour_issue("contours.link", Severity.WARNING, uid, text)]
     missing = len(structures.image_uids.difference(series.sop_instance_uids))
     if not missing:
         return []
     text = f"{missing} of {len(structures.image_uids)} images that the structure set refers to are not in the series"
-    return [_issue("contours.references", Severity.WARNING, uid, text)]
+    return [_contour_issue("contours.references", Severity.WARNING, uid, text)]
 
 
-def _mapped(structures: StructureSet, series: SortedSeries, issues: list[Issue]) -> dict[str, list[Roi]]:
+def _group_rois(structures: StructureSet, series: SortedSeries, issues: list[Issue]) -> dict[str, list[Roi]]:
     """ROIs by segment name, in the order of the structure set."""
     groups: dict[str, list[Roi]] = {}
     elsewhere = 0
@@ -157,13 +159,15 @@ def _mapped(structures: StructureSet, series: SortedSeries, issues: list[Issue])
         frame = roi.frame_of_reference_uid
         if frame and series.frame_of_reference_uid and frame != series.frame_of_reference_uid:
             text = f"ROI {roi.name!r} is drawn in another frame of reference and was skipped"
-            issues.append(_issue("contours.frame_of_reference", Severity.WARNING, structures.sop_instance_uid, text))
+            issues.append(
+                _contour_issue("contours.frame_of_reference", Severity.WARNING, structures.sop_instance_uid, text)
+            )
             elsewhere += 1
             continue
         code = find_segment(roi.name)
         if code is None:
             text = f"ROI {roi.name!r} has no row in mappings/segments.csv and was skipped"
-            issues.append(_issue("contours.unmapped", Severity.NOTE, structures.sop_instance_uid, text))
+            issues.append(_contour_issue("contours.unmapped", Severity.NOTE, structures.sop_instance_uid, text))
             continue
         groups.setdefault(code.name, []).append(roi)
     if elsewhere and elsewhere == len(structures.rois):
@@ -176,7 +180,7 @@ def _mapped(structures: StructureSet, series: SortedSeries, issues: list[Issue])
     return groups
 
 
-def _draw(
+def _draw_segments(
     groups: dict[str, list[Roi]], grid: Grid, issues: list[Issue], progress: Progress
 ) -> Iterator[tuple[int, str, str, Mask]]:
     """Masks one at a time: (number, name, ROI names, mask)."""
@@ -184,7 +188,7 @@ def _draw(
         result: Rasterised | None = None
         for roi in rois:
             drawn = rasterise(roi.contours, grid)
-            issues += _remarks(name, roi, drawn)
+            issues += _drawing_issues(name, roi, drawn)
             if result is None:
                 result = drawn
             else:
@@ -192,12 +196,12 @@ def _draw(
         assert result is not None
         if len(rois) > 1:
             text = f"united from {len(rois)} ROIs that map to one segment"
-            issues.append(_issue("contours.united", Severity.NOTE, name, text))
+            issues.append(_contour_issue("contours.united", Severity.NOTE, name, text))
         yield number, name, " + ".join(roi.name for roi in rois), result.mask
         progress.advance("contours")
 
 
-def _remarks(name: str, roi: Roi, drawn: Rasterised) -> list[Issue]:
+def _drawing_issues(name: str, roi: Roi, drawn: Rasterised) -> list[Issue]:
     out: list[Issue] = []
     for count, rule, severity, text in (
         (roi.other, "contours.type", Severity.NOTE, "contours enclose no area (points, open lines, too few corners)"),
@@ -205,11 +209,11 @@ def _remarks(name: str, roi: Roi, drawn: Rasterised) -> list[Issue]:
         (drawn.tilted, "contours.tilted", Severity.WARNING, "contours are not parallel to the slices"),
     ):
         if count:
-            out.append(_issue(rule, severity, name, f"{count} {text} and were left out"))
+            out.append(_contour_issue(rule, severity, name, f"{count} {text} and were left out"))
     if not drawn.mask.any():
-        out.append(_issue("contours.empty", Severity.WARNING, name, "the contours enclose no voxel centre"))
+        out.append(_contour_issue("contours.empty", Severity.WARNING, name, "the contours enclose no voxel centre"))
     return out
 
 
-def _issue(rule: str, severity: Severity, about: str, text: str) -> Issue:
+def _contour_issue(rule: str, severity: Severity, about: str, text: str) -> Issue:
     return Issue(rule, severity, about, text, checker="ctenrich.contours")

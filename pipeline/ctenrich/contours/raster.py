@@ -134,7 +134,7 @@ def fill_polygon(plane: Mask, across: Points, down: Points, *, exclusive: bool =
     i0, i1 = max(int(np.ceil(u.min())), 0), min(int(np.floor(u.max())), columns - 1)
     if j0 > j1 or i0 > i1:
         return
-    window = _inside(u, v, (j0, j1, i0, i1))
+    window = _even_odd_mask(u, v, (j0, j1, i0, i1))
     target = plane[j0 : j1 + 1, i0 : i1 + 1]
     if exclusive:
         target ^= window
@@ -148,7 +148,7 @@ def snap(values: Points) -> Points:
     return np.where(np.abs(values - whole) <= SNAP, whole, values)
 
 
-def _inside(u: Points, v: Points, window: tuple[int, int, int, int]) -> Mask:
+def _even_odd_mask(u: Points, v: Points, window: tuple[int, int, int, int]) -> Mask:
     """Even-odd mask of a window [j0..j1, i0..i1]: a table of all crossings of edges with rows of pixel centres."""
     j0, j1, i0, i1 = window
     height, width = j1 - j0 + 1, i1 - i0 + 1

@@ -95,11 +95,11 @@ def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
     with warnings.catch_warnings():
         # pydicom warns and goes on with what it has: fewer contours would be a silently wrong mask.
         warnings.filterwarnings("error", message=".*end of file.*")
-        dataset = _read(path, limit)
+        dataset = _read_rtstruct(path, limit)
         if str(dataset.get("SOPClassUID", "")) != RT_STRUCTURE_SET:
             raise InputError(Reason.NO_EXPERT, "the file is not an RT Structure Set")
         try:
-            return _structure_set(dataset)
+            return _parse_structure_set(dataset)
         except (OSError, *_READ_ERRORS) as error:
             name = type(error).__name__
             raise InputError(Reason.DECODE_ERROR, f"the RT Structure Set is malformed ({name})") from error
@@ -116,7 +116,7 @@ def link_to(structures: StructureSet, series: SortedSeries) -> CompanionLink | N
     return None
 
 
-def _read(path: Path, limit: int) -> Dataset:
+def _read_rtstruct(path: Path, limit: int) -> Dataset:
     try:
         check_deflated(path, limit)
         return dcmread(path, stop_before_pixels=True)
@@ -130,7 +130,7 @@ def _read(path: Path, limit: int) -> Dataset:
         raise InputError(Reason.TRUNCATED, f"the RT Structure Set is broken ({type(error).__name__})") from error
 
 
-def _structure_set(dataset: Dataset) -> StructureSet:
+def _parse_structure_set(dataset: Dataset) -> StructureSet:
     frames: set[str] = set()
     series: set[str] = set()
     images: set[str] = set()
@@ -146,7 +146,7 @@ def _structure_set(dataset: Dataset) -> StructureSet:
         for contour in item.get("ContourSequence", None) or ():
             images |= _image_uids(contour)
     rois = tuple(
-        _roi(item, contour_items.get(int(item.ROINumber)))
+        _parse_roi(item, contour_items.get(int(item.ROINumber)))
         for item in dataset.get("StructureSetROISequence", None) or ()
     )
     frames |= {roi.frame_of_reference_uid for roi in rois}
@@ -165,12 +165,12 @@ def _image_uids(item: Dataset) -> set[str]:
     return {str(image.get("ReferencedSOPInstanceUID", "")) for image in images}
 
 
-def _roi(item: Dataset, contours: Dataset | None) -> Roi:
+def _parse_roi(item: Dataset, contours: Dataset | None) -> Roi:
     found: list[Contour] = []
     other = 0
     for contour in (contours.get("ContourSequence", None) or ()) if contours is not None else ():
         kind = str(contour.get("ContourGeometricType", "")).strip().upper()
-        points = _points(contour) if kind in CLOSED else None
+        points = _contour_points(contour) if kind in CLOSED else None
         if points is None:
             other += 1
         else:
@@ -184,7 +184,7 @@ def _roi(item: Dataset, contours: Dataset | None) -> Roi:
     )
 
 
-def _points(contour: Dataset) -> NDArray[np.float64] | None:
+def _contour_points(contour: Dataset) -> NDArray[np.float64] | None:
     """Corners of a contour, (n, 3); None if they are missing, not numbers or enclose nothing.
 
     The decimal strings are parsed at once, without pydicom's number objects: a structure set holds 10^5 of them.

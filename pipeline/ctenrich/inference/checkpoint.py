@@ -50,7 +50,7 @@ def load_restricted(path: Path, *, only: Collection[str] | None = None) -> Any:
         if only is not None and isinstance(value, dict):
             value = {key: value[key] for key in value if key in only}
         cache: dict[str, torch.Tensor] = {}
-        return realise(value, lambda ref: _build(ref, read, cache))
+        return realise(value, lambda ref: _build_tensor(ref, read, cache))
     except OSError as error:
         raise ModelError(Reason.BAD_MODEL, f"{path.name} cannot be read: {error.strerror}") from error
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
@@ -151,7 +151,7 @@ def _storage_sizes(value: Any) -> dict[str, int]:
     return sizes
 
 
-def _build(ref: TensorRef, read: _Reader, cache: dict[str, torch.Tensor]) -> torch.Tensor:
+def _build_tensor(ref: TensorRef, read: _Reader, cache: dict[str, torch.Tensor]) -> torch.Tensor:
     import torch
 
     storage = ref.storage

@@ -40,7 +40,7 @@ def download(
         if attempt:
             time.sleep(pause * 2 ** (attempt - 1))
         try:
-            if _attempt(url, part, timeout, progress):
+            if _download_once(url, part, timeout, progress):
                 part.replace(path)
                 progress.finish(_TASK)
                 return
@@ -54,7 +54,7 @@ def download(
     raise RetryExhaustedError(Reason.RETRY_EXHAUSTED, f"the download failed {tries} times", "try again later")
 
 
-def _attempt(url: str, part: Path, timeout: float, progress: Progress) -> bool:
+def _download_once(url: str, part: Path, timeout: float, progress: Progress) -> bool:
     """One request; whether the file is whole."""
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310 - the scheme was checked

@@ -109,10 +109,10 @@ def models_home() -> Path:
 def registry() -> Mapping[str, ModelEntry]:
     """All models that are known by name."""
     text = (Path(__file__).with_name("models.toml")).read_text("utf-8")
-    return MappingProxyType({name: _entry(name, row) for name, row in tomllib.loads(text).items()})
+    return MappingProxyType({name: _model_entry(name, row) for name, row in tomllib.loads(text).items()})
 
 
-def _entry(name: str, row: Mapping[str, Any]) -> ModelEntry:
+def _model_entry(name: str, row: Mapping[str, Any]) -> ModelEntry:
     values: dict[str, Any] = dict(row)
     values["kind"] = ModelKind(values["kind"])
     for key in ("configurations", "modalities"):
@@ -146,7 +146,9 @@ def resolve_model(name_or_path: str) -> ResolvedModel:
     """
     entry = registry().get(name_or_path)
     if entry is not None and entry.package:
-        return _present(ResolvedModel(entry.name, _PACKAGE_MODELS / entry.package, entry), "reinstall the package")
+        return _require_files(
+            ResolvedModel(entry.name, _PACKAGE_MODELS / entry.package, entry), "reinstall the package"
+        )
     if _NAME.fullmatch(name_or_path):
         imported = models_home() / "imported" / name_or_path
         if imported.is_dir():
@@ -164,7 +166,7 @@ def resolve_model(name_or_path: str) -> ResolvedModel:
     return ResolvedModel(check_name(name or "model"), folder.resolve(), None)
 
 
-def _present(model: ResolvedModel, hint: str) -> ResolvedModel:
+def _require_files(model: ResolvedModel, hint: str) -> ResolvedModel:
     if not model.folder.is_dir():
         raise ModelError(Reason.NOT_FOUND, f"the files of the model {model.name} are missing", hint)
     return model
@@ -173,7 +175,7 @@ def _present(model: ResolvedModel, hint: str) -> ResolvedModel:
 # ---------------------------------------------------------------- licences
 
 
-def _accepted() -> dict[str, str]:
+def _accepted_licences() -> dict[str, str]:
     try:
         data = json.loads((models_home() / "licences.json").read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -183,7 +185,7 @@ def _accepted() -> dict[str, str]:
 
 def accept_licence(entry: ModelEntry) -> None:
     """Store that the user accepts the licence of a model, as the registry states it today."""
-    accepted = _accepted() | {entry.name: entry.licence}
+    accepted = _accepted_licences() | {entry.name: entry.licence}
     text = json.dumps(accepted, indent=1, sort_keys=True) + "\n"
     write_bytes(models_home() / "licences.json", text.encode())
 
@@ -196,7 +198,7 @@ def check_licence(entry: ModelEntry) -> None:
     ModelError
         LICENCE_NOT_ACCEPTED, with the licence's name and address.
     """
-    if entry.accept and _accepted().get(entry.name) != entry.licence:
+    if entry.accept and _accepted_licences().get(entry.name) != entry.licence:
         message = f"the weights of {entry.name} are licensed {entry.licence} ({entry.licence_url})"
         hint = f"accept it once: ctenrich models pull {entry.name} --accept-licence"
         raise ModelError(Reason.LICENCE_NOT_ACCEPTED, message, hint)

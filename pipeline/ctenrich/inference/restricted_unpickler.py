@@ -60,14 +60,14 @@ def refuse(what: str) -> NoReturn:
 # ---------------------------------------------------------------- what a pickle may build
 
 
-class _Dict(dict[Any, Any]):
+class _PlainDict(dict[Any, Any]):
     """Stands for OrderedDict and defaultdict; attributes that a pickle wants to set are dropped."""
 
     def __setstate__(self, state: object) -> None:
         return None
 
 
-class _Maker:
+class _AllowedCall:
     """A name that a pickle may call; it cannot be changed by the pickle."""
 
     __slots__ = ("_call", "name")
@@ -108,7 +108,7 @@ class TensorRef:
         """Attributes of a tensor (hooks and the like) are dropped."""
 
 
-class _DType:
+class _NumpyDtype:
     """A numpy dtype in the making: kind and size from the name, byte order from the state."""
 
     def __init__(self, text: object, *_: object) -> None:
@@ -128,7 +128,7 @@ class _DType:
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _Array:
+class _NumpyArray:
     """A numpy array in the making; `array` exists once the pickle has given its state."""
 
     array: NDArray[Any] | None = None
@@ -137,7 +137,7 @@ class _Array:
         if not isinstance(state, tuple) or len(state) != 5:
             refuse("an odd array")
         _, shape, dtype, fortran, raw = state
-        if not isinstance(dtype, _DType) or not isinstance(raw, bytes | bytearray) or not _is_shape(shape):
+        if not isinstance(dtype, _NumpyDtype) or not isinstance(raw, bytes | bytearray) or not _is_shape(shape):
             refuse("an array of objects")
         if int(np.prod(shape, dtype=object)) * dtype.dtype.itemsize != len(raw):
             refuse("an array whose size is not its shape's")
@@ -148,19 +148,19 @@ def _is_shape(value: object) -> bool:
     return isinstance(value, tuple) and all(type(v) is int and v >= 0 for v in value)
 
 
-def _scalar(dtype: object, raw: object = None) -> Any:
-    if not isinstance(dtype, _DType) or not isinstance(raw, bytes) or len(raw) != dtype.dtype.itemsize:
+def _numpy_scalar(dtype: object, raw: object = None) -> Any:
+    if not isinstance(dtype, _NumpyDtype) or not isinstance(raw, bytes) or len(raw) != dtype.dtype.itemsize:
         refuse("an odd numpy number")
     return np.frombuffer(raw, dtype.dtype)[0]
 
 
-def _encode(text: object, encoding: object = "latin1") -> bytes:
+def _encode_latin1(text: object, encoding: object = "latin1") -> bytes:
     if not isinstance(text, str) or encoding not in {"latin1", "latin-1"}:
         refuse("a text encoding")
     return text.encode("latin1")
 
 
-def _tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> TensorRef:
+def _rebuild_tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> TensorRef:
     if not isinstance(storage, Storage) or type(offset) is not int or offset < 0:
         refuse("a tensor without a storage")
     if not (_is_shape(size) and _is_shape(stride)):
@@ -174,19 +174,19 @@ def _tensor(storage: object, offset: object, size: object, stride: object, *_: o
     return TensorRef(storage, offset, size, stride)
 
 
-def _parameter(data: object, *_: object) -> TensorRef:
+def _torch_parameter(data: object, *_: object) -> TensorRef:
     if not isinstance(data, TensorRef):
         refuse("a parameter without a tensor")
     return data
 
 
-def _ordered(items: object = ()) -> _Dict:
+def _ordered_dict(items: object = ()) -> _PlainDict:
     if not isinstance(items, list | tuple | dict):
         refuse("an odd dictionary")
-    return _Dict(items)
+    return _PlainDict(items)
 
 
-def _plain(cls: type) -> Callable[..., Any]:
+def _plain_container(cls: type) -> Callable[..., Any]:
     def make(items: object = ()) -> Any:
         if not isinstance(items, list | tuple):
             refuse(f"an odd {cls.__name__}")
@@ -195,30 +195,30 @@ def _plain(cls: type) -> Callable[..., Any]:
     return make
 
 
-def _device(*args: object) -> str:
+def _torch_device(*args: object) -> str:
     return ":".join(str(a) for a in args if isinstance(a, str | int))
 
 
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _ordered,
-    ("collections", "defaultdict"): lambda *_: _Dict(),
-    ("builtins", "set"): _plain(set),
-    ("__builtin__", "set"): _plain(set),
-    ("builtins", "list"): _plain(list),
-    ("__builtin__", "list"): _plain(list),
-    ("builtins", "frozenset"): _plain(frozenset),
-    ("_codecs", "encode"): _encode,
-    ("torch", "Size"): _plain(tuple),
-    ("torch", "device"): _device,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("numpy", "dtype"): _DType,
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("collections", "defaultdict"): lambda *_: _PlainDict(),
+    ("builtins", "set"): _plain_container(set),
+    ("__builtin__", "set"): _plain_container(set),
+    ("builtins", "list"): _plain_container(list),
+    ("__builtin__", "list"): _plain_container(list),
+    ("builtins", "frozenset"): _plain_container(frozenset),
+    ("_codecs", "encode"): _encode_latin1,
+    ("torch", "Size"): _plain_container(tuple),
+    ("torch", "device"): _torch_device,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _torch_parameter,
+    ("numpy", "dtype"): _NumpyDtype,
     ("numpy", "ndarray"): lambda *_: refuse("a bare array"),
 }
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _ALLOWED[_module, "scalar"] = _scalar
-    _ALLOWED[_module, "_reconstruct"] = lambda *_: _Array()
+    _ALLOWED[_module, "scalar"] = _numpy_scalar
+    _ALLOWED[_module, "_reconstruct"] = lambda *_: _NumpyArray()
 for _name in _STORAGES:
     _ALLOWED["torch", _name] = lambda *_: refuse("a bare storage")
 for _name in ITEM_SIZE:
@@ -235,11 +235,11 @@ class _Unpickler(pickle.Unpickler):
         call = _ALLOWED.get((module, name))
         if call is None:
             refuse(f"{module}.{name}"[:120])
-        return _Maker(f"{module}.{name}", call)
+        return _AllowedCall(f"{module}.{name}", call)
 
     def persistent_load(self, pid: Any, /) -> Storage:
         kind = pid[1] if isinstance(pid, tuple) and len(pid) in {5, 6} and pid[0] == "storage" else None
-        if not isinstance(kind, _Maker) or kind.name.rpartition(".")[2] not in _STORAGES:
+        if not isinstance(kind, _AllowedCall) or kind.name.rpartition(".")[2] not in _STORAGES:
             refuse("an odd storage")
         key, numel = pid[2], pid[4]
         if not isinstance(key, str) or type(numel) is not int or numel < 0 or (len(pid) == 6 and pid[5] is not None):
@@ -282,30 +282,32 @@ def load_pickle_restricted(path: Path) -> Any:
 
 def realise(value: Any, tensor: Callable[[TensorRef], Any]) -> Any:
     """Copy of `value` with its stand-ins replaced (`tensor` makes tensors); what is not plain data is refused."""
-    return _realise(value, tensor, {}, 0)
+    return _realise_value(value, tensor, {}, 0)
 
 
-def _realise(value: Any, tensor: Callable[[TensorRef], Any], done: dict[int, Any], depth: int) -> Any:
+def _realise_value(value: Any, tensor: Callable[[TensorRef], Any], done: dict[int, Any], depth: int) -> Any:
     if depth > 100:
         refuse("data that are nested too deeply")
     if value is None or isinstance(value, bool | int | float | str | bytes | np.generic):
         return value
     if id(value) not in done:
-        done[id(value)] = _realise_new(value, tensor, done, depth + 1)
+        done[id(value)] = _realise_container(value, tensor, done, depth + 1)
     return done[id(value)]
 
 
-def _realise_new(value: Any, tensor: Callable[[TensorRef], Any], done: dict[int, Any], depth: int) -> Any:
+def _realise_container(value: Any, tensor: Callable[[TensorRef], Any], done: dict[int, Any], depth: int) -> Any:
     if isinstance(value, dict):
-        return {_realise(k, tensor, done, depth): _realise(v, tensor, done, depth) for k, v in value.items()}
+        return {
+            _realise_value(k, tensor, done, depth): _realise_value(v, tensor, done, depth) for k, v in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
-        return type(value)(_realise(v, tensor, done, depth) for v in value)
+        return type(value)(_realise_value(v, tensor, done, depth) for v in value)
     if isinstance(value, TensorRef):
         return tensor(value)
-    if isinstance(value, _Array) and value.array is not None:
+    if isinstance(value, _NumpyArray) and value.array is not None:
         return value.array
-    if isinstance(value, _DType):
+    if isinstance(value, _NumpyDtype):
         return value.dtype.str
-    if isinstance(value, _Maker) and value.name.startswith("torch.") and value.name[6:] in ITEM_SIZE:
+    if isinstance(value, _AllowedCall) and value.name.startswith("torch.") and value.name[6:] in ITEM_SIZE:
         return value.name[6:]
     return refuse(f"a {type(value).__name__.strip('_').lower()}")

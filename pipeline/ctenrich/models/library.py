@@ -59,14 +59,16 @@ class ModelStatus:
 
 def list_models() -> tuple[ModelStatus, ...]:
     """All models of the registry, and those that were imported under names of their own."""
-    rows = [_status(entry) for entry in registry().values()]
+    rows = [_model_status(entry) for entry in registry().values()]
     imported = models_home() / "imported"
     own = sorted(p.name for p in imported.iterdir() if p.is_dir()) if imported.is_dir() else []
-    rows += [ModelStatus(n, _source(n).get("kind", ""), "imported", "", True) for n in own if n not in registry()]
+    rows += [
+        ModelStatus(n, _import_record(n).get("kind", ""), "imported", "", True) for n in own if n not in registry()
+    ]
     return tuple(rows)
 
 
-def _status(entry: ModelEntry) -> ModelStatus:
+def _model_status(entry: ModelEntry) -> ModelStatus:
     try:
         check_licence(entry)
         accepted = True
@@ -80,7 +82,7 @@ def _status(entry: ModelEntry) -> ModelStatus:
     return ModelStatus(entry.name, entry.kind.value, entry.title, entry.licence, installed, entry.demo, accepted)
 
 
-def _source(name: str) -> dict[str, Any]:
+def _import_record(name: str) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         data = json.loads((models_home() / "imported" / name / "import.json").read_text("utf-8"))
         return data if isinstance(data, dict) else {}
@@ -113,14 +115,14 @@ def show_model(name: str) -> dict[str, Any]:
         if entry is None:
             raise
         return out | {"installed": False, "why": error.message, "hint": error.hint}
-    out |= {"installed": True, **({"imported": _source(name)} if _source(name) else {})}
+    out |= {"installed": True, **({"imported": _import_record(name)} if _import_record(name) else {})}
     if _is_bodypart(model):
         return out | {"kind": ModelKind.BODYPART.value, **_bodypart_details(model)}
     stored = prepare(model)
-    return out | {"kind": stored.meta["kind"], **_details(stored)}
+    return out | {"kind": stored.meta["kind"], **_nnunet_details(stored)}
 
 
-def _details(stored: StoredModel) -> dict[str, Any]:
+def _nnunet_details(stored: StoredModel) -> dict[str, Any]:
     plans = {name: stored.plan(name) for name in stored.configurations}
     first = next(iter(plans.values()))
     return {
@@ -168,7 +170,7 @@ def pull_model(name: str, *, accept: bool = False, url: str | None = None, progr
     if entry is None or not entry.url:
         known = ", ".join(e.name for e in registry().values() if e.url)
         raise ModelError(Reason.NOT_FOUND, f"there is no model {name} to download", f"known: {known}")
-    _licence(entry, accept)
+    _require_licence(entry, accept)
     file = models_home() / "downloads" / f"{check_name(name)}.zip"
     download(url or entry.url, file, progress=progress)
     status = import_model(file, name=name, progress=progress)
@@ -176,7 +178,7 @@ def pull_model(name: str, *, accept: bool = False, url: str | None = None, progr
     return status
 
 
-def _licence(entry: ModelEntry, accept: bool) -> None:
+def _require_licence(entry: ModelEntry, accept: bool) -> None:
     if accept and entry.accept:
         accept_licence(entry)
     check_licence(entry)
@@ -216,7 +218,7 @@ def import_model(
     if entry is not None:
         if entry.package:
             fail(f"{chosen} is a model of the package", "choose another name")
-        _licence(entry, accept)
+        _require_licence(entry, accept)
         _check_pin(entry, pinned)
     imported = models_home() / "imported"
     imported.mkdir(parents=True, exist_ok=True)
@@ -224,17 +226,17 @@ def import_model(
     try:
         progress.note(f"reading {source.name}")
         folder = staging / chosen
-        _bring(source, folder)
+        _copy_or_unpack(source, folder)
         if labels is not None:
             shutil.copyfile(labels, folder / "labels.json")
         kind = _check_import(ResolvedModel(chosen, folder, entry))
         record = {"kind": kind, "file": source.name, "sha256": pinned}
         write_bytes(folder / "import.json", (json.dumps(record, indent=1) + "\n").encode())
-        _replace(folder, imported / chosen, staging / "old")
+        _replace_folder(folder, imported / chosen, staging / "old")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     if entry is not None:
-        return _status(entry)
+        return _model_status(entry)
     return ModelStatus(chosen, kind, "imported", "", True)
 
 
@@ -246,7 +248,7 @@ def _guess_name(source: Path, sha256: str) -> str:
 
 
 def _check_pin(entry: ModelEntry, sha256: str) -> None:
-    wanted = entry.sha256 or _source(entry.name).get("sha256", "")
+    wanted = entry.sha256 or _import_record(entry.name).get("sha256", "")
     if wanted and sha256 and wanted != sha256:
         message = f"the file has the SHA-256 {sha256[:16]}..., pinned for {entry.name} is {wanted[:16]}..."
         raise ModelError(
@@ -270,13 +272,13 @@ def _check_import(model: ResolvedModel) -> str:
     return str(stored.meta["kind"])
 
 
-def _replace(new: Path, place: Path, old: Path) -> None:
+def _replace_folder(new: Path, place: Path, old: Path) -> None:
     if place.exists():
         place.replace(old)
     new.replace(place)
 
 
-def _bring(source: Path, folder: Path) -> None:
+def _copy_or_unpack(source: Path, folder: Path) -> None:
     if source.is_dir():
         if any(p.is_symlink() for p in source.rglob("*")):
             raise UnsafeInputError(Reason.UNSAFE_PATH, f"{source.name} holds links", "give a folder of plain files")
@@ -322,20 +324,20 @@ def verify_model(name: str) -> tuple[Issue, ...]:
             return ()
         stored = prepare(model)
     except ModelError as error:
-        return (_error("model.files", name, error),)
+        return (_model_issue("model.files", name, error),)
     issues: list[Issue] = []
     for configuration in stored.configurations:
         try:
             label_names(stored.plan(configuration))
         except ModelError as error:
-            issues.append(_error("model.labels", f"{name}:{configuration}", error))
+            issues.append(_model_issue("model.labels", f"{name}:{configuration}", error))
         for fold in stored.folds(configuration):
             try:
                 load_weights(stored, configuration, fold)
             except ModelError as error:
-                issues.append(_error("model.weights", f"{name}:{configuration}:{fold}", error))
+                issues.append(_model_issue("model.weights", f"{name}:{configuration}:{fold}", error))
     return tuple(issues)
 
 
-def _error(rule: str, about: str, error: ModelError) -> Issue:
+def _model_issue(rule: str, about: str, error: ModelError) -> Issue:
     return Issue(rule, Severity.ERROR, about, str(error))

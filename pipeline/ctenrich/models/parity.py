@@ -20,7 +20,16 @@ from ctenrich.records import Matrix4
 from ctenrich.settings import Settings
 from ctenrich.similarity import dice_of_counts, surface_dice
 
-__all__ = ["Case", "OrganParity", "ParityLimits", "ParityReport", "cases_of", "check_model", "compare_labels"]
+__all__ = [
+    "Case",
+    "OrganParity",
+    "ParityLimits",
+    "ParityOptions",
+    "ParityReport",
+    "cases_of",
+    "check_model",
+    "compare_labels",
+]
 
 Shapes = Mapping[str, float]
 
@@ -87,18 +96,22 @@ class ParityReport:
 
     def table(self) -> tuple[dict[str, str], ...]:
         """One row an organ, worst case over the volumes, as text."""
-        return tuple(_worst(organ, [r for r in self.rows if r.organ == organ]) for organ in _organs(self.rows))
+        return tuple(
+            _worst_case(organ, [r for r in self.rows if r.organ == organ]) for organ in _organ_names(self.rows)
+        )
 
     def noise_table(self) -> tuple[dict[str, str], ...]:
         """The same of the reference against itself."""
-        return tuple(_worst(organ, [r for r in self.noise if r.organ == organ]) for organ in _organs(self.noise))
+        return tuple(
+            _worst_case(organ, [r for r in self.noise if r.organ == organ]) for organ in _organ_names(self.noise)
+        )
 
 
-def _organs(rows: Iterable[OrganParity]) -> list[str]:
+def _organ_names(rows: Iterable[OrganParity]) -> list[str]:
     return list(dict.fromkeys(r.organ for r in rows))
 
 
-def _worst(organ: str, rows: Sequence[OrganParity]) -> dict[str, str]:
+def _worst_case(organ: str, rows: Sequence[OrganParity]) -> dict[str, str]:
     dice = [r.dice for r in rows]
     return {
         "organ": organ,
@@ -121,10 +134,10 @@ def compare_labels(
     case: str = "",
 ) -> tuple[OrganParity, ...]:
     """Compare two label maps [k, j, i] of one grid, organ by organ; `theirs` is the reference."""
-    return tuple(_organ(ours == value, theirs == value, spacing, name, case) for value, name in names.items())
+    return tuple(_compare_organ(ours == value, theirs == value, spacing, name, case) for value, name in names.items())
 
 
-def _organ(
+def _compare_organ(
     a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: tuple[float, float, float], name: str, case: str
 ) -> OrganParity:
     count_a, count_b = int(a.sum()), int(b.sum())
@@ -138,12 +151,12 @@ def _organ(
     assert box is not None
     grown = tuple(slice(max(0, x - 2), y + 2) for x, y in ((box.k0, box.k1), (box.j0, box.j1), (box.i0, box.i1)))
     a, b = a[grown], b[grown]
-    shapes = _largest_difference(_shape_features(a, spacing), _shape_features(b, spacing))
+    shapes = _largest_difference(_pyradiomics_shape(a, spacing), _pyradiomics_shape(b, spacing))
     nsd = surface_dice(a, b, spacing, 1.0) or 0.0
     return OrganParity(case, name, count_b, different, dice, nsd, count_a / count_b - 1, shapes, same_presence=True)
 
 
-def _shape_features(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> Shapes:
+def _pyradiomics_shape(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) -> Shapes:
     """Pyradiomics' 14 shape features of a mask."""
     import logging
     import warnings
@@ -165,37 +178,67 @@ def _largest_difference(a: Shapes, b: Shapes) -> float:
     return max(abs(a[k] - b[k]) / max(abs(b[k]), 1e-12) for k in b if np.isfinite(b[k]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ParityOptions:
+    """What of a model is compared, and what passes."""
+
+    configuration: str | None = None
+    """Needed where the model has several."""
+    folds: tuple[str, ...] | None = None
+    """By default all."""
+    mirror: bool = True
+    repeat: bool = True
+    """Run the reference twice, for its own noise."""
+    limits: ParityLimits = ParityLimits(1e-4, 0.999)
+    """By default those for the unmodified predictor, which gathers in half precision."""
+    predictor: Any = None
+    """A subclass of nnunetv2's predictor for the reference; None: the unmodified one."""
+
+
 def check_model(
     model: str,
     cases: Iterable[Case],
     *,
     settings: Settings,
-    configuration: str | None = None,
-    folds: tuple[str, ...] | None = None,
-    mirror: bool = True,
-    limits: ParityLimits | None = None,
-    repeat: bool = True,
-    predictor: Any = None,
+    options: ParityOptions | None = None,
     progress: Progress = SILENT,
 ) -> ParityReport:
     """Run a model with both engines on some volumes and compare (``ctenrich models check MODEL --reference``).
 
     Parameters
     ----------
-    limits : ParityLimits, optional
-        By default those of the unmodified predictor: it gathers in half precision, so a Dice of 0.999 and a
-        disagreement of 1e-4 pass.
-    repeat : bool
-        Run the reference twice, for its own noise.
-    predictor : type, optional
-        A subclass of nnunetv2's predictor for the reference.
+    model : str
+        Name or folder of an nnU-Net v2 model.
+    cases : iterable of Case
+        One or more.
+    settings : Settings
+        `segment` without its engine.
+    options : ParityOptions, optional
+    progress : Progress
+
+    Returns
+    -------
+    ParityReport
+        One row per organ and volume; `passed` compares them with the limits.
+
+    Raises
+    ------
+    UsageError
+        EMPTY_INPUT without a case; BAD_SETTINGS.
+    ModelError
+        As `open_nnunet`.
     """
+    chosen = options or ParityOptions()
     fast = replace(settings, segment=replace(settings.segment, engine="fast"))
     slow = replace(settings, segment=replace(settings.segment, engine="reference", probabilities=False))
-    options: dict[str, Any] = {"configuration": configuration, "folds": folds, "mirror": mirror}
-    ours, theirs = open_nnunet(model, settings=fast, **options), open_nnunet(model, settings=slow, **options)
-    if predictor is not None:
-        theirs.engines[-1].use(predictor)
+    ours, theirs = (
+        open_nnunet(
+            model, configuration=chosen.configuration, folds=chosen.folds, mirror=chosen.mirror, settings=engine
+        )
+        for engine in (fast, slow)
+    )
+    if chosen.predictor is not None:
+        theirs.engines[-1].use(chosen.predictor)
     names = {value: name for value, name, _ in ours.names}
     rows: list[OrganParity] = []
     noise: list[OrganParity] = []
@@ -207,12 +250,12 @@ def check_model(
         spacing = tuple(case.spacing[axis] for axis in axes.order)
         rows += compare_labels(a, b, spacing, names, case.name)  # type: ignore[arg-type]
         apart[case.name] = float((a != b).mean())
-        if repeat:
+        if chosen.repeat:
             again = theirs.label(case.array, axes, case.spacing).labels
             noise += compare_labels(again, b, spacing, names, case.name)  # type: ignore[arg-type]
     if not rows:
         raise UsageError(Reason.EMPTY_INPUT, "there is no volume to compare on")
-    return ParityReport(str(ours.product), tuple(rows), tuple(noise), apart, limits or ParityLimits(1e-4, 0.999))
+    return ParityReport(str(ours.product), tuple(rows), tuple(noise), apart, chosen.limits)
 
 
 def cases_of(files: Iterable[Path]) -> Iterable[Case]:

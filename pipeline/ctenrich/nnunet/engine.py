@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ctenrich.inference.device import check_precision, choose_device
 from ctenrich.inference.threads import torch_threads
+from ctenrich.nnunet.cascade import keep_largest, one_hot_channels
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.postprocess import Sink, labels_of, to_source
 from ctenrich.nnunet.preprocess import to_network
@@ -63,7 +64,7 @@ class Engine:
         self.device = choose_device(settings.device)
         self.window = Window(settings.step_size, mirror, settings.batch_size, check_precision(settings.precision))
         self.threads = settings.threads
-        self.networks = {fold: _network(plan, weights, self.device) for fold, weights in folds.items()}
+        self.networks = {fold: _load_network(plan, weights, self.device) for fold, weights in folds.items()}
 
     def label(
         self,
@@ -92,18 +93,14 @@ class Engine:
             data, grids = to_network(array, spacing, self.plan, self.device, workers)
             stacked = data[None]
             if previous is not None:
-                from ctenrich.nnunet.cascade import one_hot_channels
-
                 stacked = one_hot_channels(data, array, previous, self.plan, grids)
         ready = time.perf_counter()
         with torch_threads(self.threads):
-            scores, agreement = self._scores(stacked, progress)
+            scores, agreement = self._ensemble_scores(stacked, progress)
         predicted = time.perf_counter()
         with torch_threads(1):
             labels = to_source(scores, self.plan, grids, keep, workers)
             if self.plan.keep_largest or self.plan.minimum_volume:
-                from ctenrich.nnunet.cascade import keep_largest
-
                 labels = keep_largest(labels, self.plan, spacing)
         done = time.perf_counter()
         timings = {"preprocess": ready - start, "network": predicted - ready, "export": done - predicted}
@@ -115,7 +112,7 @@ class Engine:
 
         return (self.threads or torch.get_num_threads()) if self.device.type == "cpu" else 1
 
-    def _scores(self, data: torch.Tensor, progress: Progress) -> tuple[torch.Tensor, dict[int, float]]:
+    def _ensemble_scores(self, data: torch.Tensor, progress: Progress) -> tuple[torch.Tensor, dict[int, float]]:
         total: torch.Tensor | None = None
         single = []
         for network in self.networks.values():
@@ -143,7 +140,7 @@ def _agreement(single: Sequence[torch.Tensor], ensemble: torch.Tensor, value: in
     return float(np.mean(found))
 
 
-def _network(plan: ModelPlan, weights: Mapping[str, torch.Tensor], device: torch.device) -> Network:
+def _load_network(plan: ModelPlan, weights: Mapping[str, torch.Tensor], device: torch.device) -> Network:
     if plan.network.residual is not None:
         module = library_network(plan.network)
         load_into_library(module, weights)

@@ -125,10 +125,10 @@ def parse_v2(
         BAD_MODEL if something is missing or not supported; WRONG_MODALITY if the model does not take CT alone.
     """
     try:
-        conf = _inherit(plans["configurations"], configuration)
+        conf = _resolve_configuration(plans["configurations"], configuration)
         labels = _labels_v2(dataset)
         patch = _ints(conf["patch_size"])
-        modality = _modality(dataset)
+        modality = _require_ct(dataset)
         return ModelPlan(
             version=2,
             configuration=configuration,
@@ -139,7 +139,9 @@ def parse_v2(
             normalisation=_normalisation_v2(plans, conf),
             data=_resampling(conf, "data", 3),
             logits=_resampling(conf, "probabilities", 1),
-            network=_network_v2(conf, len(patch), _heads(dataset), len(labels.names) if _cascaded(conf) else 0),
+            network=_network_v2(
+                conf, len(patch), _output_channels(dataset), len(labels.names) if _cascaded(conf) else 0
+            ),
             labels=labels,
             mirror_axes=tuple(int(a) for a in mirror_axes or ()),
             modality=modality,
@@ -149,7 +151,7 @@ def parse_v2(
         fail(f"the plan cannot be used: {type(error).__name__}: {str(error)[:100]}")
 
 
-def _inherit(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _resolve_configuration(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
     if name not in configurations:
         fail(f"the plan has no configuration {name!r}", f"it has: {', '.join(configurations)}")
     own = dict(configurations[name])
@@ -169,7 +171,7 @@ def _ints(values: Sequence[Any]) -> Ints:
     return tuple(int(v) for v in values)
 
 
-def _modality(dataset: Mapping[str, Any]) -> str:
+def _require_ct(dataset: Mapping[str, Any]) -> str:
     channels = dataset.get("channel_names", dataset.get("modality"))
     if not isinstance(channels, Mapping) or not channels:
         fail("dataset.json names no channels")
@@ -191,7 +193,7 @@ def _labels_v2(dataset: Mapping[str, Any]) -> LabelPlan:
     return LabelPlan(values)
 
 
-def _heads(dataset: Mapping[str, Any]) -> int:
+def _output_channels(dataset: Mapping[str, Any]) -> int:
     labels = _labels_v2(dataset)
     return len(labels.names) + (0 if labels.regions else 1)
 
@@ -232,19 +234,19 @@ def _network_v2(conf: Mapping[str, Any], dims: int, classes: int, extra: int) ->
         kwargs = dict(architecture["arch_kwargs"])
     if kind not in {"PlainConvUNet", "ResidualEncoderUNet"}:
         fail(f"the network {kind[:60]} is not supported", "plain and residual encoder U-Nets are")
-    _check_ops(kwargs, dims)
+    _check_layers(kwargs, dims)
     stages = int(kwargs["n_stages"])
     residual = kind == "ResidualEncoderUNet"
-    kernels = _per_stage(kwargs["kernel_sizes"], stages, dims)
+    kernels = _kernels_per_stage(kwargs["kernel_sizes"], stages, dims)
     return NetworkPlan(
         dims=dims,
         in_channels=1 + extra,
         classes=classes,
-        features=_flat(kwargs["features_per_stage"], stages),
+        features=_ints_per_stage(kwargs["features_per_stage"], stages),
         kernels=kernels,
-        strides=_per_stage(kwargs["strides"], stages, dims),
-        convs_encoder=_flat(kwargs["n_blocks_per_stage" if residual else "n_conv_per_stage"], stages),
-        convs_decoder=_flat(kwargs["n_conv_per_stage_decoder"], stages - 1),
+        strides=_kernels_per_stage(kwargs["strides"], stages, dims),
+        convs_encoder=_ints_per_stage(kwargs["n_blocks_per_stage" if residual else "n_conv_per_stage"], stages),
+        convs_decoder=_ints_per_stage(kwargs["n_conv_per_stage_decoder"], stages - 1),
         decoder_kernels=kernels[-2::-1],
         conv_bias=bool(kwargs.get("conv_bias", False)),
         up_bias=bool(kwargs.get("conv_bias", False)),
@@ -276,7 +278,7 @@ def _old_architecture(conf: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _check_ops(kwargs: Mapping[str, Any], dims: int) -> None:
+def _check_layers(kwargs: Mapping[str, Any], dims: int) -> None:
     wanted = {"conv_op": rf"Conv{dims}d", "norm_op": rf"InstanceNorm{dims}d", "nonlin": "LeakyReLU"}
     for key, pattern in wanted.items():
         name = str(kwargs.get(key)).rpartition(".")[2]
@@ -286,14 +288,14 @@ def _check_ops(kwargs: Mapping[str, Any], dims: int) -> None:
         fail("the order or kind of the network's normalisation is not supported")
 
 
-def _flat(value: Any, stages: int) -> Ints:
+def _ints_per_stage(value: Any, stages: int) -> Ints:
     out = (int(value),) * stages if isinstance(value, int) else _ints(value)
     if len(out) != stages:
         fail("a list of the network's plan has another length than it has stages")
     return out
 
 
-def _per_stage(value: Any, stages: int, dims: int) -> tuple[Ints, ...]:
+def _kernels_per_stage(value: Any, stages: int, dims: int) -> tuple[Ints, ...]:
     rows = [value] * stages if isinstance(value, int) else list(value)
     out = tuple((int(row),) * dims if isinstance(row, int) else _ints(row) for row in rows)
     if len(out) != stages or any(len(row) != dims for row in out):

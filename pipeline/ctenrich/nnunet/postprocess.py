@@ -73,7 +73,7 @@ def full_slabs(
     """
     moved = scores.movedim((axis or 0) + 1, 1)
     target = (shape[axis or 0], *(n for a, n in enumerate(shape) if a != (axis or 0)))
-    enlarge = _Enlarge(moved, target[1:])
+    enlarge = _PlaneResampler(moved, target[1:])
     if axis is not None or moved.shape[1] == target[0]:
         wanted = np.arange(target[0]) if part is None else np.asarray(part)
         index = nearest_index(moved.shape[1], target[0])[wanted]
@@ -90,7 +90,7 @@ def full_slabs(
         yield np.asarray([n]), plane
 
 
-class _Enlarge:
+class _PlaneResampler:
     """Planes of the network's grid at the source's in-plane size; the last two are kept."""
 
     def __init__(self, scores: torch.Tensor, shape: tuple[int, ...]) -> None:

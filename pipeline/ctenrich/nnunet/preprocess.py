@@ -153,7 +153,7 @@ class _CtPlanes:
         return float(self._normalise(np.asarray([self.array.max()]))[0])
 
 
-def _planes(array: NDArray[Any], how: Normalisation) -> Planes:
+def _normalised_planes(array: NDArray[Any], how: Normalisation) -> Planes:
     if how.scheme in {"ct", "none"}:
         return _CtPlanes(array, how)
     image = array.astype(np.float32)
@@ -201,11 +201,13 @@ def to_network(
     separate = separate_axis(plan.data, turned_spacing, target)
     if plan.version == 1:
         data = resample_image(_CtPlanes(crop, Normalisation("none")), shape, plan.data, separate, device, workers)
-        return _normalised_after(data, plan.normalisation), grids
-    return resample_image(_planes(crop, plan.normalisation), shape, plan.data, separate, device, workers), grids
+        return _normalise_resampled(data, plan.normalisation), grids
+    return resample_image(
+        _normalised_planes(crop, plan.normalisation), shape, plan.data, separate, device, workers
+    ), grids
 
 
-def _normalised_after(data: torch.Tensor, how: Normalisation) -> torch.Tensor:
+def _normalise_resampled(data: torch.Tensor, how: Normalisation) -> torch.Tensor:
     """v1 normalises what it has resampled."""
     if how.scheme == "ct":
         return ((data.double().clamp(how.lower, how.upper) - how.mean) / how.std).float()

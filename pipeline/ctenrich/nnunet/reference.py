@@ -57,7 +57,7 @@ class ReferenceEngine:
         check_precision(settings.precision)
         self.plan = plan
         self.threads = settings.threads
-        self.predictor, self.plans, self.configuration, self.dataset = _predictor(
+        self.predictor, self.plans, self.configuration, self.dataset = _make_predictor(
             plan, source, settings, mirror, predictor
         )
         self.predictor.list_of_parameters = [_full_state(self.predictor.network, weights) for weights in folds.values()]
@@ -103,7 +103,7 @@ class ReferenceEngine:
         return LabelMapResult(np.asarray(labels), timings)
 
 
-def _predictor(
+def _make_predictor(
     plan: ModelPlan, source: Mapping[str, Any], settings: SegmentSettings, mirror: bool, predictor_class: Any
 ) -> Any:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,6 +106,17 @@ class Planes(Protocol):
         """Largest value."""
 
 
+@dataclass(frozen=True)
+class _Products:
+    """How the matrix products of one volume are made."""
+
+    order: int
+    """Of the interpolation: 1 or 3."""
+    device: torch.device
+    workers: int
+    """Planes at a time."""
+
+
 def resample_image(
     image: Planes,
     shape: tuple[int, ...],
@@ -138,9 +150,10 @@ def resample_image(
 
     if tuple(image.shape) == tuple(shape):
         return torch.stack([torch.from_numpy(np.ascontiguousarray(image[k])) for k in range(shape[0])]).to(device)
+    how = _Products(rule.order, device, workers)
     if separate is None:
         limits = (float(image.min()), float(image.max()))
-        out = _all_axes(image, shape, rule.order, device, workers)
+        out = _resample_all_axes(image, shape, how)
         return (out.clamp_(*limits) if rule.order > 1 else out).float()
     if separate != 0:
         whole = np.stack([image[k] for k in range(image.shape[0])])
@@ -149,25 +162,19 @@ def resample_image(
     if rule.order_z != 0 and target[0] != image.shape[0]:
         fail(f"resampling slices with order {rule.order_z} is not supported")
     used, where = np.unique(nearest_index(image.shape[0], target[0]), return_inverse=True)
-    planes = _plane_by_plane(image, used.tolist(), target[1:], rule.order, device, workers, clip=True)
+    planes = _resample_planes(image, used.tolist(), target[1:], how, clip=True)
     return planes[torch.from_numpy(where).to(device)].movedim(0, separate).contiguous()
 
 
-def _plane_by_plane(
-    image: Planes,
-    which: Sequence[int],
-    shape: tuple[int, ...],
-    order: int,
-    device: torch.device,
-    workers: int,
-    clip: bool = False,
+def _resample_planes(
+    image: Planes, which: Sequence[int], shape: tuple[int, ...], how: _Products, clip: bool = False
 ) -> torch.Tensor:
     """Resample the last two axes; with `clip`, each plane keeps to the range that it had and is in single precision."""
     import torch
 
-    dtype = torch.float64 if device.type == "cpu" else torch.float32
-    rows = torch.from_numpy(axis_matrix(image.shape[1], shape[0], order)).to(device, dtype)
-    columns = torch.from_numpy(axis_matrix(image.shape[2], shape[1], order)).to(device, dtype).T.contiguous()
+    device, dtype = how.device, torch.float64 if how.device.type == "cpu" else torch.float32
+    rows = torch.from_numpy(axis_matrix(image.shape[1], shape[0], how.order)).to(device, dtype)
+    columns = torch.from_numpy(axis_matrix(image.shape[2], shape[1], how.order)).to(device, dtype).T.contiguous()
     out = torch.empty((len(which), *shape), dtype=torch.float32 if clip else dtype, device=device)
     same = tuple(image.shape[1:]) == tuple(shape)
 
@@ -176,23 +183,23 @@ def _plane_by_plane(
         made = here if same else rows @ here @ columns
         out[n] = made.clamp_(here.min(), here.max()) if clip else made
 
-    deque(in_order(resample, range(len(which)), workers), maxlen=0)
+    deque(in_order(resample, range(len(which)), how.workers), maxlen=0)
     return out
 
 
-def _all_axes(image: Planes, shape: tuple[int, ...], order: int, device: torch.device, workers: int) -> torch.Tensor:
+def _resample_all_axes(image: Planes, shape: tuple[int, ...], how: _Products) -> torch.Tensor:
     """Resample all three axes, a block of planes at a time; a block reaches only the planes of the result near it."""
     import torch
 
     count = image.shape[0]
     if count == shape[0]:
-        return _plane_by_plane(image, range(count), shape[1:], order, device, workers)
-    weights = axis_matrix(count, shape[0], order)
+        return _resample_planes(image, range(count), shape[1:], how)
+    weights = axis_matrix(count, shape[0], how.order)
     out: torch.Tensor | None = None
     for first in range(0, count, _BLOCK):
         which = range(first, min(first + _BLOCK, count))
-        planes = _plane_by_plane(image, which, shape[1:], order, device, workers)
-        out = torch.zeros(shape, dtype=planes.dtype, device=device) if out is None else out
+        planes = _resample_planes(image, which, shape[1:], how)
+        out = torch.zeros(shape, dtype=planes.dtype, device=how.device) if out is None else out
         block = weights[:, first : which.stop]
         near = np.flatnonzero(np.abs(block).max(axis=1) > _NOTHING)
         if near.size:

@@ -68,9 +68,9 @@ def open_nnunet(
     name = _choose_configuration(stored, configuration)
     chosen = _choose_folds(stored, name, folds)
     names = label_names(stored.plan(name))
-    engines = [_engine(stored, n, chosen, mirror, settings) for n in _chain(stored, name)]
+    engines = [_open_engine(stored, n, chosen, mirror, settings) for n in _cascade_chain(stored, name)]
     product = Product(ProductKind.NNUNET, stored.name, name, chosen, mirror)
-    return NnunetSegmenter(product, _info(resolved, stored, product), names, engines, resolved)
+    return NnunetSegmenter(product, _nnunet_model_info(resolved, stored, product), names, engines, resolved)
 
 
 def _choose_configuration(stored: StoredModel, wanted: str | None) -> str:
@@ -98,7 +98,7 @@ def _choose_folds(stored: StoredModel, configuration: str, wanted: tuple[str, ..
     return tuple(sorted(set(wanted), key=lambda f: (not f.isdigit(), int(f) if f.isdigit() else 0, f)))
 
 
-def _chain(stored: StoredModel, configuration: str) -> list[str]:
+def _cascade_chain(stored: StoredModel, configuration: str) -> list[str]:
     """The configurations to run, one after the other: a cascade needs the stage before it."""
     chain = [configuration]
     while previous := stored.plan(chain[0]).previous:
@@ -129,7 +129,7 @@ def label_names(plan: ModelPlan) -> tuple[tuple[int, str, str], ...]:
     return tuple(sorted(rows))
 
 
-def _engine(stored: StoredModel, name: str, folds: tuple[str, ...], mirror: bool, settings: Settings) -> Any:
+def _open_engine(stored: StoredModel, name: str, folds: tuple[str, ...], mirror: bool, settings: Settings) -> Any:
     plan = stored.plan(name)
     weights = {fold: load_weights(stored, name, fold) for fold in _choose_folds(stored, name, folds)}
     if settings.segment.engine == "reference":
@@ -141,7 +141,7 @@ def _engine(stored: StoredModel, name: str, folds: tuple[str, ...], mirror: bool
     return Engine(plan, weights, settings.segment, mirror)
 
 
-def _info(resolved: ResolvedModel, stored: StoredModel, product: Product) -> ModelInfo:
+def _nnunet_model_info(resolved: ResolvedModel, stored: StoredModel, product: Product) -> ModelInfo:
     entry = resolved.entry
     return ModelInfo(
         name=resolved.name,

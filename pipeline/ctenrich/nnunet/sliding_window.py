@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -92,15 +92,17 @@ def predict(
     """
     import torch
 
-    padded, inner = _pad(data, plan.patch)
-    batch = window.batch or _default_batch(plan, data.device)
+    padded, inner = _pad_to_patch(data, plan.patch)
+    batch = window.batch or _choose_batch(plan, data.device)
     host = torch.device("cpu")
     ladder = [(batch >> n, data.device) for n in range(batch.bit_length())] + [(1, host)]
     for size, results in dict.fromkeys(ladder):
         try:
-            return _gather(plan, network, padded, window, size, results, progress)[(slice(None), *inner)]
+            return _predict_tiles(plan, network, padded, replace(window, batch=size), results, progress)[
+                (slice(None), *inner)
+            ]
         except (MemoryError, RuntimeError) as error:
-            if not _no_memory(error):
+            if not _is_out_of_memory(error):
                 raise
             progress.note(f"memory ran out with {size} tiles at once; trying with less")
         if data.device.type == "cuda":
@@ -108,12 +110,12 @@ def predict(
     raise InputError(Reason.OUT_OF_MEMORY, "memory ran out, also with one tile at a time")
 
 
-def _no_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
-def _default_batch(plan: ModelPlan, device: torch.device) -> int:
+def _choose_batch(plan: ModelPlan, device: torch.device) -> int:
     """Tiles at once: on a CPU few, so that layers stay in the caches; on a GPU as memory allows."""
     import torch
 
@@ -125,7 +127,7 @@ def _default_batch(plan: ModelPlan, device: torch.device) -> int:
     return max(1, min(16, 2**18 // voxels))
 
 
-def _pad(data: torch.Tensor, patch: tuple[int, ...]) -> tuple[torch.Tensor, tuple[slice, ...]]:
+def _pad_to_patch(data: torch.Tensor, patch: tuple[int, ...]) -> tuple[torch.Tensor, tuple[slice, ...]]:
     """Pad with zeros to at least the patch; the content stays in the middle."""
     from torch.nn import functional as nnf
 
@@ -139,7 +141,7 @@ def _pad(data: torch.Tensor, patch: tuple[int, ...]) -> tuple[torch.Tensor, tupl
     return nnf.pad(data, pads), inner
 
 
-def _tiles(shape: Sequence[int], plan: ModelPlan, step: float) -> Iterator[tuple[Any, ...]]:
+def _tile_indices(shape: Sequence[int], plan: ModelPlan, step: float) -> Iterator[tuple[Any, ...]]:
     """Index of each tile in [channel, z, y, x]; a 2d tile is a window of one slice."""
     starts = [tile_starts(n, p, step) for n, p in zip(shape[3 - len(plan.patch) :], plan.patch, strict=True)]
     windows = [[slice(s, s + p) for s in row] for row, p in zip(starts, plan.patch, strict=True)]
@@ -148,18 +150,18 @@ def _tiles(shape: Sequence[int], plan: ModelPlan, step: float) -> Iterator[tuple
     return ((slice(None), k, *w) for k in range(shape[0]) for w in itertools.product(*windows))
 
 
-def _gather(
+def _predict_tiles(
     plan: ModelPlan,
     network: Network,
     data: torch.Tensor,
     window: Window,
-    batch: int,
     results: torch.device,
     progress: Progress,
 ) -> torch.Tensor:
+    """Mean of one fold on the padded grid, [class, z, y, x], gathered on the device `results`."""
     import torch
 
-    tiles = list(_tiles(data.shape[1:], plan, window.step))
+    tiles = list(_tile_indices(data.shape[1:], plan, window.step))
     flips = mirrors(plan.mirror_axes if window.mirror else ())
     weights = gaussian(plan.patch, 10.0 if plan.version == 2 else 1.0).to(results)
     total = torch.zeros((plan.network.classes, *data.shape[1:]), dtype=torch.float32, device=results)
@@ -167,7 +169,7 @@ def _gather(
     jobs = [(tile, flip) for tile in tiles for flip in flips]
     progress.start(TASK, len(jobs))
     tile_sum: torch.Tensor | None = None
-    with torch.inference_mode(), closing(_outputs(plan, network, data, jobs, window, batch)) as outputs:
+    with torch.inference_mode(), closing(_forward_outputs(plan, network, data, jobs, window)) as outputs:
         for (tile, flip), out in zip(jobs, outputs, strict=True):
             straight = torch.flip(out, [a + 1 for a in flip]) if flip else out
             tile_sum = straight if tile_sum is None else tile_sum.add_(straight)
@@ -182,26 +184,27 @@ def _gather(
     return total
 
 
-def _outputs(
-    plan: ModelPlan, network: Network, data: torch.Tensor, jobs: Sequence[Any], window: Window, batch: int
+def _forward_outputs(
+    plan: ModelPlan, network: Network, data: torch.Tensor, jobs: Sequence[Any], window: Window
 ) -> Generator[torch.Tensor, None, None]:
     """Outputs of the jobs, in their order. On a CPU each pass has one thread, and as many run at once as there are."""
     import torch
 
+    batch = window.batch
     parts = [jobs[first : first + batch] for first in range(0, len(jobs), batch)]
     workers = torch.get_num_threads() if data.device.type == "cpu" else 1
     workers = min(workers, max(1, _CPU_VOXELS // (batch * int(np.prod(plan.patch)))), len(parts))
 
     def run(part: Sequence[Any]) -> torch.Tensor:
         with torch.inference_mode():
-            return _run(plan, network, data, part, window.precision)
+            return _forward_batch(plan, network, data, part, window.precision)
 
     with closing(in_order(run, parts, workers, max(1, torch.get_num_threads() // workers))) as results:
         for outputs in results:
             yield from outputs
 
 
-def _run(
+def _forward_batch(
     plan: ModelPlan, network: Network, data: torch.Tensor, jobs: Sequence[tuple[Any, Any]], precision: str
 ) -> torch.Tensor:
     """Outputs of a batch, [job, class, *patch], float32: logits, or probabilities for v1."""

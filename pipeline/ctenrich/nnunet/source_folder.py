@@ -1,4 +1,4 @@
-"""Reads the source folders of nnU-Net models: one unit a configuration, its plan as plain data, its folds on demand."""
+"""Read the source folder of an nnU-Net v2 model: plans and dataset as plain data, weights of each fold on demand."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def read_v2(folder: Path) -> SourceConfiguration:
         fail("the checkpoint is not one of nnU-Net v2")
     configuration = str(first["init_args"].get("configuration", ""))
     axes = first.get("inference_allowed_mirroring_axes") or ()
-    folds = {fold: _reader_v2(path) for fold, path in found.items()}
+    folds = {fold: _weights_reader_v2(path) for fold, path in found.items()}
     trainer = str(first.get("trainer_name", ""))
     return SourceConfiguration(
         configuration, ModelKind.NNUNET_V2, plans, dataset, tuple(int(a) for a in axes), trainer, folds
     )
 
 
-def _reader_v2(path: Path) -> Callable[[], dict[str, torch.Tensor]]:
+def _weights_reader_v2(path: Path) -> Callable[[], dict[str, torch.Tensor]]:
     def read() -> dict[str, torch.Tensor]:
         import torch
 

@@ -21,7 +21,7 @@ from ctenrich.inference.registry import ModelKind, ResolvedModel, models_home
 from ctenrich.nnunet.plans import ModelPlan, fail, parse_v2
 from ctenrich.nnunet.source_folder import CHECKPOINTS, SourceConfiguration, read_v2
 from ctenrich.nnunet.unet import check_weights
-from ctenrich.nnunet.version1 import parse_v1, read_v1_units
+from ctenrich.nnunet.version1 import parse_v1, read_v1
 from ctenrich.reasons import Reason
 from ctenrich.workspace import sha256_of_file
 
@@ -60,7 +60,7 @@ class StoredModel:
         """SHA-256 of what decides the result: plans and weights of a configuration's folds."""
         c = dict(self.meta["configurations"][configuration])
         c["folds"] = {fold: c["folds"][fold]["sha256"] for fold in folds}
-        return hashlib.sha256(_json_bytes({"kind": self.meta["kind"], **c})).hexdigest()
+        return hashlib.sha256(_canonical_json({"kind": self.meta["kind"], **c})).hexdigest()
 
 
 def plan_of(kind: ModelKind, plans: Any, dataset: Any, configuration: str, mirror_axes: Any) -> ModelPlan:
@@ -70,7 +70,7 @@ def plan_of(kind: ModelKind, plans: Any, dataset: Any, configuration: str, mirro
     return parse_v2(plans, dataset, configuration, mirror_axes)
 
 
-def _json_bytes(value: object) -> bytes:
+def _canonical_json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
@@ -86,7 +86,7 @@ def prepare(model: ResolvedModel) -> StoredModel:
     digest = hashlib.sha256("".join(f"{h}  {n}\n" for n, h in sorted(sources.items())).encode()).hexdigest()
     folder = models_home() / "converted" / f"{model.name}-{digest[:16]}"
     if not (folder / "model.json").is_file():
-        _convert(model, sources, folder)
+        _convert_model(model, sources, folder)
     meta = json.loads((folder / "model.json").read_text("utf-8"))
     if meta.get("format") != _FORMAT or meta.get("source_files") != sources:
         raise ModelError(Reason.HASH_MISMATCH, f"the converted model {model.name} is not that of its source files")
@@ -134,44 +134,44 @@ def _source_files(folder: Path) -> dict[str, str]:
     return found
 
 
-def _convert(model: ResolvedModel, sources: dict[str, str], folder: Path) -> None:
+def _convert_model(model: ResolvedModel, sources: dict[str, str], folder: Path) -> None:
     from safetensors.torch import save_file
 
-    units = list(_units(model))
+    found = list(_source_configurations(model))
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
     try:
         configurations: dict[str, Any] = {}
-        for unit in units:
-            plan = plan_of(unit.kind, unit.plans, unit.dataset, unit.configuration, unit.mirror_axes)
+        for source in found:
+            plan = plan_of(source.kind, source.plans, source.dataset, source.configuration, source.mirror_axes)
             folds: dict[str, Any] = {}
-            for fold, read in unit.folds.items():
+            for fold, read in source.folds.items():
                 weights = {name: t.contiguous() for name, t in read().items()}
                 check_weights(plan.network, weights)
-                file = f"{unit.configuration}/fold_{fold}.safetensors"
-                (staging / unit.configuration).mkdir(exist_ok=True)
+                file = f"{source.configuration}/fold_{fold}.safetensors"
+                (staging / source.configuration).mkdir(exist_ok=True)
                 save_file(weights, staging / file)
                 folds[fold] = {"file": file, "sha256": sha256_of_file(staging / file)}
-            configurations[unit.configuration] = {
-                "plans": unit.plans,
-                "dataset": unit.dataset,
-                "mirror_axes": list(unit.mirror_axes),
-                "trainer": unit.trainer,
+            configurations[source.configuration] = {
+                "plans": source.plans,
+                "dataset": source.dataset,
+                "mirror_axes": list(source.mirror_axes),
+                "trainer": source.trainer,
                 "folds": folds,
             }
         meta = {
             "format": _FORMAT,
-            "kind": units[0].kind.value,
+            "kind": found[0].kind.value,
             "source_files": sources,
             "configurations": configurations,
         }
-        (staging / "model.json").write_bytes(_json_bytes(meta))
-        _publish(staging, folder)
+        (staging / "model.json").write_bytes(_canonical_json(meta))
+        _publish_converted(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _publish(staging: Path, folder: Path) -> None:
+def _publish_converted(staging: Path, folder: Path) -> None:
     try:
         staging.rename(folder)
     except OSError:
@@ -179,17 +179,18 @@ def _publish(staging: Path, folder: Path) -> None:
             raise
 
 
-def _units(model: ResolvedModel) -> Iterator[SourceConfiguration]:
+def _source_configurations(model: ResolvedModel) -> Iterator[SourceConfiguration]:
     folders = sorted({p.parent for p in model.folder.rglob("plans.json")})
     if folders:
         seen: set[str] = set()
         for folder in folders:
-            unit = read_v2(folder)
-            if unit.configuration in seen:
+            source = read_v2(folder)
+            if source.configuration in seen:
                 fail(
-                    f"{model.name} holds the configuration {unit.configuration} twice", "give the folder of one trainer"
+                    f"{model.name} holds the configuration {source.configuration} twice",
+                    "give the folder of one trainer",
                 )
-            seen.add(unit.configuration)
-            yield unit
+            seen.add(source.configuration)
+            yield source
         return
-    yield from read_v1_units(model)
+    yield from read_v1(model)

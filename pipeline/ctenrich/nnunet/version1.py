@@ -26,7 +26,7 @@ from ctenrich.reasons import Reason
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["parse_v1", "read_v1_units", "rename_v1"]
+__all__ = ["parse_v1", "read_v1", "rename_v1"]
 
 _CHECKPOINT = "model_final_checkpoint.model"
 _CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
@@ -36,7 +36,7 @@ _TOP_FEATURES = {2: 480, 3: 320}
 # ---------------------------------------------------------------- reading an export
 
 
-def read_v1_units(model: ResolvedModel) -> Iterator[SourceConfiguration]:
+def read_v1(model: ResolvedModel) -> Iterator[SourceConfiguration]:
     """Configurations of a v1 export: every folder that holds plans.pkl and folds.
 
     Raises
@@ -49,14 +49,14 @@ def read_v1_units(model: ResolvedModel) -> Iterator[SourceConfiguration]:
         fail(f"{model.name} holds no nnU-Net model", "plans.json (v2) or plans.pkl (v1) and folds are expected")
     seen: set[str] = set()
     for folder in folders:
-        unit = _read_unit(model, folder)
-        if unit.configuration in seen:
-            fail(f"{model.name} holds the configuration {unit.configuration} twice", "give the folder of one trainer")
-        seen.add(unit.configuration)
-        yield unit
+        source = _read_configuration_v1(model, folder)
+        if source.configuration in seen:
+            fail(f"{model.name} holds the configuration {source.configuration} twice", "give the folder of one trainer")
+        seen.add(source.configuration)
+        yield source
 
 
-def _read_unit(model: ResolvedModel, folder: Path) -> SourceConfiguration:
+def _read_configuration_v1(model: ResolvedModel, folder: Path) -> SourceConfiguration:
     found = {p.name.removeprefix("fold_"): p / _CHECKPOINT for p in sorted(folder.iterdir()) if _is_fold(p)}
     if not found:
         fail(f"{folder.name} has no fold with a checkpoint", f"expected fold_0/{_CHECKPOINT}")
@@ -67,22 +67,22 @@ def _read_unit(model: ResolvedModel, folder: Path) -> SourceConfiguration:
     info = load_pickle_restricted(info_file)
     try:
         plans, init, trainer = info["plans"], info["init"], str(info["name"])
-        stage = _stage(plans, init)
-        configuration = _configuration(plans, stage, trainer, folder)
+        stage = _stage_index(plans, init)
+        configuration = _configuration_name(plans, stage, trainer, folder)
         if "region" in trainer.lower():
             fail("v1 models that were trained on regions are not supported")
-        small = _small_plans(plans, stage)
+        small = _reduced_plans(plans, stage)
         small["base_num_features"] = int(plans["base_num_features"])
         dims = len(small["stage"]["patch_size"])
         small["mirror_axes"] = [] if "nomirror" in trainer.lower() else list(range(dims))
         small["trainer"] = trainer
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         fail(f"{info_file.name} cannot be used: {type(error).__name__}: {str(error)[:100]}")
-    dataset = {"labels": _labels(model, folder, small["num_classes"])}
+    dataset = {"labels": _labels_v1(model, folder, small["num_classes"])}
     postprocessing = folder / "postprocessing.json"
     if postprocessing.is_file():
-        dataset["postprocessing"] = _postprocessing(read_json(postprocessing))
-    folds = {fold: _reader(path) for fold, path in found.items()}
+        dataset["postprocessing"] = _postprocessing_v1(read_json(postprocessing))
+    folds = {fold: _weights_reader_v1(path) for fold, path in found.items()}
     axes = tuple(small["mirror_axes"])
     return SourceConfiguration(configuration, ModelKind.NNUNET_V1, small, dataset, axes, trainer, folds)
 
@@ -91,7 +91,7 @@ def _is_fold(path: Path) -> bool:
     return (path.name.startswith("fold_") or path.name == "all") and (path / _CHECKPOINT).is_file()
 
 
-def _stage(plans: Any, init: Any) -> int:
+def _stage_index(plans: Any, init: Any) -> int:
     """Stage of the plan that the network was trained on: the sixth argument of its trainer."""
     stages = sorted(plans["plans_per_stage"])
     stage = init[5] if len(init) > 5 else None
@@ -102,7 +102,7 @@ def _stage(plans: Any, init: Any) -> int:
     return int(stage)
 
 
-def _configuration(plans: Any, stage: int, trainer: str, folder: Path) -> str:
+def _configuration_name(plans: Any, stage: int, trainer: str, folder: Path) -> str:
     named = [part for part in folder.parts if part in _CONFIGURATIONS]
     if named:
         return named[-1]
@@ -113,7 +113,7 @@ def _configuration(plans: Any, stage: int, trainer: str, folder: Path) -> str:
     return "3d_lowres" if len(plans["plans_per_stage"]) > 1 and stage == 0 else "3d_fullres"
 
 
-def _small_plans(plans: Any, stage: int) -> dict[str, Any]:
+def _reduced_plans(plans: Any, stage: int) -> dict[str, Any]:
     """What inference needs of v1's plans, as JSON has it."""
     chosen = plans["plans_per_stage"][stage]
     keys = ("patch_size", "current_spacing", "pool_op_kernel_sizes", "conv_kernel_sizes", "num_pool_per_axis")
@@ -121,26 +121,26 @@ def _small_plans(plans: Any, stage: int) -> dict[str, Any]:
     properties = plans["dataset_properties"]["intensityproperties"]
     wanted = ("mean", "sd", "percentile_00_5", "percentile_99_5")
     return {
-        "stage": {key: _plain(chosen[key]) for key in keys if chosen.get(key) is not None},
+        "stage": {key: _as_json_value(chosen[key]) for key in keys if chosen.get(key) is not None},
         "modalities": [str(modalities[k]) for k in sorted(modalities)],
         "num_modalities": int(plans["num_modalities"]),
         "num_classes": int(plans["num_classes"]),
         "normalisation": str(plans["normalization_schemes"][0]),
         "intensities": {k: float(properties[0][k]) for k in wanted} if properties else None,
         "mask": bool(plans["use_mask_for_norm"][0]),
-        "transpose_forward": _plain(plans.get("transpose_forward") or [0, 1, 2]),
-        "transpose_backward": _plain(plans.get("transpose_backward") or [0, 1, 2]),
+        "transpose_forward": _as_json_value(plans.get("transpose_forward") or [0, 1, 2]),
+        "transpose_backward": _as_json_value(plans.get("transpose_backward") or [0, 1, 2]),
         "conv_per_stage": int(plans.get("conv_per_stage", 2)),
         "preprocessor": str(plans.get("preprocessor_name") or ""),
-        "export": _plain(plans.get("segmentation_export_params") or {}),
+        "export": _as_json_value(plans.get("segmentation_export_params") or {}),
     }
 
 
-def _plain(value: Any) -> Any:
+def _as_json_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _as_json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_as_json_value(v) for v in value]
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
@@ -148,7 +148,7 @@ def _plain(value: Any) -> Any:
     return fail(f"the plan holds a {type(value).__name__}")
 
 
-def _labels(model: ResolvedModel, folder: Path, count: int) -> dict[str, int]:
+def _labels_v1(model: ResolvedModel, folder: Path, count: int) -> dict[str, int]:
     """Label name -> value: labels.json or dataset.json beside or above the export, else what the registry says."""
     labels: dict[str, int] = {}
     inside = [folder, *(p for p in folder.parents if p == model.folder or p.is_relative_to(model.folder))]
@@ -170,7 +170,7 @@ def _labels(model: ResolvedModel, folder: Path, count: int) -> dict[str, int]:
     return labels
 
 
-def _postprocessing(found: dict[str, Any]) -> dict[str, Any]:
+def _postprocessing_v1(found: dict[str, Any]) -> dict[str, Any]:
     classes = found.get("for_which_classes") or []
     sets = [sorted(int(v) for v in (c if isinstance(c, list) else [c])) for c in classes]
     sizes: dict[str, float] = {}
@@ -184,7 +184,7 @@ def _postprocessing(found: dict[str, Any]) -> dict[str, Any]:
     return {"keep_largest": sets, "minimum_volume": sizes or None}
 
 
-def _reader(path: Path) -> Callable[[], dict[str, torch.Tensor]]:
+def _weights_reader_v1(path: Path) -> Callable[[], dict[str, torch.Tensor]]:
     def read() -> dict[str, torch.Tensor]:
         import torch
 
@@ -237,7 +237,7 @@ def rename_v1(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def parse_v1(plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: str) -> ModelPlan:
-    """Read what `read_v1_units` kept of a v1 plan.
+    """Read what `read_v1` kept of a v1 plan.
 
     Raises
     ------
@@ -264,12 +264,12 @@ def parse_v1(plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration
         spacing=tuple(float(v) for v in stage["current_spacing"])[-dims:],
         transpose=tuple(int(v) for v in plans["transpose_forward"]),
         transpose_back=tuple(int(v) for v in plans["transpose_backward"]),
-        normalisation=_normalisation(plans),
+        normalisation=_normalisation_v1(plans),
         data=Resampling(3, 0, None),
         logits=Resampling(
             int(export["interpolation_order"]), int(export["interpolation_order_z"]), export["force_separate_z"]
         ),
-        network=_network(plans, dims, len(names) + 1, len(names) if cascade else 0),
+        network=_network_v1(plans, dims, len(names) + 1, len(names) if cascade else 0),
         labels=LabelPlan(names),
         mirror_axes=tuple(int(a) for a in plans["mirror_axes"]),
         previous="3d_lowres" if cascade else "",
@@ -278,7 +278,7 @@ def parse_v1(plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration
     )
 
 
-def _normalisation(plans: Mapping[str, Any]) -> Normalisation:
+def _normalisation_v1(plans: Mapping[str, Any]) -> Normalisation:
     scheme = plans["normalisation"]
     if scheme == "CT":
         p = plans["intensities"]
@@ -289,7 +289,7 @@ def _normalisation(plans: Mapping[str, Any]) -> Normalisation:
     return Normalisation(known[scheme])
 
 
-def _network(plans: Mapping[str, Any], dims: int, classes: int, extra: int) -> NetworkPlan:
+def _network_v1(plans: Mapping[str, Any], dims: int, classes: int, extra: int) -> NetworkPlan:
     stage = plans["stage"]
     pools = [tuple(int(v) for v in row) for row in stage["pool_op_kernel_sizes"]]
     kernels = [tuple(int(v) for v in row) for row in stage["conv_kernel_sizes"]]

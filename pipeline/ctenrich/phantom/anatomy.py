@@ -103,10 +103,10 @@ class Canvas:
 def paint_body(canvas: Canvas) -> None:
     """Paint everything, from the outside in and from the weak to the strong."""
     _paint_table(canvas)
-    _paint_wall(canvas)
+    _paint_chest_wall(canvas)
     _paint_abdomen(canvas)
     _paint_lungs(canvas)
-    _paint_cage(canvas)
+    _paint_rib_cage(canvas)
     _paint_shoulders(canvas)
     _paint_spine(canvas)
     _paint_heart(canvas)
@@ -118,14 +118,14 @@ def paint_body(canvas: Canvas) -> None:
 # ---------------------------------------------------------------- body, chest wall
 
 
-def _outline(w: Floats, inset: float) -> tuple[Floats, Floats, Floats]:
+def _body_outline(w: Floats, inset: float) -> tuple[Floats, Floats, Floats]:
     """Half width, half depth and centre of the body at a height, `inset` mm below the skin."""
     a, b, c = (np.interp(w, _OUTLINE[:, 0], _OUTLINE[:, n]).astype(np.float32) for n in (1, 2, 3))
     return a - np.float32(inset), b - np.float32(inset), c
 
 
 def _within_outline(u: Floats, v: Floats, w: Floats, inset: float) -> Bools:
-    a, b, c = _outline(w, inset)
+    a, b, c = _body_outline(w, inset)
     p, q = np.abs(u / a), np.abs((v - c) / b)
     return np.asarray(p * p * p + q * q * q <= 1)
 
@@ -146,7 +146,7 @@ def _paint_table(canvas: Canvas) -> None:
     canvas.paint(skin, (-200, 90, _BOTTOM), (200, top + 4, _TOP), -100.0)
 
 
-def _paint_wall(canvas: Canvas) -> None:
+def _paint_chest_wall(canvas: Canvas) -> None:
     patient = canvas.patient
     low, high = (-_WIDE, -_WIDE, _BOTTOM), (_WIDE, _WIDE, _TOP)
     canvas.paint(lambda u, v, w: _within_outline(u, v, w, 0.0), low, high, 20.0)
@@ -154,29 +154,29 @@ def _paint_wall(canvas: Canvas) -> None:
     canvas.paint(lambda u, v, w: _within_outline(u, v, w, patient.fat), low, high, patient.hu["muscle"])
 
     def cavity(u: Floats, v: Floats, w: Floats) -> Bools:
-        a, b = _cage(w)
+        a, b = _rib_cage(w)
         p, q = u / a, (v + 2) / b
         return np.asarray((p * p + q * q <= 1) & (w < _LUNG_TOP + 12))
 
     canvas.paint(cavity, (-150, -120, _BOTTOM), (150, 120, _LUNG_TOP + 12), patient.hu["fat"] + 5)
 
 
-def _taper(w: Floats) -> Floats:
+def _lung_taper(w: Floats) -> Floats:
     """Share of the full lung width at a height: 1 below, 0 at the apex."""
     share = np.clip((w - _TAPER_FROM) / (_LUNG_TOP - _TAPER_FROM), 0, 1)
     return np.asarray(np.sqrt(1 - share * share), dtype=np.float32)
 
 
-def _lung_place(w: Floats) -> tuple[Floats, Floats, Floats]:
+def _lung_section(w: Floats) -> tuple[Floats, Floats, Floats]:
     """Distance of a lung's centre from the middle, half width and half depth, at a height."""
-    taper = _taper(w)
+    taper = _lung_taper(w)
     centre = np.float32(42.0) + np.float32(30.0) * taper
     return centre, np.float32(57.0) * taper, np.float32(88.0) * taper
 
 
-def _cage(w: Floats) -> tuple[Floats, Floats]:
+def _rib_cage(w: Floats) -> tuple[Floats, Floats]:
     """Half width and half depth of the rib cage's inside at a height."""
-    centre, width, depth = _lung_place(w)
+    centre, width, depth = _lung_section(w)
     return centre + width + np.float32(6), np.maximum(depth + np.float32(8), np.float32(50))
 
 
@@ -194,7 +194,7 @@ def _paint_lungs(canvas: Canvas) -> None:
         dome = _DOMES[name]
 
         def lung(u: Floats, v: Floats, w: Floats, side: int = side, dome: Ellipsoid = dome) -> Bools:
-            centre, width, depth = _lung_place(w)
+            centre, width, depth = _lung_section(w)
             p, q = (u * side - centre) / np.maximum(width, 1e-3), (v + 2) / np.maximum(depth, 1e-3)
             return np.asarray((p * p + q * q <= 1) & ~dome.holds(u, v, w) & (w >= _LUNG_BOTTOM) & (w <= _LUNG_TOP))
 
@@ -237,7 +237,7 @@ def _paint_abdomen(canvas: Canvas) -> None:
 # ---------------------------------------------------------------- bones
 
 
-def _spine_place(patient: Patient, w: float) -> float:
+def _spine_position(patient: Patient, w: float) -> float:
     """Place of the vertebral bodies' centre along v at a height."""
     bend = patient.kyphosis * float(np.exp(-(((w + 20) / 110.0) ** 2)))
     neck = -14.0 * float(np.clip((w - 60) / 80.0, 0, 1))
@@ -248,20 +248,20 @@ def _paint_spine(canvas: Canvas) -> None:
     patient = canvas.patient
     heights = [landmark_height(SCORES[name]) for name in VERTEBRAE]
     for number, (name, height) in enumerate(zip(VERTEBRAE, heights, strict=True)):
-        pitch = _pitch(heights, number)
+        pitch = _vertebra_pitch(heights, number)
         _paint_vertebra(canvas, name, height, pitch)
     for low, high in itertools.pairwise(heights):
         middle = (low + high) / 2
-        place, radius = _spine_place(patient, middle), _vertebra_radius(middle) * 0.95
+        place, radius = _spine_position(patient, middle), _vertebra_radius(middle) * 0.95
         _paint_cylinder(canvas, (0.0, place, middle), (radius, radius * 0.8), (high - low) * 0.16, patient.hu["disc"])
-    points = [(0.0, _canal_place(patient, height), height) for height in heights]
+    points = [(0.0, _canal_position(patient, height), height) for height in heights]
     bottom = landmark_height(SCORES["L1"])
     cord = [p for p in points if p[2] >= bottom - 1]
     canvas.paint_shape(Tube(tuple(points), (8.5,) * len(points)), 5.0)
     canvas.paint_shape(Tube(tuple(cord), (5.5,) * len(cord)), 40.0, "spinal_cord")
 
 
-def _pitch(heights: list[float], number: int) -> float:
+def _vertebra_pitch(heights: list[float], number: int) -> float:
     low = heights[max(0, number - 1)]
     high = heights[min(len(heights) - 1, number + 1)]
     return (high - low) / (min(len(heights) - 1, number + 1) - max(0, number - 1))
@@ -271,8 +271,8 @@ def _vertebra_radius(height: float) -> float:
     return float(np.interp(height, [-300, -150, 0, 90, 160], [24, 20, 16.5, 14, 12]))
 
 
-def _canal_place(patient: Patient, height: float) -> float:
-    return _spine_place(patient, height) + _vertebra_radius(height) * 0.8 + 8.0
+def _canal_position(patient: Patient, height: float) -> float:
+    return _spine_position(patient, height) + _vertebra_radius(height) * 0.8 + 8.0
 
 
 def _paint_cylinder(canvas: Canvas, centre: Point, radii: tuple[float, float], half: float, hu: float) -> None:
@@ -287,10 +287,10 @@ def _paint_cylinder(canvas: Canvas, centre: Point, radii: tuple[float, float], h
 
 def _paint_vertebra(canvas: Canvas, name: str, height: float, pitch: float) -> None:
     patient = canvas.patient
-    place, radius, half = _spine_place(patient, height), _vertebra_radius(height), pitch * 0.36
+    place, radius, half = _spine_position(patient, height), _vertebra_radius(height), pitch * 0.36
     _paint_cylinder(canvas, (0.0, place, height), (radius, radius * 0.8), half, patient.hu["cortex"])
     _paint_cylinder(canvas, (0.0, place, height), (radius - 2.5, radius * 0.8 - 2.5), half - 2.0, patient.hu["bone"])
-    canal = _canal_place(patient, height)
+    canal = _canal_position(patient, height)
     _paint_cylinder(canvas, (0.0, canal, height), (13.5, 12.5), half * 0.8, patient.hu["bone"] + 60)
     reach = {"L": 32.0, "T": 26.0, "C": 20.0}[name[0]]
     back = Tube(((0.0, canal + 10, height), (0.0, canal + reach, height - 0.35 * pitch)), (4.0, 3.5))
@@ -300,7 +300,7 @@ def _paint_vertebra(canvas: Canvas, name: str, height: float, pitch: float) -> N
         canvas.paint_shape(Tube(wing, (4.5, 4.0)), patient.hu["bone"] + 40)
 
 
-def _paint_cage(canvas: Canvas) -> None:
+def _paint_rib_cage(canvas: Canvas) -> None:
     """Ribs (sloping down from the spine to the front), sternum and rib cartilage."""
     patient = canvas.patient
     thoracic = [f"Th{n}" for n in range(12, 0, -1)]
@@ -309,7 +309,7 @@ def _paint_cage(canvas: Canvas) -> None:
     if found is not None:
         region, u, v, w = found
         target = canvas.hu[region.index]
-        a, b = _cage(w)
+        a, b = _rib_cage(w)
         p, q = u / a, (v + 2) / b
         around = p * p + q * q
         k, j, i = np.nonzero(np.broadcast_to((around > 1.0) & (around < 1.16), target.shape))
@@ -363,7 +363,7 @@ def _paint_aorta(canvas: Canvas) -> None:
         deep = -27.0 + 57.0 * share
         path.append((across, deep, top - 14.0 + 14.0 * float(np.sin(np.deg2rad(angle)) ** 0.5)))
     for w, u in ((-20.0, 25.0), (-80.0, 24.0), (-140.0, 19.0), (-200.0, 12.0), (-330.0, 6.0)):
-        path.append((u, _spine_place(patient, w) - _vertebra_radius(w) * 0.5 - 8.0, w))
+        path.append((u, _spine_position(patient, w) - _vertebra_radius(w) * 0.5 - 8.0, w))
     radii = tuple(np.interp(np.arange(len(path)), [0, len(path) - 1], [r, r * 0.8]))
     canvas.paint_shape(Tube(tuple(path), tuple(n + 2.5 for n in radii)), patient.hu["fat"] + 10, spare="heart")
     canvas.paint_shape(Tube(tuple(path), radii), patient.hu["aorta"], "aorta")
@@ -376,7 +376,7 @@ def _paint_esophagus(canvas: Canvas) -> None:
     path: list[Point] = []
     for w, u in ((175.0, 3.0), (100.0, 4.0), (40.0, 5.0), (0.0, 2.0), (-60.0, -2.0), (-110.0, 4.0), (bottom, 22.0)):
         gap = 15.0 if w < -100 else 12.0
-        place = _spine_place(patient, w) - _vertebra_radius(w) * 0.8 - gap
+        place = _spine_position(patient, w) - _vertebra_radius(w) * 0.8 - gap
         share = float(np.clip((90.0 - w) / 60.0, 0, 1))
         path.append((u + du * share, min(place + dv * share, place + 1.5) - (14.0 if w <= bottom else 0.0), w))
     for grown, hu, segment in (

@@ -29,8 +29,8 @@ def trace(mask: npt.NDArray[np.bool_]) -> list[Corners]:
         return []
     j0, i0 = int(rows.min()), int(columns.min())
     part = mask[j0 : rows.max() + 1, i0 : columns.max() + 1]
-    loops = _loops(part)
-    holes = [loop for loop in loops if _area(loop) < 0]
+    loops = _outline_loops(part)
+    holes = [loop for loop in loops if _signed_area(loop) < 0]
     if holes:
         cut = int((holes[0][:, 0].min() + holes[0][:, 0].max()) // 2)
         left, right = part.copy(), part.copy()
@@ -40,7 +40,7 @@ def trace(mask: npt.NDArray[np.bool_]) -> list[Corners]:
     return [loop - 0.5 + np.array([i0, j0]) for loop in loops]
 
 
-def _loops(mask: npt.NDArray[np.bool_]) -> list[Corners]:
+def _outline_loops(mask: npt.NDArray[np.bool_]) -> list[Corners]:
     """Follow the pixel edges with the mask on the right hand (j grows downwards); corners are whole numbers."""
     padded = np.pad(mask, 1)
     inner = padded[1:-1, 1:-1]
@@ -57,11 +57,11 @@ def _loops(mask: npt.NDArray[np.bool_]) -> list[Corners]:
     loops = []
     while edges:
         first = next(iter(edges))
-        loops.append(_follow(edges, first))
+        loops.append(_follow_edges(edges, first))
     return loops
 
 
-def _follow(edges: dict[tuple[int, int], list[tuple[int, int]]], first: tuple[int, int]) -> Corners:
+def _follow_edges(edges: dict[tuple[int, int], list[tuple[int, int]]], first: tuple[int, int]) -> Corners:
     path, here, heading = [first], first, (0, 0)
     while True:
         choices = edges[here]
@@ -78,16 +78,16 @@ def _follow(edges: dict[tuple[int, int], list[tuple[int, int]]], first: tuple[in
         path.append(there)
         here, heading = there, turned
         if here == first:
-            return _tidy(path)
+            return _close_loop(path)
 
 
-def _tidy(path: list[tuple[int, int]]) -> Corners:
+def _close_loop(path: list[tuple[int, int]]) -> Corners:
     """Close the loop without repeating its first corner; drop the first corner if it lies on a straight edge."""
     corners = np.array(path[:-1], dtype=np.float64)
     before, after = corners[0] - corners[-1], corners[1] - corners[0]
     return corners[1:] if np.all(np.sign(before) == np.sign(after)) else corners
 
 
-def _area(loop: Corners) -> float:
+def _signed_area(loop: Corners) -> float:
     x, y = loop[:, 0], loop[:, 1]
     return float(0.5 * np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))

@@ -29,9 +29,9 @@ def write_enhanced(folder: Path, phantom: Phantom, identity: Identity) -> tuple[
     d.AcquisitionDateTime, d.AcquisitionDuration = DATE + TIME, 1.0
     d.InstanceNumber = "1"
     d.NumberOfFrames = str(options.slices)
-    d.SharedFunctionalGroupsSequence = [_shared(d, phantom)]
-    d.PerFrameFunctionalGroupsSequence = [_frame(phantom, k) for k in range(options.slices)]
-    d.DimensionOrganizationSequence, d.DimensionIndexSequence = _dimensions(identity)
+    d.SharedFunctionalGroupsSequence = [_shared_groups(d, phantom)]
+    d.PerFrameFunctionalGroupsSequence = [_frame_groups(phantom, k) for k in range(options.slices)]
+    d.DimensionOrganizationSequence, d.DimensionIndexSequence = _dimension_sequences(identity)
     d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
     d.Rows, d.Columns = options.rows, options.columns
     d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 16, 15, 1
@@ -42,28 +42,30 @@ def write_enhanced(folder: Path, phantom: Phantom, identity: Identity) -> tuple[
     return path, str(d.SOPInstanceUID)
 
 
-def _item(**values: object) -> Dataset:
+def _sequence_item(**values: object) -> Dataset:
     item = Dataset()
     for keyword, value in values.items():
         setattr(item, keyword, value)
     return item
 
 
-def _shared(d: Dataset, phantom: Phantom) -> Dataset:
+def _shared_groups(d: Dataset, phantom: Phantom) -> Dataset:
     grid, options = phantom.grid, phantom.options
     cosines = np.concatenate([v / np.linalg.norm(v) for v in (grid.along_row, grid.along_column)])
     slope, intercept = rescale(options, 0)
-    return _item(
+    return _sequence_item(
         PixelMeasuresSequence=[
-            _item(PixelSpacing=[number(v) for v in options.pixel_spacing], SliceThickness=number(options.slice_spacing))
+            _sequence_item(
+                PixelSpacing=[number(v) for v in options.pixel_spacing], SliceThickness=number(options.slice_spacing)
+            )
         ],
-        PlaneOrientationSequence=[_item(ImageOrientationPatient=[number(v) for v in np.round(cosines, 10)])],
+        PlaneOrientationSequence=[_sequence_item(ImageOrientationPatient=[number(v) for v in np.round(cosines, 10)])],
         PixelValueTransformationSequence=[
-            _item(RescaleIntercept=number(intercept), RescaleSlope=number(slope), RescaleType="HU")
+            _sequence_item(RescaleIntercept=number(intercept), RescaleSlope=number(slope), RescaleType="HU")
         ],
-        FrameVOILUTSequence=[_item(WindowCenter="40", WindowWidth="400")],
+        FrameVOILUTSequence=[_sequence_item(WindowCenter="40", WindowWidth="400")],
         CTImageFrameTypeSequence=[
-            _item(
+            _sequence_item(
                 FrameType=list(d.ImageType),
                 PixelPresentation=d.PixelPresentation,
                 VolumetricProperties=d.VolumetricProperties,
@@ -73,16 +75,20 @@ def _shared(d: Dataset, phantom: Phantom) -> Dataset:
     )
 
 
-def _frame(phantom: Phantom, k: int) -> Dataset:
+def _frame_groups(phantom: Phantom, k: int) -> Dataset:
     position = [number(v) for v in np.round(phantom.positions[k], 6)]
-    content = _item(FrameAcquisitionNumber=1, StackID="1", InStackPositionNumber=k + 1, DimensionIndexValues=[1, k + 1])
-    return _item(FrameContentSequence=[content], PlanePositionSequence=[_item(ImagePositionPatient=position)])
+    content = _sequence_item(
+        FrameAcquisitionNumber=1, StackID="1", InStackPositionNumber=k + 1, DimensionIndexValues=[1, k + 1]
+    )
+    return _sequence_item(
+        FrameContentSequence=[content], PlanePositionSequence=[_sequence_item(ImagePositionPatient=position)]
+    )
 
 
-def _dimensions(identity: Identity) -> tuple[list[Dataset], list[Dataset]]:
+def _dimension_sequences(identity: Identity) -> tuple[list[Dataset], list[Dataset]]:
     uid = identity.instance("dimensions")
     pointers = [
-        _item(DimensionOrganizationUID=uid, DimensionIndexPointer=tag, FunctionalGroupPointer=0x00209111)
+        _sequence_item(DimensionOrganizationUID=uid, DimensionIndexPointer=tag, FunctionalGroupPointer=0x00209111)
         for tag in (0x00209056, 0x00209057)
     ]
-    return [_item(DimensionOrganizationUID=uid)], pointers
+    return [_sequence_item(DimensionOrganizationUID=uid)], pointers

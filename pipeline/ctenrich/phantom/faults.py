@@ -16,17 +16,17 @@ from ctenrich.phantom.volume import Phantom
 __all__ = ["extra_files", "inject_byte_fault", "inject_fault", "stated_rows"]
 
 
-def odd_slice(options: PhantomOptions) -> int:
+def faulty_slice(options: PhantomOptions) -> int:
     """The slice that is spoilt where only one is."""
     return options.slices // 3
 
 
 def inject_fault(dataset: Dataset, k: int, phantom: Phantom, identity: Identity) -> None:
     """Change the attributes of slice `k` as the quirks ask."""
-    quirks, odd = phantom.options.quirks, k == odd_slice(phantom.options)
+    quirks, odd = phantom.options.quirks, k == faulty_slice(phantom.options)
     _inject_series_fault(dataset, quirks)
     if Quirk.TWO_ORIENTATIONS in quirks and k >= phantom.options.slices * 3 // 4:
-        _tilt(dataset, phantom)
+        _tilt_orientation(dataset, phantom)
     if not odd:
         return
     if Quirk.OTHER_PIXEL_SPACING in quirks:
@@ -42,7 +42,7 @@ def inject_fault(dataset: Dataset, k: int, phantom: Phantom, identity: Identity)
 
 def stated_rows(k: int, options: PhantomOptions) -> int | None:
     """Rows that slice `k` states, if it lies."""
-    return 65535 if Quirk.LYING_ROWS in options.quirks and k == odd_slice(options) else None
+    return 65535 if Quirk.LYING_ROWS in options.quirks and k == faulty_slice(options) else None
 
 
 def _inject_series_fault(dataset: Dataset, quirks: frozenset[Quirk]) -> None:
@@ -56,7 +56,7 @@ def _inject_series_fault(dataset: Dataset, quirks: frozenset[Quirk]) -> None:
         dataset.PixelSpacing = ["0", "0"]
 
 
-def _tilt(dataset: Dataset, phantom: Phantom) -> None:
+def _tilt_orientation(dataset: Dataset, phantom: Phantom) -> None:
     """Turn the stated orientation by ten degrees about the row direction."""
     row = phantom.grid.along_row / np.linalg.norm(phantom.grid.along_row)
     column = phantom.grid.along_column / np.linalg.norm(phantom.grid.along_column)
@@ -67,7 +67,7 @@ def _tilt(dataset: Dataset, phantom: Phantom) -> None:
 
 def inject_byte_fault(content: bytes, k: int, options: PhantomOptions) -> bytes:
     """Change the bytes of slice `k` as the quirks ask."""
-    if Quirk.TRUNCATED in options.quirks and k == odd_slice(options):
+    if Quirk.TRUNCATED in options.quirks and k == faulty_slice(options):
         return content[: len(content) - options.rows * options.columns]
     return content
 
@@ -76,20 +76,20 @@ def extra_files(folder: Path, phantom: Phantom, identity: Identity, written: dic
     """Write the files that lie beside the slices; returns those that belong to the series."""
     options, extra = phantom.options, []
     stem = f"CT{options.series_number:02d}"
-    model = written[min(written, key=lambda k: abs(k - odd_slice(options)))]
+    model = written[min(written, key=lambda k: abs(k - faulty_slice(options)))]
     if Quirk.DUPLICATE_FILE in options.quirks:
         extra.append((f"{stem}_duplicate.dcm", model.read_bytes()))
     datasets: list[tuple[str, Dataset]] = []
     if Quirk.LOCALIZER in options.quirks:
-        datasets.append((f"{stem}_localizer.dcm", _localizer(model, phantom, identity)))
+        datasets.append((f"{stem}_localizer_image.dcm", _localizer_image(model, phantom, identity)))
     if Quirk.CONFLICTING_DUPLICATE in options.quirks:
-        datasets.append((f"{stem}_conflict.dcm", _brighter(model)))
+        datasets.append((f"{stem}_conflict.dcm", _brighter_copy(model)))
     if Quirk.SAME_POSITION in options.quirks:
-        other = _brighter(model)
+        other = _brighter_copy(model)
         other.SOPInstanceUID = identity.instance("same position")
         datasets.append((f"{stem}_position.dcm", other))
     if Quirk.MIXED_MODALITY in options.quirks:
-        datasets.append((f"{stem}_mr.dcm", _magnetic(model, identity)))
+        datasets.append((f"{stem}_mr.dcm", _as_mr_image(model, identity)))
     extra += [(name, file_bytes(dataset, options)) for name, dataset in datasets]
     for name, content in extra:
         (folder / name).write_bytes(content)
@@ -100,7 +100,7 @@ def extra_files(folder: Path, phantom: Phantom, identity: Identity, written: dic
     return [folder / name for name, _ in extra]
 
 
-def _read(path: Path) -> Dataset:
+def _read_slice_back(path: Path) -> Dataset:
     """Read a written slice back, pixels unpacked to little endian."""
     import pydicom
 
@@ -117,16 +117,16 @@ def _read(path: Path) -> Dataset:
     return plain
 
 
-def _brighter(model: Path) -> Dataset:
-    dataset = _read(model)
+def _brighter_copy(model: Path) -> Dataset:
+    dataset = _read_slice_back(model)
     pixels = np.frombuffer(dataset.PixelData, "<i2").copy()
     pixels[: pixels.size // 2] += 50
     dataset.add_new(0x7FE00010, "OW", pixels.tobytes())
     return dataset
 
 
-def _magnetic(model: Path, identity: Identity) -> Dataset:
-    dataset = _read(model)
+def _as_mr_image(model: Path, identity: Identity) -> Dataset:
+    dataset = _read_slice_back(model)
     dataset.SOPClassUID, dataset.SOPInstanceUID = MR_IMAGE, identity.instance("mr")
     dataset.Modality = "MR"
     dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "GR", "NONE", ""
@@ -138,9 +138,9 @@ def _magnetic(model: Path, identity: Identity) -> Dataset:
     return dataset
 
 
-def _localizer(model: Path, phantom: Phantom, identity: Identity) -> Dataset:
+def _localizer_image(model: Path, phantom: Phantom, identity: Identity) -> Dataset:
     """A coronal projection with the head at the top."""
-    dataset, grid = _read(model), phantom.grid
+    dataset, grid = _read_slice_back(model), phantom.grid
     flat = phantom.array.mean(axis=1)[::-1]
     stored = np.rint(flat + 1024).astype("<i2")
     dataset.SOPInstanceUID = identity.instance("localizer")

@@ -105,14 +105,14 @@ def make_grid(options: PhantomOptions) -> Grid:
     if Quirk.LATERAL_DRIFT in options.quirks:
         sideways = step * spacing + row * 0.05
         step, spacing = sideways / np.linalg.norm(sideways), float(np.linalg.norm(sideways))
-    offsets = _offsets(options, spacing)
+    offsets = _slice_offsets(options, spacing)
     along_row, along_column = row * options.pixel_spacing[1], column * options.pixel_spacing[0]
     middle = along_row * (options.columns - 1) / 2 + along_column * (options.rows - 1) / 2 + step * (offsets[-1] / 2)
     origin = np.round(np.asarray(options.centre, dtype=float) - middle, 6)
     return Grid(origin, along_row, along_column, step, offsets, (options.slices, options.rows, options.columns))
 
 
-def _offsets(options: PhantomOptions, spacing: float) -> Floats:
+def _slice_offsets(options: PhantomOptions, spacing: float) -> Floats:
     regular: Floats = np.arange(options.slices, dtype=np.float64) * float(spacing)
     if Quirk.ALTERNATING_SPACING in options.quirks:
         regular[1::2] -= 0.25 * spacing

@@ -36,13 +36,13 @@ class Identity:
 def make_identity(options: PhantomOptions) -> Identity:
     """Derive the identifiers of a series from its options."""
     patient = options.patient_id or f"PHANTOM-{options.seed}"
-    key = repr([(f.name, _plain(getattr(options, f.name))) for f in dataclasses.fields(options)])
+    key = repr([(f.name, _option_value(getattr(options, f.name))) for f in dataclasses.fields(options)])
     study = phantom_uid("study", patient, options.study)
     frame = phantom_uid("frame of reference", patient, options.study)
     return Identity(patient, study, phantom_uid("series", key), frame, key)
 
 
-def _plain(value: object) -> object:
+def _option_value(value: object) -> object:
     if isinstance(value, frozenset):
         return sorted(str(v) for v in value)
     return str(value.value) if isinstance(value, Enum) else value

@@ -89,28 +89,28 @@ class Quirk(StrEnum):
 _LEFT, _POSTERIOR, _SUPERIOR = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 
 
-def _minus(v: Vector) -> Vector:
+def _negated(v: Vector) -> Vector:
     return (0.0 - v[0], 0.0 - v[1], 0.0 - v[2])
 
 
-def _planes() -> dict[str, tuple[Vector, Vector]]:
+def _plane_orientations() -> dict[str, tuple[Vector, Vector]]:
     """Every pair of in-plane flips and transpositions of the three main planes."""
     pairs = {"axial": (_LEFT, _POSTERIOR), "sagittal": (_POSTERIOR, _SUPERIOR), "coronal": (_LEFT, _SUPERIOR)}
     found: dict[str, tuple[Vector, Vector]] = {}
     for plane, (first, second) in pairs.items():
-        for a in (first, _minus(first)):
-            for b in (second, _minus(second)):
-                found[f"{plane}_{_letter(a)}{_letter(b)}"] = (a, b)
-                found[f"{plane}_{_letter(b)}{_letter(a)}"] = (b, a)
+        for a in (first, _negated(first)):
+            for b in (second, _negated(second)):
+                found[f"{plane}_{_direction_letter(a)}{_direction_letter(b)}"] = (a, b)
+                found[f"{plane}_{_direction_letter(b)}{_direction_letter(a)}"] = (b, a)
     return found
 
 
-def _letter(v: Vector) -> str:
+def _direction_letter(v: Vector) -> str:
     axis = max(range(3), key=lambda n: abs(v[n]))
     return ("L", "P", "S")[axis] if v[axis] > 0 else ("R", "A", "I")[axis]
 
 
-ORIENTATIONS: dict[str, tuple[Vector, Vector]] = _planes()
+ORIENTATIONS: dict[str, tuple[Vector, Vector]] = _plane_orientations()
 """(row cosines, column cosines) of the 24 axis-aligned orientations.
 
 A name holds the plane and where the column index and the row index grow to: ``axial_LP`` is the usual one,

@@ -25,14 +25,14 @@ def as_records(phantom: Phantom, workspace: Workspace) -> tuple[Volume, SortedSe
     row, column = (phantom.affine_lps[:3, n] / axes[n] for n in (0, 1))
     normal = np.cross(row, column)
     slices = tuple(
-        Slice(identity.instance("slice", str(k)), CT_IMAGE, "", _vector(position), float(position @ normal))
+        Slice(identity.instance("slice", str(k)), CT_IMAGE, "", _vector_of(position), float(position @ normal))
         for k, position in enumerate(phantom.positions)
     )
     volume = Volume(
         series_instance_uid=identity.series,
         array_path=workspace.relative(identity.series, path),
         shape=(options.slices, options.rows, options.columns),
-        affine_lps=_matrix(phantom),
+        affine_lps=_affine_of(phantom),
         spacing=(float(axes[2]), float(axes[1]), float(axes[0])),
         frame_of_reference_uid=identity.frame_of_reference,
         sha256=sha256_of_array(phantom.array),
@@ -42,8 +42,8 @@ def as_records(phantom: Phantom, workspace: Workspace) -> tuple[Volume, SortedSe
         series_instance_uid=identity.series,
         frame_of_reference_uid=identity.frame_of_reference,
         slices=slices,
-        row_cosines=_vector(row),
-        column_cosines=_vector(column),
+        row_cosines=_vector_of(row),
+        column_cosines=_vector_of(column),
         pixel_spacing=options.pixel_spacing,
         slice_spacing=float(axes[2]),
         rows=options.rows,
@@ -52,11 +52,11 @@ def as_records(phantom: Phantom, workspace: Workspace) -> tuple[Volume, SortedSe
     return volume, series
 
 
-def _vector(values: np.typing.NDArray[np.float64]) -> Vector:
+def _vector_of(values: np.typing.NDArray[np.float64]) -> Vector:
     x, y, z = (float(v) for v in values)
     return x, y, z
 
 
-def _matrix(phantom: Phantom) -> Matrix4:
+def _affine_of(phantom: Phantom) -> Matrix4:
     a, b, c, d = ((float(w), float(x), float(y), float(z)) for w, x, y, z in phantom.affine_lps)
     return a, b, c, d

@@ -52,22 +52,24 @@ def write_rtstruct(folder: Path, phantom: Phantom, identity: Identity, uids: dic
     d.ReferencedFrameOfReferenceSequence = [_referenced_frame(identity, uids)]
     rois, contours, observations = [], [], []
     for roi, (segment, mask) in enumerate(phantom.masks.items(), start=1):
-        items = [_contour(loop, phantom, k, uids[k]) for k in sorted(uids) if mask[k].any() for loop in trace(mask[k])]
-        rois.append(_roi(roi, ROI_NAMES[segment], identity))
+        items = [
+            _contour_item(loop, phantom, k, uids[k]) for k in sorted(uids) if mask[k].any() for loop in trace(mask[k])
+        ]
+        rois.append(_roi_item(roi, ROI_NAMES[segment], identity))
         contour = Dataset()
         contour.ReferencedROINumber = str(roi)
         contour.ROIDisplayColor = [str(c) for c in _COLOURS[roi - 1]]
         if items:
             contour.ContourSequence = items
         contours.append(contour)
-        observations.append(_observation(roi))
+        observations.append(_observation_item(roi))
     d.StructureSetROISequence, d.ROIContourSequence, d.RTROIObservationsSequence = rois, contours, observations
     path = folder / f"RS{options.series_number:02d}.dcm"
-    path.write_bytes(file_bytes(d, _plain(options)))
+    path.write_bytes(file_bytes(d, _rtstruct_options(options)))
     return path
 
 
-def _plain(options: PhantomOptions) -> PhantomOptions:
+def _rtstruct_options(options: PhantomOptions) -> PhantomOptions:
     return options.changed(encoding=PixelEncoding.EXPLICIT, quirks=options.quirks - {Quirk.NO_PREAMBLE})
 
 
@@ -88,7 +90,7 @@ def _referenced_frame(identity: Identity, uids: dict[int, str]) -> Dataset:
     return frame
 
 
-def _roi(roi: int, name: str, identity: Identity) -> Dataset:
+def _roi_item(roi: int, name: str, identity: Identity) -> Dataset:
     item = Dataset()
     item.ROINumber = str(roi)
     item.ReferencedFrameOfReferenceUID = identity.frame_of_reference
@@ -96,14 +98,14 @@ def _roi(roi: int, name: str, identity: Identity) -> Dataset:
     return item
 
 
-def _observation(roi: int) -> Dataset:
+def _observation_item(roi: int) -> Dataset:
     item = Dataset()
     item.ObservationNumber = item.ReferencedROINumber = str(roi)
     item.RTROIInterpretedType, item.ROIInterpreter = "ORGAN", ""
     return item
 
 
-def _contour(loop: npt.NDArray[np.float64], phantom: Phantom, k: int, uid: str) -> Dataset:
+def _contour_item(loop: npt.NDArray[np.float64], phantom: Phantom, k: int, uid: str) -> Dataset:
     grid = phantom.grid
     points = grid.positions[k] + loop[:, :1] * grid.along_row[None, :] + loop[:, 1:] * grid.along_column[None, :]
     image = Dataset()

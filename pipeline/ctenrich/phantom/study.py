@@ -51,10 +51,10 @@ def write_phantom_study(folder: Path, options: PhantomOptions) -> PhantomStudy:
     folder.mkdir(parents=True, exist_ok=True)
     if Quirk.ENHANCED in options.quirks:
         path, uid = write_enhanced(folder, phantom, identity)
-        return _study(folder, phantom, identity, _Written([path], [path], [uid]))
-    names = _names(options)
+        return _phantom_study(folder, phantom, identity, _WrittenFiles([path], [path], [uid]))
+    names = _file_names(options)
     written: dict[int, tuple[Path, str]] = {}
-    for k, dataset in _slices(phantom, identity):
+    for k, dataset in _slice_datasets(phantom, identity):
         inject_fault(dataset, k, phantom, identity)
         path = folder / names[k]
         path.write_bytes(
@@ -67,18 +67,18 @@ def write_phantom_study(folder: Path, options: PhantomOptions) -> PhantomStudy:
     rtstruct = None
     if options.rtstruct:
         rtstruct = write_rtstruct(folder, phantom, identity, {k: uid for k, (_, uid) in written.items()})
-    return _study(folder, phantom, identity, _Written(files, paths, uids, rtstruct))
+    return _phantom_study(folder, phantom, identity, _WrittenFiles(files, paths, uids, rtstruct))
 
 
 @dataclass(frozen=True)
-class _Written:
+class _WrittenFiles:
     files: list[Path]
     slices: list[Path]
     uids: list[str]
     rtstruct: Path | None = None
 
 
-def _study(folder: Path, phantom: Phantom, identity: Identity, written: _Written) -> PhantomStudy:
+def _phantom_study(folder: Path, phantom: Phantom, identity: Identity, written: _WrittenFiles) -> PhantomStudy:
     return PhantomStudy(
         folder,
         tuple(sorted(written.files)),
@@ -92,7 +92,7 @@ def _study(folder: Path, phantom: Phantom, identity: Identity, written: _Written
     )
 
 
-def _names(options: PhantomOptions) -> list[str]:
+def _file_names(options: PhantomOptions) -> list[str]:
     """File name of every slice index."""
     order = np.arange(options.slices)
     if options.file_order is FileOrder.AGAINST_NORMAL:
@@ -111,7 +111,7 @@ def _instance_numbers(options: PhantomOptions) -> list[int]:
     return [int(n) + 1 for n in order]
 
 
-def _chosen(options: PhantomOptions) -> list[int]:
+def _written_slices(options: PhantomOptions) -> list[int]:
     middle = options.slices // 2
     if Quirk.ONE_SLICE in options.quirks:
         return [middle]
@@ -121,10 +121,10 @@ def _chosen(options: PhantomOptions) -> list[int]:
     return chosen
 
 
-def _slices(phantom: Phantom, identity: Identity) -> Iterator[tuple[int, Dataset]]:
+def _slice_datasets(phantom: Phantom, identity: Identity) -> Iterator[tuple[int, Dataset]]:
     options = phantom.options
     numbers = _instance_numbers(options)
-    for k in _chosen(options):
+    for k in _written_slices(options):
         dataset = common_modules(options, identity, CT_IMAGE, identity.instance("slice", str(k)))
         _series_modules(dataset, options, identity)
         dataset.InstanceNumber = str(numbers[k])

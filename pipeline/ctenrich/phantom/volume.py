@@ -60,16 +60,16 @@ def make_phantom(options: PhantomOptions) -> Phantom:
     grid, patient = make_grid(options), draw_patient(options)
     canvas = Canvas(grid, patient)
     paint_body(canvas)
-    hu = _blur(canvas.hu)
+    hu = _blur_in_plane(canvas.hu)
     noise = np.random.default_rng([options.seed, 2]).standard_normal(grid.shape, dtype=np.float32)
     hu += noise * np.float32(patient.noise)
     array = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
     return Phantom(
-        options, array, canvas.labels, grid.affine_lps, grid.positions, _visible(grid, patient), grid, patient
+        options, array, canvas.labels, grid.affine_lps, grid.positions, _visible_landmarks(grid, patient), grid, patient
     )
 
 
-def _blur(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _blur_in_plane(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Smooth within the slices, as a reconstruction kernel does (weights 1 2 1)."""
     for axis in (1, 2):
         if hu.shape[axis] < 3:
@@ -80,7 +80,7 @@ def _blur(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return hu
 
 
-def _visible(grid: Grid, patient: Patient) -> dict[str, float]:
+def _visible_landmarks(grid: Grid, patient: Patient) -> dict[str, float]:
     last = np.array(grid.shape[::-1]) - 1
     corners = [
         grid.origin[2] + a * grid.along_row[2] + b * grid.along_column[2] + c * grid.step[2]

@@ -60,9 +60,9 @@ def largest_distance(points: Points) -> float:
     convex hull where many are left; then all pairs are compared.
     """
     if len(points) > _FEW:
-        points = _candidates(points)
+        points = _diameter_candidates(points)
     if len(points) > _BRUTE:
-        points = _hull(points)
+        points = _hull_vertices(points)
     return float(np.sqrt(_largest_square(points)))
 
 
@@ -90,28 +90,28 @@ def millimetres(vertices: Lattice, spacing: tuple[float, float, float]) -> Point
 def _plane_diameter(vertices: Lattice, points: Points, axis: int) -> float:
     order = np.argsort(vertices[:, axis].astype(np.int16), kind="stable")
     points = points[order]
-    starts, plane = _runs(vertices[order, axis])
+    starts, plane = _equal_runs(vertices[order, axis])
     seen = np.ascontiguousarray(np.delete(points, axis, axis=1)) @ _VIEWS
     widths = (np.maximum.reduceat(seen, starts) - np.minimum.reduceat(seen, starts)).max(axis=1)
     enough = widths.max() * (1 - 1e-9)
     # No chord is longer than the widest view from directions half a step away from it.
     wide = np.flatnonzero((widths >= enough * np.cos(np.pi / (2 * _STEPS)))[plane])
     points = points[wide]
-    starts, plane = _runs(plane[wide])
+    starts, plane = _equal_runs(plane[wide])
     centres = (np.maximum.reduceat(points, starts) + np.minimum.reduceat(points, starts)) / 2
     radius = np.linalg.norm(points - centres[plane], axis=1)
     # |p - q| <= |p - centre| + |q - centre|
     far = np.flatnonzero(radius + np.maximum.reduceat(radius, starts)[plane] >= enough)
-    return max(largest_distance(part) for part in np.split(points[far], _runs(plane[far])[0][1:]))
+    return max(largest_distance(part) for part in np.split(points[far], _equal_runs(plane[far])[0][1:]))
 
 
-def _runs(values: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _equal_runs(values: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Where runs of equal values begin, and the number of the run that each element belongs to."""
     new = np.append(True, values[1:] != values[:-1])
     return np.flatnonzero(new), np.cumsum(new) - 1
 
 
-def _candidates(points: Points) -> Points:
+def _diameter_candidates(points: Points) -> Points:
     """Points that may be an end of the longest line."""
     for _ in range(2):
         if len(points) <= 8:
@@ -129,7 +129,7 @@ def _candidates(points: Points) -> Points:
     return points
 
 
-def _hull(points: Points) -> Points:
+def _hull_vertices(points: Points) -> Points:
     from scipy.spatial import ConvexHull, QhullError
 
     try:
@@ -149,11 +149,11 @@ def _largest_square(points: Points) -> float:
     return best
 
 
-def _directions() -> Points:
+def _half_sphere_directions() -> Points:
     """Directions over half a sphere: those of all small lattice vectors."""
     vectors = [(k, j, i) for k in range(3) for j in range(-2, 3) for i in range(-2, 3) if (k, j, i) > (0, 0, 0)]
     array = np.array(vectors, np.float64)
     return np.asarray(array / np.linalg.norm(array, axis=1, keepdims=True))
 
 
-_DIRECTIONS = _directions()
+_DIRECTIONS = _half_sphere_directions()

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ctenrich.shape.diameters import largest_distance, millimetres, outermost_vertices, plane_diameters
 from ctenrich.shape.features import ShapePrimitives
-from ctenrich.shape.marching_cubes import cube_codes, cubes
+from ctenrich.shape.marching_cubes import cube_codes, cube_table
 
-__all__ = ["basics"]
+__all__ = ["Moments", "dimensions", "measure_primitives", "moments"]
 
 Spacing = tuple[float, float, float]
 _CUBES_AT_ONCE = 2**19
@@ -31,7 +31,7 @@ class Moments:
     second: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 
 
-def basics(mask: NDArray[np.bool_], spacing: Spacing) -> ShapePrimitives:
+def measure_primitives(mask: NDArray[np.bool_], spacing: Spacing) -> ShapePrimitives:
     """Measure a mask.
 
     Parameters
@@ -69,7 +69,7 @@ def surface(padded: NDArray[np.uint8], spacing: Spacing) -> tuple[float, float]:
     The volume is that of the triangles seen from the first voxel of the padding. Where voxels touch only along an
     edge pyradiomics' surface is not closed, and this point of view is part of its definition.
     """
-    table = cubes()
+    table = cube_table()
     histogram, moment = np.zeros(256), 0.0
     step = max(1, _CUBES_AT_ONCE // padded[0].size)
     for start in range(0, len(padded) - 1, step):
@@ -102,14 +102,14 @@ def moments(mask: NDArray[np.bool_]) -> Moments:
     return Moments(int(sums[0, 0, 0]), first, second)  # type: ignore[arg-type]
 
 
-def _scatter(m: Moments) -> list[list[int]]:
+def _scatter_matrix(m: Moments) -> list[list[int]]:
     """count^2 times the covariance in voxels, in whole numbers."""
     return [[m.count * m.second[a][b] - m.first[a] * m.first[b] for b in range(3)] for a in range(3)]
 
 
 def variances(m: Moments, spacing: Spacing) -> tuple[float, float, float]:
     """Eigenvalues of the covariance of voxel centres (divided by their number), mm2, from small to large."""
-    scatter = _scatter(m)
+    scatter = _scatter_matrix(m)
     covariance = [[scatter[a][b] / (m.count * m.count) * spacing[a] * spacing[b] for b in range(3)] for a in range(3)]
     low, middle, high = np.linalg.eigvalsh(np.array(covariance)).tolist()
     return low, middle, high
@@ -117,7 +117,7 @@ def variances(m: Moments, spacing: Spacing) -> tuple[float, float, float]:
 
 def dimensions(m: Moments) -> int:
     """How many dimensions the voxel centres span: 0 a point, 1 a line, 2 a plane, 3 a body; exact."""
-    s = _scatter(m)
+    s = _scatter_matrix(m)
     if s[0][0] + s[1][1] + s[2][2] == 0:
         return 0
     minors = sum(s[a][a] * s[b][b] - s[a][b] * s[a][b] for a, b in ((0, 1), (0, 2), (1, 2)))

@@ -30,11 +30,11 @@ class ShapePrimitives:
     """That the voxel centres span: 0 point, 1 line, 2 plane, 3 body."""
 
 
-def _axis(b: ShapePrimitives, rank: int) -> float:
+def _axis_length(b: ShapePrimitives, rank: int) -> float:
     return 4 * math.sqrt(max(b.variances[rank], 0.0))
 
 
-def _ratio(b: ShapePrimitives, rank: int) -> float:
+def _axis_ratio(b: ShapePrimitives, rank: int) -> float:
     return math.sqrt(max(b.variances[rank], 0.0) / b.variances[2])
 
 
@@ -44,13 +44,13 @@ def _sphere_area(b: ShapePrimitives) -> float:
 
 
 _FORMULAS: dict[str, Callable[[ShapePrimitives], float]] = {
-    "Elongation": lambda b: _ratio(b, 1),
-    "Flatness": lambda b: _ratio(b, 0),
-    "LeastAxisLength": lambda b: _axis(b, 0),
-    "MajorAxisLength": lambda b: _axis(b, 2),
+    "Elongation": lambda b: _axis_ratio(b, 1),
+    "Flatness": lambda b: _axis_ratio(b, 0),
+    "LeastAxisLength": lambda b: _axis_length(b, 0),
+    "MajorAxisLength": lambda b: _axis_length(b, 2),
     "Maximum3DDiameter": lambda b: b.diameter,
     "MeshVolume": lambda b: b.volume,
-    "MinorAxisLength": lambda b: _axis(b, 1),
+    "MinorAxisLength": lambda b: _axis_length(b, 1),
     "Sphericity": lambda b: _sphere_area(b) / b.area,
     "SurfaceArea": lambda b: b.area,
     "SurfaceVolumeRatio": lambda b: b.area / b.volume,

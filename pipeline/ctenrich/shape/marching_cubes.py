@@ -18,7 +18,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Cubes", "cube_codes", "cubes"]
+__all__ = ["CubeTable", "cube_codes", "cube_table"]
 
 TRIANGLES = (
     "",  # 0
@@ -154,7 +154,7 @@ TRIANGLES = (
 
 
 @dataclass(frozen=True)
-class Cubes:
+class CubeTable:
     """What the triangles of the 256 cases add up to, in units that make every number whole.
 
     Lengths are in half voxels: with a cube's first corner at voxel p, the signed volume of its triangles, seen from
@@ -177,7 +177,7 @@ class Cubes:
 
 
 @cache
-def cubes() -> Cubes:
+def cube_table() -> CubeTable:
     """The table, worked out once."""
     corners = [(n >> 2 & 1, n >> 1 & 1, n & 1) for n in range(8)]
     pairs = [(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b) in {1, 2, 4}]
@@ -199,7 +199,7 @@ def cubes() -> Cubes:
     for case, kind in entries:
         counts[case, kind] += 1
         counts[255 - case, kind] += 1
-    return Cubes(volumes, normals, np.array(list(found), np.float64), counts)
+    return CubeTable(volumes, normals, np.array(list(found), np.float64), counts)
 
 
 def cube_codes(padded: NDArray[np.uint8]) -> NDArray[np.uint8]:

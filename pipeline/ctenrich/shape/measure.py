@@ -14,8 +14,8 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Segment, SegmentMasks, SegmentShape, Severity, ShapeMeasurements, Volume
 from ctenrich.settings import Settings
-from ctenrich.shape import engine as fast
-from ctenrich.shape import pyradiomics as radiomics_adapter
+from ctenrich.shape import pyradiomics
+from ctenrich.shape.engine import dimensions, measure_primitives, moments
 from ctenrich.shape.features import SHAPE_FEATURES, ShapePrimitives, shape_features
 from ctenrich.shape.pyradiomics_features import Radiomics
 from ctenrich.workspace import Workspace, load_array
@@ -68,7 +68,7 @@ def measure_shape(
             values, omitted = shape.values | found.coded, shape.omitted | found.omitted
             shape = SegmentShape(segment.number, segment.name, values, omitted, found.values)
         segments.append(shape)
-        issues += _remarks(segment, shape)
+        issues += _undefined_feature_issues(segment, shape)
         progress.advance("shape")
     progress.finish("shape")
     by_pyradiomics = engine == "pyradiomics"
@@ -78,9 +78,9 @@ def measure_shape(
         segments=tuple(segments),
         engine=engine,
         algorithm_name="pyradiomics" if by_pyradiomics else "ctenrich shape",
-        algorithm_version=radiomics_adapter.version() if by_pyradiomics else __version__,
-        settings_sha256=_sha256({"engine": engine, "definition": DEFINITION, "features": SHAPE_FEATURES}),
-        sha256=_sha256([[s.number, s.name, s.values, s.omitted, s.radiomics] for s in segments]),
+        algorithm_version=pyradiomics.version() if by_pyradiomics else __version__,
+        settings_sha256=_sha256_of_json({"engine": engine, "definition": DEFINITION, "features": SHAPE_FEATURES}),
+        sha256=_sha256_of_json([[s.number, s.name, s.values, s.omitted, s.radiomics] for s in segments]),
         issues=tuple(issues),
         radiomics_version=more.version if more else "",
         radiomics_sha256=more.sha256 if more else "",
@@ -109,11 +109,11 @@ def measure_mask(mask: Mask, spacing: tuple[float, float, float], engine: str = 
         mm, axes [k, j, i].
     """
     if engine == "fast":
-        return fast.basics(mask, spacing)
-    return radiomics_adapter.basics(mask, spacing, fast.dimensions(fast.moments(mask)))
+        return measure_primitives(mask, spacing)
+    return pyradiomics.measure_primitives(mask, spacing, dimensions(moments(mask)))
 
 
-def _remarks(segment: Segment, shape: SegmentShape) -> list[Issue]:
+def _undefined_feature_issues(segment: Segment, shape: SegmentShape) -> list[Issue]:
     """One note for each reason why features of a present segment are missing."""
     if segment.absent:
         return []
@@ -132,5 +132,5 @@ def _remarks(segment: Segment, shape: SegmentShape) -> list[Issue]:
     ]
 
 
-def _sha256(data: object) -> str:
+def _sha256_of_json(data: object) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -14,10 +14,12 @@ from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.shape.features import ShapePrimitives
 
-__all__ = ["basics", "version"]
+__all__ = ["measure_primitives", "version"]
 
 
-def basics(mask: NDArray[np.bool_], spacing: tuple[float, float, float], dimensions: int) -> ShapePrimitives:
+def measure_primitives(
+    mask: NDArray[np.bool_], spacing: tuple[float, float, float], dimensions: int
+) -> ShapePrimitives:
     """Measure a mask with pyradiomics' shape class.
 
     Parameters
@@ -34,7 +36,7 @@ def basics(mask: NDArray[np.bool_], spacing: tuple[float, float, float], dimensi
     image.SetSpacing(tuple(float(s) for s in spacing[::-1]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shape = _radiomics().shape.RadiomicsShape(itk.Cast(image, itk.sitkFloat32), image, label=1)
+        shape = _import_radiomics().shape.RadiomicsShape(itk.Cast(image, itk.sitkFloat32), image, label=1)
     low, middle, high = (float(v) for v in shape.eigenValues)
     in_slice, in_column, in_row, diameter = (float(d) for d in shape.diameters)
     return ShapePrimitives(
@@ -56,10 +58,10 @@ def version() -> str:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return str(_radiomics().__version__)
+    return str(_import_radiomics().__version__)
 
 
-def _radiomics() -> Any:
+def _import_radiomics() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -22,7 +22,7 @@ from ctenrich.errors import UsageError
 from ctenrich.masks import Mask
 from ctenrich.reasons import Reason
 from ctenrich.records import Box
-from ctenrich.shape import pyradiomics as radiomics_adapter
+from ctenrich.shape import pyradiomics
 from ctenrich.workspace import sha256_of_file
 
 __all__ = ["Found", "Radiomics"]
@@ -63,11 +63,11 @@ class Radiomics:
         if not path.is_file():
             raise UsageError(Reason.NOT_FOUND, f"there is no settings file {path.name}", "see measure.radiomics")
         self.sha256 = sha256_of_file(path)
-        self.version = radiomics_adapter.version()
+        self.version = pyradiomics.version()
         self._itk: Any = importlib.import_module("SimpleITK")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._extractor = _extractor(path)
+            self._extractor = _open_extractor(path)
         self._extractor.enabledFeatures.pop("shape", None)
         self._extractor.enabledFeatures.pop("shape2D", None)
         if not self._extractor.enabledFeatures:
@@ -92,7 +92,7 @@ class Radiomics:
         spacing : (float, float, float)
             mm, axes [k, j, i].
         """
-        part, inside = self._cut(array, mask, box)
+        part, inside = self._cut_region(array, mask, box)
         image, label = (self._itk.GetImageFromArray(a) for a in (part, inside))
         for item in (image, label):
             item.SetSpacing(tuple(float(s) for s in spacing[::-1]))
@@ -111,9 +111,9 @@ class Radiomics:
                 values[str(name)] = number
             else:
                 omitted[str(name)] = "the value is not a finite number"
-        return Found(values, self._coded(values), omitted)
+        return Found(values, self._ibsi_values(values), omitted)
 
-    def _cut(self, array: NDArray[Any], mask: Mask, box: Box) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    def _cut_region(self, array: NDArray[Any], mask: Mask, box: Box) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """A margin around the segment, or the whole volume where filter, resampling or normalisation look further."""
         low, high = (box.k0, box.j0, box.i0), (box.k1, box.j1, box.i1)
         margin = _MARGIN if self._local else max(array.shape)
@@ -124,7 +124,7 @@ class Radiomics:
         inside[tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))] = mask
         return part, inside
 
-    def _coded(self, values: dict[str, float]) -> dict[str, float]:
+    def _ibsi_values(self, values: dict[str, float]) -> dict[str, float]:
         """First order features of the unchanged HU, in IBSI's meaning."""
         if not self._codes:
             return {}
@@ -137,8 +137,8 @@ class Radiomics:
         return found
 
 
-def _extractor(path: Path) -> Any:
-    radiomics_adapter.version()
+def _open_extractor(path: Path) -> Any:
+    pyradiomics.version()
     try:
         from radiomics import featureextractor
     except ImportError as error:
