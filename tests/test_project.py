@@ -145,10 +145,11 @@ def test_circles_and_late_imports_are_found_in_a_made_up_package(tmp_path: Path)
     texts = {
         "__init__": "",
         "a": "from made.inner import b\n",
-        "c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import made.a\n",
+        "c": "from typing import TYPE_CHECKING\nimport made.inner.constants\nif TYPE_CHECKING:\n    import made.a\n",
         "inner/__init__": "",
         "inner/b": "def f():\n    # slow to load\n    from . import d\n    import made.a\n\n    import made.c\n",
         "inner/d": "import made.c\n",
+        "inner/constants": "",
     }
     for name, text in texts.items():
         path = made / f"{name}.py"
@@ -158,6 +159,7 @@ def test_circles_and_late_imports_are_found_in_a_made_up_package(tmp_path: Path)
     graph = import_graph(imports)
     assert graph == {
         "made.a": {"made.inner.b"},
+        "made.c": {"made.inner.constants"},
         "made.inner.b": {"made.inner.d", "made.a", "made.c"},
         "made.inner.d": {"made.c"},
     }

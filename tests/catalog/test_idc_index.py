@@ -50,7 +50,7 @@ def test_the_command_says_how_many_published_series_are_confirmed_offline(publis
     out = tmp_path / "published.parquet"
     done = CliRunner().invoke(app, ["select", "--series-list", str(listed), "--catalog", "idc", "--out", str(out)])
     assert done.exit_code == 0, done.output
-    said = "geometry confirmed by the catalog: 0 of 414; unknown: 414, decided after the fetch"
+    said = "geometry confirmed by the catalog: 0 of 414; unknown: 414, checked after the fetch"
     assert "414 series selected, 0 excluded" in done.stdout
     assert said in done.stdout
     assert said in CliRunner().invoke(app, ["cohort", "show", str(out)]).stdout

@@ -69,8 +69,8 @@ def test_check_prints_both_tables_and_judges(tmp_path: Path, monkeypatch: pytest
     call("run", cohort, "--out", tmp_path / "run", "--segmenter", "expert", "--executor", "serial")
     options = ("models", "check", "demo-organs", "--reference", "--on", tmp_path / "run", "--no-mirror")
     said = call(*options)
-    ours, noise = said.split("its own run-to-run noise")
-    assert "ours beside the reference" in ours
+    ours, noise = said.split("its noise from run to run")
+    assert "compared with the reference" in ours
     for table in (ours, noise):
         assert all(organ in table for organ in ("aorta", "esophagus", "heart", "trachea"))
     assert "series 1" in noise

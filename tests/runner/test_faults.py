@@ -116,7 +116,7 @@ def test_a_disk_that_is_really_full_stops_the_run_and_space_lets_it_go_on(
     with small_disk(tmp_path / "disk", "250k") as disk:
         first = subprocess.run(command(cohort, disk / "run"), capture_output=True, text=True, check=False)
         assert first.returncode in (1, 3), first.stdout + first.stderr
-        assert "DISK_FULL" in first.stderr or "the disk takes no more" in first.stderr
+        assert "DISK_FULL" in first.stderr or "the disk is full" in first.stderr
         assert "Traceback" not in first.stderr
         remount(disk, "size=100m")
         again = subprocess.run(command(cohort, disk / "run"), capture_output=True, text=True, check=False)

@@ -102,12 +102,21 @@ def import_graph(imports: Iterable[OwnImport]) -> Graph:
 
 
 def subpackage_graph(graph: Mapping[str, Iterable[str]]) -> Graph:
-    """The same between the package's direct children: subpackages and single modules."""
+    """The same between the package's direct children: subpackages and single modules.
+
+    Imports of modules that import nothing of the package, such as constants, are left out: they cannot be part of a
+    circle.
+    """
     out: Graph = defaultdict(set)
     for module, targets in graph.items():
         here = _child(module)
-        out[here].update({_child(target) for target in targets} - {here})
+        out[here].update({_child(target) for target in targets if not _is_leaf(target, graph)} - {here})
     return dict(out)
+
+
+def _is_leaf(module: str, graph: Mapping[str, Iterable[str]]) -> bool:
+    parts = module.split(".")
+    return not any(graph.get(".".join(parts[: n + 1])) for n in range(1, len(parts)))
 
 
 def _child(module: str) -> str:

@@ -1,1 +1,1 @@
-"""The command line: thin commands, one file a group; each imports what it needs only when it runs."""
+"""The command line: thin commands, one file per group; each imports the package only when it runs."""

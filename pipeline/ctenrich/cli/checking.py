@@ -1,4 +1,4 @@
-"""``ctenrich validate``: whether objects are legal, and say what was computed."""
+"""``ctenrich validate``: check that objects conform to DICOM and state what was computed."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    target: Annotated[Path, typer.Argument(metavar="RUN|PATH", help="A run's folder, or SEG and SR files of anybody.")],
+    target: Annotated[Path, typer.Argument(metavar="RUN|PATH", help="A run's folder, or any SEG and SR files.")],
     again: Annotated[
-        bool, typer.Option("--again", help="A run: prove and validate anew what has been before.")
+        bool, typer.Option("--again", help="Run: prove and validate again, even if already done.")
     ] = False,
     source: Annotated[
-        Path | None, typer.Option(help="Files of others: folder of the CT; references must lead into it.")
+        Path | None, typer.Option(help="Other files: folder of the source CT; references must resolve there.")
     ] = None,
-    pixelmed: Annotated[bool, typer.Option("--pixelmed", help="Ask PixelMed too (Java).")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line: findings, then verdicts.")] = False,
+    pixelmed: Annotated[bool, typer.Option("--pixelmed", help="Also run PixelMed's validator (Java).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines: findings, then verdicts.")] = False,
 ) -> None:
-    """Prove and validate objects: dciodvfy, TID 1500 structure, references, our own proof; exit code 1 on an error."""
+    """Prove and validate objects: dciodvfy, TID 1500, references, our own proof; exit code 1 on errors."""
     from ctenrich.settings import Settings
 
     if (target / "run.json").is_file():
-        verdicts = list(_of_run(target, again, pixelmed))
+        verdicts = list(_check_run(target, again, pixelmed))
     else:
-        verdicts = _of_files(target, source, _with_pixelmed(Settings(), pixelmed))
+        verdicts = _check_files(target, source, _with_pixelmed(Settings(), pixelmed))
     (_print_lines if as_json else _print_tables)(verdicts)
     raise typer.Exit(0 if all(v.valid for v in verdicts) else 1)
 
 
-def _of_run(target: Path, again: bool, pixelmed: bool) -> Iterable[ObjectReport]:
+def _check_run(target: Path, again: bool, pixelmed: bool) -> Iterable[ObjectReport]:
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
     from ctenrich.errors import CtenrichError
@@ -58,19 +58,19 @@ def _of_run(target: Path, again: bool, pixelmed: bool) -> Iterable[ObjectReport]
     with progress_bars() as progress:
         try:
             steps.validate(run, progress=progress)
-        except CtenrichError as error:  # every product failed: the verdicts say why
+        except CtenrichError as error:  # every product failed: the verdicts give the reasons
             progress.note(str(error))
         settings = _with_pixelmed(run.config.settings, pixelmed)
         yield from check_run(run, again=again or pixelmed, settings=settings, progress=progress)
 
 
-def _of_files(target: Path, source: Path | None, settings: Settings) -> list[ObjectReport]:
+def _check_files(target: Path, source: Path | None, settings: Settings) -> list[ObjectReport]:
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
     from ctenrich.runner.object_check import check_files, instances_below
 
     if not target.exists():
-        raise UsageError(Reason.NOT_FOUND, f"there is no {target.name}", "give a run's folder, or DICOM files")
+        raise UsageError(Reason.NOT_FOUND, f"there is no {target.name}", "name a run's folder, or DICOM files")
     return check_files([target], settings=settings, sources=instances_below(source) if source else None)
 
 

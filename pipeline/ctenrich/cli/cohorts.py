@@ -1,4 +1,4 @@
-"""``ctenrich index``, ``select`` and ``cohort``: from DICOM metadata to the series that are worked on."""
+"""``ctenrich index``, ``select`` and ``cohort``: from DICOM metadata to a cohort of series."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-cohort_app = typer.Typer(no_args_is_help=True, help="Look at cohort files: show, diff, consort.")
+cohort_app = typer.Typer(no_args_is_help=True, help="Inspect cohort files: show, diff, consort.")
 
 
 def register(app: typer.Typer) -> None:
@@ -30,12 +30,12 @@ def register(app: typer.Typer) -> None:
 
 
 def index(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of DICOM files, crawled with all below them.")],
-    catalog: Annotated[Path, typer.Option(help="DuckDB file; made, or brought up to date.")],
-    collection: Annotated[str, typer.Option(help="collection_id of the series.")] = "local",
-    processes: Annotated[int, typer.Option(min=1, help="Reading processes.")] = 2,
+    folders: Annotated[list[Path], typer.Argument(help="Folders of DICOM files; subfolders are included.")],
+    catalog: Annotated[Path, typer.Option(help="DuckDB file, created or updated.")],
+    collection: Annotated[str, typer.Option(help="collection_id for the series.")] = "local",
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes that read files.")] = 2,
 ) -> None:
-    """Crawl folders of DICOM files into a catalog with IDC's column names."""
+    """Index folders of DICOM files into a catalog with IDC's column names."""
     from ctenrich.catalog.folder import index_folders
     from ctenrich.cli.console import progress_bars
 
@@ -45,18 +45,18 @@ def index(
 
 
 def select(
-    query: Annotated[str, typer.Argument(help="SQL file, or the name of one in queries/.")] = "",
+    query: Annotated[str, typer.Argument(help="SQL file, or the name of a query in queries/.")] = "",
     catalog: Annotated[str, typer.Option(help="folder:FILE, idc[:fetch], parquet:URI or bigquery[:PROJECT].")] = "idc",
     out: Annotated[Path, typer.Option(help="Cohort file (.parquet).")] = Path("cohort.parquet"),
     param: Annotated[list[str] | None, typer.Option(help="name=value of an @parameter; repeatable.")] = None,
     series_list: Annotated[
-        Path | None, typer.Option(help="Judge the series of a list (UIDs, or a CSV) instead of a query's.")
+        Path | None, typer.Option(help="Check the series of a list (UIDs, or a CSV) instead of a query's.")
     ] = None,
-    lock: Annotated[Path | None, typer.Option(help="Run a lock again and say what changed.")] = None,
-    save_table: Annotated[str | None, typer.Option(help="Also write project.dataset.table (BigQuery).")] = None,
-    byte_limit: Annotated[int | None, typer.Option(help="Bytes a BigQuery query may read.")] = None,
+    lock: Annotated[Path | None, typer.Option(help="Repeat the selection of a lock file and report changes.")] = None,
+    save_table: Annotated[str | None, typer.Option(help="BigQuery: also save project.dataset.table.")] = None,
+    byte_limit: Annotated[int | None, typer.Option(help="BigQuery: most bytes that the query may read.")] = None,
 ) -> None:
-    """Choose the series that can be reconstructed, and say why the others cannot."""
+    """Select the series that can be reconstructed as a volume, and report why the others cannot."""
     from ctenrich import steps
     from ctenrich.cli.console import parse_parameters, print_table, progress_bars
     from ctenrich.errors import UsageError
@@ -80,12 +80,12 @@ def select(
     typer.echo(f"{len(selection.cohort.series)} series selected, {sum(counts.values())} excluded: {out}")
     unknown = sum(not s.geometry_known for s in selection.cohort.series)
     if unknown:
-        typer.echo(_geometry(len(selection.cohort.series), unknown))
+        typer.echo(_geometry_line(len(selection.cohort.series), unknown))
     if counts:
-        typer.echo(f"every excluded series with all rules that it fails: {excluded_path(out)}")
+        typer.echo(f"excluded series, with every rule that each one fails: {excluded_path(out)}")
     if not selection.cohort.series:
-        nothing = "the catalog has no CT series of these collections, patients and series: check how they are written"
-        hint = "the reasons above say why" if counts else nothing
+        nothing = "the catalog has no CT series of these collections, patients and series: check their spelling"
+        hint = "see the reasons above" if counts else nothing
         raise UsageError(Reason.EMPTY_COHORT, "no series was selected", hint)
 
 
@@ -94,7 +94,7 @@ CohortFile = Annotated[Path, typer.Argument(help="Cohort file.")]
 
 @cohort_app.command("show", epilog="Example:  ctenrich cohort show cohort.parquet")
 def show(cohort: CohortFile) -> None:
-    """What is in a cohort: patients, studies, series, licences, companions, exclusions."""
+    """Show what a cohort holds: patients, studies, series, licences, companions, exclusions."""
     from ctenrich.select.compare import describe_cohort
 
     found = describe_cohort(cohort)
@@ -112,12 +112,12 @@ def show(cohort: CohortFile) -> None:
     for title, counts in parts:
         typer.echo(f"{title}: " + (", ".join(f"{n or 'unknown'} {c}" for n, c in counts.items()) or "none"))
     if found.geometry_unknown:
-        typer.echo(_geometry(found.series, found.geometry_unknown))
+        typer.echo(_geometry_line(found.series, found.geometry_unknown))
 
 
 @cohort_app.command("diff", epilog="Example:  ctenrich cohort diff old.parquet new.parquet")
 def diff(first: CohortFile, second: CohortFile) -> None:
-    """What differs between two cohorts, and why."""
+    """Show the differences between two cohorts, and their reasons."""
     from ctenrich.select.compare import diff_cohorts
 
     _print_diff(diff_cohorts(first, second))
@@ -127,7 +127,7 @@ def diff(first: CohortFile, second: CohortFile) -> None:
 def consort(
     cohort: CohortFile, svg: Annotated[Path | None, typer.Option(help="Also write the diagram as SVG.")] = None
 ) -> None:
-    """The flow of exclusions at patient, study and series level (a cohort file, or a JSON file of counts)."""
+    """Draw a CONSORT flow diagram at patient, study and series level (of a cohort file, or a JSON file of counts)."""
     from ctenrich.select import consort_of, consort_svg, consort_text, load_consort
     from ctenrich.workspace import write_bytes
 
@@ -138,9 +138,9 @@ def consort(
     raise typer.Exit(0 if found.balanced else 1)
 
 
-def _geometry(series: int, unknown: int) -> str:
+def _geometry_line(series: int, unknown: int) -> str:
     known = f"{series - unknown} of {series}"
-    return f"geometry confirmed by the catalog: {known}; unknown: {unknown}, decided after the fetch"
+    return f"geometry confirmed by the catalog: {known}; unknown: {unknown}, checked after the fetch"
 
 
 def _print_diff(found: CohortDiff) -> None:
@@ -148,4 +148,4 @@ def _print_diff(found: CohortDiff) -> None:
         typer.echo(line)
     for change in found.changes:
         typer.echo(f"{change.change:8} {change.series_instance_uid}  {change.explanation}")
-    typer.echo(f"{found.same} series alike, {len(found.changes)} not")
+    typer.echo(f"{found.same} series are equal, {len(found.changes)} differ")

@@ -1,4 +1,4 @@
-"""What commands share: progress bars, tables, parameters of the form name=value."""
+"""Output and input that commands share: progress bars, tables, CSV, parameters of the form name=value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["parse_parameters", "print_csv", "print_table", "progress_bars"]
 
 
 class _Bars:
-    """Progress on the terminal; notes go above the bars."""
+    """Progress bars on the terminal; notes appear above them."""
 
     def __init__(self, bars: Any) -> None:
         self._bars = bars
@@ -48,7 +48,7 @@ class _Bars:
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Progress bars on stderr (plain notes where that is not a terminal)."""
+    """Show progress bars on stderr (plain notes if it is not a terminal)."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -70,7 +70,17 @@ def progress_bars() -> Iterator[Progress]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; numbers are right-aligned."""
+    """Print a table on stdout, with numbers aligned to the right.
+
+    Parameters
+    ----------
+    title : str
+        Line above the table.
+    columns : sequence of str
+        Names of the columns.
+    rows : iterable of sequence
+        Values, in the order of the columns.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -88,7 +98,15 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print CSV on stdout; a missing value is an empty cell."""
+    """Print CSV on stdout; a missing value is an empty cell.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Header.
+    rows : iterable of sequence
+        Values, in the order of the columns.
+    """
     import csv
     import sys
 
@@ -96,7 +114,7 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, object]:
-    """``["a=1", "b=x"]`` to ``{"a": 1, "b": "x"}``: whole numbers, decimals, true/false, else text.
+    """Parse ``["a=1", "b=x"]`` into ``{"a": 1, "b": "x"}``: whole numbers, decimals, true/false, otherwise text.
 
     Raises
     ------
@@ -108,11 +126,11 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, object]:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
             raise UsageError(Reason.BAD_PARAMETER, f"{pair!r} is not of the form name=value")
-        found[name] = _value(value)
+        found[name] = _parse_value(value)
     return found
 
 
-def _value(text: str) -> object:
+def _parse_value(text: str) -> object:
     from ctenrich.catalog.queries import GivenFloat, GivenInt
 
     if text.lower() in ("true", "false"):

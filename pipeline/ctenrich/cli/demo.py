@@ -1,4 +1,4 @@
-"""``ctenrich demo``: the whole job on a small generated study."""
+"""``ctenrich demo``: run the whole job on a small generated study."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def demo(
         "Shape of the segments", ("segment", "volume, mL", "surface, cm2", "sphericity", "voxels"), result.shapes
     )
     print_table("Landmarks", ("landmark", "slice", "position, mm", "true, mm"), result.landmarks)
-    verdict = "proven and valid" if result.exit_code == 0 else "not all of them proven: see the outcomes above"
+    verdict = "proven and valid" if result.exit_code == 0 else "not all of them are proven: see the outcomes above"
     typer.echo(f"DICOM objects: {result.objects} written, {verdict}")
-    typer.echo("The models of the demo have seen generated phantoms only. Not a medical device.")
+    typer.echo("The models of the demo were trained on generated phantoms only. Not a medical device.")
     typer.echo(f"Report: {result.report}")
     raise typer.Exit(result.exit_code)

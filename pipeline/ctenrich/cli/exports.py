@@ -1,4 +1,4 @@
-"""``ctenrich export``: results in the formats of other tools."""
+"""``ctenrich export``: write results in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["register"]
 
 
 class Format(StrEnum):
-    """What can be exported."""
+    """Format of an export."""
 
     NIFTI = "nifti"
     NRRD = "nrrd"
@@ -30,8 +30,8 @@ def register(app: typer.Typer) -> None:
 def export(
     run: Annotated[Path, typer.Argument(help="The run's folder, or any folder or file of SEG and SR objects.")],
     fmt: Annotated[Format, typer.Argument(metavar="nifti|nrrd|csv", help="Format.")],
-    out: Annotated[Path | None, typer.Option(help="Folder; default: export/ in the run's folder.")] = None,
-    source: Annotated[Path | None, typer.Option(help="For others' SEGs: folder of the CT they refer to.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; default: export/ in the run's folder.")] = None,
+    source: Annotated[Path | None, typer.Option(help="SEGs from elsewhere: folder of their source CT.")] = None,
 ) -> None:
     """Export masks on the full grid of the CT (nifti, nrrd) or all measurements (csv), read from the DICOM objects."""
     from ctenrich import steps

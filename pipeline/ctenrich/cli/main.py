@@ -1,4 +1,4 @@
-"""The command line's front door: puts the commands together and turns errors into messages and exit codes."""
+"""The entry point of the command line: registers the commands, turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ctenrich.reasons import Reason
 __all__ = ["app"]
 
 
-class _Group(TyperGroup):
-    """Shows our own errors as one line with a hint, and ends with their exit code."""
+class _ErrorReportingGroup(TyperGroup):
+    """Prints an error as one line with a hint, and exits with its code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -33,43 +33,43 @@ class _Group(TyperGroup):
                 typer.echo(f"hint: {error.hint}", err=True)
             ctx.exit(error.exit_code)
         except (OSError, sqlite3.OperationalError) as error:
-            reason, message, hint = _about_disk(error)
+            reason, message, hint = _disk_message(error)
             typer.secho(f"error: {reason.value}: {message}", fg="red", err=True)
             typer.echo(f"hint: {hint}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            typer.echo("interrupted; run the same command again to go on", err=True)
+            typer.echo("interrupted; run the same command again to continue", err=True)
             ctx.exit(3)
 
 
-_NO_PLACE = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_UNUSABLE_PATH = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
-def _about_disk(error: OSError | sqlite3.OperationalError) -> tuple[Reason, str, str]:
-    """What a disk refused, for a person; an error that says nothing about the disk is raised again."""
-    again = "then run the same command again: it goes on"
+def _disk_message(error: OSError | sqlite3.OperationalError) -> tuple[Reason, str, str]:
+    """Reason, message and hint for an error of the disk; any other error is raised again."""
+    again = "then run the same command again: it continues"
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
-        return Reason.DISK_FULL, "there is no space left on the disk", f"free some, {again}"
+        return Reason.DISK_FULL, "there is no space left on the disk", f"free some space, {again}"
     if code in (errno.EROFS, errno.EACCES, errno.EPERM) or "readonly database" in str(error):
         name = Path(getattr(error, "filename", None) or "").name
         return Reason.IO_ERROR, f"{name or 'a file of the run'} cannot be written", f"make the folder writable, {again}"
-    if code in _NO_PLACE:
-        return Reason.IO_ERROR, os.strerror(code).lower(), f"give a place where files can be made, {again}"
+    if code in _UNUSABLE_PATH:
+        return Reason.IO_ERROR, os.strerror(code).lower(), f"name a folder where files can be written, {again}"
     raise error
 
 
 app = typer.Typer(
     name="ctenrich",
-    cls=_Group,
+    cls=_ErrorReportingGroup,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    help="Reorientation a cohort of CT scans into DICOM SEG and SR objects with proof, and tables to query.\n\n"
+    help="Turn a cohort of CT scans into DICOM SEG and SR objects with proof, and tables to query.\n\n"
     "Research software, not a medical device.",
     epilog="Exit codes: 0 done, 1 something failed (the reason is shown), 2 the request is wrong, "
-    "3 interrupted, 4 the budget was spent.",
+    "3 interrupted, 4 the budget is spent.",
 )
 
 

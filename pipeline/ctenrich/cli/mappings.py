@@ -1,4 +1,4 @@
-"""``ctenrich check-mappings``: the linter of the code mappings."""
+"""``ctenrich check-mappings``: check the code mappings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 def check(
     folder: Annotated[Path | None, typer.Argument(help="Folder of CSV files; default: the package's own.")] = None,
 ) -> None:
-    """Check every code of the CSV mappings: check digits, known meanings, units, one meaning one code."""
+    """Check every code of the CSV mappings: check digits, known meanings, units, one code per meaning."""
     from ctenrich.codes.mappings import check_mappings
     from ctenrich.records import Severity
     from ctenrich.resources import folder as own

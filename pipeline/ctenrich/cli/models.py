@@ -1,4 +1,4 @@
-"""``ctenrich models``: the models that are known, and what they ask of their users."""
+"""``ctenrich models``: list, install and check models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["register"]
 
 models_app = typer.Typer(no_args_is_help=True, help="Models: list, show, pull, import, verify, check.")
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
-Accept = Annotated[bool, typer.Option("--accept-licence", help="You accept the model's licence; asked once.")]
+Accept = Annotated[bool, typer.Option("--accept-licence", help="Accept the model's licence; needed once.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +27,12 @@ def register(app: typer.Typer) -> None:
 
 @models_app.command("list", epilog="Example:  ctenrich models list")
 def list_all() -> None:
-    """The models that have a name, whether they are on this machine, and their licence."""
+    """List the known models, whether each is installed, and its licence."""
     from ctenrich.cli.console import print_table
     from ctenrich.models.library import list_models
 
     rows = [(m.name, m.kind, "yes" if m.installed else "no", _licence(m), m.title) for m in list_models()]
-    print_table("Models", ("name", "kind", "here", "licence", "what"), rows)
+    print_table("Models", ("name", "kind", "installed", "licence", "title"), rows)
     typer.echo("Any nnU-Net v2 model folder works without a name: --segmenter nnunet:PATH")
 
 
@@ -42,7 +42,7 @@ def _licence(status: ModelStatus) -> str:
 
 @models_app.command("show", epilog="Example:  ctenrich models show Task055_SegTHOR")
 def show(name: Name) -> None:
-    """Everything that is known of a model: source, licence, labels, configurations, citation."""
+    """Show a model's source, licence, labels, configurations and citation."""
     from ctenrich.models.library import show_model
 
     for key, value in show_model(name).items():
@@ -55,9 +55,9 @@ def show(name: Name) -> None:
 def pull(
     name: Name,
     accept_licence: Accept = False,
-    url: Annotated[str | None, typer.Option(help="Another place of the same file.")] = None,
+    url: Annotated[str | None, typer.Option(help="Another URL of the same file.")] = None,
 ) -> None:
-    """Download a model (a broken download goes on), check it whole, and keep it under its name."""
+    """Download a model, resuming a partial download; check it and install it under its name."""
     from ctenrich.cli.console import progress_bars
     from ctenrich.models.library import pull_model
 
@@ -69,11 +69,11 @@ def pull(
 @models_app.command("import", epilog="Example:  ctenrich models import Task055_SegTHOR.zip --accept-licence")
 def import_(
     source: Annotated[Path, typer.Argument(help="Zip file or folder: nnU-Net v1 or v2, or the BPR model's files.")],
-    name: Annotated[str | None, typer.Option(help="Name to keep it under.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name to install it under.")] = None,
     labels: Annotated[Path | None, typer.Option(help="JSON of label names and values, for unknown v1 exports.")] = None,
     accept_licence: Accept = False,
 ) -> None:
-    """Take a model from a file or folder; nothing is unpickled freely, nothing is left behind on failure."""
+    """Install a model from a file or folder; no pickle is loaded freely, and a failure leaves nothing behind."""
     from ctenrich.cli.console import progress_bars
     from ctenrich.models.library import import_model
 
@@ -84,7 +84,7 @@ def import_(
 
 @models_app.command("verify", epilog="Example:  ctenrich models verify demo-organs")
 def verify(name: Name) -> None:
-    """Check a model on this machine: hashes, plans, every fold's tensors, labels."""
+    """Check an installed model: hashes, plans, the tensors of every fold, labels."""
     from ctenrich.models.library import verify_model
 
     issues = verify_model(name)
@@ -98,14 +98,14 @@ def verify(name: Name) -> None:
 def check(
     name: Name,
     reference: Annotated[
-        bool, typer.Option("--reference", help="Against nnunetv2's own predictor (the only reference; implied).")
+        bool, typer.Option("--reference", help="Compare with nnunetv2's own predictor (the only reference; implied).")
     ] = True,
-    on: Annotated[Path | None, typer.Option(help="A run whose volumes are compared; default: two phantoms.")] = None,
+    on: Annotated[Path | None, typer.Option(help="Run whose volumes are used; default: two phantoms.")] = None,
     configuration: Annotated[str | None, typer.Option(help="Configuration, where the model has several.")] = None,
-    mirror: Annotated[bool, typer.Option(help="With mirroring.")] = True,
-    repeat: Annotated[bool, typer.Option(help="Run the reference twice, for its own noise.")] = True,
+    mirror: Annotated[bool, typer.Option(help="Use test-time mirroring.")] = True,
+    repeat: Annotated[bool, typer.Option(help="Run the reference twice to measure its own noise.")] = True,
 ) -> None:
-    """The parity gate: our engine beside nnunetv2's, organ by organ, worst case first."""
+    """Compare our inference engine with nnunetv2's, organ by organ, worst case first."""
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.models.parity import ParityOptions, check_model
     from ctenrich.settings import Settings
@@ -120,8 +120,8 @@ def check(
             progress=progress,
         )
     for title, rows in (
-        (f"{report.model}, ours beside the reference", report.table()),
-        ("The reference beside itself: its own run-to-run noise", report.noise_table()),
+        (f"{report.model}, compared with the reference", report.table()),
+        ("The reference compared with itself: its noise from run to run", report.noise_table()),
     ):
         if rows:
             print_table(title, tuple(rows[0]), [tuple(row.values()) for row in rows])

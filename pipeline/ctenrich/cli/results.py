@@ -1,9 +1,9 @@
-"""``ctenrich query`` and ``report``: ask the results, look at them."""
+"""``ctenrich query``, ``report`` and the evaluations: query, show and compare results."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -35,16 +35,16 @@ def register(app: typer.Typer) -> None:
 
 def query(
     run: Annotated[str, typer.Argument(help="The run's folder, or bigquery:PROJECT.DATASET of published tables.")],
-    sql: Annotated[str, typer.Argument(help="SQL text, a .sql file, or the name of one in queries/.")] = "",
+    sql: Annotated[str, typer.Argument(help="SQL text, a .sql file, or the name of a query in queries/.")] = "",
     param: Annotated[list[str] | None, typer.Option(help="name=value of an @parameter; repeatable.")] = None,
-    anatomy: Annotated[list[str] | None, typer.Option(help='Series that show it all: "T4..L1" or a landmark.')] = None,
+    anatomy: Annotated[list[str] | None, typer.Option(help='Series that show all of "T4..L1", or a landmark.')] = None,
     without: Annotated[list[str] | None, typer.Option(help="Series without this landmark; repeatable.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV to stdout instead of a table.")] = False,
     byte_limit: Annotated[float, typer.Option(help="BigQuery: most gigabytes that the query may read.")] = 10.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="BigQuery: show bytes and price, run nothing.")] = False,
-    project: Annotated[str, typer.Option(help="BigQuery: who pays; default: the project of the tables.")] = "",
+    project: Annotated[str, typer.Option(help="BigQuery: project that pays; default: the project of the tables.")] = "",
 ) -> None:
-    """Ask the result tables a question in SQL, or find series by anatomy; the same text here and on BigQuery."""
+    """Query the result tables in SQL, or find series by anatomy; the same query runs here and on BigQuery."""
     from ctenrich.cli.console import parse_parameters, print_csv, print_table
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
@@ -53,11 +53,11 @@ def query(
     parameters = parse_parameters(param or [])
     if anatomy or without:
         if sql:
-            raise UsageError(Reason.BAD_PARAMETER, "give either SQL or --anatomy/--without")
+            raise UsageError(Reason.BAD_PARAMETER, "give either SQL or --anatomy/--without, not both")
         sql, parameters = anatomy_query(anatomy or [], without or [])
     elif not sql:
-        raise UsageError(Reason.BAD_PARAMETER, "nothing is asked", "give SQL, a file, --anatomy or --without")
-    table = _answer(run, sql, parameters, (project, byte_limit, dry_run))
+        raise UsageError(Reason.BAD_PARAMETER, "there is no query", "give SQL, a file, --anatomy or --without")
+    table = _run_query(run, sql, parameters, _BigQueryOptions(project, byte_limit, dry_run))
     if table is None:
         return
     if csv:
@@ -67,19 +67,24 @@ def query(
     print_table(title, table.column_names, [tuple(r.values()) for r in table.to_pylist()])
 
 
-def _answer(run: str, sql: str, parameters: dict[str, object], options: tuple[str, float, bool]) -> Any:
-    """The rows; None after a dry run."""
+class _BigQueryOptions(NamedTuple):
+    project: str
+    gigabyte_limit: float
+    dry_run: bool
+
+
+def _run_query(run: str, sql: str, parameters: dict[str, object], options: _BigQueryOptions) -> Any:
+    """Return the rows; None after a dry run."""
     from ctenrich import steps
     from ctenrich.results.remote import PublishedTables, is_remote
 
     if not is_remote(run):
         return steps.query(steps.open_run(Path(run)), sql, parameters)
-    project, byte_limit, dry_run = options
-    tables = PublishedTables(run, project=project, byte_limit=int(byte_limit * 1e9))
+    tables = PublishedTables(run, project=options.project, byte_limit=int(options.gigabyte_limit * 1e9))
     try:
         price = tables.estimate_query(sql, parameters)
         typer.echo(f"reads up to {price.bytes / 1e9:.3f} GB: at most ${price.price_usd:.2f} (list price)", err=True)
-        return None if dry_run else tables.run_query(sql, parameters)
+        return None if options.dry_run else tables.run_query(sql, parameters)
     finally:
         tables.close()
 
@@ -87,13 +92,13 @@ def _answer(run: str, sql: str, parameters: dict[str, object], options: tuple[st
 def evaluate(
     run: RunFolder,
     extents: Annotated[
-        Path | None, typer.Option(help="CSV of expert lung extents, as the published study has it.")
+        Path | None, typer.Option(help="CSV of expert lung extents, in the format of the published study.")
     ] = None,
-    reference: Annotated[str, typer.Option(help="Without --extents: product whose lung masks are compared with.")] = (
+    reference: Annotated[str, typer.Option(help="Without --extents: product whose lung masks are the reference.")] = (
         "expert"
     ),
 ) -> None:
-    """Compare the lung landmarks of a run with the lungs that experts drew: a table, or masks of the run."""
+    """Compare the lung landmarks of a run with lungs drawn by experts: from a table, or from masks of the run."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table
     from ctenrich.evaluate.landmarks import compare_run, summarise
@@ -118,11 +123,11 @@ def evaluate(
 
 def evaluate_segmentations(
     run: RunFolder,
-    reference: Annotated[str, typer.Option(help="Product to compare with.")] = "expert",
-    model: Annotated[str | None, typer.Option(help="The other product; none: every other one.")] = None,
+    reference: Annotated[str, typer.Option(help="Reference product.")] = "expert",
+    model: Annotated[str | None, typer.Option(help="Product to compare with it; default: every other one.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV to stdout instead of a table.")] = False,
 ) -> None:
-    """Compare the masks of two products organ by organ: Dice and Hausdorff distances."""
+    """Compare the masks of two products, organ by organ, with Dice and Hausdorff distances."""
     from dataclasses import astuple, fields
 
     from ctenrich import steps

@@ -1,9 +1,9 @@
-"""``ctenrich run``: all stages of all series of a cohort."""
+"""``ctenrich run``, ``plan``, ``status`` and ``retry``: run all stages of a cohort, forecast and follow a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -18,6 +18,7 @@ __all__ = [
     "Device",
     "Out",
     "RunFolder",
+    "RunOptions",
     "Segmenters",
     "SettingsFile",
     "make_run",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 CohortFile = Annotated[Path, typer.Argument(help="Cohort file that select wrote.")]
-Out = Annotated[Path, typer.Option(help="The run's folder; an existing run goes on where it stopped.")]
+Out = Annotated[Path, typer.Option(help="The run's folder; an existing run is resumed.")]
 Segmenters = Annotated[
     list[str] | None,
     typer.Option(
@@ -36,7 +37,7 @@ Bodypart = Annotated[str, typer.Option(help="Body part regression model: a name,
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
 SettingsFile = Annotated[Path | None, typer.Option("--settings", help="TOML file with settings.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
-Demo = Annotated[bool, typer.Option("--allow-demo-models", help="Accept models that have seen phantoms only.")]
+Demo = Annotated[bool, typer.Option("--allow-demo-models", help="Accept models trained on phantoms only.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,20 +52,47 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example:  ctenrich retry my-run --reason RETRY_EXHAUSTED")(retry)
 
 
-def make_run(
-    cohort: Path, out: Path, segmenters: list[str] | None, bodypart: str, device: str, options: tuple[Path | None, bool]
-) -> Run:
-    """Create or update a run's folder from command line options."""
+class RunOptions(NamedTuple):
+    """Options that ``run`` and ``prepare`` share."""
+
+    segmenters: list[str] | None
+    bodypart: str
+    device: str
+    settings: Path | None
+    allow_demo_models: bool
+
+
+def make_run(cohort: Path, out: Path, options: RunOptions) -> Run:
+    """Create or update a run's folder from command line options.
+
+    Parameters
+    ----------
+    cohort : Path
+        Cohort file.
+    out : Path
+        The run's folder.
+    options : RunOptions
+        Products and settings.
+
+    Raises
+    ------
+    CtenrichError
+        As `Run.create` and `load_settings`.
+    """
     from dataclasses import replace
 
     from ctenrich.runner.run import Run
     from ctenrich.settings import load_settings
 
-    settings_file, allow_demo = options
-    settings = load_settings(settings_file)
-    settings = replace(settings, segment=replace(settings.segment, device=device))
+    settings = load_settings(options.settings)
+    settings = replace(settings, segment=replace(settings.segment, device=options.device))
     return Run.create(
-        cohort, out, segmenters=segmenters or [], bodypart=bodypart, settings=settings, allow_demo=allow_demo
+        cohort,
+        out,
+        segmenters=options.segmenters or [],
+        bodypart=options.bodypart,
+        settings=settings,
+        allow_demo=options.allow_demo_models,
     )
 
 
@@ -80,20 +108,20 @@ def run(
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
     share: Annotated[
         str | None,
-        typer.Option(help="gs:// or s3://bucket/prefix, or file:///folder, through which machines share the cohort."),
+        typer.Option(help="gs:// or s3://bucket/prefix, or file:///folder, by which machines share the cohort."),
     ] = None,
     max_hours: Annotated[float | None, typer.Option(min=0, help="Start no series after this time.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Start no series after this cost.")] = None,
-    price_per_hour: Annotated[float, typer.Option(min=0, help="Of this machine, for --max-cost.")] = 0.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    price_per_hour: Annotated[float, typer.Option(min=0, help="Price of this machine, for --max-cost.")] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")] = False,
 ) -> None:
-    """Fetch, sort, convert, segment, score, measure, encode and validate every series; then tables and report."""
+    """Fetch, sort, convert, segment, score, measure, encode and validate every series; then write tables and report."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.runner.stopping import Budget
 
     chosen = _executor(executor)
-    made = make_run(cohort, out, segmenter, bodypart, device, (settings, allow_demo_models))
+    made = make_run(cohort, out, RunOptions(segmenter, bodypart, device, settings, allow_demo_models))
     if dry_run:
         print_table("Plan", ("stage", "to do", "done"), steps.preview(made))
         return
@@ -105,9 +133,9 @@ def run(
         print_table("Reasons", ("reason", "number"), sorted(summary.reasons.items()))
     typer.echo(f"{summary.ran} stages ran in {summary.seconds:.1f} s ({summary.ended})")
     if summary.ended == "interrupted":
-        typer.echo("interrupted: run the same command again to go on", err=True)
+        typer.echo("interrupted: run the same command again to continue", err=True)
     elif summary.ended == "disk":
-        typer.echo("the disk takes no more: free some space, then run the same command again to go on", err=True)
+        typer.echo("the disk is full: free some space, then run the same command again to continue", err=True)
     else:
         typer.echo(f"Report: {made.workspace.report / 'index.html'}")
     raise typer.Exit(summary.exit_code)
@@ -129,14 +157,14 @@ def plan(
     cohort: CohortFile,
     segmenter: Segmenters = None,
     bodypart: Bodypart = "none",
-    price_per_hour: Annotated[float, typer.Option(min=0, help="Of the machine.")] = 0.0,
-    price_per_gb: Annotated[float, typer.Option(min=0, help="Of bytes fetched.")] = 0.0,
-    devices: Annotated[int, typer.Option(min=1, help="GPUs (or inferring processes) side by side.")] = 1,
+    price_per_hour: Annotated[float, typer.Option(min=0, help="Price of the machine.")] = 0.0,
+    price_per_gb: Annotated[float, typer.Option(min=0, help="Price per gigabyte fetched.")] = 0.0,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs (or inference processes) in parallel.")] = 1,
     input_workers: Annotated[int, typer.Option(min=1, help="Processes that fetch, sort and convert.")] = 1,
     output_workers: Annotated[int, typer.Option(min=1, help="Processes that measure, encode and validate.")] = 1,
     settings: SettingsFile = None,
 ) -> None:
-    """What a cohort will take: time per stage, device hours, disk and cost; with licences and citations."""
+    """Forecast a cohort: time per stage, device hours, disk and cost; with licences and citations."""
     from ctenrich.cli.console import print_table
     from ctenrich.runner.forecast import Prices, forecast, load_rates, model_terms, products_of
     from ctenrich.runner.simulation import WorkerPools
@@ -148,7 +176,7 @@ def plan(
     keep = not load_settings(settings).fetch.delete_after_use
     found = forecast(read_cohort(cohort), products, load_rates(), prices=prices, pools=pools, keep_source=keep)
     rows = [(s.stage, s.product, round(s.seconds_per_series, 2), round(s.hours, 3)) for s in found.stages]
-    print_table("Stages", ("stage", "product", "seconds a series", "hours in all"), rows)
+    print_table("Stages", ("stage", "product", "seconds per series", "hours in total"), rows)
     print_table("Licences of the data", ("licence", "series"), found.licences)
     terms = model_terms(segmenter or [], bodypart)
     if terms:
@@ -157,17 +185,17 @@ def plan(
         typer.echo(f"cite: {source}")
     typer.echo(f"{found.series} series, {found.slices} slices, {found.gigabytes:.2f} GB to read")
     typer.echo(
-        f"{found.wall_hours:.2f} h in all; {found.device_hours:.2f} device hours, devices {found.device_busy:.0%} busy"
-        f"; up to {found.peak_disk_gigabytes:.1f} GB of disk, "
-        f"cost {found.cost:.2f} ({found.cost / max(1, found.series):.4f} a series)"
+        f"{found.wall_hours:.2f} h in total; {found.device_hours:.2f} device hours, "
+        f"devices {found.device_busy:.0%} busy; up to {found.peak_disk_gigabytes:.1f} GB of disk, "
+        f"cost {found.cost:.2f} ({found.cost / max(1, found.series):.4f} per series)"
     )
     typer.echo(f"rates: {found.source}")
 
 
 def status(
-    run_folder: RunFolder, watch: Annotated[bool, typer.Option("--watch", help="Again every 2 s.")] = False
+    run_folder: RunFolder, watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 s.")] = False
 ) -> None:
-    """How far a run is: outcomes, reasons, time per stage; from any shell, while it runs or after."""
+    """Show the progress of a run: outcomes, reasons, time per stage; from any shell, while it runs or after."""
     import time
 
     from ctenrich import steps
@@ -182,7 +210,7 @@ def status(
         print_table("Stages", ("stage", "done", "seconds (median)", "CPU seconds", "peak MB"), found.stages)
         typer.echo(found.line)
         if found.hours_left is not None and not found.complete:
-            typer.echo(f"about {60 * found.hours_left:.0f} minutes to go, at this run's own pace")
+            typer.echo(f"about {60 * found.hours_left:.0f} minutes left, at this run's own rate")
         if not watch or found.complete:
             return
         time.sleep(2)
@@ -190,9 +218,9 @@ def status(
 
 def retry(
     run_folder: RunFolder,
-    reason: Annotated[list[str] | None, typer.Option(help="Only what ended with this reason; repeatable.")] = None,
+    reason: Annotated[list[str] | None, typer.Option(help="Only products with this reason; repeatable.")] = None,
 ) -> None:
-    """Let what failed be tried again by the next run (all failures, or those of a reason)."""
+    """Mark failed products (all, or those with a reason) to be tried again by the next run."""
     from ctenrich import steps
 
     count = steps.retry(steps.open_run(run_folder), reason or [])

@@ -1,4 +1,4 @@
-"""``ctenrich prepare`` and one command a stage on a run's folder."""
+"""``ctenrich prepare``, and one command per stage on a run's folder."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from ctenrich.cli.running import Bodypart, CohortFile, Demo, Device, Out, Segmenters, SettingsFile, make_run
+from ctenrich.cli.running import Bodypart, CohortFile, Demo, Device, Out, RunOptions, Segmenters, SettingsFile, make_run
 
 __all__ = ["register"]
 
 _HELP = {
-    "fetch": "Bring the bytes of every series and prove them whole.",
-    "sort": "Put the slices in order and check the geometry.",
-    "convert": "Make one volume of every series.",
+    "fetch": "Download the files of every series and verify them.",
+    "sort": "Order the slices and check their geometry.",
+    "convert": "Convert every series to a volume.",
     "segment": "Run the segmenters.",
     "score": "Score the slices with body part regression.",
     "measure": "Measure shapes, find landmarks and regions.",
@@ -41,8 +41,8 @@ def prepare(
     settings: SettingsFile = None,
     allow_demo_models: Demo = False,
 ) -> None:
-    """Make a run's folder without running anything, to go on stage by stage."""
-    made = make_run(cohort, out, segmenter, bodypart, device, (settings, allow_demo_models))
+    """Create a run's folder without running anything, to continue stage by stage."""
+    made = make_run(cohort, out, RunOptions(segmenter, bodypart, device, settings, allow_demo_models))
     products = ", ".join(str(p.product) for p in made.config.products if p.missing is None)
     typer.echo(f"{len(made.cohort.series)} series, products: {products}")
 

@@ -1,4 +1,4 @@
-"""``ctenrich view`` and ``publish``: look at a run in OHIF, bring it to where others find it."""
+"""``ctenrich view`` and ``publish``: show a run in OHIF, send its results elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RunFolder = Annotated[Path, typer.Argument(help="The run's folder.")]
 
 
 class PublishMode(StrEnum):
-    """What happens to a BigQuery table that is there already."""
+    """How a BigQuery table that already exists is treated."""
 
     CREATE = "create"
     APPEND = "append"
@@ -34,10 +34,10 @@ def register(app: typer.Typer) -> None:
 
 def view(
     run: RunFolder,
-    series: Annotated[str, typer.Option(help="Series Instance UID to open; none: the list.")] = "",
-    ohif: Annotated[Path | None, typer.Option(help="Folder or npm package with OHIF's build; none: fetched.")] = None,
+    series: Annotated[str, typer.Option(help="Series Instance UID to open; default: the list.")] = "",
+    ohif: Annotated[Path | None, typer.Option(help="Folder or npm package of OHIF; default: downloaded.")] = None,
     port: Annotated[int, typer.Option(help="Port on this computer; 0: any free one.")] = 8790,
-    orthanc: Annotated[str, typer.Option(help="DICOMweb root of a PACS to show instead of the files.")] = "",
+    orthanc: Annotated[str, typer.Option(help="DICOMweb root of a PACS to show instead of the run's files.")] = "",
     browser: Annotated[bool, typer.Option(help="Open the address in the browser.")] = True,
 ) -> None:
     """Show the CTs of a run with their SEGs in OHIF, on this computer only, until interrupted."""
@@ -65,12 +65,12 @@ def publish(
             help="bigquery:PROJECT.DATASET, gs:// or s3://BUCKET/PREFIX, a DICOMweb root, or dicom://HOST:PORT/AET."
         ),
     ],
-    mode: Annotated[PublishMode, typer.Option(help="BigQuery: what happens to tables that are there.")] = (
+    mode: Annotated[PublishMode, typer.Option(help="BigQuery: how existing tables are treated.")] = (
         PublishMode.REPLACE
     ),
     location: Annotated[str, typer.Option(help="BigQuery: location of the dataset.")] = "US",
 ) -> None:
-    """Bring a run's tables or objects to where others find them; what was sent is not sent twice."""
+    """Send a run's tables or objects elsewhere; objects that were sent already are not sent again."""
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
     from ctenrich.publish.objects import publish_to
