@@ -1,4 +1,4 @@
-# The doors of the project. Each target sets up what it needs.
+# The targets of the project. Each one sets up its requirements first.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -19,18 +19,18 @@ $(VENV)/.full: pyproject.toml constraints.txt scripts/install.sh
 	PYTHON=$(PYTHON) scripts/install.sh $(VENV) $(EXTRAS)
 	@touch $@ $(VENV)/.base
 
-setup: $(VENV)/.full ## Install everything that development needs into .venv
+setup: $(VENV)/.full ## Install all packages for development into .venv
 
-demo: $(VENV)/.base ## The whole job on a small generated study: about a minute
+demo: $(VENV)/.base ## All stages on a small generated study: about a minute
 	$(BIN)/ctenrich demo --out demo-run
 
-test: $(VENV)/.full ## The test suite: under 15 minutes on 2 cores
+test: $(VENV)/.full ## The test suite: less than 15 minutes on 2 cores
 	$(PYTEST) -m "not long" -n $(WORKERS) --dist worksteal -q
 
-test-all: $(VENV)/.full check ## Adds the long tests: parity, faults, services, browsers, notebooks
+test-all: $(VENV)/.full check ## Also the long tests: parity, faults, services, browsers, notebooks
 	$(PYTEST) -m "long" -n $(WORKERS) --dist worksteal -q
 
-soak: $(VENV)/.full ## Kills, faults and ten thousand series: hours; for the record
+soak: $(VENV)/.full ## Kills, faults and ten thousand series: takes hours
 	$(BIN)/python -m benchmarks.soak
 
 check: $(VENV)/.full ## Lint, types, layers, mappings
@@ -40,7 +40,7 @@ check: $(VENV)/.full ## Lint, types, layers, mappings
 	$(BIN)/lint-imports
 	$(BIN)/ctenrich check-mappings
 
-bench: $(VENV)/.full ## Speed and memory beside the peers, as ratios
+bench: $(VENV)/.full ## Speed and memory compared with other tools, as ratios
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.full ## Build the documentation site
@@ -49,5 +49,5 @@ docs: $(VENV)/.full ## Build the documentation site
 wheel: $(VENV)/.full ## Build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-clean: ## Remove what the targets made
+clean: ## Remove the outputs of the targets
 	rm -rf $(VENV) demo-run dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
