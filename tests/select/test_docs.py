@@ -42,12 +42,12 @@ def test_every_reason_of_the_queries_is_in_the_docs() -> None:
             assert f"`{code}`" in page, code
 
 
-HEAD = """# What the rules say of the series that the tests use
+HEAD = """# Results of the selection rules on the series of the tests
 
-Made by a test from the files themselves (`tests/select/test_docs.py`), with the defaults of `select_ct_series`, all in
-one folder catalog. UIDs are shortened to their ends.
+Written by a test from the files themselves (`tests/select/test_docs.py`), with the defaults of `select_ct_series`, all
+in one folder catalog. UIDs are shortened to their ends.
 
-| archive | series | what it is | instances | spacing (mm) | verdict | companions |
+| archive | series | description | instances | spacing (mm) | result | companions |
 |---|---|---|---|---|---|---|
 """
 IMPLIED = {
@@ -58,19 +58,19 @@ IMPLIED = {
     "150714813892": ("head CT with a tilted gantry and gaps of 1.08, 4 and 7 mm", "LATERAL_DRIFT"),
     "151607525240": ("localizer", "LOCALIZER"),
     "871369966444": ("localizer", "LOCALIZER"),
-    "503286111321": ("exam summaries: secondary captures that say CT", "NOT_CT"),
+    "503286111321": ("exam summaries: secondary captures with modality CT", "NOT_CT"),
     "620677418685": ("30 of 321 slices in a row, 2 mm thick every 1 mm, no Image Type", "selected"),
     "841519593982": ("IBSI's CT phantom", "selected"),
     ".3.3456.3456": ("Legacy Converted Enhanced CT", "MULTIFRAME"),
-    "069050794718": ("three slices that a SEG was made of", "selected"),
-    "902700569139": ("three slices that SEGs were made of", "selected"),
-    "3.10.23430.1": ("three slices that SEGs were made of", "selected"),
+    "069050794718": ("three slices that a SEG was made from", "selected"),
+    "902700569139": ("three slices that SEGs were made from", "selected"),
+    "3.10.23430.1": ("three slices that SEGs were made from", "selected"),
     "072730.12322": ("one slice", "ONE_SLICE"),
     "241703565.43": ("one slice", "ONE_SLICE"),
     "424112888259": ("topogram", "LOCALIZER"),
     "(empty)": ("a CT in JPEG 2000 whose UIDs and SOP class were emptied", "NOT_CT"),
 }
-"""What each series is, from the description of the data and not by our rules, and the first reason that it implies."""
+"""Series -> its description in the documentation of the data, and the first reason that this description implies."""
 
 
 @pytest.mark.data
