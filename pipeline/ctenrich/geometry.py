@@ -78,7 +78,7 @@ Affine = Matrix4 | Floats
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """What the rules need to know of one CT instance; None where the file does not say, or not with a number."""
+    """Attributes of one CT instance that the rules need; None where the file has no such value, or not a number."""
 
     sop_instance_uid: str
     sop_class_uid: str = CT_IMAGE
@@ -98,7 +98,7 @@ class SliceHeader:
 
 @dataclass(frozen=True)
 class StackGeometry:
-    """What the rules say of one series."""
+    """Order, spacing and failed rules of the slices of one series."""
 
     reasons: tuple[Reason, ...]
     """All rules that failed, in the order of the Reason enum; empty: the slices form one regular volume."""
@@ -119,7 +119,22 @@ class StackGeometry:
 
 
 def slice_normal(row: Sequence[float], col: Sequence[float]) -> Vector:
-    """Unit vector row x column, LPS: the direction of growing slice index (PS3.3 C.7.6.2.1.1)."""
+    """Unit vector row x column, LPS: the direction of growing slice index (PS3.3 C.7.6.2.1.1).
+
+    Parameters
+    ----------
+    row, col : 3 numbers each
+        Direction cosines of growing column index and growing row index.
+
+    Returns
+    -------
+    (float, float, float)
+
+    Raises
+    ------
+    ValueError
+        The two directions are parallel.
+    """
     normal = np.cross(np.asarray(row, float), np.asarray(col, float))
     length = float(np.linalg.norm(normal))
     if not length > 0:
@@ -134,7 +149,7 @@ def affine_lps(
     pixel_spacing: Sequence[float],
     slice_step: float | Sequence[float],
 ) -> Matrix4:
-    """4x4 matrix that maps (i, j, k, 1), pixel centres, to mm LPS (PS3.3 C.7.6.2.1.1).
+    """Make the 4x4 matrix that maps (i, j, k, 1), pixel centres, to mm LPS (PS3.3 C.7.6.2.1.1).
 
     Parameters
     ----------
@@ -146,6 +161,10 @@ def affine_lps(
         (between rows, between columns), mm, as DICOM orders them.
     slice_step : number or 3 numbers
         Distance between slices along the slice normal in mm, or the whole step as a vector.
+
+    Returns
+    -------
+    4x4 nested tuples of float
     """
     matrix = np.eye(4)
     matrix[:3, 0] = np.asarray(row, float) * float(pixel_spacing[1])
@@ -159,7 +178,13 @@ def affine_lps(
 
 
 def as_matrix4(matrix: Affine) -> Matrix4:
-    """A 4x4 array as nested tuples of plain floats, the form that records hold (-0.0 becomes 0.0)."""
+    """Convert a 4x4 array to nested tuples of plain floats, the form of records (-0.0 becomes 0.0).
+
+    Raises
+    ------
+    ValueError
+        The array is not 4x4.
+    """
     m = np.asarray(matrix, float) + 0.0
     if m.shape != (4, 4):
         raise ValueError("an affine has 4 x 4 numbers")
@@ -178,14 +203,25 @@ def ras_to_lps(affine: Affine) -> Matrix4:
 
 
 def apply_affine(affine: Affine, points: NDArray[np.float64] | Sequence[Sequence[float]]) -> Floats:
-    """Map points, shape (..., 3) in the affine's own input order (i, j, k), to its output system."""
+    """Map points to the output system of an affine.
+
+    Parameters
+    ----------
+    affine : 4x4
+    points : array, (..., 3)
+        In the affine's input order (i, j, k).
+
+    Returns
+    -------
+    array of float64, (..., 3)
+    """
     m = np.asarray(affine, float)
     out: Floats = np.asarray(points, float) @ m[:3, :3].T + m[:3, 3]
     return out
 
 
 def grid_match(affine: Affine, shape: Sequence[int], target: Affine) -> tuple[tuple[int, int, int], tuple[bool, ...]]:
-    """Axis order and flips that lay one grid's axes on another's.
+    """Axis order and flips that align one grid's axes with another's.
 
     Parameters
     ----------
@@ -197,9 +233,14 @@ def grid_match(affine: Affine, shape: Sequence[int], target: Affine) -> tuple[tu
     Returns
     -------
     axes : 3 integers
-        Axis of the first grid that lies along axis 0, 1, 2 of the target.
+        Axis of the first grid that is parallel to axis 0, 1, 2 of the target.
     flips : 3 booleans
         Whether that axis runs the other way.
+
+    Raises
+    ------
+    ValueError
+        Two axes of one grid are nearest to the same axis of the other.
     """
     if len(shape) != 3:
         raise ValueError("a grid has 3 axes")
@@ -212,9 +253,20 @@ def grid_match(affine: Affine, shape: Sequence[int], target: Affine) -> tuple[tu
 
 
 def match_array(array: NDArray[np.generic], affine: Affine, target: Affine) -> tuple[NDArray[np.generic], Matrix4]:
-    """View an array [i, j, k] along the axes of `target`, with the affine of the view; copies nothing.
+    """View an array along the axes of another grid; copies nothing.
 
-    The voxel that had index x in `array` keeps its place in the world: only axes are exchanged and flipped.
+    The voxel that had index x in `array` keeps its position in the world: only axes are exchanged and flipped.
+
+    Parameters
+    ----------
+    array : array, [i, j, k]
+    affine, target : 4x4
+        Of the array and of the other grid, to the same world system.
+
+    Returns
+    -------
+    (array, 4x4)
+        The view, and its affine.
     """
     axes, flips = grid_match(affine, array.shape, target)
     m = np.asarray(affine, float)
@@ -230,12 +282,12 @@ def match_array(array: NDArray[np.generic], affine: Affine, target: Affine) -> t
 
 
 def check_stack_geometry(headers: Sequence[SliceHeader], settings: GeometrySettings) -> StackGeometry:
-    """Judge whether single-frame CT instances form one regular volume, and in which order.
+    """Check whether single-frame CT instances form one regular volume, and in which order.
 
     Parameters
     ----------
     headers : sequence of SliceHeader
-        One per SOP Instance UID, in any order: the verdict does not depend on it.
+        One per SOP Instance UID, in any order: the result does not depend on it.
     settings : GeometrySettings
         Tolerances.
 

@@ -1,4 +1,4 @@
-"""Masks of a product as arrays: the one place that reads and writes label maps and cropped masks."""
+"""Masks of a product as arrays: the one module that reads and writes label maps and cropped masks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from ctenrich.records import Box, Segment, SegmentMasks
 from ctenrich.workspace import Workspace, load_array, save_array
 
-__all__ = ["bounding_box", "crop_of", "full_mask", "masks_from_label_map", "masks_from_segments"]
+__all__ = ["bounding_box", "crop_of", "full_mask", "label_boxes", "masks_from_label_map", "masks_from_segments"]
 
 Mask = NDArray[np.bool_]
 
 
 def bounding_box(mask: NDArray[Any]) -> Box | None:
-    """Smallest box that holds all true voxels of a [k, j, i] array; None if there is none."""
+    """Smallest box that contains all true voxels of a [k, j, i] array; None if there is none."""
     slices = np.flatnonzero(mask.any(axis=(1, 2)))
     if slices.size == 0:
         return None
@@ -30,7 +30,20 @@ def bounding_box(mask: NDArray[Any]) -> Box | None:
 
 
 def crop_of(masks: SegmentMasks, number: int, workspace: Workspace) -> tuple[Mask, Box] | None:
-    """Mask of a segment, cropped to its bounding box, with the box; None if the segment is absent."""
+    """Load the mask of a segment, cropped to its bounding box.
+
+    Parameters
+    ----------
+    masks : SegmentMasks
+    number : int
+        Segment number.
+    workspace : Workspace
+
+    Returns
+    -------
+    (array of bool [k, j, i], Box) or None
+        None if the segment is absent.
+    """
     segment = next(s for s in masks.segments if s.number == number)
     if segment.box is None:
         return None
@@ -44,7 +57,19 @@ def crop_of(masks: SegmentMasks, number: int, workspace: Workspace) -> tuple[Mas
 
 
 def full_mask(masks: SegmentMasks, number: int, workspace: Workspace) -> Mask:
-    """Mask of a segment on the whole grid, [k, j, i]."""
+    """Load the mask of a segment on the whole grid.
+
+    Parameters
+    ----------
+    masks : SegmentMasks
+    number : int
+        Segment number.
+    workspace : Workspace
+
+    Returns
+    -------
+    array of bool, [k, j, i]
+    """
     out = np.zeros(masks.shape, bool)
     crop = crop_of(masks, number, workspace)
     if crop is not None:
@@ -71,7 +96,17 @@ def masks_from_label_map(
     template : SegmentMasks
         Carries product, series, model and shape; its segments, paths and hash are replaced.
     path : Path
-        Where the ``.npy`` goes, in the series' folder.
+        The ``.npy`` to write, in the series' folder.
+    workspace : Workspace
+
+    Returns
+    -------
+    SegmentMasks
+
+    Raises
+    ------
+    ValueError
+        A label value has no name.
     """
     top = max(number for number, _, _ in names)
     labels = np.ascontiguousarray(labels, np.uint8 if top < 256 else np.uint16)
@@ -92,14 +127,21 @@ def masks_from_label_map(
 def masks_from_segments(
     parts: Iterable[tuple[int, str, str, Mask]], template: SegmentMasks, folder: Path, workspace: Workspace
 ) -> SegmentMasks:
-    """Save masks that may overlap, one cropped file a segment, and describe them.
+    """Save masks that may overlap, one cropped file per segment, and describe them.
 
     Parameters
     ----------
     parts : iterable of (number, name, source label, mask)
         Masks on the whole grid, [k, j, i]; an empty mask makes an absent segment.
+    template : SegmentMasks
+        Carries product, series, model and shape; its segments, paths and hash are replaced.
     folder : Path
-        Where the files go, in the series' folder.
+        For the files, in the series' folder.
+    workspace : Workspace
+
+    Returns
+    -------
+    SegmentMasks
     """
     segments: list[Segment] = []
     crops: list[tuple[Segment, Mask]] = []
@@ -121,7 +163,19 @@ def masks_from_segments(
 
 
 def label_boxes(labels: NDArray[Any], top: int) -> list[Box | None]:
-    """Bounding box of each label value 0..top of a [k, j, i] array, slice by slice in bounded memory."""
+    """Bounding box of each label value, slice by slice in bounded memory.
+
+    Parameters
+    ----------
+    labels : array, [k, j, i]
+    top : int
+        Largest label value.
+
+    Returns
+    -------
+    list of (Box or None)
+        By label value, 0 to `top`; None for a value that does not occur.
+    """
     k_hit = np.zeros((top + 1, labels.shape[0]), bool)
     j_hit = np.zeros((top + 1, labels.shape[1]), bool)
     i_hit = np.zeros((top + 1, labels.shape[2]), bool)

@@ -1,7 +1,7 @@
-"""Write slice scores as the JSON document that bpreg writes, so that its readers can go on.
+"""Write slice scores as the JSON document that bpreg writes, so that its readers work unchanged.
 
-Same keys and the same order of slices (from feet to head). Two things differ: what has no value is ``null`` (bpreg
-writes a bare ``NaN``, which is not JSON), and ``sop instance uids`` says which slice each number belongs to.
+Same keys and the same order of slices (from feet to head). Two things differ: missing values are ``null`` (bpreg writes
+a bare ``NaN``, which is not JSON), and ``sop instance uids`` names the slice of each number.
 """
 
 from __future__ import annotations
@@ -26,13 +26,19 @@ __all__ = ["bodypart_document", "write_bodypart_json"]
 
 
 def write_bodypart_json(path: Path, scores: SliceScores) -> None:
-    """Write the document of one series."""
+    """Write the document of one series.
+
+    Parameters
+    ----------
+    path : Path
+    scores : SliceScores
+    """
     text = json.dumps(bodypart_document(scores), indent=1, allow_nan=False)
     write_bytes(path, text.encode() + b"\n")
 
 
 def bodypart_document(scores: SliceScores) -> dict[str, Any]:
-    """The document as dictionaries and lists.
+    """Build the document from dictionaries and lists.
 
     ``z`` is in mm from the slice nearest the feet; ``observed slope`` and ``expected z-spacing`` count towards the
     head; indices of ``body part examined`` point into the arrays of the document (floats, as bpreg writes them).

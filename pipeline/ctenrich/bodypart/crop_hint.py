@@ -1,7 +1,7 @@
-"""Hint for a segmenter: the slices between two landmarks, with a margin. Used only where the user asks for it.
+"""Range of slices between two landmarks with a margin, for a segmenter; used only on the user's request.
 
-A hint can only make an area larger than the anatomy that is looked for, never shift anything: masks stay on the grid
-of the whole volume. Where the scores cannot be trusted there is no hint, and the whole volume is segmented.
+The range can only be larger than the wanted anatomy, and nothing is shifted: masks stay on the grid of the whole
+volume. Where the scores cannot be trusted there is no range, and the whole volume is segmented.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ def crop_hint(
     high: str = "lung_end",
     margin: float = MARGIN,
 ) -> Box | None:
-    """Box of the slices from `low` to `high`, whole in the plane.
+    """Box of the slices from `low` to `high`, with full rows and columns.
 
     Parameters
     ----------
     scores : SliceScores
     shape : (slices, rows, columns)
     low, high : str
-        Landmarks, from feet to head. One that lies beyond the scored range leaves its side open.
+        Landmarks, from feet to head. A landmark beyond the scored range leaves its side open.
     margin : float
         mm.
 
     Returns
     -------
     Box or None
-        None if the direction or the spacing is in doubt, or a landmark has no place within the range.
+        None if the direction or the spacing is in doubt, or a landmark has no position within the range.
     """
     if scores.reverse_z_ordering is not False or not scores.valid_z_spacing:
         return None

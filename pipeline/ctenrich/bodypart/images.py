@@ -1,13 +1,13 @@
-"""Turn a CT volume into the small images that body part regression looks at: two matrix products a slice.
+"""Resample the slices of a CT volume to the images of body part regression: two matrix products per slice.
 
-What the public model was trained on: HU clipped to -1000..1500 and mapped to -1..1; in-plane Gaussian (sigma = 0.2 /
-scale pixels, cut at 3 sigma, mirrored at the border), bilinear to 3.5 mm, padded with -1 or cropped about the middle
-to 128 x 128; no resampling across slices. Blur, interpolation, crop and padding are linear, so they are one matrix
-for each of the two axes.
+The public model's preprocessing in training: HU clipped to -1000..1500 and mapped to -1..1; in-plane Gaussian (sigma =
+0.2 / scale pixels, cut at 3 sigma, mirrored at the border), bilinear to 3.5 mm, padded with -1 or cropped about the
+middle to 128 x 128; no resampling across slices. Blur, interpolation, crop and padding are linear, so they are one
+matrix for each of the two axes.
 
-Images have one of two orientations, see :class:`ImageAxes`; the affine says which axis of the array is which, so the
-same anatomy gives the same image however the series stores its rows and columns. Slices keep their index; nothing is
-reordered or left out.
+Images have one of two orientations, see :class:`ImageAxes`; the affine decides which axis of the array is which, so the
+same anatomy gives the same image for every order of rows and columns. Slices keep their index; nothing is reordered or
+left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Float = NDArray[np.float32]
 
 
 class ImageAxes(StrEnum):
-    """Which way up a network was trained to see its images."""
+    """Orientation of the images that a network was trained with."""
 
     VIEWER = "viewer"
     """[growing to Posterior, growing to Left]: an axial slice as DICOM stores it and viewers show it."""
@@ -48,7 +48,7 @@ class ImageAxes(StrEnum):
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """How the slices of one volume become images."""
+    """Matrices and orientation for the slices of one volume."""
 
     rows: Float
     """[128, n]: from the array's row axis j to 128 pixels."""
@@ -84,7 +84,11 @@ def plan_images(shape: tuple[int, int, int], affine: Matrix4, axes: ImageAxes = 
     affine : 4x4
         (i, j, k, 1) -> mm, LPS.
     axes : ImageAxes
-        The orientation that the network wants.
+        The orientation that the network expects.
+
+    Returns
+    -------
+    ImagePlan
 
     Raises
     ------
@@ -108,7 +112,7 @@ def plan_images(shape: tuple[int, int, int], affine: Matrix4, axes: ImageAxes = 
 
 
 def resampling_matrix(length: int, spacing: float) -> Float:
-    """Blur, interpolate to 3.5 mm, crop or pad to 128, as one matrix.
+    """Blur, interpolation to 3.5 mm, and crop or padding to 128, as one matrix.
 
     Parameters
     ----------
@@ -120,7 +124,7 @@ def resampling_matrix(length: int, spacing: float) -> Float:
     Returns
     -------
     NDArray[np.float32]
-        ``[128, length]``; rows that are padding hold zeros.
+        ``[128, length]``; padding rows are zero.
 
     Raises
     ------
@@ -167,15 +171,15 @@ def _bilinear_matrix(length: int, target: int) -> NDArray[np.float64]:
 
 
 class ImageMaker:
-    """Makes the images of any slices of one volume; several threads may ask at the same time.
+    """Makes the images of any slices of one volume; several threads may use it at the same time.
 
-    Products are torch's, whose number of threads can be set for each thread of ours: the products are too small to be
-    split.
+    Products are torch's, whose number of threads can be set for each of the caller's threads: the products are too
+    small to be split.
 
     Parameters
     ----------
     array : NDArray
-        [k, j, i], HU; of a memory-mapped array only the slices asked for are read.
+        [k, j, i], HU; only the requested slices of a memory-mapped array are read.
     plan : ImagePlan
     """
 
@@ -193,6 +197,11 @@ class ImageMaker:
 
     def images(self, start: int, stop: int) -> tuple[Float, NDArray[np.bool_]]:
         """Images of consecutive slices, and which of them show no patient.
+
+        Parameters
+        ----------
+        start, stop : int
+            Slice indices; `stop` is exclusive.
 
         Returns
         -------

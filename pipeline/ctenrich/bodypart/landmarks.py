@@ -1,10 +1,10 @@
 """Find the slice of each landmark: where the cleaned score line crosses the landmark's score.
 
-The score line is followed from feet to head by the geometry. A landmark lies where the line passes its score on the
-way up, interpolated between two neighbouring slices that both have a valid score; the slice is the nearest one by
-position (the one towards the feet where two are equally near). There is no value at or beyond the ends of the valid
-range, none where the scores disagree with the geometry about the direction, and none where the line passes the score
-at places that are too far apart to be one.
+The score line is followed from feet to head by the geometry. A landmark is where the line crosses its score upwards,
+interpolated between two neighbouring slices that both have a valid score; its slice is the nearest one by position (the
+one towards the feet where two are equally near). A landmark is absent at or beyond the ends of the valid range, where
+the scores contradict the direction of the geometry, and where the line crosses the score at positions too far apart to
+be one landmark.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def find_landmarks(
 
 
 def locate_landmarks(scores: SliceScores) -> Landmarks:
-    """As `find_landmarks`, without saving."""
+    """Find all landmarks as `find_landmarks` does, without saving them."""
     table = sorted(scores.lookup_table.items(), key=lambda item: (item[1][0], item[0]))
     line = _score_line(scores)
     items = tuple(_locate_landmark(name, mean, sd, line, scores) for name, (mean, sd) in table)

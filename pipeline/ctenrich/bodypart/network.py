@@ -1,4 +1,4 @@
-"""The network of body part regression: VGG16's feature layers for one channel, and one score a slice.
+"""The network of body part regression: VGG16's feature layers for one channel, and one score per slice.
 
 Widths are read from the state dict, so that the public model (64 to 512 features) and small ones load with the same
 code. Keys are those of the public model: ``model.N.*`` for the thirteen 3x3 convolutions (N as VGG16 counts its
@@ -90,12 +90,12 @@ class BodyPartNetwork(nn.Module):
 
 
 def network_from_state(state: Mapping[str, torch.Tensor]) -> BodyPartNetwork:
-    """Build the network that a state dict was saved from, and fill it.
+    """Build the network that a state dict was saved from, and load the state.
 
     Parameters
     ----------
     state : mapping of str to Tensor
-        As the public model has it; every key must be there, and no other.
+        With the keys of the public model; every key must be present, and no other.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Is what body part regression says plausible for a body? Findings are issues, never exceptions.
+"""Check body part regression for plausibility: lung height, share of chest, vertebra distances, order of landmarks.
 
-Limits come from published series, all patients: expert lung heights of 183 to 330 mm (NSCLC-Radiomics), lung heights
-by landmarks of 218 to 328 mm and chest shares of 0.85 +- 0.06 of the slices (NLST). Distances between neighbouring
-vertebrae are compared with what the look-up table and the expected slope make of them.
+Findings are issues, never exceptions. Limits come from published series: expert lung heights of 183 to 330 mm
+(NSCLC-Radiomics), lung heights by landmarks of 218 to 328 mm and chest shares of 0.85 +- 0.06 of the slices (NLST).
+Distances between neighbouring vertebrae are compared with those expected from the look-up table and the expected slope.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ VERTEBRAE = (
 
 def check_bodypart(scores: SliceScores, landmarks: Landmarks, regions: Regions) -> tuple[Issue, ...]:
     """Check the three records of one body part product.
+
+    Parameters
+    ----------
+    scores : SliceScores
+    landmarks : Landmarks
+    regions : Regions
 
     Returns
     -------

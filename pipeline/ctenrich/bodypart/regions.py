@@ -1,4 +1,4 @@
-"""Say for every slice which regions of the body it belongs to, and for the series which body parts were examined.
+"""Assign every slice to regions of the body, and summarise the body parts that a series shows.
 
 A region is a half-open range of slice scores between two landmarks, as mappings/regions.csv names them; the scores are
 those of the model's look-up table (of the mapping, where a model does not know the landmark). Ranges overlap by
@@ -82,7 +82,7 @@ def find_regions(
 
 
 def locate_regions(scores: SliceScores) -> Regions:
-    """As `find_regions`, without saving.
+    """Find the regions as `find_regions` does, without saving them.
 
     A series whose scores contradict its geometry gets no region, and ``NONE`` as the summary.
     """
@@ -101,7 +101,7 @@ def locate_regions(scores: SliceScores) -> Regions:
 
 
 def region_bounds(table: LookupTable) -> Bounds:
-    """Scores between which each region lies, from feet to head; None: open.
+    """Range of scores of each region, from feet to head; None: open.
 
     Parameters
     ----------
@@ -121,6 +121,17 @@ def regions_of_score(score: float | None, bounds: Bounds) -> tuple[str, ...]:
 
     The lower end belongs to a region and the upper end does not; a region without an upper end (head) begins above its
     lower one.
+
+    Parameters
+    ----------
+    score : float or None
+        Cleaned score, 0 to 100.
+    bounds : dict of str to (float or None, float or None)
+        From `region_bounds`.
+
+    Returns
+    -------
+    tuple of str
     """
     if score is None:
         return ()
@@ -133,7 +144,7 @@ def regions_of_score(score: float | None, bounds: Bounds) -> tuple[str, ...]:
 
 
 def examined_tag(scores: SliceScores) -> str:
-    """Summary of the body parts that the series shows, e.g. ``CHEST-ABDOMEN``; ``NONE`` if it cannot be said."""
+    """Summary of the body parts that the series shows, e.g. ``CHEST-ABDOMEN``; ``NONE`` if it is unknown."""
     if scores.valid_z_spacing is False:
         return "NONE"
     values = [v for v in scores.cleaned if v is not None]

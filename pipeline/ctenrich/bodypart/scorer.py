@@ -1,9 +1,9 @@
-"""Body part regression as a stage: open a model once, then score series after series.
+"""Body part regression: open a model once, then score series after series.
 
 A model is a folder in the public model's format: ``model.pt`` (a state dict) or ``model.safetensors``,
-``inference-settings.json`` (look-up table, expected slopes) and optionally ``config.json``. The format does not say
-which way up the network saw its images in training: ``"image axes": "viewer"`` or ``"nifti"`` in config.json does; a
-config that names bpreg's ``transform_params`` was written by bpreg's trainer, which reads NIfTI; else it is ``viewer``.
+``inference-settings.json`` (look-up table, expected slopes) and optionally ``config.json``. The format does not state
+the orientation of the images in training: ``"image axes": "viewer"`` or ``"nifti"`` in config.json does; a config that
+names bpreg's ``transform_params`` was written by bpreg's trainer, which reads NIfTI; otherwise it is ``viewer``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _DECIMALS = 6
 
 @dataclass(frozen=True)
 class BodyPartModel:
-    """What a model folder says, beside the weights."""
+    """Content of a model folder besides the weights."""
 
     clean_up: CleanUp
     lookup_table: dict[str, tuple[float, float]]
@@ -65,12 +65,25 @@ class BodyPartModel:
 
 
 def open_bodypart(model: str, *, settings: Settings) -> BodyPartScorer:
-    """Open a body part regression model: registry name, name of an imported model, or folder.
+    """Open a body part regression model.
+
+    Parameters
+    ----------
+    model : str
+        Registry name, name of an imported model, or folder.
+    settings : Settings
+        `segment.device`, `segment.precision`, `segment.batch_size`.
+
+    Returns
+    -------
+    BodyPartScorer
 
     Raises
     ------
     ModelError
         NOT_FOUND, BAD_MODEL, UNSAFE_WEIGHTS or LICENCE_NOT_ACCEPTED.
+    UsageError
+        BAD_SETTINGS for an unknown device or precision.
     """
     found = resolve_model(model)
     network, description = load_bodypart_model(found.folder)
@@ -78,7 +91,13 @@ def open_bodypart(model: str, *, settings: Settings) -> BodyPartScorer:
 
 
 def load_bodypart_model(folder: Path) -> tuple[BodyPartNetwork, BodyPartModel]:
-    """Read a model folder in the public model's format, every key and number checked."""
+    """Read a model folder in the public model's format and check every key and number.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL or UNSAFE_WEIGHTS.
+    """
     state = _read_state_dict(folder)
     table = _read_model_json(folder, "inference-settings.json")
     axes = _image_axes(folder)
@@ -180,7 +199,7 @@ class RawScores:
 
 
 class BodyPartScorer:
-    """Gives every slice of a series its score; opened by :func:`open_bodypart`.
+    """Scores every slice of a series; opened by :func:`open_bodypart`.
 
     Parameters
     ----------
@@ -189,6 +208,11 @@ class BodyPartScorer:
     info : ModelInfo
     settings : Settings
         `segment.device`, `segment.precision`, `segment.batch_size` (slices at a time; 0: chosen here).
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS for an unknown device or precision.
     """
 
     def __init__(self, network: BodyPartNetwork, model: BodyPartModel, info: ModelInfo, settings: Settings) -> None:

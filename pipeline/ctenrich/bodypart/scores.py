@@ -1,17 +1,17 @@
-"""From the network's raw scores to slice scores that can be trusted: mapped, smoothed, tails cut, judged.
+"""Clean the network's raw scores: map, smooth, cut the tails, check direction and spacing.
 
-The steps are those of bpreg 1.1.0, in its order, with its parameters (they travel in the published JSON):
+The steps are those of bpreg 1.1.0, in its order, with its parameters (they are part of the published JSON):
 
-1. a score that is known to be an empty slice's, and every slice without a patient, has no value;
+1. the known score of an empty slice, and every slice without a patient, has no value;
 2. linear map: `transform_min` (pelvis_start) becomes 0 and `transform_max` (eyes_end) 100;
 3. Gaussian smoothing along the slices that have a value, sigma 10 mm;
-4. outside the slices that lie nearest to 0 and 100 (where the series reaches within 10 of them), everything beyond
-   the first slope outside `tangential_slope_min` .. `tangential_slope_max` has no value: legs and air above the head;
-5. line through position and score; its slope over the expected one tells whether the spacing can be right (`ratio`
-   within 0.28 of 1), and its sign whether the scores rise from feet to head.
+4. outside the slices nearest to 0 and 100 (where the series reaches within 10 of them), everything beyond the first
+   slope outside `tangential_slope_min` .. `tangential_slope_max` has no value: legs and air above the head;
+5. line through position and score; the ratio of its slope to the expected one shows whether the spacing can be right
+   (`ratio` within 0.28 of 1), and its sign whether the scores rise from feet to head.
 
-What differs on purpose: a series whose scores fall is cleaned in the order in which they rise, since steps 4's limits
-mean rising scores; and the sign that decides this comes from the slices that show a patient.
+Two deliberate differences: a series whose scores fall is cleaned in the order in which they rise, since the limits of
+step 4 mean rising scores; and the sign that decides this comes from the slices that show a patient.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REACH = 10.0
 
 @dataclass(frozen=True)
 class CleanUp:
-    """Parameters of the clean-up, named as the published JSON names them."""
+    """Parameters of the cleaning, named as the published JSON names them."""
 
     transform_min: float
     """Raw score that becomes 0 (pelvis_start)."""
@@ -49,13 +49,13 @@ class CleanUp:
     """Raw scores, rounded to 2 decimals, that the public models give an empty slice."""
 
     def as_json(self) -> dict[str, Any]:
-        """For the record and the JSON."""
+        """Plain data for the record and the JSON document."""
         return asdict(self) | {"background_scores": list(self.background_scores)}
 
 
 @dataclass(frozen=True)
 class CleanScores:
-    """Result of the clean-up, in feet-to-head order."""
+    """Cleaned scores in feet-to-head order, with the line through them."""
 
     mapped: Float
     """``[slice]``, mapped to 0..100, nothing else done; NaN where there is no raw score."""
@@ -81,6 +81,10 @@ def clean_scores(raw: Float, empty: NDArray[np.bool_], z_spacing: float, paramet
     z_spacing : float
         mm, above 0.
     parameters : CleanUp
+
+    Returns
+    -------
+    CleanScores
     """
     p = parameters
     mapped = (raw - p.transform_min) * 100 / (p.transform_max - p.transform_min)

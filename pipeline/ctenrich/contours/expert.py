@@ -32,7 +32,7 @@ __all__ = ["ExpertSegmenter", "find_structures"]
 
 
 class ExpertSegmenter:
-    """Segments by reading what experts have drawn; implements the segmenter protocol.
+    """Segments a series by its experts' contours; implements the segmenter protocol.
 
     One segment for each mapped name, numbered in the order of the structure set; ROIs that map to one name are united.
     Segments may overlap. A mapped ROI without a voxel stays in the list as absent.
@@ -97,9 +97,31 @@ class ExpertSegmenter:
 def find_structures(
     paths: list[Path], series: SortedSeries, *, limit: int
 ) -> tuple[StructureSet, CompanionLink, list[Issue]]:
-    """Choose the structure set of a series: tied by reference before frame of reference, then the newest.
+    """Choose the structure set of a series: linked by reference before frame of reference, then the newest.
 
-    Companions of other kinds (SEG) are passed over.
+    Companions of other kinds (SEG) are ignored.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Companion files of the series.
+    series : SortedSeries
+    limit : int
+        Bytes that a deflated file may unpack to.
+
+    Returns
+    -------
+    StructureSet
+    CompanionLink
+        How it is linked to the series.
+    list of Issue
+        Unreadable companions, structure sets of other series, structure sets that were not chosen.
+
+    Raises
+    ------
+    InputError
+        NO_EXPERT without a structure set, NO_REFERENCE if all belong to other series, or the first error of
+        `load_contours`.
     """
     issues: list[Issue] = []
     found: list[tuple[bool, str, str, StructureSet, CompanionLink]] = []

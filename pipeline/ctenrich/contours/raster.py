@@ -1,4 +1,4 @@
-"""Turn closed planar contours into a mask on the grid of a series: even-odd at pixel centres, exact on edges."""
+"""Rasterise closed planar contours on the grid of a series: even-odd at pixel centres, exact on edges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctenrich.contours.rtstruct import Contour
 from ctenrich.records import SortedSeries
 
-__all__ = ["SNAP", "Grid", "Rasterised", "fill_polygon", "grid_of", "rasterise"]
+__all__ = ["SNAP", "Grid", "Rasterised", "fill_polygon", "grid_of", "rasterise", "snap"]
 
 SNAP = 1e-6
 """Pixels. A coordinate this near to a pixel centre lies on it: contours are written with a few decimals of a mm."""
@@ -22,7 +22,7 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the pixel centres of a sorted series are, in mm, LPS."""
+    """Positions of the pixel centres of a sorted series, mm, LPS."""
 
     row: Points
     """Unit vector of growing column index."""
@@ -44,7 +44,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Rasterised:
-    """A mask and what could not be drawn."""
+    """A mask, and counts of the contours that could not be drawn."""
 
     mask: Mask
     """[slice k, row j, column i]."""
@@ -57,7 +57,7 @@ class Rasterised:
 
 
 def grid_of(series: SortedSeries) -> Grid:
-    """Geometry of a sorted series, for drawing on it."""
+    """Grid of a sorted series."""
     row = np.asarray(series.row_cosines, np.float64)
     column = np.asarray(series.column_cosines, np.float64)
     normal = np.cross(row, column)
@@ -77,10 +77,10 @@ def grid_of(series: SortedSeries) -> Grid:
 def rasterise(contours: Iterable[Contour], grid: Grid) -> Rasterised:
     """Draw the contours of one ROI.
 
-    A voxel belongs to the mask if its centre lies inside a contour by the even-odd rule; a centre exactly on the
-    contour is outside. Contours of one slice are united, except those of type CLOSEDPLANAR_XOR, which are combined by
-    exclusive or as their name says (PS3.3 C.8.8.6.3). A contour goes to the nearest slice along the slice normal if
-    that is not further than half the distance between slices; half way, to the lower one.
+    A voxel belongs to the mask if its centre is inside a contour by the even-odd rule; a centre exactly on the contour
+    is outside. Contours of one slice are united, except those of type CLOSEDPLANAR_XOR, which are combined by exclusive
+    or (PS3.3 C.8.8.6.3). A contour goes to the nearest slice along the slice normal if that is not further than half
+    the distance between slices; half way, to the lower one.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def rasterise(contours: Iterable[Contour], grid: Grid) -> Rasterised:
     Returns
     -------
     Rasterised
-        Mask [k, j, i] and counts of what was not drawn.
+        Mask [k, j, i] and counts of the contours that were not drawn.
     """
     mask = np.zeros(grid.shape, bool)
     drawn = off_slice = tilted = 0

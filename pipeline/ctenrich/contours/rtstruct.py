@@ -1,4 +1,4 @@
-"""Read an RTSTRUCT (PS3.3 A.19.3) safely: its contours, and which series it was drawn on."""
+"""Read an RT Structure Set (PS3.3 A.19.3) safely: its contours, and the series on which it was drawn."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Roi:
 
 @dataclass(frozen=True)
 class StructureSet:
-    """What one RTSTRUCT holds."""
+    """Content of one RT Structure Set."""
 
     sop_instance_uid: str
     rois: tuple[Roi, ...]
@@ -76,7 +76,7 @@ class StructureSet:
 
 
 def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
-    """Read an RTSTRUCT.
+    """Read an RT Structure Set.
 
     Parameters
     ----------
@@ -85,10 +85,14 @@ def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
     limit : int
         Bytes that a deflated file may unpack to.
 
+    Returns
+    -------
+    StructureSet
+
     Raises
     ------
     InputError
-        NOT_DICOM, DECODE_ERROR or TRUNCATED.
+        NOT_FOUND, IO_ERROR, NOT_DICOM, NO_EXPERT (another SOP class), DECODE_ERROR or TRUNCATED.
     UnsafeInputError
         DECOMPRESSION_BOMB.
     """
@@ -106,7 +110,18 @@ def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
 
 
 def link_to(structures: StructureSet, series: SortedSeries) -> CompanionLink | None:
-    """How a structure set belongs to a series: by its references, else by frame of reference; None if it does not."""
+    """Link of a structure set to a series: by its references, else by frame of reference.
+
+    Parameters
+    ----------
+    structures : StructureSet
+    series : SortedSeries
+
+    Returns
+    -------
+    CompanionLink or None
+        None if it belongs to another series.
+    """
     if series.series_instance_uid in structures.series_instance_uids:
         return CompanionLink.REFERENCE
     if structures.image_uids.intersection(series.sop_instance_uids):

@@ -1,6 +1,6 @@
-"""Reads what ``torch.save`` wrote as plain data, without torch's own loader.
+"""Read files written by ``torch.save`` as plain data, without torch's own loader.
 
-Both of torch's formats are read: the zip one, and the one before torch 1.6 that many nnU-Net v1 weights have. The
+Both formats of torch are read: the zip format, and the one before torch 1.6 that many nnU-Net v1 weights have. The
 pickle inside goes through :mod:`ctenrich.inference.restricted_unpickler`; storages are taken as bytes, and tensors are
 built from them with their bounds checked.
 """

@@ -1,4 +1,4 @@
-"""Downloads one file, a bounded number of times, each time going on where the last one stopped."""
+"""Download one file with a bounded number of attempts, each resuming where the last one stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,22 @@ _TASK = "download"
 def download(
     url: str, path: Path, *, tries: int = 5, pause: float = 1.0, timeout: float = 60.0, progress: Progress = SILENT
 ) -> None:
-    """Fetch `url` to `path`; the bytes of an attempt that broke off stay in ``path.part`` and are not fetched again.
+    """Download `url` to `path`; the bytes of an interrupted attempt stay in ``path.part`` and are not fetched again.
+
+    Parameters
+    ----------
+    url : str
+        http or https.
+    path : Path
+        Written by rename once all bytes are there.
+    tries : int
+        Attempts.
+    pause : float
+        Seconds before the second attempt; doubled before each further one.
+    timeout : float
+        Seconds without data after which an attempt ends.
+    progress : Progress
+        Counts bytes.
 
     Raises
     ------

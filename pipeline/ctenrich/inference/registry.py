@@ -30,6 +30,7 @@ __all__ = [
     "ResolvedModel",
     "accept_licence",
     "check_licence",
+    "check_name",
     "load_pickle_restricted",
     "load_restricted",
     "load_state_dict_restricted",
@@ -43,7 +44,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 
 class ModelKind(StrEnum):
-    """What a model is made for, and in which format it comes."""
+    """Format of a model, which is also the kind of product that it makes."""
 
     NNUNET_V2 = "nnunet-v2"
     NNUNET_V1 = "nnunet-v1"
@@ -52,7 +53,7 @@ class ModelKind(StrEnum):
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What the registry says of a model."""
+    """One model of the registry (models.toml)."""
 
     name: str
     kind: ModelKind
@@ -97,7 +98,7 @@ class ResolvedModel:
 
 
 def models_home() -> Path:
-    """Folder of the user's models: ``$CTENRICH_MODELS``, else ``$XDG_DATA_HOME/ctenrich/models`` (made when needed)."""
+    """Folder of the user's models: ``$CTENRICH_MODELS``, else ``$XDG_DATA_HOME/ctenrich/models``."""
     chosen = os.environ.get("CTENRICH_MODELS")
     if chosen:
         return Path(chosen).expanduser().resolve()

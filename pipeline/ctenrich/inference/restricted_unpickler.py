@@ -1,8 +1,8 @@
-"""Reads a pickle as plain data: numbers, text, containers, numpy arrays, and references to tensors.
+"""Read a pickle as plain data: numbers, text, containers, numpy arrays, and references to tensors.
 
-A pickle is a program. Here only a few of its instructions are allowed, and the only names it may ask for are in
-`_ALLOWED`: each stands for a small function of this module that checks its arguments, never for the object of that
-name. No import happens on behalf of a file, and what is built shares no object with this program that a file could
+A pickle is a program. Only a few of its instructions are allowed here, and the only names it may ask for are in
+`_ALLOWED`: each name is replaced by a small function of this module that checks its arguments, never by the object of
+that name. Nothing is imported on behalf of a file, and the result shares no object with this program that a file could
 change.
 """
 
@@ -53,7 +53,13 @@ _OPCODES = frozenset(
 
 
 def refuse(what: str) -> NoReturn:
-    """Stop with UNSAFE_WEIGHTS, saying what the file asked for."""
+    """Refuse a file that asks for `what`.
+
+    Raises
+    ------
+    ModelError
+        UNSAFE_WEIGHTS, always.
+    """
     raise ModelError(Reason.UNSAFE_WEIGHTS, f"the weights ask for {what}, which is not plain data")
 
 
@@ -85,7 +91,7 @@ class _AllowedCall:
 
 @dataclass(frozen=True)
 class Storage:
-    """Where the numbers of tensors are: the name of a run of bytes, the type and count of its items."""
+    """A run of bytes that holds the numbers of tensors: its key in the file, type and count of its items."""
 
     key: str
     dtype: str
@@ -97,7 +103,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorRef:
-    """A tensor that has not been read yet: a window of a storage, checked to lie inside it."""
+    """A tensor that has not been read yet: a window of a storage, checked to be inside it."""
 
     storage: Storage
     offset: int
@@ -248,7 +254,20 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle(data: bytes) -> tuple[Any, int]:
-    """Value of the pickle at the start of `data`, and the pickle's length in bytes."""
+    """Read the pickle at the start of `data`.
+
+    Returns
+    -------
+    object
+        With stand-ins for tensors, arrays and dtypes; see `realise`.
+    int
+        Length of the pickle in bytes.
+
+    Raises
+    ------
+    ModelError
+        UNSAFE_WEIGHTS if the pickle asks for anything that is not plain data; BAD_MODEL if it is malformed.
+    """
     end = 0
     try:
         for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
@@ -281,7 +300,24 @@ def load_pickle_restricted(path: Path) -> Any:
 
 
 def realise(value: Any, tensor: Callable[[TensorRef], Any]) -> Any:
-    """Copy of `value` with its stand-ins replaced (`tensor` makes tensors); what is not plain data is refused."""
+    """Copy a value with its stand-ins replaced; anything that is not plain data is refused.
+
+    Parameters
+    ----------
+    value : object
+        From `unpickle`.
+    tensor : callable
+        Makes a tensor of a TensorRef.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ModelError
+        UNSAFE_WEIGHTS.
+    """
     return _realise_value(value, tensor, {}, 0)
 
 

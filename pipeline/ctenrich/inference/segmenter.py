@@ -1,4 +1,4 @@
-"""What every segmenter offers: one object a process, volumes one after another."""
+"""The interface of every segmenter: one object per process, volumes one after another."""
 
 from __future__ import annotations
 

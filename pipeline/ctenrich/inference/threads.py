@@ -1,4 +1,4 @@
-"""Threads: many small pieces of work side by side, one torch thread each, their results in order."""
+"""Run many small pieces of work on threads, one torch thread each, and return their results in order."""
 
 from __future__ import annotations
 
@@ -30,16 +30,23 @@ def torch_threads(count: int) -> Iterator[None]:
 def in_order(
     work: Callable[[T], R], items: Sequence[T], workers: int, threads_each: int = 1
 ) -> Generator[R, None, None]:
-    """Results of `work` for each item, in the items' order; at most one more than `workers` are waiting.
+    """Results of `work` for each item, in the items' order; at most one result more than `workers` is waiting.
 
     Parameters
     ----------
+    work : callable
+        Called with one item.
+    items : sequence
     workers : int
         Items that are worked on at once; 1: in the caller's own thread.
     threads_each : int
-        Threads of torch inside each worker, one worker or many: a product that is split among other threads may
-        round otherwise. Two threads that share one small product wait for each other most of the time, and on a
-        busy machine for many times as long as the product takes.
+        Threads of torch inside each worker, one worker or many: a product that is split among another number of
+        threads may round differently. Two threads that share one small product wait for each other most of the
+        time, and on a busy machine for many times as long as the product takes.
+
+    Yields
+    ------
+    result of `work`
     """
     workers = min(workers, len(items))
     if workers <= 1:

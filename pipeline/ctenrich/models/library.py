@@ -1,4 +1,4 @@
-"""Models on this machine: list, show, pull, import and verify. What is imported has been read and checked before."""
+"""Models on this machine: list, show, pull, import and verify. Imported models have been checked completely."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ModelStatus:
 
 
 def list_models() -> tuple[ModelStatus, ...]:
-    """All models of the registry, and those that were imported under names of their own."""
+    """List all models of the registry, and those that were imported under names of their own."""
     rows = [_model_status(entry) for entry in registry().values()]
     imported = models_home() / "imported"
     own = sorted(p.name for p in imported.iterdir() if p.is_dir()) if imported.is_dir() else []
@@ -90,7 +90,7 @@ def _import_record(name: str) -> dict[str, Any]:
 
 
 def show_model(name: str) -> dict[str, Any]:
-    """What is known of a model: the registry's entry and, where it is on this machine, what its files say.
+    """Describe a model: the registry's entry and, where it is on this machine, the content of its files.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def show_model(name: str) -> dict[str, Any]:
     Raises
     ------
     ModelError
-        NOT_FOUND for a name that neither the registry nor this machine knows; what is wrong with the model's files.
+        NOT_FOUND for a name that neither the registry nor this machine knows; the fault of the model's files.
     """
     entry = registry().get(name)
     out: dict[str, Any] = {"name": name}
@@ -150,19 +150,26 @@ def _bodypart_details(model: ResolvedModel) -> dict[str, Any]:
 
 
 def pull_model(name: str, *, accept: bool = False, url: str | None = None, progress: Progress = SILENT) -> ModelStatus:
-    """Download a model of the registry and import it; a download that broke off goes on where it stopped.
+    """Download a model of the registry and import it; an interrupted download resumes where it stopped.
 
     Parameters
     ----------
+    name : str
+        Name in the registry.
     accept : bool
         The user accepts the model's licence; stored once.
     url : str, optional
-        Another place of the same file (a mirror); the registry's hash still holds.
+        Another address of the same file (a mirror); the registry's hash still applies.
+    progress : Progress
+
+    Returns
+    -------
+    ModelStatus
 
     Raises
     ------
     ModelError
-        NOT_FOUND, LICENCE_NOT_ACCEPTED, HASH_MISMATCH, or what is wrong with the model.
+        NOT_FOUND, LICENCE_NOT_ACCEPTED, HASH_MISMATCH, or the fault of the model.
     TransientError
         The download failed a bounded number of times.
     """
@@ -192,7 +199,7 @@ def import_model(
     accept: bool = False,
     progress: Progress = SILENT,
 ) -> ModelStatus:
-    """Take a model from a zip file or a folder: nnU-Net v1 exports, nnU-Net v2 folders, the body part model's files.
+    """Import a model from a zip file or a folder: nnU-Net v1 exports, nnU-Net v2 folders, the body part model's files.
 
     Everything is read and checked before the model appears under its name; nothing is left behind on failure.
 
@@ -205,10 +212,18 @@ def import_model(
         JSON file of label names and values, for v1 exports that the registry does not know.
     accept : bool
         The user accepts the licence of a model of the registry.
+    progress : Progress
+
+    Returns
+    -------
+    ModelStatus
 
     Raises
     ------
-    ModelError, UnsafeInputError
+    ModelError
+        NOT_FOUND, LICENCE_NOT_ACCEPTED, HASH_MISMATCH, BAD_MODEL, UNSAFE_WEIGHTS, WRONG_MODALITY or UNMAPPED_LABEL.
+    UnsafeInputError
+        The archive would unpack outside its folder, or to far more than its size.
     """
     if not source.exists():
         raise ModelError(Reason.NOT_FOUND, f"there is no file or folder {source.name}")
@@ -315,7 +330,7 @@ def verify_model(name: str) -> tuple[Issue, ...]:
     Returns
     -------
     tuple of Issue
-        Errors for what is wrong; empty if all is well.
+        One error per fault; empty if there is none.
     """
     try:
         model = resolve_model(name)

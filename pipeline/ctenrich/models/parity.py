@@ -1,4 +1,4 @@
-"""The parity gate: two label maps of one volume compared organ by organ, worst case first."""
+"""The parity gate: compare the label maps of two engines for one volume, organ by organ, worst case first."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Case:
 
 @dataclass(frozen=True)
 class OrganParity:
-    """How far two answers for one organ of one volume are apart."""
+    """Difference of two label maps for one organ of one volume."""
 
     case: str
     organ: str
@@ -69,7 +69,7 @@ class OrganParity:
 
 @dataclass(frozen=True)
 class ParityLimits:
-    """What passes."""
+    """Limits of the parity gate."""
 
     disagreement: float = 1e-6
     """Share of all voxels of a volume."""
@@ -95,13 +95,13 @@ class ParityReport:
         return bool(self.rows) and organs and max(self.disagreement.values()) <= self.limits.disagreement
 
     def table(self) -> tuple[dict[str, str], ...]:
-        """One row an organ, worst case over the volumes, as text."""
+        """One row per organ, the worst case over the volumes, as text."""
         return tuple(
             _worst_case(organ, [r for r in self.rows if r.organ == organ]) for organ in _organ_names(self.rows)
         )
 
     def noise_table(self) -> tuple[dict[str, str], ...]:
-        """The same of the reference against itself."""
+        """The same for the reference against itself."""
         return tuple(
             _worst_case(organ, [r for r in self.noise if r.organ == organ]) for organ in _organ_names(self.noise)
         )
@@ -133,7 +133,23 @@ def compare_labels(
     names: Mapping[int, str],
     case: str = "",
 ) -> tuple[OrganParity, ...]:
-    """Compare two label maps [k, j, i] of one grid, organ by organ; `theirs` is the reference."""
+    """Compare two label maps of one grid, organ by organ.
+
+    Parameters
+    ----------
+    ours, theirs : array, [k, j, i]
+        Label values; `theirs` is the reference.
+    spacing : (k, j, i), mm
+    names : mapping of int to str
+        Label value -> organ.
+    case : str
+        Name of the volume, for the rows.
+
+    Returns
+    -------
+    tuple of OrganParity
+        One per organ, in the order of `names`.
+    """
     return tuple(_compare_organ(ours == value, theirs == value, spacing, name, case) for value, name in names.items())
 
 
@@ -259,7 +275,7 @@ def check_model(
 
 
 def cases_of(files: Iterable[Path]) -> Iterable[Case]:
-    """Volumes from NIfTI files, one after the other."""
+    """Read volumes from NIfTI files, one after the other."""
     import SimpleITK
 
     for path in files:

@@ -1,4 +1,4 @@
-"""What surrounds the network in a cascade and after v1 models: labels as input channels, and removed components."""
+"""Label channels of a cascade's second network, and removal of small components after nnU-Net v1 models."""
 
 from __future__ import annotations
 
@@ -20,25 +20,30 @@ __all__ = ["keep_largest", "one_hot_channels"]
 def one_hot_channels(
     data: torch.Tensor, array: NDArray[Any], previous: NDArray[Any], plan: ModelPlan, grids: Grids
 ) -> torch.Tensor:
-    """The image and, as further channels, the labels of the stage before.
+    """Stack the image and, as further channels, the labels of the stage before.
 
     Parameters
     ----------
     data : tensor, [z, y, x]
-        On the network's grid.
+        The image on the network's grid, normalised.
     array : array, [z, y, x], HU
         The image on the source grid, canonical axes.
     previous : array, [z, y, x]
-        Label map on the source grid, canonical axes.
+        Label map of the stage before, on the source grid, canonical axes.
+    plan : ModelPlan
+        Plan of the second network.
+    grids : Grids
+        From the source grid to the network's grid.
 
     Returns
     -------
-    tensor, [1 + labels, z, y, x]
+    tensor, [1 + labels, z, y, x], float32
+        On the device of `data`; one channel per label value, in growing order.
 
     Notes
     -----
-    The resampling of labels is the libraries' own. v1 stretches the whole label map over the grid of the cropped
-    image; so does this, since its networks are asked that way.
+    Labels are resampled by the libraries' own functions. v1 stretches the whole label map over the grid of the cropped
+    image; so does this function, because its networks were trained that way.
     """
     import torch
 
@@ -64,9 +69,21 @@ def one_hot_channels(
 
 
 def keep_largest(labels: NDArray[Any], plan: ModelPlan, spacing: tuple[float, ...]) -> NDArray[Any]:
-    """v1's postprocessing: of each set of labels only the largest component stays (and what is large enough).
+    """Keep only the largest connected component of each set of labels (nnU-Net v1's postprocessing.json).
 
-    Components touch by faces; components as large as the largest stay too.
+    Parameters
+    ----------
+    labels : array, [z, y, x]
+        Label values; changed in place where it is contiguous.
+    plan : ModelPlan
+        `keep_largest` holds the sets of label values, `minimum_volume` their smallest removable volume in mm3.
+    spacing : (z, y, x), mm
+
+    Returns
+    -------
+    array, [z, y, x]
+        Smaller components are background (0), unless they reach `minimum_volume`. Components touch by faces; all
+        components as large as the largest are kept.
     """
     from scipy import ndimage
 

@@ -1,4 +1,4 @@
-"""The resident engine: one configuration of a model, loaded once, that labels arrays one after another."""
+"""The resident nnU-Net engine: one configuration of a model, loaded once, that segments volumes one after another."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["Engine", "LabelMapResult"]
 
 @dataclass(frozen=True)
 class LabelMapResult:
-    """What the engine made of one array."""
+    """Label map of one volume, with timings and the agreement of the folds."""
 
     labels: NDArray[Any]
     """[z, y, x], label values, on the grid that was given."""
@@ -42,17 +42,24 @@ class LabelMapResult:
 
 
 class Engine:
-    """Our own engine.
+    """The package's own engine for one configuration of an nnU-Net model (v1 or v2).
 
     Parameters
     ----------
     plan : ModelPlan
     folds : mapping of fold to tensors
-        As `ctenrich.nnunet.store.load_weights` gives them.
+        As `ctenrich.nnunet.store.load_weights` returns them.
     settings : SegmentSettings
         Device, precision, step, batch, threads.
     mirror : bool
         Whether to average over mirrored passes.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL if the plan resamples scores with an order other than 1.
+    UsageError
+        BAD_SETTINGS for an unknown device or precision.
     """
 
     def __init__(
@@ -75,7 +82,7 @@ class Engine:
         keep: Sink | None = None,
         progress: Progress = SILENT,
     ) -> LabelMapResult:
-        """Label one volume.
+        """Segment one volume.
 
         Parameters
         ----------
@@ -85,7 +92,18 @@ class Engine:
         previous : array, [z, y, x], optional
             Label map of the stage before (cascade).
         keep : callable, optional
-            Is given the probabilities, slab by slab (see `ctenrich.nnunet.postprocess.to_source`).
+            Receives the probabilities, slab by slab (see `ctenrich.nnunet.postprocess.to_source`).
+        progress : Progress
+
+        Returns
+        -------
+        LabelMapResult
+            On the grid of `array`.
+
+        Raises
+        ------
+        InputError
+            HU_RANGE if values are not numbers; OUT_OF_MEMORY.
         """
         start = time.perf_counter()
         workers = self._workers()

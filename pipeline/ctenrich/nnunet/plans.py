@@ -1,4 +1,4 @@
-"""What a model's plan says, in one form for nnU-Net v1 and v2: grid, normalisation, resampling, network, labels."""
+"""Plans of nnU-Net models in one form for v1 and v2: grid, normalisation, resampling, network, labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ints = tuple[int, ...]
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """A U-Net of plain convolutions, as nnU-Net v1 (Generic_UNet) and v2 (PlainConvUNet) have it."""
+    """A U-Net with plain convolutions, as nnU-Net v1 (Generic_UNet) and v2 (PlainConvUNet) build it."""
 
     dims: int
     """2 or 3."""
@@ -46,7 +46,7 @@ class NetworkPlan:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How the values of the image are normalised."""
+    """Normalisation of the image's values."""
 
     scheme: str
     """ct, zscore, rescale or none."""
@@ -58,7 +58,7 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How an array goes from one grid to another."""
+    """Rule for resampling an array from one grid to another."""
 
     order: int
     order_z: int
@@ -69,7 +69,7 @@ class Resampling:
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """What the output channels mean."""
+    """Meaning of the output channels."""
 
     names: Mapping[str, int]
     """Label name -> value in the label map, without background and ignored regions."""
@@ -81,7 +81,7 @@ class LabelPlan:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """All that inference needs to know of one configuration of a model."""
+    """Everything that inference needs to know about one configuration of a model."""
 
     version: int
     """1 or 2: which nnU-Net."""
@@ -107,7 +107,19 @@ class ModelPlan:
 
 
 def fail(message: str, hint: str = "") -> NoReturn:
-    """Refuse a model whose plan cannot be used."""
+    """Refuse a model whose plan cannot be used.
+
+    Parameters
+    ----------
+    message : str
+    hint : str
+        Advice for the user.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL, always.
+    """
     raise ModelError(Reason.BAD_MODEL, message, hint)
 
 
@@ -117,7 +129,20 @@ def fail(message: str, hint: str = "") -> NoReturn:
 def parse_v2(
     plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: str, mirror_axes: Sequence[int] | None
 ) -> ModelPlan:
-    """Read plans.json and dataset.json of nnU-Net v2.
+    """Parse plans.json and dataset.json of nnU-Net v2.
+
+    Parameters
+    ----------
+    plans, dataset : mapping
+        The two files as plain data.
+    configuration : str
+        Key of ``plans["configurations"]``; inheritance is resolved.
+    mirror_axes : sequence of int or None
+        Axes of the patch that training mirrored, from the checkpoint.
+
+    Returns
+    -------
+    ModelPlan
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""From the network's grid to labels on the source grid, slab by slab: never all classes at full size."""
+"""Resample scores to labels on the source grid, slab by slab: never all classes at full size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ctenrich.nnunet.resample import axis_matrix, nearest_index
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["full_slabs", "labels_of", "to_source"]
+__all__ = ["full_slabs", "labels_of", "probabilities_of", "to_source"]
 
 _PART = 16
 """Planes of the result that one worker makes one after another: it keeps what two neighbours share."""
@@ -27,22 +27,25 @@ Sink = Callable[[Any, "torch.Tensor", Grids, int], None]
 def to_source(
     scores: torch.Tensor, plan: ModelPlan, grids: Grids, keep: Sink | None = None, workers: int = 1
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Label map on the source grid.
+    """Make the label map on the source grid.
 
     Parameters
     ----------
     scores : tensor, [class, z, y, x]
         Logits (probabilities for v1) on the network's grid.
+    plan : ModelPlan
+    grids : Grids
+        From the transposed source grid to the network's grid.
     keep : callable, optional
-        Is given each slab's probabilities: (planes, [class, y, x], grids, axis of the planes), each plane once, in
-        any order and from several threads.
+        Receives each slab's probabilities: (planes, [class, y, x], grids, axis of the planes), each plane once, in any
+        order and from several threads.
     workers : int
         Parts of the volume that are worked on at once.
 
     Returns
     -------
     array, [z, y, x], uint8 or uint16
-        On canonical axes; outside the box that the network saw all is background.
+        On canonical axes; outside the box that the network saw all voxels are background.
     """
     top = max(plan.labels.names.values())
     dtype = np.uint8 if top < 256 else np.uint16
@@ -66,10 +69,24 @@ def to_source(
 def full_slabs(
     scores: torch.Tensor, shape: tuple[int, ...], axis: int | None, part: Sequence[int] | None = None
 ) -> Iterator[tuple[Any, torch.Tensor]]:
-    """Resample scores linearly to `shape`, in slabs of one plane of the first axis (or of `axis`).
+    """Resample scores linearly in slabs of one plane.
 
-    Only the planes in `part`, where it is given. Yields (index of the planes, [class, y, x]); with an axis of its own
-    (order 0) one slab serves all planes that take the same source plane.
+    Parameters
+    ----------
+    scores : tensor, [class, z, y, x]
+        On the network's grid.
+    shape : (z, y, x)
+        Of the result.
+    axis : int or None
+        Axis that is resampled on its own with order 0 (nearest); None: all axes linearly, planes of axis 0.
+    part : sequence of int, optional
+        Indices of the wanted planes; by default all.
+
+    Yields
+    ------
+    array of int, tensor [class, y, x]
+        Indices of the planes along `axis` (or 0), and their scores. With an axis of its own one slab serves all planes
+        that take the same source plane.
     """
     moved = scores.movedim((axis or 0) + 1, 1)
     target = (shape[axis or 0], *(n for a, n in enumerate(shape) if a != (axis or 0)))
@@ -112,7 +129,22 @@ class _PlaneResampler:
 
 
 def labels_of(scores: torch.Tensor, labels: LabelPlan, version: int) -> torch.Tensor:
-    """Label values of scores [class, ...]: the first of the largest, or regions painted one over the other."""
+    """Label values of scores.
+
+    Parameters
+    ----------
+    scores : tensor, [class, ...]
+        Logits, or probabilities for v1.
+    labels : LabelPlan
+    version : int
+        1 or 2: which nnU-Net.
+
+    Returns
+    -------
+    tensor, [...], int16
+        The first class with the largest score; with regions, the channels above 0.5 (as probability) painted one over
+        the other in the order of the plan.
+    """
     import torch
 
     if labels.regions:
@@ -130,7 +162,19 @@ def labels_of(scores: torch.Tensor, labels: LabelPlan, version: int) -> torch.Te
 
 
 def probabilities_of(scores: torch.Tensor, plan: ModelPlan) -> torch.Tensor:
-    """Probabilities of scores [class, ...]."""
+    """Probabilities of scores.
+
+    Parameters
+    ----------
+    scores : tensor, [class, ...]
+        Logits, or probabilities for v1.
+    plan : ModelPlan
+
+    Returns
+    -------
+    tensor, [class, ...]
+        Softmax over the classes; with regions each channel's sigmoid.
+    """
     import torch
 
     if plan.version == 1:

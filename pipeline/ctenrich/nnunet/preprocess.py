@@ -1,4 +1,4 @@
-"""From a CT volume to the network's input: canonical axes, crop, normalise, resample; and what it takes to go back."""
+"""Preprocess a CT volume for a network: canonical axes, crop, normalisation, resampling, grids of the way back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Ranges = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True)
 class Axes:
-    """How an array [k, j, i] is turned to [z, y, x], by exchanging and flipping axes alone."""
+    """Exchange and flips of axes that turn an array [k, j, i] into [z, y, x]."""
 
     order: tuple[int, int, int]
     """Array axis that becomes z, y and x."""
@@ -46,15 +46,19 @@ class Axes:
 
 
 def canonical_axes(affine_lps: Matrix4, towards: str = "LPS") -> Axes:
-    """Exchange and flips that bring an array to the axes that models were trained on.
+    """Exchange and flips that turn an array to the axes that models were trained on.
 
     Parameters
     ----------
     affine_lps : 4x4
         (i, j, k, 1) -> mm, LPS.
     towards : str
-        Where growing x, y, z point: ``LPS`` is what SimpleITK reads from an axial DICOM series, ``LAS`` what it reads
-        from dcm2niix's file of the same.
+        Directions of growing x, y, z: ``LPS`` is what SimpleITK reads from an axial DICOM series, ``LAS`` what it reads
+        from dcm2niix's file of the same series.
+
+    Returns
+    -------
+    Axes
 
     Notes
     -----
@@ -79,7 +83,7 @@ def canonical_axes(affine_lps: Matrix4, towards: str = "LPS") -> Axes:
 
 @dataclass(frozen=True)
 class Grids:
-    """The way from the transposed source grid to the network's grid and back."""
+    """Source grid, cropped box and network's grid of one volume."""
 
     shape: tuple[int, ...]
     """Of the transposed source array."""
@@ -96,7 +100,7 @@ class Grids:
         return tuple(b - a for a, b in self.box)
 
     def back_axis(self, plan: ModelPlan) -> int | None:
-        """Axis that is resampled on its own on the way back.
+        """Axis that is resampled on its own on the way back; None if there is none.
 
         v1 looks at the source's spacing first, and takes the axis of the network's spacing as one of the source's.
         """
@@ -170,19 +174,25 @@ def _normalised_planes(array: NDArray[Any], how: Normalisation) -> Planes:
 def to_network(
     array: NDArray[Any], spacing: tuple[float, ...], plan: ModelPlan, device: torch.device, workers: int = 1
 ) -> tuple[torch.Tensor, Grids]:
-    """Bring a CT to the network's grid and values.
+    """Resample and normalise a CT for the network.
 
     Parameters
     ----------
     array : array, [z, y, x], HU
         On canonical axes.
     spacing : (z, y, x), mm
+    plan : ModelPlan
+    device : torch.device
+        Where the tensor is made.
     workers : int
         Planes that are worked on at once.
 
     Returns
     -------
-    tensor [z, y, x] of float32 (axes transposed as the plan says), and the way back
+    tensor, [z, y, x], float32
+        Axes transposed as the plan says.
+    Grids
+        The grids that `ctenrich.nnunet.postprocess.to_source` needs for the way back.
 
     Raises
     ------

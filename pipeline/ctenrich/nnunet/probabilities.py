@@ -1,4 +1,4 @@
-"""Keeps the probabilities of a product as a float16 file on the source grid, written slab by slab."""
+"""Keep the probabilities of a product as a float16 file on the source grid, written slab by slab."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Probabilities"]
 
 
 class Probabilities:
-    """A sink for `ctenrich.nnunet.postprocess.to_source`.
+    """Writer of a product's probabilities; a sink for `ctenrich.nnunet.postprocess.to_source`.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Probabilities:
         self._view = np.transpose(axes.turn_channels(self._array), (0, *(a + 1 for a in plan.transpose)))
 
     def __call__(self, where: Any, slab: torch.Tensor, grids: Grids, axis: int) -> None:
-        """Take probabilities [class, ...] of the planes `where` along `axis` of the box."""
+        """Store the probabilities [class, ...] of the planes `where` along `axis` of the box."""
         box = tuple(slice(a, b) for a, b in grids.box)
         inside = np.moveaxis(self._view[(slice(None), *box)], axis + 1, 1)
         values = slab if self.plan.labels.regions else slab[1:]
@@ -53,7 +53,18 @@ class Probabilities:
         inside[:, where] = values[order.tolist()].half().cpu().numpy()[:, None]
 
     def save(self, workspace: Workspace, series_instance_uid: str) -> str:
-        """Finish the file and give its path as records store it."""
+        """Finish the file.
+
+        Parameters
+        ----------
+        workspace : Workspace
+        series_instance_uid : str
+
+        Returns
+        -------
+        str
+            The file's path relative to the series' folder, as records store it.
+        """
         self._array.flush()
         del self._view, self._array
         with atomic_path(self.path) as temporary:

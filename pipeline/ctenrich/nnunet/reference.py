@@ -1,4 +1,4 @@
-"""nnunetv2's own preprocessing, predictor and export, started by hand: the engine that ours is compared with."""
+"""The reference engine: nnunetv2's own preprocessing, predictor and export, for comparisons."""
 
 from __future__ import annotations
 
@@ -37,8 +37,21 @@ class ReferenceEngine:
         Of an nnU-Net v2 model.
     source : mapping
         ``plans``, ``dataset`` and ``trainer`` as the model's own files have them.
+    folds : mapping of fold to tensors
+        As `ctenrich.nnunet.store.load_weights` returns them.
+    settings : SegmentSettings
+        Device, step, threads; always fp32 before the predictor's own rounding.
+    mirror : bool
+        Whether to average over mirrored passes.
     predictor : type, optional
         A subclass of nnunetv2's predictor to use in its place.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL for an nnU-Net v1 model.
+    UsageError
+        BAD_SETTINGS for an unknown device or precision, or if probabilities are to be kept.
     """
 
     def __init__(
@@ -63,7 +76,7 @@ class ReferenceEngine:
         self.predictor.list_of_parameters = [_full_state(self.predictor.network, weights) for weights in folds.values()]
 
     def use(self, predictor: Any) -> None:
-        """Go on with a subclass of nnunetv2's predictor."""
+        """Replace the predictor's class by a subclass of nnunetv2's predictor."""
         self.predictor.__class__ = predictor
 
     def label(
@@ -75,7 +88,30 @@ class ReferenceEngine:
         keep: Any = None,
         progress: Progress = SILENT,
     ) -> LabelMapResult:
-        """Label one volume (see `ctenrich.nnunet.engine.Engine.label`)."""
+        """Segment one volume (see `ctenrich.nnunet.engine.Engine.label`).
+
+        Parameters
+        ----------
+        array : array, [z, y, x], HU
+            On canonical axes.
+        spacing : (z, y, x), mm
+        previous : None
+            Cascades are not supported.
+        keep : None
+            Probabilities are not kept.
+        progress : Progress
+            Not used: the predictor does not report progress.
+
+        Returns
+        -------
+        LabelMapResult
+            On the grid of `array`.
+
+        Raises
+        ------
+        ModelError
+            BAD_MODEL for a cascade.
+        """
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
         from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 

@@ -1,8 +1,8 @@
-"""Resampling as matrix products: what skimage's resize gives (mode edge, no anti-aliasing, clipped), but sooner.
+"""Resampling as matrix products: the result of skimage's resize (mode edge, no anti-aliasing, clipped), faster.
 
-An interpolation with splines along one axis is linear: output = matrix x input. The matrix of an axis holds the
-prefilter, the edge padding of 12 samples that scipy adds before it, and the four (cubic) or two (linear) taps. Both
-are applied axis by axis. Coordinates are those of pixel centres: ``(i + 0.5) * n_in / n_out - 0.5``.
+Spline interpolation along one axis is linear: output = matrix x input. The matrix of an axis contains the prefilter,
+the edge padding of 12 samples that scipy adds before it, and the four (cubic) or two (linear) weights. It is applied
+axis by axis. Coordinates are those of pixel centres: ``(i + 0.5) * n_in / n_out - 0.5``.
 """
 
 from __future__ import annotations
@@ -31,12 +31,37 @@ _NOTHING = 1e-18
 
 
 def new_shape(shape: tuple[int, ...], spacing: tuple[float, ...], target: tuple[float, ...]) -> tuple[int, ...]:
-    """Shape on the target grid, rounded as nnU-Net does."""
+    """Shape on the target grid, rounded as nnU-Net rounds it.
+
+    Parameters
+    ----------
+    shape : (z, y, x)
+        Of the array.
+    spacing, target : (z, y, x), mm
+        Of the array and of the target grid.
+
+    Returns
+    -------
+    (z, y, x)
+        At least 1 along each axis.
+    """
     return tuple(max(1, round(old / new * n)) for old, new, n in zip(spacing, target, shape, strict=True))
 
 
 def separate_axis(rule: Resampling, spacing: tuple[float, ...], target: tuple[float, ...]) -> int | None:
-    """Axis whose slices are resampled one by one, by nnU-Net's rule; None if all three go together."""
+    """Axis whose slices are resampled one by one, by nnU-Net's rule of anisotropy.
+
+    Parameters
+    ----------
+    rule : Resampling
+    spacing, target : (z, y, x), mm
+        Of the array and of the target grid.
+
+    Returns
+    -------
+    int or None
+        None if all three axes are resampled together.
+    """
     force = rule.force_separate_z
     if force is False:
         return None
@@ -52,7 +77,24 @@ def separate_axis(rule: Resampling, spacing: tuple[float, ...], target: tuple[fl
 
 @lru_cache(maxsize=64)
 def axis_matrix(n_in: int, n_out: int, order: int) -> NDArray[np.float64]:
-    """Matrix (n_out, n_in) of an interpolation of order 0, 1 or 3 along one axis; edges are repeated."""
+    """Matrix of an interpolation along one axis; edges are repeated.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Samples of input and output.
+    order : int
+        0 (nearest), 1 (linear) or 3 (cubic B-spline).
+
+    Returns
+    -------
+    array of float64, [n_out, n_in]
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL for another order.
+    """
     if order == 0:
         out = np.zeros((n_out, n_in))
         out[np.arange(n_out), nearest_index(n_in, n_out)] = 1
@@ -83,14 +125,24 @@ def axis_matrix(n_in: int, n_out: int, order: int) -> NDArray[np.float64]:
 
 
 def nearest_index(n_in: int, n_out: int) -> NDArray[np.int64]:
-    """Index of the input sample that each output sample takes at order 0."""
+    """Index of the input sample that each output sample takes at order 0.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Samples of input and output.
+
+    Returns
+    -------
+    array of int64, [n_out]
+    """
     at = np.clip((n_in / n_out) * (np.arange(n_out) + 0.5) - 0.5, 0, n_in - 1)
     index: NDArray[np.int64] = np.floor(at + 0.5).astype(np.int64).clip(0, n_in - 1)
     return index
 
 
 class Planes(Protocol):
-    """A volume [z, y, x] that is read plane by plane."""
+    """A volume [z, y, x] that is read plane by plane: an array, or an object that computes its planes."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -130,13 +182,13 @@ def resample_image(
     Parameters
     ----------
     image : Planes
-        An array [z, y, x] of float32, or what gives its planes one by one.
+        An array [z, y, x] of float32, or an object that returns such planes.
     shape : (z, y, x)
         Of the result.
     rule : Resampling
         Orders along the axes.
     separate : int or None
-        Axis that is resampled with `rule.order_z`, its slices one by one before.
+        Axis that is resampled with `rule.order_z` after its slices were resampled one by one.
     device : torch.device
         Where the products are made: float64 on a CPU, float32 elsewhere.
     workers : int
@@ -144,7 +196,13 @@ def resample_image(
 
     Returns
     -------
-    tensor, [z, y, x], float32, on `device`
+    tensor, [z, y, x], float32
+        On `device`.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL for an order that is not supported.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""nnU-Net models as segmenters: a model folder or name in, masks on the source grid out."""
+"""nnU-Net models as segmenters: open a model by name or folder, write masks on the source grid."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_nnunet(
     mirror: bool = True,
     settings: Settings,
 ) -> NnunetSegmenter:
-    """Load an nnU-Net model; all that can be wrong with it is found here, before any series is touched.
+    """Load an nnU-Net model; every fault of the model is found here, before any series is touched.
 
     Parameters
     ----------
@@ -55,11 +55,19 @@ def open_nnunet(
         ``("0", "1")`` or ``("all",)``; by default all numbered folds that there are, else ``all``.
     mirror : bool
         Average over mirrored passes (test-time augmentation) along the axes that training mirrored.
+    settings : Settings
+        `segment`: device, engine, precision, step, batch, threads.
+
+    Returns
+    -------
+    NnunetSegmenter
 
     Raises
     ------
     ModelError
         NOT_FOUND, BAD_MODEL, UNSAFE_WEIGHTS, HASH_MISMATCH, LICENCE_NOT_ACCEPTED, WRONG_MODALITY or UNMAPPED_LABEL.
+    UsageError
+        BAD_SETTINGS; BAD_PARAMETER if the model has several configurations and none was chosen.
     """
     resolved = resolve_model(model)
     if resolved.entry is not None and resolved.entry.kind is ModelKind.BODYPART:
@@ -222,7 +230,23 @@ class NnunetSegmenter:
         keep: Any = None,
         progress: Progress = SILENT,
     ) -> LabelMapResult:
-        """Label values of an array [k, j, i] with its spacing along (k, j, i), on canonical axes."""
+        """Segment an array with all stages of the model.
+
+        Parameters
+        ----------
+        array : array, [k, j, i], HU
+        axes : Axes
+            From the array to canonical axes.
+        spacing : (k, j, i), mm
+        keep : callable, optional
+            Receives the last stage's probabilities (see `ctenrich.nnunet.postprocess.to_source`).
+        progress : Progress
+
+        Returns
+        -------
+        LabelMapResult
+            On canonical axes [z, y, x].
+        """
         turned = axes.turn(array)
         turned_spacing = tuple(spacing[a] for a in axes.order)
         previous: LabelMapResult | None = None

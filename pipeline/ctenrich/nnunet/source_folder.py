@@ -25,7 +25,7 @@ CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 
 @dataclass(frozen=True)
 class SourceConfiguration:
-    """One configuration of a model as its source folder has it."""
+    """One configuration of a model, read from its source folder."""
 
     configuration: str
     kind: ModelKind
@@ -38,7 +38,13 @@ class SourceConfiguration:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a model."""
+    """Read a JSON object from a file of a model.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL if the file is missing, too large, not JSON or not an object.
+    """
     try:
         if path.stat().st_size > _MAX_JSON:
             fail(f"{path.name} is too large")
@@ -53,7 +59,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_v2(folder: Path) -> SourceConfiguration:
-    """A folder of nnU-Net v2: plans.json, dataset.json, fold_*/checkpoint_final.pth."""
+    """Read a folder of nnU-Net v2: plans.json, dataset.json, fold_*/checkpoint_final.pth.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL, UNSAFE_WEIGHTS.
+    """
     plans, dataset = read_json(folder / "plans.json"), read_json(folder / "dataset.json")
     found = {}
     for path in sorted(folder.glob("fold_*")):

@@ -1,8 +1,9 @@
-"""Converts a model once to safetensors and JSON, pinned by SHA-256, and reads only that from then on.
+"""Convert a model once to safetensors and JSON, pinned by SHA-256; only the converted files are read from then on.
 
-``models_home()/converted/NAME-<hash of the source files>/{model.json, CONFIGURATION/fold_F.safetensors}``. The hash of
-the source files is taken at every opening: changed files are another model. `model.json` holds the plans as they were,
-the hash of every weights file and what the source was; its own hash is the model's identity in objects and tables.
+``models_home()/converted/NAME-<hash of the source files>/{model.json, CONFIGURATION/fold_F.safetensors}``. The source
+files are hashed whenever the model is opened: changed files are another model. `model.json` contains the plans as they
+were, the hash of every weights file and the names of the source files; its content identifies the model in objects and
+tables.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from ctenrich.workspace import sha256_of_file
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["StoredModel", "load_weights", "prepare"]
+__all__ = ["StoredModel", "load_weights", "plan_of", "prepare"]
 
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A converted model."""
+    """A converted model on disk."""
 
     name: str
     folder: Path
@@ -57,14 +58,45 @@ class StoredModel:
         return plan_of(ModelKind(self.meta["kind"]), c["plans"], c["dataset"], configuration, c["mirror_axes"])
 
     def identity(self, configuration: str, folds: tuple[str, ...]) -> str:
-        """SHA-256 of what decides the result: plans and weights of a configuration's folds."""
+        """SHA-256 of everything that decides the result: plans and weights of a configuration's folds.
+
+        Parameters
+        ----------
+        configuration : str
+        folds : tuple of str
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits.
+        """
         c = dict(self.meta["configurations"][configuration])
         c["folds"] = {fold: c["folds"][fold]["sha256"] for fold in folds}
         return hashlib.sha256(_canonical_json({"kind": self.meta["kind"], **c})).hexdigest()
 
 
 def plan_of(kind: ModelKind, plans: Any, dataset: Any, configuration: str, mirror_axes: Any) -> ModelPlan:
-    """The plan of a configuration, from plain data."""
+    """Parse the plan of a configuration from plain data.
+
+    Parameters
+    ----------
+    kind : ModelKind
+        NNUNET_V1 or NNUNET_V2.
+    plans, dataset : mapping
+        As model.json has them.
+    configuration : str
+    mirror_axes : sequence of int or None
+        Used for v2; v1 has them in its plans.
+
+    Returns
+    -------
+    ModelPlan
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL or WRONG_MODALITY.
+    """
     if kind is ModelKind.NNUNET_V1:
         return parse_v1(plans, dataset, configuration)
     return parse_v2(plans, dataset, configuration, mirror_axes)
@@ -75,7 +107,7 @@ def _canonical_json(value: object) -> bytes:
 
 
 def prepare(model: ResolvedModel) -> StoredModel:
-    """Convert a model, or find that it has been converted, and check every file against its pinned hash.
+    """Convert a model unless that is done, and check every source file against its pinned hash.
 
     Raises
     ------
@@ -94,7 +126,17 @@ def prepare(model: ResolvedModel) -> StoredModel:
 
 
 def load_weights(stored: StoredModel, configuration: str, fold: str) -> dict[str, torch.Tensor]:
-    """Tensors of a fold (float32), after their file's hash and their names, shapes and values were checked.
+    """Load the tensors of a fold after checking the file's hash and the tensors' names, shapes and values.
+
+    Parameters
+    ----------
+    stored : StoredModel
+    configuration, fold : str
+
+    Returns
+    -------
+    dict of str to tensor
+        float32, on the CPU, under nnU-Net v2's names.
 
     Raises
     ------

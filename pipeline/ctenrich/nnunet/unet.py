@@ -10,7 +10,7 @@ from ctenrich.nnunet.plans import NetworkPlan, fail
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_weights", "clean_names", "expected_shapes", "forward", "library_network"]
+__all__ = ["check_weights", "clean_names", "expected_shapes", "forward", "library_network", "load_into_library"]
 
 Weights = Mapping[str, "torch.Tensor"]
 
@@ -59,7 +59,13 @@ def expected_shapes(plan: NetworkPlan) -> dict[str, tuple[int, ...]]:
 
 
 def check_weights(plan: NetworkPlan, weights: Weights) -> None:
-    """Refuse weights whose names or shapes are not the plan's, or that hold numbers that are not finite.
+    """Refuse weights whose names or shapes do not match the plan, or that are not finite.
+
+    Parameters
+    ----------
+    plan : NetworkPlan
+    weights : mapping of str to tensor
+        Under nnU-Net v2's names.
 
     Raises
     ------
@@ -81,10 +87,14 @@ def check_weights(plan: NetworkPlan, weights: Weights) -> None:
 
 
 def forward(plan: NetworkPlan, weights: Weights, x: torch.Tensor) -> torch.Tensor:
-    """Logits of a batch.
+    """Compute the logits of a batch.
 
     Parameters
     ----------
+    plan : NetworkPlan
+        Of a plain U-Net.
+    weights : mapping of str to tensor
+        Under nnU-Net v2's names, on the device of `x`.
     x : tensor, [batch, channel, *patch]
 
     Returns
@@ -149,7 +159,13 @@ def _operations(plan: NetworkPlan, x: torch.Tensor) -> tuple[Any, Any]:
 
 
 def library_network(plan: NetworkPlan) -> Any:
-    """The same network as a module of dynamic_network_architectures (reference engine, residual encoders)."""
+    """Build the network as a module of dynamic_network_architectures (reference engine, residual encoders).
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL if the decoder's kernels are not those that nnU-Net v2 builds.
+    """
     import dynamic_network_architectures.architectures.unet as library
     from torch import nn
 
@@ -178,7 +194,19 @@ def library_network(plan: NetworkPlan) -> Any:
 
 
 def load_into_library(network: Any, weights: Weights) -> None:
-    """Put `weights` (clean names) into a module of `library_network`, under all its names."""
+    """Load weights into a module of `library_network`, under all its names.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    weights : mapping of str to tensor
+        Under the names of `clean_names`.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL if a tensor is missing.
+    """
     import torch
 
     state = network.state_dict()

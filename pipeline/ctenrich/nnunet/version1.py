@@ -1,7 +1,7 @@
-"""nnU-Net v1 exports: plans.pkl, checkpoints and postprocessing.json, brought to the form that v2 models have.
+"""nnU-Net v1 exports: plans.pkl, checkpoints and postprocessing.json, converted to the form of v2 models.
 
 v1's Generic_UNet has the layers of v2's plain U-Net under other names, without biases in its transposed convolutions
-and heads; and its decoder takes the kernel of the level below, so that the stage at full resolution is 3x3x3 where v2
+and heads. Its decoder takes the kernel of the level below, so that the stage at full resolution is 3x3x3 where v2
 builds 1x3x3 from the same plan.
 """
 
@@ -204,7 +204,7 @@ _OTHER = re.compile(r"(?:module\.)?(tu|seg_outputs)\.(\d+)\.(weight)")
 
 
 def rename_v1(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """v1's tensors under v2's names.
+    """Rename v1's tensors to v2's names.
 
     Raises
     ------
@@ -237,7 +237,17 @@ def rename_v1(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def parse_v1(plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: str) -> ModelPlan:
-    """Read what `read_v1` kept of a v1 plan.
+    """Parse what `read_v1` kept of a v1 plan.
+
+    Parameters
+    ----------
+    plans, dataset : mapping
+        As `SourceConfiguration` holds them.
+    configuration : str
+
+    Returns
+    -------
+    ModelPlan
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Generated chest CT: arrays with ground truth, and DICOM files of every kind, awkward ones too."""
+"""Generated chest CT with ground truth: arrays and DICOM files, with or without faults."""
 
 from __future__ import annotations
 

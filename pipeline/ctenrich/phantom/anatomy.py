@@ -1,4 +1,4 @@
-"""The anatomy of the chest phantom: what lies where in the average body, and what it weighs in HU.
+"""The anatomy of the chest phantom: shape, position and HU of every organ of the average body.
 
 Body coordinates (u, v, w) are mm from the carina: u to the left, v to the back, w to the head.
 """
@@ -54,7 +54,13 @@ _TAPER_FROM = -55.0
 
 
 class Canvas:
-    """HU and labels of a grid while they are painted; later paint wins."""
+    """HU and labels of a grid while they are painted; later paint wins.
+
+    Parameters
+    ----------
+    grid : Grid
+    patient : Patient
+    """
 
     def __init__(self, grid: Grid, patient: Patient) -> None:
         self.grid = grid
@@ -63,7 +69,18 @@ class Canvas:
         self.labels = np.zeros(grid.shape, dtype=np.uint8)
 
     def region(self, low: Point, high: Point) -> tuple[Region, Floats, Floats, Floats] | None:
-        """Part of the grid that reaches into a box of the body, with body coordinates."""
+        """Part of the grid that reaches into a box of the body, with body coordinates.
+
+        Parameters
+        ----------
+        low, high : (u, v, w)
+            Corners of the box, mm in the body.
+
+        Returns
+        -------
+        (Region, array, array, array) or None
+            The part, and u, v, w of its voxels (they broadcast to its shape); None if the box is outside the grid.
+        """
         found = self.grid.region(self.patient.to_patient(low), self.patient.to_patient(high))
         if found is None:
             return None
@@ -79,9 +96,19 @@ class Canvas:
         segment: str | None = None,
         spare: str | None = None,
     ) -> None:
-        """Give the voxels of a box for which `where` is true a value, and a label (none if there is no segment).
+        """Paint the voxels of a box for which `where` is true.
 
-        Voxels that already belong to the segment `spare` are left as they are.
+        Parameters
+        ----------
+        where : callable
+            (u, v, w) -> array of bool.
+        low, high : (u, v, w)
+            Corners of the box, mm in the body.
+        hu : float
+        segment : str, optional
+            Label of the painted voxels; by default none.
+        spare : str, optional
+            Voxels that already belong to this segment are not painted.
         """
         found = self.region(low, high)
         if found is None:
@@ -95,13 +122,21 @@ class Canvas:
         self.labels[region.index][inside] = SEGMENTS.index(segment) + 1 if segment else 0
 
     def paint_shape(self, shape: Shape, hu: float, segment: str | None = None, spare: str | None = None) -> None:
-        """Paint a shape, tubes segment by segment."""
+        """Paint a shape; tubes segment by segment.
+
+        Parameters
+        ----------
+        shape : Shape
+        hu : float
+        segment, spare : str, optional
+            See `paint`.
+        """
         for part in shape.parts() if isinstance(shape, Tube) else [shape]:
             self.paint(part.holds, *part.box(), hu, segment=segment, spare=spare)
 
 
 def paint_body(canvas: Canvas) -> None:
-    """Paint everything, from the outside in and from the weak to the strong."""
+    """Paint the whole body, from the outside in; later organs cover earlier ones."""
     _paint_table(canvas)
     _paint_chest_wall(canvas)
     _paint_abdomen(canvas)

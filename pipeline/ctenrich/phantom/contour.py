@@ -1,4 +1,4 @@
-"""Closed planar contours of a mask, along pixel edges, so that pixel centres inside them are exactly the mask."""
+"""Trace the outlines of a mask as closed contours along pixel edges; the pixel centres inside are the mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a phantom as one Enhanced CT object: the slices are its frames."""
+"""Write a phantom as one Enhanced CT object (PS3.3 A.38): the slices are its frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ __all__ = ["write_enhanced"]
 
 
 def write_enhanced(folder: Path, phantom: Phantom, identity: Identity) -> tuple[Path, str]:
-    """Write the whole phantom as one multi-frame file; returns its path and SOP Instance UID."""
+    """Write the whole phantom as one multi-frame file.
+
+    Parameters
+    ----------
+    folder : Path
+    phantom : Phantom
+    identity : Identity
+
+    Returns
+    -------
+    (Path, str)
+        The file and its SOP Instance UID.
+    """
     options = phantom.options
     d = common_modules(options, identity, ENHANCED_CT_IMAGE, identity.instance("enhanced"))
     d.Modality, d.SeriesInstanceUID, d.SeriesNumber = "CT", identity.series, str(options.series_number)

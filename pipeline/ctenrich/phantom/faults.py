@@ -1,4 +1,4 @@
-"""The faults that a phantom series can be given: in a slice's attributes, in its bytes, or as an extra file."""
+"""Faults of a phantom series: in a slice's attributes, in its bytes, or as an extra file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,25 @@ from ctenrich.phantom.modules import file_bytes, number
 from ctenrich.phantom.options import PhantomOptions, Quirk
 from ctenrich.phantom.volume import Phantom
 
-__all__ = ["extra_files", "inject_byte_fault", "inject_fault", "stated_rows"]
+__all__ = ["extra_files", "faulty_slice", "inject_byte_fault", "inject_fault", "stated_rows"]
 
 
 def faulty_slice(options: PhantomOptions) -> int:
-    """The slice that is spoilt where only one is."""
+    """Index of the slice that gets the fault where only one does."""
     return options.slices // 3
 
 
 def inject_fault(dataset: Dataset, k: int, phantom: Phantom, identity: Identity) -> None:
-    """Change the attributes of slice `k` as the quirks ask."""
+    """Change the attributes of slice `k` as the quirks ask.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Changed in place.
+    k : int
+    phantom : Phantom
+    identity : Identity
+    """
     quirks, odd = phantom.options.quirks, k == faulty_slice(phantom.options)
     _inject_series_fault(dataset, quirks)
     if Quirk.TWO_ORIENTATIONS in quirks and k >= phantom.options.slices * 3 // 4:
@@ -41,7 +50,18 @@ def inject_fault(dataset: Dataset, k: int, phantom: Phantom, identity: Identity)
 
 
 def stated_rows(k: int, options: PhantomOptions) -> int | None:
-    """Rows that slice `k` states, if it lies."""
+    """Rows that the file of slice `k` states where that is not the truth.
+
+    Parameters
+    ----------
+    k : int
+    options : PhantomOptions
+
+    Returns
+    -------
+    int or None
+        None: the true number.
+    """
     return 65535 if Quirk.LYING_ROWS in options.quirks and k == faulty_slice(options) else None
 
 
@@ -66,14 +86,39 @@ def _tilt_orientation(dataset: Dataset, phantom: Phantom) -> None:
 
 
 def inject_byte_fault(content: bytes, k: int, options: PhantomOptions) -> bytes:
-    """Change the bytes of slice `k` as the quirks ask."""
+    """Change the bytes of slice `k` as the quirks ask.
+
+    Parameters
+    ----------
+    content : bytes
+    k : int
+    options : PhantomOptions
+
+    Returns
+    -------
+    bytes
+    """
     if Quirk.TRUNCATED in options.quirks and k == faulty_slice(options):
         return content[: len(content) - options.rows * options.columns]
     return content
 
 
 def extra_files(folder: Path, phantom: Phantom, identity: Identity, written: dict[int, Path]) -> list[Path]:
-    """Write the files that lie beside the slices; returns those that belong to the series."""
+    """Write the extra files beside the slices.
+
+    Parameters
+    ----------
+    folder : Path
+    phantom : Phantom
+    identity : Identity
+    written : dict of int to Path
+        Slice index -> file.
+
+    Returns
+    -------
+    list of Path
+        Those extra files that belong to the series.
+    """
     options, extra = phantom.options, []
     stem = f"CT{options.series_number:02d}"
     model = written[min(written, key=lambda k: abs(k - faulty_slice(options)))]

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the grid and the patient coordinates of its voxels.
+    """Part of a grid, with the patient coordinates of its voxels (mm, LPS).
 
     The coordinates broadcast against each other to the part's shape [k, j, i]; an axis along which a coordinate does
     not change has length 1, which keeps axis-aligned grids fast.
@@ -59,7 +59,18 @@ class Grid:
         return affine
 
     def region(self, low: tuple[float, float, float], high: tuple[float, float, float]) -> Region | None:
-        """Return the part of the grid that can reach into the box low..high (mm, LPS); None if there is none."""
+        """Part of the grid that can reach into a box.
+
+        Parameters
+        ----------
+        low, high : (x, y, z)
+            Corners of the box, mm, LPS.
+
+        Returns
+        -------
+        Region or None
+            None if the box is outside the grid.
+        """
         corners = np.array([[(low, high)[n >> d & 1][d] for d in range(3)] for n in range(8)]) - self.origin
         basis = np.stack([self.along_row, self.along_column, self.step], axis=1)
         indices = corners @ np.linalg.inv(basis).T
@@ -75,7 +86,7 @@ class Grid:
         return Region((k, j, i), *(self._coordinate(axis, k, j, i) for axis in range(3)))
 
     def whole(self) -> Region:
-        """Return all of the grid."""
+        """The whole grid."""
         k, j, i = (slice(0, n) for n in self.shape)
         return Region((k, j, i), *(self._coordinate(axis, k, j, i) for axis in range(3)))
 
@@ -93,7 +104,7 @@ class Grid:
 
 
 def make_grid(options: PhantomOptions) -> Grid:
-    """Place the grid of a series; quirks that move slices are in it, so that the truth stays true."""
+    """Make the grid of a series; it contains the quirks that move slices, so that the truth stays true."""
     row = np.asarray(options.row_cosines, dtype=float)
     column = np.asarray(options.column_cosines, dtype=float)
     step = np.cross(row, column)

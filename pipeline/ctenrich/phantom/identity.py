@@ -29,7 +29,7 @@ class Identity:
     """What the series' UIDs are made of: all options in a fixed order."""
 
     def instance(self, *what: str) -> str:
-        """SOP Instance UID of one object of the series."""
+        """SOP Instance UID of one object of the series, derived from words that name it."""
         return phantom_uid(self.key, *what)
 
 

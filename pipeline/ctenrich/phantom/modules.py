@@ -1,4 +1,4 @@
-"""DICOM modules that every phantom object shares, and the encoding of a dataset as a file."""
+"""DICOM modules that all phantom objects share, and the encoding of a dataset as a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ _IMPLEMENTATION = "2.25.230918461026353614498765421874365091827"
 
 
 def number(value: float) -> str:
-    """Decimal String of at most 16 characters (PS3.5 6.2), the closest that fits."""
+    """Decimal String of at most 16 characters (PS3.5 6.2), the closest that fits.
+
+    Raises
+    ------
+    ValueError
+        No form fits.
+    """
     value = 0.0 if value == 0 else float(value)
     for digits in range(16, 0, -1):
         text = f"{value:.{digits}g}"
@@ -30,7 +36,19 @@ def number(value: float) -> str:
 
 
 def common_modules(options: PhantomOptions, identity: Identity, sop_class: str, sop_instance: str) -> Dataset:
-    """Patient, General Study, General Equipment and SOP Common (PS3.3 C.7.1.1, C.7.2.1, C.7.5.1, C.12.1)."""
+    """Make a dataset with Patient, General Study, Equipment and SOP Common (PS3.3 C.7.1.1, C.7.2.1, C.7.5.1, C.12.1).
+
+    Parameters
+    ----------
+    options : PhantomOptions
+    identity : Identity
+    sop_class, sop_instance : str
+        UIDs.
+
+    Returns
+    -------
+    Dataset
+    """
     d = Dataset()
     d.SpecificCharacterSet = "ISO_IR 192"
     d.SOPClassUID, d.SOPInstanceUID = UID(sop_class), UID(sop_instance)
@@ -50,7 +68,17 @@ def common_modules(options: PhantomOptions, identity: Identity, sop_class: str, 
 
 
 def rescale(options: PhantomOptions, k: int) -> tuple[float, float]:
-    """Slope and intercept of a slice."""
+    """Rescale slope and intercept of a slice.
+
+    Parameters
+    ----------
+    options : PhantomOptions
+    k : int
+
+    Returns
+    -------
+    (float, float)
+    """
     if Quirk.RESCALE_CHANGE in options.quirks and k >= options.slices // 2:
         return 2.0, -2048.0
     return 1.0, -1024.0
@@ -59,7 +87,16 @@ def rescale(options: PhantomOptions, k: int) -> tuple[float, float]:
 def file_bytes(dataset: Dataset, options: PhantomOptions, *, stated_rows: int | None = None) -> bytes:
     """Encode a dataset as a DICOM file (PS3.10) in the transfer syntax of the options.
 
-    `stated_rows` is what the file says of its rows, where that is not the truth.
+    Parameters
+    ----------
+    dataset : Dataset
+    options : PhantomOptions
+    stated_rows : int, optional
+        Rows that the file states where that is not the truth.
+
+    Returns
+    -------
+    bytes
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID

@@ -1,4 +1,4 @@
-"""What a phantom can be asked for: the patient, the grid, the way the files are written, the faults."""
+"""Options of a phantom: the patient, the grid, the encoding of the files, the faults."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PixelEncoding(StrEnum):
 
 
 class FileOrder(StrEnum):
-    """How file names and Instance Numbers run against the slices, which run along the slice normal."""
+    """Order of file names and Instance Numbers relative to the slices, which run along the slice normal."""
 
     ALONG_NORMAL = "along_normal"
     AGAINST_NORMAL = "against_normal"
@@ -45,7 +45,7 @@ class FileOrder(StrEnum):
 
 
 class Quirk(StrEnum):
-    """Faults and vendor habits, each with the sentence that says what is written."""
+    """Faults and vendor habits, each with a sentence that describes the written files."""
 
     sentence: str
 
@@ -181,6 +181,10 @@ class PhantomOptions:
             Size of the box in x, y, z, mm.
         voxel : tuple, optional
             Voxel size in x, y, z, mm; by default that of these options seen as axial.
+
+        Returns
+        -------
+        PhantomOptions
         """
         row, column = ORIENTATIONS[name]
         size = voxel or (self.pixel_spacing[1], self.pixel_spacing[0], self.slice_spacing)

@@ -1,4 +1,4 @@
-"""One patient: sizes, proportions and tissue values drawn from a seed, and where the landmarks lie."""
+"""One patient: sizes, proportions and tissue values drawn from a seed, and the positions of the landmarks."""
 
 from __future__ import annotations
 
@@ -80,7 +80,18 @@ class Patient:
     def to_body(
         self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32], z: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Patient coordinates (mm, LPS) to coordinates in the average body (mm from the carina)."""
+        """Convert patient coordinates to coordinates in the average body.
+
+        Parameters
+        ----------
+        x, y, z : array
+            mm, LPS; they broadcast.
+
+        Returns
+        -------
+        (array, array, array)
+            u, v, w: mm from the carina.
+        """
         u, v, w = (
             (c - np.float32(o)) / np.float32(s) for c, o, s in zip((x, y, z), self.carina, self.scale, strict=True)
         )

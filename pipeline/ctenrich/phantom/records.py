@@ -1,4 +1,4 @@
-"""A phantom as the records that conversion hands over, without the way through files."""
+"""Hand a phantom over as the records of conversion, without writing DICOM files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ __all__ = ["as_records"]
 
 
 def as_records(phantom: Phantom, workspace: Workspace) -> tuple[Volume, SortedSeries]:
-    """Save the array in the series' folder and describe it, as if its files had been fetched, sorted, converted.
+    """Save the array in the series' folder and describe it as if its files had been fetched, sorted and converted.
 
     The UIDs are those that `write_phantom_study` writes for the same options; the slices have no files.
+
+    Parameters
+    ----------
+    phantom : Phantom
+    workspace : Workspace
+
+    Returns
+    -------
+    (Volume, SortedSeries)
     """
     identity, options = make_identity(phantom.options), phantom.options
     path = workspace.series_dir(identity.series) / "volume" / "ct.npy"

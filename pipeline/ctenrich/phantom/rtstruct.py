@@ -1,4 +1,4 @@
-"""Writes the truth of a phantom as an RT Structure Set whose references resolve."""
+"""Write the truth of a phantom as an RT Structure Set whose references resolve."""
 
 from __future__ import annotations
 
@@ -33,9 +33,22 @@ _COLOURS = ((255, 160, 60), (220, 30, 30), (120, 200, 255), (200, 0, 90), (90, 2
 
 
 def write_rtstruct(folder: Path, phantom: Phantom, identity: Identity, uids: dict[int, str]) -> Path:
-    """Write RTSTRUCT of the slices in `uids` (slice index -> SOP Instance UID).
+    """Write the truth as an RT Structure Set (PS3.3 A.19.3).
 
     Contours run along pixel edges: their even-odd fill at pixel centres is the truth, voxel for voxel.
+
+    Parameters
+    ----------
+    folder : Path
+    phantom : Phantom
+    identity : Identity
+    uids : dict of int to str
+        Slice index -> SOP Instance UID of the slices that the structure set refers to.
+
+    Returns
+    -------
+    Path
+        The file.
     """
     options = phantom.options
     d = common_modules(options, identity, RT_STRUCTURE_SET, identity.instance("rtstruct"))

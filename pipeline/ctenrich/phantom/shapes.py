@@ -1,4 +1,4 @@
-"""Solid shapes in the coordinates of the average body; each says which voxels it holds and its bounding box."""
+"""Solid shapes in the coordinates of the average body: inside test and bounding box."""
 
 from __future__ import annotations
 
@@ -15,14 +15,35 @@ Point = tuple[float, float, float]
 
 
 class Shape:
-    """Something that can be painted."""
+    """A solid that can be painted."""
 
     def box(self) -> tuple[Point, Point]:
-        """Corners of the bounding box (low, high), mm in the body."""
+        """Corners of the bounding box (low, high), mm in the body.
+
+        Raises
+        ------
+        NotImplementedError
+            In this base class.
+        """
         raise NotImplementedError
 
     def holds(self, u: Floats, v: Floats, w: Floats) -> Bools:
-        """Whether each point lies inside; the arguments broadcast."""
+        """Whether each point is inside.
+
+        Parameters
+        ----------
+        u, v, w : array
+            mm in the body; they broadcast.
+
+        Returns
+        -------
+        array of bool
+
+        Raises
+        ------
+        NotImplementedError
+            In this base class.
+        """
         raise NotImplementedError
 
 
@@ -52,7 +73,17 @@ class Ellipsoid(Shape):
         return tuple(low), tuple(high)
 
     def holds(self, u: Floats, v: Floats, w: Floats) -> Bools:
-        """Whether each point lies inside."""
+        """Whether each point is inside.
+
+        Parameters
+        ----------
+        u, v, w : array
+            mm in the body; they broadcast.
+
+        Returns
+        -------
+        array of bool
+        """
         du, dv, dw = (c - np.float32(o) for c, o in zip((u, v, w), self.centre, strict=True))
         total: Floats | float = 0.0
         for (a, b, c), radius in zip(self._axes().astype(np.float32), self.radii, strict=True):
@@ -74,14 +105,24 @@ class Tube(Shape):
         return tuple((points - radii).min(axis=0)), tuple((points + radii).max(axis=0))
 
     def parts(self) -> list[Tube]:
-        """One tube a segment: small boxes are fast to paint."""
+        """One tube per segment: small boxes are fast to paint."""
         return [
             Tube((a, b), (r, s))
             for a, b, r, s in zip(self.points[:-1], self.points[1:], self.radii[:-1], self.radii[1:], strict=True)
         ]
 
     def holds(self, u: Floats, v: Floats, w: Floats) -> Bools:
-        """Whether each point lies inside."""
+        """Whether each point is inside.
+
+        Parameters
+        ----------
+        u, v, w : array
+            mm in the body; they broadcast.
+
+        Returns
+        -------
+        array of bool
+        """
         inside: Bools | None = None
         for part in self.parts():
             found = part._segment_holds(u, v, w)

@@ -1,4 +1,4 @@
-"""Writes a phantom as DICOM: one CT Image Storage file a slice, faults where they are asked for."""
+"""Write a phantom as DICOM: one CT Image Storage file per slice, with the requested faults."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ctenrich.phantom.options import FileOrder, PhantomOptions, Quirk
 from ctenrich.phantom.rtstruct import write_rtstruct
 from ctenrich.phantom.volume import Phantom, make_phantom
 
-__all__ = ["PhantomStudy", "write_phantom_study"]
+__all__ = ["PhantomStudy", "outside_circle", "write_phantom_study"]
 
 PADDING = -2000
 
 
 @dataclass(frozen=True, eq=False)
 class PhantomStudy:
-    """What was written."""
+    """Files, identifiers and truth of a written phantom."""
 
     folder: Path
     files: tuple[Path, ...]
@@ -43,9 +43,19 @@ class PhantomStudy:
 
 
 def write_phantom_study(folder: Path, options: PhantomOptions) -> PhantomStudy:
-    """Write one CT series (and its RTSTRUCT if asked) into `folder`, which is made if needed.
+    """Write one CT series (and its RT Structure Set if requested) into a folder.
 
-    Equal options give equal bytes. File names carry the series number, so that several series share a folder.
+    Equal options give equal bytes. File names contain the series number, so that several series can share a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Created if needed.
+    options : PhantomOptions
+
+    Returns
+    -------
+    PhantomStudy
     """
     phantom, identity = make_phantom(options), make_identity(options)
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,6 +189,15 @@ def _pixel_module(d: Dataset, hu: npt.NDArray[np.int16], options: PhantomOptions
 
 
 def outside_circle(rows: int, columns: int) -> npt.NDArray[np.bool_]:
-    """Pixels outside the circle that touches the edges of the image."""
+    """Pixels outside the circle that touches the edges of the image.
+
+    Parameters
+    ----------
+    rows, columns : int
+
+    Returns
+    -------
+    array of bool, [row j, column i]
+    """
     j, i = np.ogrid[:rows, :columns]
     return np.asarray(((j - (rows - 1) / 2) / (rows / 2)) ** 2 + ((i - (columns - 1) / 2) / (columns / 2)) ** 2 > 1)

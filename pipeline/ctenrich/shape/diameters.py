@@ -1,4 +1,4 @@
-"""Largest distances between vertices of a surface: what comparing all pairs gives, without comparing all pairs."""
+"""Largest distances between vertices of a surface, equal to comparing all pairs but without comparing all pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["largest_distance", "outermost_vertices", "plane_diameters"]
+__all__ = ["largest_distance", "millimetres", "outermost_vertices", "plane_diameters"]
 
 Points = NDArray[np.float64]
 Lattice = NDArray[np.int32]
@@ -26,16 +26,18 @@ def outermost_vertices(padded: NDArray[np.uint8], line: int) -> Lattice:
     ----------
     padded : array of zeros and ones, [k, j, i]
         With a margin of zeros.
+    line : int
+        0, 1 or 2.
 
     Returns
     -------
-    array (n, 3), axes [k, j, i]
+    array of int32, (n, 3), axes [k, j, i]
         In half voxels of the padded mask. A vertex is the middle between two neighbours of which one is inside.
 
     Notes
     -----
     A vertex between two others of its line is nearer to any point than one of them is, so that no longest distance ends
-    there: what is left out cannot matter, neither in space nor in a plane that holds the line. A ragged mask has
+    there: the omitted vertices cannot matter, neither in space nor in a plane that contains the line. A ragged mask has
     millions of vertices, and few of them are outermost.
     """
     parts = []
@@ -56,8 +58,8 @@ def outermost_vertices(padded: NDArray[np.uint8], line: int) -> Lattice:
 def largest_distance(points: Points) -> float:
     """Largest distance between two of (n, 3) points; 0 for fewer than two.
 
-    Exact: points that cannot be an end of the longest line are left out first, by the triangle inequality, and by the
-    convex hull where many are left; then all pairs are compared.
+    Exact: points that cannot be an end of the longest line are removed first, by the triangle inequality, and by the
+    convex hull where many remain; then all pairs are compared.
     """
     if len(points) > _FEW:
         points = _diameter_candidates(points)
@@ -69,10 +71,21 @@ def largest_distance(points: Points) -> float:
 def plane_diameters(
     along_i: Lattice, along_j: Lattice, spacing: tuple[float, float, float]
 ) -> tuple[float, float, float]:
-    """Largest distance between two vertices that share their coordinate along axis 0, 1 and 2, mm.
+    """Largest distances between two vertices within one plane of the grid.
 
-    `along_i` and `along_j` are the outermost vertices of lines along axis 2 and 1. Only the few planes whose widths,
-    seen from 24 directions, allow the largest distance are looked at closely.
+    Only the few planes whose widths, seen from 24 directions, allow the largest distance are searched closely.
+
+    Parameters
+    ----------
+    along_i, along_j : array of int32, (n, 3)
+        From `outermost_vertices` with lines along axis 2 and 1.
+    spacing : (float, float, float)
+        mm, axes [k, j, i].
+
+    Returns
+    -------
+    (float, float, float)
+        mm; the two vertices share their coordinate along axis 0, 1 and 2.
     """
     points = millimetres(along_i, spacing)
     return (
@@ -83,7 +96,19 @@ def plane_diameters(
 
 
 def millimetres(vertices: Lattice, spacing: tuple[float, float, float]) -> Points:
-    """Half voxels -> mm; the rounding is that of index times spacing."""
+    """Convert half voxels to mm; rounded as index times spacing.
+
+    Parameters
+    ----------
+    vertices : array of int32, (n, 3)
+        Half voxels.
+    spacing : (float, float, float)
+        mm, axes [k, j, i].
+
+    Returns
+    -------
+    array of float64, (n, 3)
+    """
     return np.asarray(vertices * 0.5 * np.asarray(spacing))
 
 

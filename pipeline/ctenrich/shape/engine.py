@@ -1,4 +1,4 @@
-"""Shape features at full speed: the numbers of pyradiomics' shape class without its cost.
+"""Measure the shape of a mask: the numbers of pyradiomics' shape class at a fraction of its time.
 
 Surface area and mesh volume come from counts of the 256 cube cases (:mod:`ctenrich.shape.marching_cubes`), diameters
 from the few vertices that can matter (:mod:`ctenrich.shape.diameters`), axes from exact whole-number moments.
@@ -15,7 +15,7 @@ from ctenrich.shape.diameters import largest_distance, millimetres, outermost_ve
 from ctenrich.shape.features import ShapePrimitives
 from ctenrich.shape.marching_cubes import cube_codes, cube_table
 
-__all__ = ["Moments", "dimensions", "measure_primitives", "moments"]
+__all__ = ["Moments", "dimensions", "measure_primitives", "moments", "surface", "variances"]
 
 Spacing = tuple[float, float, float]
 _CUBES_AT_ONCE = 2**19
@@ -44,7 +44,7 @@ def measure_primitives(mask: NDArray[np.bool_], spacing: Spacing) -> ShapePrimit
     Returns
     -------
     ShapePrimitives
-        The numbers that all shape features are made of.
+        The numbers from which all shape features are computed.
     """
     padded = np.zeros([n + 2 for n in mask.shape], np.uint8)
     padded[1:-1, 1:-1, 1:-1] = mask
@@ -64,10 +64,20 @@ def measure_primitives(mask: NDArray[np.bool_], spacing: Spacing) -> ShapePrimit
 
 
 def surface(padded: NDArray[np.uint8], spacing: Spacing) -> tuple[float, float]:
-    """Area (mm2) and signed volume (mm3) of the surface of a padded mask of zeros and ones.
+    """Area and signed volume of the surface of a padded mask.
 
-    The volume is that of the triangles seen from the first voxel of the padding. Where voxels touch only along an
-    edge pyradiomics' surface is not closed, and this point of view is part of its definition.
+    Parameters
+    ----------
+    padded : array of zeros and ones, [k, j, i]
+        With a margin of zeros.
+    spacing : (float, float, float)
+        mm, axes [k, j, i].
+
+    Returns
+    -------
+    (float, float)
+        mm2 and mm3. The volume is that of the triangles seen from the first voxel of the padding: where voxels touch
+        only along an edge pyradiomics' surface is not closed, and this point of view is part of its definition.
     """
     table = cube_table()
     histogram, moment = np.zeros(256), 0.0
@@ -108,7 +118,19 @@ def _scatter_matrix(m: Moments) -> list[list[int]]:
 
 
 def variances(m: Moments, spacing: Spacing) -> tuple[float, float, float]:
-    """Eigenvalues of the covariance of voxel centres (divided by their number), mm2, from small to large."""
+    """Eigenvalues of the covariance of voxel centres (divided by their number).
+
+    Parameters
+    ----------
+    m : Moments
+    spacing : (float, float, float)
+        mm, axes [k, j, i].
+
+    Returns
+    -------
+    (float, float, float)
+        mm2, from small to large.
+    """
     scatter = _scatter_matrix(m)
     covariance = [[scatter[a][b] / (m.count * m.count) * spacing[a] * spacing[b] for b in range(3)] for a in range(3)]
     low, middle, high = np.linalg.eigvalsh(np.array(covariance)).tolist()
@@ -116,7 +138,7 @@ def variances(m: Moments, spacing: Spacing) -> tuple[float, float, float]:
 
 
 def dimensions(m: Moments) -> int:
-    """How many dimensions the voxel centres span: 0 a point, 1 a line, 2 a plane, 3 a body; exact."""
+    """Number of dimensions that the voxel centres span: 0 a point, 1 a line, 2 a plane, 3 a body; exact."""
     s = _scatter_matrix(m)
     if s[0][0] + s[1][1] + s[2][2] == 0:
         return 0

@@ -1,4 +1,4 @@
-"""Shape features from the few numbers that they are made of, or the reason why one is undefined."""
+"""Shape features from a mask's primitives, or the reason why one is undefined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["SHAPE_FEATURES", "ShapePrimitives", "shape_features"]
 
 @dataclass(frozen=True)
 class ShapePrimitives:
-    """What an engine measures of one mask."""
+    """Measurements of one mask from which all shape features are computed."""
 
     voxels: int
     voxel_volume: float
@@ -76,7 +76,7 @@ _FLAT = (
 )
 
 
-def shape_features(basics: ShapePrimitives | None) -> tuple[dict[str, float], dict[str, str]]:
+def shape_features(primitives: ShapePrimitives | None) -> tuple[dict[str, float], dict[str, str]]:
     """Values of the features, and why the others have none.
 
     A mask in one plane has no least axis, one on a line only a major one, a single voxel none. The mesh of a mask
@@ -84,7 +84,7 @@ def shape_features(basics: ShapePrimitives | None) -> tuple[dict[str, float], di
 
     Parameters
     ----------
-    basics : ShapePrimitives or None
+    primitives : ShapePrimitives or None
         None for an empty segment.
 
     Returns
@@ -95,12 +95,12 @@ def shape_features(basics: ShapePrimitives | None) -> tuple[dict[str, float], di
     values: dict[str, float] = {}
     omitted: dict[str, str] = {}
     for name, formula in _FORMULAS.items():
-        reason = _why_undefined(name, basics)
+        reason = _why_undefined(name, primitives)
         if reason:
             omitted[name] = reason
             continue
-        assert basics is not None
-        values[name] = formula(basics)
+        assert primitives is not None
+        values[name] = formula(primitives)
     return values, omitted
 
 

@@ -1,13 +1,13 @@
-"""The 256 cases of a 2x2x2 cube of voxels and the triangles of the surface through it: data, and what follows from it.
+"""The 256 cases of a 2x2x2 cube of voxels, the triangles of the surface through it, and the sums that follow from them.
 
 The surface is the one that pyradiomics draws, because its numbers are the definition of MeshVolume and SurfaceArea.
 The table was made by trying, for each case, every way to close the surface through the middles of the cube's edges and
 every triangulation of it, and keeping the one whose area and signed volume equal pyradiomics' for four anisotropic
 spacings; the tests compare all cases again. (Marching cubes: Lorensen and Cline, Computer Graphics 21, 1987.)
 
-Corner n of a cube is at (k, j, i) = (n >> 2 & 1, n >> 1 & 1, n & 1), and bit n of a case says whether it is inside.
+Corner n of a cube is at (k, j, i) = (n >> 2 & 1, n >> 1 & 1, n & 1), and bit n of a case states whether it is inside.
 Edges are the pairs of corners that differ in one coordinate, in lexicographic order, with the letters a to l; a vertex
-of the surface lies in the middle of an edge. Cases from 128 are the surface of the opposite case, turned inside out.
+of the surface is the middle of an edge. Cases from 128 are the surface of the opposite case, turned inside out.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ TRIANGLES = (
 
 @dataclass(frozen=True)
 class CubeTable:
-    """What the triangles of the 256 cases add up to, in units that make every number whole.
+    """Sums over the triangles of each of the 256 cases, in units that make every number whole.
 
     Lengths are in half voxels: with a cube's first corner at voxel p, the signed volume of its triangles, seen from
     the origin, is ``(2 * p . normals + volumes) / 48`` voxels.
@@ -178,7 +178,7 @@ class CubeTable:
 
 @cache
 def cube_table() -> CubeTable:
-    """The table, worked out once."""
+    """The table, computed once per process."""
     corners = [(n >> 2 & 1, n >> 1 & 1, n & 1) for n in range(8)]
     pairs = [(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b) in {1, 2, 4}]
     middles = np.array([np.add(corners[a], corners[b]) for a, b in pairs], np.int64)

@@ -1,4 +1,4 @@
-"""Shape features of the segments of a product."""
+"""Measure the shape features of the segments of a product."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ctenrich.shape.features import SHAPE_FEATURES, ShapePrimitives, shape_featu
 from ctenrich.shape.pyradiomics_features import Radiomics
 from ctenrich.workspace import Workspace, load_array
 
-__all__ = ["DEFINITION", "ENGINES", "measure_mask", "measure_shape"]
+__all__ = ["DEFINITION", "ENGINES", "measure_mask", "measure_segment", "measure_shape"]
 
 ENGINES = ("fast", "pyradiomics")
 DEFINITION = "pyradiomics 3 shape; mask cropped to its bounding box and padded by one voxel; axes [k, j, i] as in DICOM"
@@ -90,7 +90,22 @@ def measure_shape(
 def measure_segment(
     segment: Segment, mask: Mask | None, spacing: tuple[float, float, float], engine: str
 ) -> SegmentShape:
-    """Features of one segment from its cropped mask; None for an absent one."""
+    """Features of one segment from its cropped mask.
+
+    Parameters
+    ----------
+    segment : Segment
+    mask : array of bool, [k, j, i], or None
+        None for an absent segment.
+    spacing : (float, float, float)
+        mm, axes [k, j, i].
+    engine : str
+        One of `ENGINES`.
+
+    Returns
+    -------
+    SegmentShape
+    """
     values, omitted = shape_features(None if mask is None else measure_mask(mask, spacing, engine))
     for name in [name for name, value in values.items() if not math.isfinite(value)]:
         del values[name]
@@ -99,7 +114,7 @@ def measure_segment(
 
 
 def measure_mask(mask: Mask, spacing: tuple[float, float, float], engine: str = "fast") -> ShapePrimitives:
-    """Numbers that the features are made of, from a mask cropped to its bounding box.
+    """Measure a mask that is cropped to its bounding box.
 
     Parameters
     ----------
@@ -107,6 +122,12 @@ def measure_mask(mask: Mask, spacing: tuple[float, float, float], engine: str = 
         At least one voxel.
     spacing : (float, float, float)
         mm, axes [k, j, i].
+    engine : str
+        One of `ENGINES`.
+
+    Returns
+    -------
+    ShapePrimitives
     """
     if engine == "fast":
         return measure_primitives(mask, spacing)

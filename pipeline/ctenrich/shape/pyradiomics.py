@@ -1,4 +1,4 @@
-"""The only module that calls pyradiomics: its shape class, as the definition that the fast engine is held against."""
+"""Measure shape with pyradiomics' shape class, the definition against which the fast engine is tested."""
 
 from __future__ import annotations
 
@@ -29,7 +29,16 @@ def measure_primitives(
     spacing : (float, float, float)
         mm between voxels, axes [k, j, i].
     dimensions : int
-        What the voxel centres span (pyradiomics does not say).
+        Number of dimensions that the voxel centres span (pyradiomics does not compute it).
+
+    Returns
+    -------
+    ShapePrimitives
+
+    Raises
+    ------
+    UsageError
+        MISSING_EXTRA without pyradiomics.
     """
     itk: Any = importlib.import_module("SimpleITK")
     image = itk.GetImageFromArray(mask.astype(np.uint8))

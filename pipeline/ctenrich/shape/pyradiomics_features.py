@@ -1,8 +1,8 @@
-"""First order and texture features by pyradiomics, as a settings file asks for them.
+"""Measure first order and texture features with pyradiomics, as one of its settings files asks for them.
 
-pyradiomics is the definition; nothing is computed here. What IBSI has a code for, in the meaning that pyradiomics gives
-it, also gets the name of its row in ``mappings/features.csv`` and goes into the shape report; everything else is kept
-under pyradiomics' own full name, which holds image type and class.
+pyradiomics is the definition; nothing is computed here. Features with an IBSI code, in the meaning that pyradiomics
+gives them, also get the name of their row in ``mappings/features.csv`` and go into the shape report; all others are
+kept under pyradiomics' own full name, which contains image type and class.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _EXCESS = 3.0
 
 @dataclass(frozen=True)
 class Found:
-    """What pyradiomics found in one segment."""
+    """Features of one segment by pyradiomics."""
 
     values: dict[str, float]
     """pyradiomics' full name, e.g. ``original_glcm_Contrast`` -> value."""
@@ -88,9 +88,14 @@ class Radiomics:
         mask : array of bool, [k, j, i]
             The segment, cropped to `box`.
         box : Box
-            Where it lies in the volume.
+            Position of `mask` in the volume.
         spacing : (float, float, float)
             mm, axes [k, j, i].
+
+        Returns
+        -------
+        Found
+            A segment that pyradiomics refuses has no value, and one omitted entry ``radiomics`` with the reason.
         """
         part, inside = self._cut_region(array, mask, box)
         image, label = (self._itk.GetImageFromArray(a) for a in (part, inside))
