@@ -7,12 +7,25 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from ctenrich.bodypart.landmarks import VERTEBRA
+from ctenrich.bodypart.plausibility import LUNG_HEIGHT
+from ctenrich.bodypart.scores import CleanUp
+from ctenrich.catalog import bigquery
+from ctenrich.dicom.reader import HEADER_LIMIT
+from ctenrich.models import library
+from ctenrich.report import build, outliers
 from ctenrich.results.query import result_queries
+from ctenrich.runner import runner
+from ctenrich.settings import Settings
+from ctenrich.storage.retry import LONGEST_PAUSE
+from ctenrich.view.ohif import OHIF_VERSION
+from ctenrich.view.server import DEFAULT_PORT
 from tests.conftest import need_package
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,6 +125,59 @@ def test_modules_that_the_pages_name_exist() -> None:
                 assert module.is_file() or re.search(
                     rf"\b{rest[-1]}\b", (found.parent / "__init__.py").read_text("utf-8")
                 ), f"{page.name}: ctenrich{name}"
+
+
+def test_the_numbers_in_the_pages_are_those_of_the_code() -> None:
+    fetch, convert, geometry = (getattr(Settings(), name) for name in ("fetch", "convert", "geometry"))
+    gib = 1024**3
+    expected = {
+        "input.md": [
+            f"of up to `series_at_once` ({fetch.series_at_once}) series",
+            f"up to\n  {LONGEST_PAUSE:.0f} seconds from Google",
+            f"a volume above `convert.max_volume` ({convert.max_volume // gib} GiB)",
+            f"more than {HEADER_LIMIT // 1024**2} MiB of header",
+            f"longer than `convert.decode_timeout` ({convert.decode_timeout:.0f} s)",
+        ],
+        "selection.md": [
+            f"in bytes; {bigquery.BYTE_LIMIT // gib} GiB\nby default",
+            f"varies by more than `cosines` ({geometry.cosines:.4f})",
+            f"varies by more than `pixel_spacing_relative` ({geometry.pixel_spacing_relative})",
+            f"fewer slices than `minimum_slices` ({geometry.minimum_slices})",
+            f"drift sideways by more than `drift` ({geometry.drift} mm)",
+            f"by more than {geometry.spacing_relative:.0%}".replace("%", " %"),
+            f" or {geometry.spacing_absolute} mm, whichever is larger",
+            f"a slice is more than {geometry.line_tolerance} mm off the line",
+        ],
+        "running.md": [f"than its lease ({runner._LEASE_SECONDS:.0f} s)", f"\n({runner._GRACE_SECONDS:.0f} s at most)"],
+        "report.md": [
+            f"Up to {build.SINGLE_UP_TO} series are one single file",
+            f"a modified z-score above {outliers._LIMIT} ",
+            f"with at least {outliers._LEAST} series",
+            f"default port ({DEFAULT_PORT})",
+            f"OHIF's build (version {OHIF_VERSION})",
+        ],
+        "models.md": [f"unpack to more than {library._MAX_RATIO} times their\nsize"],
+        "body-part-regression.md": [
+            f"lungs outside {LUNG_HEIGHT[0]:.0f} to {LUNG_HEIGHT[1]:.0f} mm",
+            f"1 / (1 + (e / {VERTEBRA:.0f} mm)²)",
+            f"scores rise more than {CleanUp.r_slope_threshold:.0%}".replace("%", " %"),
+        ],
+    }
+    for name, sentences in expected.items():
+        page = (DOCS / name).read_text("utf-8")
+        for sentence in sentences:
+            assert " ".join(sentence.split()) in " ".join(page.split()), f"{name}: {sentence}"
+
+
+def test_the_pages_name_settings_that_exist() -> None:
+    sections = {field.name: {f.name for f in fields(getattr(Settings(), field.name))} for field in fields(Settings)}
+    pattern = rf"(?<!issue )`\[?({'|'.join(sections)})(?:\.|\] )([a-z_0-9]+)( = [^`]*)?`"
+    seen = set()
+    for page in PROSE:
+        for section, setting, _ in re.findall(pattern, page.read_text("utf-8")):
+            assert setting in sections[section], f"{page.name}: {section}.{setting}"
+            seen.add((section, setting))
+    assert len(seen) > 20
 
 
 def test_the_glossary_is_in_alphabetical_order() -> None:
