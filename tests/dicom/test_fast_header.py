@@ -118,6 +118,16 @@ def test_damaged_test_files_of_pydicom(tmp_path: Path, both: Callable[[Path], tu
     assert taken > 20
 
 
+def test_a_broken_character_set_is_left_to_pydicom(tmp_path: Path, both: Callable[[Path], tuple[int, int]]) -> None:
+    path = save(small_slice(Small(), 0), tmp_path / "x.dcm")
+    content = path.read_bytes()
+    at = content.index(b"\x08\x00\x08\x00")
+    for value, taken in ((b"ISO_IR 100", 2), (b"ISO_IR 10\0", 2), (b"\0SO_IR 100", 0)):
+        element = b"\x08\x00\x05\x00CS" + len(value).to_bytes(2, "little") + value
+        path.write_bytes(content[:at] + element + content[at:])
+        assert both(path)[1] == taken, value
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_damage_changes_nothing(tmp_path: Path, both: Callable[[Path], tuple[int, int]], seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -29,7 +29,7 @@ HEAD = 64 * 1024
 _META_GROUP = b"\x02\x00"
 _META_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
 _MEDIA_CLASS, _SYNTAX = 0x00020002, 0x00020010
-_FIRST_TAG = 0x00080000
+_FIRST_TAG, _CHARACTER_SET = 0x00080000, 0x00080005
 _FLOAT_PIXELS, _DOUBLE_PIXELS, _PIXEL_DATA = 0x7FE00008, 0x7FE00009, 0x7FE00010
 
 
@@ -178,6 +178,8 @@ def _scan(block: bytes, at: int, wanted: Set[int], implicit: bool) -> _Scan:
         if tag >= _FLOAT_PIXELS:
             return _Scan(found, tag, at, length)
         last = tag
+        if tag == _CHARACTER_SET and (length > len(block) or b"\0" in block[at : at + length].rstrip(b"\0")):
+            raise UnsupportedHeaderError  # pydicom refuses such a name
         if tag in wanted:
             is_sequence = vr == b"SQ" or (implicit and dictionary_VR(tag) == "SQ")
             if is_sequence or length == UNDEFINED or at + length > len(block):
