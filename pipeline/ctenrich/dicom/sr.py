@@ -17,6 +17,7 @@ from pydicom.sr.codedict import codes
 
 from ctenrich.codes.mappings import Code, load_concepts
 from ctenrich.dicom.objects import damage_as_input_error, quiet, whole
+from ctenrich.dicom.sr_tree import children, code_value, evidence_references, has_name, segment_number
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 
@@ -120,7 +121,7 @@ def _report(dataset: Dataset) -> Report:
         _code(dataset, "ConceptNameCodeSequence"),
         next((_text(i) for i in _named(dataset, codes.DCM.DeviceObserverName)), ""),
         tuple(_groups(dataset, 0)),
-        tuple(dict.fromkeys(_evidence(dataset))),
+        tuple(dict.fromkeys(r.sop_instance_uid for r in evidence_references(dataset))),
     )
 
 
@@ -181,29 +182,21 @@ def _value_columns(value: Value) -> dict[str, object]:
 # ---------------------------------------------------------------- tree
 
 
-def _children(item: Dataset) -> list[Dataset]:
-    return list(item.get("ContentSequence") or [])
-
-
 def _code(item: Dataset, keyword: str) -> Code | None:
     sequence = item.get(keyword)
     if not sequence:
         return None
-    first = sequence[0]
-    value = first.get("CodeValue") or first.get("LongCodeValue") or first.get("URNCodeValue") or ""
-    return Code(str(value), str(first.get("CodingSchemeDesignator", "") or ""), str(first.get("CodeMeaning", "") or ""))
+    code = sequence[0]
+    scheme, meaning = code.get("CodingSchemeDesignator") or "", code.get("CodeMeaning") or ""
+    return Code(code_value(code), str(scheme), str(meaning))
 
 
 def _is(item: Dataset, *wanted: AnyCode) -> bool:
-    name = _code(item, "ConceptNameCodeSequence")
-    if name is None:
-        return False
-    schemes = ((w.value, w.scheme if isinstance(w, Code) else w.scheme_designator) for w in wanted)
-    return (name.value, name.scheme) in schemes
+    return has_name(item, [(w.value, w.scheme if isinstance(w, Code) else w.scheme_designator) for w in wanted])
 
 
 def _named(item: Dataset, *wanted: AnyCode) -> list[Dataset]:
-    return [child for child in _children(item) if _is(child, *wanted)]
+    return [child for child in children(item) if _is(child, *wanted)]
 
 
 def _text(item: Dataset) -> str:
@@ -222,7 +215,7 @@ def _concept(name: str) -> Code:
 def _groups(item: Dataset, depth: int) -> Iterator[Group]:
     if depth > MAX_DEPTH:
         raise InputError(Reason.NOT_DICOM, f"the content is nested deeper than {MAX_DEPTH} levels")
-    for index, child in enumerate(_children(item)):
+    for index, child in enumerate(children(item)):
         if child.get("ValueType") != "CONTAINER":
             continue
         if _is(child, codes.DCM.MeasurementGroup):
@@ -238,20 +231,20 @@ def _group(index: int, item: Dataset) -> Group:
         next((_text(i) for i in _named(item, codes.DCM.TrackingIdentifier)), ""),
         next((_text(i) for i in _named(item, codes.DCM.TrackingUniqueIdentifier)), ""),
         next((_code(i, "ConceptCodeSequence") for i in _named(item, codes.DCM.Finding)), None),
-        tuple(s for s in (_site(i) for i in _children(item) if _is_finding_site(i)) if s is not None),
+        tuple(s for s in (_site(i) for i in children(item) if _is_finding_site(i)) if s is not None),
         segment_uid,
         segment_number,
         next((_text(i) for i in _named(item, codes.DCM.SourceSeriesForSegmentation)), ""),
         images,
         _algorithm(item),
-        tuple(v for v in (_value(i) for i in _children(item) if i.get("ValueType") == "NUM") if v is not None),
+        tuple(v for v in (_value(i) for i in children(item) if i.get("ValueType") == "NUM") if v is not None),
         tuple(_evaluations(item)),
     )
 
 
 def _algorithm(item: Dataset) -> tuple[str, str]:
     """Of the group, else of its first measurement that names one (dcmqi writes it there)."""
-    for holder in (item, *(c for c in _children(item) if c.get("ValueType") == "NUM")):
+    for holder in (item, *(c for c in children(item) if c.get("ValueType") == "NUM")):
         name = next((_text(i) for i in _named(holder, codes.DCM.AlgorithmName)), "")
         if name:
             return name, next((_text(i) for i in _named(holder, codes.DCM.AlgorithmVersion)), "")
@@ -271,15 +264,14 @@ def _images(item: Dataset) -> tuple[str, int | None, tuple[str, ...]]:
     """(SEG instance, segment number, other images) that a group refers to."""
     segment_uid, number = "", None
     images: list[str] = []
-    for child in _children(item):
+    for child in children(item):
         if child.get("ValueType") != "IMAGE" or not child.get("ReferencedSOPSequence"):
             continue
         reference = child.ReferencedSOPSequence[0]
         uid = str(reference.get("ReferencedSOPInstanceUID", ""))
-        segments = reference.get("ReferencedSegmentNumber")
-        if segments is not None:
-            segment_uid = uid
-            number = int(segments if isinstance(segments, int) else segments[0])
+        segment = segment_number(reference)
+        if segment is not None:
+            segment_uid, number = uid, segment
         else:
             images.append(uid)
     return segment_uid, number, tuple(images)
@@ -313,7 +305,7 @@ def _number(measured: Dataset) -> float | None:
 
 def _evaluations(item: Dataset) -> Iterator[Evaluation]:
     known = (codes.DCM.Finding, _concept("finding_category"))
-    for child in _children(item):
+    for child in children(item):
         name = _code(child, "ConceptNameCodeSequence")
         if name is None or _is(child, *known) or _is_finding_site(child) or child.get("RelationshipType") != "CONTAINS":
             continue
@@ -321,11 +313,3 @@ def _evaluations(item: Dataset) -> Iterator[Evaluation]:
             yield Evaluation(name, _code(child, "ConceptCodeSequence"))
         elif child.get("ValueType") == "TEXT":
             yield Evaluation(name, None, _text(child))
-
-
-def _evidence(dataset: Dataset) -> Iterator[str]:
-    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
-        for study in dataset.get(keyword) or []:
-            for series in study.get("ReferencedSeriesSequence") or []:
-                for item in series.get("ReferencedSOPSequence") or []:
-                    yield str(item.get("ReferencedSOPInstanceUID", ""))

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ctenrich.dicom.nested import Nested
 from ctenrich.dicom.sop_classes import REPORT_CLASSES
+from ctenrich.dicom.sr_tree import children, code_value, concept_code, first
 
 __all__ = [
     "Group",
-    "children",
     "code3",
     "code4",
-    "concept_name",
     "empty_code",
-    "first",
     "groups",
-    "is_named",
 ]
-
-Name = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -32,37 +26,13 @@ class Group:
     item: Nested
 
 
-def first(values: Sequence[Any] | None) -> Any:
-    """First value of a list, or None."""
-    return values[0] if values else None
-
-
-def concept_name(item: Nested) -> Nested:
-    """First item of the Concept Name Code Sequence, or an empty dictionary."""
-    return first(item.get("ConceptNameCodeSequence")) or {}
-
-
-def is_named(item: Nested, names: Collection[Name]) -> bool:
-    """Whether the item's concept name is one of (code value, scheme)."""
-    name = concept_name(item)
-    found: Name = (name.get("CodeValue") or "", name.get("CodingSchemeDesignator") or "")
-    return found in names
-
-
-def children(item: Nested, value_type: str, *names: Name) -> list[Nested]:
-    """Direct children of one value type whose name is one of `names` (all of them if none is given)."""
-    found = (c for c in item.get("ContentSequence") or () if c.get("ValueType") == value_type)
-    return [c for c in found if not names or is_named(c, names)]
-
-
 def code3(sequence: Sequence[Nested] | None) -> Nested | None:
     """First code of a sequence as {CodeValue, CodingSchemeDesignator, CodeMeaning}; None if there is none."""
     item = first(sequence)
     if item is None:
         return None
-    value = item.get("CodeValue") or item.get("LongCodeValue") or item.get("URNCodeValue")
     return {
-        "CodeValue": value,
+        "CodeValue": code_value(item) or None,
         "CodingSchemeDesignator": item.get("CodingSchemeDesignator"),
         "CodeMeaning": item.get("CodeMeaning"),
     }
@@ -92,7 +62,9 @@ def groups(report: Nested) -> Iterator[Group]:
         return
     if (template.get("TemplateIdentifier"), template.get("MappingResource")) != ("1500", "DCMR"):
         return
-    for container in report.get("ContentSequence") or ():
-        for number, item in enumerate(container.get("ContentSequence") or ()):
-            if item.get("ValueType") == "CONTAINER" and concept_name(item).get("CodeMeaning") == "Measurement Group":
+    for container in children(report):
+        for number, item in enumerate(children(container)):
+            name = concept_code(item)
+            is_container = item.get("ValueType") == "CONTAINER"
+            if is_container and name is not None and name.get("CodeMeaning") == "Measurement Group":
                 yield Group(number, item)

@@ -9,7 +9,8 @@ from typing import Any
 
 from ctenrich.dicom.nested import Nested
 from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES
-from ctenrich.results.content import Group, children, code3, code4, empty_code, first, groups, is_named
+from ctenrich.dicom.sr_tree import children, evidence_references, first, has_name
+from ctenrich.results.content import Group, code3, code4, empty_code, groups
 
 __all__ = ["Rows", "numeric", "object_rows", "viewer_url"]
 
@@ -111,7 +112,7 @@ def _segmented_series(seg: Nested) -> str | None:
     return series.get("SeriesInstanceUID") if series.get("ReferencedInstanceSequence") else None
 
 
-def group_row(report: Nested, group: Group, evidence: dict[str, tuple[str, str]]) -> Nested:
+def group_row(report: Nested, group: Group, evidence: dict[str, tuple[str | None, str | None]]) -> Nested:
     """The row of one measurement group."""
     item = group.item
     site = first(children(item, "CODE", *_SITE))
@@ -198,11 +199,11 @@ def qualitative_rows(base: Nested, group: Group) -> list[Nested]:
     return [
         {**base, "Quantity": code3(item.get("ConceptNameCodeSequence")), "Value": _code_of(item)}
         for item in children(group.item, "CODE")
-        if not is_named(item, (*_FINDING, *_SITE))
+        if not has_name(item, (*_FINDING, *_SITE))
     ]
 
 
-def annotation_rows(base: Nested, group: Group, evidence: dict[str, tuple[str, str]]) -> list[Nested]:
+def annotation_rows(base: Nested, group: Group, evidence: dict[str, tuple[str | None, str | None]]) -> list[Nested]:
     """One row an anatomy that an image-level group names; none for groups about segments."""
     image = base["referencedSOPInstanceUID"]
     if image is None:
@@ -226,16 +227,10 @@ def annotation_rows(base: Nested, group: Group, evidence: dict[str, tuple[str, s
     ]
 
 
-def _evidence(report: Nested) -> dict[str, tuple[str, str]]:
+def _evidence(report: Nested) -> dict[str, tuple[str | None, str | None]]:
     """SOP Instance UID -> (series, study) of what the SR says it refers to."""
-    out: dict[str, tuple[str, str]] = {}
-    for name in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
-        for study in report.get(name) or ():
-            for series in study.get("ReferencedSeriesSequence") or ():
-                place = (series.get("SeriesInstanceUID"), study.get("StudyInstanceUID"))
-                for instance in series.get("ReferencedSOPSequence") or ():
-                    out[instance.get("ReferencedSOPInstanceUID") or ""] = place
-    return out
+    found = evidence_references(report)
+    return {r.sop_instance_uid: (r.series_instance_uid or None, r.study_instance_uid or None) for r in found}
 
 
 def numeric(text: str | None) -> Decimal | None:

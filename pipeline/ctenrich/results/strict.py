@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 from ctenrich.dicom.nested import Nested
 from ctenrich.dicom.sop_classes import SEGMENTATION
-from ctenrich.results.content import children, code3, code4, concept_name, empty_code, first, is_named
+from ctenrich.dicom.sr_tree import children, first, has_name, item_name
+from ctenrich.results.content import code3, code4, empty_code
 from ctenrich.results.rows import Rows
 
 __all__ = ["strict_rows"]
@@ -67,8 +68,8 @@ def _quantitative(row: Nested, series: str) -> Nested:
 
 
 def _first_child(item: Nested | None, name: tuple[str, str]) -> Nested:
-    child = first((item or {}).get("ContentSequence"))
-    if child is None or not is_named(child, (name,)):
+    child = first(children(item or {}))
+    if child is None or not has_name(child, (name,)):
         return empty_code()
     return code3(child.get("ConceptCodeSequence")) or empty_code()
 
@@ -86,5 +87,5 @@ def _qualitative(row: Nested, series: str) -> list[Nested]:
             "Value": code4(item.get("ConceptCodeSequence")),
         }
         for item in children(row["contentSequence"], "CODE")
-        if concept_name(item).get("CodingSchemeDesignator") not in ("DCM", "SRT")
+        if (item_name(item) or ("", ""))[1] not in ("DCM", "SRT")
     ]

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from pydicom.dataset import Dataset
 
 from ctenrich import __version__
+from ctenrich.dicom.sr_tree import evidence_references, segment_number, walk
 from ctenrich.records import Issue, Severity
 
 __all__ = ["listed_references", "reference_issues", "used_references"]
-
-_EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 
 
 def reference_issues(item: Dataset, about: str, others: Sequence[Dataset], known: set[str] | None) -> list[Issue]:
@@ -40,10 +39,7 @@ def reference_issues(item: Dataset, about: str, others: Sequence[Dataset], known
 
 def listed_references(item: Dataset) -> set[str]:
     """SOP Instance UIDs that an object lists as its evidence or references."""
-    out: set[str] = set()
-    for keyword in _EVIDENCE:
-        for study in item.get(keyword, None) or ():
-            out |= _of_series(study.get("ReferencedSeriesSequence", None), "ReferencedSOPSequence")
+    out = {reference.sop_instance_uid for reference in evidence_references(item)}
     out |= _of_series(item.get("ReferencedSeriesSequence", None), "ReferencedInstanceSequence")
     for study in item.get("StudiesContainingOtherReferencedInstancesSequence", None) or ():
         out |= _of_series(study.get("ReferencedSeriesSequence", None), "ReferencedInstanceSequence")
@@ -60,13 +56,10 @@ def _of_series(series: Sequence[Dataset] | None, keyword: str) -> set[str]:
 
 def used_references(item: Dataset) -> Iterator[tuple[str, int | None]]:
     """(SOP Instance UID, segment number) that the content tree or the frames refer to."""
-    for child in item.get("ContentSequence", None) or ():
+    for _, child in walk(item):
         if str(child.get("ValueType", "")) in {"IMAGE", "COMPOSITE", "WAVEFORM"}:
             for reference in child.get("ReferencedSOPSequence", None) or ():
-                number = reference.get("ReferencedSegmentNumber", None)
-                segment = None if number is None else int(number if isinstance(number, int) else number[0])
-                yield str(reference.get("ReferencedSOPInstanceUID", "")), segment
-        yield from used_references(child)
+                yield str(reference.get("ReferencedSOPInstanceUID", "")), segment_number(reference)
     for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for group in item.get(keyword, None) or ():
             for derivation in group.get("DerivationImageSequence", None) or ():

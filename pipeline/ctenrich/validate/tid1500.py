@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from ctenrich import __version__
+from ctenrich.dicom.sr_tree import children, code_value, item_name, walk
 from ctenrich.records import Issue, Severity
 
 __all__ = ["report_issues"]
@@ -116,7 +117,7 @@ def report_issues(item: Dataset, about: str) -> list[Issue]:
     reports are only checked as content trees, with a note.
     """
     faults = [*_tree_faults(item), *_scheme_faults(item)]
-    if _concept(item) in REPORT_TITLES:
+    if item_name(item) in REPORT_TITLES:
         faults += _report_faults(item)
     else:
         faults.append(("tid1500.title", Severity.NOTE, "not an Imaging Measurement Report: only its tree was checked"))
@@ -134,14 +135,10 @@ def _tree_faults(root: Dataset) -> Iterator[Fault]:
     if str(root.get("ValueType", "")) != "CONTAINER":
         yield "sr.root", _ERROR, "the root is not a CONTAINER"
     yield from _item_faults(root, is_root=True)
-    stack = [root]
-    while stack:
-        parent = stack.pop()
-        for child in parent.get("ContentSequence", None) or ():
-            yield from _relation_faults(parent, child)
-            if "ReferencedContentItemIdentifier" not in child:
-                yield from _item_faults(child)
-            stack.append(child)
+    for parent, child in walk(root):
+        yield from _relation_faults(parent, child)
+        if "ReferencedContentItemIdentifier" not in child:
+            yield from _item_faults(child)
 
 
 def _relation_faults(parent: Dataset, child: Dataset) -> Iterator[Fault]:
@@ -177,7 +174,7 @@ def _is_empty(value: object) -> bool:
 
 
 def _code_faults(code: Dataset) -> Iterator[Fault]:
-    value = code.get("CodeValue", "") or code.get("LongCodeValue", "") or code.get("URNCodeValue", "")
+    value = code_value(code)
     if (
         not value
         or not code.get("CodeMeaning", "")
@@ -248,25 +245,15 @@ def _scheme_faults(root: Dataset) -> Iterator[Fault]:
         yield "sr.coding_scheme", severity, f"coding scheme {scheme} is used but not identified"
 
 
-def _codes(item: Dataset) -> Iterator[Dataset]:
-    yield from item.get("ConceptNameCodeSequence", None) or ()
-    yield from item.get("ConceptCodeSequence", None) or ()
-    for measured in item.get("MeasuredValueSequence", None) or ():
-        yield from measured.get("MeasurementUnitsCodeSequence", None) or ()
-    for child in item.get("ContentSequence", None) or ():
-        yield from _codes(child)
+def _codes(root: Dataset) -> Iterator[Dataset]:
+    for item in (root, *(child for _, child in walk(root))):
+        yield from item.get("ConceptNameCodeSequence", None) or ()
+        yield from item.get("ConceptCodeSequence", None) or ()
+        for measured in item.get("MeasuredValueSequence", None) or ():
+            yield from measured.get("MeasurementUnitsCodeSequence", None) or ()
 
 
 # ---------------------------------------------------------------- TID 1500
-
-
-def _concept(item: Dataset) -> Concept | None:
-    named = item.get("ConceptNameCodeSequence", None)
-    return (str(named[0].get("CodeValue", "")), str(named[0].get("CodingSchemeDesignator", ""))) if named else None
-
-
-def _children(item: Dataset, *concepts: Concept) -> list[Dataset]:
-    return [c for c in item.get("ContentSequence", None) or () if _concept(c) in concepts]
 
 
 def _report_faults(root: Dataset) -> Iterator[Fault]:
@@ -274,17 +261,17 @@ def _report_faults(root: Dataset) -> Iterator[Fault]:
     if not template or str(template[0].get("TemplateIdentifier", "")) != "1500":
         yield "tid1500.template", _ERROR, "the root does not name template 1500"
     for concept, kind, name in ((LANGUAGE, "CODE", "language"), (PROCEDURE, "CODE", "procedure reported")):
-        found = _children(root, concept)
+        found = children(root, "", concept)
         if not found or any(str(f.get("ValueType", "")) != kind for f in found):
             yield "tid1500.row", _ERROR, f"no {name}"
-    containers = _children(root, *MEASUREMENTS)
+    containers = children(root, "", *MEASUREMENTS)
     if not containers:
         yield "tid1500.row", _ERROR, "neither measurements nor qualitative evaluations"
     seen: Counter[str] = Counter()
     for container in containers:
-        for group in _children(container, GROUP):
+        for group in children(container, "", GROUP):
             yield from _group_faults(group)
-            seen.update(str(c.get("UID", "")) for c in _children(group, TRACKING_UID))
+            seen.update(str(c.get("UID", "")) for c in children(group, "", TRACKING_UID))
     if any(count > 1 for count in seen.values()):
         yield "tid1500.tracking", _WARNING, "groups share a tracking unique identifier"
 
@@ -293,43 +280,41 @@ def _group_faults(group: Dataset) -> Iterator[Fault]:
     if str(group.get("ValueType", "")) != "CONTAINER" or str(group.get("RelationshipType", "")) != "CONTAINS":
         yield "tid1500.group", _ERROR, "a measurement group is not a CONTAINER that is contained"
     for concept, kind, name in ((TRACKING_ID, "TEXT", "tracking identifier"), (TRACKING_UID, "UIDREF", "tracking UID")):
-        found = _children(group, concept)
+        found = children(group, "", concept)
         if len(found) != 1:
             yield "tid1500.tracking", _ERROR, f"a group has {len(found)} items for its {name}"
         for item in found:
             if str(item.get("ValueType", "")) != kind or str(item.get("RelationshipType", "")) != "HAS OBS CONTEXT":
                 yield "tid1500.tracking", _ERROR, f"the {name} of a group is not a {kind} with HAS OBS CONTEXT"
     yield from _placement_faults(group)
-    if bool(_children(group, ALGORITHM_NAME)) != bool(_children(group, ALGORITHM_VERSION)):
+    if bool(children(group, "", ALGORITHM_NAME)) != bool(children(group, "", ALGORITHM_VERSION)):
         yield "tid1500.algorithm", _ERROR, "an algorithm has a name without a version, or the other way round"
     template = group.get("ContentTemplateSequence", None)
     yield from _segment_faults(group, str(template[0].get("TemplateIdentifier", "")) if template else "")
 
 
 def _placement_faults(group: Dataset) -> Iterator[Fault]:
-    for item in group.get("ContentSequence", None) or ():
+    for item in children(group):
         relation, kind = str(item.get("RelationshipType", "")), str(item.get("ValueType", ""))
         if kind == "NUM" and relation != "CONTAINS":
             yield "tid1500.measurement", _ERROR, "a measurement is not contained in its group"
-        if _concept(item) in SITE and (kind, relation) != ("CODE", "HAS CONCEPT MOD"):
+        if item_name(item) in SITE and (kind, relation) != ("CODE", "HAS CONCEPT MOD"):
             yield "tid1500.site", _ERROR, "a finding site is not a CODE with HAS CONCEPT MOD"
-        if _concept(item) in {SEGMENT, SEGMENT_FRAME} and (kind, relation) != ("IMAGE", "CONTAINS"):
+        if item_name(item) in {SEGMENT, SEGMENT_FRAME} and (kind, relation) != ("IMAGE", "CONTAINS"):
             yield "tid1500.segment", _ERROR, "a referenced segment is not an IMAGE that is contained"
 
 
 def _segment_faults(group: Dataset, template: str) -> Iterator[Fault]:
     """TID 1410 and 1411: a segment says which it is, and from which images it was made."""
-    segments = _children(group, SEGMENT, SEGMENT_FRAME)
+    segments = children(group, "", SEGMENT, SEGMENT_FRAME)
     if len(segments) > 1:
         yield "tid1500.segment", _ERROR, "a group refers to several segments"
     for item in segments:
         for reference in item.get("ReferencedSOPSequence", None) or ():
             if "ReferencedSegmentNumber" not in reference:
                 yield "tid1500.segment", _ERROR, "a referenced segment has no segment number"
-    if segments and not _children(group, SOURCE_SERIES, SOURCE_IMAGE):
+    if segments and not children(group, "", SOURCE_SERIES, SOURCE_IMAGE):
         yield "tid1500.segment", _ERROR, "a segment names neither source series nor source images"
-    regions = [
-        c for c in group.get("ContentSequence", None) or () if str(c.get("ValueType", "")) in {"SCOORD", "SCOORD3D"}
-    ]
-    if template in {"1410", "1411"} and not segments and not regions and not _children(group, VOLUME_SURFACE):
+    regions = [c for c in children(group) if str(c.get("ValueType", "")) in {"SCOORD", "SCOORD3D"}]
+    if template in {"1410", "1411"} and not segments and not regions and not children(group, "", VOLUME_SURFACE):
         yield "tid1500.segment", _ERROR, f"a group of template {template} has no segment or region"

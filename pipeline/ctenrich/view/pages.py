@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ctenrich.dicom.sr_tree import children, concept_code
+
 __all__ = ["front_page", "report_page"]
 
 _STYLE = Markup(
@@ -54,15 +56,16 @@ def report_page(path: Path) -> str:
 
 def _tree(item: Any) -> Markup:
     parts = []
-    for images, children in groupby(item.get("ContentSequence") or (), key=lambda child: child.ValueType == "IMAGE"):
-        shown = [_item(child) for child in children]
+    for images, items in groupby(children(item), key=lambda child: child.ValueType == "IMAGE"):
+        shown = [_item(child) for child in items]
         text = Markup("").join(shown)
         parts.append(_FOLD.format(len(shown), text) if images and len(shown) > _MANY else text)
     return Markup('<ul class="tree">{}</ul>').format(Markup("").join(parts)) if parts else Markup("")
 
 
 def _item(item: Any) -> Markup:
-    name = item.ConceptNameCodeSequence[0].CodeMeaning if item.get("ConceptNameCodeSequence") else item.ValueType
+    code = concept_code(item)
+    name = item.ValueType if code is None else code.get("CodeMeaning")
     return Markup("<li><b>{}</b> {}{}</li>").format(name, _value(item), _tree(item))
 
 
