@@ -1,4 +1,4 @@
-"""One TOML file -> one frozen Settings, passed down to every stage."""
+"""Settings: one TOML file is read into one frozen record that every stage gets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GeometrySettings:
-    """Tolerances of the geometry rules; the same numbers are the SQL queries' default parameters."""
+    """Tolerances of the geometry rules; the default parameters of the SQL queries are the same numbers."""
 
     spacing_relative: float = 0.01
     """Every gap within this share of (last - first) / (n - 1) ..."""
@@ -46,7 +46,7 @@ class GeometrySettings:
 
 @dataclass(frozen=True)
 class FetchSettings:
-    """How bytes are brought."""
+    """Fetching objects from a store."""
 
     parallel_objects: int = 32
     tries: int = 5
@@ -55,17 +55,17 @@ class FetchSettings:
     copy_local: bool = False
     """Copy local files into the run's folder instead of reading them in place."""
     disk_quota: int | None = None
-    """Bytes that the fetched objects of all series, and the volume of the series at hand, may take; None: no limit."""
+    """Bytes that the fetched objects of all series and the volume of the current series may take; None: no limit."""
     delete_after_use: bool = False
-    """Delete the fetched objects of a series once it has ended; what needs them again fetches them again."""
+    """Delete the fetched objects of a series once it has ended; a stage that needs them fetches them again."""
     series_at_once: int = 8
-    """Series on S3 that one s5cmd brings; 1: each series on its own."""
+    """Series on S3 that one s5cmd downloads; 1: each series on its own."""
     user_project: str | None = None
     """Billing project of requester-pays buckets."""
     anonymous: bool = True
     """Read public buckets without an account; false: use the credentials of this machine."""
     backoff: float = 0.5
-    """Seconds before the second try; doubled at each further one, with jitter, at most 30."""
+    """Seconds before the second attempt; doubled before each further one, with jitter, at most 30."""
     s3_endpoint: str | None = None
     """URL of another S3 service; None: Amazon's."""
     gs_endpoint: str | None = None
@@ -74,23 +74,23 @@ class FetchSettings:
 
 @dataclass(frozen=True)
 class ConvertSettings:
-    """How a sorted series becomes a volume."""
+    """Conversion of a sorted series to a volume."""
 
     nifti: bool = True
     """Also write the NIfTI product with dcm2niix, and compare the two."""
     compress_nifti: bool = False
     threads: int = 2
     max_unpacked: int = 4 * 1024**3
-    """Bytes that one object may unpack to."""
+    """Decompressed bytes that one object may have."""
     max_volume: int = 8 * 1024**3
-    """Bytes of the largest array of a series; two for each voxel."""
+    """Bytes that the array of a series may have; two per voxel."""
     decode_timeout: float = 900.0
-    """Seconds that decoding the slices of one series may take; asked after each slice."""
+    """Seconds that decoding the slices of one series may take; checked before each slice."""
 
 
 @dataclass(frozen=True)
 class SegmentSettings:
-    """How networks run."""
+    """Inference of networks."""
 
     device: str = "auto"
     """auto, cpu or cuda:N."""
@@ -105,12 +105,12 @@ class SegmentSettings:
     """CPU threads of the network; 0: all cores."""
     probabilities: bool = False
     crop: str = ""
-    """``LOW..HIGH``, two landmarks: networks that segment see the slices between them and 60 mm more; empty: all."""
+    """``LOW..HIGH``, two landmarks: segmentation is limited to the slices between them and 60 mm beyond; empty: all."""
 
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """How segments are measured."""
+    """Measurement of segments."""
 
     engine: str = "fast"
     """fast, or pyradiomics."""
@@ -120,7 +120,7 @@ class MeasureSettings:
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """What is written into objects."""
+    """Content of the DICOM objects."""
 
     content_date: str = ""
     """YYYYMMDD; empty: the date of this software's release, so that a second run gives the same bytes."""
@@ -132,7 +132,7 @@ class EncodeSettings:
 
 @dataclass(frozen=True)
 class ValidateSettings:
-    """Which validators run beside our own proof."""
+    """Validators that run in addition to the proof."""
 
     dciodvfy: bool = True
     pixelmed: bool = False
@@ -140,20 +140,20 @@ class ValidateSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a cohort is worked through; nothing here changes a result."""
+    """Running a cohort; none of these settings changes a result."""
 
     input_workers: int = 1
     """Processes that fetch, sort and convert."""
     output_workers: int = 1
     """Processes that measure, encode, prove and validate."""
     devices: tuple[str, ...] = ()
-    """One inferring process each, e.g. cuda:0, cuda:1; empty: one process on segment.device."""
+    """One inference process each, e.g. cuda:0, cuda:1; empty: one process on segment.device."""
     unit_timeout: float = 7200.0
     """Seconds that the stages of one product may take in one worker before it is ended."""
     memory_limit: int = 0
     """Bytes that one worker may use before it is ended; 0: 80 % of the machine's memory."""
     gpu_share: float = 1.0
-    """Ray: share of a GPU that one inferring actor asks for."""
+    """Ray: share of a GPU that one inference actor requests."""
 
     def worker_memory(self) -> int:
         """Bytes that one worker may use: `memory_limit`, else 80 % of the machine's memory."""
@@ -179,12 +179,12 @@ class Settings:
 
 
 def load_settings(path: Path | None) -> Settings:
-    """Read a TOML file with a table a section; unknown names are refused.
+    """Read a TOML file with one table per section; unknown names are refused.
 
     Raises
     ------
     UsageError
-        BAD_SETTINGS, with the name that is wrong.
+        BAD_SETTINGS, with the wrong name.
     """
     if path is None:
         return Settings()
