@@ -106,11 +106,22 @@ def test_files_that_the_pages_name_exist() -> None:
     own = {p.name for p in PACKAGE.iterdir() if p.is_dir()}
     seen = 0
     for page in PROSE:
-        for name in re.findall(r"`([\w/]+\.py)`", page.read_text("utf-8")):
+        text = page.read_text("utf-8")
+        for name in re.findall(r"`([\w/-]+\.(?:py|sh|yaml|csv))`", text):
+            if "/" not in name and not name.endswith(".py"):
+                continue
             base = PACKAGE if name.split("/")[0] in own or "/" not in name else ROOT
             assert (base / name).is_file(), f"{page.name}: {name}"
             seen += 1
-    assert seen > 20
+        for name in re.findall(r"python -m benchmarks\.(\w+)", text):
+            assert (ROOT / "benchmarks" / f"{name}.py").is_file(), f"{page.name}: benchmarks.{name}"
+            seen += 1
+        for name in re.findall(r"`make ([a-z-]+)`", text):
+            assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE), (
+                f"{page.name}: make {name}"
+            )
+            seen += 1
+    assert seen > 50
 
 
 def test_modules_that_the_pages_name_exist() -> None:

@@ -284,10 +284,6 @@ def test_a_thousand_series(tmp_path: Path) -> None:
     assert page.stat().st_mtime_ns == kept, "a page that did not change is kept"
 
 
-def test_limits_are_what_the_docs_say() -> None:
-    assert build.SINGLE_UP_TO == 50
-
-
 def test_a_name_that_does_not_fit_its_band_stands_outside() -> None:
     svg = str(bands(200, 300, [], [("shoulder-neck", [(0.0, 40.0)]), ("chest", [(20.0, 290.0)])]))
     short, long = re.findall(r'class="(bd[^"]*)" text-anchor="(\w+)" transform="translate\(([\d.]+),([\d.]+)\)', svg)
