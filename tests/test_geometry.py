@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctenrich.dicom.sop_classes import CT_IMAGE, LEGACY_CONVERTED_CT_IMAGE
+from ctenrich.dicom.sop_classes import LEGACY_CONVERTED_CT_IMAGE
 from ctenrich.geometry import (
     SliceHeader,
     StackGeometry,
@@ -249,5 +249,23 @@ def test_slice_normal_refuses_parallel_directions() -> None:
         slice_normal((1, 0, 0), (2, 0, 0))
 
 
-def test_default_class_is_ct() -> None:
-    assert stack([0.0])[0].sop_class_uid == CT_IMAGE
+@pytest.mark.parametrize(
+    ("sop_class_uid", "reason"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.2", None),  # CT Image Storage, PS3.4 B.5
+        ("1.2.840.10008.5.1.4.1.1.2.1", Reason.MULTIFRAME),  # Enhanced CT
+        ("1.2.840.10008.5.1.4.1.1.2.2", Reason.MULTIFRAME),  # Legacy Converted Enhanced CT
+        ("1.2.840.10008.5.1.4.1.1.4", Reason.NOT_CT),  # MR
+        ("1.2.840.10008.5.1.4.1.1.128", Reason.NOT_CT),  # PET
+        ("1.2.840.10008.5.1.4.1.1.7", Reason.NOT_CT),  # Secondary Capture
+        ("", Reason.NOT_CT),
+    ],
+)
+def test_sop_classes(sop_class_uid: str, reason: Reason | None) -> None:
+    headers = [replace(h, sop_class_uid=sop_class_uid) for h in stack([0.0, 1.0, 2.0])]
+    assert judge(headers).reasons == ((reason,) if reason else ())
+
+
+def test_positions_a_thousandth_of_a_millimetre_apart_are_one_position() -> None:
+    assert Reason.DUPLICATE_POSITION in judge(stack([0.0, 1.0, 1.000999, 2.0])).reasons
+    assert Reason.DUPLICATE_POSITION not in judge(stack([0.0, 1.0, 1.002, 2.0])).reasons

@@ -13,7 +13,7 @@ from benchmarks.float32_predictor import Float32Predictor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.support.small_models import smooth_volume, v2_dataset, v2_plans, write_v2
+from tests.support.small_models import CT, smooth_volume, v2_dataset, v2_plans, write_v2
 
 from ctenrich.errors import InputError, ModelError, UsageError
 from ctenrich.inference.registry import resolve_model
@@ -147,13 +147,24 @@ def test_other_errors_are_not_taken_for_memory(tmp_path: Path, monkeypatch: pyte
         engine.label(smooth_volume((4, 20, 20)), (4.0, 2.0, 2.0))
 
 
-@pytest.mark.parametrize("value", [0, 50, -1024])
-def test_constant_volumes_have_a_defined_result(tmp_path: Path, value: int) -> None:
+@pytest.mark.parametrize("value", [50, -1024, 3071])
+def test_constant_volumes_equal_the_reference(tmp_path: Path, value: int) -> None:
     write_v2(tmp_path / "m")
-    engine, _ = engines(tmp_path / "m")
-    labels = engine.label(np.full((6, 20, 22), value, np.int16), (4.0, 2.0, 2.0)).labels
-    assert labels.shape == (6, 20, 22)
-    assert labels.max() <= 3
+    array = np.full((6, 20, 22), value, np.int16)
+    ours, theirs = (engine.label(array, (4.0, 2.0, 2.0)).labels for engine in engines(tmp_path / "m"))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_volume_of_zeros_is_not_cropped_away(tmp_path: Path) -> None:
+    """There is nothing to crop to: the network sees every voxel, each with the normalised value of 0 HU."""
+    write_v2(tmp_path / "m")
+    engine, _ = engines(tmp_path / "m", mirror=False)
+    shape = (8, 32, 32)
+    labels = engine.label(np.zeros(shape, np.int16), (4.0, 2.0, 2.0)).labels
+    normalised = torch.full((1, *shape), (0.0 - CT["mean"]) / CT["std"])
+    (network,) = engine.networks.values()
+    scores = sliding_window.predict(engine.plan, network, normalised, engine.window)
+    np.testing.assert_array_equal(labels, scores.argmax(0).numpy())
 
 
 def test_bf16_stays_near(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.support.cohorts import make_cohort
 from ctenrich import steps
 from ctenrich.bodypart.crop_hint import crop_hint
 from ctenrich.errors import UsageError
+from ctenrich.geometry import apply_affine, as_matrix4
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.phantom import PhantomOptions, as_records, make_phantom
 from ctenrich.progress import SILENT
@@ -31,8 +33,6 @@ COMMON = {"segmenters": ["nnunet:demo-organs:3d_fullres:mirror=off"], "bodypart"
 
 def hand_made(volume: Volume, workspace: Workspace, *, reverse: bool = False) -> SliceScores:
     """Scores that rise from 25 to 90 over the series, saved where the score stage saves them."""
-    from dataclasses import replace
-
     count = volume.shape[0]
     line: list[float | None] = [25 + 65 * k / (count - 1) for k in range(count)]
     uid = volume.series_instance_uid
@@ -49,9 +49,28 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Volume
     return workspace, volume, series
 
 
-def segment(parts: tuple[Workspace, Volume, SortedSeries], settings: Settings) -> SegmentMasks:
+class Recorder:
+    """A segmenter that keeps the volumes and arrays that it is given."""
+
+    def __init__(self, real: Any, workspace: Workspace) -> None:
+        self.real, self.workspace = real, workspace
+        self.seen: list[tuple[Volume, NDArray[Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def segment(self, inputs: Any, *args: Any, **options: Any) -> Any:
+        volume = inputs["CT"]
+        path = self.workspace.resolve(volume.series_instance_uid, volume.array_path)
+        self.seen.append((volume, np.array(load_array(path))))
+        return self.real.segment(inputs, *args, **options)
+
+
+def segment(
+    parts: tuple[Workspace, Volume, SortedSeries], settings: Settings, recorder: Recorder | None = None
+) -> SegmentMasks:
     workspace, volume, series = parts
-    segmenter = open_nnunet("demo-organs", mirror=False, settings=settings)
+    segmenter: Any = recorder or open_nnunet("demo-organs", mirror=False, settings=settings)
     if settings.segment.crop:
         return segment_cropped(segmenter, volume, series, settings=settings, workspace=workspace, progress=SILENT)
     return segmenter.segment({"CT": volume}, series, settings=settings, workspace=workspace)
@@ -85,6 +104,30 @@ def test_masks_lie_where_they_lie_without_the_crop(phantom: tuple[Workspace, Vol
             b = one.box
             assert np.count_nonzero(cropped[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1] == one.number) == one.voxels
     assert not list(workspace.root.rglob("crop.npy"))
+
+
+@pytest.mark.parametrize("step", [(0.4, -0.9, 2.8), (0.0, 0.0, -3.0)])
+def test_the_cropped_volume_keeps_its_position_in_the_patient(
+    phantom: tuple[Workspace, Volume, SortedSeries], step: tuple[float, float, float]
+) -> None:
+    """Voxel (i, j, k) of the cropped volume is voxel (i, j, k + first slice) of the whole one, in mm too."""
+    workspace, whole, series = phantom
+    affine = np.array(whole.affine_lps)
+    affine[:3, 2] = step
+    volume = replace(whole, affine_lps=as_matrix4(affine))
+    box = crop_hint(hand_made(volume, workspace), volume.shape, low="lung_start", high="Th8")
+    assert box is not None
+    assert box.k0 > 0
+    recorder = Recorder(open_nnunet("demo-organs", mirror=False, settings=CROP), workspace)
+    segment((workspace, volume, series), CROP, recorder)
+    ((cut, array),) = recorder.seen
+    assert cut.shape == array.shape == (box.k1 - box.k0, *volume.shape[1:])
+    full = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
+    np.testing.assert_array_equal(array, full[box.k0 : box.k1])
+    corners = np.array([(0, 0, 0), (5, 0, 0), (0, 7, 0), (3, 4, 6)], float)
+    there = apply_affine(volume.affine_lps, corners + np.array((0, 0, box.k0)))
+    np.testing.assert_allclose(apply_affine(cut.affine_lps, corners), there, atol=1e-9)
+    np.testing.assert_allclose(np.array(cut.affine_lps)[:3, 3] - affine[:3, 3], box.k0 * np.array(step), atol=1e-9)
 
 
 def test_without_places_the_network_sees_everything(phantom: tuple[Workspace, Volume, SortedSeries]) -> None:

@@ -60,6 +60,7 @@ def download(
                 progress.finish(_TASK)
                 return
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code in {400, 401, 403, 404, 410}:
                 raise ModelError(Reason.NOT_FOUND, f"the server answers {error.code} for the model's file") from error
             if error.code == 416:
