@@ -1,7 +1,7 @@
-"""Find series by anatomy: ``T4..L1`` (both ends are shown), ``lung_start`` (is shown), or without a landmark.
+"""Find series by anatomy: those that show ``T4..L1`` (both ends), show ``lung_start``, or lack a landmark.
 
 A request becomes one SELECT on the run's table ``landmarks`` with bound values, for
-:func:`ctenrich.results.query.run_query`; the same question can be asked of a record.
+:func:`ctenrich.results.query.run_query`; `holds` answers the same request for a record.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class AnatomyRange:
-    """A stretch of the body between two landmarks, or one landmark (both names equal)."""
+    """A range of the body between two landmarks, or one landmark (both names are equal)."""
 
     low: str
-    """The one nearer the feet."""
+    """Landmark nearer to the feet."""
     high: str
+    """Landmark nearer to the head."""
 
     @property
     def landmarks(self) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ class AnatomyRange:
 
 
 def parse_anatomy(text: str) -> AnatomyRange:
-    """Read ``T4..L1``, ``Th4``, ``lung_start``, ``lungs``; case does not matter, and neither does the order.
+    """Parse ``T4..L1``, ``Th4``, ``lung_start`` or ``lungs``; neither case nor order matters.
 
     Raises
     ------
@@ -54,9 +55,9 @@ def parse_anatomy(text: str) -> AnatomyRange:
     parts = spelled.split("..")
     if len(parts) > 2 or not all(part.strip() for part in parts):
         hint = "write one landmark, or two with two dots: T4..L1"
-        raise UsageError(Reason.BAD_PARAMETER, f"{text!r} is not a stretch of the body", hint)
+        raise UsageError(Reason.BAD_PARAMETER, f"{text!r} is not a range of the body", hint)
     marks = load_landmarks()
-    low, high = sorted((_landmark(p) for p in (parts[0], parts[-1])), key=lambda name: marks[name].score_mean)
+    low, high = sorted((_landmark_name(p) for p in (parts[0], parts[-1])), key=lambda name: marks[name].score_mean)
     return AnatomyRange(low, high)
 
 
@@ -64,7 +65,7 @@ def _normal(text: str) -> str:
     return re.sub(r"[\s_-]+", "_", text.strip().casefold())
 
 
-def _landmark(text: str) -> str:
+def _landmark_name(text: str) -> str:
     names = {_normal(name): name for name in load_landmarks()}
     names |= {_normal(name.replace("Th", "T")): name for name in load_landmarks() if name.startswith("Th")}
     wanted = _normal(text)
@@ -76,14 +77,14 @@ def _landmark(text: str) -> str:
 
 
 def anatomy_query(anatomy: Sequence[str] = (), without: Sequence[str] = ()) -> tuple[str, dict[str, object]]:
-    """SELECT and its values: the series that show all of `anatomy` and none of the landmarks of `without`.
+    """Return a SELECT, and its values, for the series that show all of `anatomy` and no landmark of `without`.
 
     Parameters
     ----------
     anatomy : sequence of str
-        Stretches or landmarks, see `parse_anatomy`.
+        Ranges or landmarks, see `parse_anatomy`.
     without : sequence of str
-        Landmarks that must be absent; of a stretch, both ends.
+        Landmarks that must be absent; both ends of a range.
 
     Returns
     -------
@@ -94,7 +95,7 @@ def anatomy_query(anatomy: Sequence[str] = (), without: Sequence[str] = ()) -> t
     Raises
     ------
     UsageError
-        BAD_PARAMETER for names that are no landmark, or if nothing is asked.
+        BAD_PARAMETER for unknown landmarks, or if there is no request.
     """
     shown = list(dict.fromkeys(name for text in anatomy for name in parse_anatomy(text).landmarks))
     absent = list(dict.fromkeys(name for text in without for name in parse_anatomy(text).landmarks))
@@ -130,7 +131,24 @@ ORDER BY SeriesInstanceUID, product
 
 
 def holds(landmarks: Landmarks, anatomy: Sequence[str] = (), without: Sequence[str] = ()) -> bool:
-    """Whether one series answers the same question."""
+    """Whether the landmarks of one series meet the same request.
+
+    Parameters
+    ----------
+    landmarks : Landmarks
+        Of one series.
+    anatomy, without : sequence of str
+        As for `anatomy_query`.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for unknown landmarks.
+    """
     found = {item.name for item in landmarks.items if item.slice_index is not None}
     shown = all(found.issuperset(parse_anatomy(text).landmarks) for text in anatomy)
     return shown and not any(found.intersection(parse_anatomy(text).landmarks) for text in without)

@@ -1,4 +1,4 @@
-"""Walk a TID 1500 report that was read as a nested dictionary, and find the parts of each measurement group."""
+"""Find the measurement groups, and the parts of each, in a TID 1500 report that was read as a nested dictionary."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Group:
-    """One measurement group and its place among the items of its container."""
+    """One measurement group."""
 
     number: int
+    """Position among the items of its container, from 0."""
     item: Nested
 
 
 def code3(sequence: Sequence[Nested] | None) -> Nested | None:
-    """First code of a sequence as {CodeValue, CodingSchemeDesignator, CodeMeaning}; None if there is none."""
+    """First code of a sequence as {CodeValue, CodingSchemeDesignator, CodeMeaning}; None for an empty sequence."""
     item = first(sequence)
     if item is None:
         return None
@@ -47,12 +48,12 @@ def code4(sequence: Sequence[Nested] | None) -> Nested | None:
 
 
 def empty_code() -> Nested:
-    """A record of three NULLs, which IDC gives where a modifier is absent."""
+    """Return a record of three NULLs, as in IDC's views where a modifier is absent."""
     return {"CodeValue": None, "CodingSchemeDesignator": None, "CodeMeaning": None}
 
 
 def groups(report: Nested) -> Iterator[Group]:
-    """Measurement groups of a TID 1500 report, as IDC's view finds them.
+    """Iterate over the measurement groups of a TID 1500 report, by the rules of IDC's view.
 
     The document must name template 1500 of DCMR; a group is a CONTAINER with the concept meaning "Measurement Group"
     two levels below the root, and its number is its position among all children of its container (from 0).

@@ -26,7 +26,7 @@ CompletionFlag VerificationFlag ValueType PatientName ImageType
 
 
 def base_tree() -> Tree:
-    """Columns that are there whatever was written, so that queries which walk SEG and SR always find them."""
+    """Return the columns that always exist, so that queries on SEG and SR always find them."""
     tree: Tree = dict.fromkeys(_ROOT.split())
     template: Tree = dict.fromkeys(("MappingResource", "TemplateIdentifier"))
     tree["ContentTemplateSequence"] = template
@@ -56,7 +56,7 @@ def base_tree() -> Tree:
 
 
 def tree_to_rows(tree: Tree) -> Nested:
-    """A made-up row that has every column of a tree."""
+    """Return a placeholder row that has every column of a tree."""
     return {k: None if v is None else [tree_to_rows(v)] for k, v in tree.items()}
 
 
@@ -72,7 +72,20 @@ def _content(levels: int) -> Tree:
 
 
 def grow(tree: Tree, rows: list[Nested]) -> Tree:
-    """Add to `tree` every attribute that `rows` hold; returns the tree."""
+    """Add every attribute of `rows` to `tree`.
+
+    Parameters
+    ----------
+    tree : Tree
+        Changed in place.
+    rows : list of dict
+        Nested rows.
+
+    Returns
+    -------
+    Tree
+        The same tree.
+    """
     for row in rows:
         for keyword, value in row.items():
             if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -84,23 +97,36 @@ def grow(tree: Tree, rows: list[Nested]) -> Tree:
 
 
 def metadata_schema(tree: Tree) -> Any:
-    """Arrow schema of a tree: columns in order of their tag, below each sequence too."""
+    """Arrow schema of a tree: columns in order of their tags at every level."""
     import pyarrow as pa
 
     meta = {"ctenrich_schema": "1", "ctenrich_table": "dicom_metadata"}
-    return pa.schema(_fields(tree), metadata=meta)
+    return pa.schema(_tree_fields(tree), metadata=meta)
 
 
 def conform(table: Any, schema: Any) -> Any:
-    """`table` with the columns of `schema`, at every depth: what it lacks is NULL, top-level lists are empty."""
+    """Give a table the columns of a schema, at every level.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Its columns are some of the schema's.
+    schema : pyarrow.Schema
+        Wanted columns.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns that the table lacks are NULL; lists at the top level are empty instead.
+    """
     import pyarrow as pa
     import pyarrow.types as kinds
 
     arrays = []
     for field in schema:
-        place = table.schema.get_field_index(field.name)
-        if place >= 0:
-            arrays.append(_conform_array(table.column(place).combine_chunks(), field.type))
+        index = table.schema.get_field_index(field.name)
+        if index >= 0:
+            arrays.append(_conform_array(table.column(index).combine_chunks(), field.type))
         elif kinds.is_list(field.type):
             arrays.append(pa.array([[]] * table.num_rows, field.type))
         else:
@@ -119,35 +145,35 @@ def _conform_array(array: Any, kind: Any) -> Any:
         return pa.ListArray.from_arrays(array.offsets, values, type=kind, mask=array.is_null())
     children = []
     for field in kind:
-        place = array.type.get_field_index(field.name)
-        child = array.field(place) if place >= 0 else pa.nulls(len(array), field.type)
+        index = array.type.get_field_index(field.name)
+        child = array.field(index) if index >= 0 else pa.nulls(len(array), field.type)
         children.append(_conform_array(child, field.type))
     return pa.StructArray.from_arrays(children, fields=list(kind), mask=array.is_null())
 
 
-def _fields(tree: Tree) -> list[Any]:
+def _tree_fields(tree: Tree) -> list[Any]:
     import pyarrow as pa
 
     out = []
-    for keyword in sorted(tree, key=_place):
+    for keyword in sorted(tree, key=_tag_order):
         branch = tree[keyword]
-        if keyword in _OWN:
-            kind = pa.list_(pa.field("element", pa.struct(_own(keyword))))
+        if keyword in _EXTRA_COLUMNS:
+            kind = pa.list_(pa.field("element", pa.struct(_extra_fields(keyword))))
         elif branch is not None:
-            inner = _fields(branch)
+            inner = _tree_fields(branch)
             if not inner:
                 continue
             kind = pa.list_(pa.field("element", pa.struct(inner)))
         else:
-            kind = _leaf(keyword)
+            kind = _value_type(keyword)
         if kind is not None:
-            out.append(pa.field(keyword, kind, metadata={"description": _text(keyword)}))
+            out.append(pa.field(keyword, kind, metadata={"description": _attribute_description(keyword)}))
     return out
 
 
 @cache
-def _text(keyword: str) -> str:
-    """Name and tag of an attribute, as PS3.6 has them."""
+def _attribute_description(keyword: str) -> str:
+    """Name (PS3.6) and tag of an attribute."""
     from pydicom.datadict import dictionary_description, tag_for_keyword
 
     tag = tag_for_keyword(keyword)
@@ -156,10 +182,10 @@ def _text(keyword: str) -> str:
     return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-_OWN = ("OtherElements", "DroppedTags")
+_EXTRA_COLUMNS = ("OtherElements", "DroppedTags")
 
 
-def _own(keyword: str) -> list[Any]:
+def _extra_fields(keyword: str) -> list[Any]:
     import pyarrow as pa
 
     if keyword == "DroppedTags":
@@ -168,14 +194,14 @@ def _own(keyword: str) -> list[Any]:
 
 
 @cache
-def _place(keyword: str) -> tuple[int, str]:
+def _tag_order(keyword: str) -> tuple[int, str]:
     from pydicom.datadict import tag_for_keyword
 
-    return (1 << 33 if keyword in _OWN else tag_for_keyword(keyword) or 1 << 32), keyword
+    return (1 << 33 if keyword in _EXTRA_COLUMNS else tag_for_keyword(keyword) or 1 << 32), keyword
 
 
 @cache
-def _leaf(keyword: str) -> Any:
+def _value_type(keyword: str) -> Any:
     import pyarrow as pa
     from pydicom.datadict import tag_for_keyword
 
@@ -196,5 +222,5 @@ def _scalars() -> dict[str, Any]:
 
     whole = dict.fromkeys(("US", "SS", "UL", "SL", "AT", "US or SS", "US or OW"), pa.int64())
     real = dict.fromkeys(("FL", "FD"), pa.float64())
-    moments = {"DA": pa.date32(), "TM": pa.time64("us"), "DT": pa.timestamp("us", tz="UTC")}
-    return {**whole, **real, **moments}
+    times = {"DA": pa.date32(), "TM": pa.time64("us"), "DT": pa.timestamp("us", tz="UTC")}
+    return {**whole, **real, **times}

@@ -1,4 +1,4 @@
-"""Ask a run's tables in SQL: a read-only DuckDB that sees the run's Parquet files and nothing else."""
+"""Query a run's tables in SQL: a read-only DuckDB that can read the run's Parquet files and nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MEMORY = "4GB"
 
 
 def result_queries() -> tuple[str, ...]:
-    """Names of the shipped queries that ask a run's tables (the others choose series)."""
+    """Names of the shipped queries on a run's tables (the others select series)."""
     return tuple(name for name in shipped_queries() if not name.startswith("select_"))
 
 
@@ -37,7 +37,7 @@ def run_query(workspace: Workspace, sql: str, parameters: Mapping[str, object] |
         A run whose tables have been built.
     sql : str
         A ``.sql`` file or the name of a query in queries/ (BigQuery's dialect, ``@parameters``), or a statement: in
-        BigQuery's dialect if it holds a back-tick or an @parameter, else in DuckDB's with ``$parameters``.
+        BigQuery's dialect if it contains a back-tick or an @parameter, otherwise in DuckDB's with ``$parameters``.
     parameters : mapping, optional
         Values to bind.
 
@@ -54,8 +54,8 @@ def run_query(workspace: Workspace, sql: str, parameters: Mapping[str, object] |
     files = table_files(workspace)
     if not files:
         raise UsageError(Reason.NOT_PREPARED, "the run has no tables yet", "run: ctenrich report RUN")
-    text, values = _prepare(sql.strip(), given, files)
-    return _execute(text, values, files)
+    text, values = _to_duckdb_query(sql.strip(), given, files)
+    return _run_in_duckdb(text, values, files)
 
 
 def table_files(workspace: Workspace) -> dict[str, Path]:
@@ -65,8 +65,8 @@ def table_files(workspace: Workspace) -> dict[str, Path]:
     return {name: path for name, path in found.items() if _NAME.fullmatch(name)}
 
 
-def _prepare(sql: str, given: dict[str, object], files: Mapping[str, Path]) -> tuple[str, dict[str, Any]]:
-    """DuckDB text and the values to bind."""
+def _to_duckdb_query(sql: str, given: dict[str, object], files: Mapping[str, Path]) -> tuple[str, dict[str, Any]]:
+    """Return the text for DuckDB and the values to bind."""
     named = sql.lower().endswith(".sql") or sql in shipped_queries()
     if not named and "`" not in sql and "@" not in sql:
         return sql, given
@@ -88,7 +88,7 @@ def _need_clinical(name: str, files: Mapping[str, Path]) -> None:
         raise UsageError(Reason.NOT_FOUND, f"the clinical table {name} is not in this run", hint)
 
 
-def _execute(text: str, values: dict[str, Any], files: Mapping[str, Path]) -> pa.Table:
+def _run_in_duckdb(text: str, values: dict[str, Any], files: Mapping[str, Path]) -> pa.Table:
     import duckdb
 
     with duckdb.connect(":memory:", config={"memory_limit": _MEMORY, "autoload_known_extensions": "false"}) as db:
@@ -104,7 +104,7 @@ def _execute(text: str, values: dict[str, Any], files: Mapping[str, Path]) -> pa
             _check_values(statements[0].named_parameters, values)
             return db.execute(statements[0], values or None).to_arrow_table()
         except duckdb.Error as error:
-            raise UsageError(Reason.BAD_QUERY, _plain(str(error)), f"tables: {', '.join(files)}") from None
+            raise UsageError(Reason.BAD_QUERY, _without_folders(str(error)), f"tables: {', '.join(files)}") from None
 
 
 def _check_values(wanted: set[str], values: Mapping[str, object]) -> None:
@@ -115,7 +115,7 @@ def _check_values(wanted: set[str], values: Mapping[str, object]) -> None:
         raise UsageError(Reason.BAD_PARAMETER, f"the query has no parameter {unknown[0][:60]!r}")
 
 
-def _plain(text: str) -> str:
-    """First lines of a DuckDB message, without folders."""
+def _without_folders(text: str) -> str:
+    """Return the first lines of a DuckDB message, without folders."""
     lines = [line for line in text.splitlines() if line.strip()]
     return re.sub(r"(/[^\s'\"]*)+/", "", " ".join(lines[:3]))[:400]

@@ -1,4 +1,4 @@
-"""Ask published result tables on BigQuery: the same SQL as for a run on disk, with its price before it runs."""
+"""Query published result tables on BigQuery: the same SQL as for a run on disk, with its price in advance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SCHEME = "bigquery:"
 
 
 def is_remote(text: str) -> bool:
-    """Whether `text` names published tables and not a folder."""
+    """Whether `text` names published tables rather than a folder."""
     return text.startswith(_SCHEME)
 
 
@@ -39,16 +39,16 @@ class PublishedTables(BigQueryCatalog):
     place : str
         ``PROJECT.DATASET``, with or without ``bigquery:`` before it; ``bigquery-public-data.idc_vN`` are IDC's tables.
     project : str
-        Who pays; default: the project of `place`.
+        Project that pays; default: the project of `place`.
     byte_limit : int
-        A query that would read more is not run.
+        Most bytes that a query may read.
     endpoint : str
         Another service that speaks BigQuery's protocol; default: BIGQUERY_EMULATOR_HOST, else Google.
 
     Raises
     ------
     UsageError
-        BAD_PARAMETER (another form of name), MISSING_EXTRA, NO_CREDENTIALS.
+        BAD_PARAMETER (not a dataset's name), MISSING_EXTRA, NO_CREDENTIALS.
     TransientError
         CATALOG_UNREACHABLE.
     """
@@ -61,7 +61,7 @@ class PublishedTables(BigQueryCatalog):
         super().__init__(payer, byte_limit=byte_limit, endpoint=endpoint)
 
     def estimate_query(self, sql: str, parameters: Mapping[str, object] | None = None) -> Estimate:
-        """Dry run: bytes that the query would read at most, and their list price; nothing is billed.
+        """Estimate by a dry run the most bytes that a query reads, and their list price; nothing is billed.
 
         Parameters
         ----------
@@ -70,12 +70,16 @@ class PublishedTables(BigQueryCatalog):
         parameters : mapping, optional
             Values to bind.
 
+        Returns
+        -------
+        Estimate
+
         Raises
         ------
         UsageError
             As `run_query`.
         """
-        found = self.estimate(_query(sql), dict(parameters or {}))
+        found = self.estimate(_parse_remote_query(sql), dict(parameters or {}))
         assert found is not None
         return found
 
@@ -89,6 +93,10 @@ class PublishedTables(BigQueryCatalog):
         parameters : mapping, optional
             Values to bind.
 
+        Returns
+        -------
+        pyarrow.Table
+
         Raises
         ------
         UsageError
@@ -96,13 +104,13 @@ class PublishedTables(BigQueryCatalog):
         TransientError
             CATALOG_UNREACHABLE.
         """
-        return self.run(_query(sql), dict(parameters or {})).table
+        return self.run(_parse_remote_query(sql), dict(parameters or {})).table
 
     def _config(self, query: Query, parameters: Mapping[str, object], **options: Any) -> Any:
         return super()._config(query, parameters, default_dataset=self._place, **options)
 
     def _check_tables(self, query: Query) -> None:
-        """Refuse what is no single SELECT, and tables outside the dataset and IDC's pinned ones."""
+        """Refuse tables other than those of the dataset and IDC's pinned ones."""
         self._datasets = {self._place}
         for name in table_names(query.text):
             if "." not in name or name.startswith(f"{self._place}."):
@@ -114,7 +122,7 @@ class PublishedTables(BigQueryCatalog):
             self._datasets.add(table.dataset)
 
 
-def _query(sql: str) -> Query:
+def _parse_remote_query(sql: str) -> Query:
     text = sql.strip()
     if text.lower().endswith(".sql") or text in shipped_queries():
         return load_query(text)

@@ -1,4 +1,4 @@
-"""Rows of the object tables from one written SEG or SR, nothing else being known."""
+"""Make the rows of the object tables from one SEG or SR, and from nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PARAMETERS = ("111002", "DCM")
 
 
 def object_rows(report: Nested) -> Rows:
-    """Rows of every extended object table that one object gives (table name -> rows)."""
+    """Make the rows of one object for every extended object table: table name -> rows."""
     out: Rows = defaultdict(list)
     if report.get("SOPClassUID") in SEGMENTATION_CLASSES:
         out["segmentations"] = segment_rows(report)
@@ -44,13 +44,23 @@ def object_rows(report: Nested) -> Rows:
 
 
 def viewer_url(study: str | None, series: str | None) -> str:
-    """Address of a series in IDC's public viewer (OHIF 3)."""
+    """Address of a series in IDC's public viewer (OHIF 3).
+
+    Parameters
+    ----------
+    study, series : str or None
+        Study and Series Instance UID.
+
+    Returns
+    -------
+    str
+    """
     root = "https://viewer.imaging.datacommons.cancer.gov/v3/viewer/"
     return f"{root}?StudyInstanceUIDs={study}&initialSeriesInstanceUID={series}"
 
 
 def segment_rows(seg: Nested) -> list[Nested]:
-    """One row a segment of a SEG."""
+    """Make one row per segment of a SEG."""
     shared = {
         name: seg.get(name)
         for name in (
@@ -107,13 +117,13 @@ def _property(item: Nested | None) -> Nested | None:
 
 
 def _segmented_series(seg: Nested) -> str | None:
-    """Series of the first referenced instance, as the SEG itself states it."""
+    """Series of the first instance that the SEG references."""
     series = first(seg.get("ReferencedSeriesSequence")) or {}
     return series.get("SeriesInstanceUID") if series.get("ReferencedInstanceSequence") else None
 
 
 def group_row(report: Nested, group: Group, evidence: dict[str, tuple[str | None, str | None]]) -> Nested:
-    """The row of one measurement group."""
+    """Make the row of one measurement group."""
     item = group.item
     site = first(children(item, "CODE", *_SITE))
     segment, image = _references(item)
@@ -142,7 +152,7 @@ def group_row(report: Nested, group: Group, evidence: dict[str, tuple[str | None
 
 
 def _references(item: Nested) -> tuple[Nested, Nested]:
-    """The SEG and the source image that a group refers to directly (empty if none)."""
+    """Find the SEG and the source image that a group refers to directly (empty if none)."""
     segment: Nested = {}
     image: Nested = {}
     for child in children(item, "IMAGE"):
@@ -170,7 +180,7 @@ def _algorithm(item: Nested) -> Nested:
 
 
 def quantitative_rows(base: Nested, group: Group) -> list[Nested]:
-    """One row a NUM child of the group."""
+    """Make one row per NUM child of the group."""
     laterality = base["lateralityModifier"] or empty_code()
     rows = []
     for item in children(group.item, "NUM"):
@@ -195,7 +205,7 @@ def quantitative_rows(base: Nested, group: Group) -> list[Nested]:
 
 
 def qualitative_rows(base: Nested, group: Group) -> list[Nested]:
-    """One row a CODE child of the group, but for its finding and finding sites."""
+    """Make one row per CODE child of the group, except its finding and finding sites."""
     return [
         {**base, "Quantity": code3(item.get("ConceptNameCodeSequence")), "Value": _code_of(item)}
         for item in children(group.item, "CODE")
@@ -204,7 +214,7 @@ def qualitative_rows(base: Nested, group: Group) -> list[Nested]:
 
 
 def annotation_rows(base: Nested, group: Group, evidence: dict[str, tuple[str | None, str | None]]) -> list[Nested]:
-    """One row an anatomy that an image-level group names; none for groups about segments."""
+    """Make one row per anatomic site that an image-level group names; none for groups about segments."""
     image = base["referencedSOPInstanceUID"]
     if image is None:
         return []
@@ -228,13 +238,13 @@ def annotation_rows(base: Nested, group: Group, evidence: dict[str, tuple[str | 
 
 
 def _evidence(report: Nested) -> dict[str, tuple[str | None, str | None]]:
-    """SOP Instance UID -> (series, study) of what the SR says it refers to."""
+    """Map the SOP Instance UIDs that the SR lists as evidence to (series, study)."""
     found = evidence_references(report)
     return {r.sop_instance_uid: (r.series_instance_uid or None, r.study_instance_uid or None) for r in found}
 
 
 def numeric(text: str | None) -> Decimal | None:
-    """A DS as BigQuery's NUMERIC: 9 decimals, half away from zero; None if not finite or out of range."""
+    """Convert a DS to BigQuery's NUMERIC: 9 decimals, half away from zero; None if not finite or out of range."""
     with localcontext() as context:
         context.prec = 60
         try:

@@ -1,4 +1,4 @@
-"""The run tables: what the run's records and ledger say, as Parquet beside the object tables."""
+"""Write the run tables from the records and the ledger of a run, as Parquet beside the object tables."""
 
 from __future__ import annotations
 

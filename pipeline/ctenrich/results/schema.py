@@ -1,4 +1,4 @@
-"""The columns of every result table: IDC's names, order and types first, what IDC drops after them."""
+"""The columns of every result table: first those of IDC's views with their names, order and types, then ours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["OBJECT_TABLES", "RUN_TABLES", "SCHEMA_VERSION", "STRICT_TABLES", "Column", "arrow_schema", "columns"]
 
 SCHEMA_VERSION = "1"
-"""Grows when a column is renamed, removed or changes its type; kept in every Parquet file's metadata."""
+"""Raised when a column is renamed, removed or changes its type; stored in the metadata of every Parquet file."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Column:
     type: str
     text: str
     strict: bool = False
-    """Whether IDC's own view has it (then it keeps IDC's place)."""
+    """Whether IDC's own view has it (then it keeps IDC's position)."""
 
 
 def _idc(name: str, kind: str, text: str) -> Column:

@@ -1,7 +1,7 @@
-"""Extended rows -> the rows that IDC's own views would give, with the same drops.
+"""Reduce extended rows to those of IDC's own views.
 
-What IDC's views drop (release 24 of their SQL): label map SEGs; groups without tracking, finding, finding site, source
-series or a SEG that is itself at hand; modifiers that are not the first child of their item; and in the qualitative
+IDC's views (release 24 of their SQL) drop label map SEGs; groups without tracking, finding, finding site, source
+series or an available SEG; modifiers that are not the first child of their item; and in the qualitative
 view every group whose finding site is not coded (G-C0E3, SRT) and every item whose name is coded in DCM or SRT.
 """
 
@@ -31,14 +31,19 @@ _SITES = (("363698007", "SCT"), _OLD_SITE)
 
 
 def strict_rows(rows: Rows, segmentations: Mapping[str, str]) -> Rows:
-    """Rows of the ``strict_`` tables.
+    """Make the rows of the ``strict_`` tables.
 
     Parameters
     ----------
     rows : Rows
         The extended rows of one object.
     segmentations : mapping
-        SOP Instance UID -> Series Instance UID of every SEG (not label maps) at hand.
+        SOP Instance UID -> Series Instance UID of every available SEG (not label maps).
+
+    Returns
+    -------
+    dict
+        Table name -> rows.
     """
     out: Rows = defaultdict(list)
     out["strict_segmentations"] = [r for r in rows["segmentations"] if r["SOPClassUID"] == SEGMENTATION]

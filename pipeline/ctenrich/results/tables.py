@@ -1,4 +1,4 @@
-"""Fill a run's result tables: the object tables from the written DICOM files alone, the run tables from its records."""
+"""Write a run's result tables: object tables from the DICOM files alone, run tables from the records."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
 
 
 def object_files(workspace: Workspace) -> list[Path]:
-    """The written DICOM objects of a run, in a fixed order."""
+    """List the written DICOM objects of a run, in a fixed order."""
     return sorted((workspace.root / "series").glob("*/*/objects/*.dcm"))
 
 
@@ -60,8 +60,24 @@ def build_object_tables(
 ) -> dict[str, Path]:
     """Write the object tables of any DICOM SEG and SR files into `folder`.
 
-    Every file is read once. The SEGs come first, because the strict tables keep only groups whose SEG is at hand; the
-    columns of ``dicom_metadata`` are known when the last file has been read, so its parts are put together at the end.
+    Every file is read once. The SEGs come first, because the strict tables keep only groups whose SEG is available.
+    The columns of ``dicom_metadata`` are known when the last file has been read, so its parts are joined at the end.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        DICOM files, ours or others.
+    folder : Path
+        Where the Parquet files are written.
+    progress : Progress
+        Told of every file.
+    processes : int
+        Processes that read files; a few files are read in this process.
+
+    Returns
+    -------
+    dict
+        Table name -> file.
     """
     segmentations = {path for path in files if media_class(path) in SEGMENTATION_CLASSES}
     reports = [path for path in files if path not in segmentations]
@@ -71,7 +87,7 @@ def build_object_tables(
     with _Pool(processes if len(files) >= _PARALLEL_FROM else 1) as pool, _Writers(folder) as writers:
         for part in ([path for path in files if path in segmentations], reports):
             chunks = [(tuple(part[i : i + _CHUNK]), dict(known)) for i in range(0, len(part), _CHUNK)]
-            for result in pool.map(_convert, chunks):
+            for result in pool.map(_rows_of_files, chunks):
                 grow(tree, [tree_to_rows(result.tree)])
                 known.update(result.segmentations)
                 writers.write(result)
@@ -82,8 +98,8 @@ def build_object_tables(
 
 
 @dataclass(frozen=True)
-class _Result:
-    """What some files gave: tables, the attributes that they have, and the series of each SEG among them."""
+class _FileRows:
+    """Results of some files: tables, their attributes, and the series of each SEG among them."""
 
     files: int
     tables: dict[str, pa.Table]
@@ -92,7 +108,7 @@ class _Result:
     segmentations: dict[str, str]
 
 
-def _convert(work: tuple[tuple[Path, ...], Mapping[str, str]]) -> _Result:
+def _rows_of_files(work: tuple[tuple[Path, ...], Mapping[str, str]]) -> _FileRows:
     paths, known = work
     segmentations = dict(known)
     rows: Rows = defaultdict(list)
@@ -108,11 +124,11 @@ def _convert(work: tuple[tuple[Path, ...], Mapping[str, str]]) -> _Result:
                 rows[name] += more
         raw.append(read_nested(path, limit=SEQUENCE_LIMIT) if path.stat().st_size > SEQUENCE_LIMIT else data)
         grow(tree, [raw[-1]])
-    tables = {name: _arrow(rows[name], arrow_schema(name)) for name in _TABLES}
-    return _Result(len(paths), tables, _arrow(raw, metadata_schema(tree)), tree, segmentations)
+    tables = {name: _arrow_table(rows[name], arrow_schema(name)) for name in _TABLES}
+    return _FileRows(len(paths), tables, _arrow_table(raw, metadata_schema(tree)), tree, segmentations)
 
 
-def _arrow(rows: list[Nested], schema: Any) -> pa.Table:
+def _arrow_table(rows: list[Nested], schema: Any) -> pa.Table:
     """Rows as an Arrow table; a missing list is empty, as BigQuery's REPEATED is (inside records it may be NULL)."""
     import pyarrow as pa
     import pyarrow.types as kinds
@@ -127,7 +143,7 @@ def _arrow(rows: list[Nested], schema: Any) -> pa.Table:
 
 @dataclass
 class _Pool:
-    """Maps in order, in this process or in several."""
+    """Maps a function over items in order, in this process or in several."""
 
     processes: int
     _executor: ProcessPoolExecutor | None = None
@@ -148,7 +164,7 @@ class _Pool:
 
 
 class _Writers:
-    """One Parquet file a table; all appear together when the block ends well."""
+    """Writes one Parquet file per table; all appear together when the block ends without an error."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -167,7 +183,7 @@ class _Writers:
             self._writers[name] = self._stack.enter_context(writer)
         return self
 
-    def write(self, result: _Result) -> None:
+    def write(self, result: _FileRows) -> None:
         """Add the rows of some files."""
         import pyarrow.parquet as pq
 
@@ -179,7 +195,7 @@ class _Writers:
         self._parts.append(part)
 
     def finish(self, schema: Any) -> None:
-        """Write ``dicom_metadata`` with the columns that any file has."""
+        """Write ``dicom_metadata`` with the columns of all files."""
         import pyarrow.parquet as pq
 
         target = self._folder / f"{METADATA}.parquet"
