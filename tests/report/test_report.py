@@ -15,7 +15,7 @@ from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Check, Proof, SegmentMasks, Volume
 from ctenrich.report import build, build_report
-from ctenrich.report.charts import bands, bars
+from ctenrich.report.charts import Bar, bands, bars
 from ctenrich.report.outliers import box
 from ctenrich.report.pictures import choose_view, overlay_png, picture_webp, plane_of
 from ctenrich.results.tables import build_tables
@@ -240,7 +240,7 @@ def test_the_page_works_offline_in_a_browser(run: Workspace) -> None:
 
 def test_long_names_stay_inside_their_chart(run: Workspace) -> None:
     name = "validate nnunet:Dataset055_SegTHOR:3d_cascade_fullres:0,1,2,3,4:mirror"
-    chart = bars([(name, 123456.0, "123,456.0 s"), ("fetch", 1.0, "1.0 s")], "Seconds")
+    chart = bars([Bar(name, 123456.0, "123,456.0 s"), Bar("fetch", 1.0, "1.0 s")], "Seconds")
     with chromium() as seen:
         seen.page.goto(f"file://{run.report / 'index.html'}")
         seen.page.locator("main").evaluate("(element, svg) => { element.innerHTML = svg; }", str(chart))
@@ -282,6 +282,14 @@ def test_a_thousand_series(tmp_path: Path) -> None:
     kept = page.stat().st_mtime_ns
     build_report(workspace)
     assert page.stat().st_mtime_ns == kept, "a page that did not change is kept"
+
+
+@pytest.mark.parametrize(("series", "pages"), [(50, 0), (51, 51)])
+def test_a_run_of_more_than_50_series_gets_a_page_for_each(tmp_path: Path, series: int, pages: int) -> None:
+    """The limit that docs/report.md and `build_report` state."""
+    workspace = make_run(tmp_path / "run", series, pictures=0)
+    build_report(workspace)
+    assert len(list((workspace.report / "series").glob("*.html"))) == pages
 
 
 def test_a_name_that_does_not_fit_its_band_stands_outside() -> None:

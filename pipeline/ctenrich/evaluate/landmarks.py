@@ -1,7 +1,8 @@
-"""Compare the lung landmarks of a run with the extents of the lungs that experts drew.
+"""Compare the lung landmarks of a run with the extents of lungs drawn by experts.
 
-The expert table has a row an end of the lungs: ``PatientID, SeriesInstanceUID, SOPInstanceUID, lung`` (``min``: the
-lowest slice with lung, ``max``: the highest) and ``position`` (z of the slice, mm, LPS), as the published table has it.
+The expert table has the format of the published one, with one row per end of the lungs: ``PatientID,
+SeriesInstanceUID, SOPInstanceUID, lung`` (``min``: the lowest slice with lung, ``max``: the highest) and ``position``
+(z of the slice, mm, LPS).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _COLUMNS = {"SeriesInstanceUID", "lung", "position"}
 ExpertExtents = dict[str, dict[str, float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LungEnd:
     """One end of the lungs in one series."""
 
@@ -43,19 +44,19 @@ class LungEnd:
 
     @property
     def error(self) -> float | None:
-        """Ours minus the expert's, mm towards the head; by the slice, as the published comparison counts."""
+        """Our position minus the expert's, mm towards the head; of the slice, as in the published comparison."""
         return None if self.slice_z is None else self.slice_z - self.expert_z
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExtentSummary:
-    """How far the landmarks are from the experts, over series."""
+    """Distance of one landmark from the experts over all series."""
 
     landmark: str
     series: int
     found: int
     median_error: float | None
-    """mm, absolute, as the others."""
+    """mm; absolute, like the three below."""
     mean_error: float | None
     sd_error: float | None
     largest_error: float | None
@@ -64,7 +65,7 @@ class ExtentSummary:
 
 
 def read_expert_extents(path: Path) -> ExpertExtents:
-    """Series Instance UID -> landmark -> z, mm.
+    """Read an expert table: Series Instance UID -> landmark -> z, mm, LPS.
 
     Raises
     ------
@@ -88,9 +89,23 @@ def read_expert_extents(path: Path) -> ExpertExtents:
 
 
 def compare_lung_extents(landmarks: Landmarks, series: SortedSeries, experts: ExpertExtents) -> tuple[LungEnd, ...]:
-    """Both ends of the lungs of one series; empty if the experts do not know it.
+    """Compare both ends of the lungs in one series.
 
     A series whose UID has another root but the same last component (20 digits or more) is the same series.
+
+    Parameters
+    ----------
+    landmarks : Landmarks
+        Of the series.
+    series : SortedSeries
+        The series.
+    experts : dict
+        See `read_expert_extents`.
+
+    Returns
+    -------
+    tuple of LungEnd
+        Empty if the table does not list the series.
     """
     known = experts.get(series.series_instance_uid) or _by_suffix(series.series_instance_uid, experts)
     items = {item.name: item for item in landmarks.items}
@@ -98,14 +113,22 @@ def compare_lung_extents(landmarks: Landmarks, series: SortedSeries, experts: Ex
     for name, expert in sorted(known.items(), reverse=True):
         item = items.get(name)
         if item is None or item.slice_index is None or item.position is None:
-            reason = item.absent_reason if item else "the model does not know it"
-            ends.append(LungEnd(series.series_instance_uid, str(landmarks.product), name, expert, None, None, reason))
-            continue
-        here = series.slices[item.slice_index]
-        step = _z_per_mm(series)
-        z = here.position[2] - (item.distance or 0.0) * step
+            reason = item.absent_reason if item else "the model does not have it"
+            z, slice_z = None, None
+        else:
+            reason = None
+            slice_z = series.slices[item.slice_index].position[2]
+            z = round(slice_z - (item.distance or 0.0) * _z_per_mm(series), 3)
         ends.append(
-            LungEnd(series.series_instance_uid, str(landmarks.product), name, expert, round(z, 3), here.position[2])
+            LungEnd(
+                series_instance_uid=series.series_instance_uid,
+                product=str(landmarks.product),
+                landmark=name,
+                expert_z=expert,
+                z=z,
+                slice_z=slice_z,
+                absent_reason=reason,
+            )
         )
     return tuple(ends)
 
@@ -118,13 +141,25 @@ def _by_suffix(uid: str, experts: ExpertExtents) -> dict[str, float]:
 
 
 def _z_per_mm(series: SortedSeries) -> float:
-    """How z changes along the slice normal: +1 or -1 for axial slices."""
+    """Change of z per mm along the slice normal: +1 or -1 for axial slices."""
     row, column = series.row_cosines, series.column_cosines
     return row[0] * column[1] - row[1] * column[0]
 
 
 def compare_run(workspace: Workspace, table: Path) -> tuple[LungEnd, ...]:
-    """Both ends of the lungs in every series of a run that the expert table knows."""
+    """Compare both ends of the lungs in every series of a run that an expert table lists.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run.
+    table : Path
+        CSV, see `read_expert_extents`.
+
+    Returns
+    -------
+    tuple of LungEnd
+    """
     experts = read_expert_extents(table)
     return tuple(
         end
@@ -143,7 +178,7 @@ def _landmarks_of_run(workspace: Workspace) -> Iterator[tuple[SortedSeries, Land
 
 
 def summarise(ends: Iterable[LungEnd]) -> tuple[ExtentSummary, ...]:
-    """Bottom and top over all series."""
+    """Summarise the errors at the bottom and the top of the lungs over all series."""
     rows = list(ends)
     out = []
     for name in _ENDS.values():
@@ -152,14 +187,14 @@ def summarise(ends: Iterable[LungEnd]) -> tuple[ExtentSummary, ...]:
         sizes = [abs(e) for e in errors]
         out.append(
             ExtentSummary(
-                name,
-                len(mine),
-                len(errors),
-                median(sizes) if sizes else None,
-                mean(sizes) if sizes else None,
-                stdev(sizes) if len(sizes) > 1 else None,
-                max(sizes, default=None),
-                mean(errors) if errors else None,
+                landmark=name,
+                series=len(mine),
+                found=len(errors),
+                median_error=median(sizes) if sizes else None,
+                mean_error=mean(sizes) if sizes else None,
+                sd_error=stdev(sizes) if len(sizes) > 1 else None,
+                largest_error=max(sizes, default=None),
+                bias=mean(errors) if errors else None,
             )
         )
     return tuple(out)

@@ -1,4 +1,4 @@
-"""Compare lung landmarks with where the masks of a product (an expert's) begin and end."""
+"""Compare lung landmarks with the extent of the lung masks of a product, such as an expert's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,23 @@ __all__ = ["compare_with_masks", "lung_extent"]
 
 
 def lung_extent(masks: SegmentMasks, series: SortedSeries, workspace: Workspace) -> dict[str, float]:
-    """Where the lungs of a product begin and end: lung_start and lung_end -> z of the slice, mm, LPS.
+    """Measure the extent of the lungs of a product.
 
-    Every segment with ``lung`` in its name counts, as in the published comparison; empty without a voxel of one.
+    Every segment with ``lung`` in its name counts, as in the published comparison.
+
+    Parameters
+    ----------
+    masks : SegmentMasks
+        The product.
+    series : SortedSeries
+        Its series.
+    workspace : Workspace
+        The run's folder.
+
+    Returns
+    -------
+    dict
+        ``lung_start`` and ``lung_end`` -> z of the slice, mm, LPS; empty without a voxel of lung.
     """
     inside = np.zeros(masks.shape[0], bool)
     for segment in masks.segments:
@@ -29,12 +43,18 @@ def lung_extent(masks: SegmentMasks, series: SortedSeries, workspace: Workspace)
 
 
 def compare_with_masks(workspace: Workspace, *, reference: str = "expert") -> tuple[LungEnd, ...]:
-    """Both ends of the lungs in every series of a run that has landmarks and lungs drawn by the reference product.
+    """Compare both ends of the lungs in every series that has landmarks and lung masks of the reference.
 
     Parameters
     ----------
+    workspace : Workspace
+        The run.
     reference : str
-        Product whose masks are compared with.
+        Key of the product whose masks are the reference.
+
+    Returns
+    -------
+    tuple of LungEnd
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How alike two masks of one grid are: Dice, Hausdorff distances, surface Dice, volume, place."""
+"""Measure the agreement of two masks on one grid: Dice, Hausdorff distances, surface Dice, volume, centre."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """Agreement of a mask with a reference; None where a number is not defined because a mask is empty."""
+    """Agreement of a mask with a reference; None where a value is undefined because a mask is empty."""
 
     dice: float | None
     """2 |A and B| / (|A| + |B|); None only if both are empty."""
     hausdorff: float | None
-    """mm: the largest distance of a voxel of one mask from the other mask, both ways."""
+    """mm: the largest distance of a voxel of one mask from the other mask, in both directions."""
     hausdorff_95_surface: float | None
-    """mm: 95th percentile of the distances of *surface* voxels from the other surface, the larger of both ways."""
+    """mm: 95th percentile of the distances of *surface* voxels from the other surface, larger of both directions."""
     hausdorff_95_voxels: float | None
-    """mm: 95th percentile over *all* voxels of the distance from the other mask (0 inside it), the larger of both ways.
+    """mm: 95th percentile over *all* voxels of the distance from the other mask (0 inside), larger of both directions.
 
-    Published tables that were made with plastimatch hold this one: it is 0 where 95 in 100 voxels lie inside."""
+    Published tables made with plastimatch hold this one: it is 0 if 95 % of the voxels lie inside the other mask."""
     mean_surface_distance: float | None
     """mm: mean of the two mean distances between the surfaces."""
     surface_dice: float | None
@@ -46,9 +46,9 @@ class Overlap:
 def compare_masks(mask: Mask, reference: Mask, spacing: Spacing, *, tolerance: float = 3.0) -> Overlap:
     """Compare a mask with a reference.
 
-    A surface voxel is one of the mask with a face neighbour outside it (beyond the image is outside). Distances are
+    A surface voxel is a voxel of the mask with a face neighbour outside it (or outside the image). Distances are
     between voxel centres, exact for anisotropic spacing. The 95th percentile is the smallest distance that at least
-    95 in 100 do not exceed.
+    95 % of the distances do not exceed.
 
     Parameters
     ----------
@@ -57,12 +57,16 @@ def compare_masks(mask: Mask, reference: Mask, spacing: Spacing, *, tolerance: f
     spacing : (float, float, float)
         mm, axes [k, j, i].
     tolerance : float
-        mm, of the surface Dice.
+        mm, of the surface Dice (Nikolov et al. 2018, on voxel centres).
+
+    Returns
+    -------
+    Overlap
 
     Raises
     ------
     ValueError
-        The masks have different shapes.
+        If the masks have different shapes.
     """
     if mask.shape != reference.shape:
         raise ValueError("the masks are on different grids")
@@ -72,7 +76,17 @@ def compare_masks(mask: Mask, reference: Mask, spacing: Spacing, *, tolerance: f
     box = bounding_box(mask | reference)
     if box is None or 0 in sizes:
         value = None if box is None else 0.0
-        return Overlap(value, None, None, None, None, None, tolerance, difference, None)
+        return Overlap(
+            dice=value,
+            hausdorff=None,
+            hausdorff_95_surface=None,
+            hausdorff_95_voxels=None,
+            mean_surface_distance=None,
+            surface_dice=None,
+            tolerance=tolerance,
+            volume_difference=difference,
+            centre_shift=None,
+        )
     part = (slice(box.k0, box.k1), slice(box.j0, box.j1), slice(box.i0, box.i1))
     a, b = mask[part], reference[part]
     surface_a, surface_b = surface_of(a), surface_of(b)

@@ -1,4 +1,4 @@
-"""Compare the masks of two products over a run, organ by organ: an expert with a model, or two models."""
+"""Compare the masks of two products of a run, organ by organ: an expert with a model, or two models."""
 
 from __future__ import annotations
 
@@ -16,39 +16,45 @@ from ctenrich.workspace import Workspace
 __all__ = ["ProductOverlap", "compare_products"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProductOverlap:
-    """How alike the masks of one organ are; the columns of the published table, and the mask's two HD95."""
+    """Agreement of the masks of one organ: the columns of the published table, with both definitions of HD95."""
 
     series_instance_uid: str
     study_instance_uid: str
     structure_name: str
     """Key of mappings/segments.csv."""
     reference: str
-    """Product that is compared with, e.g. ``expert``."""
+    """Key of the reference product, e.g. ``expert``."""
     model: str
-    """The other product."""
+    """Key of the other product."""
     dice_score: float | None
     """0 to 1; None only if both masks are empty."""
     hausdorff_distance: float | None
-    """mm; None if one of the masks is empty, as the two that follow."""
+    """mm; None if one of the masks is empty, like the two below."""
     hausdorff_distance_95: float | None
     """mm, over surface voxels (the usual definition)."""
     hausdorff_distance_95_voxels: float | None
-    """mm, over all voxels (what the published table holds)."""
+    """mm, over all voxels (as in the published table)."""
 
 
 def compare_products(
     workspace: Workspace, *, reference: str = "expert", model: str | None = None
 ) -> tuple[ProductOverlap, ...]:
-    """Dice and Hausdorff distances of every organ that two products of a series both looked for.
+    """Compute Dice and Hausdorff distances of every organ that two products of a series have in common.
 
     Parameters
     ----------
+    workspace : Workspace
+        The run.
     reference : str
-        Product to compare with.
+        Key of the reference product.
     model : str, optional
-        The other product; default: every other one.
+        Key of the product to compare; default: every other one.
+
+    Returns
+    -------
+    tuple of ProductOverlap
 
     Raises
     ------
@@ -87,6 +93,13 @@ def _compare_segments(
             expert = full_mask(first, segment.number, workspace)
             found = compare_masks(full_mask(other, numbers[segment.name], workspace), expert, spacing)
             yield ProductOverlap(
-                uid, study, segment.name, str(first.product), str(other.product), found.dice, found.hausdorff,
-                found.hausdorff_95_surface, found.hausdorff_95_voxels,
-            )  # fmt: skip
+                series_instance_uid=uid,
+                study_instance_uid=study,
+                structure_name=segment.name,
+                reference=str(first.product),
+                model=str(other.product),
+                dice_score=found.dice,
+                hausdorff_distance=found.hausdorff,
+                hausdorff_distance_95=found.hausdorff_95_surface,
+                hausdorff_distance_95_voxels=found.hausdorff_95_voxels,
+            )

@@ -1,4 +1,4 @@
-"""The offline report of a run: one page for the cohort, one a series."""
+"""The offline report of a run: one page for the cohort, and one per series."""
 
 from ctenrich.report.build import build_report
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason, current_code
 from ctenrich.records import ModelInfo, SegmentMasks, SliceScores, State
-from ctenrich.report.charts import bars
+from ctenrich.report.charts import Bar, bars
 from ctenrich.report.data import Group, RunData, flow_of, load_run
 from ctenrich.report.outliers import box, rank
 from ctenrich.report.series_page import Pictures, SeriesIndex, page_of
@@ -37,10 +37,22 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def build_report(workspace: Workspace, *, progress: Progress = SILENT) -> Path:
-    """Write ``report/`` from the run's tables and return the path of its first page.
+    """Write ``report/`` from the run's tables.
 
-    Up to 50 series make one single file; more make ``index.html`` and a page a series. Pictures and pages that did
-    not change since the last report are kept.
+    Up to 50 series make a single file; more make ``index.html`` and one page per series. Pictures and pages that have
+    not changed since the last report are kept.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        A run whose tables have been built.
+    progress : Progress
+        Advanced by every series.
+
+    Returns
+    -------
+    Path
+        The first page.
 
     Raises
     ------
@@ -62,13 +74,13 @@ def build_report(workspace: Workspace, *, progress: Progress = SILENT) -> Path:
             _write_changed(workspace.report / "series" / f"{row['SeriesInstanceUID']}.html", text)
         progress.advance("report")
     target = workspace.report / "index.html"
-    _write_changed(target, _index(workspace, data, pages, single))
+    _write_changed(target, _index_page(workspace, data, pages, single))
     progress.finish("report")
     return target
 
 
 def viewer_of(row: Row) -> str:
-    """IDC's viewer for a series of IDC, ours for a local one."""
+    """Address of a series in a viewer: IDC's for a series of IDC, ours for a local one."""
     return str(row["viewer_url"] or LOCAL_VIEWER.format(row["SeriesInstanceUID"]))
 
 
@@ -90,7 +102,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _index(workspace: Workspace, data: RunData, pages: list[Row], single: bool) -> str:
+def _index_page(workspace: Workspace, data: RunData, pages: list[Row], single: bool) -> str:
     pattern = "#s-{}" if single else "series/{}.html"
     quantities = sorted({g.quantity for g in data.features})
     first = next((q for q in quantities if "sphericity" in q.lower()), quantities[0] if quantities else "")
@@ -104,7 +116,7 @@ def _index(workspace: Workspace, data: RunData, pages: list[Row], single: bool) 
         flow=Markup(consort_svg(flow_of(data), standalone=False)),  # noqa: S704 - the drawing escapes its texts
         states=[s.value for s in State],
         outcome_rows=_outcome_rows(data),
-        reasons=_reasons(data),
+        reasons=_reason_rows(data),
         listing=_listing(data),
         page_url=pattern.format,
         first_quantity=first,
@@ -118,17 +130,17 @@ def _index(workspace: Workspace, data: RunData, pages: list[Row], single: bool) 
         viewers={row["SeriesInstanceUID"]: viewer_of(row) for row in data.series},
         timing_rows=_timing_rows(data),
         timing_chart=_timing_chart(data),
-        issue_rows=_issue_rows(data),
-        about=_about(data),
-        models=_models(workspace, data),
-        points=_points(data, pattern),
+        issue_rows=_issue_summary_rows(data),
+        about=_about_rows(data),
+        models=_model_rows(workspace, data),
+        points=_chart_data(data, pattern),
     )  # fmt: skip
 
 
-def _points(data: RunData, pattern: str) -> Markup:
-    """The values of all charts as JSON that cannot end its script element."""
+def _chart_data(data: RunData, pattern: str) -> Markup:
+    """Return the values of all charts as JSON that cannot end its script element."""
     names = [row["SeriesInstanceUID"] for row in data.series]
-    place = {name: number for number, name in enumerate(names)}
+    index = {name: number for number, name in enumerate(names)}
 
     def group(one: Group) -> Row:
         return {
@@ -136,7 +148,7 @@ def _points(data: RunData, pattern: str) -> Markup:
             "u": one.unit,
             "o": one.organ,
             "p": one.product,
-            "s": [place[p.series] for p in one.points],
+            "s": [index[p.series] for p in one.points],
             "v": [float(f"{p.value:.6g}") for p in one.points],
         }
 
@@ -168,7 +180,7 @@ def _outcome_rows(data: RunData) -> list[Row]:
     return [{"product": p, "counts": [c[s.value] for s in State]} for p, c in sorted(found.items())]
 
 
-def _reasons(data: RunData) -> list[Row]:
+def _reason_rows(data: RunData) -> list[Row]:
     known = {r.value: r.sentence for r in Reason}
     counts = Counter((current_code(r["reason"]), r["state"]) for r in data.outcomes if r["reason"])
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -207,11 +219,11 @@ def _summaries(groups: list[Group]) -> list[Row]:
 
 
 def _coverage(data: RunData) -> Markup:
-    """How many series each landmark was found in, from feet to head."""
+    """Chart of the number of series in which each landmark was found, head first."""
     scored = {(r["product"], r["SeriesInstanceUID"]) for r in data.landmarks}
     present = Counter(r["landmark"] for r in data.landmarks if r["slice_index"] is not None)
     order = dict.fromkeys(r["landmark"] for r in sorted(data.landmarks, key=lambda r: -r["score"]))
-    rows = [(name, float(present[name]), f"{present[name]} of {len(scored)}") for name in order]
+    rows = [Bar(name, float(present[name]), f"{present[name]} of {len(scored)}") for name in order]
     return bars(rows, "Series in which each landmark was found, head first")
 
 
@@ -243,10 +255,10 @@ def _timing_chart(data: RunData) -> Markup:
     for row in data.timings:
         totals[row["stage"]] += row["seconds"]
     ordered = sorted(totals.items(), key=lambda item: -item[1])
-    return bars([(name, value, f"{value:,.1f} s") for name, value in ordered], "Seconds per stage, all series")
+    return bars([Bar(name, value, f"{value:,.1f} s") for name, value in ordered], "Seconds per stage, all series")
 
 
-def _issue_rows(data: RunData) -> list[Row]:
+def _issue_summary_rows(data: RunData) -> list[Row]:
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in data.issues:
         groups[row["severity"], row["rule"], row["checker"]].append(row)
@@ -258,7 +270,7 @@ def _issue_rows(data: RunData) -> list[Row]:
     return sorted(out, key=lambda row: (order.get(row["severity"], 3), -row["n"], row["rule"]))
 
 
-def _about(data: RunData) -> list[tuple[str, str]]:
+def _about_rows(data: RunData) -> list[tuple[str, str]]:
     facts = [("Run", data.name)]
     facts += [("Command", f"{r['command']} (ctenrich {r['version']}, {r['executor']})") for r in data.runs]
     for key, value in sorted(data.lock.items()):
@@ -269,8 +281,8 @@ def _about(data: RunData) -> list[tuple[str, str]]:
     return facts
 
 
-def _models(workspace: Workspace, data: RunData) -> list[Row]:
-    """The model behind each product, as the first series that has it states it."""
+def _model_rows(workspace: Workspace, data: RunData) -> list[Row]:
+    """Facts about the model of each product, as stated by the first series that has the product."""
     found: dict[str, Row] = {}
     for row in data.objects:
         product = row["product"]

@@ -1,21 +1,44 @@
-"""Small charts as inline SVG with a text alternative: no script, no font and no request from elsewhere."""
+"""Draw small charts as inline SVG with a text alternative, without scripts, fonts or requests elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from markupsafe import Markup
 
-__all__ = ["bands", "bars"]
+__all__ = ["Bar", "bands", "bars"]
 
 _BAND_COLOURS = ("#8c6bb1", "#4292c6", "#41ab5d", "#d94801", "#c51b8a", "#6a6a6a")
 
 
-def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Markup:
-    """Horizontal bars: (name, value, text beside the bar)."""
+class Bar(NamedTuple):
+    """One bar of a chart."""
+
+    name: str
+    value: float
+    text: str
+    """Shown beside the bar."""
+
+
+def bars(rows: Sequence[Bar], label: str) -> Markup:
+    """Draw horizontal bars.
+
+    Parameters
+    ----------
+    rows : sequence of Bar
+        From top to bottom.
+    label : str
+        Title of the text alternative.
+
+    Returns
+    -------
+    Markup
+        An ``svg`` element; empty without rows.
+    """
     if not rows:
         return Markup("")
-    longest = max(value for _, value, _ in rows) or 1.0
+    longest = max(row.value for row in rows) or 1.0
     parts = []
     for index, (name, value, text) in enumerate(rows):
         y = 24 * index
@@ -26,7 +49,7 @@ def bars(rows: Sequence[tuple[str, float, str]], label: str) -> Markup:
                 'height="14" rx="2"/><text x="{:.1f}" y="{}">{}</text>'
             ).format(y + 16, _short(name), y + 5, max(width, 1), 408 + width, y + 16, text)
         )
-    alternative = f"{label}: " + "; ".join(f"{name} {text}" for name, _, text in rows)
+    alternative = f"{label}: " + "; ".join(f"{row.name} {row.text}" for row in rows)
     return Markup('<svg class="bars" role="img" aria-label="{}" viewBox="0 0 700 {}">{}</svg>').format(
         alternative, 24 * len(rows) + 4, Markup("").join(parts)
     )
@@ -42,7 +65,7 @@ def bands(
     lines: Sequence[tuple[str, float]],
     regions: Sequence[tuple[str, Sequence[tuple[float, float]]]],
 ) -> Markup:
-    """What lies over a coronal picture: landmark lines with their names, region bands to the right of it.
+    """Draw the overlay of a coronal picture: named landmark lines, and region bands to its right.
 
     Parameters
     ----------
@@ -52,15 +75,20 @@ def bands(
         Landmarks, y in pixels from the top.
     regions : sequence of (name, ranges)
         Ranges of y (top, bottom) of each region.
+
+    Returns
+    -------
+    Markup
+        An ``svg`` element with its whole width in ``data-width``.
     """
     parts = []
-    places = _spread([y for _, y in lines], 11, height)
-    for (name, y), place in zip(lines, places, strict=True):
+    positions = _spread_labels([y for _, y in lines], 11, height)
+    for (name, y), label_y in zip(lines, positions, strict=True):
         parts.append(
             Markup(
                 '<path class="mark" d="M0 {0:.1f} H{1}"/><path class="lead" d="M{1} {0:.1f} L{2} {3:.1f}"/>'
                 '<text class="lm" x="{4}" y="{5:.1f}">{6}</text>'
-            ).format(y, width, width + 10, place, width + 13, place + 3.5, name)
+            ).format(y, width, width + 10, label_y, width + 13, label_y + 3.5, name)
         )
     start = width + (74 if lines else 12)
     for index, (name, ranges) in enumerate(regions):
@@ -81,7 +109,7 @@ def bands(
 
 
 def _band_name(name: str, x: float, ranges: Sequence[tuple[float, float]], height: float) -> Markup:
-    """Name of a region: upright inside its longest band if it fits there, else below the band (above at the foot)."""
+    """Label of a region: rotated inside its longest band if it fits, else below the band, or above it at the foot."""
     top, bottom = max(ranges, key=lambda r: r[1] - r[0], default=(0.0, height))
     needed = 6.2 * len(name)
     if bottom - top >= needed:
@@ -95,7 +123,7 @@ def _band_name(name: str, x: float, ranges: Sequence[tuple[float, float]], heigh
     )
 
 
-def _spread(values: Sequence[float], least: float, height: float) -> list[float]:
+def _spread_labels(values: Sequence[float], least: float, height: float) -> list[float]:
     """Positions for labels near `values`, at least `least` apart where they fit."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     out = list(values)

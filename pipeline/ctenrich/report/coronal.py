@@ -1,4 +1,4 @@
-"""One coronal picture of a series with its landmarks as lines and its regions as bands: a PNG for documents.
+"""Draw a coronal picture of a series with its landmarks as lines and its regions as bands: a PNG for documents.
 
 The head is up, the patient's left is on the right. Pixels are square.
 """
@@ -30,12 +30,12 @@ _COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#9c755f")
 _LINE = (255, 214, 64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Coronal:
-    """A coronal plane, ready to be shown."""
+    """A coronal plane with the geometry needed to draw on it."""
 
     pixels: NDArray[np.uint8]
-    """[row, column], grey values; row 0 is nearest the head, column 0 the patient's right."""
+    """[row, column], grey values; row 0 is nearest to the head, column 0 is the patient's right."""
     pixel_size: float
     """mm."""
     head_first: bool
@@ -44,18 +44,31 @@ class Coronal:
     slice_spacing: float
 
     def row_of(self, position: float) -> float:
-        """Picture row of a place along the slice normal (mm from the first slice)."""
+        """Picture row of a position along the slice normal (mm from the first slice)."""
         from_top = (self.slices - 1) * self.slice_spacing - position if self.head_first else position
         return (from_top + self.slice_spacing / 2) / self.pixel_size - 0.5
 
 
 def coronal_picture(volume: Volume, workspace: Workspace, *, height: int = 420) -> Coronal:
-    """Coronal plane through the middle of what is denser than air in the middle slice.
+    """Cut a coronal plane through the middle of the body in the middle slice.
+
+    Parameters
+    ----------
+    volume : Volume
+        The CT.
+    workspace : Workspace
+        The run's folder.
+    height : int
+        Rows of the picture.
+
+    Returns
+    -------
+    Coronal
 
     Raises
     ------
     GeometryError
-        NOT_AXIAL: only slices across the long axis can be laid out like this.
+        NOT_AXIAL if the slices do not lie across the long axis of the patient.
     """
     axes = np.asarray(volume.affine_lps)[:3, :3]
     unit = axes / np.linalg.norm(axes, axis=0)
@@ -85,15 +98,40 @@ def _scaled(plane: NDArray[Any], spacing: tuple[float, float], height: int, head
     size = len(plane) * spacing[0] / height
     width = max(1, round(plane.shape[1] * spacing[1] / size))
     image = Image.fromarray(np.ascontiguousarray(grey)).resize((width, height), Image.Resampling.BILINEAR)
-    return Coronal(np.asarray(image), size, head_first, len(plane), spacing[0])
+    return Coronal(
+        pixels=np.asarray(image), pixel_size=size, head_first=head_first, slices=len(plane), slice_spacing=spacing[0]
+    )
 
 
 def coronal_png(
     volume: Volume, landmarks: Landmarks, regions: Regions, *, workspace: Workspace, height: int = 420
 ) -> bytes:
-    """PNG of the coronal plane: a line and a name for each landmark found, a band for each region.
+    """Draw the coronal plane as PNG: a named line for each landmark found, a band for each region.
 
     The same input gives the same bytes.
+
+    Parameters
+    ----------
+    volume : Volume
+        The CT.
+    landmarks : Landmarks
+        Of the same series.
+    regions : Regions
+        Of the same series.
+    workspace : Workspace
+        The run's folder.
+    height : int
+        Rows of the picture.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+
+    Raises
+    ------
+    GeometryError
+        NOT_AXIAL, see `coronal_picture`.
     """
     from PIL import Image, ImageDraw
 
@@ -122,13 +160,13 @@ def coronal_png(
 def _draw_lines(draw: ImageDraw, coronal: Coronal, landmarks: Landmarks, width: int, height: int) -> None:
     found = [(i.name, coronal.row_of(i.position)) for i in landmarks.items if i.position is not None]
     found.sort(key=lambda item: item[1])
-    for (name, row), place in zip(found, _spread([row for _, row in found], 10.0, height), strict=True):
+    for (name, row), place in zip(found, _spread_labels([row for _, row in found], 10.0, height), strict=True):
         draw.line([(0, round(row)), (width - 1, round(row))], fill=_LINE)
         draw.line([(width, round(row)), (width + 8, round(place))], fill=_LINE)
         draw.text((width + 10, round(place) - 6), name, fill=(255, 255, 255))
 
 
-def _spread(rows: Sequence[float], least: float, height: int) -> list[float]:
+def _spread_labels(rows: Sequence[float], least: float, height: int) -> list[float]:
     """Positions for labels, in order, at least `least` apart as far as they fit."""
     out: list[float] = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""What the report shows of a run, read from its tables; nothing is computed from voxels here."""
+"""Read the data of a report from the tables of a run; nothing is computed from voxels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Point:
     value: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Group:
     """The values of one quantity for one organ (or region) and one product."""
 
@@ -38,9 +38,9 @@ class Group:
     points: tuple[Point, ...]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RunData:
-    """All that the pages need."""
+    """All data of the pages."""
 
     name: str
     series: list[Row]
@@ -61,18 +61,18 @@ class RunData:
 
     @property
     def products(self) -> list[str]:
-        """Products in the order of their name; the series' own row is none."""
+        """Keys of the products, sorted."""
         return sorted({r["product"] for r in (*self.outcomes, *self.objects) if r["product"]})
 
     @cached_property
     def states(self) -> dict[str, str]:
-        """How each series ended; without a ledger: done if it has objects."""
+        """State of each series; without a ledger, done if it has objects."""
         ends = {o["SeriesInstanceUID"]: State.DONE.value for o in self.objects}
         ends |= {r["SeriesInstanceUID"]: r["state"] for r in self.outcomes if not r["product"]}
         return ends
 
     def state(self, series: str) -> str:
-        """How a series ended; empty if nothing is known of it."""
+        """State of a series; empty if unknown."""
         return self.states.get(series, "")
 
 
@@ -85,17 +85,19 @@ def load_run(workspace: Workspace) -> RunData:
         NOT_PREPARED if the tables have not been built.
     """
     if not (workspace.tables / "series.parquet").is_file():
-        raise UsageError(Reason.NOT_PREPARED, "the run has no tables yet", "build the tables before the report")
+        raise UsageError(
+            Reason.NOT_PREPARED, "the run has no tables yet", "build the tables first: ctenrich report RUN"
+        )
     data = RunData(
         name=workspace.root.name,
-        series=_rows(workspace, "series"),
-        outcomes=_rows(workspace, "outcomes"),
-        issues=_rows(workspace, "issues"),
-        timings=_rows(workspace, "timings"),
-        runs=_rows(workspace, "runs"),
-        objects=_rows(workspace, "objects"),
-        segments=_rows(workspace, "segments"),
-        landmarks=_rows(workspace, "landmarks"),
+        series=_table_rows(workspace, "series"),
+        outcomes=_table_rows(workspace, "outcomes"),
+        issues=_table_rows(workspace, "issues"),
+        timings=_table_rows(workspace, "timings"),
+        runs=_table_rows(workspace, "runs"),
+        objects=_table_rows(workspace, "objects"),
+        segments=_table_rows(workspace, "segments"),
+        landmarks=_table_rows(workspace, "landmarks"),
     )
     data.measurements = _measurements(workspace, data)
     data.features = _features(data)
@@ -105,7 +107,7 @@ def load_run(workspace: Workspace) -> RunData:
     return data
 
 
-def _rows(workspace: Workspace, name: str, columns: list[str] | None = None) -> list[Row]:
+def _table_rows(workspace: Workspace, name: str, columns: list[str] | None = None) -> list[Row]:
     import pyarrow.parquet as pq
 
     path = workspace.tables / f"{name}.parquet"
@@ -118,7 +120,7 @@ def _measurements(workspace: Workspace, data: RunData) -> dict[str, list[Row]]:
     names = {(s["SeriesInstanceUID"], s["product"], s["segment_number"]): s["segment"] for s in data.segments}
     columns = ["SOPInstanceUID", "segmentationSegmentNumber", "Quantity", "Units", "Value", "valueFloat", "findingSite"]
     out: dict[str, list[Row]] = defaultdict(list)
-    for row in _rows(workspace, "quantitative_measurements", columns):
+    for row in _table_rows(workspace, "quantitative_measurements", columns):
         made = made_by.get(row["SOPInstanceUID"])
         number = row["segmentationSegmentNumber"]
         if made is None or number is None or row["valueFloat"] is None:
@@ -143,15 +145,20 @@ def _features(data: RunData) -> list[Group]:
         for row in data.measurements[series]:
             key = (row["quantity"], row["unit"], row["segment"], row["product"])
             points[key].append(Point(series, row["value"]))
-    return [Group(*key, tuple(values)) for key, values in sorted(points.items())]
+    return [
+        Group(quantity=quantity, unit=unit, organ=organ, product=product, points=tuple(values))
+        for (quantity, unit, organ, product), values in sorted(points.items())
+    ]
 
 
 def _region_shares(workspace: Workspace, data: RunData) -> list[Group]:
-    """Share of all slices of a series that lie in a region, per cent, from the regions SR."""
+    """Percentage of the slices of each series in each region, from the regions SRs."""
     made_by = {o["SOPInstanceUID"]: o for o in data.objects if o["kind"] == "regions_sr"}
     slices = {s["SeriesInstanceUID"]: s["slices"] for s in data.series}
     found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for row in _rows(workspace, "image_level_annotations", ["SOPInstanceUID", "Value", "ReferencedSOPInstanceUID"]):
+    for row in _table_rows(
+        workspace, "image_level_annotations", ["SOPInstanceUID", "Value", "ReferencedSOPInstanceUID"]
+    ):
         made = made_by.get(row["SOPInstanceUID"])
         if made is not None and row["Value"] is not None:
             key = (row["Value"]["CodeMeaning"], made["product"], made["SeriesInstanceUID"])
@@ -163,29 +170,35 @@ def _region_shares(workspace: Workspace, data: RunData) -> list[Group]:
             if slices.get(series):
                 share = 100 * len(found.get((region, product, series), ())) / slices[series]
                 groups[region, product].append(Point(series, share))
-    return [Group("Share of slices", "%", region, product, tuple(p)) for (region, product), p in groups.items()]
+    return [
+        Group(quantity="Share of slices", unit="%", organ=region, product=product, points=tuple(points))
+        for (region, product), points in groups.items()
+    ]
 
 
 def _lung_heights(workspace: Workspace, data: RunData) -> list[Group]:
-    """Distance of the slices of lung_start and lung_end, mm."""
+    """Distance between the slices of lung_start and lung_end, mm."""
     distance = {
         (r["SeriesInstanceUID"], r["slice_index"]): r["distance"]
-        for r in _rows(workspace, "slices", ["SeriesInstanceUID", "slice_index", "distance"])
+        for r in _table_rows(workspace, "slices", ["SeriesInstanceUID", "slice_index", "distance"])
     }
     ends: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for row in data.landmarks:
-        place = distance.get((row["SeriesInstanceUID"], row["slice_index"]))
-        if row["landmark"] in ("lung_start", "lung_end") and place is not None:
-            ends[row["product"], row["SeriesInstanceUID"]][row["landmark"]] = place
+        position = distance.get((row["SeriesInstanceUID"], row["slice_index"]))
+        if row["landmark"] in ("lung_start", "lung_end") and position is not None:
+            ends[row["product"], row["SeriesInstanceUID"]][row["landmark"]] = position
     groups: dict[str, list[Point]] = defaultdict(list)
     for (product, series), both in sorted(ends.items()):
         if len(both) == 2:
             groups[product].append(Point(series, abs(both["lung_end"] - both["lung_start"])))
-    return [Group("Lung height", "mm", "lungs", product, tuple(p)) for product, p in groups.items()]
+    return [
+        Group(quantity="Lung height", unit="mm", organ="lungs", product=product, points=tuple(points))
+        for product, points in groups.items()
+    ]
 
 
 def _selection(workspace: Workspace) -> tuple[Counter[str], Row]:
-    """Reasons of the series that the selection excluded, and the lock file."""
+    """Read the reasons of the excluded series, and the lock file."""
     import pyarrow.parquet as pq
 
     counts: Counter[str] = Counter()

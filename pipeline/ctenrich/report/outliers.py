@@ -1,4 +1,4 @@
-"""Rank what looks unusual without a ground truth: values far from the cohort's middle, missing ends, open findings."""
+"""Rank series that look unusual: values far from the cohort's median, absent landmarks and organs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ctenrich.report.data import Group, RunData
 __all__ = ["Outlier", "box", "rank"]
 
 _LEAST = 8
-"""Fewer values than this have no middle worth the name."""
+"""Groups with fewer values are not searched for outliers."""
 _LIMIT = 3.5
 """Modified z-score from which a value is called an outlier (Iglewicz and Hoaglin, 1993)."""
 
 
 @dataclass(frozen=True)
 class Outlier:
-    """One series that deserves a look, with the reasons, the strongest first."""
+    """One series to review, with its reasons, the strongest first."""
 
     series: str
     score: float
@@ -28,7 +28,7 @@ class Outlier:
 
 
 def box(values: Sequence[float]) -> dict[str, float]:
-    """Number, extremes, quartiles and whiskers (1.5 interquartile ranges) of a group."""
+    """Number, extremes, quartiles, mean and whiskers (1.5 interquartile ranges, Tukey 1977) of a group."""
     array = np.asarray(values, float)
     low, first, middle, third, high = (float(v) for v in np.percentile(array, (0, 25, 50, 75, 100)))
     reach = 1.5 * (third - first)
@@ -47,10 +47,23 @@ def box(values: Sequence[float]) -> dict[str, float]:
 
 
 def rank(data: RunData, most: int = 100) -> list[Outlier]:
-    """Series ranked by their strongest sign, at most `most`."""
+    """Rank series by their strongest sign.
+
+    Parameters
+    ----------
+    data : RunData
+        The run.
+    most : int
+        Largest number of series returned.
+
+    Returns
+    -------
+    list of Outlier
+        The strongest first.
+    """
     found: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for group in (*data.features, *data.lung, *data.regions):
-        for series, score, text in _far(group):
+        for series, score, text in _outlying_values(group):
             found[series].append((score, text))
     for row in data.landmarks:
         if row["landmark"] in ("lung_start", "lung_end") and row["slice_index"] is None:
@@ -66,7 +79,7 @@ def rank(data: RunData, most: int = 100) -> list[Outlier]:
     return sorted(ranked, key=lambda o: (-o.score, -len(o.reasons), o.series))[:most]
 
 
-def _far(group: Group) -> list[tuple[str, float, str]]:
+def _outlying_values(group: Group) -> list[tuple[str, float, str]]:
     values = np.array([p.value for p in group.points])
     if values.size < _LEAST:
         return []

@@ -1,4 +1,4 @@
-"""Three planes of a CT volume as small pictures, and the masks of a product as transparent pictures of equal size."""
+"""Draw three planes of a CT volume as small pictures, and masks as transparent pictures of equal size."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _LONGEST = 360
 _Colour = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class View:
-    """How a volume is laid out for display: patient axes and the place of the three cuts.
+    """Layout of a volume for display: patient axes and the position of the three cuts.
 
     ``axes[p]`` is the array axis that runs along patient axis p (0 left, 1 posterior, 2 superior), ``flip[p]`` whether
-    its index falls along that direction. A volume whose axes are oblique is shown along its nearest patient axes.
+    its index decreases along that direction. A volume whose axes are oblique is shown along its nearest patient axes.
     """
 
     axes: tuple[int, int, int]
@@ -44,7 +44,7 @@ class View:
     """Number of voxels along each patient axis."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plane:
     """One cut of a view, in display order: rows from top to bottom, columns from left to right."""
 
@@ -59,16 +59,28 @@ class Plane:
 
 
 def choose_view(volume: Volume, masks: Sequence[SegmentMasks]) -> View:
-    """Cuts through the middle of what was found (through the middle of the volume if nothing was)."""
+    """Choose cuts through the centre of the segments, or of the volume if there are none.
+
+    Parameters
+    ----------
+    volume : Volume
+        The CT.
+    masks : sequence of SegmentMasks
+        Products on its grid.
+
+    Returns
+    -------
+    View
+    """
     axes, flip = _patient_axes(volume)
     centre = _centre(volume.shape, masks)
     spacing = volume.spacing
     return View(
-        axes,
-        flip,
-        (centre[axes[0]], centre[axes[1]], centre[axes[2]]),
-        (spacing[axes[0]], spacing[axes[1]], spacing[axes[2]]),
-        (volume.shape[axes[0]], volume.shape[axes[1]], volume.shape[axes[2]]),
+        axes=axes,
+        flip=flip,
+        cut=(centre[axes[0]], centre[axes[1]], centre[axes[2]]),
+        spacing=(spacing[axes[0]], spacing[axes[1]], spacing[axes[2]]),
+        shape=(volume.shape[axes[0]], volume.shape[axes[1]], volume.shape[axes[2]]),
     )
 
 
@@ -90,57 +102,112 @@ def _centre(shape: Sequence[int], masks: Sequence[SegmentMasks]) -> tuple[int, i
     if not boxes:
         return shape[0] // 2, shape[1] // 2, shape[2] // 2
     total = sum(v for v, _ in boxes)
-    sums = [sum(v * (lo + hi) / 2 for v, (lo, hi) in ((v, _range(b, a)) for v, b in boxes)) for a in range(3)]
+    sums = [sum(v * (lo + hi) / 2 for v, (lo, hi) in ((v, _box_range(b, a)) for v, b in boxes)) for a in range(3)]
     k, j, i = (min(int(s / total), n - 1) for s, n in zip(sums, shape, strict=True))
     return k, j, i
 
 
-def _range(box: Any, axis: int) -> tuple[int, int]:
+def _box_range(box: Any, axis: int) -> tuple[int, int]:
     ends: tuple[int, int] = ((box.k0, box.k1), (box.j0, box.j1), (box.i0, box.i1))[axis]
     return ends
 
 
 def plane_of(view: View, name: str) -> Plane:
-    """Layout of one plane: axial as seen from the feet, coronal from the front, sagittal from the left."""
+    """Lay out one plane: axial as seen from the feet, coronal from the front, sagittal from the left.
+
+    Parameters
+    ----------
+    view : View
+        Layout of the volume.
+    name : str
+        One of :data:`PLANES`.
+
+    Returns
+    -------
+    Plane
+    """
     fixed, down, right = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}[name]
     height = view.shape[down] * view.spacing[down]
     width = view.shape[right] * view.spacing[right]
     scale = _LONGEST / max(height, width)
-    return Plane(name, fixed, down, right, max(1, round(width * scale)), max(1, round(height * scale)))
+    return Plane(
+        name=name,
+        fixed=fixed,
+        down=down,
+        right=right,
+        width=max(1, round(width * scale)),
+        height=max(1, round(height * scale)),
+    )
 
 
 def picture_webp(volume: Volume, view: View, name: str, workspace: Workspace) -> bytes:
-    """The CT plane, windowed, as WebP."""
+    """Draw a plane of the CT in a soft tissue window (40/400 HU).
+
+    Parameters
+    ----------
+    volume : Volume
+        The CT.
+    view : View
+        Its layout.
+    name : str
+        One of :data:`PLANES`.
+    workspace : Workspace
+        The run's folder.
+
+    Returns
+    -------
+    bytes
+        A WebP file.
+    """
     array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
     plane = plane_of(view, name)
-    values = _display(np.asarray(_cut(array, view, plane), np.float32), view, plane)
+    values = _to_display(np.asarray(_cut_plane(array, view, plane), np.float32), view, plane)
     low = _WINDOW[0] - _WINDOW[1] / 2
     grey = (np.clip((values - low) / _WINDOW[1], 0, 1) * 255).astype(np.uint8)
-    return _encode(_resized(grey, plane, smooth=True), "WEBP", quality=82, method=4)
+    return _encode_picture(_resized(grey, plane, smooth=True), "WEBP", quality=82, method=4)
 
 
 def overlay_png(
     masks: SegmentMasks, colours: Mapping[int, _Colour], view: View, name: str, workspace: Workspace
 ) -> bytes:
-    """The masks of one product on a plane as a palette PNG: filled lightly, outlined in full colour."""
+    """Draw the masks of one product on a plane: filled lightly, outlined in full colour.
+
+    Parameters
+    ----------
+    masks : SegmentMasks
+        The masks.
+    colours : mapping
+        Segment number -> RGB, 0..255.
+    view : View
+        Layout of the CT.
+    name : str
+        One of :data:`PLANES`.
+    workspace : Workspace
+        The run's folder.
+
+    Returns
+    -------
+    bytes
+        A palette PNG with transparency, of the size of the CT's picture.
+    """
     from PIL import Image
 
     plane = plane_of(view, name)
     canvas = np.zeros((plane.height, plane.width), np.uint8)
     palette, alpha = [0, 0, 0], [0]
-    for place, segment in enumerate(masks.segments):
+    for index, segment in enumerate(masks.segments):
         inside = _mask_plane(masks, segment.number, view, plane, workspace)
         palette += [*colours[segment.number], *colours[segment.number]]
         alpha += [90, 255]
-        if inside is None or place > 120:
+        if inside is None or index > 120:
             continue
         big = np.asarray(_resized(inside.astype(np.uint8) * 255, plane, smooth=False)) > 127
         edge = big & ~_eroded(big)
-        canvas[big & ~edge & ((canvas == 0) | (canvas % 2 == 1))] = 2 * place + 1
-        canvas[edge] = 2 * place + 2
+        canvas[big & ~edge & ((canvas == 0) | (canvas % 2 == 1))] = 2 * index + 1
+        canvas[edge] = 2 * index + 2
     image = Image.fromarray(canvas)
     image.putpalette(palette)
-    return _encode(image, "PNG", optimize=True, transparency=bytes(alpha))
+    return _encode_picture(image, "PNG", optimize=True, transparency=bytes(alpha))
 
 
 def _mask_plane(
@@ -151,22 +218,22 @@ def _mask_plane(
         return None
     part, box = crop
     axis = view.axes[plane.fixed]
-    low, high = _range(box, axis)
+    low, high = _box_range(box, axis)
     if not low <= view.cut[plane.fixed] < high:
         return None
     out = np.zeros([n for a, n in enumerate(masks.shape) if a != axis], bool)
-    kept = [slice(*_range(box, a)) for a in range(3) if a != axis]
+    kept = [slice(*_box_range(box, a)) for a in range(3) if a != axis]
     out[kept[0], kept[1]] = np.take(part, view.cut[plane.fixed] - low, axis=axis)
-    return np.asarray(_display(out, view, plane), bool)
+    return np.asarray(_to_display(out, view, plane), bool)
 
 
-def _cut(array: NDArray[Any], view: View, plane: Plane) -> NDArray[Any]:
+def _cut_plane(array: NDArray[Any], view: View, plane: Plane) -> NDArray[Any]:
     where: list[Any] = [slice(None)] * 3
     where[view.axes[plane.fixed]] = view.cut[plane.fixed]
     return np.asarray(array[tuple(where)])
 
 
-def _display(cut: NDArray[Any], view: View, plane: Plane) -> NDArray[Any]:
+def _to_display(cut: NDArray[Any], view: View, plane: Plane) -> NDArray[Any]:
     """A cut (array axes in order) as rows from the top and columns from the left of the picture."""
     if view.axes[plane.down] > view.axes[plane.right]:
         cut = cut.T
@@ -190,7 +257,7 @@ def _resized(grey: NDArray[np.uint8], plane: Plane, *, smooth: bool) -> Image:
     return Image.fromarray(np.ascontiguousarray(grey)).resize((plane.width, plane.height), method)
 
 
-def _encode(image: Image, kind: str, **options: Any) -> bytes:
+def _encode_picture(image: Image, kind: str, **options: Any) -> bytes:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

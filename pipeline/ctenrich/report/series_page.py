@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from ctenrich.codes.mappings import load_segments
 from ctenrich.records import Landmarks, Product, Proof, Regions, SegmentMasks, Volume
-from ctenrich.report.charts import bands, bars
+from ctenrich.report.charts import Bar, bands, bars
 from ctenrich.report.data import RunData
 from ctenrich.report.pictures import PLANES, View, choose_view, overlay_png, picture_webp, plane_of
 from ctenrich.series_store import SeriesStore
@@ -40,7 +40,21 @@ class SeriesIndex:
             self.rows[name] = by_series
 
     def of(self, name: str, series: str, product: str | None = None) -> list[Row]:
-        """Rows of one table of one series (and one product)."""
+        """Rows of one series.
+
+        Parameters
+        ----------
+        name : str
+            Name of the table.
+        series : str
+            Series Instance UID.
+        product : str, optional
+            Key of a product; empty: rows of the series as a whole; None: all rows.
+
+        Returns
+        -------
+        list of dict
+        """
         found = self.rows[name].get(series, [])
         return [r for r in found if product is None or r["product"] == product]
 
@@ -55,14 +69,44 @@ class Pictures:
     workspace: Workspace
 
     def picture(self, volume: Volume, view: View, plane: str) -> str:
-        """Address of a CT plane."""
-        name = _key("picture", volume.sha256, repr(view), plane) + ".webp"
+        """Draw a plane of the CT.
+
+        Parameters
+        ----------
+        volume : Volume
+            The CT.
+        view : View
+            Its layout.
+        plane : str
+            One of :data:`ctenrich.report.pictures.PLANES`.
+
+        Returns
+        -------
+        str
+            Address of the picture, relative to the page, or a data URI.
+        """
+        name = _content_key("picture", volume.sha256, repr(view), plane) + ".webp"
         return self._address(name, lambda: picture_webp(volume, view, plane, self.workspace))
 
     def overlay(self, masks: SegmentMasks, view: View, plane: str) -> str:
-        """Address of a product's masks on a plane."""
+        """Draw the masks of a product on a plane.
+
+        Parameters
+        ----------
+        masks : SegmentMasks
+            The masks.
+        view : View
+            Layout of the CT.
+        plane : str
+            One of :data:`ctenrich.report.pictures.PLANES`.
+
+        Returns
+        -------
+        str
+            Address of the picture, relative to the page, or a data URI.
+        """
         colours = {s.number: _colour(s.name) for s in masks.segments}
-        name = _key("overlay", masks.sha256, repr(sorted(colours.items())), repr(view), plane) + ".png"
+        name = _content_key("overlay", masks.sha256, repr(sorted(colours.items())), repr(view), plane) + ".png"
         return self._address(name, lambda: overlay_png(masks, colours, view, plane, self.workspace))
 
     def _address(self, name: str, draw: Any) -> str:
@@ -75,7 +119,7 @@ class Pictures:
         return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _key(*parts: str) -> str:
+def _content_key(*parts: str) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:24]
 
 
@@ -117,7 +161,7 @@ def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Ro
     store = SeriesStore(workspace)
     volume = store.find_valid(Volume, uid)
     products = _product_records(store, index, uid)
-    view = _view(workspace, volume, [one.masks for one in products.values() if one.masks is not None])
+    view = _view_of(workspace, volume, [one.masks for one in products.values() if one.masks is not None])
     own = next((o for o in index.of("outcomes", uid, "")), {})
     drawing = _Drawing(volume, view, pictures)
     return {
@@ -149,7 +193,7 @@ def _records_of(store: SeriesStore, uid: str, product: Product | None) -> _Produ
     )
 
 
-def _view(workspace: Workspace, volume: Volume | None, masks: list[SegmentMasks]) -> View | None:
+def _view_of(workspace: Workspace, volume: Volume | None, masks: list[SegmentMasks]) -> View | None:
     if volume is None or not workspace.resolve(volume.series_instance_uid, volume.array_path).is_file():
         return None
     return choose_view(volume, masks)
@@ -284,7 +328,7 @@ def _alternative(name: str, view: View, masks: SegmentMasks | None) -> str:
 def _marks(
     landmarks: Landmarks | None, regions: Regions | None, view: View, height: int
 ) -> tuple[list[tuple[str, float]], list[tuple[str, list[tuple[float, float]]]]]:
-    """Landmarks and regions as pixel rows of the coronal picture (superior is up)."""
+    """Landmarks and regions as pixel rows of the coronal picture, superior at the top."""
     n = view.shape[2]
 
     def edge(index: float) -> float:
@@ -300,7 +344,7 @@ def _marks(
 
 
 def _runs(indices: list[int]) -> list[tuple[int, int]]:
-    """First and last of each run of neighbouring indices."""
+    """First and last index of each run of consecutive indices."""
     out: list[tuple[int, int]] = []
     for index in sorted(indices):
         if out and index == out[-1][1] + 1:
@@ -315,4 +359,4 @@ def _timings(rows: list[Row]) -> Markup:
     for row in rows:
         totals[f"{row['stage']} {row['product']}".strip()] += row["seconds"]
     ordered = sorted(totals.items(), key=lambda item: -item[1])
-    return bars([(name, s, f"{s:.2f} s") for name, s in ordered], "Seconds per stage")
+    return bars([Bar(name, s, f"{s:.2f} s") for name, s in ordered], "Seconds per stage")

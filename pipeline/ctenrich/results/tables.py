@@ -37,7 +37,16 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
 
     The object tables (with IDC's names and types) and ``dicom_metadata`` are read back from
     ``series/*/*/objects/*.dcm``; deleting the tables and calling this again gives the same bytes. The run tables come
-    from the records and the ledger; a run without a ledger has empty ones.
+    from the records and the ledger; without a ledger, those of the ledger are empty.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run's folder.
+    progress : Progress
+        Advanced by every file.
+    processes : int
+        Processes that read files; a few files are read in this process.
 
     Returns
     -------
@@ -70,7 +79,7 @@ def build_object_tables(
     folder : Path
         Where the Parquet files are written.
     progress : Progress
-        Told of every file.
+        Advanced by every file.
     processes : int
         Processes that read files; a few files are read in this process.
 

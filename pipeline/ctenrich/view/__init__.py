@@ -1,4 +1,4 @@
-"""Look at a run in OHIF with no PACS: on this computer only, this run only."""
+"""Show one run in OHIF without a PACS, on this computer only."""
 
 from __future__ import annotations
 
@@ -17,29 +17,37 @@ __all__ = ["DEFAULT_PORT", "RunView", "ViewServer", "serve"]
 def serve(
     workspace: Workspace, *, series: str = "", ohif: Path | None = None, port: int = DEFAULT_PORT, pacs: str = ""
 ) -> ViewServer:
-    """Make the server of a run (start it with ``with``); fetches OHIF if it is not here yet.
+    """Make the server of a run, to be started by ``with``; OHIF is downloaded if needed.
 
     Parameters
     ----------
     workspace : Workspace
         The run.
     series : str
-        Series Instance UID that will be opened; empty: none in particular.
+        Series Instance UID to open; empty: the list of series.
     ohif : Path, optional
-        Folder or npm package with OHIF's build; none: fetched.
+        Folder or npm package with a build of OHIF; default: downloaded.
     port : int
-        Port on the loopback; 0: any free one.
+        Port on the loopback interface; 0: any free one.
     pacs : str
         DICOMweb root of a PACS to show instead of the run's files.
+
+    Returns
+    -------
+    ViewServer
 
     Raises
     ------
     UsageError
-        BAD_RUN if the run has nothing to show, NOT_FOUND for a series that it does not have, BAD_PARAMETER for a PACS
-        whose address is not one of http or https.
+        BAD_RUN if the run has no sorted series, NOT_FOUND for a series that it does not have, BAD_PARAMETER for a PACS
+        whose address is neither http nor https.
     """
     if pacs and not pacs.startswith(("http://", "https://")):
-        raise UsageError(Reason.BAD_PARAMETER, "a PACS has an http or https address", "http://127.0.0.1:8042/dicom-web")
+        raise UsageError(
+            Reason.BAD_PARAMETER,
+            "the address of a PACS begins with http:// or https://",
+            "http://127.0.0.1:8042/dicom-web",
+        )
     view = RunView(workspace)
     if not view.series and not pacs:
         raise UsageError(Reason.BAD_RUN, "the run has no series to show", "run fetch and sort first")

@@ -1,4 +1,4 @@
-"""What a run has to show: its sorted series, their slices, and the objects that were written of them."""
+"""The contents of a run that a viewer shows: sorted series, their slices, and the objects written for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Shown:
 
 
 class RunView:
-    """What a run has to show: series with their slices and objects.
+    """Series of a run with their slices and objects.
 
     Parameters
     ----------
@@ -39,16 +39,16 @@ class RunView:
 
     @cached_property
     def series(self) -> list[str]:
-        """Series that can be shown: those that were sorted."""
+        """Series that can be shown: those that have been sorted."""
         return [uid for uid in self._store.series() if self._store.has(SortedSeries, uid)]
 
     def record(self, uid: str) -> SortedSeries:
-        """The sorted series.
+        """Load a sorted series.
 
         Raises
         ------
         UsageError
-            NOT_FOUND: the run has no such series.
+            NOT_FOUND if the run has no such series.
         """
         if uid not in self.series:
             raise UsageError(Reason.NOT_FOUND, "the run has no such series")
@@ -75,12 +75,23 @@ class RunView:
         return [self.workspace.resolve(uid, one.path) for one in self.record(uid).slices]
 
     def object_file(self, uid: str, sop_instance_uid: str) -> Path:
-        """File of a written object.
+        """Find the file of a written object.
+
+        Parameters
+        ----------
+        uid : str
+            Series Instance UID of the CT.
+        sop_instance_uid : str
+            The object.
+
+        Returns
+        -------
+        Path
 
         Raises
         ------
         UsageError
-            NOT_FOUND: nothing like it was written of this series.
+            NOT_FOUND if no such object was written for this series.
         """
         for shown in self.objects(uid):
             if shown.item.sop_instance_uid == sop_instance_uid:
@@ -92,7 +103,19 @@ class RunView:
         return [uid for uid in self.series if self.record(uid).study_instance_uid == study]
 
     def opening(self, uid: str, product: str = "") -> str:
-        """Address in OHIF: the CT, and over it the SEG of a product (the first one if none is named)."""
+        """Address in OHIF of a CT with the SEG of a product laid over it.
+
+        Parameters
+        ----------
+        uid : str
+            Series Instance UID of the CT.
+        product : str
+            Key of a product; empty, or without a SEG: the first product that has one.
+
+        Returns
+        -------
+        str
+        """
         segments = self.segmentations(uid)
         chosen = [s for s in segments if s.product == product] or segments
         wanted = ",".join([uid, *(s.item.series_instance_uid for s in segments)])
@@ -103,5 +126,5 @@ class RunView:
 
 @lru_cache(maxsize=4096)
 def _sorted_series(path: Path, changed: int) -> SortedSeries:
-    """The record as it was when the file last changed."""
+    """Load a record, cached until its file changes."""
     return load_record(path, SortedSeries)

@@ -1,4 +1,4 @@
-"""DICOMweb of one run, read only: search (QIDO-RS), metadata, frames and instances (WADO-RS), for CT and SEG."""
+"""Read-only DICOMweb service of one run: search (QIDO-RS), metadata, frames and instances (WADO-RS) of CT and SEG."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Rows Columns PhotometricInterpretation BitsAllocated BitsStored HighBit PixelRep
 PixelSpacing ImageOrientationPatient ImagePositionPatient ImageType WindowCenter WindowWidth RescaleIntercept
 RescaleSlope RescaleType SliceThickness SpacingBetweenSlices NumberOfFrames PixelPaddingValue
 """
-"""What the viewer needs of a slice; names, notes and private values stay where they are."""
+"""Attributes of a slice that the viewer needs; names, comments and private values are not sent."""
 _STUDY = "StudyInstanceUID StudyDate StudyTime StudyDescription PatientID SpecificCharacterSet"
 _SERIES = "StudyInstanceUID SeriesInstanceUID Modality SeriesNumber SeriesDescription SeriesDate SeriesTime"
 _INSTANCE = "StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID InstanceNumber Rows Columns NumberOfFrames"
@@ -33,14 +33,14 @@ _BOUNDARY = "ctenrich-part"
 
 @dataclass(frozen=True)
 class Answer:
-    """Body and Content-Type."""
+    """Body and Content-Type of a response."""
 
     content: bytes
     kind: str
 
 
 class DicomWeb:
-    """Answers of a run to the addresses below ``studies``.
+    """Answers requests below ``studies``.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ class DicomWeb:
 
     Notes
     -----
-    PS3.18 sections 10.4 (retrieve) and 10.6 (search): what a viewer asks. Objects come from the written files as they
-    are; CT metadata holds what is needed to draw a slice. A study holds the run's CT series and their SEGs.
+    The parts of PS3.18 sections 10.4 (retrieve) and 10.6 (search) that a viewer uses. Objects are sent as written; CT
+    metadata is limited to what is needed to draw a slice. A study holds the run's CT series and their SEGs.
     """
 
     def __init__(self, view: RunView) -> None:
@@ -63,16 +63,20 @@ class DicomWeb:
         Parameters
         ----------
         words : sequence of str
-            The address' parts after the root: ``studies``, a Study Instance UID ...
+            Parts of the path after the root: ``studies``, a Study Instance UID, ...
         asked : mapping
             The query: attribute keyword or tag -> values.
+
+        Returns
+        -------
+        Answer
 
         Raises
         ------
         UsageError
-            NOT_FOUND: the run has nothing there.
-        InputError
-            BAD_UID: something else than a UID.
+            NOT_FOUND if the run has no such resource.
+        UnsafeInputError
+            UNSAFE_IDENTIFIER if a part that should be a UID is not one.
         """
         uids = [check_uid(w) for w in words[1:6:2]]
         shape = ["{}" if k % 2 else w for k, w in enumerate(words)]
@@ -87,7 +91,7 @@ class DicomWeb:
         }
         found = routes.get("/".join(shape))
         if found is None:
-            raise _missing()
+            raise _not_found()
         return found()
 
     # ------------------------------------------------------------ search
@@ -100,15 +104,15 @@ class DicomWeb:
             study = self.view.record(uid).study_instance_uid
             held = [uid, *(s.item.series_instance_uid for s in self.view.segmentations(uid))]
             if study not in rows:
-                first = _pick(_slice_metadata(self.view.slices(uid)[0]), _STUDY)
-                rows[study] = {**first, **_values("ModalitiesInStudy", "CS", "CT")}
-                rows[study].update(_values("NumberOfStudyRelatedSeries", "IS", 0))
-                rows[study].update(_values("NumberOfStudyRelatedInstances", "IS", 0))
+                first = _pick_attributes(_slice_metadata(self.view.slices(uid)[0]), _STUDY)
+                rows[study] = {**first, **_json_attribute("ModalitiesInStudy", "CS", "CT")}
+                rows[study].update(_json_attribute("NumberOfStudyRelatedSeries", "IS", 0))
+                rows[study].update(_json_attribute("NumberOfStudyRelatedInstances", "IS", 0))
             rows[study]["00201206"]["Value"][0] += len(held)
             rows[study]["00201208"]["Value"][0] += len(self.view.slices(uid)) + len(held) - 1
             if len(held) > 1:
-                rows[study].update(_values("ModalitiesInStudy", "CS", "CT", "SEG"))
-        return _json(_page(list(rows.values()), asked))
+                rows[study].update(_json_attribute("ModalitiesInStudy", "CS", "CT", "SEG"))
+        return _json_answer(_result_page(list(rows.values()), asked))
 
     def _series(self, study: str, asked: Mapping[str, Sequence[str]]) -> Answer:
         wanted = _asked(asked, "SeriesInstanceUID", "0020000E")
@@ -120,12 +124,12 @@ class DicomWeb:
             shown += [(seg.item.series_instance_uid, _object_metadata(seg.path), 1) for seg in segs]
             for series, metadata, count in shown:
                 if not wanted or series in wanted:
-                    counted = _values("NumberOfSeriesRelatedInstances", "IS", count)
-                    rows.append({**_pick(metadata, _SERIES), **counted})
-        return _json(_page(rows, asked))
+                    counted = _json_attribute("NumberOfSeriesRelatedInstances", "IS", count)
+                    rows.append({**_pick_attributes(metadata, _SERIES), **counted})
+        return _json_answer(_result_page(rows, asked))
 
     def _instances(self, series: str) -> Answer:
-        return _json([_pick(m, _INSTANCE) for m in self._held(series)])
+        return _json_answer([_pick_attributes(m, _INSTANCE) for m in self._held(series)])
 
     # ------------------------------------------------------------ retrieve
 
@@ -133,18 +137,18 @@ class DicomWeb:
         held = self._held(series)
         chosen = [m for m in held if not instance or m["00080018"]["Value"] == [instance]]
         if not chosen:
-            raise _missing()
-        return _json(chosen)
+            raise _not_found()
+        return _json_answer(chosen)
 
     def _instance(self, series: str, instance: str) -> Answer:
-        content = self._file(series, instance).read_bytes()
+        content = self._instance_file(series, instance).read_bytes()
         return _multipart([content], "application/dicom", "application/dicom")
 
     def _frames(self, series: str, instance: str, numbers: str) -> Answer:
-        path = self._file(series, instance)
+        path = self._instance_file(series, instance)
         parts = numbers.split(",")
         if not all(n.isdigit() for n in parts):
-            raise _missing()
+            raise _not_found()
         data = _opened(path, path.stat().st_mtime_ns)
         kind = f"application/octet-stream; transfer-syntax={data.file_meta.TransferSyntaxUID}"
         return _multipart([frame_of(data, int(n)) for n in parts], "application/octet-stream", kind)
@@ -164,40 +168,40 @@ class DicomWeb:
                 if shown.item.series_instance_uid == series:
                     self._owners[series] = uid
                     return shown
-        raise _missing()
+        raise _not_found()
 
-    def _file(self, series: str, instance: str) -> Path:
+    def _instance_file(self, series: str, instance: str) -> Path:
         if series in self.view.series:
             for one in self.view.record(series).slices:
                 if one.sop_instance_uid == instance:
                     return self.view.workspace.resolve(series, one.path)
-            raise _missing()
+            raise _not_found()
         shown = self._segmentation(series)
         if shown.item.sop_instance_uid != instance:
-            raise _missing()
+            raise _not_found()
         return shown.path
 
 
 def frame_of(data: Any, number: int) -> bytes:
-    """Pixels of one frame (from 1) in the transfer syntax of its file.
+    """Extract the pixels of one frame in the transfer syntax of its file.
 
     Parameters
     ----------
     data : pydicom.Dataset
         An image, pixel data included.
     number : int
-        Frame, from 1.
+        Frame number, from 1.
 
     Returns
     -------
     bytes
-        Compressed frames as they are. Frames of one bit a pixel start within a byte where a slice's pixels are no
-        multiple of 8 (PS3.5 8.2): they are cut by bit and start at a byte here, the first pixel in the lowest bit.
+        Compressed frames are returned unchanged. Frames of one bit per pixel may start within a byte of the file
+        (PS3.5 8.2); here they start at a byte, with the first pixel in the lowest bit.
 
     Raises
     ------
     UsageError
-        NOT_FOUND: there is no such frame.
+        NOT_FOUND if there is no such frame.
     """
     import numpy as np
     from pydicom.encaps import get_frame
@@ -222,7 +226,7 @@ def frame_of(data: Any, number: int) -> bytes:
 
 @lru_cache(maxsize=4)
 def _opened(path: Path, changed: int) -> Any:
-    """A whole file; the viewer asks for a SEG's frames one after another."""
+    """Read a whole file; cached, since the viewer requests the frames of a SEG one after another."""
     import pydicom
 
     return pydicom.dcmread(path)
@@ -238,24 +242,24 @@ def _object_metadata(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _metadata_of(path: Path, changed: int, short: bool) -> dict[str, Any]:
-    """DICOM JSON (PS3.18 F) of a file without its pixels."""
+    """Convert a file without its pixels to DICOM JSON (PS3.18 F)."""
     import pydicom
 
     tags: list[Any] | None = list(_CT_KEYS.split()) if short else None
     data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
     made: dict[str, Any] = data.to_json_dict(suppress_invalid_tags=True)
-    made.update(_values("AvailableTransferSyntaxUID", "UI", str(data.file_meta.TransferSyntaxUID)))
+    made.update(_json_attribute("AvailableTransferSyntaxUID", "UI", str(data.file_meta.TransferSyntaxUID)))
     return made
 
 
-def _pick(metadata: Mapping[str, Any], keywords: str) -> dict[str, Any]:
+def _pick_attributes(metadata: Mapping[str, Any], keywords: str) -> dict[str, Any]:
     from pydicom.datadict import tag_for_keyword
 
     tags = [f"{tag_for_keyword(k):08X}" for k in keywords.split()]
     return {tag: metadata[tag] for tag in tags if tag in metadata}
 
 
-def _values(keyword: str, vr: str, *values: str | int) -> dict[str, Any]:
+def _json_attribute(keyword: str, vr: str, *values: str | int) -> dict[str, Any]:
     from pydicom.datadict import tag_for_keyword
 
     return {f"{tag_for_keyword(keyword):08X}": {"vr": vr, "Value": list(values)}}
@@ -265,18 +269,18 @@ def _values(keyword: str, vr: str, *values: str | int) -> dict[str, Any]:
 
 
 def _asked(asked: Mapping[str, Sequence[str]], *names: str) -> list[str]:
-    """Values of an attribute in a search, by keyword or tag; UIDs may be a list with commas."""
+    """Values of an attribute in a search, by keyword or tag; UIDs may be separated by commas."""
     return [v for name in names for text in asked.get(name, ()) for v in text.replace("\\", ",").split(",") if v]
 
 
-def _page(rows: list[dict[str, Any]], asked: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """`offset` and `limit` of a search."""
+def _result_page(rows: list[dict[str, Any]], asked: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Apply `offset` and `limit` of a search."""
     numbers = [(asked.get(name) or ["0"])[0] for name in ("offset", "limit")]
     offset, limit = (int(n) if n.isdigit() else 0 for n in numbers)
     return rows[offset : offset + limit if limit else None]
 
 
-def _json(rows: list[dict[str, Any]]) -> Answer:
+def _json_answer(rows: list[dict[str, Any]]) -> Answer:
     return Answer(json.dumps(rows).encode(), _JSON)
 
 
@@ -286,5 +290,5 @@ def _multipart(parts: Sequence[bytes], kind: str, part_kind: str) -> Answer:
     return Answer(body, f'multipart/related; type="{kind}"; boundary={_BOUNDARY}')
 
 
-def _missing() -> UsageError:
-    return UsageError(Reason.NOT_FOUND, "the run has nothing there")
+def _not_found() -> UsageError:
+    return UsageError(Reason.NOT_FOUND, "the run has no such resource")

@@ -1,4 +1,4 @@
-"""OHIF, the viewer: a pinned build, taken from a folder or fetched once through npm, and set up for this computer."""
+"""The OHIF viewer: obtain a pinned build from a folder or once through npm, and configure it for this computer."""
 
 from __future__ import annotations
 
@@ -20,60 +20,66 @@ __all__ = ["OHIF_SHA256", "OHIF_VERSION", "app_config", "clean_index", "obtain_o
 
 OHIF_VERSION = "3.13.2"
 OHIF_SHA256 = "b189d3963bfc58e9394a9db8c7be75d07beb029ec211dbb126d47b62969dd3f1"
-"""Of the package @ohif/app as npm serves it."""
+"""Hash of the npm package @ohif/app."""
 _LEFT_OUT = ("package/dist/ort/", "package/dist/dicom-microscopy-viewer/")
-"""Parts for other uses (neural networks in the browser, microscopy): 156 of 204 MB."""
+"""Parts that are not needed (neural networks in the browser, microscopy): 156 of 204 MB."""
 _FAULT = b"largerArray.forEach((_, currentImageIndex) => {"
-"""Where OHIF 3.13.2 lays segments of an overlapping SEG together: `forEach` skips the holes of a sparse array, so that
+"""Here OHIF 3.13.2 merges the segments of an overlapping SEG: `forEach` skips the holes of a sparse array, so that
 slices that only the later segment has are lost; see docs/decisions/0086."""
 _REPAIR = b"Array.from(largerArray).forEach((_, currentImageIndex) => {"
 
 
 def obtain_ohif(folder: Path | None = None) -> Path:
-    """Folder with OHIF's built site.
+    """Return a folder with a build of OHIF.
 
     Parameters
     ----------
     folder : Path, optional
-        A built site, or the package file of npm, that is already here. Without it the package is fetched once through
-        the npm client into ``$XDG_CACHE_HOME/ctenrich`` and checked against its pinned SHA-256.
+        An existing build, or npm's package file. By default the package is downloaded once by the npm client into
+        ``$XDG_CACHE_HOME/ctenrich`` and checked against its pinned SHA-256.
+
+    Returns
+    -------
+    Path
 
     Raises
     ------
     UsageError
-        NOT_FOUND: the folder holds no OHIF build.
+        NOT_FOUND if the folder holds no build of OHIF.
     ToolError
-        TOOL_MISSING or TOOL_FAILED: npm is not there or could not fetch it.
+        TOOL_MISSING or TOOL_FAILED if npm is not installed or could not download the package.
     UnsafeInputError
-        HASH_MISMATCH: the package is not the pinned one.
+        HASH_MISMATCH if the package is not the pinned one.
     """
     if folder is not None and folder.is_dir():
         found = folder / "dist" if (folder / "dist" / "index.html").is_file() else folder
         if not (found / "index.html").is_file():
-            raise UsageError(Reason.NOT_FOUND, "the folder holds no built OHIF", "give the folder with its index.html")
+            raise UsageError(
+                Reason.NOT_FOUND, "the folder holds no build of OHIF", "name the folder with its index.html"
+            )
         return found
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ctenrich" / f"ohif-{OHIF_VERSION}"
     if not (cache / "index.html").is_file():
         if folder is not None:
             _unpack(folder, cache)
         else:
-            _fetch(cache)
+            _download_ohif(cache)
     return cache
 
 
-def _fetch(cache: Path) -> None:
+def _download_ohif(cache: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             npm = find_tool("npm")
         except ToolError as error:
-            hint = "install Node.js, or name a folder with OHIF's build"
-            raise ToolError(error.reason, "npm is needed once, to fetch the viewer", hint) from None
+            hint = "install Node.js, or name a folder with a build of OHIF"
+            raise ToolError(error.reason, "npm is needed to download the viewer", hint) from None
         run_tool([npm, "pack", f"@ohif/app@{OHIF_VERSION}", "--pack-destination", scratch], timeout=600)
         _unpack(next(Path(scratch).glob("*.tgz")), cache)
 
 
 def _unpack(package: Path, cache: Path) -> None:
-    """Unpack the checked package beside its place and move it there."""
+    """Check the package, unpack it beside the cache folder and rename it."""
     if not package.is_file():
         raise UsageError(Reason.NOT_FOUND, f"there is no {package.name}")
     with package.open("rb") as handle:
@@ -92,7 +98,7 @@ def _unpack(package: Path, cache: Path) -> None:
 
 
 def clean_index(html: str) -> str:
-    """OHIF's page without what would leave this computer (fonts, analytics) and without its service worker."""
+    """Remove requests to other computers (fonts, analytics) and the service worker from OHIF's page."""
     html = re.sub(r"<link\b[^>]*\bhref=[\"']?(?:https?:)?//[^>]*>", "", html)
     html = re.sub(r"<script\b[^>]*\bsrc=[\"']?(?:https?:)?//[^>]*></script>", "", html)
     return re.sub(r"<script\b[^>]*init-service-worker[^>]*></script>", "", html)
@@ -116,29 +122,29 @@ _OVERLAY = """
   }, 50);
 })();
 """
-"""Reads the SEG that the address names as `overlay` once the CT is there to be seen, then lays it over the CT."""
+"""Loads the SEG that the address names as `overlay` once the CT has been drawn, then lays it over the CT."""
 
 
 def repaired(script: bytes) -> bytes:
-    """A script of OHIF as it is handed out: no slice of an overlapping segment is lost; all else as it was."""
+    """Repair a script of OHIF so that no slice of an overlapping segment is lost; nothing else is changed."""
     return script.replace(_FAULT, _REPAIR)
 
 
 def overlap_note(build: Path) -> str:
-    """What a reader must know about overlapping segments in this build."""
+    """Note for the reader about overlapping segments in this build."""
     if any(_FAULT in path.read_bytes() for path in build.glob("*.js")):
         return (
-            "OHIF by itself leaves out slices of some segments that overlap others; its code is handed out with that "
-            "line repaired, so all segments are drawn. The SEG files are shown as they were written."
+            "OHIF itself omits slices of some segments that overlap others; that line of its code is repaired here, so "
+            "all segments are drawn. The SEG files are shown as they were written."
         )
     return (
-        f"This is another build of OHIF than the one that is tested ({OHIF_VERSION}): it may leave out slices of "
-        "segments that overlap others. Count on the report's pictures there."
+        f"This is not the tested build of OHIF ({OHIF_VERSION}): it may omit slices of segments that overlap others. "
+        "In that case rely on the pictures of the report."
     )
 
 
 def app_config(*, pacs: bool) -> str:
-    """OHIF's configuration: one data source, the DICOMweb below our own address (this run's, or a PACS behind it)."""
+    """Configure OHIF with one data source: the DICOMweb service of this server (the run's, or a PACS behind it)."""
     source: dict[str, Any] = {
         "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
         "sourceName": "dicomweb",

@@ -1,4 +1,4 @@
-"""The viewer's own pages: the list of a run's series, and structured reports, which OHIF does not show."""
+"""HTML pages beside OHIF: the list of a run's series, and structured reports, which OHIF does not show."""
 
 from __future__ import annotations
 
@@ -26,13 +26,30 @@ _PAGE = Markup(
 
 _FOLD = Markup('<li><details><summary>{} images</summary><ul class="tree">{}</ul></details></li>')
 _MANY = 8
-"""More images than this in a row are folded, so that what was measured is in sight."""
+"""Longer rows of images are folded, so that the measurements stay visible."""
 
 
 def front_page(
     series: Sequence[tuple[str, Sequence[tuple[str, str]]]], name: str, has_report: bool, note: str = ""
 ) -> str:
-    """The list of series, (UID, links as (address, text)), and a note below it."""
+    """Make the page that lists the series.
+
+    Parameters
+    ----------
+    series : sequence of (UID, links)
+        Each link is (address, text).
+    name : str
+        Name of the run.
+    has_report : bool
+        Whether to link the report.
+    note : str
+        Shown below the list.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     rows = []
     for uid, links in series:
         shown = Markup("<br>").join(Markup('<a href="{}">{}</a>').format(address, text) for address, text in links)
@@ -43,33 +60,33 @@ def front_page(
 
 
 def report_page(path: Path) -> str:
-    """An SR as an indented list of its content items."""
+    """Make a page that shows an SR as an indented list of its content items."""
     import pydicom
 
     data = pydicom.dcmread(path, stop_before_pixels=True)
     title = str(data.get("SeriesDescription") or "Structured report")
     body = Markup('<p><a href="/">all series</a> · <span class="uid">{}</span></p>{}').format(
-        data.SOPInstanceUID, _tree(data)
+        data.SOPInstanceUID, _content_list(data)
     )
     return _PAGE.format(title=title, style=_STYLE, body=body)
 
 
-def _tree(item: Any) -> Markup:
+def _content_list(item: Any) -> Markup:
     parts = []
     for images, items in groupby(children(item), key=lambda child: child.ValueType == "IMAGE"):
-        shown = [_item(child) for child in items]
+        shown = [_content_item(child) for child in items]
         text = Markup("").join(shown)
         parts.append(_FOLD.format(len(shown), text) if images and len(shown) > _MANY else text)
     return Markup('<ul class="tree">{}</ul>').format(Markup("").join(parts)) if parts else Markup("")
 
 
-def _item(item: Any) -> Markup:
+def _content_item(item: Any) -> Markup:
     code = concept_code(item)
     name = item.ValueType if code is None else code.get("CodeMeaning")
-    return Markup("<li><b>{}</b> {}{}</li>").format(name, _value(item), _tree(item))
+    return Markup("<li><b>{}</b> {}{}</li>").format(name, _item_value(item), _content_list(item))
 
 
-def _value(item: Any) -> str:
+def _item_value(item: Any) -> str:
     kind = item.ValueType
     if kind == "NUM" and item.get("MeasuredValueSequence"):
         measured = item.MeasuredValueSequence[0]

@@ -1,4 +1,4 @@
-"""The viewer's server: loopback, token and host check; OHIF's files, the run's DICOMweb, our own pages, a PACS."""
+"""Web server of the viewer, on the loopback and with a token: OHIF, DICOMweb of the run or of a PACS, our pages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ctenrich.workspace import check_uid
 __all__ = ["DEFAULT_PORT", "ViewServer"]
 
 DEFAULT_PORT = 8790
-"""The port that the report's local links lead to."""
+"""The port that local links in the report use."""
 _COOKIE = "ctenrich_view"
 _WEB = "dicom-web"
 _POLICY = (
@@ -39,23 +39,23 @@ _POLICY = (
     "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; frame-ancestors 'none'"
 )
 _OWN_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-"""Of our own pages, which have no scripts."""
+"""Policy of our own pages, which have no scripts."""
 
 
 @dataclass
 class ViewServer:
-    """The server; ``with ViewServer(...) as server`` runs it in a thread.
+    """A web server; ``with ViewServer(...) as server`` runs it in a thread.
 
     Parameters
     ----------
     view : RunView
-        What is shown.
+        Contents of the run.
     ohif : Path
-        OHIF's built site.
+        Folder with a build of OHIF.
     port : int
         0: any free port.
     pacs : str
-        DICOMweb root of a PACS to show instead of the run (through this server, so that the browser stays here).
+        DICOMweb root of a PACS to show instead of the run, through this server.
     """
 
     view: RunView
@@ -82,7 +82,7 @@ class ViewServer:
 
     @cached_property
     def note(self) -> str:
-        """What a reader must know about this build of OHIF."""
+        """Note for the reader about this build of OHIF."""
         return overlap_note(self.ohif)
 
     @property
@@ -91,7 +91,7 @@ class ViewServer:
         return f"http://127.0.0.1:{self.port}"
 
     def url(self, series: str = "") -> str:
-        """Address to open first: it hands the browser its cookie."""
+        """Address to open first, with the token that becomes the browser's cookie."""
         return f"{self.root}{f'/open/{series}' if series else '/'}?token={self.token}"
 
 
@@ -99,7 +99,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that hangs up, as each closed page does, is no news for the terminal."""
+        """Ignore closed connections, which every closed page causes."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._answer()
         except (InputError, UsageError) as error:
-            self._text(str(error.message), HTTPStatus.NOT_FOUND)
+            self._send_text(str(error.message), HTTPStatus.NOT_FOUND)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
@@ -134,16 +134,16 @@ class _Handler(BaseHTTPRequestHandler):
         asked = parse_qs(parts.query)
         hosts = {f"127.0.0.1:{self.owner.port}", f"localhost:{self.owner.port}"}
         if self.headers.get("Host") not in hosts:
-            return self._text("This server answers this computer only.", HTTPStatus.FORBIDDEN)
+            return self._send_text("This server answers requests from this computer only.", HTTPStatus.FORBIDDEN)
         token = (asked.get("token") or [""])[0]
         if token and hmac.compare_digest(token.encode(), self.owner.token.encode()):
             rest = "&".join(f"{k}={v[0]}" for k, v in asked.items() if k != "token")
             return self._redirect(parts.path + (f"?{rest}" if rest else ""), cookie=True)
-        if not self._known():
-            return self._text("Open the address that ctenrich view printed.", HTTPStatus.FORBIDDEN)
+        if not self._has_cookie():
+            return self._send_text("Open the address that ctenrich view printed.", HTTPStatus.FORBIDDEN)
         return self._route(parts.path, asked)
 
-    def _known(self) -> bool:
+    def _has_cookie(self) -> bool:
         pairs = (c.strip().partition("=") for c in self.headers.get("Cookie", "").split(";"))
         found = next((value for name, _, value in pairs if name == _COOKIE), "")
         return hmac.compare_digest(found.encode(), self.owner.token.encode())
@@ -152,55 +152,57 @@ class _Handler(BaseHTTPRequestHandler):
         view = self.owner.view
         words = path.strip("/").split("/")
         if path == "/" and not self.owner.pacs:
-            return self._page(front_page(_links(view), view.workspace.root.name, _has_report(view), self.owner.note))
+            return self._send_page(
+                front_page(_links(view), view.workspace.root.name, _has_report(view), self.owner.note)
+            )
         if path == "/app-config.js":
-            return self._text(app_config(pacs=bool(self.owner.pacs)), kind="text/javascript")
+            return self._send_text(app_config(pacs=bool(self.owner.pacs)), kind="text/javascript")
         if words[0] == _WEB and self.owner.pacs:
             return self._proxy(path)
         if words[0] == _WEB:
             found = self.owner.web.answer(words[1:], asked)
-            return self._bytes(found.content, found.kind)
+            return self._send_bytes(found.content, found.kind)
         if words[0] == "report":
-            return self._static(view.workspace.report, "/".join(words[1:]))
+            return self._send_file(view.workspace.report, "/".join(words[1:]))
         if len(words) > 1 and words[0] in ("open", "sr"):
             uid = check_uid(words[1])
             if uid not in view.series:
                 raise UsageError(Reason.NOT_FOUND, "the run has no such series")
-            return self._series(words, uid, (asked.get("product") or [""])[0])
-        return self._site(path)
+            return self._send_series(words, uid, (asked.get("product") or [""])[0])
+        return self._send_ohif(path)
 
-    def _series(self, words: list[str], uid: str, product: str) -> None:
+    def _send_series(self, words: list[str], uid: str, product: str) -> None:
         view = self.owner.view
         if words[0] == "open":
             return self._redirect(view.opening(uid, product))
         path = view.object_file(uid, words[2] if len(words) > 2 else "")
-        return self._page(report_page(path))
+        return self._send_page(report_page(path))
 
-    def _page(self, text: str) -> None:
-        self._bytes(text.encode(), "text/html; charset=utf-8", policy=_OWN_POLICY)
+    def _send_page(self, text: str) -> None:
+        self._send_bytes(text.encode(), "text/html; charset=utf-8", policy=_OWN_POLICY)
 
-    def _site(self, path: str) -> None:
-        """OHIF's files; any address that is none of them is a page of the application."""
+    def _send_ohif(self, path: str) -> None:
+        """Send a file of OHIF; any other address is a page of the application."""
         if re.search(r"\.\w{2,5}$", path) and "service-worker" not in path:
-            return self._static(self.owner.ohif, path.strip("/"))
+            return self._send_file(self.owner.ohif, path.strip("/"))
         index = clean_index((self.owner.ohif / "index.html").read_text("utf-8"))
-        return self._text(index, kind="text/html")
+        return self._send_text(index, kind="text/html")
 
-    def _static(self, root: Path, name: str) -> None:
+    def _send_file(self, root: Path, name: str) -> None:
         path = (root / name).resolve()
         if not path.is_relative_to(root.resolve()) or not path.is_file():
-            return self._text("There is no such file.", HTTPStatus.NOT_FOUND)
+            return self._send_text("There is no such file.", HTTPStatus.NOT_FOUND)
         kind = {".wasm": "application/wasm", ".js": "text/javascript"}.get(path.suffix)
         content = path.read_bytes()
         if root == self.owner.ohif and path.suffix == ".js":
             content = repaired(content)
-        return self._bytes(content, kind or mimetypes.guess_type(path.name)[0] or "application/octet-stream")
+        return self._send_bytes(content, kind or mimetypes.guess_type(path.name)[0] or "application/octet-stream")
 
     def _proxy(self, path: str) -> None:
-        """Ask the PACS below its DICOMweb root; addresses in its answers become ours."""
+        """Forward a request to the PACS below its DICOMweb root; its addresses in the answer become ours."""
         rest, query = path.removeprefix(f"/{_WEB}"), urlsplit(self.path).query
         if ".." in unquote(rest).split("/"):
-            raise UsageError(Reason.NOT_FOUND, "the PACS has nothing there")
+            raise UsageError(Reason.NOT_FOUND, "the PACS has no such resource")
         pacs = self.owner.pacs.rstrip("/")
         address = f"{pacs}{rest}{f'?{query}' if query else ''}"
         request = urllib.request.Request(address, headers={"Accept": self.headers.get("Accept", "*/*")})  # noqa: S310
@@ -209,11 +211,11 @@ class _Handler(BaseHTTPRequestHandler):
                 content, kind = answer.read(), answer.headers.get("Content-Type", "application/octet-stream")
                 if "json" in kind:
                     content = content.replace(pacs.encode(), f"{self.owner.root}/{_WEB}".encode())
-                return self._bytes(content, kind)
+                return self._send_bytes(content, kind)
         except urllib.error.HTTPError as error:
-            return self._text(f"The PACS answered {error.code}.", HTTPStatus(error.code))
+            return self._send_text(f"The PACS answered {error.code}.", HTTPStatus(error.code))
         except urllib.error.URLError:
-            return self._text("The PACS cannot be reached.", HTTPStatus.BAD_GATEWAY)
+            return self._send_text("The PACS cannot be reached.", HTTPStatus.BAD_GATEWAY)
 
     def _redirect(self, target: str, *, cookie: bool = False) -> None:
         self.send_response(HTTPStatus.FOUND)
@@ -223,12 +225,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _text(self, text: str, status: HTTPStatus = HTTPStatus.OK, kind: str = "text/plain") -> None:
-        self._bytes(text.encode(), f"{kind}; charset=utf-8", status)
+    def _send_text(self, text: str, status: HTTPStatus = HTTPStatus.OK, kind: str = "text/plain") -> None:
+        self._send_bytes(text.encode(), f"{kind}; charset=utf-8", status)
 
-    def _bytes(self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, policy: str = _POLICY) -> None:
+    def _send_bytes(self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, policy: str = _POLICY) -> None:
         self.send_response(status)
-        for name, value in (("Content-Type", kind), ("Content-Length", str(len(content))), *_headers(policy)):
+        for name, value in (("Content-Type", kind), ("Content-Length", str(len(content))), *_security_headers(policy)):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -240,7 +242,7 @@ def _has_report(view: RunView) -> bool:
 
 
 def _links(view: RunView) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Series -> (address, text) of what can be opened."""
+    """Links (address, text) of each series."""
     out = []
     for uid in view.series:
         links = [(f"/open/{uid}", "CT")]
@@ -254,8 +256,8 @@ def _links(view: RunView) -> list[tuple[str, list[tuple[str, str]]]]:
     return out
 
 
-def _headers(policy: str) -> Iterator[tuple[str, str]]:
-    """No request leaves this computer, no other page may read along."""
+def _security_headers(policy: str) -> Iterator[tuple[str, str]]:
+    """Headers that keep requests on this computer and other pages from reading them."""
     yield "Cross-Origin-Opener-Policy", "same-origin"
     yield "Cross-Origin-Embedder-Policy", "require-corp"
     yield "Cross-Origin-Resource-Policy", "same-origin"
