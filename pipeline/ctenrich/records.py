@@ -42,6 +42,7 @@ __all__ = [
     "Product",
     "ProductKind",
     "Proof",
+    "ProofState",
     "Quantity",
     "Regions",
     "Segment",
@@ -96,6 +97,14 @@ class Quantity(StrEnum):
     SUV = "SUV"
 
 
+class ProofState(StrEnum):
+    """Result of the proof of one object; an object without a proof is never proven."""
+
+    PROVEN = "proven"
+    NOT_PROVEN = "not_proven"
+    FAILED = "failed"
+
+
 class CompanionLink(StrEnum):
     """How a companion (RTSTRUCT, SEG) was linked to its CT series."""
 
@@ -104,7 +113,7 @@ class CompanionLink(StrEnum):
 
 
 class ProductKind(StrEnum):
-    """The kind of segmenter or scorer that makes a product."""
+    """Keys of this package's kinds of segmenters and scorers (:mod:`ctenrich.inference.kinds`); others may register."""
 
     EXPERT = "expert"
     NNUNET = "nnunet"
@@ -112,7 +121,7 @@ class ProductKind(StrEnum):
 
 
 class ObjectKind(StrEnum):
-    """The four kinds of DICOM object that are written."""
+    """Keys of this package's kinds of DICOM objects (:mod:`ctenrich.objects.kinds`); others may register."""
 
     SEG = "seg"
     SHAPE_SR = "shape_sr"
@@ -153,11 +162,19 @@ class Proof:
     checks: tuple[Check, ...]
     hashes: dict[str, str] = field(default_factory=dict)
     """Name (label map, each object) -> SHA-256 of the compared data."""
+    not_proven: tuple[str, ...] = ()
+    """Kinds of objects for which no proof exists: neither proven nor refuted."""
 
     @property
     def passed(self) -> bool:
         """Whether every check passed; False for a proof without checks."""
         return bool(self.checks) and all(check.passed for check in self.checks)
+
+    def state_of(self, kind: str) -> ProofState:
+        """State of the object of a kind: FAILED for all as soon as one check of the product fails."""
+        if not self.passed:
+            return ProofState.FAILED
+        return ProofState.NOT_PROVEN if kind in self.not_proven else ProofState.PROVEN
 
 
 # ---------------------------------------------------------------- cohort
@@ -326,7 +343,8 @@ class Product:
     MIRROR is ``mirror`` or ``nomirror``.
     """
 
-    kind: ProductKind
+    kind: str
+    """Key of the kind, e.g. ``nnunet``: :class:`ProductKind` or one that another package registers."""
     model: str = ""
     """Name of the model (registry name or folder name), never a path."""
     configuration: str = ""
@@ -334,10 +352,11 @@ class Product:
     mirror: bool = True
 
     def __str__(self) -> str:
-        if self.kind is ProductKind.NNUNET:
+        kind = str(self.kind)
+        if self.configuration or self.folds:
             mirror = "mirror" if self.mirror else "nomirror"
-            return ":".join((self.kind.value, self.model, self.configuration, ",".join(self.folds), mirror))
-        return f"{self.kind.value}:{self.model}" if self.model else self.kind.value
+            return ":".join((kind, self.model, self.configuration, ",".join(self.folds), mirror))
+        return f"{kind}:{self.model}" if self.model else kind
 
     @property
     def folder(self) -> str:
@@ -553,7 +572,8 @@ class ShapeMeasurements:
 class EncodedObject:
     """One written DICOM object."""
 
-    kind: ObjectKind
+    kind: str
+    """Key of the kind, e.g. ``seg``: :class:`ObjectKind` or one that another package registers."""
     path: str
     sop_class_uid: str
     sop_instance_uid: str

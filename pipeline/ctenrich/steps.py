@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ctenrich.errors import InputError, UsageError
+from ctenrich.inference.model_cache import ModelCache
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import (
@@ -37,7 +38,6 @@ from ctenrich.records import (
 )
 from ctenrich.runner.executors import ExecutorName, open_executor
 from ctenrich.runner.ledger import Ledger
-from ctenrich.runner.model_cache import ModelCache
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner

@@ -62,7 +62,7 @@ def test_the_demo_and_its_overlay(tmp_path: Path) -> None:
     (record,) = run.series_dir(uid).glob("nnunet*/masks.json")
     product = load_record(record, SegmentMasks).product
     assert isinstance(product, Product)
-    assert product.kind is ProductKind.NNUNET
+    assert product.kind == ProductKind.NNUNET
     overlay = overlay_of(run, uid, product)
     with viewing(run.root, "--series", uid, *(["--ohif", named] if named else [])) as url, chromium() as seen:
         page = seen.page

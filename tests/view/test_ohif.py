@@ -141,7 +141,7 @@ def test_markup_in_dicom_text_is_text(tmp_path: Path, ohif: Path | None) -> None
         stage(made)
     view = RunView(made.workspace)
     uid = view.series[0]
-    report = next(o for o in view.objects(uid) if o.item.kind is ObjectKind.SHAPE_SR)
+    report = next(o for o in view.objects(uid) if o.item.kind == ObjectKind.SHAPE_SR)
     data = pydicom.dcmread(report.path)
     data.SeriesDescription = evil[:64]
     data.ContentSequence[-1].ConceptNameCodeSequence[0].CodeMeaning = evil[:64]

@@ -6,7 +6,7 @@ volume. Where the scores cannot be trusted there is no range, and the whole volu
 
 from __future__ import annotations
 
-from ctenrich.bodypart.landmarks import locate_landmarks
+from ctenrich.bodypart.landmarks import find_landmarks
 from ctenrich.records import Box, SliceScores
 
 __all__ = ["MARGIN", "crop_hint"]
@@ -41,7 +41,7 @@ def crop_hint(
     """
     if scores.reverse_z_ordering is not False or not scores.valid_z_spacing:
         return None
-    items = {item.name: item for item in locate_landmarks(scores).items}
+    items = {item.name: item for item in find_landmarks(scores).items}
     ends: list[float] = []
     for name, open_key, side in ((low, "below_range", -1.0), (high, "above_range", 1.0)):
         item = items.get(name)

@@ -14,12 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ctenrich.progress import SILENT, Progress
 from ctenrich.records import Issue, Landmark, Landmarks, Severity, SliceScores
-from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace, save_record
 
-__all__ = ["ABSENT", "VERTEBRA", "find_landmarks", "locate_landmarks"]
+__all__ = ["ABSENT", "VERTEBRA", "find_landmarks"]
 
 VERTEBRA = 25.0
 """mm: about the height of one thoracic vertebra with its disc; an error of this size halves the confidence."""
@@ -50,27 +47,8 @@ class _ScoreLine:
     expected_slope: float
 
 
-def find_landmarks(
-    scores: SliceScores, *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
-) -> Landmarks:
-    """Find all landmarks of the look-up table and save them as ``landmarks.json`` in the product's folder.
-
-    Parameters
-    ----------
-    scores : SliceScores
-
-    Returns
-    -------
-    Landmarks
-        In order of the look-up table's scores; absent ones are stated with their reason.
-    """
-    landmarks = locate_landmarks(scores)
-    save_record(workspace.product_dir(scores.series_instance_uid, scores.product) / "landmarks.json", landmarks)
-    return landmarks
-
-
-def locate_landmarks(scores: SliceScores) -> Landmarks:
-    """Find all landmarks as `find_landmarks` does, without saving them."""
+def find_landmarks(scores: SliceScores) -> Landmarks:
+    """Find all landmarks of the look-up table, in order of its scores; absent ones are stated with their reason."""
     table = sorted(scores.lookup_table.items(), key=lambda item: (item[1][0], item[0]))
     line = _score_line(scores)
     items = tuple(_locate_landmark(name, mean, sd, line, scores) for name, (mean, sd) in table)

@@ -11,10 +11,7 @@ from collections import Counter
 from types import MappingProxyType
 
 from ctenrich.codes.mappings import load_landmarks, load_regions
-from ctenrich.progress import SILENT, Progress
 from ctenrich.records import Issue, Regions, Severity, SliceRegions, SliceScores
-from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace, save_record
 
 __all__ = [
     "BODY_PARTS_INCLUDED",
@@ -22,7 +19,6 @@ __all__ = [
     "MIN_PRESENT_LANDMARKS",
     "examined_tag",
     "find_regions",
-    "locate_regions",
     "region_bounds",
     "regions_of_score",
 ]
@@ -61,28 +57,8 @@ _MIN_RANGE = 100.0
 _FROM_FEET = ("PELVIS", "ABDOMEN", "CHEST", "NECK", "HEAD")
 
 
-def find_regions(
-    scores: SliceScores, *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
-) -> Regions:
-    """Find the regions of every slice; saved as ``regions.json``.
-
-    Parameters
-    ----------
-    scores : SliceScores
-
-    Returns
-    -------
-    Regions
-        Every slice is there, also those in no region.
-    """
-    regions = locate_regions(scores)
-    folder = workspace.product_dir(scores.series_instance_uid, scores.product)
-    save_record(folder / "regions.json", regions)
-    return regions
-
-
-def locate_regions(scores: SliceScores) -> Regions:
-    """Find the regions as `find_regions` does, without saving them.
+def find_regions(scores: SliceScores) -> Regions:
+    """Find the regions of every slice, also of those in no region.
 
     A series whose scores contradict its geometry gets no region, and ``NONE`` as the summary.
     """

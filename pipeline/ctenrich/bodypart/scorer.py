@@ -39,7 +39,7 @@ from ctenrich.records import (
     Volume,
 )
 from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace, load_array, save_record
+from ctenrich.workspace import Workspace, load_array
 
 __all__ = ["BodyPartModel", "BodyPartScorer", "RawScores", "load_bodypart_model", "open_bodypart", "scores_of"]
 
@@ -245,7 +245,7 @@ class BodyPartScorer:
         Returns
         -------
         SliceScores
-            By slice index, saved as ``scores.json`` in the product's folder.
+            By slice index.
 
         Raises
         ------
@@ -261,9 +261,7 @@ class BodyPartScorer:
         array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
         with torch_threads(settings.segment.threads):
             raw = self.raw_scores(array, volume, progress)
-        scores = scores_of(raw, volume, series, model=self.model, info=self.info)
-        save_record(workspace.product_dir(volume.series_instance_uid, self.product) / "scores.json", scores)
-        return scores
+        return scores_of(raw, volume, series, model=self.model, info=self.info)
 
     def raw_scores(self, array: NDArray[Any], volume: Volume, progress: Progress = SILENT) -> RawScores:
         """Run the network on every slice.

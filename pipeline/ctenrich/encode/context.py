@@ -20,8 +20,9 @@ from pydicom.sr.codedict import codes as dicom_codes
 from ctenrich import RELEASE_DATE, __version__
 from ctenrich.codes.mappings import Code, mappings_sha256
 from ctenrich.errors import EncodingError
+from ctenrich.inference.kinds import segmenter_kind
 from ctenrich.reasons import Reason
-from ctenrich.records import Issue, ModelInfo, Product, ProductKind, Severity, SortedSeries
+from ctenrich.records import Issue, ModelInfo, Product, Severity, SortedSeries
 from ctenrich.settings import EncodeSettings
 from ctenrich.uids import derive_uid
 from ctenrich.workspace import Workspace, check_uid
@@ -261,10 +262,8 @@ def identify(
 
 
 def product_title(product: Product) -> str:
-    """Start of the series description, by the published pattern: ``3d_fullres-tta_nnU-Net``."""
-    if product.kind is ProductKind.NNUNET:
-        return f"{product.configuration}{'-tta' if product.mirror else ''}_nnU-Net"
-    return "Manual_segmentations"
+    """Start of the series description, as the product's kind gives it: ``3d_fullres-tta_nnU-Net``."""
+    return segmenter_kind(product.kind).series_title(product)
 
 
 def set_dates(dataset: Dataset, settings: EncodeSettings) -> None:

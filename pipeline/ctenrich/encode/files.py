@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from dataclasses import dataclass
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
@@ -13,18 +14,27 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 from ctenrich import __version__
 from ctenrich.dicom.writer import explicit_parts
 from ctenrich.encode.context import set_character_set
-from ctenrich.records import EncodedObject, Issue, ObjectKind, Product
+from ctenrich.records import EncodedObject, Issue, Product
 from ctenrich.uids import derive_uid
 from ctenrich.workspace import Workspace, write_bytes
 
-__all__ = ["write_object"]
+__all__ = ["ObjectTarget", "write_object"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectTarget:
+    """The object of one kind, of one product of one series: where it is written."""
+
+    kind: str
+    """Key of the object kind: the name of the file."""
+    series_instance_uid: str
+    """Of the source."""
+    product: Product
 
 
 def write_object(
     dataset: Dataset,
-    kind: ObjectKind,
-    source_series: str,
-    product: Product,
+    target: ObjectTarget,
     workspace: Workspace,
     issues: tuple[Issue, ...] = (),
     *,
@@ -48,16 +58,17 @@ def write_object(
         dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
     body = explicit_parts(dataset)
     content = b"".join([_head(meta), *body])
-    folder = workspace.product_dir(source_series, product)
-    path = folder / "objects" / f"{kind.value}.dcm"
+    uid = target.series_instance_uid
+    folder = workspace.product_dir(uid, target.product)
+    path = folder / "objects" / f"{target.kind}.dcm"
     write_bytes(path, content)
     if deflated_copy and not syntax.is_encapsulated:
         meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
         write_bytes(folder / "archive" / path.name, _head(meta) + _deflated(b"".join(body)))
         meta.TransferSyntaxUID = syntax
     return EncodedObject(
-        kind,
-        workspace.relative(source_series, path),
+        target.kind,
+        workspace.relative(uid, path),
         str(dataset.SOPClassUID),
         str(dataset.SOPInstanceUID),
         str(dataset.SeriesInstanceUID),

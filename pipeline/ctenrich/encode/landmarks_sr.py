@@ -7,7 +7,7 @@ from pydicom.sr.codedict import codes
 
 from ctenrich.codes.mappings import Code, LandmarkCode, load_features, load_landmarks
 from ctenrich.encode.context import identify, read_source
-from ctenrich.encode.files import write_object
+from ctenrich.encode.files import ObjectTarget, write_object
 from ctenrich.encode.sr_content import (
     CONTAINS,
     Algorithm,
@@ -24,7 +24,6 @@ from ctenrich.encode.sr_content import (
 )
 from ctenrich.encode.sr_document import COMPREHENSIVE_3D_SR, Document, sr_dataset
 from ctenrich.errors import EncodingError
-from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, Landmark, Landmarks, ObjectKind, SliceScores, SortedSeries
 from ctenrich.settings import Settings
@@ -44,7 +43,6 @@ def encode_landmarks_sr(
     *,
     settings: Settings,
     workspace: Workspace,
-    progress: Progress = SILENT,
 ) -> EncodedObject:
     """Write the SR of landmarks: a group for each landmark that lies on a slice.
 
@@ -53,7 +51,6 @@ def encode_landmarks_sr(
     EncodingError
         ENCODING if a landmark names a slice that is not that of the series, or has no row in mappings/landmarks.csv.
     """
-    progress.start("landmarks SR")
     check_slices([(i.slice_index, i.sop_instance_uid) for i in landmarks.items if i.slice_index is not None], series)
     source = read_source(series, workspace)
     identity = identify(
@@ -75,17 +72,11 @@ def encode_landmarks_sr(
     root = measurement_report(groups, bodypart_observer("BodyPartRegression_landmarks", scores), series)
     document = Document(COMPREHENSIVE_3D_SR, DESCRIPTION, SERIES_NUMBER, frozenset({"99CTENRICH"}), scores.model)
     dataset = sr_dataset(document, root, series, source, identity, settings.encode)
-    written = write_object(
-        dataset,
-        ObjectKind.LANDMARKS_SR,
-        series.series_instance_uid,
-        landmarks.product,
-        workspace,
-        source.issues,
-        deflated_copy=settings.encode.deflated_copy,
+    target = ObjectTarget(
+        kind=ObjectKind.LANDMARKS_SR, series_instance_uid=series.series_instance_uid, product=landmarks.product
     )
-    progress.finish("landmarks SR")
-    return written
+    deflate = settings.encode.deflated_copy
+    return write_object(dataset, target, workspace, source.issues, deflated_copy=deflate)
 
 
 def units() -> tuple[Code, Code]:

@@ -7,7 +7,7 @@ from pydicom.sr.codedict import codes
 
 from ctenrich.codes.mappings import RegionCode, load_regions
 from ctenrich.encode.context import identify, read_source
-from ctenrich.encode.files import write_object
+from ctenrich.encode.files import ObjectTarget, write_object
 from ctenrich.encode.landmarks_sr import bodypart_observer, check_slices, units
 from ctenrich.encode.sr_content import (
     CONTAINS,
@@ -21,7 +21,6 @@ from ctenrich.encode.sr_content import (
 )
 from ctenrich.encode.sr_document import COMPREHENSIVE_3D_SR, Document, sr_dataset
 from ctenrich.errors import EncodingError
-from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, ObjectKind, Regions, SliceRegions, SliceScores, SortedSeries
 from ctenrich.settings import Settings
@@ -40,7 +39,6 @@ def encode_regions_sr(
     *,
     settings: Settings,
     workspace: Workspace,
-    progress: Progress = SILENT,
 ) -> EncodedObject:
     """Write the SR of regions: a group for every slice, with a finding site for each region that it belongs to.
 
@@ -49,7 +47,6 @@ def encode_regions_sr(
     EncodingError
         ENCODING if the slices are not those of the series, or a region has no row in mappings/regions.csv.
     """
-    progress.start("regions SR")
     check_slices([(item.slice_index, item.sop_instance_uid) for item in regions.slices], series)
     mapped = load_regions()
     unknown = sorted({name for item in regions.slices for name in item.regions} - mapped.keys())
@@ -63,17 +60,11 @@ def encode_regions_sr(
     root = measurement_report(groups, bodypart_observer("BodyPartRegression", scores), series)
     document = Document(COMPREHENSIVE_3D_SR, DESCRIPTION, SERIES_NUMBER, frozenset({"99CTENRICH"}), scores.model)
     dataset = sr_dataset(document, root, series, source, identity, settings.encode)
-    written = write_object(
-        dataset,
-        ObjectKind.REGIONS_SR,
-        series.series_instance_uid,
-        regions.product,
-        workspace,
-        source.issues,
-        deflated_copy=settings.encode.deflated_copy,
+    target = ObjectTarget(
+        kind=ObjectKind.REGIONS_SR, series_instance_uid=series.series_instance_uid, product=regions.product
     )
-    progress.finish("regions SR")
-    return written
+    deflate = settings.encode.deflated_copy
+    return write_object(dataset, target, workspace, source.issues, deflated_copy=deflate)
 
 
 def _group(item: SliceRegions, mapped: dict[str, RegionCode], series: SortedSeries, uid: str) -> Dataset:

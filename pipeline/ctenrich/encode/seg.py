@@ -25,16 +25,14 @@ from ctenrich.encode.context import (
     read_source,
     set_dates,
 )
-from ctenrich.encode.files import write_object
+from ctenrich.encode.files import ObjectTarget, write_object
 from ctenrich.encode.memory import check_array, check_frames
 from ctenrich.errors import EncodingError, InputError
 from ctenrich.masks import crop_of
-from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import (
     EncodedObject,
     ObjectKind,
-    ProductKind,
     Segment,
     SegmentMasks,
     SortedSeries,
@@ -46,7 +44,10 @@ from ctenrich.workspace import Workspace, load_array
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
 
-__all__ = ["SERIES_NUMBER", "encode_seg", "tracking"]
+__all__ = ["SERIES_DESCRIPTION", "SERIES_NUMBER", "encode_seg", "tracking"]
+
+SERIES_DESCRIPTION = "{title}_Segmentation"
+"""The published pattern; ``title`` is the series title of the product's kind."""
 
 SERIES_NUMBER = 42
 MAXIMUM_FRACTION = 255
@@ -61,7 +62,6 @@ def encode_seg(
     *,
     settings: Settings,
     workspace: Workspace,
-    progress: Progress = SILENT,
 ) -> EncodedObject:
     """Write the SEG of a product.
 
@@ -87,22 +87,13 @@ def encode_seg(
     """
     _check(masks, volume, series)
     check_frames(masks, settings)
-    progress.start("SEG")
     source = read_source(series, workspace)
     identity = identify("seg", series, masks.product, settings.encode, masks.sha256, _model_hash(masks))
     dataset = _build(masks, series, source, identity, settings, workspace)
     _finish(dataset, masks, series, identity, settings)
-    written = write_object(
-        dataset,
-        ObjectKind.SEG,
-        series.series_instance_uid,
-        masks.product,
-        workspace,
-        source.issues,
-        deflated_copy=settings.encode.deflated_copy,
-    )
-    progress.finish("SEG")
-    return written
+    uid, deflate = series.series_instance_uid, settings.encode.deflated_copy
+    target = ObjectTarget(kind=ObjectKind.SEG, series_instance_uid=uid, product=masks.product)
+    return write_object(dataset, target, workspace, source.issues, deflated_copy=deflate)
 
 
 def tracking(identity_or_seg: str, number: int) -> tuple[str, str]:
@@ -203,7 +194,7 @@ def _build(
             plane_orientation=PlaneOrientationSequence("PATIENT", (*series.row_cosines, *series.column_cosines)),
             content_label="SEGMENTATION",
             content_description="Image segmentation",
-            series_description=f"{product_title(masks.product)}_Segmentation"[:64],
+            series_description=SERIES_DESCRIPTION.format(title=product_title(masks.product))[:64],
             omit_empty_frames=True,
             max_fractional_value=MAXIMUM_FRACTION,
             specific_character_set="ISO_IR 192",
@@ -333,7 +324,7 @@ def _algorithm(masks: SegmentMasks) -> Any:
         parameters = {"model": model.name, "weights_sha256": model.sha256, "configuration": model.configuration}
         parameters["folds"] = "+".join(model.folds) or "all"
         parameters["mirroring"] = "on" if model.mirror else "off"
-    name = product_title(masks.product) if masks.product.kind is ProductKind.NNUNET else str(masks.product)
+    name = product_title(masks.product)
     return AlgorithmIdentificationSequence(
         name=name[:64],
         family=codes.DCM.ArtificialIntelligence,

@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes
 from ctenrich import __version__
 from ctenrich.codes.mappings import load_features
 from ctenrich.encode.context import identify, product_title, read_source
-from ctenrich.encode.files import write_object
+from ctenrich.encode.files import ObjectTarget, write_object
 from ctenrich.encode.seg import segment_code, tracking
 from ctenrich.encode.sr_content import (
     CONTAINS,
@@ -28,7 +28,6 @@ from ctenrich.encode.sr_content import (
 )
 from ctenrich.encode.sr_document import ENHANCED_SR, Document, sr_dataset
 from ctenrich.errors import EncodingError
-from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import (
     EncodedObject,
@@ -45,7 +44,10 @@ from ctenrich.settings import Settings
 from ctenrich.uids import derive_uid
 from ctenrich.workspace import Workspace
 
-__all__ = ["SERIES_NUMBER", "encode_shape_sr"]
+__all__ = ["SERIES_DESCRIPTION", "SERIES_NUMBER", "encode_shape_sr"]
+
+SERIES_DESCRIPTION = "{title}_Measurements"
+"""The published pattern; ``title`` is the series title of the product's kind."""
 
 SERIES_NUMBER = 1001
 
@@ -58,7 +60,6 @@ def encode_shape_sr(
     *,
     settings: Settings,
     workspace: Workspace,
-    progress: Progress = SILENT,
 ) -> EncodedObject:
     """Write the SR of shape features.
 
@@ -71,7 +72,6 @@ def encode_shape_sr(
         ENCODING if a feature has no code, a value is not finite, or segments and measurements do not match.
     """
     _check(shape, masks)
-    progress.start("shape SR")
     source = read_source(series, workspace)
     made_of = (shape.sha256 or repr(shape.segments), " ".join(_parameters(shape)), seg.sop_instance_uid, masks.sha256)
     identity = identify("shape_sr", series, masks.product, settings.encode, *made_of)
@@ -88,24 +88,18 @@ def encode_shape_sr(
     used = {load_features()[f].quantity.scheme for item in shape.segments for f in item.values}
     document = Document(
         ENHANCED_SR,
-        f"{product_title(masks.product)}_Measurements",
+        SERIES_DESCRIPTION.format(title=product_title(masks.product)),
         SERIES_NUMBER,
         frozenset(used),
         masks.model,
     )
     dataset = sr_dataset(document, root, series, source, identity, settings.encode, [seg])
     issues = (*source.issues, *_notes(shape, identity.sop_instance_uid))
-    written = write_object(
-        dataset,
-        ObjectKind.SHAPE_SR,
-        series.series_instance_uid,
-        masks.product,
-        workspace,
-        issues,
-        deflated_copy=settings.encode.deflated_copy,
+    target = ObjectTarget(
+        kind=ObjectKind.SHAPE_SR, series_instance_uid=series.series_instance_uid, product=masks.product
     )
-    progress.finish("shape SR")
-    return written
+    deflate = settings.encode.deflated_copy
+    return write_object(dataset, target, workspace, issues, deflated_copy=deflate)
 
 
 def _check(shape: ShapeMeasurements, masks: SegmentMasks) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ctenrich.progress import SILENT, Progress
-from ctenrich.records import ModelInfo, Product, SegmentMasks, SortedSeries, Volume
+from ctenrich.records import ModelInfo, Product, SegmentMasks, SliceScores, SortedSeries, Volume
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace
 
-__all__ = ["Segmenter"]
+__all__ = ["Scorer", "Segmenter"]
 
 
 class Segmenter(Protocol):
@@ -45,10 +45,51 @@ class Segmenter(Protocol):
         Returns
         -------
         SegmentMasks
-            On the exact grid of the source volume; saved as ``masks.json`` in the product's folder.
+            On the exact grid of the source volume; its arrays are saved, the record is not.
 
         Raises
         ------
         InputError
             The series cannot be segmented by this segmenter.
+        """
+
+
+class Scorer(Protocol):
+    """Scores the slices of a series along the body axis; what is heavy was loaded when it was opened."""
+
+    @property
+    def product(self) -> Product:
+        """The key of its results."""
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """The model behind it."""
+
+    def score(
+        self,
+        volume: Volume,
+        series: SortedSeries,
+        *,
+        settings: Settings,
+        workspace: Workspace,
+        progress: Progress = SILENT,
+    ) -> SliceScores:
+        """Score every slice of one series.
+
+        Parameters
+        ----------
+        volume : Volume
+            Axes [slice k, row j, column i], Hounsfield units.
+        series : SortedSeries
+            The slices that the volume was made of.
+
+        Returns
+        -------
+        SliceScores
+            By slice index; not saved.
+
+        Raises
+        ------
+        InputError
+            The series cannot be scored.
         """

@@ -30,7 +30,7 @@ from ctenrich.records import (
     Volume,
 )
 from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace, load_array, save_record
+from ctenrich.workspace import Workspace, load_array
 
 __all__ = ["NnunetSegmenter", "label_names", "open_nnunet"]
 
@@ -217,9 +217,7 @@ class NnunetSegmenter:
         )
         path = folder / "masks" / "labels.npy"
         masks = masks_from_label_map(axes.back(answer.labels), self.names, template, path, workspace)
-        masks = replace(masks, timings={**answer.timings, "save": time.perf_counter() - start})
-        save_record(folder / "masks.json", masks)
-        return masks
+        return replace(masks, timings={**answer.timings, "save": time.perf_counter() - start})
 
     def label(
         self,

@@ -6,21 +6,33 @@ from pydicom.sr.codedict import codes
 
 from ctenrich.codes.mappings import load_concepts, load_features, load_landmarks, load_regions
 from ctenrich.proof.checks import ObjectFile, Report
+from ctenrich.proof.session import BodypartResult, ProofSession
 from ctenrich.proof.shape import evidence_checks, number_faults
 from ctenrich.proof.source import SourceSlices
 from ctenrich.proof.tree import Concept, Node, concept_of, groups_of, read_tree
-from ctenrich.records import Landmarks, Regions, SliceScores
+from ctenrich.records import SliceScores
 
-__all__ = ["landmark_checks", "region_checks"]
+__all__ = ["prove_landmarks_sr", "prove_regions_sr", "score_checks"]
 
 _SITE = (codes.SCT.FindingSite.value, "SCT")
 _MODIFIER = (codes.SCT.TopographicalModifier.value, "SCT")
 
 
-def landmark_checks(
-    report: Report, sr: ObjectFile, landmarks: Landmarks, scores: SliceScores, source: SourceSlices
-) -> None:
+def score_checks(report: Report, scores: SliceScores, source: SourceSlices) -> None:
+    """The scores belong to the slices of the series, in their order and at their positions along the normal."""
+    same = scores.sop_instance_uids == source.uids_in_order()
+    report.add("scores.slices", same, "the scores name the slices of the series in their order")
+    heights = source.heights()
+    worst = max((abs(z - h) for z, h in zip(scores.z, heights, strict=False)), default=0.0)
+    fits = len(scores.z) == len(heights) and worst < 0.01
+    report.add("scores.z", fits, f"{len(scores.z)} places along the normal, largest difference {worst:.6f} mm")
+
+
+def prove_landmarks_sr(session: ProofSession, sr: ObjectFile) -> None:
     """Every landmark that lies on a slice has one group, in order, with its slice, site, modifier and numbers."""
+    assert isinstance(session.result, BodypartResult)
+    report, source = session.report, session.source
+    landmarks, scores = session.result.landmarks, session.result.scores
     tree = read_tree(sr.dataset)
     groups = groups_of(tree)
     present = [item for item in landmarks.items if item.slice_index is not None]
@@ -44,8 +56,11 @@ def landmark_checks(
     evidence_checks(report, "landmarks_sr", sr.dataset, tree, set(source.slices))
 
 
-def region_checks(report: Report, sr: ObjectFile, regions: Regions, scores: SliceScores, source: SourceSlices) -> None:
+def prove_regions_sr(session: ProofSession, sr: ObjectFile) -> None:
     """Every slice has one group with exactly the regions that it belongs to, and its score."""
+    assert isinstance(session.result, BodypartResult)
+    report, source = session.report, session.source
+    regions, scores = session.result.regions, session.result.scores
     tree = read_tree(sr.dataset)
     groups = {_slice_of(group): group for group in groups_of(tree)}
     order = source.uids_in_order()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
-from ctenrich.records import Check, EncodedObject, ObjectKind, Proof, SortedSeries
+from ctenrich.records import Check, EncodedObject, Proof, SortedSeries
 from ctenrich.workspace import Workspace, sha256_of_file
 
 __all__ = ["ObjectFile", "Report", "open_objects"]
@@ -23,6 +23,8 @@ class Report:
     product: str
     checks: list[Check] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
+    not_proven: list[str] = field(default_factory=list)
+    """Kinds of object for which there is no proof."""
 
     def add(self, name: str, passed: bool, detail: str = "") -> None:
         """Note one statement."""
@@ -38,7 +40,7 @@ class Report:
 
     def proof(self) -> Proof:
         """The record."""
-        return Proof(self.product, tuple(self.checks), dict(self.hashes))
+        return Proof(self.product, tuple(self.checks), dict(self.hashes), tuple(self.not_proven))
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,14 @@ class ObjectFile:
 def open_objects(
     report: Report,
     objects: Sequence[EncodedObject],
-    kinds: Sequence[ObjectKind],
+    kinds: Sequence[str],
     series: SortedSeries,
     workspace: Workspace,
-) -> dict[ObjectKind, ObjectFile]:
+) -> dict[str, ObjectFile]:
     """Read the objects of the kinds that a product must have; each once, each the file that was written."""
-    found: dict[ObjectKind, ObjectFile] = {}
+    found: dict[str, ObjectFile] = {}
     for kind in kinds:
-        records = [record for record in objects if record.kind is kind]
+        records = [record for record in objects if record.kind == kind]
         report.add(f"{kind}.exists", len(records) == 1, f"{len(records)} objects of this kind")
         for record in records[:1]:
             with report.guard(f"{kind}.file"):

@@ -12,32 +12,25 @@ from ctenrich.codes.mappings import Code, load_segments
 from ctenrich.masks import Mask, crop_of
 from ctenrich.proof.checks import ObjectFile, Report
 from ctenrich.proof.frames import Frame, read_frames
-from ctenrich.proof.source import TOLERANCE, SourceSlice, SourceSlices
+from ctenrich.proof.session import ProofSession, SegmentationResult
+from ctenrich.proof.source import TOLERANCE, SourceSlice, SourceSlices, tolerance
 from ctenrich.records import Segment, SegmentMasks, Volume
 from ctenrich.workspace import Workspace
 
-__all__ = ["segmentation_checks"]
+__all__ = ["prove_seg"]
 
 Floats = NDArray[np.float64]
 
 
-def segmentation_checks(
-    report: Report,
-    seg: ObjectFile,
-    masks: SegmentMasks,
-    volume: Volume,
-    source: SourceSlices,
-    workspace: Workspace,
-) -> tuple[dict[int, tuple[int, float]], float]:
-    """Add the checks of a SEG.
+def prove_seg(session: ProofSession, seg: ObjectFile) -> None:
+    """The SEG equals the masks voxel for voxel on the CT grid, with the codes of the segments.
 
-    Returns
-    -------
-    sizes : dict
-        Segment number -> (voxels, mm3) as the SEG itself has them.
-    apart : float
-        Largest distance between the centroid of a segment by the SEG's own positions and the one by the affine, mm.
+    Each centroid in mm by the SEG's own positions equals the one by the volume's affine (0.01 mm), and every reference
+    names the slice that the frame lies on. Fills ``session.segment_sizes``.
     """
+    assert isinstance(session.result, SegmentationResult)
+    report, source, workspace = session.report, session.source, session.workspace
+    masks, volume = session.result.masks, session.result.volume
     _description_checks(report, seg.dataset, masks, source)
     frames: dict[int, list[Frame]] = defaultdict(list)
     for frame in read_frames(seg.dataset):
@@ -62,7 +55,9 @@ def segmentation_checks(
     total = sum(voxels for voxels, _ in sizes.values())
     detail = "; ".join(wrong) or f"{total} voxels of {len(masks.segments)} segments are equal on the CT grid"
     report.add("seg.voxels", not wrong, detail)
-    return sizes, worst
+    session.segment_sizes.update(sizes)
+    text = f"from the SEG's positions and from the affine: {worst:.6f} mm apart at most"
+    report.add("seg.centroids", worst < tolerance(session.result.series, session.settings.geometry), text)
 
 
 # ---------------------------------------------------------------- voxels

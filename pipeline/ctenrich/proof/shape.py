@@ -9,11 +9,12 @@ from pydicom.sr.codedict import codes
 
 from ctenrich.codes.mappings import load_features, load_segments
 from ctenrich.proof.checks import ObjectFile, Report
+from ctenrich.proof.session import ProofSession, SegmentationResult
 from ctenrich.proof.source import SourceSlices
 from ctenrich.proof.tree import Concept, Node, concept_of, groups_of, read_tree
-from ctenrich.records import SegmentShape, ShapeMeasurements
+from ctenrich.records import SegmentShape
 
-__all__ = ["evidence_checks", "number_faults", "shape_checks"]
+__all__ = ["evidence_checks", "number_faults", "prove_shape_sr"]
 
 DECIMAL = 1e-9
 """Relative: what a decimal string of 16 characters may lose."""
@@ -21,15 +22,13 @@ VOLUME = 1e-6
 """Relative: volumes by voxels of the SEG times its own spacing, and by the SR."""
 
 
-def shape_checks(
-    report: Report,
-    sr: ObjectFile,
-    seg: ObjectFile,
-    shape: ShapeMeasurements,
-    voxels: dict[int, tuple[int, float]],
-    source: SourceSlices,
-) -> None:
-    """Add the checks of a shape SR; `voxels` is what the SEG says of each segment: (voxels, mm3)."""
+def prove_shape_sr(session: ProofSession, sr: ObjectFile) -> None:
+    """The SR's numbers, units, segments and places equal the computed ones; volumes agree with the SEG's own."""
+    assert isinstance(session.result, SegmentationResult)
+    report, source, shape = session.report, session.source, session.result.shape
+    seg = session.files.get("seg")
+    if seg is None:
+        return  # the missing SEG is a failed check already
     tree = read_tree(sr.dataset)
     groups: dict[int, list[Node]] = {}
     for group in groups_of(tree):
@@ -49,7 +48,7 @@ def shape_checks(
     text = "; ".join(places[:5]) or "every group names the place of its segment and the source series"
     report.add("shape_sr.places", not places, text)
     evidence_checks(report, "shape_sr", sr.dataset, tree, {*source.slices, seg.record.sop_instance_uid})
-    _volume_checks(report, groups, voxels)
+    _volume_checks(report, groups, session.segment_sizes)
 
 
 def _segment_number(group: Node, seg_uid: str) -> int:

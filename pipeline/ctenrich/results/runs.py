@@ -154,7 +154,7 @@ def _object_rows(workspace: Workspace, uid: str, product: Product, objects: Enco
             "object_series_uid": item.series_instance_uid,
             "SeriesInstanceUID": uid,
             "product": str(product),
-            "kind": item.kind.value,
+            "kind": str(item.kind),
             "path": path.relative_to(workspace.root).as_posix(),
             "size": path.stat().st_size,
             "sha256": item.sha256,

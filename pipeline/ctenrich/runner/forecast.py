@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from ctenrich.inference.products import parse_segmenter
 from ctenrich.inference.registry import registry
 from ctenrich.records import Cohort, ProductKind, SeriesEntry
 from ctenrich.runner.ledger import Ledger
-from ctenrich.runner.products import parse_segmenter
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.settings import RunSettings

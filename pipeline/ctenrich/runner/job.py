@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ctenrich.errors import CtenrichError
+from ctenrich.inference.model_cache import ModelCache
+from ctenrich.inference.products import RequestedProduct
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, SeriesEntry
 from ctenrich.runner.ledger import StageTiming
 from ctenrich.runner.manifest import cached_failure, is_done, run_stage, stage_key
-from ctenrich.runner.model_cache import ModelCache
-from ctenrich.runner.products import RequestedProduct
 from ctenrich.settings import Settings
 from ctenrich.stages.stage import StageContext, StageFindingsError
 from ctenrich.stages.table import STAGES

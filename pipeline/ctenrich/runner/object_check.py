@@ -11,11 +11,11 @@ from ctenrich import __version__
 from ctenrich.dicom.objects import header, quiet
 from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES, is_structured_report
 from ctenrich.errors import CtenrichError, InputError
+from ctenrich.inference.model_cache import ModelCache
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, EncodedObjects, Issue, Proof, Severity, SortedSeries
 from ctenrich.runner.ledger import Ledger
-from ctenrich.runner.model_cache import ModelCache
 from ctenrich.runner.run import Run
 from ctenrich.settings import Settings
 from ctenrich.stages.stage import StageContext

@@ -1,73 +1,80 @@
-"""What the user asks to be made of every series: specs as typed on the command line, and the products they name."""
+"""The products that a run is asked for: every model is opened once, before any work starts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ctenrich.errors import UsageError
+from ctenrich.inference.kinds import segmenter_kind
+from ctenrich.inference.products import RequestedProduct, SegmenterSpec, absolute, parse_segmenter
 from ctenrich.reasons import Reason
-from ctenrich.records import Product, ProductKind
+from ctenrich.records import ModelInfo, Product, ProductKind
+from ctenrich.stages.crop import check_crop
+from ctenrich.stages.table import check_kind
 
-__all__ = ["RequestedProduct", "SegmenterSpec", "parse_segmenter"]
+if TYPE_CHECKING:
+    from ctenrich.settings import Settings
 
-_HINT = "use expert or nnunet:MODEL[:CONFIGURATION][:folds=0,1][:mirror=on|off]"
-
-
-@dataclass(frozen=True)
-class SegmenterSpec:
-    """A parsed ``--segmenter``."""
-
-    kind: ProductKind
-    model: str = ""
-    """Name in the registry, or path of a model folder."""
-    configuration: str | None = None
-    folds: tuple[str, ...] | None = None
-    mirror: bool = True
+__all__ = ["request_products"]
 
 
-@dataclass(frozen=True)
-class RequestedProduct:
-    """One product of the run: how it was asked for and what it is."""
+def request_products(
+    segmenters: tuple[str, ...], bodypart: str, *, settings: Settings, allow_demo: bool
+) -> tuple[RequestedProduct, ...]:
+    """Open every model once, so that whatever is wrong with one is found before any work starts.
 
-    spec: str
-    """Spec of the segmenter, or name or path of the body part model; made absolute where it is a path."""
-    product: Product
-    model_sha256: str = ""
-    missing: Reason | None = None
-    """Why the product is skipped for every series (NO_MODEL), if it is."""
-
-
-def parse_segmenter(text: str) -> SegmenterSpec:
-    """Read ``expert`` or ``nnunet:MODEL[:CONFIGURATION][:folds=0,1][:mirror=on|off]``.
+    Parameters
+    ----------
+    segmenters : tuple of str
+        Specifications as typed.
+    bodypart : str
+        Name or folder of a body part regression model, or ``none``.
+    settings : Settings
+        Of the run.
+    allow_demo : bool
+        Whether demonstration models are accepted.
 
     Raises
     ------
     UsageError
-        BAD_PARAMETER, with the form that is expected.
+        DEMO_MODEL, BAD_PARAMETER for a product named twice, BAD_SETTINGS for a crop that cannot be made, or BAD_PLUGIN
+        for a kind that is not completely described.
+    ModelError
+        What is wrong with a model.
     """
-    head, *rest = text.strip().split(":")
-    if head == ProductKind.EXPERT.value and not rest:
-        return SegmenterSpec(ProductKind.EXPERT)
-    if head != ProductKind.NNUNET.value or not rest or not rest[0]:
-        raise UsageError(Reason.BAD_PARAMETER, f"{text!r} does not name a segmenter", _HINT)
-    configuration: str | None = None
-    folds: tuple[str, ...] | None = None
-    mirror = True
-    for part in rest[1:]:
-        name, equals, value = part.partition("=")
-        if not equals and configuration is None and part:
-            configuration = part
-        elif name == "folds" and value:
-            folds = tuple(fold.strip() for fold in value.split(","))
-        elif name == "mirror" and value in ("on", "off"):
-            mirror = value == "on"
-        else:
-            raise UsageError(Reason.BAD_PARAMETER, f"{part!r} is not understood in {text!r}", _HINT)
-    return SegmenterSpec(ProductKind.NNUNET, absolute(rest[0]), configuration, folds, mirror)
+    check_crop(settings, with_bodypart=bodypart != "none")
+    requested = [_opened(_absolute_spec(t), parse_segmenter(t), settings, allow_demo) for t in segmenters]
+    if bodypart == "none":
+        missing = RequestedProduct("none", Product(ProductKind.BODYPART, "none"), missing=Reason.NO_MODEL)
+        requested.append(missing)
+    else:
+        spec = SegmenterSpec(kind=ProductKind.BODYPART, model=bodypart)
+        requested.append(_opened(absolute(bodypart), spec, settings, allow_demo))
+    keys = [str(r.product) for r in requested]
+    twice = sorted({k for k in keys if keys.count(k) > 1})
+    if twice:
+        raise UsageError(Reason.BAD_PARAMETER, f"{twice[0]} was asked for twice", "give each segmenter once")
+    return tuple(requested)
 
 
-def absolute(model: str) -> str:
-    """Make the path of an existing model folder absolute; leave a registry name as it is."""
-    path = Path(model)
-    return str(path.resolve()) if path.is_dir() else model
+def _opened(text: str, spec: SegmenterSpec, settings: Settings, allow_demo: bool) -> RequestedProduct:
+    kind = segmenter_kind(spec.kind)
+    check_kind(kind)
+    opened = kind.open(spec, settings)
+    return _checked(RequestedProduct(text, opened.product), opened.info, allow_demo)
+
+
+def _absolute_spec(text: str) -> str:
+    model = text.split(":")[1] if ":" in text else ""
+    return text.replace(model, absolute(model), 1) if model else text
+
+
+def _checked(requested: RequestedProduct, info: ModelInfo | None, allow_demo: bool) -> RequestedProduct:
+    if info is not None and info.demo and not allow_demo:
+        raise UsageError(
+            Reason.DEMO_MODEL,
+            f"{info.name} is a demonstration model: it has seen generated phantoms only",
+            "name a real model, or add --allow-demo-models to try the plumbing",
+        )
+    return replace(requested, model_sha256=info.sha256 if info else "")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ctenrich import __version__
 from ctenrich.errors import UsageError
+from ctenrich.inference.products import RequestedProduct
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
-from ctenrich.runner.model_cache import request_products
-from ctenrich.runner.products import RequestedProduct
+from ctenrich.runner.products import request_products
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_record, save_record, write_bytes
 

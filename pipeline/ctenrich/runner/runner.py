@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from ctenrich import __version__
 from ctenrich.errors import InputError
+from ctenrich.inference.products import RequestedProduct
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import ProductKind, SeriesEntry, State
 from ctenrich.runner.executors.base import Executor
 from ctenrich.runner.job import Failure, Job, JobResult
 from ctenrich.runner.ledger import Lease, Leases, Ledger, balance
-from ctenrich.runner.products import RequestedProduct
 from ctenrich.runner.recorder import DONE, EARLY, End, RunRecorder, RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.source_cleanup import needs_refetch, release, restore

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ctenrich.errors import CtenrichError
+from ctenrich.inference.model_cache import ModelCache
+from ctenrich.inference.products import RequestedProduct
 from ctenrich.progress import SILENT
 from ctenrich.records import SeriesEntry
 from ctenrich.runner.manifest import cache_failure, cached_failure, is_done, stage_key
-from ctenrich.runner.model_cache import ModelCache
-from ctenrich.runner.products import RequestedProduct
 from ctenrich.runner.run import Run
 from ctenrich.stages.fetch import fetched_bytes
 from ctenrich.stages.stage import StageContext

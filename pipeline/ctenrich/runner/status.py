@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import median
 
 from ctenrich.errors import CtenrichError, UsageError
+from ctenrich.inference.model_cache import ModelCache
+from ctenrich.inference.products import RequestedProduct
 from ctenrich.reasons import Reason
 from ctenrich.records import FetchedSeries, SeriesEntry, State
 from ctenrich.runner.forecast import forecast_rest
 from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.manifest import forget_failures, forget_stage, is_done, stage_key
-from ctenrich.runner.model_cache import ModelCache
-from ctenrich.runner.products import RequestedProduct
 from ctenrich.runner.run import Run
 from ctenrich.runner.source_cleanup import needs_refetch
 from ctenrich.stages.stage import StageContext

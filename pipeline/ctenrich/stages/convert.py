@@ -25,7 +25,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Matrix4, Quantity, Severity, SortedSeries, Volume
 from ctenrich.settings import ConvertSettings, GeometrySettings, Settings
 from ctenrich.stages.dcm2niix import Dcm2niixVolume, compress, write_nifti
-from ctenrich.workspace import Workspace, atomic_path, save_record, write_bytes
+from ctenrich.workspace import Workspace, atomic_path, write_bytes
 
 __all__ = ["ReadSlice", "compress_nifti", "convert_series", "read_volume", "volume_affine"]
 
@@ -53,7 +53,7 @@ def convert_series(
     Returns
     -------
     Volume
-        Saved as ``volume.json`` in the series' folder.
+        Its array is saved, the record is not.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def convert_series(
     slices = [{"index": k, "sop_instance_uid": s.sop_instance_uid, "distance": s.distance}
               for k, s in enumerate(series.slices)]  # fmt: skip
     write_bytes(folder / "slices.json", json.dumps(slices, indent=1).encode() + b"\n")
-    volume = Volume(
+    return Volume(
         series_instance_uid=uid,
         array_path=workspace.relative(uid, folder / "ct.npy"),
         shape=series.shape,
@@ -102,8 +102,6 @@ def convert_series(
         nifti_path=workspace.relative(uid, _product(nifti, settings)) if settings.convert.nifti else None,
         issues=tuple(issues),
     )
-    save_record(workspace.series_dir(uid) / "volume.json", volume)
-    return volume
 
 
 def compress_nifti(volume: Volume, *, workspace: Workspace) -> Path:

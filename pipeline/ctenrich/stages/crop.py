@@ -7,7 +7,6 @@ crop is background. Where the series has no trustworthy landmarks the network se
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +17,9 @@ from ctenrich.errors import UsageError
 from ctenrich.geometry import as_matrix4
 from ctenrich.masks import masks_from_label_map
 from ctenrich.reasons import Reason
-from ctenrich.records import Box, Issue, ProductKind, SegmentMasks, Severity, SliceScores, SortedSeries, Volume
-from ctenrich.workspace import load_array, load_record, save_array
+from ctenrich.records import Box, Issue, Product, SegmentMasks, Severity, SliceScores, SortedSeries, Volume
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import load_array, save_array
 
 if TYPE_CHECKING:
     from ctenrich.inference.segmenter import Segmenter
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ctenrich.settings import Settings
     from ctenrich.workspace import Workspace
 
-__all__ = ["check_crop", "crop_ends", "scores_path", "segment_cropped"]
+__all__ = ["check_crop", "crop_ends", "find_scorer", "segment_cropped"]
 
 
 def crop_ends(text: str) -> tuple[str, str]:
@@ -70,9 +70,9 @@ def check_crop(settings: Settings, *, with_bodypart: bool) -> None:
         raise UsageError(Reason.BAD_SETTINGS, "segment.crop needs a body part model", "add --bodypart MODEL")
 
 
-def scores_path(series_dir: Path) -> Path | None:
-    """The slice scores of a series; None if it has none (yet)."""
-    return next(iter(sorted(series_dir.glob(f"{ProductKind.BODYPART.value}__*/scores.json"))), None)
+def find_scorer(store: SeriesStore, uid: str) -> Product | None:
+    """The product of a series whose slice scores say where to crop; None if there is none (yet)."""
+    return next((p for p in store.products(uid) if store.has(SliceScores, uid, p)), None)
 
 
 def segment_cropped(
@@ -93,10 +93,11 @@ def segment_cropped(
     """
     common: dict[str, Any] = {"settings": settings, "workspace": workspace, "progress": progress}
     low, high = crop_ends(settings.segment.crop)
-    path = scores_path(workspace.series_dir(volume.series_instance_uid))
+    uid, store = volume.series_instance_uid, SeriesStore(workspace)
+    scorer = find_scorer(store, uid)
     box = None
-    if path is not None:
-        box = crop_hint(load_record(path, SliceScores), volume.shape, low=low, high=high)
+    if scorer is not None:
+        box = crop_hint(store.scores(uid, scorer), volume.shape, low=low, high=high)
     if box is None:
         masks = segmenter.segment({"CT": volume}, series, **common)
         return _noted(masks, "not_cropped", f"the places of {low} and {high} are not known: all slices were segmented")

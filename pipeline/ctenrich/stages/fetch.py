@@ -20,7 +20,7 @@ from ctenrich.settings import FetchSettings, Settings
 from ctenrich.storage import open_storage
 from ctenrich.storage.base import Storage, StoredObject, Transfer, verify_file
 from ctenrich.storage.local import check_regular, local_path
-from ctenrich.workspace import Workspace, check_uid, save_record, sha256_of_file
+from ctenrich.workspace import Workspace, check_uid, sha256_of_file
 
 __all__ = ["fetch_series", "fetched_bytes", "prefetch_series"]
 
@@ -98,7 +98,7 @@ def fetch_series(
         except (IncompleteError, InputError) as error:
             issues.append(_companion_issue(error))
     progress.finish("fetch")
-    fetched = FetchedSeries(
+    return FetchedSeries(
         series_instance_uid=entry.series_instance_uid,
         study_instance_uid=entry.study_instance_uid,
         files=tuple(_relative(f, entry, workspace) for f in files),
@@ -106,8 +106,6 @@ def fetch_series(
         expected_instances=expected,
         issues=tuple(issues),
     )
-    save_record(workspace.series_dir(entry.series_instance_uid) / "fetched.json", fetched)
-    return fetched
 
 
 def prefetch_series(

@@ -18,7 +18,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import FetchedFile, FetchedSeries, Issue, Severity, Slice, SortedSeries
 from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace, check_uid, save_record
+from ctenrich.workspace import Workspace, check_uid
 
 __all__ = ["sort_series"]
 
@@ -89,9 +89,7 @@ def sort_series(
         _refuse(verdict)
     series = _series(fetched, [slices[x] for x in verdict.order], verdict, issues)
     others = [f for f in found if f.series_instance_uid != uid]
-    series = _with_companions(series, fetched, others, workspace, issues)
-    save_record(workspace.series_dir(uid) / "sorted.json", series)
-    return series
+    return _with_companions(series, fetched, others, workspace, issues)
 
 
 def _read_all(fetched: FetchedSeries, workspace: Workspace, issues: list[Issue], progress: Progress) -> list[_Found]:

@@ -1,32 +1,45 @@
-"""A stage and what it is done to: one series, or one product of it, with all that is needed."""
+"""A stage, and the context that it works in: one series, or one product of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.errors import EncodingError
+from ctenrich.inference.kinds import SegmenterKind, segmenter_kind
 from ctenrich.reasons import Reason
-from ctenrich.records import Issue, ProductKind, SeriesEntry
+from ctenrich.records import Issue, Product, SeriesEntry
+from ctenrich.series_store import ProductRecords, SeriesStore
 
 if TYPE_CHECKING:
+    from ctenrich.inference.model_cache import ModelCache
+    from ctenrich.inference.products import RequestedProduct
     from ctenrich.progress import Progress
-    from ctenrich.runner.model_cache import ModelCache
-    from ctenrich.runner.products import RequestedProduct
     from ctenrich.settings import Settings
     from ctenrich.workspace import Workspace
 
-__all__ = ["Stage", "StageContext", "StageFindingsError"]
+__all__ = ["Stage", "StageContext", "StageFindingsError", "StageResult", "WorkerPool"]
 
 
-@dataclass(frozen=True)
+class WorkerPool(StrEnum):
+    """Which workers run a stage."""
+
+    INPUT = "input"
+    INFER = "infer"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageContext:
     """One series, or one product of it, with all that its stages need."""
 
     entry: SeriesEntry
-    plan: RequestedProduct | None
+    requested: RequestedProduct | None
+    """None for the series itself."""
     settings: Settings
     workspace: Workspace
     models: ModelCache
@@ -37,42 +50,59 @@ class StageContext:
         """Series Instance UID."""
         return self.entry.series_instance_uid
 
+    @cached_property
+    def store(self) -> SeriesStore:
+        """The records on disk."""
+        return SeriesStore(self.workspace)
+
+    @property
+    def product(self) -> Product:
+        """The product; only for stages of products."""
+        assert self.requested is not None, "a stage of products runs for a product"
+        return self.requested.product
+
+    @property
+    def kind(self) -> SegmenterKind:
+        """Descriptor of the product's kind; only for stages of products."""
+        return segmenter_kind(self.product.kind)
+
+    @property
+    def records(self) -> ProductRecords:
+        """Records of the product and of its series; only for stages of products."""
+        return self.store.product(self.uid, self.product)
+
     @property
     def folder(self) -> Path:
         """Folder of the product, or of the series."""
-        if self.plan is None:
-            return self.workspace.series_dir(self.uid)
-        return self.workspace.product_dir(self.uid, self.plan.product)
+        return self.store.folder(self.uid, self.requested.product if self.requested else None)
 
-    @property
-    def series_dir(self) -> Path:
-        """Folder of the series."""
-        return self.workspace.series_dir(self.uid)
-
-    @property
-    def kind(self) -> ProductKind | None:
-        """Kind of the product; None for the series itself."""
-        return None if self.plan is None else self.plan.product.kind
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """Keyword arguments that every stage takes."""
-        return {"settings": self.settings, "workspace": self.workspace, "progress": self.progress}
+    def resolve(self, path: str) -> Path:
+        """Absolute path of a path in a record of the series."""
+        return self.workspace.resolve(self.uid, path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a stage did."""
+
+    files: tuple[Path, ...]
+    """Files that it made, which the manifest lists."""
+    issues: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One row of the table."""
+    """One row of the stage table."""
 
     name: str
     version: int
     """Raised by hand when the stage's code gives another result."""
-    pool: str
-    """``input``, ``infer`` or ``output``: which workers run it."""
+    pool: WorkerPool
+    """Which workers run it."""
     cache_key_inputs: Callable[[StageContext], Iterable[str]]
     """What, beside name and version, makes the stage run again when it changes."""
-    work: Callable[[StageContext], tuple[list[Path], tuple[Issue, ...]]]
-    """Does it; returns the files that it made and the issues that it found."""
+    run: Callable[[StageContext], StageResult]
+    """Does the work and saves its records."""
 
 
 class StageFindingsError(EncodingError):

@@ -1,14 +1,26 @@
-"""The table of the stages: what each needs, what makes it run again, and what it does to one series or product."""
+"""The table of the stages: what each needs, what makes it run again, and what it does to one series or product.
+
+A stage loads the records that it needs, calls one function of another subpackage, and saves the records that come back.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from ctenrich.errors import InputError
+from ctenrich.bodypart.bpreg_json import write_bodypart_json
+from ctenrich.bodypart.landmarks import find_landmarks
+from ctenrich.bodypart.plausibility import check_bodypart
+from ctenrich.bodypart.regions import find_regions
+from ctenrich.codes.mappings import mappings_sha256
+from ctenrich.errors import UsageError
+from ctenrich.inference.kinds import SegmenterKind, segmenter_kind
+from ctenrich.objects.kinds import EncodeContext, ObjectDefinition, object_kind
+from ctenrich.proof import BodypartResult, SegmentationResult, prove
 from ctenrich.reasons import Reason
 from ctenrich.records import (
     EncodedObject,
@@ -16,7 +28,6 @@ from ctenrich.records import (
     FetchedSeries,
     Issue,
     Landmarks,
-    ProductKind,
     Proof,
     Regions,
     SegmentMasks,
@@ -26,290 +37,337 @@ from ctenrich.records import (
     SortedSeries,
     Volume,
 )
-from ctenrich.stages.stage import Stage, StageContext, StageFindingsError
-from ctenrich.workspace import load_record, save_record, sha256_of_file
+from ctenrich.shape.measure import measure_shape
+from ctenrich.stages.convert import compress_nifti, convert_series
+from ctenrich.stages.crop import find_scorer, segment_cropped
+from ctenrich.stages.fetch import fetch_series
+from ctenrich.stages.sort import sort_series
+from ctenrich.stages.stage import Stage, StageContext, StageFindingsError, StageResult, WorkerPool
+from ctenrich.validate import validate_objects
+from ctenrich.workspace import sha256_of_file
 
 if TYPE_CHECKING:
     from ctenrich.settings import Settings
 
-__all__ = ["PRODUCT_STAGES", "SERIES_STAGES", "STAGES", "prove_objects", "series_output"]
-
-
-# ---------------------------------------------------------------- what a stage depends on
-
-
-def _digest(path: Path) -> str:
-    """Hash of a record without its timings; refuses if the stage before has not run."""
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        hint = "run the stages before it first"
-        raise InputError(Reason.NOT_PREPARED, f"{path.name} has not been made yet", hint) from None
-    data.pop("timings", None)
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-def _settings(context: StageContext, section: str, *names: str) -> str:
-    values = asdict(getattr(context.settings, section))
-    return json.dumps({n: values[n] for n in names} if names else values, sort_keys=True)
-
-
-def _mappings() -> str:
-    from ctenrich.codes.mappings import mappings_sha256
-
-    return mappings_sha256()
-
-
-def _of_product(context: StageContext, *names: str) -> list[str]:
-    return [_digest(context.folder / f"{name}.json") for name in names]
+__all__ = ["SERIES_STAGES", "STAGES", "check_kind", "product_stages", "prove_objects", "series_output"]
 
 
 # ---------------------------------------------------------------- series stages
 
 
-def _fetch(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
-    from ctenrich.stages.fetch import fetch_series
-
-    fetched = fetch_series(context.entry, **context.common)
-    files = [context.workspace.resolve(context.uid, f.path) for f in (*fetched.files, *fetched.companions)]
-    inside = [f for f in files if f.is_relative_to(context.folder)]
-    return [context.folder / "fetched.json", *inside], ()
-
-
-def _sort(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
-    from ctenrich.stages.sort import sort_series
-
-    series = sort_series(load_record(context.folder / "fetched.json", FetchedSeries), **context.common)
-    return [context.folder / "sorted.json"], series.issues
+def _run_fetch(context: StageContext) -> StageResult:
+    fetched = fetch_series(
+        context.entry, settings=context.settings, workspace=context.workspace, progress=context.progress
+    )
+    record = context.store.save(fetched, context.uid)
+    files = [context.resolve(f.path) for f in (*fetched.files, *fetched.companions)]
+    return StageResult(files=(record, *(f for f in files if f.is_relative_to(context.folder))))
 
 
-def _convert(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
-    from ctenrich.stages.convert import convert_series
-
-    volume = convert_series(load_record(context.folder / "sorted.json", SortedSeries), **context.common)
-    later = bool(series_output(context.settings))
-    files = [volume.array_path, *([volume.nifti_path] if volume.nifti_path and not later else [])]
-    return [context.folder / "volume.json", *(context.workspace.resolve(context.uid, f) for f in files)], volume.issues
+def _run_sort(context: StageContext) -> StageResult:
+    fetched = context.store.fetched(context.uid)
+    series = sort_series(fetched, settings=context.settings, workspace=context.workspace, progress=context.progress)
+    return StageResult(files=(context.store.save(series, context.uid),), issues=series.issues)
 
 
-def _compress(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
-    from ctenrich.stages.convert import compress_nifti
+def _run_convert(context: StageContext) -> StageResult:
+    series = context.store.sorted_series(context.uid)
+    volume = convert_series(series, settings=context.settings, workspace=context.workspace, progress=context.progress)
+    record = context.store.save(volume, context.uid)
+    files = [context.resolve(volume.array_path)]
+    if volume.nifti_path and not series_output(context.settings):
+        files.append(context.resolve(volume.nifti_path))
+    return StageResult(files=(record, *files), issues=volume.issues)
 
-    volume = load_record(context.folder / "volume.json", Volume)
-    if not (context.folder / "volume" / "ct.nii").is_file():
-        _convert(context)  # what was made of it is lost: the same volume again, and its NIfTI
-    return [compress_nifti(volume, workspace=context.workspace)], ()
+
+def _run_compress(context: StageContext) -> StageResult:
+    volume = context.store.volume(context.uid)
+    if not context.store.volume_nifti(context.uid).is_file():
+        _run_convert(context)  # the plain file is lost: the same volume again, and its NIfTI
+    return StageResult(files=(compress_nifti(volume, workspace=context.workspace),))
 
 
 # ---------------------------------------------------------------- product stages
 
 
-def _inputs(context: StageContext) -> tuple[SortedSeries, Volume]:
-    folder = context.series_dir
-    return load_record(folder / "sorted.json", SortedSeries), load_record(folder / "volume.json", Volume)
-
-
-def _segment(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
-    assert context.plan is not None
-    series, volume = _inputs(context)
-    segmenter = context.models.segmenter(context.plan)
+def _run_segment(context: StageContext) -> StageResult:
+    assert context.requested is not None
+    records = context.records
+    segmenter = context.models.segmenter(context.requested)
     if _is_cropped(context):
-        from ctenrich.stages.crop import segment_cropped
-
-        masks = segment_cropped(segmenter, volume, series, **context.common)
+        masks = segment_cropped(
+            segmenter,
+            records.volume,
+            records.series,
+            settings=context.settings,
+            workspace=context.workspace,
+            progress=context.progress,
+        )
     else:
-        masks = segmenter.segment({"CT": volume}, series, **context.common)
-    save_record(context.folder / "masks.json", masks)
+        masks = segmenter.segment(
+            {"CT": records.volume},
+            records.series,
+            settings=context.settings,
+            workspace=context.workspace,
+            progress=context.progress,
+        )
+    masks = replace(masks, algorithm_type=context.kind.algorithm_type)
+    record = context.store.save(masks, context.uid, context.product)
     paths = [masks.label_map_path, *(s.mask_path for s in masks.segments)]
-    return [
-        context.folder / "masks.json",
-        *(context.workspace.resolve(context.uid, p) for p in paths if p),
-    ], masks.issues
+    return StageResult(files=(record, *(context.resolve(p) for p in paths if p)), issues=masks.issues)
 
 
 def _is_cropped(context: StageContext) -> bool:
-    return bool(context.settings.segment.crop) and context.kind is ProductKind.NNUNET
+    return bool(context.settings.segment.crop) and context.kind.takes_crop
 
 
-def _score(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
-    assert context.plan is not None
-    series, volume = _inputs(context)
-    scores = context.models.scorer(context.plan).score(volume, series, **context.common)
-    save_record(context.folder / "scores.json", scores)
-    return [context.folder / "scores.json"], scores.issues
-
-
-def _measure(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
-    if context.kind is ProductKind.BODYPART:
-        from ctenrich.bodypart.bpreg_json import write_bodypart_json
-        from ctenrich.bodypart.landmarks import find_landmarks
-        from ctenrich.bodypart.plausibility import check_bodypart
-        from ctenrich.bodypart.regions import find_regions
-
-        scores = load_record(context.folder / "scores.json", SliceScores)
-        landmarks, regions = find_landmarks(scores, **context.common), find_regions(scores, **context.common)
-        save_record(context.folder / "landmarks.json", landmarks)
-        save_record(context.folder / "regions.json", regions)
-        write_bodypart_json(context.folder / "scores" / "bodypart.json", scores)
-        files = [context.folder / name for name in ("landmarks.json", "regions.json", "scores/bodypart.json")]
-        return files, landmarks.issues + regions.issues + check_bodypart(scores, landmarks, regions)
-    from ctenrich.shape.measure import measure_shape
-
-    _, volume = _inputs(context)
-    shape = measure_shape(load_record(context.folder / "masks.json", SegmentMasks), volume, **context.common)
-    save_record(context.folder / "shape.json", shape)
-    return [context.folder / "shape.json"], shape.issues
-
-
-def _encode(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
-    assert context.plan is not None
-    series, volume = _inputs(context)
-    encode = _encode_bodypart if context.kind is ProductKind.BODYPART else _encode_segments
-    objects = encode(context, series, volume)
-    save_record(context.folder / "objects.json", EncodedObjects(context.plan.product, context.uid, tuple(objects)))
-    files = [context.folder / "objects.json", *(context.workspace.resolve(context.uid, o.path) for o in objects)]
-    return files, tuple(issue for o in objects for issue in o.issues)
-
-
-def _encode_segments(context: StageContext, series: SortedSeries, volume: Volume) -> list[EncodedObject]:
-    from ctenrich.encode.seg import encode_seg
-    from ctenrich.encode.shape_sr import encode_shape_sr
-
-    masks = load_record(context.folder / "masks.json", SegmentMasks)
-    shape = load_record(context.folder / "shape.json", ShapeMeasurements)
-    seg = encode_seg(masks, volume, series, **context.common)
-    return [seg, encode_shape_sr(shape, masks, seg, series, **context.common)]
-
-
-def _encode_bodypart(context: StageContext, series: SortedSeries, _volume: Volume) -> list[EncodedObject]:
-    from ctenrich.encode.landmarks_sr import encode_landmarks_sr
-    from ctenrich.encode.regions_sr import encode_regions_sr
-
-    scores = load_record(context.folder / "scores.json", SliceScores)
-    landmarks = load_record(context.folder / "landmarks.json", Landmarks)
-    regions = load_record(context.folder / "regions.json", Regions)
-    return [
-        encode_landmarks_sr(landmarks, scores, series, **context.common),
-        encode_regions_sr(regions, scores, series, **context.common),
-    ]
-
-
-def _validate(context: StageContext) -> tuple[list[Path], tuple[Issue, ...]]:
-    """Prove, then validate; what is found is kept even where it makes the product fail."""
-    from ctenrich.validate import validate_objects
-
-    objects = load_record(context.folder / "objects.json", EncodedObjects).objects
-    proof = prove_objects(context, objects)
-    save_record(context.folder / "proof.json", proof)
-    paths = [context.workspace.resolve(context.uid, o.path) for o in objects]
-    issues = validate_objects(paths, settings=context.settings)
-    failed = tuple(
-        Issue(f"proof.{c.name}", Severity.ERROR, context.plan.product.kind.value if context.plan else "", c.detail)
-        for c in proof.checks
-        if not c.passed
+def _run_score(context: StageContext) -> StageResult:
+    assert context.requested is not None
+    records = context.records
+    scores = context.models.scorer(context.requested).score(
+        records.volume,
+        records.series,
+        settings=context.settings,
+        workspace=context.workspace,
+        progress=context.progress,
     )
+    return StageResult(files=(context.store.save(scores, context.uid, context.product),), issues=scores.issues)
+
+
+def _run_measure(context: StageContext) -> StageResult:
+    return _measure_scores(context) if context.kind.makes is SliceScores else _measure_masks(context)
+
+
+def _measure_scores(context: StageContext) -> StageResult:
+    uid, product, store = context.uid, context.product, context.store
+    scores = store.scores(uid, product)
+    landmarks, regions = find_landmarks(scores), find_regions(scores)
+    document = store.bpreg_json(uid, product)
+    write_bodypart_json(document, scores)
+    files = (store.save(landmarks, uid, product), store.save(regions, uid, product), document)
+    issues = landmarks.issues + regions.issues + check_bodypart(scores, landmarks, regions)
+    return StageResult(files=files, issues=issues)
+
+
+def _measure_masks(context: StageContext) -> StageResult:
+    records = context.records
+    shape = measure_shape(
+        records.masks,
+        records.volume,
+        settings=context.settings,
+        workspace=context.workspace,
+        progress=context.progress,
+    )
+    return StageResult(files=(context.store.save(shape, context.uid, context.product),), issues=shape.issues)
+
+
+def _run_encode(context: StageContext) -> StageResult:
+    written: dict[str, EncodedObject] = {}
+    records = context.records
+    for kind in _object_kinds(context.kind):
+        context.progress.start(kind.title)
+        encode = EncodeContext(
+            records=records, written=dict(written), settings=context.settings, workspace=context.workspace
+        )
+        written[kind.key] = kind.encode(encode)
+        context.progress.finish(kind.title)
+    objects = tuple(written.values())
+    record = context.store.save(EncodedObjects(context.product, context.uid, objects), context.uid, context.product)
+    issues = tuple(issue for o in objects for issue in o.issues)
+    return StageResult(files=(record, *(context.resolve(o.path) for o in objects)), issues=issues)
+
+
+def _run_validate(context: StageContext) -> StageResult:
+    """Prove, then validate; findings are kept even where they make the product fail."""
+    objects = context.store.objects(context.uid, context.product).objects
+    proof = prove_objects(context, objects)
+    record = context.store.save(proof, context.uid, context.product)
+    issues = validate_objects([context.resolve(o.path) for o in objects], settings=context.settings)
+    about = str(context.product.kind)
     if not proof.passed:
+        failed = tuple(Issue(f"proof.{c.name}", Severity.ERROR, about, c.detail) for c in proof.checks if not c.passed)
         names = ", ".join(c.name for c in proof.checks if not c.passed) or "no check was made"
         raise StageFindingsError(Reason.PROOF_FAILED, f"not proven: {names}", (*failed, *issues))
     errors = [i for i in issues if i.severity is Severity.ERROR]
     if errors:
         raise StageFindingsError(Reason.INVALID_OBJECT, f"{len(errors)} errors, first: {errors[0].message}", issues)
-    return [context.folder / "proof.json"], issues
+    text = "objects of this kind have no proof: nothing was compared with the result"
+    unproven = tuple(Issue(f"proof.{kind}.missing", Severity.WARNING, about, text) for kind in proof.not_proven)
+    return StageResult(files=(record,), issues=(*unproven, *issues))
 
 
 def prove_objects(context: StageContext, objects: tuple[EncodedObject, ...]) -> Proof:
-    """Prove the objects of a product against the records of its stages."""
-    from ctenrich.proof import prove_bodypart, prove_segmentation
+    """Prove the objects of a product against the records of its stages.
 
-    series, volume = _inputs(context)
-    kwargs: dict[str, Any] = {"settings": context.settings, "workspace": context.workspace}
-    if context.kind is ProductKind.BODYPART:
-        return prove_bodypart(
-            load_record(context.folder / "scores.json", SliceScores),
-            load_record(context.folder / "landmarks.json", Landmarks),
-            load_record(context.folder / "regions.json", Regions),
-            series,
-            objects,
-            **kwargs,
+    Parameters
+    ----------
+    context : StageContext
+        Of the product.
+    objects : tuple of EncodedObject
+        What was written.
+
+    Raises
+    ------
+    InputError
+        NOT_PREPARED if a record is missing.
+    """
+    records = context.records
+    result: SegmentationResult | BodypartResult
+    if context.kind.makes is SliceScores:
+        result = BodypartResult(
+            scores=records.scores, landmarks=records.landmarks, regions=records.regions, series=records.series
         )
-    masks = load_record(context.folder / "masks.json", SegmentMasks)
-    shape = load_record(context.folder / "shape.json", ShapeMeasurements)
-    return prove_segmentation(masks, shape, volume, series, objects, **kwargs)
+    else:
+        result = SegmentationResult(
+            masks=records.masks, shape=records.shape, volume=records.volume, series=records.series
+        )
+    provers = {kind.key: kind.prove for kind in _object_kinds(context.kind)}
+    return prove(result, objects, provers, settings=context.settings, workspace=context.workspace)
+
+
+def _object_kinds(kind: SegmenterKind) -> list[ObjectDefinition]:
+    return [object_kind(key) for key in kind.objects]
+
+
+# ---------------------------------------------------------------- what a stage depends on
+
+
+def _settings_json(context: StageContext, section: str, *names: str) -> str:
+    values = asdict(getattr(context.settings, section))
+    return json.dumps({n: values[n] for n in names} if names else values, sort_keys=True)
+
+
+def _series_digest(context: StageContext, record: type) -> str:
+    return context.store.digest(record, context.uid)
+
+
+def _product_digest(context: StageContext, record: type) -> str:
+    return context.store.digest(record, context.uid, context.product)
+
+
+def _fetch_inputs(context: StageContext) -> list[str]:
+    return [repr(context.entry), _settings_json(context, "fetch", "copy_local")]
+
+
+def _sort_inputs(context: StageContext) -> list[str]:
+    return [_series_digest(context, FetchedSeries), _settings_json(context, "geometry")]
+
+
+def _convert_inputs(context: StageContext) -> list[str]:
+    return [_series_digest(context, SortedSeries), _settings_json(context, "convert", "nifti", "compress_nifti")]
+
+
+def _compress_inputs(context: StageContext) -> list[str]:
+    return [_series_digest(context, Volume)]
+
+
+def _segment_inputs(context: StageContext) -> list[str]:
+    assert context.requested is not None
+    crop: list[str] = []
+    if _is_cropped(context):
+        scorer = find_scorer(context.store, context.uid)
+        digest = context.store.digest(SliceScores, context.uid, scorer) if scorer else ""
+        crop = [context.settings.segment.crop, digest]
+    return [
+        context.requested.model_sha256,
+        str(context.product),
+        _settings_json(context, "segment", "engine", "precision", "step_size", "probabilities"),
+        mappings_sha256(),
+        _series_digest(context, SortedSeries),
+        _series_digest(context, Volume),
+        *crop,
+    ]
+
+
+def _score_inputs(context: StageContext) -> list[str]:
+    assert context.requested is not None
+    records = [_series_digest(context, SortedSeries), _series_digest(context, Volume)]
+    return [context.requested.model_sha256, str(context.product), *records]
+
+
+def _measure_inputs(context: StageContext) -> list[str]:
+    if context.kind.makes is SliceScores:
+        return [_product_digest(context, SliceScores), mappings_sha256()]
+    chosen = context.settings.measure.radiomics
+    radiomics = [sha256_of_file(Path(chosen))] if chosen and Path(chosen).is_file() else []
+    engine = _settings_json(context, "measure", "engine")
+    return [_product_digest(context, SegmentMasks), engine, chosen and "radiomics", *radiomics]
+
+
+def _encode_inputs(context: StageContext) -> list[str]:
+    reads = dict.fromkeys(record for kind in _object_kinds(context.kind) for record in kind.reads)
+    return [
+        *(_product_digest(context, record) for record in reads),
+        _series_digest(context, SortedSeries),
+        _settings_json(context, "encode"),
+        mappings_sha256(),
+    ]
+
+
+def _validate_inputs(context: StageContext) -> list[str]:
+    return [_product_digest(context, EncodedObjects), _settings_json(context, "validate")]
 
 
 # ---------------------------------------------------------------- the table
 
 
-def _segment_identity(context: StageContext) -> list[str]:
-    assert context.plan is not None
-    names = ("engine", "precision", "step_size", "probabilities")
-    folder = context.series_dir
-    crop: list[str] = []
-    if _is_cropped(context):
-        from ctenrich.stages.crop import scores_path
+_INPUT, _INFER, _OUTPUT = WorkerPool.INPUT, WorkerPool.INFER, WorkerPool.OUTPUT
+_ROWS = (
+    Stage(name="fetch", version=1, pool=_INPUT, cache_key_inputs=_fetch_inputs, run=_run_fetch),
+    Stage(name="sort", version=1, pool=_INPUT, cache_key_inputs=_sort_inputs, run=_run_sort),
+    Stage(name="convert", version=2, pool=_INPUT, cache_key_inputs=_convert_inputs, run=_run_convert),
+    Stage(name="compress", version=1, pool=_OUTPUT, cache_key_inputs=_compress_inputs, run=_run_compress),
+    Stage(name="segment", version=1, pool=_INFER, cache_key_inputs=_segment_inputs, run=_run_segment),
+    Stage(name="score", version=2, pool=_INFER, cache_key_inputs=_score_inputs, run=_run_score),
+    Stage(name="measure", version=2, pool=_OUTPUT, cache_key_inputs=_measure_inputs, run=_run_measure),
+    Stage(name="encode", version=1, pool=_OUTPUT, cache_key_inputs=_encode_inputs, run=_run_encode),
+    Stage(name="validate", version=2, pool=_OUTPUT, cache_key_inputs=_validate_inputs, run=_run_validate),
+)
 
-        scores = scores_path(folder)
-        crop = [context.settings.segment.crop, _digest(scores) if scores else ""]
-    return [
-        context.plan.model_sha256,
-        str(context.plan.product),
-        _settings(context, "segment", *names),
-        _mappings(),
-        _digest(folder / "sorted.json"),
-        _digest(folder / "volume.json"),
-        *crop,
-    ]
-
-
-def _score_identity(context: StageContext) -> list[str]:
-    assert context.plan is not None
-    folder = context.series_dir
-    product = str(context.plan.product)
-    return [context.plan.model_sha256, product, _digest(folder / "sorted.json"), _digest(folder / "volume.json")]
-
-
-def _measure_identity(context: StageContext) -> list[str]:
-    if context.kind is ProductKind.BODYPART:
-        return [*_of_product(context, "scores"), _mappings()]
-    chosen = context.settings.measure.radiomics
-    radiomics = [sha256_of_file(Path(chosen))] if chosen and Path(chosen).is_file() else []
-    return [*_of_product(context, "masks"), _settings(context, "measure", "engine"), chosen and "radiomics", *radiomics]
-
-
-def _encode_identity(context: StageContext) -> list[str]:
-    bodypart = context.kind is ProductKind.BODYPART
-    records = ("scores", "landmarks", "regions") if bodypart else ("masks", "shape")
-    series = _digest(context.series_dir / "sorted.json")
-    return [*_of_product(context, *records), series, _settings(context, "encode"), _mappings()]
-
-
-STAGES: dict[str, Stage] = {
-    s.name: s
-    for s in (
-        Stage("fetch", 1, "input", lambda t: [repr(t.entry), _settings(t, "fetch", "copy_local")], _fetch),
-        Stage("sort", 1, "input", lambda t: [_digest(t.folder / "fetched.json"), _settings(t, "geometry")], _sort),
-        Stage(
-            "convert",
-            2,
-            "input",
-            lambda t: [_digest(t.folder / "sorted.json"), _settings(t, "convert", "nifti", "compress_nifti")],
-            _convert,
-        ),
-        Stage("compress", 1, "output", lambda t: [_digest(t.folder / "volume.json")], _compress),
-        Stage("segment", 1, "infer", _segment_identity, _segment),
-        Stage("score", 2, "infer", _score_identity, _score),
-        Stage("measure", 2, "output", _measure_identity, _measure),
-        Stage("encode", 1, "output", _encode_identity, _encode),
-        Stage("validate", 2, "output", lambda t: [*_of_product(t, "objects"), _settings(t, "validate")], _validate),
-    )
-}
+STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in _ROWS})
+"""Name -> stage, in the order in which they run."""
 
 SERIES_STAGES = ("fetch", "sort", "convert")
-PRODUCT_STAGES = {
-    ProductKind.EXPERT: ("segment", "measure", "encode", "validate"),
-    ProductKind.NNUNET: ("segment", "measure", "encode", "validate"),
-    ProductKind.BODYPART: ("score", "measure", "encode", "validate"),
-}
+"""Stages of every series, in order."""
+
+_WRITES = MappingProxyType(
+    {
+        "segment": (SegmentMasks,),
+        "score": (SliceScores,),
+        "measure": (ShapeMeasurements, Landmarks, Regions),
+        "encode": (EncodedObjects,),
+        "validate": (Proof,),
+    }
+)
+"""Product stage -> records that it may save."""
+
+
+def product_stages(kind: str | SegmenterKind) -> tuple[str, ...]:
+    """Names of the stages of a product's kind, in order."""
+    return (segmenter_kind(kind) if isinstance(kind, str) else kind).stages
+
+
+def check_kind(kind: SegmenterKind) -> None:
+    """Refuse a kind of segmenter whose products could not be finished, before any work starts.
+
+    Raises
+    ------
+    UsageError
+        BAD_PLUGIN if a stage does not exist, if the stages are not in the order of the table, or if an object kind is
+        not registered, not complete, or made of records that no stage of the product saves.
+    """
+    order = [name for name in STAGES if name in kind.stages]
+    if order != list(kind.stages) or set(kind.stages) - _WRITES.keys():
+        known = ", ".join(_WRITES)
+        message = f"the segmenter kind {kind.key!r} has the stages {', '.join(kind.stages)}"
+        raise UsageError(Reason.BAD_PLUGIN, message, f"stages of products, in this order: {known}")
+    made = {record for stage in kind.stages for record in _WRITES[stage]}
+    made -= {ShapeMeasurements} if kind.makes is SliceScores else {Landmarks, Regions}
+    for definition in _object_kinds(kind):
+        missing = [record.__name__ for record in definition.reads if record not in made]
+        if missing:
+            message = f"objects {definition.key!r} are made of {missing[0]}, which {kind.key!r} does not make"
+            raise UsageError(Reason.BAD_PLUGIN, message)
 
 
 def series_output(settings: Settings) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ class RunView:
 
     def segmentations(self, uid: str) -> list[Shown]:
         """The SEGs among the written objects."""
-        return [shown for shown in self.objects(uid) if shown.item.kind is ObjectKind.SEG]
+        return [shown for shown in self.objects(uid) if shown.item.kind == ObjectKind.SEG]
 
     def slices(self, uid: str) -> list[Path]:
         """Files of a series' slices, in slice order."""

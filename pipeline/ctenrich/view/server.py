@@ -247,10 +247,10 @@ def _links(view: RunView) -> list[tuple[str, list[tuple[str, str]]]]:
     for uid in view.series:
         links = [(f"/open/{uid}", "CT")]
         for shown in view.objects(uid):
-            if shown.item.kind is ObjectKind.SEG:
+            if shown.item.kind == ObjectKind.SEG:
                 links.append((f"/open/{uid}?product={shown.product}", f"CT with {shown.product}"))
             else:
-                text = f"{shown.item.kind.value.replace('_', ' ')}, {shown.product}"
+                text = f"{shown.item.kind.replace('_', ' ')}, {shown.product}"
                 links.append((f"/sr/{uid}/{shown.item.sop_instance_uid}", text))
         out.append((uid, links))
     return out

@@ -10,7 +10,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.runner.executors.base import Executor
 
 if TYPE_CHECKING:
-    from ctenrich.runner.model_cache import ModelCache
+    from ctenrich.inference.model_cache import ModelCache
     from ctenrich.settings import Settings
 
 __all__ = ["Executor", "ExecutorName", "open_executor"]

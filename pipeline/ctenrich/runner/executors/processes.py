@@ -200,7 +200,7 @@ def _work(pipe: Any, root: Path, settings: Settings, parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
-    from ctenrich.runner.model_cache import ModelCache
+    from ctenrich.inference.model_cache import ModelCache
 
     models = ModelCache(settings)
     name = multiprocessing.current_process().name

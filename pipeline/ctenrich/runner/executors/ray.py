@@ -184,7 +184,7 @@ def _import_ray() -> Any:
 
 
 def _task(job: Job, root: Path, settings: Settings) -> JobResult:
-    from ctenrich.runner.model_cache import ModelCache
+    from ctenrich.inference.model_cache import ModelCache
 
     return run_job(job, root, settings, ModelCache(settings), worker="ray")
 
@@ -193,7 +193,7 @@ class _Inferring:
     """An actor: holds the models of one device."""
 
     def __init__(self, root: Path, settings: Settings) -> None:
-        from ctenrich.runner.model_cache import ModelCache
+        from ctenrich.inference.model_cache import ModelCache
 
         self._root, self._settings = root, settings
         self._models = ModelCache(replace(settings))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 
+from ctenrich.inference.model_cache import ModelCache
 from ctenrich.progress import SILENT, Progress
 from ctenrich.runner.job import Job, JobResult, run_job
-from ctenrich.runner.model_cache import ModelCache
 from ctenrich.settings import Settings
 
 __all__ = ["SerialExecutor"]

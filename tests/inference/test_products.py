@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ctenrich.errors import UsageError
+from ctenrich.inference.products import SegmenterSpec, parse_segmenter
 from ctenrich.records import ProductKind
-from ctenrich.runner.products import SegmenterSpec, parse_segmenter
 
 
 @pytest.mark.parametrize(

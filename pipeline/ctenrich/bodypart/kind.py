@@ -1,0 +1,28 @@
+"""The kind ``bodypart``: slice scores by body part regression."""
+
+from __future__ import annotations
+
+from ctenrich.bodypart.scorer import BodyPartScorer, open_bodypart
+from ctenrich.inference.kinds import SegmenterKind
+from ctenrich.inference.products import SegmenterSpec
+from ctenrich.records import SliceScores
+from ctenrich.settings import Settings
+
+__all__ = ["BODYPART"]
+
+
+def _open(spec: SegmenterSpec, settings: Settings) -> BodyPartScorer:
+    return open_bodypart(spec.model, settings=settings)
+
+
+BODYPART = SegmenterKind(
+    key="bodypart",
+    title="body part regression",
+    makes=SliceScores,
+    open=_open,
+    stages=("score", "measure", "encode", "validate"),
+    objects=("landmarks_sr", "regions_sr"),
+    algorithm_type="AUTOMATIC",
+    series_title=lambda _product: "BPR",
+    seconds_per_slice={"score": 0.14, "measure": 0.0002, "encode": 0.012, "validate": 0.01},
+)

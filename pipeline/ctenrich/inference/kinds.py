@@ -1,0 +1,161 @@
+"""The kinds of segmenters and scorers: what a kind is called, what it makes, and how it is opened.
+
+A kind is one :class:`SegmenterKind` and one registration: a line in :data:`BUILT_IN` for those of this package, an
+entry point of the group ``ctenrich.segmenters`` for those of others. The command line, the stage table, objects,
+forecast and crop ask the descriptor; no module outside the kind's own compares keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import Product, SegmentMasks, SliceScores
+from ctenrich.resources import plugins
+
+if TYPE_CHECKING:
+    from ctenrich.inference.products import SegmenterSpec
+    from ctenrich.settings import Settings
+
+__all__ = [
+    "BUILT_IN",
+    "GROUP",
+    "SegmenterKind",
+    "SegmenterOption",
+    "find_segmenter_kind",
+    "segmenter_kind",
+    "segmenter_kinds",
+]
+
+GROUP = "ctenrich.segmenters"
+"""Entry point group in which other packages register a :class:`SegmenterKind`; the name is the kind's key."""
+
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "expert": "ctenrich.contours.kind:EXPERT",
+        "nnunet": "ctenrich.nnunet.kind:NNUNET",
+        "bodypart": "ctenrich.bodypart.kind:BODYPART",
+    }
+)
+"""Key -> ``module:name`` of the descriptors of this package."""
+
+ALGORITHM_TYPES = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
+"""Segment Algorithm Type (PS3.3 C.8.20.2)."""
+
+_KEY = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterOption:
+    """One ``name=value`` part of a specification."""
+
+    name: str
+    values: str
+    """The values as help shows them, e.g. ``on|off``."""
+    parse: Callable[[str], Any]
+    """Text -> value; raises ValueError for text that is not a value."""
+    default: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterKind:
+    """Everything that the package needs to know of one kind of segmenter or scorer."""
+
+    key: str
+    """First part of the specification and of the product's key: ``nnunet`` in ``nnunet:MODEL``."""
+    title: str
+    """For people, e.g. ``nnU-Net segmentation``."""
+    makes: type[SegmentMasks] | type[SliceScores]
+    """Record that it gives."""
+    open: Callable[[SegmenterSpec, Settings], Any]
+    """Opens a :class:`ctenrich.inference.segmenter.Segmenter` (or Scorer); what is wrong with a model is found here."""
+    stages: tuple[str, ...]
+    """Names of the stages of a product, in order."""
+    objects: tuple[str, ...]
+    """Keys of the DICOM objects that are written, in order."""
+    algorithm_type: str
+    """Segment Algorithm Type (PS3.3 C.8.20.2) of its segments: AUTOMATIC, SEMIAUTOMATIC or MANUAL."""
+    series_title: Callable[[Product], str]
+    """Start of the Series Description of a product's objects."""
+    seconds_per_slice: Mapping[str, float]
+    """Stage -> seconds per slice of 512 x 512 pixels on two CPU cores without GPU; the forecast's reference figures."""
+    needs_model: bool = True
+    """Whether the specification names a model."""
+    has_configurations: bool = False
+    """Whether a configuration may follow the model."""
+    options: tuple[SegmenterOption, ...] = ()
+    takes_crop: bool = False
+    """Whether ``[segment] crop`` applies to it."""
+
+    @property
+    def usage(self) -> str:
+        """The form of the specification, e.g. ``nnunet:MODEL[:CONFIGURATION][:folds=0,1]``."""
+        parts = [self.key, ":MODEL" if self.needs_model else "", "[:CONFIGURATION]" if self.has_configurations else ""]
+        return "".join((*parts, *(f"[:{option.name}={option.values}]" for option in self.options)))
+
+
+def segmenter_kind(key: str) -> SegmenterKind:
+    """The descriptor of a kind.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for a key that is not registered, BAD_PLUGIN for a descriptor that is not complete.
+    """
+    found = find_segmenter_kind(key)
+    if found is None:
+        known = ", ".join(sorted(segmenter_kinds()))
+        raise UsageError(Reason.BAD_PARAMETER, f"there is no kind of segmenter {key!r}", f"known kinds: {known}")
+    return found
+
+
+def segmenter_kinds() -> dict[str, SegmenterKind]:
+    """All kinds that are registered, by key: those of this package first."""
+    foreign = plugins(GROUP)
+    clash = sorted(foreign.keys() & BUILT_IN.keys())
+    if clash:
+        raise UsageError(Reason.BAD_PLUGIN, f"a package registers {clash[0]!r} in {GROUP}: the key is taken")
+    return {key: _own(key) for key in BUILT_IN} | {key: _checked(key, kind) for key, kind in foreign.items()}
+
+
+def find_segmenter_kind(key: str) -> SegmenterKind | None:
+    """A kind by its key, None if it is not registered; other packages are looked at for keys of theirs only."""
+    return _own(key) if key in BUILT_IN else segmenter_kinds().get(key)
+
+
+@cache
+def _own(key: str) -> SegmenterKind:
+    module, _, name = BUILT_IN[key].partition(":")
+    return _checked(key, getattr(import_module(module), name))
+
+
+def _checked(key: str, kind: object) -> SegmenterKind:
+    """The descriptor, if it is complete: what is missing would be noticed only after hours of work."""
+    if not isinstance(kind, SegmenterKind):
+        raise UsageError(Reason.BAD_PLUGIN, f"{key!r} in {GROUP} is not a SegmenterKind but a {type(kind).__name__}")
+    problems = [
+        text
+        for wrong, text in (
+            (kind.key != key or _KEY.fullmatch(key) is None, f"its key is {kind.key!r}"),
+            (not kind.title.strip(), "it has no title"),
+            (kind.makes not in (SegmentMasks, SliceScores), "it makes neither SegmentMasks nor SliceScores"),
+            (not callable(kind.open), "it cannot be opened"),
+            (not kind.stages, "it has no stages"),
+            (not kind.objects, "it writes no objects"),
+            (kind.algorithm_type not in ALGORITHM_TYPES, f"algorithm type {kind.algorithm_type!r}"),
+            (not callable(kind.series_title), "it has no series title"),
+            (bool(set(kind.stages) - set(kind.seconds_per_slice)), "a stage has no rate for the forecast"),
+        )
+        if wrong
+    ]
+    if problems:
+        message = f"the segmenter kind {key!r} is not completely described: {problems[0]}"
+        raise UsageError(Reason.BAD_PLUGIN, message, "update or uninstall the package that registers it")
+    return kind

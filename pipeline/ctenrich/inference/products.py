@@ -1,0 +1,83 @@
+"""What the user asks for: specifications as typed on the command line, and the products that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ctenrich.errors import UsageError
+from ctenrich.inference.kinds import SegmenterKind, SegmenterOption, find_segmenter_kind, segmenter_kinds
+from ctenrich.reasons import Reason
+from ctenrich.records import Product, SegmentMasks
+
+__all__ = ["RequestedProduct", "SegmenterSpec", "absolute", "parse_segmenter"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterSpec:
+    """A parsed ``--segmenter``."""
+
+    kind: str
+    """Key of a :class:`ctenrich.inference.kinds.SegmenterKind`."""
+    model: str = ""
+    """Name in the registry, or absolute path of a model folder."""
+    configuration: str | None = None
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Option -> value, of all options of the kind."""
+
+
+@dataclass(frozen=True)
+class RequestedProduct:
+    """One product of the run: how it was asked for, and its key."""
+
+    spec: str
+    """Specification of the segmenter, or name or path of the body part model; paths are absolute."""
+    product: Product
+    model_sha256: str = ""
+    missing: Reason | None = None
+    """Why the product is skipped for every series (NO_MODEL), if it is."""
+
+
+def parse_segmenter(text: str) -> SegmenterSpec:
+    """Read a specification: ``KIND[:MODEL][:CONFIGURATION][:option=value]``, e.g. ``nnunet:MODEL:3d_fullres:folds=0``.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER, with the forms that are known.
+    """
+    key, *rest = text.strip().split(":")
+    kind = find_segmenter_kind(key)
+    if kind is None or kind.makes is not SegmentMasks or bool(rest and rest[0]) != kind.needs_model:
+        usages = [k.usage for k in segmenter_kinds().values() if k.makes is SegmentMasks]
+        raise UsageError(Reason.BAD_PARAMETER, f"{text!r} does not name a segmenter", f"use {' or '.join(usages)}")
+    model, parts = (absolute(rest[0]), rest[1:]) if kind.needs_model else ("", rest)
+    configuration: str | None = None
+    options = {option.name: option.default for option in kind.options}
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if part and not equals and kind.has_configurations and configuration is None:
+            configuration = part
+        else:
+            options[name] = _option_value(kind, name, value, (part, text))
+    return SegmenterSpec(kind=key, model=model, configuration=configuration, options=MappingProxyType(options))
+
+
+def _option_value(kind: SegmenterKind, name: str, value: str, shown: tuple[str, str]) -> Any:
+    known: dict[str, SegmenterOption] = {option.name: option for option in kind.options}
+    try:
+        if name not in known or not value:
+            raise ValueError(name)
+        return known[name].parse(value)
+    except ValueError:
+        message = f"{shown[0]!r} is not understood in {shown[1]!r}"
+        raise UsageError(Reason.BAD_PARAMETER, message, f"use {kind.usage}") from None
+
+
+def absolute(model: str) -> str:
+    """Make the path of an existing model folder absolute; leave a registry name as it is."""
+    path = Path(model)
+    return str(path.resolve()) if path.is_dir() else model

@@ -1,0 +1,72 @@
+"""One proof in progress: the computed results, the source slices, the written objects, and the checks so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ctenrich.proof.checks import ObjectFile, Report
+from ctenrich.proof.source import SourceSlices
+from ctenrich.records import (
+    Landmarks,
+    Product,
+    Regions,
+    SegmentMasks,
+    ShapeMeasurements,
+    SliceScores,
+    SortedSeries,
+    Volume,
+)
+from ctenrich.settings import Settings
+from ctenrich.workspace import Workspace
+
+__all__ = ["BodypartResult", "ProofSession", "ProveObject", "SegmentationResult"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationResult:
+    """What a segmenter's objects must express."""
+
+    masks: SegmentMasks
+    shape: ShapeMeasurements
+    volume: Volume
+    series: SortedSeries
+
+    @property
+    def product(self) -> Product:
+        """The product."""
+        return self.masks.product
+
+
+@dataclass(frozen=True, kw_only=True)
+class BodypartResult:
+    """What a scorer's objects must express."""
+
+    scores: SliceScores
+    landmarks: Landmarks
+    regions: Regions
+    series: SortedSeries
+
+    @property
+    def product(self) -> Product:
+        """The product."""
+        return self.scores.product
+
+
+@dataclass(kw_only=True)
+class ProofSession:
+    """What the checks of one product share."""
+
+    report: Report
+    result: SegmentationResult | BodypartResult
+    source: SourceSlices
+    settings: Settings
+    workspace: Workspace
+    files: Mapping[str, ObjectFile]
+    """Object kind -> the object, read again; kinds whose object is missing or unreadable are not there."""
+    segment_sizes: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Segment number -> (voxels, mm3) by the SEG itself, once it has been checked."""
+
+
+ProveObject = Callable[[ProofSession, ObjectFile], None]
+"""Adds the checks of one object to the session's report."""
