@@ -8,8 +8,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from ctenrich.bodypart.landmarks import locate_landmarks
-from ctenrich.bodypart.regions import locate_regions
+from ctenrich.bodypart.landmarks import find_landmarks
+from ctenrich.bodypart.regions import find_regions
 from ctenrich.bodypart.scorer import open_bodypart
 from ctenrich.phantom import PhantomOptions, as_records, make_phantom
 from ctenrich.report.coronal import coronal_png
@@ -26,7 +26,7 @@ def main() -> None:
         volume, series = as_records(make_phantom(PhantomOptions(seed=4)), workspace)
         scorer = open_bodypart("demo-bodypart", settings=settings)
         scores = scorer.score(volume, series, settings=settings, workspace=workspace)
-        png = coronal_png(volume, locate_landmarks(scores), locate_regions(scores), workspace=workspace)
+        png = coronal_png(volume, find_landmarks(scores), find_regions(scores), workspace=workspace)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_bytes(png)
 

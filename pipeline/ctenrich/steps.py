@@ -26,7 +26,6 @@ from ctenrich.records import (
     FetchedSeries,
     Issue,
     Landmarks,
-    ProductKind,
     Proof,
     Regions,
     SegmentMasks,
@@ -43,8 +42,8 @@ from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner
 from ctenrich.runner.status import preview, retry, status
 from ctenrich.runner.stopping import Budget, StopSignal
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
-from ctenrich.workspace import load_record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -234,61 +233,59 @@ def _raise_if_all_failed(run: Run, summary: RunSummary) -> None:
         raise InputError(first.reason or Reason.INTERNAL, first.message)
 
 
-def _series_records(run: Run, name: str, cls: type[T]) -> dict[str, T]:
-    folders = ((e.series_instance_uid, run.workspace.series_dir(e.series_instance_uid)) for e in run.cohort.series)
-    return {uid: load_record(folder / name, cls) for uid, folder in folders if (folder / name).is_file()}
+def _series_records(run: Run, record: type[T]) -> dict[str, T]:
+    store = SeriesStore(run.workspace)
+    found = ((e.series_instance_uid, store.find(record, e.series_instance_uid)) for e in run.cohort.series)
+    return {uid: item for uid, item in found if item is not None}
 
 
-def _product_records(run: Run, name: str, cls: type[T], *kinds: ProductKind) -> ByProduct[T]:
-    found: ByProduct[T] = {}
+def _product_records(run: Run, record: type[T]) -> ByProduct[T]:
+    store, found = SeriesStore(run.workspace), {}
     for entry in run.cohort.series:
-        for plan in run.config.products:
-            path = run.workspace.product_dir(entry.series_instance_uid, plan.product) / name
-            if plan.product.kind in kinds and path.is_file():
-                found[entry.series_instance_uid, str(plan.product)] = load_record(path, cls)
+        for requested in run.config.products:
+            item = store.find(record, entry.series_instance_uid, requested.product)
+            if item is not None:
+                found[entry.series_instance_uid, str(requested.product)] = item
     return found
 
 
 def fetch(run: Run, *, progress: Progress = SILENT) -> dict[str, FetchedSeries]:
-    """Bring the bytes of every series and prove them whole."""
+    """Download the objects of every series and check that they are complete."""
     _do(run, ("fetch",), progress)
-    return _series_records(run, "fetched.json", FetchedSeries)
+    return _series_records(run, FetchedSeries)
 
 
 def sort(run: Run, *, progress: Progress = SILENT) -> dict[str, SortedSeries]:
     """Put the slices of every series in order along the slice normal and check the geometry."""
     _do(run, ("sort",), progress)
-    return _series_records(run, "sorted.json", SortedSeries)
+    return _series_records(run, SortedSeries)
 
 
 def convert(run: Run, *, progress: Progress = SILENT) -> dict[str, Volume]:
     """Make one volume of every series (memory-mapped array and NIfTI), compared between two readers."""
     _do(run, ("convert", "compress"), progress)
-    return _series_records(run, "volume.json", Volume)
-
-
-_SEGMENTERS = (ProductKind.EXPERT, ProductKind.NNUNET)
+    return _series_records(run, Volume)
 
 
 def segment(run: Run, *, progress: Progress = SILENT) -> ByProduct[SegmentMasks]:
     """Run every segmenter of the run on every volume."""
     _do(run, ("segment",), progress)
-    return _product_records(run, "masks.json", SegmentMasks, *_SEGMENTERS)
+    return _product_records(run, SegmentMasks)
 
 
 def score(run: Run, *, progress: Progress = SILENT) -> ByProduct[SliceScores]:
     """Score the slices of every volume with body part regression."""
     _do(run, ("score",), progress)
-    return _product_records(run, "scores.json", SliceScores, ProductKind.BODYPART)
+    return _product_records(run, SliceScores)
 
 
 def measure(run: Run, *, progress: Progress = SILENT) -> ByProduct[ShapeMeasurements | Landmarks | Regions]:
     """Measure shapes, find landmarks and regions; the regions' key ends in ``#regions``."""
     _do(run, ("measure",), progress)
     found: ByProduct[ShapeMeasurements | Landmarks | Regions] = {}
-    found.update(_product_records(run, "shape.json", ShapeMeasurements, *_SEGMENTERS))
-    found.update(_product_records(run, "landmarks.json", Landmarks, ProductKind.BODYPART))
-    regions = _product_records(run, "regions.json", Regions, ProductKind.BODYPART)
+    found.update(_product_records(run, ShapeMeasurements))
+    found.update(_product_records(run, Landmarks))
+    regions = _product_records(run, Regions)
     found.update({(uid, f"{product}#regions"): record for (uid, product), record in regions.items()})
     return found
 
@@ -296,13 +293,13 @@ def measure(run: Run, *, progress: Progress = SILENT) -> ByProduct[ShapeMeasurem
 def encode(run: Run, *, progress: Progress = SILENT) -> ByProduct[EncodedObjects]:
     """Write DICOM SEG and SR objects."""
     _do(run, ("encode",), progress)
-    return _product_records(run, "objects.json", EncodedObjects, *ProductKind)
+    return _product_records(run, EncodedObjects)
 
 
 def validate(run: Run, *, progress: Progress = SILENT) -> ByProduct[Proof]:
-    """Prove that every object says what the result says, and run the validators."""
+    """Prove that every object expresses the computed result, and run the validators."""
     _do(run, ("validate",), progress)
-    return _product_records(run, "proof.json", Proof, *ProductKind)
+    return _product_records(run, Proof)
 
 
 # ---------------------------------------------------------------- after the stages

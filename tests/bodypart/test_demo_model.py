@@ -31,7 +31,7 @@ def test_planted_landmarks_are_found_within_one_slice(seed: int, orientation: st
         volume, series, settings=SETTINGS, workspace=workspace
     )
     assert (scores.valid_z_spacing, scores.reverse_z_ordering) == (True, False)
-    landmarks = find_landmarks(scores, settings=SETTINGS, workspace=workspace)
+    landmarks = find_landmarks(scores)
     heights = np.array([s.position[2] for s in series.slices])
     inside = {n: z for n, z in phantom.landmarks.items() if heights.min() + 10 < z < heights.max() - 10}
     found = {i.name: i.slice_index for i in landmarks.items if i.slice_index is not None}
@@ -39,7 +39,7 @@ def test_planted_landmarks_are_found_within_one_slice(seed: int, orientation: st
     assert {"lung_start", "lung_end", "Th8"} <= set(inside)
     off = {name: abs(found[name] - int(np.argmin(abs(heights - z)))) for name, z in inside.items()}
     assert max(off.values()) <= 1, off
-    regions = find_regions(scores, settings=SETTINGS, workspace=workspace)
+    regions = find_regions(scores)
     assert "CHEST" in regions.examined
 
 
@@ -69,6 +69,6 @@ def test_an_extremity_is_doubted_and_gets_no_summary(tmp_path: Path) -> None:
     )
     assert scores.valid_z_spacing is False
     assert "invalid_z_spacing" in {issue.rule for issue in scores.issues}
-    landmarks = find_landmarks(scores, settings=SETTINGS, workspace=workspace)
+    landmarks = find_landmarks(scores)
     assert sum(i.slice_index is not None for i in landmarks.items) <= 1
-    assert find_regions(scores, settings=SETTINGS, workspace=workspace).examined == "NONE"
+    assert find_regions(scores).examined == "NONE"

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from tests.support.bodypart_cases import make_scores
 
-from ctenrich.bodypart.landmarks import locate_landmarks
+from ctenrich.bodypart.landmarks import find_landmarks
 from ctenrich.bodypart.plausibility import check_bodypart, lung_height, region_shares
-from ctenrich.bodypart.regions import locate_regions
+from ctenrich.bodypart.regions import find_regions
 from ctenrich.records import Issue, SliceScores
 
 
 def check(scores: SliceScores) -> tuple[Issue, ...]:
-    return check_bodypart(scores, locate_landmarks(scores), locate_regions(scores))
+    return check_bodypart(scores, find_landmarks(scores), find_regions(scores))
 
 
 def chest(spacing: float, slope: float = 0.118, **changes: object) -> SliceScores:
@@ -26,8 +26,8 @@ def chest(spacing: float, slope: float = 0.118, **changes: object) -> SliceScore
 def test_an_ordinary_chest_has_no_issue() -> None:
     scores = chest(3.0)
     assert check(scores) == ()
-    assert lung_height(locate_landmarks(scores)) == pytest.approx((75.389 - 44.143) / 0.118)
-    assert region_shares(locate_regions(scores))["chest"] == pytest.approx((75.794 - 44.952) / 40, abs=0.01)
+    assert lung_height(find_landmarks(scores)) == pytest.approx((75.389 - 44.143) / 0.118)
+    assert region_shares(find_regions(scores))["chest"] == pytest.approx((75.794 - 44.952) / 40, abs=0.01)
 
 
 def test_stored_from_head_to_feet_it_is_ordinary_too() -> None:

@@ -10,11 +10,11 @@ import pytest
 from tests.support.bodypart_cases import LOOKUP, SERIES, make_scores
 
 from ctenrich.bodypart.bpreg_json import bodypart_document, write_bodypart_json
-from ctenrich.bodypart.regions import examined_tag, find_regions, locate_regions, region_bounds, regions_of_score
+from ctenrich.bodypart.regions import examined_tag, find_regions, region_bounds, regions_of_score
 from ctenrich.codes.mappings import load_landmarks, load_regions
 from ctenrich.records import Regions, SliceScores
-from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import Workspace
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "bodypart.json").read_text())
 PUBLISHED = {name: (code.score_mean, code.score_sd) for name, code in load_landmarks().items()}
@@ -61,7 +61,7 @@ def test_the_mapping_holds_the_published_scores() -> None:
 
 def test_every_slice_is_there() -> None:
     line = [None, 20.0, 26.0, 50.0, 72.0, None]
-    regions = locate_regions(make_scores(line, 40.0))
+    regions = find_regions(make_scores(line, 40.0))
     assert [s.regions for s in regions.slices] == [
         (), ("pelvis",), ("pelvis", "abdomen"), ("abdomen", "chest"), ("chest", "shoulder-neck"), (),
     ]  # fmt: skip
@@ -72,8 +72,8 @@ def test_every_slice_is_there() -> None:
 def test_descending_by_geometry_gives_the_same_instances_the_same_regions() -> None:
     line = [30.0 + 2 * k for k in range(30)]
     uids = tuple(f"2.25.{50 + k}" for k in range(30))
-    up = locate_regions(make_scores(line, 15.0, uids=uids))
-    down = locate_regions(make_scores(line[::-1], 15.0, uids=uids[::-1], feet_to_head=False))
+    up = find_regions(make_scores(line, 15.0, uids=uids))
+    down = find_regions(make_scores(line[::-1], 15.0, uids=uids[::-1], feet_to_head=False))
     assert {s.sop_instance_uid: s.regions for s in up.slices} == {s.sop_instance_uid: s.regions for s in down.slices}
     assert up.examined == down.examined != "NONE"
 
@@ -114,11 +114,11 @@ def extents(regions: Regions) -> dict[str, tuple[int, int]]:
     ],
 )
 def test_slices_of_each_region_as_on_paper(scores: SliceScores, expected: dict[str, tuple[int, int]]) -> None:
-    assert extents(locate_regions(scores)) == expected
+    assert extents(find_regions(scores)) == expected
 
 
 def test_a_contradiction_of_the_direction_gives_none() -> None:
-    regions = locate_regions(make_scores([80.0, 60.0, 40.0], 100.0, reverse=True))
+    regions = find_regions(make_scores([80.0, 60.0, 40.0], 100.0, reverse=True))
     assert {s.regions for s in regions.slices} == {()}
     assert regions.examined == "NONE"
     assert [issue.rule for issue in regions.issues] == ["reversed_or_invalid"]
@@ -156,7 +156,7 @@ def replace_table(scores: SliceScores) -> SliceScores:
 
 def test_invalid_spacing_gives_no_summary_but_keeps_the_regions() -> None:
     scores = make_scores([43.0 + 0.9 * k for k in range(40)], 5.0, valid_z_spacing=False)
-    regions = locate_regions(scores)
+    regions = find_regions(scores)
     assert regions.examined == "NONE"
     assert regions.slices[20].regions == ("chest",)
 
@@ -205,9 +205,11 @@ def test_the_document_is_json_and_counts_from_the_feet(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_regions_are_saved_in_the_folder_of_the_product(workspace: Workspace) -> None:
-    scores = make_scores([43.0 + k for k in range(30)], 8.0)
-    regions = find_regions(scores, settings=Settings(), workspace=workspace)
-    folder = workspace.product_dir(SERIES, scores.product)
-    assert load_record(folder / "regions.json", Regions) == regions
-    assert bodypart_document(scores)["body part examined tag"] == regions.examined
+def test_regions_survive_saving_and_agree_with_the_bpreg_document(workspace: Workspace) -> None:
+    scores, store = make_scores([43.0 + k for k in range(30)], 8.0), SeriesStore(workspace)
+    regions = find_regions(scores)
+    store.save(regions, SERIES, scores.product)
+    assert store.regions(SERIES, scores.product) == regions
+    write_bodypart_json(store.bpreg_json(SERIES, scores.product), scores)
+    document = json.loads(store.bpreg_json(SERIES, scores.product).read_text())
+    assert document["body part examined tag"] == regions.examined

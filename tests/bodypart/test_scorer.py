@@ -21,8 +21,9 @@ from ctenrich.bodypart.scorer import BodyPartScorer, load_bodypart_model, open_b
 from ctenrich.errors import GeometryError, InputError, ModelError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import SliceScores
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import SegmentSettings, Settings
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.workspace import Workspace
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "bodypart.json").read_text())
 VOLUMES = sorted(volumes())
@@ -253,7 +254,9 @@ def test_scores_are_saved_by_slice(model_folder: Path, workspace: Workspace) -> 
     volume = make_volume(workspace, array, affine(**AXIAL, spacing=(3, 4.0, 4.0)))  # type: ignore[arg-type]
     series = make_series(11, 3.0)
     scores = scorer.score(volume, series, settings=SETTINGS, workspace=workspace)
-    assert load_record(workspace.product_dir(SERIES, scorer.product) / "scores.json", SliceScores) == scores
+    store = SeriesStore(workspace)
+    store.save(scores, SERIES, scorer.product)
+    assert store.scores(SERIES, scorer.product) == scores
     assert scores.sop_instance_uids == series.sop_instance_uids
     assert scores.z == tuple(3.0 * k for k in range(11))
     assert [k for k, v in enumerate(scores.cleaned) if v is None] == [3]

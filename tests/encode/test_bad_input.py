@@ -21,7 +21,6 @@ from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
 from ctenrich.errors import CtenrichError, EncodingError, InputError, UsageError
 from ctenrich.masks import Mask, masks_from_label_map, masks_from_segments
-from ctenrich.proof import prove_segmentation
 from ctenrich.reasons import Reason
 from ctenrich.records import Box, EncodedObject, Segment, SegmentMasks, ShapeMeasurements, SortedSeries, Volume
 from ctenrich.resources import folder
@@ -31,6 +30,7 @@ from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import Workspace
 from tests.conftest import skip_or_fail
 from tests.support import encode_cases as cases
+from tests.support.proofs import prove_segmentation
 
 Labels = np.ndarray
 S2 = 0.5**0.5

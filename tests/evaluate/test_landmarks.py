@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ctenrich.bodypart.landmarks import find_landmarks, locate_landmarks
+from ctenrich.bodypart.landmarks import find_landmarks
 from ctenrich.errors import UsageError
 from ctenrich.evaluate.landmarks import compare_lung_extents, compare_run, read_expert_extents, summarise
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace, save_record
+from ctenrich.workspace import Workspace
 from tests.support.bodypart_cases import SERIES, make_scores, make_series
 
 LINE: list[float | None] = [40 + 0.5 * k for k in range(81)]  # slice 8 shows lung_start (8.286), slice 71 lung_end
@@ -22,7 +23,7 @@ SUFFIX = "298991776521342375010861296712563382046"
 def test_errors_by_hand() -> None:
     series = make_series(81, 4.0)
     experts = {SERIES: {"lung_start": 24.0, "lung_end": 290.0}}
-    bottom, top = compare_lung_extents(locate_landmarks(make_scores(LINE, 4.0)), series, experts)
+    bottom, top = compare_lung_extents(find_landmarks(make_scores(LINE, 4.0)), series, experts)
     assert (bottom.landmark, bottom.slice_z, bottom.error) == ("lung_start", 32.0, 8.0)
     assert bottom.z == pytest.approx(8.286 * 4, abs=1e-3)
     assert (top.landmark, top.slice_z, top.error) == ("lung_end", 284.0, -6.0)
@@ -31,7 +32,7 @@ def test_errors_by_hand() -> None:
 def test_stored_from_head_to_feet() -> None:
     """Row cosines to the right: the normal and the slice index run towards the feet."""
     series = make_series(81, 4.0, row=(-1, 0, 0))
-    landmarks = locate_landmarks(make_scores(LINE[::-1], 4.0, feet_to_head=False))
+    landmarks = find_landmarks(make_scores(LINE[::-1], 4.0, feet_to_head=False))
     experts = {SERIES: {"lung_start": -320.0 + 24.0, "lung_end": -320.0 + 290.0}}
     bottom, top = compare_lung_extents(landmarks, series, experts)
     assert (bottom.error, top.error) == (8.0, -6.0)
@@ -40,7 +41,7 @@ def test_stored_from_head_to_feet() -> None:
 
 def test_absent_landmarks_and_unknown_series() -> None:
     series = make_series(20, 4.0)
-    landmarks = locate_landmarks(make_scores([50 + 0.5 * k for k in range(20)], 4.0))
+    landmarks = find_landmarks(make_scores([50 + 0.5 * k for k in range(20)], 4.0))
     ends = compare_lung_extents(landmarks, series, {SERIES: {"lung_start": 1.0, "lung_end": 2.0}})
     assert [end.error for end in ends] == [None, None]
     assert [(end.absent_reason or "").split(":")[0] for end in ends] == ["below_range", "above_range"]
@@ -50,12 +51,13 @@ def test_absent_landmarks_and_unknown_series() -> None:
 def test_the_same_series_under_another_root() -> None:
     series = replace(make_series(81, 4.0), series_instance_uid=f"1.9.{SUFFIX}")
     experts = {f"1.3.6.1.{SUFFIX}": {"lung_start": 24.0}, "1.3.2": {"lung_start": 0.0}}
-    assert len(compare_lung_extents(locate_landmarks(make_scores(LINE, 4.0)), series, experts)) == 1
+    assert len(compare_lung_extents(find_landmarks(make_scores(LINE, 4.0)), series, experts)) == 1
 
 
 def test_a_run_and_its_summary(workspace: Workspace, tmp_path: Path) -> None:
-    find_landmarks(make_scores(LINE, 4.0), settings=Settings(), workspace=workspace)
-    save_record(workspace.series_dir(SERIES) / "sorted.json", make_series(81, 4.0))
+    landmarks, store = find_landmarks(make_scores(LINE, 4.0)), SeriesStore(workspace)
+    store.save(landmarks, SERIES, landmarks.product)
+    store.save(make_series(81, 4.0), SERIES)
     table = tmp_path / "experts.csv"
     table.write_text(f"PatientID,SeriesInstanceUID,lung,position\nx,{SERIES},min,24.0\nx,{SERIES},max,290\n")
     bottom, top = summarise(compare_run(workspace, table))
@@ -99,7 +101,7 @@ def test_real_series(
     scores = scorer.score(volume, series, settings=Settings(), workspace=workspace)
     experts = read_expert_extents(published / "lung_segmentation_locations_expert.csv")
     named = replace(series, series_instance_uid=series_uid(real_data(name)))
-    ends = compare_lung_extents(locate_landmarks(scores), named, experts)
+    ends = compare_lung_extents(find_landmarks(scores), named, experts)
     assert {end.landmark for end in ends} == {"lung_start", "lung_end"}
     assert all(end.error is None or abs(end.error) < 20 for end in ends)
     assert any(end.error is not None for end in ends)

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ctenrich.errors import UsageError
 from ctenrich.inference.products import SegmenterSpec, parse_segmenter
-from ctenrich.records import ProductKind
+
+DEFAULTS = {"folds": None, "mirror": True}
 
 
 @pytest.mark.parametrize(
-    ("text", "spec"),
+    ("text", "configuration", "options"),
     [
-        ("expert", SegmenterSpec(ProductKind.EXPERT)),
-        ("nnunet:m", SegmenterSpec(ProductKind.NNUNET, "m")),
-        ("nnunet:m:3d_fullres", SegmenterSpec(ProductKind.NNUNET, "m", "3d_fullres")),
-        ("nnunet:m:folds=0,1", SegmenterSpec(ProductKind.NNUNET, "m", None, ("0", "1"))),
-        ("nnunet:m:2d:folds=all:mirror=off", SegmenterSpec(ProductKind.NNUNET, "m", "2d", ("all",), mirror=False)),
+        ("nnunet:m", None, {}),
+        ("nnunet:m:3d_fullres", "3d_fullres", {}),
+        ("nnunet:m:folds=0,1", None, {"folds": ("0", "1")}),
+        ("nnunet:m:2d:folds=all:mirror=off", "2d", {"folds": ("all",), "mirror": False}),
     ],
 )
-def test_specs_are_read(text: str, spec: SegmenterSpec) -> None:
-    assert parse_segmenter(text) == spec
+def test_specifications_are_parsed(text: str, configuration: str | None, options: dict[str, Any]) -> None:
+    expected = SegmenterSpec(kind="nnunet", model="m", configuration=configuration, options=DEFAULTS | options)
+    assert parse_segmenter(text) == expected
+
+
+def test_expert_has_neither_model_nor_options() -> None:
+    assert parse_segmenter(" expert ") == SegmenterSpec(kind="expert")
 
 
 @pytest.mark.parametrize(
-    "text", ["", "expert:x", "nnunet", "nnunet:", "unet:m", "nnunet:m:mirror=maybe", "nnunet:m:a:b"]
+    "text",
+    [
+        *("", "expert:x", "nnunet", "nnunet:", "unet:m", "bodypart:m"),
+        *("nnunet:m:mirror=maybe", "nnunet:m:fold=0", "nnunet:m:a:b"),
+    ],
 )
 def test_anything_else_is_refused_with_the_form(text: str) -> None:
     with pytest.raises(UsageError, match=r"nnunet:MODEL\[:CONFIGURATION\]"):

@@ -15,12 +15,12 @@ from ctenrich.encode.landmarks_sr import encode_landmarks_sr
 from ctenrich.encode.regions_sr import encode_regions_sr
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
-from ctenrich.proof import prove_bodypart, prove_segmentation
 from ctenrich.records import EncodedObject, Proof, SegmentMasks, ShapeMeasurements, SortedSeries, Volume
 from ctenrich.settings import EncodeSettings, Settings
 from ctenrich.shape.measure import measure_shape
 from ctenrich.workspace import Workspace, sha256_of_file
 from tests.support import encode_cases as cases
+from tests.support.proofs import prove_bodypart, prove_segmentation
 
 SETTINGS = Settings()
 

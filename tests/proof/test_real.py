@@ -11,7 +11,6 @@ from ctenrich.dicom.seg import read_seg
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
 from ctenrich.masks import full_mask
-from ctenrich.proof import prove_segmentation
 from ctenrich.records import Severity
 from ctenrich.settings import Settings
 from ctenrich.shape.measure import measure_shape
@@ -20,6 +19,7 @@ from ctenrich.validate import validate_objects
 from tests.conftest import skip_or_fail
 from tests.support.contours import sorted_real
 from tests.support.encode_cases import volume_of
+from tests.support.proofs import prove_segmentation
 
 SETTINGS = Settings()
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctenrich.bodypart.landmarks import locate_landmarks
-from ctenrich.bodypart.regions import locate_regions
+from ctenrich.bodypart.landmarks import find_landmarks
+from ctenrich.bodypart.regions import find_regions
 from ctenrich.errors import GeometryError
 from ctenrich.records import Volume
 from ctenrich.report.coronal import coronal_picture, coronal_png
@@ -52,7 +52,7 @@ def test_a_line_lies_on_its_slice_and_the_head_is_up(row: tuple[float, float, fl
 def test_lines_and_bands_of_the_png(workspace: Workspace) -> None:
     volume = striped(workspace)
     scores = make_scores([40.0 + k for k in range(SLICES)], SPACING)
-    landmarks, regions = locate_landmarks(scores), locate_regions(scores)
+    landmarks, regions = find_landmarks(scores), find_regions(scores)
     png = coronal_png(volume, landmarks, regions, workspace=workspace, height=410)
     assert png == coronal_png(volume, landmarks, regions, workspace=workspace, height=410)
     image = pixels(png)
@@ -66,7 +66,7 @@ def test_lines_and_bands_of_the_png(workspace: Workspace) -> None:
 
 def test_a_series_without_landmarks_has_a_picture(workspace: Workspace) -> None:
     scores = make_scores([None] * SLICES, SPACING)
-    png = coronal_png(striped(workspace), locate_landmarks(scores), locate_regions(scores), workspace=workspace)
+    png = coronal_png(striped(workspace), find_landmarks(scores), find_regions(scores), workspace=workspace)
     assert pixels(png).shape[0] == 420
 
 

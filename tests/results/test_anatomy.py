@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ctenrich.bodypart.landmarks import locate_landmarks
+from ctenrich.bodypart.landmarks import find_landmarks
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Landmarks
@@ -31,7 +31,7 @@ def planted() -> dict[str, Landmarks]:
     out = {}
     for uid, (low, high) in PLANTED.items():
         scores = make_scores([low + (high - low) * k / 60 for k in range(61)], 4.0)
-        out[uid] = replace(locate_landmarks(scores), series_instance_uid=uid)
+        out[uid] = replace(find_landmarks(scores), series_instance_uid=uid)
     return out
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from tests.conftest import need_package
 from tests.support import encode_cases as cases
+from tests.support.proofs import prove_segmentation
 
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
 from ctenrich.errors import UsageError
 from ctenrich.masks import bounding_box
-from ctenrich.proof import prove_segmentation
 from ctenrich.reasons import Reason
 from ctenrich.settings import MeasureSettings, Settings
 from ctenrich.shape.measure import measure_shape

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from ctenrich.errors import UsageError
@@ -25,7 +24,7 @@ class SegmenterSpec:
     model: str = ""
     """Name in the registry, or absolute path of a model folder."""
     configuration: str | None = None
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, Any] = field(default_factory=dict)
     """Option -> value, of all options of the kind."""
 
 
@@ -63,7 +62,7 @@ def parse_segmenter(text: str) -> SegmenterSpec:
             configuration = part
         else:
             options[name] = _option_value(kind, name, value, (part, text))
-    return SegmenterSpec(kind=key, model=model, configuration=configuration, options=MappingProxyType(options))
+    return SegmenterSpec(kind=key, model=model, configuration=configuration, options=options)
 
 
 def _option_value(kind: SegmenterKind, name: str, value: str, shown: tuple[str, str]) -> Any:

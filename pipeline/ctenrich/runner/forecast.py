@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from ctenrich.inference.kinds import find_segmenter_kind
 from ctenrich.inference.products import parse_segmenter
 from ctenrich.inference.registry import registry
 from ctenrich.records import Cohort, ProductKind, SeriesEntry
@@ -23,7 +24,7 @@ from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.settings import RunSettings
-from ctenrich.stages.table import PRODUCT_STAGES, SERIES_STAGES, STAGES
+from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages
 from ctenrich.workspace import write_bytes
 
 __all__ = [
@@ -42,26 +43,11 @@ __all__ = [
 
 _LANES = ("input", "infer", "output")
 
-_REFERENCE: dict[str, float] = {
-    "fetch": 0.002,
-    "sort": 0.002,
-    "convert": 0.006,
-    "segment:expert": 0.01,
-    "segment:nnunet": 0.35,
-    "score:bodypart": 0.14,
-    "measure:expert": 0.004,
-    "measure:nnunet": 0.004,
-    "measure:bodypart": 0.0002,
-    "encode:expert": 0.012,
-    "encode:nnunet": 0.012,
-    "encode:bodypart": 0.012,
-    "validate:expert": 0.02,
-    "validate:nnunet": 0.02,
-    "validate:bodypart": 0.01,
-}
-"""Seconds per slice of 512 x 512 pixels, two CPU cores, no GPU.
+_REFERENCE: dict[str, float] = {"fetch": 0.002, "sort": 0.002, "convert": 0.006}
+"""Seconds per slice of 512 x 512 pixels of the stages of a series, two CPU cores, no GPU.
 
-Estimates, not measurements; they serve until a machine has its own.
+Estimates, not measurements; they serve until a machine has its own. Those of a product come with its kind
+(:attr:`ctenrich.inference.kinds.SegmenterKind.seconds_per_slice`).
 """
 
 _BYTES_PER_SLICE = 530_000
@@ -86,7 +72,8 @@ class Rates:
         for key in (f"{stage}:{kind}", stage):
             if key in self.seconds:
                 return self.seconds[key]
-        return _REFERENCE.get(f"{stage}:{kind}", _REFERENCE.get(stage, 0.0))
+        described = find_segmenter_kind(kind) if kind else None
+        return (described.seconds_per_slice if described else _REFERENCE).get(stage, 0.0)
 
     def timed(self, product: str) -> bool:
         """Whether this very model has been timed, in any configuration."""
@@ -155,7 +142,7 @@ def _bytes_of(entry: SeriesEntry) -> int:
 
 def forecast(
     cohort: Cohort,
-    products: Sequence[tuple[ProductKind, str]],
+    products: Sequence[tuple[str, str]],
     rates: Rates,
     *,
     prices: Prices | None = None,
@@ -183,7 +170,7 @@ def forecast(
     each = [slices_of(e) for e in cohort.series]
     slices, count = sum(each), max(1, len(each))
     rows = [(stage, "") for stage in SERIES_STAGES]
-    rows += [(stage, name) for kind, name in products for stage in PRODUCT_STAGES[kind]]
+    rows += [(stage, name) for kind, name in products for stage in product_stages(kind)]
     stages = tuple(
         StageForecast(s, p, rates.of(s, p) * slices / count, rates.of(s, p) * slices / 3600) for s, p in rows
     )
@@ -237,10 +224,10 @@ def _count(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(counts.items()))
 
 
-def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[ProductKind, str]]:
+def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str]]:
     """(kind, key) of what is asked for, without opening a model."""
     specs = [(parse_segmenter(text), text) for text in segmenters]
-    found = [(spec.kind, f"{spec.kind.value}:{Path(spec.model).name}".rstrip(":")) for spec, _ in specs]
+    found = [(spec.kind, f"{spec.kind}:{Path(spec.model).name}".rstrip(":")) for spec, _ in specs]
     if bodypart != "none":
         found.append((ProductKind.BODYPART, f"{ProductKind.BODYPART.value}:{Path(bodypart).name}"))
     return found

@@ -78,7 +78,14 @@ def run_job(
     job: Job, root: Path, settings: Settings, models: ModelCache, *, worker: str = "", progress: Progress = SILENT
 ) -> JobResult:
     """Run the stages of a job that are not done yet; never raises for what goes wrong with the data."""
-    context = StageContext(job.entry, job.plan, settings, Workspace(root), models, progress)
+    context = StageContext(
+        entry=job.entry,
+        requested=job.plan,
+        settings=settings,
+        workspace=Workspace(root),
+        models=models,
+        progress=progress,
+    )
     timings: list[StageTiming] = []
     issues: dict[str, tuple[Issue, ...]] = {}
     failure: Failure | None = None
@@ -127,7 +134,7 @@ def _bring_along(job: Job, context: StageContext) -> None:
             if not is_done(stage, one, stage_key(stage, one)):
                 todo.append(entry)
     if len(todo) > 1:
-        prefetch_series(todo, **context.common)
+        prefetch_series(todo, settings=context.settings, workspace=context.workspace, progress=context.progress)
 
 
 def _failure(stage: str, error: Exception) -> Failure:

@@ -101,16 +101,16 @@ def run_stage(stage: Stage, context: StageContext, key: str) -> tuple[Issue, ...
     manifest.unlink(missing_ok=True)
     _failure_path(stage, context).unlink(missing_ok=True)
     try:
-        files, issues = stage.work(context)
+        result = stage.run(context)
     except CtenrichError as error:
         if stage.pool != "input" and error.reason in _LASTING:
             cache_failure(stage, context, key, error)
         raise
     entries = {}
-    for path in sorted(set(files)):
+    for path in sorted(set(result.files)):
         status = path.stat()
         name = path.relative_to(context.folder).as_posix()
         entries[name] = (status.st_size, status.st_mtime_ns, sha256_of_file(path))
     content = {"stage": stage.name, "version": stage.version, "key": key, "files": entries}
     write_bytes(manifest, json.dumps(content, indent=1).encode() + b"\n")
-    return issues
+    return result.issues

@@ -14,18 +14,21 @@ from ctenrich.errors import CtenrichError, InputError
 from ctenrich.inference.model_cache import ModelCache
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import EncodedObject, EncodedObjects, Issue, Proof, Severity, SortedSeries
+from ctenrich.records import EncodedObject, EncodedObjects, Issue, Proof, ProofState, Severity
 from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.run import Run
 from ctenrich.settings import Settings
 from ctenrich.stages.stage import StageContext
 from ctenrich.stages.table import prove_objects
 from ctenrich.validate import validate_objects
-from ctenrich.workspace import load_record, sha256_of_file
+from ctenrich.workspace import sha256_of_file
 
 __all__ = ["ObjectReport", "check_files", "check_run", "instances_below"]
 
 """SOP classes (or their beginning): segmentations and structured reports."""
+
+
+_PROVEN = {ProofState.PROVEN: True, ProofState.FAILED: False, ProofState.NOT_PROVEN: None}
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class ObjectReport:
     sop_instance_uid: str
     issues: tuple[Issue, ...]
     proven: bool | None
-    """None where nothing is known to hold the object against: it was made by others."""
+    """None where nothing is known to hold the object against: it was made by others, or its kind has no proof."""
 
     def count(self, severity: Severity) -> int:
         """Number of issues of a severity."""
@@ -79,13 +82,20 @@ def check_run(
     progress.start("objects", len(run.cohort.series))
     for entry in run.cohort.series:
         for plan in run.config.products:
-            context = StageContext(entry, plan, settings, run.workspace, models, SILENT)
-            if plan.missing is not None or not (context.folder / "objects.json").is_file():
+            context = StageContext(
+                entry=entry,
+                requested=plan,
+                settings=settings,
+                workspace=run.workspace,
+                models=models,
+                progress=SILENT,
+            )
+            record = context.store.find(EncodedObjects, context.uid, plan.product) if plan.missing is None else None
+            if record is None:
                 continue
-            found = True
-            objects = load_record(context.folder / "objects.json", EncodedObjects).objects
+            found, objects = True, record.objects
             before = kept.get((context.uid, str(plan.product)), [])
-            issues, proof = _anew(context, objects) if again else (before, _kept_proof(context.folder))
+            issues, proof = _anew(context, objects) if again else (before, _kept_proof(context))
             yield from _verdicts(context, objects, issues, proof)
         progress.advance("objects")
     progress.finish("objects")
@@ -134,14 +144,13 @@ def instances_below(folder: Path) -> frozenset[str]:
 
 def _anew(context: StageContext, objects: tuple[EncodedObject, ...]) -> tuple[list[Issue], Proof | None]:
     paths = [context.workspace.resolve(context.uid, o.path) for o in objects]
-    series = load_record(context.series_dir / "sorted.json", SortedSeries)
+    series = context.store.sorted_series(context.uid)
     issues = validate_objects(paths, settings=context.settings, sources=series.sop_instance_uids)
     return list(issues), prove_objects(context, objects)
 
 
-def _kept_proof(folder: Path) -> Proof | None:
-    path = folder / "proof.json"
-    return load_record(path, Proof) if path.is_file() else None
+def _kept_proof(context: StageContext) -> Proof | None:
+    return context.store.find(Proof, context.uid, context.product)
 
 
 def _verdicts(
@@ -159,7 +168,7 @@ def _verdicts(
             message = "the file is not there, or is not the one that was written"
             own.append(Issue("file.changed", Severity.ERROR, item.sop_instance_uid, message, "ctenrich", __version__))
         name = path.relative_to(context.workspace.root).as_posix()
-        proven = proof is not None and proof.passed
+        proven = _PROVEN[proof.state_of(item.kind)] if proof is not None else False
         yield ObjectReport(name, item.sop_instance_uid, (*shared, *own), proven)
 
 

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from ctenrich import __version__
 from ctenrich.errors import InputError
+from ctenrich.inference.kinds import segmenter_kind
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import ProductKind, SeriesEntry, State
+from ctenrich.records import SeriesEntry, State
 from ctenrich.runner.executors.base import Executor
 from ctenrich.runner.job import Failure, Job, JobResult
 from ctenrich.runner.ledger import Lease, Leases, Ledger, balance
@@ -22,7 +23,7 @@ from ctenrich.runner.recorder import DONE, EARLY, End, RunRecorder, RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.source_cleanup import needs_refetch, release, restore
 from ctenrich.runner.stopping import Budget
-from ctenrich.stages.table import PRODUCT_STAGES, SERIES_STAGES, STAGES, series_output
+from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
 from ctenrich.workspace import remove_temporaries
 
 __all__ = ["Runner"]
@@ -267,7 +268,7 @@ class Runner:
             else:
                 stages = tuple(s for s in _pool_stages(plan, "infer") if s in self._stages)
                 ahead = Job(job.entry, plan, "infer", stages)
-                if stages and self._crops() and plan.product.kind is ProductKind.NNUNET:
+                if stages and self._crops() and segmenter_kind(plan.product.kind).takes_crop:
                     self._uncropped.setdefault(job.key[0], []).append(ahead)
                 elif stages:
                     self._open[job.key[0]] += 1
@@ -403,4 +404,4 @@ def _on_s3(entry: SeriesEntry) -> bool:
 
 
 def _pool_stages(plan: RequestedProduct, pool: str) -> tuple[str, ...]:
-    return tuple(s for s in PRODUCT_STAGES[plan.product.kind] if STAGES[s].pool == pool)
+    return tuple(s for s in product_stages(plan.product.kind) if STAGES[s].pool == pool)

@@ -16,7 +16,7 @@ from ctenrich.runner.manifest import cache_failure, cached_failure, is_done, sta
 from ctenrich.runner.run import Run
 from ctenrich.stages.fetch import fetched_bytes
 from ctenrich.stages.stage import StageContext
-from ctenrich.stages.table import PRODUCT_STAGES, SERIES_STAGES, STAGES, series_output
+from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
 from ctenrich.workspace import write_bytes
 
 __all__ = ["needs_refetch", "release", "restore"]
@@ -67,7 +67,7 @@ def needs_refetch(run: Run, entry: SeriesEntry) -> bool:
     if settled is not True:
         return settled is None
     plans = (p for p in run.config.products if p.missing is None)
-    return any(_settled(_task(run, entry, p), PRODUCT_STAGES[p.product.kind]) is None for p in plans)
+    return any(_settled(_task(run, entry, p), product_stages(p.product.kind)) is None for p in plans)
 
 
 def restore(run: Run, entry: SeriesEntry) -> None:
@@ -91,7 +91,14 @@ def _settled(context: StageContext, stages: tuple[str, ...]) -> bool | None:
 
 def _task(run: Run, entry: SeriesEntry, plan: RequestedProduct | None) -> StageContext:
     settings = run.config.settings
-    return StageContext(entry, plan, settings, run.workspace, ModelCache(settings), SILENT)
+    return StageContext(
+        entry=entry,
+        requested=plan,
+        settings=settings,
+        workspace=run.workspace,
+        models=ModelCache(settings),
+        progress=SILENT,
+    )
 
 
 def _place(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from ctenrich.runner.manifest import forget_failures, forget_stage, is_done, sta
 from ctenrich.runner.run import Run
 from ctenrich.runner.source_cleanup import needs_refetch
 from ctenrich.stages.stage import StageContext
-from ctenrich.stages.table import PRODUCT_STAGES, SERIES_STAGES, STAGES, series_output
+from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
 from ctenrich.workspace import load_record
 
 __all__ = ["Status", "preview", "retry", "status"]
@@ -109,7 +109,7 @@ def preview(run: Run) -> list[tuple[str, int, int]]:
         _count(run, entry, None, series_output(run.config.settings), (todo, done), whole=whole)
         for plan in run.config.products:
             if plan.missing is None:
-                stages = PRODUCT_STAGES[plan.product.kind]
+                stages = product_stages(plan.product.kind)
                 _count(run, entry, plan, stages, (todo, done), whole=whole)
         if needs_refetch(run, entry):
             todo["fetch"] += 1
@@ -131,7 +131,14 @@ def _count(
 
     todo, done = counts
     settings = run.config.settings
-    context = StageContext(entry, plan, settings, run.workspace, ModelCache(settings), SILENT)
+    context = StageContext(
+        entry=entry,
+        requested=plan,
+        settings=settings,
+        workspace=run.workspace,
+        models=ModelCache(settings),
+        progress=SILENT,
+    )
     for name in stages:
         if whole:
             try:
