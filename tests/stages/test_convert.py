@@ -26,12 +26,13 @@ from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.geometry import apply_affine, lps_to_ras
 from ctenrich.reasons import Reason
 from ctenrich.records import SortedSeries, Volume
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import ConvertSettings, Settings
 from ctenrich.stages import dcm2niix as nifti
 from ctenrich.stages.convert import compress_nifti, convert_series
 from ctenrich.stages.fetch import fetch_series
 from ctenrich.stages.sort import sort_series
-from ctenrich.workspace import Workspace, load_array, load_record
+from ctenrich.workspace import Workspace, load_array
 
 QUICK = Settings(convert=ConvertSettings(nifti=False))
 
@@ -63,7 +64,9 @@ def test_volume_is_the_slices_in_order_with_the_right_affine(tmp_path: Path, wor
     corners = apply_affine(volume.affine_lps, [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
     expected = [[-100, -120, -5.5], [-99.2, -120, -5.5], [-100, -119.1, -5.5], [-100, -120, -3]]
     np.testing.assert_allclose(corners, expected)
-    saved = load_record(workspace.series_dir(SERIES) / "volume.json", Volume)
+    store = SeriesStore(workspace)
+    store.save(volume, SERIES)
+    saved = store.volume(SERIES)
     assert saved == volume
     slices = json.loads((workspace.series_dir(SERIES) / "volume" / "slices.json").read_text())
     assert [s["sop_instance_uid"] for s in slices] == [f"1.2.3.4.{k + 1}" for k in range(6)]
@@ -239,7 +242,7 @@ def test_one_odd_slice_stops_the_volume(
     with pytest.raises(InputError) as caught:
         convert_folder(tmp_path / "in", workspace)
     assert caught.value.reason is reason
-    assert not (workspace.series_dir(SERIES) / "volume.json").exists()
+    assert not SeriesStore(workspace).volume_array(SERIES).exists()
     assert not list((workspace.series_dir(SERIES) / "volume").glob("*"))
 
 
@@ -334,9 +337,9 @@ def test_a_second_run_gives_the_same_bytes(tmp_path: Path) -> None:
     found = []
     for name in ("a", "b"):
         workspace = Workspace(tmp_path / name)
-        convert_folder(tmp_path / "in", workspace)
-        folder = workspace.series_dir(SERIES)
-        found.append({p.name: p.read_bytes() for p in [*folder.glob("volume/*"), folder / "volume.json"]})
+        store, (volume, _) = SeriesStore(workspace), convert_folder(tmp_path / "in", workspace)
+        record = store.save(volume, SERIES)
+        found.append({p.name: p.read_bytes() for p in [*store.volume_dir(SERIES).iterdir(), record]})
     assert found[0] == found[1]
 
 
@@ -478,7 +481,7 @@ def test_a_nifti_that_is_not_the_volume_is_never_taken(
     with pytest.raises(InputError) as caught:
         convert_series(series, settings=Settings(), workspace=workspace)
     assert caught.value.reason is Reason.READERS_DISAGREE
-    assert not (workspace.series_dir(SERIES) / "volume.json").exists()
+    assert not SeriesStore(workspace).volume_array(SERIES).exists()
     assert not list((workspace.series_dir(SERIES) / "volume").glob("*"))
 
 

@@ -9,11 +9,12 @@ from tests.support.small_series import SERIES, folder_entry, write_small
 
 from ctenrich.errors import CtenrichError, IncompleteError, InputError, UnsafeInputError, UsageError
 from ctenrich.reasons import Reason
-from ctenrich.records import Companion, CompanionLink, FetchedSeries, Instance
+from ctenrich.records import Companion, CompanionLink, Instance
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import FetchSettings, Settings
 from ctenrich.stages.fetch import _Meter, fetch_series
 from ctenrich.storage.base import Transfer
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.workspace import Workspace
 
 COPY = Settings(fetch=FetchSettings(copy_local=True))
 
@@ -28,8 +29,10 @@ def test_local_files_are_read_in_place_and_hashed(tmp_path: Path, workspace: Wor
     fetched = fetch_series(entry, settings=Settings(), workspace=workspace)
     assert [f.path for f in fetched.files] == [str(p) for p in paths]
     assert [f.sha256 for f in fetched.files] == [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths]
-    assert load_record(workspace.series_dir(SERIES) / "fetched.json", FetchedSeries) == fetched
-    assert sorted(p.name for p in workspace.series_dir(SERIES).iterdir()) == ["fetched.json"]
+    store = SeriesStore(workspace)
+    store.save(fetched, SERIES)
+    assert store.fetched(SERIES) == fetched
+    assert not store.source_dir(SERIES).exists()
 
 
 def test_copies_have_names_made_of_checked_identifiers(tmp_path: Path, workspace: Workspace) -> None:
@@ -71,7 +74,7 @@ def test_one_bad_object_stops_the_series(
     with pytest.raises(kind) as caught:
         fetch_series(folder_entry(instances=tuple(instances)), settings=settings, workspace=workspace)
     assert caught.value.reason is reason
-    assert not (workspace.series_dir(SERIES) / "fetched.json").exists()
+    assert not SeriesStore(workspace).source_dir(SERIES).exists()
 
 
 @pytest.mark.parametrize("uid", ["../../x", "/etc", "", "1.2\n3", "1" * 65, "$(id)", "-rf", "1.2\0", "..", "１.２"])

@@ -19,11 +19,12 @@ from tests.support.small_series import FRAME, SERIES, Edit, Small, folder_entry,
 from ctenrich.errors import CtenrichError, GeometryError, IncompleteError, InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 from ctenrich.records import Instance, SortedSeries
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import ConvertSettings, Settings
 from ctenrich.stages.convert import convert_series
 from ctenrich.stages.fetch import fetch_series
 from ctenrich.stages.sort import sort_series
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.workspace import Workspace
 
 QUICK = Settings(convert=ConvertSettings(nifti=False))
 
@@ -36,7 +37,6 @@ def sort_folder(folder: Path, workspace: Workspace, **changes: object) -> Sorted
 def refused(folder: Path, workspace: Workspace, **changes: object) -> CtenrichError:
     with pytest.raises(CtenrichError) as caught:
         sort_folder(folder, workspace, **changes)
-    assert not (workspace.series_dir(SERIES) / "sorted.json").exists()
     assert "canary" not in str(caught.value).lower()
     return caught.value
 
@@ -57,7 +57,9 @@ def test_slices_come_in_order_with_their_uids(tmp_path: Path, workspace: Workspa
     assert [s.distance for s in series.slices] == pytest.approx([-5.5 + 2.5 * k for k in range(6)])
     assert (series.slice_spacing, series.pixel_spacing, series.shape) == (2.5, (0.9, 0.8), (6, 14, 18))
     assert series.frame_of_reference_uid == FRAME
-    assert load_record(workspace.series_dir(SERIES) / "sorted.json", SortedSeries) == series
+    store = SeriesStore(workspace)
+    store.save(series, SERIES)
+    assert store.sorted_series(SERIES) == series
 
 
 def test_a_folder_of_everything(tmp_path: Path, workspace: Workspace) -> None:
