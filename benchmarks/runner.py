@@ -27,13 +27,13 @@ from tests.support.small_models import v2_dataset, v2_plans, write_v2
 from tests.support.storage_servers import FaultyProxy, s3_bucket, s3_put, s3_server
 
 from ctenrich import steps
+from ctenrich.ledger.reader import LedgerReader
 from ctenrich.phantom import PhantomOptions, write_phantom_study
 from ctenrich.records import Cohort
 from ctenrich.runner.executors import ExecutorName, open_executor
-from ctenrich.runner.forecast import forecast_rest, lanes_of, load_rates
-from ctenrich.runner.ledger import Ledger
+from ctenrich.runner.forecast import forecast_rest, load_rates, worker_pools
 from ctenrich.runner.run import Run
-from ctenrich.runner.runner import Runner
+from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.runner.simulation import simulate
 from ctenrich.select.files import cohort_table, read_cohort
 from ctenrich.select.selection import cohort_sha256
@@ -71,7 +71,7 @@ def overlap(folder: Path, options: argparse.Namespace) -> bool:
     local = make_cohort(folder, count)
     undisturbed = steps.start(local, folder / "local", segmenters=[MODEL], allow_demo=True)
     complete_run(undisturbed)
-    inferring = lane_seconds(undisturbed)["segment"]
+    inferring = stage_seconds(undisturbed)["segment"]
     files = sum(len(e.instances) for e in undisturbed.cohort.series)
     with s3_server() as server:
         remote = serve(local, server, folder / "remote.parquet")
@@ -82,7 +82,7 @@ def overlap(folder: Path, options: argparse.Namespace) -> bool:
             )
             watch = Forecaster(run, 5)
             wall = complete_run(run, watch)
-    spent = lane_seconds(run)
+    spent = stage_seconds(run)
     slower = max(spent["fetch"] + spent["sort"] + spent["convert"], spent["segment"])
     rest = watch.started + wall - watch.at
     error = watch.forecast / rest - 1
@@ -108,16 +108,16 @@ def complete_run(run: Run, stop: Any = lambda: False) -> float:
     """All stages with a process a pool; wall seconds, the start of the processes and of the model included."""
     executor = open_executor(ExecutorName.PROCESSES, run.root, run.config.settings)
     started = time.monotonic()
-    summary = Runner(run, executor, stop=stop).run()
+    summary = Runner(run, executor, options=RunnerOptions(stop=stop)).run()
     assert summary.exit_code == 0, summary
     return time.monotonic() - started
 
 
-def lane_seconds(run: Run) -> dict[str, float]:
+def stage_seconds(run: Run) -> dict[str, float]:
     """Stage -> wall seconds in all."""
-    with Ledger(run.ledger_path, read_only=True) as ledger:
-        rows = ledger.timings()
-    return {stage: sum(r[4] for r in rows if r[2] == stage) for stage in {r[2] for r in rows}}
+    with LedgerReader(run.ledger_path) as ledger:
+        timings = ledger.timings()
+    return {stage: sum(t.seconds for t in timings if t.stage == stage) for stage in {t.stage for t in timings}}
 
 
 def serve(cohort_file: Path, server: str, out: Path) -> Path:
@@ -156,7 +156,7 @@ class Forecaster:
     def __call__(self) -> bool:
         """Look; never asks the run to stop."""
         if not self.at and self._run.ledger_path.is_file():
-            with Ledger(self._run.ledger_path, read_only=True) as ledger:
+            with LedgerReader(self._run.ledger_path) as ledger:
                 ended = sum(not o.product for o in ledger.outcomes())
             found = forecast_rest(self._run) if ended >= self._after else None
             if found is not None:
@@ -183,12 +183,12 @@ def memory(folder: Path, options: argparse.Namespace) -> bool:
         settings=settings,
     )  # fmt: skip
     complete_run(run)
-    with Ledger(run.ledger_path, read_only=True) as ledger:
-        rows = ledger.timings()
+    with LedgerReader(run.ledger_path) as ledger:
+        timings = ledger.timings()
     print(f"{chest.slices} slices of 512 x 512\n{'stage':12}{'product':36}{'s':>8}{'peak MB':>10}")
-    for _, product, stage, _, seconds, _, peak, *_ in rows:
-        print(f"{stage:12}{product[:34]:36}{seconds:8.1f}{peak / 1e6:10.0f}")
-    return max(r[6] for r in rows) < 8e9
+    for t in timings:
+        print(f"{t.stage:12}{t.product[:34]:36}{t.seconds:8.1f}{t.peak_memory / 1e6:10.0f}")
+    return max(t.peak_memory for t in timings) < 8e9
 
 
 def published_network(folder: Path) -> Path:
@@ -231,7 +231,7 @@ def scaling(_: Path, options: argparse.Namespace) -> bool:
     print(f"{'devices':>8}{'input':>7}{'output':>8}{'hours':>10}{'busy':>7}{'device hours':>14}{'dearest hour':>21}")
     for devices in (1, 4, 16, 64):
         here = replace(
-            lanes_of(Settings().run), infer=devices, input=workers(seconds, "input", devices),
+            worker_pools(Settings().run), infer=devices, input=workers(seconds, "input", devices),
             output=workers(seconds, "output", devices),
         )  # fmt: skip
         found = simulate(times, here)

@@ -26,10 +26,10 @@ import psutil
 from tests.support.cohorts import TINY, make_cohort, partial_files, result_hashes, write_series
 
 from ctenrich import steps
+from ctenrich.ledger.reader import LedgerReader
 from ctenrich.phantom import Quirk
 from ctenrich.runner.executors import ExecutorName, open_executor
-from ctenrich.runner.ledger import Ledger
-from ctenrich.runner.runner import Runner
+from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.settings import Settings
 
 SMALL = replace(TINY, slices=8, slice_spacing=40.0, rows=24, columns=24, pixel_spacing=(16.0, 16.0))
@@ -84,8 +84,8 @@ def kill_at_random(cohort: Path, run: Path, kills: int, rng: random.Random, *opt
 
 def stages_run_twice(run: Path) -> int:
     """Finished stages that the ledger saw twice."""
-    with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
-        return sum(row[3] > 1 for row in ledger.timings())
+    with LedgerReader(run / "ledger.sqlite") as ledger:
+        return sum(timing.attempt > 1 for timing in ledger.timings())
 
 
 class Weather:
@@ -153,9 +153,9 @@ def soak(folder: Path, count: int, rng: random.Random) -> dict[str, Any]:
     watch = Weather(rng, max(1, count // 500), 0.3 * count)
     executor = open_executor(ExecutorName.PROCESSES, run.root, settings)
     started = time.monotonic()
-    summary = Runner(run, executor, stop=watch).run()
+    summary = Runner(run, executor, options=RunnerOptions(stop=watch)).run()
     seconds = time.monotonic() - started
-    with Ledger(run.ledger_path, read_only=True) as ledger:
+    with LedgerReader(run.ledger_path) as ledger:
         ends = Counter((o.series_instance_uid, o.product) for o in ledger.outcomes())
     samples = watch.samples
     early, late = samples[len(samples) // 10 : len(samples) // 5] or samples, samples[-len(samples) // 10 :]

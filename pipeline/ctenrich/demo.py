@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ctenrich import steps
+from ctenrich.ledger.reader import LedgerReader
 from ctenrich.phantom import PhantomOptions, Quirk, write_phantom_study
 from ctenrich.progress import SILENT, Progress
 from ctenrich.records import EncodedObjects, Landmarks, SortedSeries
-from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.series_store import SeriesStore
@@ -155,7 +155,7 @@ def _selection(run: Run) -> tuple[SelectionRow, ...]:
 
 
 def _outcomes(run: Run) -> tuple[OutcomeRow, ...]:
-    with Ledger(run.ledger_path, read_only=True) as ledger:
+    with LedgerReader(run.ledger_path) as ledger:
         found = ledger.outcomes()
     return tuple(
         OutcomeRow(o.product or "series", o.state.value, o.reason.value if o.reason else "", round(o.seconds, 1))

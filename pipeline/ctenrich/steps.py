@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ctenrich.errors import InputError, UsageError
 from ctenrich.inference.model_cache import ModelCache
+from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import (
@@ -35,11 +36,10 @@ from ctenrich.records import (
     State,
     Volume,
 )
-from ctenrich.runner.executors import ExecutorName, open_executor
-from ctenrich.runner.ledger import Ledger
+from ctenrich.runner.executors import ExecutorName, ExecutorOptions, open_executor
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
-from ctenrich.runner.runner import Runner
+from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.runner.status import preview, retry, status
 from ctenrich.runner.stopping import Budget, StopSignal
 from ctenrich.series_store import SeriesStore
@@ -212,8 +212,9 @@ def open_run(out: str | Path) -> Run:
 
 def _do(run: Run, stages: tuple[str, ...], progress: Progress) -> RunSummary:
     models = _models.setdefault(run, ModelCache(run.config.settings))
-    executor = open_executor(ExecutorName.SERIAL, run.root, run.config.settings, models=models, progress=progress)
-    summary = Runner(run, executor, stages=stages, progress=progress).run(" ".join(stages))
+    options = ExecutorOptions(models=models, progress=progress)
+    executor = open_executor(ExecutorName.SERIAL, run.root, run.config.settings, options)
+    summary = Runner(run, executor, options=RunnerOptions(stages=stages), progress=progress).run(" ".join(stages))
     _raise_if_all_failed(run, summary)
     return summary
 
@@ -222,7 +223,7 @@ def _raise_if_all_failed(run: Run, summary: RunSummary) -> None:
     """Say why, where not one product could go on."""
     if not summary.states.get(State.FAILED.value):
         return
-    with Ledger(run.ledger_path, read_only=True) as ledger:
+    with LedgerReader(run.ledger_path) as ledger:
         outcomes = ledger.outcomes()
     failed = [o for o in outcomes if o.state is State.FAILED]
     series = sum(not o.product for o in failed)
@@ -376,16 +377,16 @@ def run_all(
     progress : Progress
         Told of every series.
     """
-    if executor is ExecutorName.AUTO:
-        executor = ExecutorName.PROCESSES if len(run.cohort.series) > 1 else ExecutorName.SERIAL
+    chosen = executor.for_series(len(run.cohort.series))
     models = _models.setdefault(run, ModelCache(run.config.settings))
     from ctenrich.runner.shared_leases import SharedLeases
 
     leases = SharedLeases(share, run.config.settings.fetch, run.root) if share else None
-    worker = open_executor(executor, run.root, run.config.settings, models=models, address=address, progress=progress)
+    options = ExecutorOptions(models=models, address=address, progress=progress)
+    workers = open_executor(chosen, run.root, run.config.settings, options)
     with StopSignal() as stop:
-        runner = Runner(run, worker, budget=budget, progress=progress, leases=leases, stop=stop)
-        summary = runner.run("run")
+        limits = RunnerOptions(budget=budget or Budget(), leases=leases, stop=stop)
+        summary = Runner(run, workers, options=limits, progress=progress).run("run")
     _learn(run)
     if not summary.stopped_early:
         finish(run, progress=progress)
@@ -396,6 +397,6 @@ def _learn(run: Run) -> None:
     """Keep this machine's rates for the next forecast."""
     from ctenrich.runner.forecast import learn_rates, save_rates, slices_of
 
-    with Ledger(run.ledger_path, read_only=True) as ledger:
+    with LedgerReader(run.ledger_path) as ledger:
         timings = ledger.timings()
     save_rates(learn_rates(timings, {e.series_instance_uid: slices_of(e) for e in run.cohort.series}))

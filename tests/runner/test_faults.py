@@ -20,9 +20,9 @@ from tests.support.cohorts import make_cohort, partial_files, result_hashes
 
 from ctenrich import steps, workspace
 from ctenrich.errors import UsageError
+from ctenrich.ledger.reader import LedgerReader
 from ctenrich.records import State
 from ctenrich.runner.executors import ExecutorName, open_executor
-from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner
@@ -156,10 +156,10 @@ def test_a_runner_that_sleeps_past_its_lease_cannot_book_what_it_finds(
     output, _ = slow.communicate(timeout=120)
     assert slow.returncode == 0, output
     assert result_hashes(run.root) == whole
-    with Ledger(run.ledger_path, read_only=True) as ledger:
-        rows = [row for row in ledger.timings() if row[0] == held]
+    with LedgerReader(run.ledger_path) as ledger:
+        rows = [row for row in ledger.timings() if row.series_instance_uid == held]
         assert {o.state for o in ledger.outcomes() if o.product != "bodypart:none"} == {State.DONE}
-    assert {row[3] for row in rows} == {1}, "what it found when it woke was booked"
+    assert {row.attempt for row in rows} == {1}, "the result of the runner that woke up was recorded"
 
 
 def wait_for_lease(path: Path) -> str:

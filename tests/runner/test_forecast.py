@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from ctenrich import steps
 from ctenrich.cli.main import app
 from ctenrich.inference.registry import registry
+from ctenrich.ledger.ledger import Ledger
+from ctenrich.ledger.rows import StageTiming
 from ctenrich.records import Cohort, Instance, Outcome, ProductKind, SeriesEntry, State
 from ctenrich.runner.forecast import Prices, Rates, forecast, forecast_rest, learn_rates, slices_of
-from ctenrich.runner.ledger import Ledger, StageTiming
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.select.files import cohort_table
@@ -76,8 +77,14 @@ def test_time_disk_and_cost_of_a_cohort() -> None:
     assert found.cost == pytest.approx(57 / 3600 * 3.6 + 0.2)
 
 
+def timing(uid: str, product: str, stage: str, seconds: float) -> StageTiming:
+    return StageTiming(
+        series_instance_uid=uid, product=product, stage=stage, seconds=seconds, cpu_seconds=seconds, peak_memory=0
+    )
+
+
 def test_the_series_that_opened_the_models_does_not_set_the_rate() -> None:
-    timings = [("1.0.1", "", "convert", 1, 9.0), *((f"1.{n}.1", "", "convert", 1, 1.0) for n in range(1, 5))]
+    timings = [timing("1.0.1", "", "convert", 9.0), *(timing(f"1.{n}.1", "", "convert", 1.0) for n in range(1, 5))]
     found = learn_rates(timings, {f"1.{n}.1": 100 for n in range(5)})
     assert found.of("convert") == pytest.approx(0.01)
 
@@ -86,16 +93,16 @@ def test_a_demonstration_model_says_nothing_about_a_real_one() -> None:
     demo, mine = "nnunet:demo-organs:3d_fullres:0:mirror", "nnunet:mine:3d_fullres:0:mirror"
     slices = {"1.0.1": 100}
     untaught = Rates({}, "reference figures").of("segment", "nnunet:other")
-    after_demo = learn_rates([("1.0.1", demo, "segment", 1, 0.1)], slices, "this machine")
+    after_demo = learn_rates([timing("1.0.1", demo, "segment", 0.1)], slices, "this machine")
     assert after_demo.of("segment", "nnunet:demo-organs") == pytest.approx(0.001)
     assert after_demo.of("segment", "nnunet:other") == untaught > 0.1
-    both = learn_rates([("1.0.1", name, "segment", 1, s) for name, s in ((demo, 0.1), (mine, 50.0))], slices)
+    both = learn_rates([timing("1.0.1", name, "segment", s) for name, s in ((demo, 0.1), (mine, 50.0))], slices)
     assert both.of("segment", "nnunet:mine") == both.of("segment", mine) == pytest.approx(0.5)
     assert both.of("segment", "nnunet:other") == pytest.approx(0.5), "a model of the same kind is the next best guess"
 
 
 def test_the_forecast_says_which_models_were_never_timed() -> None:
-    rates = learn_rates([("1.0.1", "nnunet:mine:2d:0:mirror", "segment", 1, 9.0)], {"1.0.1": 9}, "this machine")
+    rates = learn_rates([timing("1.0.1", "nnunet:mine:2d:0:mirror", "segment", 9.0)], {"1.0.1": 9}, "this machine")
     products = [(ProductKind.NNUNET, "nnunet:mine"), (ProductKind.NNUNET, "nnunet:other")]
     known, both = (forecast(cohort_of([10]), products[:n], rates).source for n in (1, 2))
     assert known == "this machine"
@@ -139,7 +146,7 @@ def write_ledger(run: Run, spent: dict[str, dict[str, float]]) -> None:
         for uid, stages in spent.items():
             for stage, seconds in stages.items():
                 product = "" if stage in ("fetch", "sort", "convert") else "expert"
-                ledger.add_timing(StageTiming(uid, product, stage, seconds, seconds, 0))
+                ledger.add_timings(timing(uid, product, stage, seconds))
             ledger.record(Outcome(uid, "", State.DONE, "validate", None, "", 1.0, 0))
 
 

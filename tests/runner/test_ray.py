@@ -13,7 +13,7 @@ from tests.support.cohorts import make_cohort, result_hashes
 
 from ctenrich import steps
 from ctenrich.runner.executors.ray import RayExecutor
-from ctenrich.runner.runner import Runner
+from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.settings import RunSettings, Settings
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
@@ -77,7 +77,7 @@ def test_a_node_killed_in_the_middle_costs_nothing_but_time(
             killed.append(time.monotonic() - began)
         return False
 
-    summary = Runner(run, executor, stop=kill_soon).run()
+    summary = Runner(run, executor, options=RunnerOptions(stop=kill_soon)).run()
     assert killed
     assert summary.exit_code == 0, summary
     steps.tables(run)

@@ -19,14 +19,14 @@ from tests.support.cohorts import make_cohort, partial_files, result_hashes
 
 from ctenrich import steps
 from ctenrich.errors import InputError, UsageError
+from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import State
 from ctenrich.runner.executors import ExecutorName
 from ctenrich.runner.executors.processes import ProcessExecutor
-from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.run import Run
-from ctenrich.runner.runner import Runner
+from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.runner.stopping import Budget
 from ctenrich.settings import RunSettings, Settings
 
@@ -48,7 +48,7 @@ def undisturbed(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_everything_ends_in_one_outcome(undisturbed: Path) -> None:
     run = Run.open(undisturbed)
-    with Ledger(run.ledger_path, read_only=True) as ledger:
+    with LedgerReader(run.ledger_path) as ledger:
         outcomes = ledger.outcomes()
     assert sorted((o.series_instance_uid, o.product) for o in outcomes) == sorted(run.jobs())
     states = {(o.product, o.state, o.reason) for o in outcomes}
@@ -200,7 +200,7 @@ def test_a_worker_that_dies_costs_one_series(cohort: Path, tmp_path: Path) -> No
                     killed.append(worker.process.pid)
             return False
 
-    summary = Runner(run, executor, stop=Killer()).run()
+    summary = Runner(run, executor, options=RunnerOptions(stop=Killer())).run()
     assert killed
     assert summary.reasons["WORKER_DIED"] == 2
     assert summary.states["failed"] == 2
@@ -233,7 +233,7 @@ def test_sigterm_stops_cleanly_and_the_next_run_goes_on(cohort: Path, tmp_path: 
     assert partial_files(tmp_path / "run") == []
 
 
-def test_two_conductors_share_a_cohort(cohort: Path, tmp_path: Path, undisturbed: Path) -> None:
+def test_two_runners_share_a_cohort(cohort: Path, tmp_path: Path, undisturbed: Path) -> None:
     command = [
         sys.executable, "-m", "ctenrich.cli.main", "run", str(cohort), "--out", str(tmp_path / "run"), "--segmenter",
         "expert", "--executor", "serial",
@@ -241,8 +241,8 @@ def test_two_conductors_share_a_cohort(cohort: Path, tmp_path: Path, undisturbed
     steps.start(cohort, tmp_path / "run", segmenters=["expert"])
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
     assert [p.communicate(timeout=300) and p.returncode for p in both] == [0, 0]
-    with Ledger(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger:
-        attempts = [row[3] for row in ledger.timings()]
+    with LedgerReader(tmp_path / "run" / "ledger.sqlite") as ledger:
+        attempts = [timing.attempt for timing in ledger.timings()]
     assert set(attempts) == {1}
     assert result_hashes(tmp_path / "run") == result_hashes(undisturbed)
 

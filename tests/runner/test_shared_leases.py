@@ -19,10 +19,11 @@ from tests.support.storage_servers import FaultyProxy, gcs_bucket, gcs_precondit
 
 from ctenrich import steps
 from ctenrich.errors import UsageError
+from ctenrich.ledger.leases import Lease
+from ctenrich.ledger.reader import LedgerReader
 from ctenrich.reasons import Reason
 from ctenrich.records import State
 from ctenrich.runner import shared_leases as sharing
-from ctenrich.runner.ledger import Lease, Ledger
 from ctenrich.runner.shared_leases import SharedLeases
 from ctenrich.settings import FetchSettings
 
@@ -145,7 +146,7 @@ def share_a_cohort(tmp_path: Path, place: str, *options: str) -> None:
     assert made[0] | made[1] == result_objects(whole)
     done, elsewhere = [], []
     for run in runs:
-        with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
+        with LedgerReader(run / "ledger.sqlite") as ledger:
             outcomes = [o for o in ledger.outcomes() if not o.product]
         done += [o.series_instance_uid for o in outcomes if o.state is State.DONE]
         elsewhere += [o.series_instance_uid for o in outcomes if o.reason is Reason.DONE_BY_OTHER_RUNNER]

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import random
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ctenrich.ledger.ledger import Ledger
+from ctenrich.ledger.rows import ProductKey, StageTiming
 from ctenrich.masks import masks_from_label_map
+from ctenrich.reasons import Reason
 from ctenrich.records import (
     Check,
     EncodedObject,
     EncodedObjects,
+    Issue,
     Landmark,
     Landmarks,
     ModelInfo,
     ObjectKind,
+    Outcome,
     Product,
     ProductKind,
     Proof,
     Regions,
     SegmentMasks,
+    Severity,
     Slice,
     SliceRegions,
     SliceScores,
     SortedSeries,
+    State,
     Volume,
 )
 from ctenrich.results.tables import build_tables
@@ -195,15 +200,23 @@ def save_objects(workspace: Workspace, uid: str, product: Product, files: dict[O
 
 
 def _ledger(path: Path, rows: list[tuple[str, ...]], dice: random.Random, text: str) -> None:
-    from ctenrich.records import Issue, Severity
-    from ctenrich.runner.ledger import Ledger
-
     with Ledger(path) as ledger:
         ledger.set_plan([(uid, product) for uid, product, *_ in rows])
         issue = Issue("series_description", Severity.WARNING, "1.2.3", f"repaired {text}", "ctenrich", "0.1")
-        ledger.set_issues(rows[0][0], str(NETWORK), "validate", [issue])
+        ledger.set_issues(ProductKey(rows[0][0], str(NETWORK)), "validate", [issue])
         ledger.start_run(f"ctenrich run {text}", "0.1.0", "serial")
-    with closing(sqlite3.connect(path)) as db, db:
-        db.executemany("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, 1.0, 1000)", rows)
-        timings = [(r[0], r[1], r[3], 1, dice.uniform(1, 3), 1.0, 200_000_000, "w", 0.0) for r in rows]
-        db.executemany("INSERT INTO timings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", timings)
+        ledger.record(
+            *(
+                Outcome(uid, product, State(state), stage, Reason(reason) if reason else None, message, 1.0, 1000)
+                for uid, product, state, stage, reason, message in rows
+            )
+        )
+        ledger.add_timings(
+            *(
+                StageTiming(
+                    series_instance_uid=uid, product=product, stage=stage, seconds=dice.uniform(1, 3), cpu_seconds=1.0,
+                    peak_memory=200_000_000, worker="w",
+                )
+                for uid, product, _, stage, *_ in rows
+            )
+        )  # fmt: skip

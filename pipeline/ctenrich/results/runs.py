@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ctenrich.ledger.reader import LedgerReader
 from ctenrich.records import (
     EncodedObjects,
     Landmarks,
@@ -28,12 +29,6 @@ __all__ = ["build_run_tables"]
 
 Row = dict[str, Any]
 
-_LEDGER = {
-    "outcomes": "SELECT * FROM outcomes ORDER BY series_instance_uid, product",
-    "issues": "SELECT * FROM issues ORDER BY series_instance_uid, product, stage, rule, object, message",
-    "timings": "SELECT * FROM timings ORDER BY series_instance_uid, product, stage, attempt",
-    "runs": "SELECT * FROM runs ORDER BY started",
-}
 _RENAME = {"series_instance_uid": "SeriesInstanceUID"}
 
 
@@ -227,23 +222,29 @@ def _landmark_rows(landmarks: Landmarks) -> list[Row]:
 
 
 def _ledger_rows(path: Path) -> dict[str, list[Row]]:
-    """Rows of the ledger's tables; none where there is no ledger (or it is of another kind)."""
+    """Rows of the tables that come from the ledger; none if there is no ledger."""
     if not path.is_file():
         return {}
-    out: dict[str, list[Row]] = {}
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-        db.row_factory = sqlite3.Row
-        known = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        for name, sql in _LEDGER.items():
-            if name in known:
-                wanted = set(arrow_schema(name).names)
-                out[name] = [_ledger_row(dict(row), wanted) for row in db.execute(sql)]
-    return out
+    with LedgerReader(path) as ledger:
+        issues = [
+            {"series_instance_uid": r.series_instance_uid, "product": r.product, "stage": r.stage, **asdict(r.issue)}
+            for r in ledger.issues()
+        ]
+        outcomes = sorted(ledger.outcomes(), key=lambda o: (o.series_instance_uid, o.product))
+        timings = sorted(ledger.timings(), key=lambda t: (t.series_instance_uid, t.product, t.stage, t.attempt))
+        rows = {
+            "outcomes": [asdict(outcome) | {"reason": outcome.reason or ""} for outcome in outcomes],
+            "issues": issues,
+            "timings": [asdict(timing) for timing in timings],
+            "runs": [asdict(start) for start in ledger.runs()],
+        }
+    return {name: [_table_row(row, arrow_schema(name).names) for row in found] for name, found in rows.items()}
 
 
-def _ledger_row(row: Row, wanted: set[str]) -> Row:
+def _table_row(row: Row, columns: Sequence[str]) -> Row:
+    """Rename and convert the values of a ledger row, and drop those that the table has no column for."""
     renamed = {_RENAME.get(key, key): value for key, value in row.items()}
     for key in ("started", "finished"):
         if isinstance(renamed.get(key), float):
             renamed[key] = datetime.fromtimestamp(renamed[key], UTC)
-    return {key: value for key, value in renamed.items() if key in wanted}
+    return {key: value for key, value in renamed.items() if key in columns}

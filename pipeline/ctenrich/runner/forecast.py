@@ -1,8 +1,8 @@
-"""The forecast: what a cohort will take in time, disk and money, before any of it is spent.
+"""Forecast the time, disk space and cost of a cohort before anything is run.
 
-The time of a stage is taken as proportional to the number of slices. The rates are this machine's own where it has
-worked before (they are learned at the end of every run and kept in the user's cache folder), else the package's
-reference figures, and the forecast says which. A run that has begun forecasts its rest from its own ledger.
+The time of a stage is taken as proportional to the number of slices. The rates are those that this machine measured in
+earlier runs (they are learned at the end of every run and kept in the user's cache folder), otherwise the package's
+reference figures; the forecast states which. The rest of a run that has begun is forecast from its own ledger.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from statistics import median
 from ctenrich.inference.kinds import find_segmenter_kind
 from ctenrich.inference.products import parse_segmenter
 from ctenrich.inference.registry import registry
+from ctenrich.ledger.reader import LedgerReader
+from ctenrich.ledger.rows import StageTiming
 from ctenrich.records import Cohort, ProductKind, SeriesEntry
-from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.settings import RunSettings
@@ -34,14 +35,14 @@ __all__ = [
     "StageForecast",
     "forecast",
     "forecast_rest",
-    "lanes_of",
     "learn_rates",
     "load_rates",
     "products_of",
     "save_rates",
+    "worker_pools",
 ]
 
-_LANES = ("input", "infer", "output")
+_POOLS = ("input", "infer", "output")
 
 _REFERENCE: dict[str, float] = {"fetch": 0.002, "sort": 0.002, "convert": 0.006}
 """Seconds per slice of 512 x 512 pixels of the stages of a series, two CPU cores, no GPU.
@@ -51,7 +52,7 @@ Estimates, not measurements; they serve until a machine has its own. Those of a 
 """
 
 _BYTES_PER_SLICE = 530_000
-"""Of an uncompressed 512 x 512 CT slice, where the catalog has no sizes."""
+"""Of an uncompressed 512 x 512 CT slice, used if the catalog has no sizes."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,25 @@ class Rates:
     """Seconds per slice."""
 
     seconds: Mapping[str, float]
-    """``stage`` or ``stage:kind`` or ``stage:product`` -> seconds per slice; the most particular one counts."""
+    """``stage`` or ``stage:kind`` or ``stage:product`` -> seconds per slice; the most specific one is used."""
     source: str
     """``this run``, ``this machine`` or ``reference figures``."""
 
     def of(self, stage: str, product: str = "") -> float:
-        """Rate of a stage of a product (``""``: of the series): the model's own, else that of its kind."""
+        """Return the rate of a stage: the model's own, otherwise that of its kind.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the stage.
+        product : str
+            Key of the product, or its beginning; ``""`` for a stage of the series.
+
+        Returns
+        -------
+        float
+            Seconds per slice; 0 for an unknown stage.
+        """
         own = self._own(stage, product)
         if own:
             return median(own)
@@ -76,11 +90,11 @@ class Rates:
         return (described.seconds_per_slice if described else _REFERENCE).get(stage, 0.0)
 
     def timed(self, product: str) -> bool:
-        """Whether this very model has been timed, in any configuration."""
+        """Return whether this model has been timed, in any configuration."""
         return any(self._own(stage, product) for stage in ("segment", "score"))
 
     def _own(self, stage: str, product: str) -> list[float]:
-        """Rates of the product, or of all configurations of its model where only the model is named."""
+        """Rates of the product, or of all configurations of its model if only the model is named."""
         key = f"{stage}:{product}" if product else stage
         if key in self.seconds:
             return [self.seconds[key]]
@@ -89,17 +103,17 @@ class Rates:
 
 @dataclass(frozen=True)
 class Prices:
-    """What a machine costs."""
+    """Prices of a machine."""
 
     per_hour: float = 0.0
     """Of the whole machine while the run lasts."""
     per_gb_egress: float = 0.0
-    """Of bytes fetched (IDC's public buckets: nothing)."""
+    """Of a gigabyte that is fetched (IDC's public buckets: nothing)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageForecast:
-    """One stage of one product."""
+    """Forecast of one stage of one product."""
 
     stage: str
     product: str
@@ -107,9 +121,9 @@ class StageForecast:
     hours: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a cohort will take."""
+    """Forecast of a cohort."""
 
     series: int
     slices: int
@@ -117,13 +131,13 @@ class Forecast:
     stages: tuple[StageForecast, ...]
     wall_hours: float
     device_busy: float
-    """Share of that time in which the devices infer."""
+    """Share of the wall time in which the devices run inference."""
     device_hours: float
-    """Hours of the inferring pool: GPU hours where there is a GPU."""
+    """Hours of the inference pool: GPU hours if there is a GPU."""
     peak_disk_gigabytes: float
     cost: float
     source: str
-    """Where the rates come from."""
+    """Origin of the rates."""
     licences: tuple[tuple[str, int], ...]
     """(licence of the data, number of series)."""
     citations: tuple[str, ...]
@@ -131,7 +145,7 @@ class Forecast:
 
 
 def slices_of(entry: SeriesEntry) -> int:
-    """Number of slices, as far as the catalog knows."""
+    """Return the number of slices that the catalog states."""
     return entry.expected_instances or len(entry.instances)
 
 
@@ -149,22 +163,27 @@ def forecast(
     pools: WorkerPools | None = None,
     keep_source: bool = True,
 ) -> Forecast:
-    """Forecast time, disk and cost.
+    """Forecast time, disk space and cost.
 
     Parameters
     ----------
     cohort : Cohort
-        What is left to do.
+        Series that are to be processed.
     products : sequence of (kind, product key)
-        What is made of every series.
+        Products of every series.
     rates : Rates
         Seconds per slice.
     prices : Prices, optional
         Of the machine.
     pools : WorkerPools, optional
-        Workers of each pool; None: one process does one thing after another.
+        Workers of each pool; None: one process runs one job after another.
     keep_source : bool
         Whether fetched files stay until the end.
+
+    Returns
+    -------
+    Forecast
+        Hours, gigabytes (1e9 bytes) and cost in the currency of `prices`.
     """
     prices = prices or Prices()
     each = [slices_of(e) for e in cohort.series]
@@ -172,11 +191,19 @@ def forecast(
     rows = [(stage, "") for stage in SERIES_STAGES]
     rows += [(stage, name) for kind, name in products for stage in product_stages(kind)]
     stages = tuple(
-        StageForecast(s, p, rates.of(s, p) * slices / count, rates.of(s, p) * slices / 3600) for s, p in rows
+        StageForecast(
+            stage=s,
+            product=p,
+            seconds_per_series=rates.of(s, p) * slices / count,
+            hours=rates.of(s, p) * slices / 3600,
+        )
+        for s, p in rows
     )
-    per_slice = {pool: sum(rates.of(s, p) for s, p in rows if STAGES[s].pool == pool) for pool in _LANES}
-    passage = simulate([(n * per_slice["input"], n * per_slice["infer"], n * per_slice["output"]) for n in each], pools)
-    wall = passage.seconds / 3600
+    per_slice = {pool: sum(rates.of(s, p) for s, p in rows if STAGES[s].pool == pool) for pool in _POOLS}
+    simulation = simulate(
+        [(n * per_slice["input"], n * per_slice["infer"], n * per_slice["output"]) for n in each], pools
+    )
+    wall = simulation.seconds / 3600
     gigabytes = sum(_bytes_of(e) for e in cohort.series) / 1e9
     local = all(i.url.startswith("file:") for e in cohort.series for i in e.instances)
     arrays = slices * 512 * 512 * 2 * 2 / 1e9
@@ -184,22 +211,30 @@ def forecast(
     fetched = 0.0 if local else gigabytes if keep_source else 3 * largest
     cost = wall * prices.per_hour + (0.0 if local else gigabytes * prices.per_gb_egress)
     return Forecast(
-        len(each), slices, gigabytes, stages, wall, passage.device_busy, slices * per_slice["infer"] / 3600,
-        fetched + arrays, cost, _source(rates, [name for _, name in products]),
-        _count(e.license_short_name or "unknown" for e in cohort.series),
-        tuple(sorted({e.source_doi for e in cohort.series if e.source_doi})),
-    )  # fmt: skip
+        series=len(each),
+        slices=slices,
+        gigabytes=gigabytes,
+        stages=stages,
+        wall_hours=wall,
+        device_busy=simulation.device_busy,
+        device_hours=slices * per_slice["infer"] / 3600,
+        peak_disk_gigabytes=fetched + arrays,
+        cost=cost,
+        source=_source(rates, [name for _, name in products]),
+        licences=_count(e.license_short_name or "unknown" for e in cohort.series),
+        citations=tuple(sorted({e.source_doi for e in cohort.series if e.source_doi})),
+    )
 
 
 def _source(rates: Rates, products: Sequence[str]) -> str:
-    """Where the rates come from, and for which models they are only those of others."""
+    """State the origin of the rates, and the models that have none of their own."""
     new = [name for name in products if rates.seconds and not rates.timed(name)]
     return f"{rates.source}; a guess for what was not timed here yet: {', '.join(new)}" if new else rates.source
 
 
 def forecast_rest(run: Run) -> Forecast | None:
-    """Forecast what a run has still to do, from what it has done; None before the first series has ended."""
-    with Ledger(run.ledger_path, read_only=True) as ledger:
+    """Forecast the rest of a run from its own timings; None before the first series has ended."""
+    with LedgerReader(run.ledger_path) as ledger:
         outcomes, timings, runs = ledger.outcomes(), ledger.timings(), ledger.runs()
     ended = {o.series_instance_uid for o in outcomes if not o.product}
     rates = learn_rates(timings, {e.series_instance_uid: slices_of(e) for e in run.cohort.series})
@@ -207,13 +242,13 @@ def forecast_rest(run: Run) -> Forecast | None:
         return None
     rest = tuple(e for e in run.cohort.series if e.series_instance_uid not in ended)
     products = [(p.product.kind, str(p.product)) for p in run.config.products if p.missing is None]
-    serial = not runs or runs[-1][4] == "serial"
-    pools = None if serial else lanes_of(run.config.settings.run)
+    serial = not runs or runs[-1].executor == "serial"
+    pools = None if serial else worker_pools(run.config.settings.run)
     return forecast(replace(run.cohort, series=rest), products, rates, pools=pools)
 
 
-def lanes_of(settings: RunSettings) -> WorkerPools:
-    """The pools that the executors open for these settings."""
+def worker_pools(settings: RunSettings) -> WorkerPools:
+    """Return the pools of workers that the executors start with these settings."""
     return WorkerPools(settings.input_workers, max(1, len(settings.devices)), settings.output_workers)
 
 
@@ -225,7 +260,20 @@ def _count(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
 
 
 def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str]]:
-    """(kind, key) of what is asked for, without opening a model."""
+    """Return (kind, beginning of the product key) of what is requested, without opening a model.
+
+    Parameters
+    ----------
+    segmenters : sequence of str
+        As typed: ``expert`` or ``nnunet:MODEL...``.
+    bodypart : str
+        Body part model, or ``none``.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for a segmenter that cannot be parsed.
+    """
     specs = [(parse_segmenter(text), text) for text in segmenters]
     found = [(spec.kind, f"{spec.kind}:{Path(spec.model).name}".rstrip(":")) for spec, _ in specs]
     if bodypart != "none":
@@ -234,7 +282,15 @@ def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str
 
 
 def model_terms(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str, str]]:
-    """(model, licence, what to cite) of every model that is asked for, as the registry knows them."""
+    """Return (model, licence, citation) of every model that is requested, from the registry.
+
+    Parameters
+    ----------
+    segmenters : sequence of str
+        As typed: ``expert`` or ``nnunet:MODEL...``.
+    bodypart : str
+        Body part model, or ``none``.
+    """
     names = [spec.model for spec in map(parse_segmenter, segmenters) if spec.model]
     names += [bodypart] if bodypart != "none" else []
     known = registry()
@@ -248,18 +304,28 @@ def model_terms(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str
 # ---------------------------------------------------------------- learning
 
 
-def learn_rates(timings: Iterable[Sequence[object]], slices: Mapping[str, int], source: str = "this run") -> Rates:
-    """Rates from a ledger's timings (:meth:`ctenrich.runner.ledger.Ledger.timings`).
+def learn_rates(timings: Iterable[StageTiming], slices: Mapping[str, int], source: str = "this run") -> Rates:
+    """Compute rates from the timings of a ledger.
 
     The rate of a stage is its total time over the total slices of all series but the one that was slowest per slice,
-    which paid for opening the models. The rate of a kind is the median of its models, without the demonstration models:
-    they are far smaller than real ones.
+    which includes the time to open the models. The rate of a kind is the median of its models, without the
+    demonstration models: they are far smaller than real ones.
+
+    Parameters
+    ----------
+    timings : iterable of StageTiming
+        Of one run (:meth:`ctenrich.ledger.reader.LedgerReader.timings`).
+    slices : mapping of str to int
+        Series Instance UID -> number of slices; series without it are left out.
+    source : str
+        Origin of the rates, for the forecast.
     """
     found: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    for uid, product, stage, _, seconds, *_rest in timings:
-        count = slices.get(str(uid), 0)
+    for timing in timings:
+        count = slices.get(timing.series_instance_uid, 0)
         if count:
-            found[f"{stage}:{product}" if product else str(stage)].append((float(str(seconds)), count))
+            key = f"{timing.stage}:{timing.product}" if timing.product else timing.stage
+            found[key].append((timing.seconds, count))
     rates: dict[str, float] = {}
     for key, pairs in found.items():
         ordered = sorted(pairs, key=lambda pair: pair[0] / pair[1])
@@ -283,7 +349,7 @@ def _machine() -> str:
 
 
 def load_rates() -> Rates:
-    """Rates of this machine, or the package's reference figures."""
+    """Return the rates of this machine, or the package's reference figures."""
     try:
         known = json.loads(_rates_file().read_bytes())[_machine()]
         return Rates({str(k): float(v) for k, v in known.items()}, "this machine")
@@ -292,7 +358,7 @@ def load_rates() -> Rates:
 
 
 def save_rates(rates: Rates) -> None:
-    """Keep what was learned, for the next forecast; a folder that cannot be written is no error."""
+    """Save rates for the next forecast; a folder that cannot be written is not an error."""
     path = _rates_file()
     try:
         known = json.loads(path.read_bytes()) if path.is_file() else {}

@@ -1,6 +1,6 @@
-"""One job of scheduling: a few stages of one series or product, done in one worker, with what came of it.
+"""A job: a few stages of one series or product, run in one worker, and its result.
 
-Every executor runs the same function on the same job, so that results do not depend on who runs it.
+Every executor runs the same function on the same job, so that results do not depend on the executor.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pathlib import Path
 from ctenrich.errors import CtenrichError
 from ctenrich.inference.model_cache import ModelCache
 from ctenrich.inference.products import RequestedProduct
+from ctenrich.ledger.rows import ProductKey, StageTiming
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, SeriesEntry
-from ctenrich.runner.ledger import StageTiming
 from ctenrich.runner.manifest import cached_failure, is_done, run_stage, stage_key
 from ctenrich.settings import Settings
+from ctenrich.stages.fetch import prefetch_series
 from ctenrich.stages.stage import StageContext, StageFindingsError
 from ctenrich.stages.table import STAGES
 from ctenrich.workspace import Workspace
@@ -30,25 +31,26 @@ from ctenrich.workspace import Workspace
 __all__ = ["Failure", "Job", "JobResult", "run_job"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """Stages of one series (`plan` is None) or of one product, all of one pool."""
 
     entry: SeriesEntry
-    plan: RequestedProduct | None
+    plan: RequestedProduct | None = None
     pool: str
+    """``input``, ``infer`` or ``output``."""
     stages: tuple[str, ...]
     attempt: int = 1
-    together: tuple[SeriesEntry, ...] = ()
-    """Series that are next, whose objects the fetch of this one may bring along."""
+    prefetch: tuple[SeriesEntry, ...] = ()
+    """The next series: their objects are fetched together with those of this one."""
 
     @property
-    def key(self) -> tuple[str, str]:
-        """(Series Instance UID, product)."""
-        return self.entry.series_instance_uid, str(self.plan.product) if self.plan else ""
+    def key(self) -> ProductKey:
+        """Series and product."""
+        return ProductKey(self.entry.series_instance_uid, str(self.plan.product) if self.plan else "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """Why a job did not finish."""
 
@@ -56,28 +58,55 @@ class Failure:
     reason: Reason
     message: str
     retryable: bool = False
+    """Whether the same job may succeed a moment later."""
     fatal: bool = False
-    """Whether every other job would fail in the same way, so that the run had better stop."""
+    """Whether every other job would fail in the same way, so that the run should stop."""
     trace: str = ""
-    """For the log; never in tables or the report."""
+    """Traceback, for the log; never in tables or the report."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """What came of a job."""
+    """The result of a job."""
 
     job: Job
     failure: Failure | None = None
-    ran: tuple[str, ...] = ()
-    """Stages that did work (the others were done already)."""
     timings: tuple[StageTiming, ...] = ()
+    """Of the stages that did work; the others were done before."""
     issues: dict[str, tuple[Issue, ...]] = field(default_factory=dict)
+    """Stage -> issues that it found."""
+
+    @property
+    def ran(self) -> tuple[str, ...]:
+        """Stages that did work."""
+        return tuple(timing.stage for timing in self.timings)
 
 
 def run_job(
     job: Job, root: Path, settings: Settings, models: ModelCache, *, worker: str = "", progress: Progress = SILENT
 ) -> JobResult:
-    """Run the stages of a job that are not done yet; never raises for what goes wrong with the data."""
+    """Run the stages of a job that are not done yet; errors of the data become a failure, not an exception.
+
+    Parameters
+    ----------
+    job : Job
+        What to run.
+    root : Path
+        The run's folder.
+    settings : Settings
+        Of the run.
+    models : ModelCache
+        Open models of this worker.
+    worker : str
+        Name of this worker, for the timings.
+    progress : Progress
+        Passed to the stages.
+
+    Returns
+    -------
+    JobResult
+        Timings and issues of the stages that ran, and the failure that ended the job, if any.
+    """
     context = StageContext(
         entry=job.entry,
         requested=job.plan,
@@ -91,26 +120,36 @@ def run_job(
     failure: Failure | None = None
     for name in job.stages:
         started, cpu = time.monotonic(), _cpu_seconds()
-        _reset_peak()
+        _reset_peak_memory()
         worked = True
         try:
-            if name == "fetch" and job.together:
-                _bring_along(job, context)
-            worked = _run_one(name, context, issues)
+            if name == "fetch" and job.prefetch:
+                _prefetch(job, context)
+            worked = _run_unless_done(name, context, issues)
         except StageFindingsError as error:
             issues[name] = error.issues
-            failure = Failure(name, error.reason, error.message)
+            failure = Failure(stage=name, reason=error.reason, message=error.message)
         except Exception as error:  # noqa: BLE001 - one series never ends a run; the reason is kept
-            failure = _failure(name, error)
+            failure = _failure_of(name, error)
         if worked:
-            seconds = time.monotonic() - started
-            timings.append(StageTiming(*job.key, name, seconds, _cpu_seconds() - cpu, _peak(), worker))
+            timings.append(
+                StageTiming(
+                    series_instance_uid=job.key.series_instance_uid,
+                    product=job.key.product,
+                    stage=name,
+                    seconds=time.monotonic() - started,
+                    cpu_seconds=_cpu_seconds() - cpu,
+                    peak_memory=_peak_memory(),
+                    worker=worker,
+                )
+            )
         if failure is not None:
             break
-    return JobResult(job, failure, tuple(t.stage for t in timings), tuple(timings), issues)
+    return JobResult(job=job, failure=failure, timings=tuple(timings), issues=issues)
 
 
-def _run_one(name: str, context: StageContext, issues: dict[str, tuple[Issue, ...]]) -> bool:
+def _run_unless_done(name: str, context: StageContext, issues: dict[str, tuple[Issue, ...]]) -> bool:
+    """Run a stage and keep its issues; return False if it was done before."""
     stage = STAGES[name]
     key = stage_key(stage, context)
     if is_done(stage, context, key):
@@ -122,13 +161,11 @@ def _run_one(name: str, context: StageContext, issues: dict[str, tuple[Issue, ..
     return True
 
 
-def _bring_along(job: Job, context: StageContext) -> None:
-    """Fetch this series' objects together with those of the next; what goes wrong is for each one's own fetch."""
-    from ctenrich.stages.fetch import prefetch_series
-
+def _prefetch(job: Job, context: StageContext) -> None:
+    """Fetch this series' objects together with those of the next; each one's own fetch reports its errors."""
     stage = STAGES["fetch"]
     todo = []
-    for entry in (job.entry, *job.together):
+    for entry in (job.entry, *job.prefetch):
         one = replace(context, entry=entry)
         with suppress(CtenrichError):
             if not is_done(stage, one, stage_key(stage, one)):
@@ -137,20 +174,22 @@ def _bring_along(job: Job, context: StageContext) -> None:
         prefetch_series(todo, settings=context.settings, workspace=context.workspace, progress=context.progress)
 
 
-def _failure(stage: str, error: Exception) -> Failure:
+def _failure_of(stage: str, error: Exception) -> Failure:
     if isinstance(error, CtenrichError):
         hint = f" ({error.hint})" if error.hint else ""
-        return Failure(stage, error.reason, error.message + hint, error.retryable)
-    trace = "".join(traceback.format_exception(error))
+        return Failure(stage=stage, reason=error.reason, message=error.message + hint, retryable=error.retryable)
+    reason, message = Reason.INTERNAL, f"{type(error).__name__} in {stage}; the log has the details"
+    fatal = False
     if isinstance(error, MemoryError):
-        return Failure(stage, Reason.OUT_OF_MEMORY, "memory ran out", trace=trace)
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Failure(stage, Reason.DISK_FULL, "there is no space left on the disk", fatal=True, trace=trace)
-        if error.errno == errno.EROFS:
-            return Failure(stage, Reason.IO_ERROR, "the run's folder is read-only", fatal=True, trace=trace)
-        return Failure(stage, Reason.IO_ERROR, f"{type(error).__name__}: {os.strerror(error.errno or 0)}", trace=trace)
-    return Failure(stage, Reason.INTERNAL, f"{type(error).__name__} in {stage}; the log has the details", trace=trace)
+        reason, message = Reason.OUT_OF_MEMORY, "memory ran out"
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason, message, fatal = Reason.DISK_FULL, "there is no space left on the disk", True
+    elif isinstance(error, OSError) and error.errno == errno.EROFS:
+        reason, message, fatal = Reason.IO_ERROR, "the run's folder is read-only", True
+    elif isinstance(error, OSError):
+        reason, message = Reason.IO_ERROR, f"{type(error).__name__}: {os.strerror(error.errno or 0)}"
+    trace = "".join(traceback.format_exception(error))
+    return Failure(stage=stage, reason=reason, message=message, fatal=fatal, trace=trace)
 
 
 def _cpu_seconds() -> float:
@@ -158,7 +197,7 @@ def _cpu_seconds() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
-def _reset_peak() -> None:
+def _reset_peak_memory() -> None:
     """Ask the kernel to forget this process's highest memory use, where it can (Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -166,8 +205,8 @@ def _reset_peak() -> None:
         return
 
 
-def _peak() -> int:
-    """Highest resident memory since `_reset_peak` (or of the process's life), bytes."""
+def _peak_memory() -> int:
+    """Highest resident memory since `_reset_peak_memory` (or of the process's life), bytes."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -12,10 +12,10 @@ from ctenrich.dicom.objects import header, quiet
 from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES, is_structured_report
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.inference.model_cache import ModelCache
+from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, EncodedObjects, Issue, Proof, ProofState, Severity
-from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.run import Run
 from ctenrich.settings import Settings
 from ctenrich.stages.stage import StageContext
@@ -74,10 +74,10 @@ def check_run(
     """
     settings, found = settings or run.config.settings, False
     kept: dict[tuple[str, str], list[Issue]] = {}
-    with Ledger(run.ledger_path, read_only=True) as ledger:
-        for uid, product, stage, issue in ledger.issues():
-            if stage == "validate":
-                kept.setdefault((uid, product), []).append(issue)
+    with LedgerReader(run.ledger_path) as ledger:
+        for row in ledger.issues():
+            if row.stage == "validate":
+                kept.setdefault((row.series_instance_uid, row.product), []).append(row.issue)
     models = ModelCache(settings)
     progress.start("objects", len(run.cohort.series))
     for entry in run.cohort.series:

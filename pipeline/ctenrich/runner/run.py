@@ -10,6 +10,7 @@ from pathlib import Path
 from ctenrich import __version__
 from ctenrich.errors import UsageError
 from ctenrich.inference.products import RequestedProduct
+from ctenrich.ledger.rows import ProductKey
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
 from ctenrich.runner.products import request_products
@@ -131,10 +132,10 @@ class Run:
             raise UsageError(Reason.BAD_COHORT, "the run's cohort file was changed", "start a new run folder")
         return cls(Path(root), config, cohort)
 
-    def jobs(self) -> list[tuple[str, str]]:
-        """Every (series, product) pair that must end in an outcome, the series itself (product ``""``) first."""
+    def jobs(self) -> list[ProductKey]:
+        """Every product that must end in an outcome; of each series, the series itself (product ``""``) first."""
         return [
-            (entry.series_instance_uid, name)
+            ProductKey(entry.series_instance_uid, name)
             for entry in self.cohort.series
             for name in ("", *(str(p.product) for p in self.config.products))
         ]

@@ -17,8 +17,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ctenrich.errors import IncompleteError, UsageError
+from ctenrich.ledger.leases import Lease, boottime
 from ctenrich.reasons import Reason
-from ctenrich.runner.ledger import Lease
 from ctenrich.settings import FetchSettings
 from ctenrich.storage import open_storage
 from ctenrich.storage.base import Storage, Transfer
@@ -119,7 +119,7 @@ class SharedLeases:
             except UsageError:  # somebody was first
                 return None
         self._known[uid] = claim
-        return Lease(uid, owner, number, time.clock_gettime(time.CLOCK_BOOTTIME) + seconds)
+        return Lease(series_instance_uid=uid, owner=owner, token=number, expires=boottime() + seconds)
 
     def _newest(self, uid: str) -> _Claim | None:
         """The claim with the highest number; read only if it is not the one that we know."""

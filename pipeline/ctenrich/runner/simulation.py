@@ -1,4 +1,4 @@
-"""The wall time of a cohort whose stages take known times: three pools of workers, as the runner feeds them."""
+"""Simulate the wall time of a cohort whose stages take known times, in the three pools of workers of an executor."""
 
 from __future__ import annotations
 
@@ -20,29 +20,34 @@ class WorkerPools:
 
     @property
     def slots(self) -> int:
-        """Series in flight at most: one for every worker and one that waits, as the executors have it."""
+        """Largest number of series in flight: one for every worker and one that waits, as in the executors."""
         return self.input + self.infer + self.output + 1
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What came out."""
+    """Result of a simulation."""
 
     seconds: float
     """Wall time."""
     device_busy: float
-    """Share of the wall time in which the devices infer."""
+    """Share of the wall time in which the devices run inference."""
 
 
 def simulate(times: Sequence[tuple[float, float, float]], pools: WorkerPools | None) -> Simulation:
-    """Let series pass through the pools one after another, each pool first come, first served.
+    """Pass series through the pools, in order; each pool serves the series in the order in which they arrive.
 
     Parameters
     ----------
     times : sequence of (input, infer, output)
         Seconds of each series in each pool, in the order in which they start.
     pools : WorkerPools or None
-        Workers; None: one process does one thing after another.
+        Workers; None: one process runs one job after another.
+
+    Returns
+    -------
+    Simulation
+        Wall time and share of busy devices.
     """
     if pools is None or not times:
         total = sum(sum(one) for one in times)

@@ -1,32 +1,54 @@
-"""Delete the fetched objects of series that have ended, and know which of them a run needs again."""
+"""Delete the fetched objects of series that have ended, and find the series whose objects are needed again."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctenrich.errors import CtenrichError
+from ctenrich.errors import CtenrichError, InputError
 from ctenrich.inference.model_cache import ModelCache
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.progress import SILENT
 from ctenrich.records import SeriesEntry
+from ctenrich.runner.job import Failure
 from ctenrich.runner.manifest import cache_failure, cached_failure, is_done, stage_key
+from ctenrich.runner.outcome_rules import failures_that_count
 from ctenrich.runner.run import Run
 from ctenrich.stages.fetch import fetched_bytes
 from ctenrich.stages.stage import StageContext
 from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
 from ctenrich.workspace import write_bytes
 
-__all__ = ["needs_refetch", "release", "restore"]
+__all__ = ["delete_after_use", "delete_source", "mark_for_refetch", "needs_refetch"]
 
 
-def release(run: Run, entry: SeriesEntry, failure: CtenrichError | None = None) -> int:
-    """Delete what was fetched for a series that has ended; its records and its volume stay.
+def delete_after_use(run: Run, entry: SeriesEntry, failures: Mapping[str, Failure]) -> None:
+    """Delete the fetched objects of a series, unless it failed: then another attempt needs them.
 
-    The manifest says so first: a run that is killed in between leaves files that nobody needs, never a promise of
-    files that are gone. Files that were read where they are were not fetched and stay.
+    Parameters
+    ----------
+    run : Run
+        The run.
+    entry : SeriesEntry
+        A series of it; all its jobs have ended.
+    failures : mapping of str to Failure
+        Product -> failure; ``""`` is the series itself. A series that sort excluded counts as used.
+    """
+    own = failures.get("")
+    if own is not None and own.stage == "sort" and not entry.geometry_known:
+        delete_source(run, entry, InputError(own.reason, own.message))
+    elif not failures_that_count(failures):
+        delete_source(run, entry)
+
+
+def delete_source(run: Run, entry: SeriesEntry, failure: CtenrichError | None = None) -> int:
+    """Delete the fetched objects of a series that has ended; its records and its volume stay.
+
+    The manifest is written first: a run that is killed in between leaves files that are not needed, never a manifest
+    that lists deleted files. Objects that were read in place were not fetched and stay.
 
     Parameters
     ----------
@@ -35,16 +57,16 @@ def release(run: Run, entry: SeriesEntry, failure: CtenrichError | None = None) 
     entry : SeriesEntry
         A series of it; all its jobs have ended.
     failure : CtenrichError, optional
-        Why sort refused the series. It is kept, so that the next run need not fetch to find the same.
+        Why sort refused the series. It is cached, so that the next run does not fetch the series to refuse it again.
 
     Returns
     -------
     int
-        Bytes that were deleted.
+        Number of bytes that were deleted.
     """
-    context = _task(run, entry, None)
+    context = _context(run, entry, None)
     source = context.folder / "source"
-    manifest = _manifest(context.folder)
+    manifest = _read_fetch_manifest(context.folder)
     if manifest is None or not source.is_dir():
         return 0
     size = fetched_bytes(context.folder)
@@ -52,31 +74,49 @@ def release(run: Run, entry: SeriesEntry, failure: CtenrichError | None = None) 
         cache_failure(STAGES["sort"], context, stage_key(STAGES["sort"], context), failure)
     manifest["files"] = {name: facts for name, facts in manifest["files"].items() if not name.startswith("source/")}
     manifest["released"] = True
-    write_bytes(_place(context.folder), json.dumps(manifest, indent=1).encode() + b"\n")
+    write_bytes(_fetch_manifest_path(context.folder), json.dumps(manifest, indent=1).encode() + b"\n")
     shutil.rmtree(source)
     return size
 
 
 def needs_refetch(run: Run, entry: SeriesEntry) -> bool:
-    """Whether a series' objects were deleted after use while a stage of it is to be done (again)."""
-    context = _task(run, entry, None)
-    manifest = _manifest(context.folder)
+    """Return whether the objects of a series were deleted after use, and a stage of it has to run again.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    entry : SeriesEntry
+        A series of it.
+    """
+    context = _context(run, entry, None)
+    manifest = _read_fetch_manifest(context.folder)
     if manifest is None or not manifest.get("released"):
         return False
     settled = _settled(context, (*SERIES_STAGES, *series_output(run.config.settings)))
     if settled is not True:
         return settled is None
     plans = (p for p in run.config.products if p.missing is None)
-    return any(_settled(_task(run, entry, p), product_stages(p.product.kind)) is None for p in plans)
+    return any(_settled(_context(run, entry, p), product_stages(p.product.kind)) is None for p in plans)
 
 
-def restore(run: Run, entry: SeriesEntry) -> None:
-    """Let the objects of a series be fetched again; what was made of them stays as long as they are the same."""
-    _place(run.workspace.series_dir(entry.series_instance_uid)).unlink(missing_ok=True)
+def mark_for_refetch(run: Run, entry: SeriesEntry) -> None:
+    """Delete the manifest of a series' fetch, so that it runs again.
+
+    Later stages stay done as long as the fetched objects are the same.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    entry : SeriesEntry
+        A series whose objects were deleted.
+    """
+    _fetch_manifest_path(run.workspace.series_dir(entry.series_instance_uid)).unlink(missing_ok=True)
 
 
 def _settled(context: StageContext, stages: tuple[str, ...]) -> bool | None:
-    """True: all stages are done; False: one ended with a reason that lasts; None: something is to be done."""
+    """True: all stages are done; False: one has a cached failure; None: one has to run."""
     for name in stages:
         try:
             key = stage_key(STAGES[name], context)
@@ -89,7 +129,7 @@ def _settled(context: StageContext, stages: tuple[str, ...]) -> bool | None:
     return True
 
 
-def _task(run: Run, entry: SeriesEntry, plan: RequestedProduct | None) -> StageContext:
+def _context(run: Run, entry: SeriesEntry, plan: RequestedProduct | None) -> StageContext:
     settings = run.config.settings
     return StageContext(
         entry=entry,
@@ -101,13 +141,13 @@ def _task(run: Run, entry: SeriesEntry, plan: RequestedProduct | None) -> StageC
     )
 
 
-def _place(folder: Path) -> Path:
+def _fetch_manifest_path(folder: Path) -> Path:
     return folder / "manifests" / "fetch.json"
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
+def _read_fetch_manifest(folder: Path) -> dict[str, Any] | None:
     try:
-        manifest: dict[str, Any] = json.loads(_place(folder).read_bytes())
+        manifest: dict[str, Any] = json.loads(_fetch_manifest_path(folder).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return manifest

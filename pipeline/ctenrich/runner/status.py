@@ -1,19 +1,24 @@
-"""How far a run is: read from the ledger and the manifests, by anybody, at any time."""
+"""How far a run is: read from the ledger and the manifests, also while the run goes on."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.inference.model_cache import ModelCache
 from ctenrich.inference.products import RequestedProduct
-from ctenrich.reasons import Reason
+from ctenrich.ledger.ledger import Ledger
+from ctenrich.ledger.reader import LedgerReader
+from ctenrich.ledger.rows import ProductKey
+from ctenrich.progress import SILENT
+from ctenrich.reasons import Reason, current_code
 from ctenrich.records import FetchedSeries, SeriesEntry, State
 from ctenrich.runner.forecast import forecast_rest
-from ctenrich.runner.ledger import Ledger
 from ctenrich.runner.manifest import forget_failures, forget_stage, is_done, stage_key
 from ctenrich.runner.run import Run
 from ctenrich.runner.source_cleanup import needs_refetch
@@ -21,57 +26,102 @@ from ctenrich.stages.stage import StageContext
 from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
 from ctenrich.workspace import load_record
 
-__all__ = ["Status", "preview", "retry", "status"]
+__all__ = ["StagePreview", "StageStatus", "Status", "preview", "retry", "status"]
 
 
-@dataclass(frozen=True)
+class StageStatus(NamedTuple):
+    """How often a stage ran, and what it took."""
+
+    stage: str
+    done: int
+    median_seconds: float
+    cpu_seconds: float
+    """In all."""
+    peak_megabytes: float
+
+
+class StagePreview(NamedTuple):
+    """How often a stage is to run."""
+
+    stage: str
+    to_do: int
+    done: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """A run at one moment."""
 
     states: tuple[tuple[str, int], ...]
+    """(state, number of series and products)."""
     reasons: tuple[tuple[str, int], ...]
-    stages: tuple[tuple[str, int, float, float, float], ...]
-    """(stage, times done, median seconds, CPU seconds in all, peak megabytes)."""
+    """(reason code, number of series and products)."""
+    stages: tuple[StageStatus, ...]
     complete: bool
+    """Whether everything has an outcome."""
     line: str
+    """Summary in one line."""
     hours_left: float | None = None
     """Forecast from what the run has done; None before the first series has ended."""
 
 
 def status(run: Run) -> Status:
     """Read a run's ledger (which may be in use)."""
-    with Ledger(run.ledger_path, read_only=True) as ledger:
+    with LedgerReader(run.ledger_path) as ledger:
         outcomes, timings, runs = ledger.outcomes(), ledger.timings(), ledger.runs()
     planned = len(run.jobs())
     states = Counter(o.state.value for o in outcomes)
     reasons = Counter(o.reason.value for o in outcomes if o.reason)
     rows = []
     for stage in STAGES:
-        mine = [t for t in timings if t[2] == stage]
+        mine = [t for t in timings if t.stage == stage]
         if mine:
-            cpu, peak = sum(t[5] for t in mine), max(t[6] for t in mine) / 1e6
-            rows.append((stage, len(mine), round(median(t[4] for t in mine), 3), round(cpu, 1), round(peak, 0)))
-    ended = runs[-1][7] or "running (or killed)" if runs else "never started"
+            rows.append(
+                StageStatus(
+                    stage=stage,
+                    done=len(mine),
+                    median_seconds=round(median(t.seconds for t in mine), 3),
+                    cpu_seconds=round(sum(t.cpu_seconds for t in mine), 1),
+                    peak_megabytes=round(max(t.peak_memory for t in mine) / 1e6, 0),
+                )
+            )
+    ended = runs[-1].ended or "running (or killed)" if runs else "never started"
     rest = forecast_rest(run)
     line = f"{len(outcomes)} of {planned} series and products have an outcome; last run: {ended}"
     return Status(
-        tuple(sorted(states.items())), tuple(sorted(reasons.items())), tuple(rows), len(outcomes) == planned, line,
-        rest.wall_hours if rest else None,
-    )  # fmt: skip
+        states=tuple(sorted(states.items())),
+        reasons=tuple(sorted(reasons.items())),
+        stages=tuple(rows),
+        complete=len(outcomes) == planned,
+        line=line,
+        hours_left=rest.wall_hours if rest else None,
+    )
 
 
-def retry(run: Run, reasons: list[str]) -> int:
-    """Forget failures (of these reasons; none named: all but NO_MODEL), so that the next run tries them again.
+def retry(run: Run, reasons: Sequence[str]) -> int:
+    """Delete the outcomes of failures, so that the next run tries them again.
 
-    A series without contours is fetched again if it has a companion that could not be fetched.
+    A series without contours is fetched again if one of its companions could not be fetched.
+
+    Parameters
+    ----------
+    run : Run
+        The run; no runner may be at work.
+    reasons : sequence of str
+        Reason codes; empty: all but NO_MODEL.
+
+    Returns
+    -------
+    int
+        Number of outcomes that were deleted.
 
     Raises
     ------
     UsageError
         BAD_PARAMETER for a reason that does not exist.
     """
-    known = {r.value for r in Reason}
-    unknown = [r for r in reasons if r not in known]
+    codes = [current_code(code) for code in reasons]
+    unknown = [code for code in codes if code not in Reason.__members__]
     if unknown:
         raise UsageError(Reason.BAD_PARAMETER, f"there is no reason {unknown[0]}", "see ctenrich status RUN")
     with Ledger(run.ledger_path) as ledger:
@@ -79,9 +129,9 @@ def retry(run: Run, reasons: list[str]) -> int:
             o
             for o in ledger.outcomes()
             if o.state in (State.FAILED, State.SKIPPED)
-            and (o.reason and o.reason.value in reasons if reasons else o.reason is not Reason.NO_MODEL)
+            and (o.reason and o.reason.value in codes if codes else o.reason is not Reason.NO_MODEL)
         ]
-        ledger.forget([(o.series_instance_uid, o.product) for o in found])
+        ledger.forget([ProductKey(o.series_instance_uid, o.product) for o in found])
     for outcome in found:
         folder = run.workspace.series_dir(outcome.series_instance_uid)
         if outcome.reason is Reason.NO_EXPERT and _lacks_companion(folder):
@@ -97,8 +147,8 @@ def _lacks_companion(folder: Path) -> bool:
     return record.is_file() and any(i.rule == "fetch.companion" for i in load_record(record, FetchedSeries).issues)
 
 
-def preview(run: Run) -> list[tuple[str, int, int]]:
-    """What a run would do: (stage, number to do, number done already).
+def preview(run: Run) -> list[StagePreview]:
+    """Return what a run would do, by stage.
 
     Objects that were deleted after use and are needed again count as to be fetched.
     """
@@ -114,7 +164,7 @@ def preview(run: Run) -> list[tuple[str, int, int]]:
         if needs_refetch(run, entry):
             todo["fetch"] += 1
             done["fetch"] -= 1
-    return [(stage, todo[stage], done[stage]) for stage in STAGES if todo[stage] or done[stage]]
+    return [StagePreview(stage, todo[stage], done[stage]) for stage in STAGES if todo[stage] or done[stage]]
 
 
 def _count(
@@ -126,9 +176,7 @@ def _count(
     *,
     whole: bool = True,
 ) -> bool:
-    """Count the stages of one job; once one is to do (`whole` is False), so are those after it."""
-    from ctenrich.progress import SILENT
-
+    """Count the stages of one job; once one has to run (`whole` is False), so do those after it."""
     todo, done = counts
     settings = run.config.settings
     context = StageContext(

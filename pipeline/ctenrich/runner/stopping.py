@@ -1,4 +1,4 @@
-"""When a run stops before its end: a budget of hours or money, or a signal."""
+"""Stop a run before its end: a budget of hours or money, or a signal."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Budget:
     price_per_hour: float = 0.0
 
     def spent(self, seconds: float) -> bool:
-        """Whether `seconds` of wall time use up the budget."""
+        """Return whether `seconds` of wall time use up the budget."""
         hours = seconds / 3600
         over_cost = self.max_cost is not None and hours * self.price_per_hour >= self.max_cost
         return over_cost or (self.max_hours is not None and hours >= self.max_hours)
 
 
 class StopSignal:
-    """Turns SIGTERM and SIGINT into a flag while it is entered; calling it tells whether one came.
+    """Turns SIGTERM and SIGINT into a flag while it is entered; calling it returns whether one came.
 
-    A second signal acts as usual (and ends the process at once; nothing half-written becomes visible).
+    A second signal has its usual effect: it ends the process at once. No partial file becomes visible.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class StopSignal:
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        """Whether a signal came."""
+        """Return whether a signal came."""
         return self._came
 
     def __enter__(self) -> StopSignal:

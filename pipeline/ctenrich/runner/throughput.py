@@ -1,4 +1,4 @@
-"""How a run goes, in one line: jobs a minute of each pool, how busy the device is, what failed."""
+"""Throughput of a run in one line: jobs per minute of each pool, share of time that devices are busy, failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Throughput"]
 
 
 class Throughput:
-    """Counts results as they come.
+    """Counts results.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Throughput:
         self._inferring_workers: set[str] = set()
 
     def add(self, result: JobResult) -> None:
-        """Count a job that came back; what was done before counts as nothing."""
+        """Count a result; a job whose stages were all done before does not count."""
         if result.ran:
             self._done[result.job.pool] += 1
         self._failed += result.failure is not None

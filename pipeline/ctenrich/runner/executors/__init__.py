@@ -1,65 +1,68 @@
-"""Who runs the jobs: one process, several on this machine, or Ray. All keep the same small protocol."""
+"""Executors: one process, several processes on this machine, or Ray, behind one interface."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from ctenrich.progress import SILENT, Progress
-from ctenrich.runner.executors.base import Executor
+from ctenrich.runner.executors.base import Executor, ExecutorOptions
 
 if TYPE_CHECKING:
-    from ctenrich.inference.model_cache import ModelCache
     from ctenrich.settings import Settings
 
-__all__ = ["Executor", "ExecutorName", "open_executor"]
+__all__ = ["Executor", "ExecutorName", "ExecutorOptions", "open_executor"]
 
 
 class ExecutorName(StrEnum):
-    """The choices of ``--executor``."""
+    """The choices of ``--executor``, each with the module whose ``open_executor`` starts it.
+
+    A new executor is one module and one line here.
+    """
+
+    module: str
+
+    def __new__(cls, name: str, module: str = "") -> ExecutorName:
+        """Keep the name as the value and the module beside it."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.module = module
+        return member
 
     AUTO = "auto"
-    """serial for one series, processes for more."""
-    SERIAL = "serial"
-    PROCESSES = "processes"
-    RAY = "ray"
+    SERIAL = "serial", "ctenrich.runner.executors.serial"
+    PROCESSES = "processes", "ctenrich.runner.executors.processes"
+    RAY = "ray", "ctenrich.runner.executors.ray"
+
+    def for_series(self, count: int) -> ExecutorName:
+        """Return the executor that ``auto`` stands for: serial for one series, processes for more."""
+        if self is not ExecutorName.AUTO:
+            return self
+        return ExecutorName.PROCESSES if count > 1 else ExecutorName.SERIAL
 
 
 def open_executor(
-    name: ExecutorName,
-    root: Path,
-    settings: Settings,
-    *,
-    models: ModelCache | None = None,
-    address: str | None = None,
-    progress: Progress = SILENT,
+    name: ExecutorName, root: Path, settings: Settings, options: ExecutorOptions | None = None
 ) -> Executor:
     """Start an executor; its owner closes it.
 
     Parameters
     ----------
     name : ExecutorName
-        Which one; ``auto`` counts as ``serial`` here, the caller knows how many series there are.
+        Which one; ``auto`` is ``serial`` here, see :meth:`ExecutorName.for_series`.
     root : Path
         The run's folder.
     settings : Settings
         The run's settings.
-    models : ModelCache, optional
-        Open models, used by ``serial`` alone.
-    address : str, optional
-        Of a Ray cluster.
-    progress : Progress
-        Told by the stages, with ``serial`` alone.
+    options : ExecutorOptions, optional
+        Open models, address of a cluster, progress.
+
+    Raises
+    ------
+    UsageError
+        MISSING_EXTRA if a package that the executor needs is not installed.
     """
-    if name is ExecutorName.PROCESSES:
-        from ctenrich.runner.executors.processes import ProcessExecutor
-
-        return ProcessExecutor(root, settings)
-    if name is ExecutorName.RAY:
-        from ctenrich.runner.executors.ray import RayExecutor
-
-        return RayExecutor(root, settings, address=address)
-    from ctenrich.runner.executors.serial import SerialExecutor
-
-    return SerialExecutor(root, settings, models=models, progress=progress)
+    # only the module of the executor that was chosen is loaded: Ray is heavy
+    module = import_module(name.for_series(1).module)
+    return cast("Executor", module.open_executor(root, settings, options or ExecutorOptions()))

@@ -1,7 +1,7 @@
-"""Several processes on this machine: while the device infers, others prepare the next series and finish the last.
+"""Run jobs in several processes on this machine: during inference others prepare the next series and finish the last.
 
-Each pool has its workers; the inferring ones keep their models. A worker that dies, hangs or takes too much memory
-costs the job that it had, and is replaced. Workers end with their parent, whatever ends it.
+Each pool has its own workers; those of the inference pool keep their models open. A worker that dies, hangs or takes
+too much memory costs one job, and is replaced. Workers end with their parent process, however it ends.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctenrich.inference.model_cache import ModelCache
 from ctenrich.reasons import Reason
+from ctenrich.runner.executors.base import ExecutorOptions
 from ctenrich.runner.job import Failure, Job, JobResult, run_job
 from ctenrich.settings import Settings
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-__all__ = ["ProcessExecutor"]
+__all__ = ["ProcessExecutor", "open_executor"]
 
 _PR_SET_PDEATHSIG = 1
 _WATCH_SECONDS = 0.25
@@ -33,7 +35,7 @@ _WATCH_SECONDS = 0.25
 
 @dataclass
 class _Worker:
-    """A process, its end of the pipe, and what it works on."""
+    """A worker process, this end of its pipe, and its job."""
 
     pool: str
     device: str
@@ -41,22 +43,23 @@ class _Worker:
     pipe: Connection
     job: Job | None = None
     deadline: float = 0.0
-    verdict: Reason | None = None
-    """Why we ended it, if we did."""
+    killed_for: Reason | None = None
+    """Why the executor killed it, if it did."""
 
 
 class ProcessExecutor:
-    """WorkerPools of worker processes.
+    """Runs jobs in pools of worker processes.
 
     Parameters
     ----------
     root : Path
         The run's folder.
     settings : Settings
-        ``settings.run`` says how many workers, for how long, with how much memory.
+        ``settings.run``: number of workers, time and memory limits.
     """
 
     name = "processes"
+    works_in_background = True
 
     def __init__(self, root: Path, settings: Settings) -> None:
         self._root = root
@@ -76,7 +79,7 @@ class ProcessExecutor:
         self._assign()
 
     def collect(self, timeout: float) -> JobResult | None:
-        """Wait for a result; watch the workers meanwhile."""
+        """Wait for a result; enforce the limits of the workers meanwhile."""
         until = time.monotonic() + timeout
         while not self._results:
             left = until - time.monotonic()
@@ -87,12 +90,12 @@ class ProcessExecutor:
                 if worker.pipe in ready:
                     self._receive(worker)
                 elif worker.job is not None:
-                    self._watch(worker)
+                    self._enforce_limits(worker)
             self._assign()
         return self._results.popleft()
 
     def close(self, *, kill: bool = False) -> None:
-        """Stop all workers; without `kill` they finish the job that they have."""
+        """Stop all workers; without `kill` they finish their current job first."""
         for worker in self._workers:
             if kill:
                 worker.process.kill()
@@ -113,7 +116,7 @@ class ProcessExecutor:
         ours, theirs = self._context.Pipe()
         settings = replace(self._settings, segment=replace(self._settings.segment, device=device))
         process = self._context.Process(
-            target=_work, args=(theirs, self._root, settings if pool == "infer" else self._settings, os.getpid()),
+            target=_run_worker, args=(theirs, self._root, settings if pool == "infer" else self._settings, os.getpid()),
             name=f"ctenrich-{pool}",
         )  # fmt: skip
         process.start()
@@ -125,11 +128,11 @@ class ProcessExecutor:
             if worker.job is None and self._queues[worker.pool]:
                 if not worker.process.is_alive():
                     worker.pipe.close()
-                    worker = self._workers[index] = self._spawn(worker.pool, worker.device)  # noqa: PLW2901 - its successor
+                    worker = self._workers[index] = self._spawn(worker.pool, worker.device)  # noqa: PLW2901 - its replacement
                 job = self._queues[worker.pool].popleft()
                 try:
                     worker.pipe.send(job)
-                except OSError:  # it died between two jobs: the job waits for its successor
+                except OSError:  # it died between two jobs: the job waits for its replacement
                     self._queues[worker.pool].appendleft(job)
                     continue
                 worker.job = job
@@ -139,39 +142,45 @@ class ProcessExecutor:
         try:
             result: JobResult = worker.pipe.recv()
         except (EOFError, OSError):
-            self._bury(worker)
+            self._replace(worker)
             return
         worker.job = None
         self._results.append(result)
 
-    def _watch(self, worker: _Worker) -> None:
-        """End a worker that is over its time or memory; its pipe then says so."""
-        if worker.verdict is not None:
+    def _enforce_limits(self, worker: _Worker) -> None:
+        """Kill a worker that exceeds its time or memory; its closed pipe then reports it."""
+        if worker.killed_for is not None:
             return
         if time.monotonic() > worker.deadline:
-            worker.verdict = Reason.TIMEOUT
-        elif _resident(worker.process.pid) > self._limit:
-            worker.verdict = Reason.OUT_OF_MEMORY
-        if worker.verdict is not None:
+            worker.killed_for = Reason.TIMEOUT
+        elif _resident_memory(worker.process.pid) > self._limit:
+            worker.killed_for = Reason.OUT_OF_MEMORY
+        if worker.killed_for is not None:
             worker.process.kill()
 
-    def _bury(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker) -> None:
+        """Replace a worker that has ended; the job that it had fails."""
         worker.process.join(10)
         if worker.job is not None:
-            reason = worker.verdict or Reason.WORKER_DIED
+            reason = worker.killed_for or Reason.WORKER_DIED
             message = {
                 Reason.TIMEOUT: f"ended after {self._settings.run.unit_timeout:g} s",
                 Reason.OUT_OF_MEMORY: f"ended at {self._limit / 2**30:.1f} GiB of memory",
             }.get(reason, f"the worker process ended with {_ending(worker.process.exitcode)}")
-            failure = Failure(_stage_at_work(worker.job), reason, message)
-            self._results.append(JobResult(worker.job, failure))
+            failure = Failure(stage=_first_stage(worker.job), reason=reason, message=message)
+            self._results.append(JobResult(job=worker.job, failure=failure))
         index = self._workers.index(worker)
         worker.pipe.close()
         self._workers[index] = self._spawn(worker.pool, worker.device)
 
 
-def _stage_at_work(job: Job) -> str:
-    """What is known of a job whose worker is gone: its first stage."""
+def open_executor(root: Path, settings: Settings, options: ExecutorOptions) -> ProcessExecutor:
+    """Start the executor; see :func:`ctenrich.runner.executors.open_executor`."""
+    return ProcessExecutor(root, settings)
+
+
+def _first_stage(job: Job) -> str:
+    """The stage that is reported for a job whose worker ended; which one ran is not known."""
     return job.stages[0] if job.stages else job.pool
 
 
@@ -181,7 +190,7 @@ def _ending(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _resident(pid: int | None) -> int:
+def _resident_memory(pid: int | None) -> int:
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError, ValueError):
@@ -192,16 +201,14 @@ def _resident(pid: int | None) -> int:
 # ---------------------------------------------------------------- inside a worker
 
 
-def _work(pipe: Any, root: Path, settings: Settings, parent: int) -> None:
-    """Take jobs until told to stop; the models stay open."""
+def _run_worker(pipe: Any, root: Path, settings: Settings, parent: int) -> None:
+    """Run jobs until the parent closes the pipe or sends None; models stay open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
-    from ctenrich.inference.model_cache import ModelCache
-
     models = ModelCache(settings)
     name = multiprocessing.current_process().name
     while True:

@@ -1,7 +1,7 @@
-"""Ray Core: actors that hold the models, tasks beside them, on one machine or many.
+"""Run jobs on Ray Core: actors hold the models, tasks do the rest, on one machine or many.
 
-The run's folder must be on storage that every node sees. Only the driver writes the ledger. A node that goes away
-costs nothing but time: its jobs are sent again, elsewhere, a bounded number of times.
+The run's folder must be on storage that every node can access. Only the driver writes the ledger. If a node is lost,
+its jobs are submitted again on other nodes, a bounded number of times.
 """
 
 from __future__ import annotations
@@ -9,24 +9,26 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ctenrich.errors import UsageError
+from ctenrich.inference.model_cache import ModelCache
 from ctenrich.reasons import Reason
+from ctenrich.runner.executors.base import ExecutorOptions
 from ctenrich.runner.job import Failure, Job, JobResult, run_job
 from ctenrich.settings import Settings
 
-__all__ = ["RayExecutor"]
+__all__ = ["RayExecutor", "open_executor"]
 
 _LOST_TRIES = 5
+"""How often a job is submitted whose workers are lost."""
 
 
 @dataclass
 class _Flight:
-    """A job that a worker has."""
+    """A job that a worker runs."""
 
     job: Job
     started: float
@@ -42,23 +44,15 @@ class RayExecutor:
     root : Path
         The run's folder, on shared storage.
     settings : Settings
-        ``settings.run`` says how many workers of each pool.
+        ``settings.run``: number of workers of each pool.
     address : str, optional
-        Of a running cluster; None: a local one is started for the time of the run.
-    prepare : callable, optional
-        Called once in the driver after connecting (tests use it to add nodes).
+        Of a running cluster; None: a local one is started for the duration of the run.
     """
 
     name = "ray"
+    works_in_background = True
 
-    def __init__(
-        self,
-        root: Path,
-        settings: Settings,
-        *,
-        address: str | None = None,
-        prepare: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, root: Path, settings: Settings, *, address: str | None = None) -> None:
         self._ray = _import_ray()
         self._root, self._settings = root, settings
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -68,15 +62,14 @@ class RayExecutor:
             )
         elif not self._ray.is_initialized():
             self._ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-        prepare()
         gpus = float(self._ray.cluster_resources().get("GPU", 0))
         per_actor = settings.run.gpu_share if gpus and not settings.segment.device.startswith("cpu") else 0.0
         count = max(1, int(gpus / per_actor)) if per_actor else max(1, len(settings.run.devices))
         self._actor_options = {"num_gpus": per_actor, "num_cpus": 1, "max_restarts": -1, "max_task_retries": 0}
-        self._make_actor = self._ray.remote(_Inferring).options(**self._actor_options)
+        self._make_actor = self._ray.remote(_InferenceActor).options(**self._actor_options)
         self._actors = [self._make_actor.remote(root, settings) for _ in range(count)]
         self._busy: set[int] = set()
-        self._task = self._ray.remote(_task).options(num_cpus=1, max_retries=0)
+        self._task = self._ray.remote(_run_as_task).options(num_cpus=1, max_retries=0)
         self._queues: dict[str, deque[tuple[Job, int]]] = {"input": deque(), "infer": deque(), "output": deque()}
         self._flights: dict[Any, _Flight] = {}
         self._tasks = settings.run.input_workers + settings.run.output_workers
@@ -94,7 +87,7 @@ class RayExecutor:
             left = max(0.0, until - time.monotonic())
             ready, _ = self._ray.wait(list(self._flights), num_returns=1, timeout=min(left, 1.0))
             if ready:
-                result = self._land(ready[0])
+                result = self._result_of(ready[0])
                 self._launch()
                 if result is not None:
                     return result
@@ -105,7 +98,7 @@ class RayExecutor:
         return None
 
     def close(self, *, kill: bool = False) -> None:
-        """Let go of actors and tasks, and of the cluster connection."""
+        """End actors and tasks, and disconnect from the cluster."""
         for reference in self._flights:
             self._ray.cancel(reference, force=kill) if self._flights[reference].actor is None else None
         for actor in self._actors:
@@ -116,7 +109,7 @@ class RayExecutor:
     # ------------------------------------------------------------ flights
 
     def _launch(self) -> None:
-        """Start what can start: bounded, so that no queue grows in the cluster."""
+        """Submit jobs while workers are free, so that no queue grows in the cluster."""
         for pool in ("output", "infer", "input"):
             queue = self._queues[pool]
             while queue:
@@ -135,23 +128,24 @@ class RayExecutor:
                     reference = self._task.remote(job, self._root, self._settings)
                     self._flights[reference] = _Flight(job, time.monotonic(), None, lost)
 
-    def _land(self, reference: Any) -> JobResult | None:
-        """The result of a finished flight; None if its worker was lost and the job is sent again."""
+    def _result_of(self, reference: Any) -> JobResult | None:
+        """The result of a finished flight; None if its worker was lost and the job is submitted again."""
         flight = self._flights.pop(reference)
         if flight.actor is not None:
             self._busy.discard(flight.actor)
         try:
             result: JobResult = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            return self._lost(flight, error)
+            return self._submit_again(flight, error)
         return result
 
-    def _lost(self, flight: _Flight, error: Exception) -> JobResult | None:
+    def _submit_again(self, flight: _Flight, error: Exception) -> JobResult | None:
+        """Submit the job of a lost worker again; its failure after too many times."""
         if isinstance(error, self._ray.exceptions.OutOfMemoryError):
-            return JobResult(flight.job, Failure(flight.job.stages[0], Reason.OUT_OF_MEMORY, "the node ran short"))
+            return _failed(flight.job, Reason.OUT_OF_MEMORY, "the node ran out of memory")
         if flight.lost + 1 >= _LOST_TRIES:
             text = f"the worker was lost {flight.lost + 1} times ({type(error).__name__})"
-            return JobResult(flight.job, Failure(flight.job.stages[0], Reason.WORKER_DIED, text))
+            return _failed(flight.job, Reason.WORKER_DIED, text)
         if flight.actor is not None:
             self._ray.kill(self._actors[flight.actor])
             self._actors[flight.actor] = self._make_actor.remote(self._root, self._settings)
@@ -169,9 +163,17 @@ class RayExecutor:
                     self._ray.kill(self._actors[flight.actor])
                     self._actors[flight.actor] = self._make_actor.remote(self._root, self._settings)
                     self._busy.discard(flight.actor)
-                failure = Failure(flight.job.stages[0], Reason.TIMEOUT, f"ended after {limit:g} s")
-                return JobResult(flight.job, failure)
+                return _failed(flight.job, Reason.TIMEOUT, f"ended after {limit:g} s")
         return None
+
+
+def open_executor(root: Path, settings: Settings, options: ExecutorOptions) -> RayExecutor:
+    """Start the executor; see :func:`ctenrich.runner.executors.open_executor`."""
+    return RayExecutor(root, settings, address=options.address)
+
+
+def _failed(job: Job, reason: Reason, message: str) -> JobResult:
+    return JobResult(job=job, failure=Failure(stage=job.stages[0], reason=reason, message=message))
 
 
 def _import_ray() -> Any:
@@ -183,18 +185,14 @@ def _import_ray() -> Any:
     return ray
 
 
-def _task(job: Job, root: Path, settings: Settings) -> JobResult:
-    from ctenrich.inference.model_cache import ModelCache
-
+def _run_as_task(job: Job, root: Path, settings: Settings) -> JobResult:
     return run_job(job, root, settings, ModelCache(settings), worker="ray")
 
 
-class _Inferring:
-    """An actor: holds the models of one device."""
+class _InferenceActor:
+    """An actor that holds the models of one device."""
 
     def __init__(self, root: Path, settings: Settings) -> None:
-        from ctenrich.inference.model_cache import ModelCache
-
         self._root, self._settings = root, settings
         self._models = ModelCache(replace(settings))
 

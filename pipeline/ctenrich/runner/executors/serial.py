@@ -1,4 +1,4 @@
-"""Everything in this process, one job after another: for notebooks and debugging, the same bytes."""
+"""Run all jobs in this process, one after another: for notebooks and debugging."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 from ctenrich.inference.model_cache import ModelCache
 from ctenrich.progress import SILENT, Progress
+from ctenrich.runner.executors.base import ExecutorOptions
 from ctenrich.runner.job import Job, JobResult, run_job
 from ctenrich.settings import Settings
 
-__all__ = ["SerialExecutor"]
+__all__ = ["SerialExecutor", "open_executor"]
 
 _ORDER = ("output", "infer", "input")
 
 
 class SerialExecutor:
-    """Runs a job when its result is asked for; jobs that finish a series go first.
+    """Runs a job when its result is collected; jobs that finish a series come first.
 
     Parameters
     ----------
@@ -27,11 +28,12 @@ class SerialExecutor:
     models : ModelCache, optional
         Models that are open already.
     progress : Progress
-        Told by the stages.
+        Passed to the stages.
     """
 
     name = "serial"
     slots = 1
+    works_in_background = False
 
     def __init__(
         self, root: Path, settings: Settings, *, models: ModelCache | None = None, progress: Progress = SILENT
@@ -47,7 +49,7 @@ class SerialExecutor:
         self._queues[job.pool].append(job)
 
     def collect(self, timeout: float) -> JobResult | None:
-        """Run the next job."""
+        """Run the next job and return its result; None if there is none."""
         for pool in _ORDER:
             if self._queues[pool]:
                 job = self._queues[pool].popleft()
@@ -55,6 +57,11 @@ class SerialExecutor:
         return None
 
     def close(self, *, kill: bool = False) -> None:
-        """Forget what is queued."""
+        """Drop the queued jobs."""
         for queue in self._queues.values():
             queue.clear()
+
+
+def open_executor(root: Path, settings: Settings, options: ExecutorOptions) -> SerialExecutor:
+    """Start the executor; see :func:`ctenrich.runner.executors.open_executor`."""
+    return SerialExecutor(root, settings, models=options.models, progress=options.progress)

@@ -1,0 +1,55 @@
+"""Which series on S3 are fetched together with the next one, by one run of s5cmd."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from ctenrich.records import SeriesEntry
+
+__all__ = ["Prefetcher"]
+
+
+class Prefetcher:
+    """Takes series from the head of the queue, each at most once.
+
+    Parameters
+    ----------
+    series_at_once : int
+        Largest number of series of one fetch (``fetch.series_at_once``).
+    """
+
+    def __init__(self, series_at_once: int) -> None:
+        self._series_at_once = series_at_once
+        self._prefetched: set[str] = set()
+
+    def take(self, entry: SeriesEntry, waiting: deque[SeriesEntry]) -> tuple[SeriesEntry, ...]:
+        """Remove from the queue the series whose objects the fetch of `entry` transfers too.
+
+        Parameters
+        ----------
+        entry : SeriesEntry
+            The series that starts now.
+        waiting : deque of SeriesEntry
+            Series that have not started, the next one first.
+
+        Returns
+        -------
+        tuple of SeriesEntry
+            Empty if `entry` is not on S3 or was prefetched itself; :meth:`give_back` returns them to the queue.
+        """
+        if entry.series_instance_uid in self._prefetched or not _is_on_s3(entry):
+            return ()
+        taken: list[SeriesEntry] = []
+        while waiting and len(taken) + 1 < self._series_at_once and _is_on_s3(waiting[0]):
+            taken.append(waiting.popleft())
+        self._prefetched |= {e.series_instance_uid for e in taken}
+        return tuple(taken)
+
+    def give_back(self, entries: Iterable[SeriesEntry], waiting: deque[SeriesEntry]) -> None:
+        """Put prefetched series back to the head of the queue, in their order."""
+        waiting.extendleft(reversed(tuple(entries)))
+
+
+def _is_on_s3(entry: SeriesEntry) -> bool:
+    return any(instance.url.startswith("s3://") for instance in entry.instances)
