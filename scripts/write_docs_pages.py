@@ -47,8 +47,8 @@ INTERFACE = {
     ),
     "runner": (
         "Running a cohort",
-        ["runner.run", "runner.products", "runner.runner", "runner.job", "runner.executors", "runner.ledger",
-         "runner.status", "runner.forecast", "runner.object_check"],
+        ["runner.run", "runner.products", "runner.runner", "runner.job", "runner.executors", "runner.status",
+         "runner.forecast", "runner.object_check", "ledger.reader", "ledger.rows"],
     ),
     "results": (
         "Results",

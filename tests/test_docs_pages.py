@@ -21,7 +21,7 @@ from ctenrich.dicom.reader import HEADER_LIMIT
 from ctenrich.models import library
 from ctenrich.report import build, outliers
 from ctenrich.results.query import result_queries
-from ctenrich.runner import runner
+from ctenrich.runner import lease_keeper, scheduler
 from ctenrich.settings import Settings
 from ctenrich.storage.retry import LONGEST_PAUSE
 from ctenrich.view.ohif import OHIF_VERSION
@@ -159,7 +159,10 @@ def test_the_numbers_in_the_pages_are_those_of_the_code() -> None:
             f" or {geometry.spacing_absolute} mm, whichever is larger",
             f"a slice is more than {geometry.line_tolerance} mm off the line",
         ],
-        "running.md": [f"than its lease ({runner._LEASE_SECONDS:.0f} s)", f"\n({runner._GRACE_SECONDS:.0f} s at most)"],
+        "running.md": [
+            f"than its lease ({lease_keeper.LEASE_SECONDS:.0f} s)",
+            f"\n({scheduler.GRACE_SECONDS:.0f} s at most)",
+        ],
         "report.md": [
             f"Up to {build.SINGLE_UP_TO} series are one single file",
             f"a modified z-score above {outliers._LIMIT} ",

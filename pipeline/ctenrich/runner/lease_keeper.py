@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from ctenrich.ledger.leases import Lease, Leases
 
-__all__ = ["LeaseKeeper"]
+__all__ = ["LEASE_SECONDS", "LeaseKeeper"]
+
+LEASE_SECONDS = 60.0
+"""Time for which a series is leased, unless the lease is renewed."""
 
 
 class LeaseKeeper:
@@ -24,7 +27,9 @@ class LeaseKeeper:
         Time for which a lease is taken or renewed; it is renewed when less than half of it is left.
     """
 
-    def __init__(self, leases: Leases, owner: str, clock: Callable[[], float], *, seconds: float = 60.0) -> None:
+    def __init__(
+        self, leases: Leases, owner: str, clock: Callable[[], float], *, seconds: float = LEASE_SECONDS
+    ) -> None:
         self._leases = leases
         self._owner = owner
         self._clock = clock

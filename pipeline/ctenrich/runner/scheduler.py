@@ -32,9 +32,9 @@ from ctenrich.runner.source_cleanup import delete_after_use, mark_for_refetch, n
 from ctenrich.runner.stopping import Budget
 from ctenrich.stages.table import STAGES
 
-__all__ = ["RunnerOptions", "Scheduler"]
+__all__ = ["GRACE_SECONDS", "RunnerOptions", "Scheduler"]
 
-_GRACE_SECONDS = 25.0
+GRACE_SECONDS = 25.0
 """How long running jobs may still take after the run was asked to stop."""
 _COLLECT_SECONDS = 0.5
 """How long the scheduler waits for a result before it looks at leases and signals again."""
@@ -291,7 +291,7 @@ class Scheduler:
         """Wait a bounded time for running jobs and record their results; nothing follows from them."""
         if not self._executor.works_in_background:
             return ended
-        deadline = self._options.clock.monotonic() + _GRACE_SECONDS
+        deadline = self._options.clock.monotonic() + GRACE_SECONDS
         while self._in_flight and self._options.clock.monotonic() < deadline:
             result = self._executor.collect(_COLLECT_SECONDS)
             if result is None:
