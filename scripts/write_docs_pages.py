@@ -27,8 +27,9 @@ INTERFACE = {
     ),
     "models": (
         "Models and segmenters",
-        ["inference.segmenter", "inference.registry", "models.library", "models.parity", "nnunet.plans",
-         "nnunet.segmenter", "contours.rtstruct", "contours.raster", "contours.expert"],
+        ["inference.segmenter", "inference.kinds", "inference.products", "inference.registry", "models.library",
+         "models.parity", "nnunet.plans", "nnunet.segmenter", "contours.rtstruct", "contours.raster",
+         "contours.expert"],
     ),
     "bodypart": (
         "Body part regression",
@@ -42,8 +43,8 @@ INTERFACE = {
     ),
     "objects": (
         "DICOM objects",
-        ["codes.mappings", "codes.lint", "uids", "encode.seg", "encode.shape_sr", "encode.landmarks_sr",
-         "encode.regions_sr", "dicom.seg", "dicom.sr", "proof", "validate"],
+        ["codes.mappings", "codes.lint", "uids", "objects.kinds", "encode.seg", "encode.shape_sr",
+         "encode.landmarks_sr", "encode.regions_sr", "dicom.seg", "dicom.sr", "proof", "validate"],
     ),
     "runner": (
         "Running a cohort",
