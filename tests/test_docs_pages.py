@@ -195,6 +195,15 @@ def test_the_pages_name_settings_that_exist() -> None:
     assert len(seen) > 20
 
 
+def test_the_changelog_names_modules_that_exist() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8").split("## 0.1.0", 1)[0]
+    moved = re.findall(r"^ +\| `[^|]+ \| (`[^|]+) \|$", text, re.MULTILINE)
+    assert moved
+    for name in re.findall(r"`([\w.]+)`", " ".join(moved)):
+        path = PACKAGE / name.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").is_file(), name
+
+
 def test_the_glossary_is_in_alphabetical_order() -> None:
     rows = re.findall(
         r"^\| ([a-zA-Z][^|]*) \| ([^|]+) \| ?([^|]*)\|$", (DOCS / "glossary.md").read_text(), re.MULTILINE
