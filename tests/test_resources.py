@@ -9,7 +9,8 @@ import pytest
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
-from ctenrich.resources import plugins
+from ctenrich.resources import plugins, registered
+from tests.support.plugins import install_plugin
 
 GROUP = "ctenrich.group_of_this_test"
 
@@ -24,10 +25,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def install(site: Path, package: str, entry_points: str) -> None:
-    info = site / f"{package}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{entry_points}\n")
+    install_plugin(site, package, GROUP, entry_points)
 
 
 def test_no_package_registers_anything() -> None:
@@ -54,3 +52,18 @@ def test_two_packages_with_one_name_are_refused(site: Path) -> None:
     with pytest.raises(UsageError, match="both register 'seven'") as caught:
         plugins(GROUP)
     assert {"first-package", "second-package"} <= set(caught.value.message.split())
+
+
+def test_a_built_in_kind_is_imported_when_it_is_asked_for(site: Path) -> None:
+    install(site, "other-package", "seven = module_of_a_plugin:thing\neight = no_such_module:thing")
+    built_in = {"eight": "module_of_a_plugin:thing", "nine": "no_such_module:thing"}
+    assert "module_of_a_plugin" not in sys.modules
+    found = registered("eight", built_in, GROUP)
+    assert callable(found)
+    assert found() == 7
+    with pytest.raises(UsageError, match="other-package"):
+        registered("seven", built_in, GROUP)
+
+
+def test_a_name_that_is_not_registered() -> None:
+    assert registered("ten", {"eight": "module:thing"}, GROUP) is None

@@ -42,14 +42,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
-from ctenrich.dicom.sop_classes import CT_IMAGE, MULTI_FRAME_CT_CLASSES, SECONDARY_CAPTURE
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4, Vector
 from ctenrich.settings import GeometrySettings
 
 __all__ = [
-    "MULTI_FRAME_CT_CLASSES",
     "POSITION_EPSILON",
     "Affine",
     "SliceHeader",
@@ -65,6 +69,9 @@ __all__ = [
     "slice_normal",
 ]
 
+_CT_IMAGE = str(CTImageStorage)
+_MULTI_FRAME_CT = frozenset({str(EnhancedCTImageStorage), str(LegacyConvertedEnhancedCTImageStorage)})
+_SECONDARY_CAPTURE = str(SecondaryCaptureImageStorage)
 LOCALIZER_VALUES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
 REFORMATTED_WORDS = re.compile(r"(^|[^A-Z])(REFORMATTED|MPR|PROJECTION)([^A-Z]|$)")
 POSITION_EPSILON = 1e-3
@@ -81,7 +88,7 @@ class SliceHeader:
     """Attributes of one CT instance that the rules need; None where the file has no such value, or not a number."""
 
     sop_instance_uid: str
-    sop_class_uid: str = CT_IMAGE
+    sop_class_uid: str = _CT_IMAGE
     modality: str = "CT"
     image_type: tuple[str, ...] = ()
     position: tuple[float, ...] | None = None
@@ -356,13 +363,13 @@ def _check_positions(
 def _kind_reasons(headers: Sequence[SliceHeader]) -> set[Reason]:
     found: set[Reason] = set()
     for h in headers:
-        multi = h.sop_class_uid in MULTI_FRAME_CT_CLASSES
+        multi = h.sop_class_uid in _MULTI_FRAME_CT
         values = [v.strip().upper() for v in h.image_type]
-        if h.modality.strip().upper() != "CT" or not (multi or h.sop_class_uid == CT_IMAGE):
+        if h.modality.strip().upper() != "CT" or not (multi or h.sop_class_uid == _CT_IMAGE):
             found.add(Reason.NOT_CT)
         if LOCALIZER_VALUES.intersection(values):
             found.add(Reason.LOCALIZER)
-        captured = h.sop_class_uid == SECONDARY_CAPTURE or h.sop_class_uid.startswith(SECONDARY_CAPTURE + ".")
+        captured = h.sop_class_uid == _SECONDARY_CAPTURE or h.sop_class_uid.startswith(_SECONDARY_CAPTURE + ".")
         if values[:1] == ["DERIVED"] and (captured or any(REFORMATTED_WORDS.search(v) for v in values[1:])):
             found.add(Reason.DERIVED_REFORMATTED)
         if multi or h.number_of_frames > 1:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["folder", "plugins"]
+__all__ = ["folder", "plugins", "registered"]
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -51,3 +53,32 @@ def plugins(group: str) -> dict[str, object]:
             message = f"{entry.name!r} of the package {owner} ({group}) cannot be loaded: {problem}"
             raise UsageError(Reason.BAD_PLUGIN, message, f"update or uninstall {owner}") from error
     return loaded
+
+
+def registered(name: str, built_in: Mapping[str, str], group: str) -> object | None:
+    """The object that is registered under a name, imported when it is asked for.
+
+    Parameters
+    ----------
+    name : str
+        Name of the kind, e.g. ``folder`` of the catalogs.
+    built_in : mapping
+        Name -> ``module:object`` of the kinds that come with ctenrich.
+    group : str
+        Entry point group in which other packages register theirs; a name that is built in cannot be replaced.
+
+    Returns
+    -------
+    object or None
+        None where neither ctenrich nor an installed package registers the name.
+
+    Raises
+    ------
+    UsageError
+        BAD_PLUGIN, see :func:`plugins`.
+    """
+    if name in built_in:
+        module, _, attribute = built_in[name].partition(":")
+        found: object = getattr(import_module(module), attribute)
+        return found
+    return plugins(group).get(name)

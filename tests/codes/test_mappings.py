@@ -25,7 +25,6 @@ from ctenrich.codes.mappings import (
 from ctenrich.codes.terminology import (
     code_fault,
     dictionary_meanings,
-    edit_distance,
     nearest_code,
     ucum_fault,
     verhoeff_valid,
@@ -254,7 +253,7 @@ def test_nearest_codes_are_offered() -> None:
     assert nearest_code("SCT", "8106092008", "Pelvis", known) == "816092008"
     assert nearest_code("SCT", "80891008", "Heart", known) == "80891009"
     assert nearest_code("SCT", "12345", "Flux capacitor", known) == ""
-    assert edit_distance("abc", "abd", 4) == 1
+    assert nearest_code("SCT", "816029008", "Pelvis", known) == "816092008", "two digits exchanged"
 
 
 def test_identity_of_the_mappings() -> None:

@@ -21,13 +21,14 @@ PAGE = ROOT / "docs" / "selection-verdicts.md"
 ARCHIVES = ("LUNG1-001", "LUNG1-002-RT", "LUNG1-005", "4D-Lung-113", "awkward", "ibsi", "ref_objects", "totalseg")
 
 
-def test_the_cohort_queries_are_made_of_the_shipped_one() -> None:
+def test_the_selection_queries_are_those_of_the_templates() -> None:
     path = ROOT / "scripts" / "make_cohort_queries.py"
     spec = importlib.util.spec_from_file_location("make_cohort_queries", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    assert sorted(module.made()) == ["select_ct_series.sql", "select_nlst.sql", "select_nsclc_radiomics.sql"]
     for name, text in module.made().items():
         assert (data_folder("queries") / name).read_text("utf-8") == text, f"run {path.name}"
 

@@ -1,49 +1,55 @@
-"""Where metadata is asked: four catalogs behind one protocol."""
+"""Catalogs: where metadata is queried. Kinds are registered by name and imported when one of them is opened."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ctenrich.catalog.base import Catalog
+from ctenrich.catalog.base import Catalog, CatalogKind, CatalogOptions
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
+from ctenrich.resources import plugins, registered
 
-__all__ = ["Catalog", "open_catalog"]
+__all__ = ["CATALOGS", "GROUP", "Catalog", "CatalogKind", "CatalogOptions", "open_catalog"]
+
+CATALOGS = {
+    "folder": "ctenrich.catalog.folder:KIND",
+    "idc": "ctenrich.catalog.idc_index:KIND",
+    "parquet": "ctenrich.catalog.parquet:KIND",
+    "bigquery": "ctenrich.catalog.bigquery:KIND",
+}
+"""Kind of catalog -> its `CatalogKind`. A new kind is a module with a KIND and one line here."""
+GROUP = "ctenrich.catalogs"
+"""Entry point group in which other packages register a `CatalogKind` by the name of the kind."""
 
 
 def open_catalog(spec: str, *, byte_limit: int | None = None) -> Catalog:
-    """Open a catalog by its specification.
+    """Open a catalog by its specification, ``KIND`` or ``KIND:ARGUMENT``.
 
     Parameters
     ----------
     spec : str
         ``folder:FILE`` (made by `index_folders`), ``idc`` (the series index that pip installs; ``idc:fetch``
-        fetches its geometry tables too), ``parquet:URI`` (a folder or bucket with IDC's
-        BigQuery export) or ``bigquery[:PROJECT]`` (PROJECT pays).
+        fetches its geometry tables too), ``parquet:URI`` (a folder or bucket with IDC's BigQuery export),
+        ``bigquery[:PROJECT]`` (PROJECT pays), or a kind that another package registers.
     byte_limit : int, optional
         Bytes that one BigQuery query may read; None: 50 GiB. Other catalogs bill nothing.
 
     Raises
     ------
     UsageError
-        BAD_PARAMETER for another specification; else what the catalog says.
+        BAD_PARAMETER for an unknown kind or argument; BAD_PLUGIN; what opening the catalog raises.
     """
-    kind, _, rest = spec.partition(":")
-    if kind == "folder" and rest:
-        from ctenrich.catalog.folder import FolderCatalog
+    name, _, argument = spec.partition(":")
+    kind = _kind_of(name)
+    catalog = kind.open(argument, CatalogOptions(byte_limit=byte_limit)) if kind is not None else None
+    if catalog is None:
+        forms = [known.form for known in map(_kind_of, [*CATALOGS, *plugins(GROUP)]) if known is not None]
+        hint = f"{', '.join(forms[:-1])} or {forms[-1]}"
+        raise UsageError(Reason.BAD_PARAMETER, f"there is no catalog {spec[:80]!r}", hint)
+    return catalog
 
-        return FolderCatalog(Path(rest))
-    if spec in {"idc", "idc:fetch"}:
-        from ctenrich.catalog.idc_index import IdcIndexCatalog
 
-        return IdcIndexCatalog(fetch=spec == "idc:fetch")
-    if kind == "parquet" and rest:
-        from ctenrich.catalog.parquet import ParquetCatalog
-
-        return ParquetCatalog(rest)
-    if kind == "bigquery":
-        from ctenrich.catalog.bigquery import BYTE_LIMIT, BigQueryCatalog
-
-        return BigQueryCatalog(rest, byte_limit=BYTE_LIMIT if byte_limit is None else byte_limit)
-    hint = "folder:FILE, idc, idc:fetch, parquet:URI or bigquery[:PROJECT]"
-    raise UsageError(Reason.BAD_PARAMETER, f"there is no catalog {spec[:80]!r}", hint)
+def _kind_of(name: str) -> CatalogKind | None:
+    found = registered(name, CATALOGS, GROUP)
+    if found is None or isinstance(found, CatalogKind):
+        return found
+    message = f"{name!r} in {GROUP} is a {type(found).__name__}, not a CatalogKind"
+    raise UsageError(Reason.BAD_PLUGIN, message, "update or uninstall the package that registers it")

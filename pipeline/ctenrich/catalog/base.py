@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from ctenrich.catalog.queries import Query
     from ctenrich.progress import Progress
 
-__all__ = ["Catalog", "Estimate", "QueryResult", "TableName", "ask", "parse_table_name"]
+__all__ = [
+    "Catalog",
+    "CatalogKind",
+    "CatalogOptions",
+    "Estimate",
+    "QueryResult",
+    "TableName",
+    "ask",
+    "parse_table_name",
+]
 
 _PINNED = re.compile(r"idc_v(\d+)(_clinical)?")
 
@@ -63,6 +72,24 @@ class Catalog(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogOptions:
+    """What the user may set for any catalog."""
+
+    byte_limit: int | None = None
+    """Bytes that one billed query may read; None: the catalog's own limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogKind:
+    """One kind of catalog, as it is registered."""
+
+    form: str
+    """How a user writes it, e.g. ``folder:FILE``."""
+    open: Callable[[str, CatalogOptions], Catalog | None]
+    """Opens the catalog for what follows ``KIND:``; None where that is not an argument of this kind."""
 
 
 def ask(catalog: Catalog, query: Query, parameters: Mapping[str, object], progress: Progress) -> QueryResult:

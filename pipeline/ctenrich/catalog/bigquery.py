@@ -10,17 +10,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ctenrich.catalog.base import Estimate, QueryResult, parse_table_name
+from ctenrich.catalog.base import CatalogKind, CatalogOptions, Estimate, QueryResult, parse_table_name
 from ctenrich.catalog.engine import IDC_PROJECT
 from ctenrich.catalog.queries import Query, bind
 from ctenrich.catalog.sql import table_names
 from ctenrich.errors import CtenrichError, TransientError, UsageError
 from ctenrich.reasons import Reason
+from ctenrich.storage.google import Failure, google_error, google_failure
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["BYTE_LIMIT", "BigQueryCatalog", "check_table_name", "open_client"]
+__all__ = ["BYTE_LIMIT", "KIND", "BigQueryCatalog", "check_table_name", "open_client"]
 
 BYTE_LIMIT = 50 * 1024**3
 """Bytes that a query may read unless the user says otherwise: the selection of a large collection reads 10 to 30 GB."""
@@ -132,7 +133,7 @@ class BigQueryCatalog:
         try:
             table = job.result(timeout=_ANSWER).to_arrow(create_bqstorage_client=False)
         except Exception as error:
-            raise _typed(error, query.name) from error
+            raise _query_error(error, query.name) from error
         return QueryResult(table, int(job.total_bytes_processed or 0), time.monotonic() - begin)
 
     def save_table(self, name: str, table: pa.Table) -> None:
@@ -158,7 +159,7 @@ class BigQueryCatalog:
         try:
             self._client.load_table_from_file(buffer, name, job_config=config).result(timeout=_ANSWER)
         except Exception as error:
-            raise _typed(error, "the table") from error
+            raise _query_error(error, "the table") from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -172,7 +173,7 @@ class BigQueryCatalog:
                 query.text, job_config=config, timeout=_REQUEST, retry=Retry(timeout=_REQUEST), job_retry=None
             )
         except Exception as error:
-            raise _typed(error, query.name) from error
+            raise _query_error(error, query.name) from error
 
 
 def check_table_name(name: str) -> None:
@@ -230,23 +231,27 @@ def check_reachable(url: str) -> None:
         raise TransientError(Reason.CATALOG_UNREACHABLE, f"nobody answers on port {port}") from error
 
 
-def _typed(error: Exception, name: str) -> CtenrichError:
-    """The typed error for what the client raises."""
-    from google.api_core import exceptions as api
-    from google.auth.exceptions import GoogleAuthError
-
+def _query_error(error: Exception, name: str) -> CtenrichError:
+    """The error for a query or load job that the client raised an exception for."""
     if isinstance(error, CtenrichError):
         return error
-    text = re.sub(r"https?://\S+", "", getattr(error, "message", "") or str(error)).strip().splitlines()
-    first = text[0][:300] if text else type(error).__name__
-    column = re.search(r"Unrecognized name: (\S+)|column \"?([^\"\s]+)\"? not found", first)
+    failure, text, _, _ = google_failure(error)
+    column = re.search(r"Unrecognized name: (\S+)|column \"?([^\"\s]+)\"? not found", text)
     if column:
         missing = column[1] or column[2]
         return UsageError(Reason.MISSING_COLUMN, f"{name} needs the column {missing}, which the catalog lacks")
-    if "bytesBilledLimitExceeded" in str(error) or "bytes billed" in first:
-        return UsageError(Reason.BYTE_LIMIT, f"{name}: {first}")
-    if isinstance(error, (GoogleAuthError, api.Unauthorized, api.Forbidden)):
-        return UsageError(Reason.NO_CREDENTIALS, f"access was refused: {first}")
-    if isinstance(error, (api.BadRequest, api.NotFound)):
-        return UsageError(Reason.BAD_QUERY, f"{name}: {first}")
-    return TransientError(Reason.CATALOG_UNREACHABLE, f"{name}: {first}")
+    if "bytesBilledLimitExceeded" in str(error) or "bytes billed" in text:
+        return UsageError(Reason.BYTE_LIMIT, f"{name}: {text}")
+    if failure in {Failure.NOT_FOUND, Failure.REQUEST_REFUSED}:
+        return UsageError(Reason.BAD_QUERY, f"{name}: {text}")
+    if failure in {Failure.SERVICE_FAILED, Failure.UNREACHABLE}:
+        return TransientError(Reason.CATALOG_UNREACHABLE, f"{name}: {text}")
+    return google_error(error)
+
+
+def _open_kind(argument: str, options: CatalogOptions) -> BigQueryCatalog:
+    limit = BYTE_LIMIT if options.byte_limit is None else options.byte_limit
+    return BigQueryCatalog(argument, byte_limit=limit)
+
+
+KIND = CatalogKind(form="bigquery[:PROJECT]", open=_open_kind)

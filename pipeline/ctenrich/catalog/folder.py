@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctenrich.catalog.base import Estimate, QueryResult
+from ctenrich.catalog.base import CatalogKind, CatalogOptions, Estimate, QueryResult
 from ctenrich.catalog.crawl import Batch, FoundFile, find_files, md5_of, read_batches
 from ctenrich.catalog.engine import duckdb_error, run_on_duckdb
 from ctenrich.catalog.queries import Query
@@ -24,7 +24,7 @@ from ctenrich.errors import InputError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 
-__all__ = ["FolderCatalog", "IndexSummary", "index_folders"]
+__all__ = ["KIND", "FolderCatalog", "IndexSummary", "index_folders"]
 
 _TASK = "Read headers"
 _LAYOUT = 1
@@ -295,3 +295,10 @@ class FolderCatalog:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def _open_kind(argument: str, options: CatalogOptions) -> FolderCatalog | None:
+    return FolderCatalog(Path(argument)) if argument else None
+
+
+KIND = CatalogKind(form="folder:FILE", open=_open_kind)

@@ -14,14 +14,14 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
-from ctenrich.catalog.base import Estimate, QueryResult
+from ctenrich.catalog.base import CatalogKind, CatalogOptions, Estimate, QueryResult
 from ctenrich.catalog.engine import run_on_duckdb
 from ctenrich.catalog.idc_fetch import fetch_index
 from ctenrich.catalog.queries import Query
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["IdcIndexCatalog"]
+__all__ = ["KIND", "IdcIndexCatalog"]
 
 _OPTIONAL = {
     "volume_geometry_index": (
@@ -152,3 +152,10 @@ def _package_folder() -> Path:
         hint = "pip install 'ctenrich[cloud]' (or idc-index-data alone)"
         raise UsageError(Reason.MISSING_EXTRA, "the package idc-index-data is not installed", hint)
     return Path(spec.origin).parent
+
+
+def _open_kind(argument: str, options: CatalogOptions) -> IdcIndexCatalog | None:
+    return IdcIndexCatalog(fetch=argument == "fetch") if argument in {"", "fetch"} else None
+
+
+KIND = CatalogKind(form="idc[:fetch]", open=_open_kind)

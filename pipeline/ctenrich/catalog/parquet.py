@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ctenrich.catalog.base import Estimate, QueryResult
+from ctenrich.catalog.base import CatalogKind, CatalogOptions, Estimate, QueryResult
 from ctenrich.catalog.engine import IDC_PROJECT, run_on_duckdb
 from ctenrich.catalog.queries import Query
 from ctenrich.catalog.sql import table_names
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["ParquetCatalog"]
+__all__ = ["KIND", "ParquetCatalog"]
 
 _DATASET = re.compile(r"idc_v\d+(_clinical)?")
 _TABLE = re.compile(r"\w{1,128}")
@@ -166,3 +166,10 @@ def _file_system(uri: str) -> tuple[Any, str]:
     if not Path(path).is_dir():
         raise UsageError(Reason.NOT_FOUND, f"there is no folder {Path(path).name}")
     return None, str(Path(path).resolve())
+
+
+def _open_kind(argument: str, options: CatalogOptions) -> ParquetCatalog | None:
+    return ParquetCatalog(argument) if argument else None
+
+
+KIND = CatalogKind(form="parquet:URI", open=_open_kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import SequenceMatcher
 from functools import cache
 
 __all__ = ["code_fault", "dictionary_meanings", "nearest_code", "ucum_fault", "verhoeff_valid"]
@@ -107,8 +108,8 @@ def dictionary_meanings(scheme: str) -> dict[str, tuple[str, ...]]:
 def nearest_code(scheme: str, value: str, meaning: str, known: dict[str, tuple[str, ...]]) -> str:
     """Known valid code of `scheme` that `value` was probably meant to be; empty if none is near.
 
-    Among codes whose meaning agrees, the one with the smallest edit distance (at most 3); without such a meaning, any
-    valid code at a distance of 1.
+    Among codes whose meaning agrees, the one with the fewest different characters (at most 3); without such a meaning,
+    any valid code with one different character.
     """
     wanted = plain_meaning(meaning)
     best, best_distance = "", 4
@@ -117,7 +118,7 @@ def nearest_code(scheme: str, value: str, meaning: str, known: dict[str, tuple[s
         limit = best_distance if agrees else min(best_distance, 2)
         if abs(len(other) - len(value)) >= limit or code_fault(scheme, other):
             continue
-        distance = edit_distance(value, other, limit)
+        distance = edit_count(value, other)
         if distance < limit:
             best, best_distance = other, distance
     return best
@@ -130,13 +131,7 @@ def plain_meaning(meaning: str) -> str:
     return " ".join(words)
 
 
-def edit_distance(a: str, b: str, limit: int) -> int:
-    """Levenshtein distance, or `limit` if it is at least that."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, start=1):
-        before, row[0] = row[0], i
-        for j, y in enumerate(b, start=1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
-        if min(row) >= limit:
-            return limit
-    return min(row[-1], limit)
+def edit_count(a: str, b: str) -> int:
+    """Characters that differ between two codes, by the longest common blocks of `difflib`."""
+    blocks = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+    return sum(max(a_end - a_at, b_end - b_at) for kind, a_at, a_end, b_at, b_end in blocks if kind != "equal")

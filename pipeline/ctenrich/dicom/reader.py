@@ -222,19 +222,32 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
     if meta is None:
         meta = _read_file_meta_info(cast(BinaryIO, source))
     syntax = str(meta.get("TransferSyntaxUID", "") or "")
-    stream: Any = source
-    if syntax == DeflatedExplicitVRLittleEndian:
-        stream = InflatingReader(source, max_header)
-        implicit, little = False, True
-    elif syntax:
-        implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
-    else:
-        implicit, little = _guess(source)
+    stream: Any = InflatingReader(source, max_header) if syntax == DeflatedExplicitVRLittleEndian else source
+    implicit, little = _encoding_of(syntax) if syntax else _guess_encoding(source)
     if wanted is not None and not bare and syntax and stream is source and little:
-        quick = fast_elements(source, frozenset(wanted), implicit)
-        if quick is not None:
-            quick[0].file_meta = meta
-            return Parsed(quick[0], stream, syntax, little, *quick[1:])
+        fast = fast_elements(source, frozenset(wanted), implicit)
+        if fast is not None:
+            data, offset, length = fast
+            data.file_meta = meta
+            return Parsed(data, stream, syntax, little, offset, length)
+    data, place = _read_by_pydicom(stream, implicit, little, wanted)
+    data.file_meta = meta
+    if bare and not (text(data, "SOPClassUID").startswith("1.2.") and text(data, "SOPInstanceUID")):
+        raise InputError(Reason.NOT_DICOM, "a file without DICOM preamble holds no SOP Class and Instance UID")
+    if not syntax:
+        syntax = str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
+    return Parsed(data, stream, syntax, little, *place)
+
+
+def _encoding_of(syntax: str) -> tuple[bool, bool]:
+    """Whether a transfer syntax is implicit VR, and little endian."""
+    return syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+
+
+def _read_by_pydicom(
+    stream: Any, implicit: bool, little: bool, wanted: list[Any] | None
+) -> tuple[Dataset, tuple[int | None, int]]:
+    """Elements before the pixel data, and offset (None where there are none) and length of the pixel data."""
     place: list[int] = []
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
@@ -245,16 +258,10 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
         return True
 
     data = read_dataset(stream, implicit, little, stop_when=stop, specific_tags=wanted)
-    data.file_meta = meta
-    if bare and not (text(data, "SOPClassUID").startswith("1.2.") and text(data, "SOPInstanceUID")):
-        raise InputError(Reason.NOT_DICOM, "a file without DICOM preamble holds no SOP Class and Instance UID")
-    if not syntax:
-        syntax = str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
-    offset, length = place or (None, 0)
-    return Parsed(data, stream, syntax, little, offset, length)
+    return data, (place[0], place[1]) if place else (None, 0)
 
 
-def _guess(source: IO[bytes]) -> tuple[bool, bool]:
+def _guess_encoding(source: IO[bytes]) -> tuple[bool, bool]:
     """Whether a file without a stated transfer syntax is implicit VR, and little endian, by its first element."""
     place = source.tell()
     start = source.read(6)

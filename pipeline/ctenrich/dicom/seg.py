@@ -17,6 +17,7 @@ from ctenrich.dicom.frames import Frame, Grid, frame_pixels, grid_of_frames, rea
 from ctenrich.dicom.objects import damage_as_input_error, quiet, whole
 from ctenrich.dicom.orientation import Reorientation, find_reorientation
 from ctenrich.dicom.sop_classes import LABEL_MAP_SEGMENTATION, SEGMENTATION_CLASSES
+from ctenrich.dicom.sr_tree import code_value
 from ctenrich.errors import InputError
 from ctenrich.geometry import affine_lps
 from ctenrich.reasons import Reason
@@ -25,7 +26,7 @@ from ctenrich.records import Box, Issue, Severity, SortedSeries
 __all__ = ["DecodedSeg", "DecodedSegment", "grid_of_series", "read_seg"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecodedSegment:
     """One item of the Segment Sequence."""
 
@@ -45,7 +46,7 @@ class DecodedSegment:
     """0: the segment has no frame, or only empty ones."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecodedSeg:
     """A SEG as masks.
 
@@ -154,7 +155,9 @@ def _decode(dataset: Dataset, source: SortedSeries | None) -> DecodedSeg:
     if turn is not None:
         frames = tuple(turn.frame(frame, (rows, columns)) for frame in frames)
         rows, columns = (columns, rows) if turn.transpose else (rows, columns)
-    grid, indices, on_source = _place(dataset, frames, rows, columns, source, referenced, issues)
+    if source is not None:
+        _check_references(dataset, referenced, source, issues)
+    grid, indices, on_source = _place_frames(frames, (rows, columns), source, issues)
     crops = _masks(dataset, frames, indices, turn or Reorientation(), issues)
     voxels = {number: int(np.count_nonzero(part >= 0.5)) for number, (_, part) in crops.items()}
     described = [s for s in dataset.SegmentSequence if not _is_background(s, dataset)]
@@ -162,19 +165,19 @@ def _decode(dataset: Dataset, source: SortedSeries | None) -> DecodedSeg:
     for number in sorted(set(crops) - numbers):
         issues.add("SEG_SEGMENT", Severity.ERROR, f"frames refer to segment {number}, which is not described")
     return DecodedSeg(
-        issues.subject,
-        str(dataset.get("SeriesInstanceUID", "")),
-        str(dataset.get("StudyInstanceUID", "")),
-        str(dataset.get("FrameOfReferenceUID", "")),
-        _source_series(dataset),
-        str(dataset.get("SeriesDescription", "")),
-        str(dataset.get("SegmentationType", "")),
-        grid,
-        tuple(_segment(s, voxels.get(int(s.SegmentNumber), 0)) for s in described),
-        referenced,
-        on_source,
-        tuple(issues.items),
-        crops,
+        sop_instance_uid=issues.subject,
+        series_instance_uid=str(dataset.get("SeriesInstanceUID", "")),
+        study_instance_uid=str(dataset.get("StudyInstanceUID", "")),
+        frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID", "")),
+        source_series_uid=_source_series(dataset),
+        series_description=str(dataset.get("SeriesDescription", "")),
+        segmentation_type=str(dataset.get("SegmentationType", "")),
+        grid=grid,
+        segments=tuple(_segment(s, voxels.get(int(s.SegmentNumber), 0)) for s in described),
+        referenced=referenced,
+        on_source_grid=on_source,
+        issues=tuple(issues.items),
+        crops=crops,
     )
 
 
@@ -190,23 +193,17 @@ class _Issues:
 # ---------------------------------------------------------------- placing
 
 
-def _place(
-    dataset: Dataset,
-    frames: tuple[Frame, ...],
-    rows: int,
-    columns: int,
-    source: SortedSeries | None,
-    referenced: Sequence[str],
-    issues: _Issues,
+def _place_frames(
+    frames: tuple[Frame, ...], matrix: tuple[int, int], source: SortedSeries | None, issues: _Issues
 ) -> tuple[Grid, tuple[int, ...], bool]:
-    own, own_indices, regular = grid_of_frames(frames, rows, columns)
+    """Grid of the masks, slice index of each frame on it, and whether it is the grid of the source series."""
+    own, own_indices, regular = grid_of_frames(frames, *matrix)
     if source is None:
         if not regular:
             issues.add("SEG_IRREGULAR", Severity.WARNING, "the frames do not lie on one regular grid")
         return own, own_indices, False
-    _check_references(dataset, referenced, source, issues)
     grid = grid_of_series(source)
-    if not _same_plane(frames[0], grid, rows, columns, source):
+    if not _same_plane(frames[0], grid, matrix, source):
         issues.add("SEG_GRID", Severity.WARNING, "rows, columns, spacing or directions are not those of the source")
         return own, own_indices, False
     indices = [_slice_of(frame, source, grid) for frame in frames]
@@ -229,10 +226,10 @@ def _check_references(dataset: Dataset, referenced: Sequence[str], source: Sorte
         issues.add("SEG_STUDY", Severity.WARNING, "the study is not that of the source series")
 
 
-def _same_plane(frame: Frame, grid: Grid, rows: int, columns: int, source: SortedSeries) -> bool:
+def _same_plane(frame: Frame, grid: Grid, matrix: tuple[int, int], source: SortedSeries) -> bool:
     directions = (*source.row_cosines, *source.column_cosines)
     return (
-        (rows, columns) == grid.shape[1:]
+        matrix == grid.shape[1:]
         and np.allclose(frame.orientation, directions, atol=1e-3)
         and np.allclose(frame.pixel_spacing, source.pixel_spacing, rtol=1e-3)
     )
@@ -343,19 +340,19 @@ def _segment(item: Dataset, voxels: int) -> DecodedSegment:
     kinds = item.get("SegmentedPropertyTypeCodeSequence")
     regions = item.get("AnatomicRegionSequence")
     return DecodedSegment(
-        int(item.SegmentNumber),
-        str(item.get("SegmentLabel", "")),
-        str(item.get("SegmentDescription", "") or ""),
-        _code(item, "SegmentedPropertyCategoryCodeSequence"),
-        _code(item, "SegmentedPropertyTypeCodeSequence"),
-        _code(kinds[0], "SegmentedPropertyTypeModifierCodeSequence") if kinds else None,
-        _code(item, "AnatomicRegionSequence"),
-        _code(regions[0], "AnatomicRegionModifierSequence") if regions else None,
-        str(item.get("SegmentAlgorithmType", "")),
-        _text(item.get("SegmentAlgorithmName")),
-        str(item.get("TrackingID", "")),
-        str(item.get("TrackingUID", "")),
-        voxels,
+        number=int(item.SegmentNumber),
+        label=str(item.get("SegmentLabel", "")),
+        description=str(item.get("SegmentDescription", "") or ""),
+        category=_code(item, "SegmentedPropertyCategoryCodeSequence"),
+        type=_code(item, "SegmentedPropertyTypeCodeSequence"),
+        laterality=_code(kinds[0], "SegmentedPropertyTypeModifierCodeSequence") if kinds else None,
+        region=_code(item, "AnatomicRegionSequence"),
+        region_modifier=_code(regions[0], "AnatomicRegionModifierSequence") if regions else None,
+        algorithm_type=str(item.get("SegmentAlgorithmType", "")),
+        algorithm_name=_text(item.get("SegmentAlgorithmName")),
+        tracking_id=str(item.get("TrackingID", "")),
+        tracking_uid=str(item.get("TrackingUID", "")),
+        voxels=voxels,
     )
 
 
@@ -369,6 +366,5 @@ def _code(item: Dataset, keyword: str) -> Code | None:
     sequence = item.get(keyword)
     if not sequence:
         return None
-    first = sequence[0]
-    value = first.get("CodeValue") or first.get("LongCodeValue") or first.get("URNCodeValue") or ""
-    return Code(str(value), str(first.get("CodingSchemeDesignator", "")), str(first.get("CodeMeaning", "")))
+    code = sequence[0]
+    return Code(code_value(code), str(code.get("CodingSchemeDesignator", "")), str(code.get("CodeMeaning", "")))

@@ -41,7 +41,7 @@ class Site:
     topography: Code | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Value:
     """A measurement; `value` is None where the report says that there is none."""
 
@@ -61,7 +61,7 @@ class Evaluation:
     text: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Group:
     """A measurement group (TID 1410, 1411 or 1501)."""
 
@@ -81,7 +81,7 @@ class Group:
     evaluations: tuple[Evaluation, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What a report says."""
 
@@ -114,14 +114,14 @@ def read_sr(path: Path) -> Report:
 
 def _report(dataset: Dataset) -> Report:
     return Report(
-        str(dataset.get("SOPInstanceUID", "")),
-        str(dataset.get("SeriesInstanceUID", "")),
-        str(dataset.get("StudyInstanceUID", "")),
-        str(dataset.get("SeriesDescription", "") or ""),
-        _code(dataset, "ConceptNameCodeSequence"),
-        next((_text(i) for i in _named(dataset, codes.DCM.DeviceObserverName)), ""),
-        tuple(_groups(dataset, 0)),
-        tuple(dict.fromkeys(r.sop_instance_uid for r in evidence_references(dataset))),
+        sop_instance_uid=str(dataset.get("SOPInstanceUID", "")),
+        series_instance_uid=str(dataset.get("SeriesInstanceUID", "")),
+        study_instance_uid=str(dataset.get("StudyInstanceUID", "")),
+        series_description=str(dataset.get("SeriesDescription", "") or ""),
+        title=_code(dataset, "ConceptNameCodeSequence"),
+        observer=next((_text(i) for i in _named(dataset, codes.DCM.DeviceObserverName)), ""),
+        groups=tuple(_groups(dataset, 0)),
+        evidence=tuple(dict.fromkeys(r.sop_instance_uid for r in evidence_references(dataset))),
     )
 
 
@@ -227,18 +227,18 @@ def _groups(item: Dataset, depth: int) -> Iterator[Group]:
 def _group(index: int, item: Dataset) -> Group:
     segment_uid, segment_number, images = _images(item)
     return Group(
-        index,
-        next((_text(i) for i in _named(item, codes.DCM.TrackingIdentifier)), ""),
-        next((_text(i) for i in _named(item, codes.DCM.TrackingUniqueIdentifier)), ""),
-        next((_code(i, "ConceptCodeSequence") for i in _named(item, codes.DCM.Finding)), None),
-        tuple(s for s in (_site(i) for i in children(item) if _is_finding_site(i)) if s is not None),
-        segment_uid,
-        segment_number,
-        next((_text(i) for i in _named(item, codes.DCM.SourceSeriesForSegmentation)), ""),
-        images,
-        _algorithm(item),
-        tuple(v for v in (_value(i) for i in children(item) if i.get("ValueType") == "NUM") if v is not None),
-        tuple(_evaluations(item)),
+        index=index,
+        tracking_id=next((_text(i) for i in _named(item, codes.DCM.TrackingIdentifier)), ""),
+        tracking_uid=next((_text(i) for i in _named(item, codes.DCM.TrackingUniqueIdentifier)), ""),
+        finding=next((_code(i, "ConceptCodeSequence") for i in _named(item, codes.DCM.Finding)), None),
+        sites=tuple(s for s in (_site(i) for i in children(item) if _is_finding_site(i)) if s is not None),
+        segment_instance_uid=segment_uid,
+        segment_number=segment_number,
+        source_series_uid=next((_text(i) for i in _named(item, codes.DCM.SourceSeriesForSegmentation)), ""),
+        source_images=images,
+        algorithm=_algorithm(item),
+        values=tuple(v for v in (_value(i) for i in children(item) if i.get("ValueType") == "NUM") if v is not None),
+        evaluations=tuple(_evaluations(item)),
     )
 
 
@@ -288,7 +288,8 @@ def _value(item: Dataset) -> Value | None:
         unit = _code(measured[0], "MeasurementUnitsCodeSequence")
         number = _number(measured[0])
     derivation = next((_code(i, "ConceptCodeSequence") for i in _named(item, codes.DCM.Derivation)), None)
-    return Value(quantity, number, unit, derivation, _code(item, "NumericValueQualifierCodeSequence"))
+    qualifier = _code(item, "NumericValueQualifierCodeSequence")
+    return Value(quantity=quantity, value=number, unit=unit, derivation=derivation, qualifier=qualifier)
 
 
 def _number(measured: Dataset) -> float | None:

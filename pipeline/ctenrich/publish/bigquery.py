@@ -14,8 +14,8 @@ from typing import IO, Any
 from ctenrich.catalog.bigquery import open_client
 from ctenrich.errors import UsageError
 from ctenrich.progress import SILENT, Progress
-from ctenrich.publish.objects import google_errors
 from ctenrich.reasons import Reason
+from ctenrich.storage.google import google_errors
 from ctenrich.workspace import Workspace, sha256_of_file
 
 __all__ = ["PARTITIONS", "Mode", "publish_bigquery"]

@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -242,28 +243,20 @@ def _nifti(array: NDArray[Any], grid: Grid, segments: Sequence[DecodedSegment]) 
 
 
 def _nrrd(array: NDArray[Any], grid: Grid, segments: Sequence[DecodedSegment]) -> bytes:
-    """NRRD with gzip encoding in LPS; a label map names its segments in 3D Slicer's keys."""
+    """NRRD with gzip encoding in LPS; a label map names its segments with the keys of 3D Slicer."""
+    import SimpleITK  # slow to import
+
     affine = np.array(grid.affine_lps)
-
-    def vector(values: NDArray[np.float64]) -> str:
-        return "(" + ",".join(f"{float(v):.17g}" for v in values) + ")"
-
-    kinds = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}
-    lines = [
-        "NRRD0004",
-        f"type: {kinds[array.dtype.name]}",
-        "dimension: 3",
-        "space: left-posterior-superior",
-        f"sizes: {array.shape[2]} {array.shape[1]} {array.shape[0]}",
-        "space directions: " + " ".join(vector(affine[:3, axis]) for axis in range(3)),
-        "kinds: domain domain domain",
-        "endian: little",
-        "encoding: gzip",
-        f"space origin: {vector(affine[:3, 3])}",
-    ]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image: Any = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
     for index, segment in enumerate(segments):
-        prefix = f"Segment{index}_"
-        lines += [f"{prefix}ID:=Segment_{segment.number}", f"{prefix}Name:={_safe(segment.label)}"]
-        lines += [f"{prefix}LabelValue:={segment.number}", f"{prefix}Layer:=0"]
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return ("\n".join(lines) + "\n\n").encode("ascii") + _gzip(np.ascontiguousarray(little).tobytes())
+        keys = {"ID": f"Segment_{segment.number}", "Name": _safe(segment.label), "LabelValue": str(segment.number)}
+        for key, value in (keys | {"Layer": "0"}).items():
+            image.SetMetaData(f"Segment{index}_{key}", value)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mask.nrrd")
+        SimpleITK.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+        return path.read_bytes()

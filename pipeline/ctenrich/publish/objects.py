@@ -7,25 +7,24 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 
-from ctenrich.errors import CtenrichError, TransientError, UsageError
+from ctenrich.errors import TransientError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
-from ctenrich.storage import open_storage
+from ctenrich.storage import is_storage_url, open_storage
+from ctenrich.storage.google import google_errors
 from ctenrich.workspace import Workspace, sha256_of_file
 
 __all__ = [
     "Sent",
-    "google_errors",
     "publish_bucket",
     "publish_dicomweb",
     "publish_node",
@@ -67,13 +66,13 @@ def publish_to(
     of the Google credentials of this machine where the variable is not set. `settings` says how buckets are reached.
     """
     parts = urlsplit(target)
-    if parts.scheme in ("gs", "s3") and parts.netloc:
-        return publish_bucket(workspace, target, settings=settings, progress=progress)
     if parts.scheme in ("http", "https"):
         token = os.environ.get("CTENRICH_DICOMWEB_TOKEN", "")
         return publish_dicomweb(workspace, target, token=token, progress=progress)
     if parts.scheme == "dicom" and parts.hostname and parts.port and parts.path.strip("/"):
         return publish_node(workspace, parts.hostname, parts.port, parts.path.strip("/"), progress=progress)
+    if parts.netloc and is_storage_url(target):
+        return publish_bucket(workspace, target, settings=settings, progress=progress)
     known = "gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, http(s)://..., dicom://HOST:PORT/AET"
     raise UsageError(Reason.BAD_PARAMETER, "the target is not known", known)
 
@@ -311,48 +310,3 @@ def read_log(workspace: Workspace, target: str) -> tuple[Sent, ...]:
             continue  # the line that a killed process was writing
         last[row.name] = row
     return tuple(last.values())
-
-
-# ---------------------------------------------------------------- clients
-
-
-@contextmanager
-def google_errors() -> Iterator[None]:
-    """Google's errors as ours."""
-    try:
-        from google.api_core import exceptions
-        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
-        from requests.exceptions import RequestException
-    except ImportError:
-        raise UsageError(
-            Reason.MISSING_EXTRA, "Google's clients are missing", "pip install 'ctenrich[cloud]'"
-        ) from None
-    try:
-        yield
-    except DefaultCredentialsError:
-        hint = "gcloud auth application-default login"
-        raise UsageError(Reason.NO_CREDENTIALS, "no Google credentials were found", hint) from None
-    except GoogleAuthError:
-        hint = "gcloud auth application-default login"
-        raise UsageError(Reason.NO_CREDENTIALS, "the Google credentials were refused", hint) from None
-    except exceptions.GoogleAPICallError as error:
-        raise _typed(error, exceptions) from error
-    except (exceptions.RetryError, RequestException) as error:
-        message = f"Google's service could not be reached: {type(error).__name__}"
-        raise TransientError(Reason.RETRY_EXHAUSTED, message) from error
-
-
-def _typed(error: Any, exceptions: Any) -> CtenrichError:
-    """The typed error for an answer of Google's service."""
-    text = re.sub(r"https?://\S+", "", str(error.message)).strip()[:300]
-    if isinstance(error, exceptions.Unauthorized):
-        return UsageError(Reason.NO_CREDENTIALS, f"the Google credentials were refused: {text}")
-    if isinstance(error, exceptions.Forbidden) and not re.search("quota|rate ?limit", text, re.IGNORECASE):
-        return UsageError(Reason.NO_CREDENTIALS, f"not allowed: {text}")
-    if isinstance(error, (exceptions.Forbidden, exceptions.TooManyRequests)):
-        return TransientError(Reason.RETRY_EXHAUSTED, f"a quota is used up: {text}", "publish again later")
-    if isinstance(error, exceptions.NotFound):
-        return UsageError(Reason.NOT_FOUND, f"not found: {text}", "check project, dataset or bucket, and --location")
-    if isinstance(error, exceptions.ServerError):
-        return TransientError(Reason.RETRY_EXHAUSTED, f"Google's service failed: {text}", "publish again")
-    return UsageError(Reason.BAD_PARAMETER, f"Google's service refused: {text}")

@@ -14,19 +14,17 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ctenrich.errors import IncompleteError, UsageError
 from ctenrich.ledger.leases import Lease, boottime
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
-from ctenrich.storage import open_storage
+from ctenrich.storage import is_storage_url, open_storage
 from ctenrich.storage.base import Storage, Transfer
 from ctenrich.workspace import check_uid, write_bytes
 
 __all__ = ["SharedLeases"]
 
-_SCHEMES = ("gs", "s3", "file")
 _PROBE = "created-once"
 """Object by which a store of the S3 kind shows that it keeps to preconditions."""
 _CLOCKS_DIFFER = 30.0
@@ -154,15 +152,11 @@ class SharedLeases:
 
 
 def _opened(url: str, settings: FetchSettings) -> Storage:
-    scheme, hint = urlsplit(url).scheme, "a store that can create an object only if it is new"
-    if scheme not in _SCHEMES:
+    hint = "a store that can create an object only if it is new"
+    if not is_storage_url(url):
         message = "runners can share a cohort through gs://bucket/prefix, s3://bucket/prefix or file:///folder"
         raise UsageError(Reason.BAD_PARAMETER, message, hint)
-    if scheme != "s3":
-        return open_storage(url, settings)
-    from ctenrich.storage.s3 import S3Storage
-
-    storage = S3Storage(settings)
+    storage = open_storage(url, settings)
     if not storage.refuses_overwriting(f"{url}/{_PROBE}"):
         message = "the store overwrites what should be created only if it is new: runners cannot share a cohort there"
         raise UsageError(Reason.BAD_PARAMETER, message, hint)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 from ctenrich.errors import CtenrichError, IncompleteError, InputError, TransientError
@@ -17,7 +18,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import FetchedFile, FetchedSeries, Instance, Issue, SeriesEntry, Severity
 from ctenrich.settings import FetchSettings, Settings
-from ctenrich.storage import open_storage
+from ctenrich.storage import BatchStorage, open_storage, prefers_batches
 from ctenrich.storage.base import Storage, StoredObject, Transfer, verify_file
 from ctenrich.storage.local import check_regular, local_path
 from ctenrich.workspace import Workspace, check_uid, sha256_of_file
@@ -111,29 +112,35 @@ def fetch_series(
 def prefetch_series(
     entries: Sequence[SeriesEntry], *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
 ) -> int:
-    """Bring the S3 objects of several series by one s5cmd, each into its series' folder.
+    """Download the objects of several series by one request, where their storage prefers that.
 
-    Nothing is proven or recorded here: :func:`fetch_series` of each series finds its objects there, checks them, and
-    says what is missing or would not come. Objects without a checksum are left to it, as are companions, and the
-    series that would go beyond the free space or the quota.
+    Nothing is checked for completeness or recorded here: :func:`fetch_series` of each series finds its objects in its
+    folder, checks them, and reports what is missing. Objects without a checksum are left to it, as are companions and
+    series that would exceed the free space or the quota.
 
     Returns
     -------
     int
         Number of objects that were asked for.
     """
-    from ctenrich.storage.s3 import S3Storage
+    urls = [i.url for e in entries for i in e.instances if prefers_batches(i.url)]
+    schemes = sorted({urlsplit(url).scheme for url in urls})
+    return sum(_prefetch_from(f"{scheme}://", entries, settings, workspace, progress) for scheme in schemes)
 
-    entries = [e for e in entries if any(i.url.startswith("s3://") for i in e.instances)]
-    if not entries:
-        return 0
+
+def _prefetch_from(
+    root: str, entries: Sequence[SeriesEntry], settings: Settings, workspace: Workspace, progress: Progress
+) -> int:
+    """Download the objects of one storage; `root` is its scheme."""
+    entries = [e for e in entries if any(i.url.startswith(root) for i in e.instances)]
     transfers: list[Transfer] = []
     accepted: list[_Wanted] = []
     try:
-        store = S3Storage(settings.fetch)
-        listed = store.list_folders(sorted({i.url for e in entries for i in e.instances if i.url.endswith("/")}))
+        store = cast(BatchStorage, open_storage(root, settings.fetch))
+        folders = {i.url for e in entries for i in e.instances if i.url.startswith(root) and i.url.endswith("/")}
+        listed = store.list_folders(sorted(folders))
         for entry in entries:
-            wanted = [w for i in entry.instances for w in _listed(i, listed)]
+            wanted = [w for i in entry.instances if i.url.startswith(root) for w in _listed(i, listed)]
             source = workspace.series_dir(entry.series_instance_uid) / "source"
             _check_disk([*accepted, *wanted], source, settings.fetch, workspace)
             accepted += wanted
@@ -144,7 +151,7 @@ def prefetch_series(
     if not transfers:
         return 0
     try:
-        store.bring(transfers, _Meter(progress, transfers))
+        store.download_batch(transfers, _Meter(progress, transfers))
     except CtenrichError as error:
         progress.note(f"objects that did not come together with others are asked for again: {error}")
     return len(transfers)
@@ -153,8 +160,6 @@ def prefetch_series(
 def _listed(instance: Instance, listed: Mapping[str, Sequence[StoredObject]]) -> list[_Wanted]:
     if instance.url.endswith("/"):
         return [_from_store(o) for o in listed.get(instance.url, ())]
-    if not instance.url.startswith("s3://"):
-        return []
     return [_Wanted(instance.url, instance.size, instance.md5, instance.crc32c, instance.sop_instance_uid)]
 
 

@@ -1,19 +1,22 @@
-"""The storage protocol: list, download and upload objects by URL, every byte checked against what the store says."""
+"""The base class of storages: list, download and upload objects by URL, every byte checked."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
+from ctenrich.settings import FetchSettings
 
 __all__ = [
+    "BatchStorage",
     "Storage",
     "StoredObject",
     "Transfer",
@@ -26,21 +29,22 @@ __all__ = [
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a store says of one object."""
+    """An object as its store describes it."""
 
     url: str
     size: int | None = None
+    """Bytes."""
     md5: str | None = None
-    """Hex; None where the store does not know (S3 objects of several parts)."""
+    """Hex; None where the store does not know it (S3 objects of several parts)."""
     crc32c: str | None = None
     """Base64, as Google Cloud Storage gives it."""
     version: str = ""
-    """Generation or ETag: what a precondition names."""
+    """Generation or ETag, for preconditions."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One object to be brought to `path`, and what it must be."""
+    """One object to download to `path`, and the size and checksums that its bytes must have."""
 
     url: str
     path: Path
@@ -49,48 +53,97 @@ class Transfer:
     crc32c: str | None = None
 
 
-class Storage(Protocol):
-    """Where bytes are.
+class Storage(ABC):
+    """Where bytes are. A storage is made of the fetch settings and addressed by URLs of its scheme.
 
-    Every method raises IncompleteError (INCOMPLETE) for what does not exist or is forbidden, RetryExhaustedError
-    (RETRY_EXHAUSTED, with the count) where the store kept failing, InputError (CHECKSUM) where the bytes stay wrong.
+    Every method raises IncompleteError (INCOMPLETE) for an object that does not exist or is forbidden,
+    RetryExhaustedError (RETRY_EXHAUSTED, with the number of tries) where the store kept failing, and InputError
+    (CHECKSUM) where the bytes stay wrong.
     """
 
+    def __init__(self, settings: FetchSettings) -> None:
+        self._settings = settings
+
+    @abstractmethod
     def list_objects(self, url: str) -> list[StoredObject]:
-        """All objects below a URL that ends in ``/``, by URL."""
+        """List all objects below a URL that ends in ``/``, sorted by URL."""
 
+    @abstractmethod
     def download(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
-        """Bring all objects, many at a time; each file appears under its name only when it is whole and checked."""
+        """Download all objects, many at a time; a file appears under its name only when it is whole and checked.
 
-    def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
-        """Store a file, unless these bytes are there.
-
-        Without `replace` an object with other bytes is not overwritten (UsageError BAD_PARAMETER).
+        Parameters
+        ----------
+        transfers : sequence of Transfer
+            Objects, the files they become, and what is known of them.
+        progress : Progress
+            Advanced by one, context ``fetch``, for every object.
         """
+
+    @abstractmethod
+    def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
+        """Store a file, unless the object has these bytes already.
+
+        Parameters
+        ----------
+        source : Path
+            The file.
+        url : str
+            The object's name.
+        replace : bool
+            Overwrite an object with other bytes; without it such an object is left and raises UsageError
+            (BAD_PARAMETER).
+        """
+
+    def refuses_overwriting(self, url: str) -> bool:
+        """Whether the store creates an object only if it is new, so that two writers cannot clash.
+
+        A store for which that is not certain tries it with an object of this name, which stays.
+        """
+        return True
+
+
+class BatchStorage(Storage):
+    """A storage that is faster when the objects of several series are fetched by one request."""
+
+    @abstractmethod
+    def list_folders(self, urls: Sequence[str]) -> dict[str, list[StoredObject]]:
+        """List the objects below each of many URLs that end in ``/``; a folder that cannot be read is empty."""
+
+    @abstractmethod
+    def download_batch(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
+        """Download objects of any folders as `download` does, without listing them first."""
 
 
 def content_type(path: Path) -> str:
-    """What a store is told that a file holds."""
+    """Media type of a file, by the end of its name."""
     return {".dcm": "application/dicom", ".json": "application/json"}.get(path.suffix, "application/octet-stream")
 
 
 def name_taken() -> UsageError:
-    """The error of an upload whose name holds other bytes."""
+    """The error of an upload to a name that holds other bytes."""
     return UsageError(Reason.BAD_PARAMETER, "there is another object under this name already", "choose another name")
 
 
 def parent_url(url: str) -> str:
-    """The URL up to and with its last slash."""
+    """The URL up to its last slash, which is included."""
     return url[: url.rstrip("/").rfind("/") + 1]
 
 
 def verify_file(path: Path, expected: Transfer | StoredObject) -> None:
-    """Hold a file's bytes against the size, MD5 and CRC32C that are known.
+    """Compare a file with the size, MD5 and CRC32C that are known.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    expected : Transfer or StoredObject
+        None for a size or checksum that is not known.
 
     Raises
     ------
     TransientError
-        CHECKSUM: the file is not what it should be, and may be when it is fetched again.
+        CHECKSUM: the bytes differ; another download may be right.
     """
     if expected.size is not None and path.stat().st_size != expected.size:
         message = f"an object came with {path.stat().st_size} bytes where {expected.size} were expected"

@@ -5,23 +5,25 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ctenrich.errors import CtenrichError, IncompleteError, TransientError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
-from ctenrich.storage.base import StoredObject, Transfer, content_type, name_taken, parent_url, verify_file
-from ctenrich.storage.retry import BusyError, retry_after, retrying
+from ctenrich.storage.base import Storage, StoredObject, Transfer, content_type, name_taken, parent_url, verify_file
+from ctenrich.storage.bucket import complete_transfers, has_bytes, split_url, with_facts
+from ctenrich.storage.google import Failure, google_error, google_errors, google_failure
+from ctenrich.storage.retry import BusyError, retrying
 
 __all__ = ["GoogleStorage"]
 
+_ABSENT = {Failure.NOT_FOUND, Failure.FORBIDDEN, Failure.CREDENTIALS_REFUSED, Failure.REQUEST_REFUSED}
 
-class GoogleStorage:
+
+class GoogleStorage(Storage):
     """Objects under ``gs://BUCKET/NAME``; anonymous by default, a user project where the bucket asks for one."""
 
     def __init__(self, settings: FetchSettings) -> None:
@@ -30,7 +32,7 @@ class GoogleStorage:
         except ImportError as error:
             hint = "install ctenrich[cloud]"
             raise UsageError(Reason.MISSING_EXTRA, "google-cloud-storage is not installed", hint) from error
-        self._settings = settings
+        super().__init__(settings)
         options = {"api_endpoint": settings.gs_endpoint} if settings.gs_endpoint else None
         if settings.anonymous and settings.user_project is None:
             from google.auth.credentials import AnonymousCredentials
@@ -43,7 +45,7 @@ class GoogleStorage:
 
     def list_objects(self, url: str) -> list[StoredObject]:
         """All objects below a URL that ends in ``/``, by name; one request for a thousand."""
-        bucket, prefix = _split(url)
+        bucket, prefix = split_url(url, "gs")
         found = retrying(lambda: self._list(bucket, prefix), self._settings)
         if not found:
             raise IncompleteError(Reason.INCOMPLETE, "there is no object below a URL of the series")
@@ -51,12 +53,7 @@ class GoogleStorage:
 
     def download(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
         """Bring all objects; each is checked against what the cohort and the store say of it."""
-        known = self._describe(transfers)
-        missing = [t for t in transfers if known is not None and t.url not in known]
-        if missing:
-            message = f"{len(missing)} of {len(transfers)} objects are not in the store"
-            raise IncompleteError(Reason.INCOMPLETE, message)
-        complete = [_with_facts(t, known[t.url]) if known is not None else t for t in transfers]
+        complete = complete_transfers(transfers, self._describe(transfers))
 
         def work(transfer: Transfer) -> None:
             retrying(lambda: self._fetch(transfer), self._settings)
@@ -82,14 +79,14 @@ class GoogleStorage:
             )
             return sorted((_stored(b, f"gs://{bucket}/") for b in blobs), key=lambda o: o.url)
         except Exception as error:
-            raise _translated(error) from error
+            raise _object_error(error) from error
 
     def _describe(self, transfers: Sequence[Transfer]) -> dict[str, StoredObject] | None:
         """What the store says of all objects, asked folder by folder; None where listing is not allowed."""
         known: dict[str, StoredObject] = {}
         try:
             for folder in sorted({parent_url(t.url) for t in transfers}):
-                found = retrying(partial(self._list, *_split(folder)), self._settings)
+                found = retrying(partial(self._list, *split_url(folder, "gs")), self._settings)
                 known |= {o.url: o for o in found}
         except IncompleteError:
             return None
@@ -97,7 +94,7 @@ class GoogleStorage:
 
     def _fetch(self, transfer: Transfer) -> None:
         """One object: what an earlier try brought is kept, the rest is asked for, the whole is checked."""
-        bucket, name = _split(transfer.url)
+        bucket, name = split_url(transfer.url, "gs")
         transfer.path.parent.mkdir(parents=True, exist_ok=True)
         part = transfer.path.with_name(f".{transfer.path.name}.part.tmp")
         start = part.stat().st_size if part.exists() else 0
@@ -117,8 +114,8 @@ class GoogleStorage:
                         timeout=(10, self._settings.timeout),
                     )
             except Exception as error:
-                raise _translated(error) from error
-        expected = transfer if start else _with_facts(transfer, _stored(blob, f"gs://{bucket}/"))
+                raise _object_error(error) from error
+        expected = transfer if start else with_facts(transfer, _stored(blob, f"gs://{bucket}/"))
         try:
             verify_file(part, expected)
         except TransientError:
@@ -131,13 +128,13 @@ class GoogleStorage:
     def _put(self, source: Path, url: str, replace_: bool) -> StoredObject:
         from google.api_core.exceptions import PreconditionFailed
 
-        bucket, name = _split(url)
+        bucket, name = split_url(url, "gs")
         try:
             blob = self._bucket(bucket).blob(name)
             present = self._look(bucket, name)
             if present is not None:
                 there = _stored(present, f"gs://{bucket}/")
-                if _is_same(there, source):
+                if has_bytes(there, source):
                     return there
                 if not replace_:
                     raise name_taken()
@@ -156,14 +153,14 @@ class GoogleStorage:
                 if winner is None:
                     raise TransientError(Reason.RETRY_EXHAUSTED, "an object came and went during an upload") from None
                 there = _stored(winner, f"gs://{bucket}/")
-                if not _is_same(there, source):
+                if not has_bytes(there, source):
                     raise name_taken() from None
                 return there
             return _stored(blob, f"gs://{bucket}/")
         except CtenrichError:
             raise
         except Exception as error:
-            raise _translated(error) from error
+            raise _object_error(error) from error
 
     def _look(self, bucket: str, name: str) -> Any:
         """What has the name, or None; the client's own retries would go on for minutes."""
@@ -180,57 +177,25 @@ class GoogleStorage:
             self._client._http.mount(scheme, adapter)  # the client has no public way
 
 
-def _split(url: str) -> tuple[str, str]:
-    parts = urlsplit(url, allow_fragments=False)
-    if parts.scheme != "gs" or not parts.netloc:
-        raise UsageError(Reason.BAD_PARAMETER, "a Google Cloud Storage URL has the form gs://BUCKET/NAME")
-    return parts.netloc, url[len("gs://") + len(parts.netloc) + 1 :]
-
-
 def _stored(blob: Any, base: str) -> StoredObject:
     md5 = base64.b64decode(blob.md5_hash).hex() if blob.md5_hash else None
     return StoredObject(base + blob.name, blob.size, md5, blob.crc32c, str(blob.generation or ""))
 
 
-def _with_facts(transfer: Transfer, stored: StoredObject) -> Transfer:
-    """Add what the store says; where the cohort says otherwise, the cohort's word stands and the check will fail."""
-    return replace(
-        transfer,
-        size=transfer.size if transfer.size is not None else stored.size,
-        md5=transfer.md5 or stored.md5,
-        crc32c=transfer.crc32c or stored.crc32c,
-    )
-
-
-def _is_same(stored: StoredObject, source: Path) -> bool:
-    """Whether the store has these bytes; what it tells no hash of counts as other bytes."""
-    try:
-        verify_file(source, stored)
-    except TransientError:
-        return False
-    return stored.md5 is not None or stored.crc32c is not None
-
-
 def _open_client(make: Any, **options: Any) -> Any:
-    from google.auth.exceptions import DefaultCredentialsError
-
-    try:
+    with google_errors():
         return make(**options)
-    except DefaultCredentialsError:
-        hint = "gcloud auth application-default login"
-        raise UsageError(Reason.NO_CREDENTIALS, "no Google credentials were found", hint) from None
 
 
-def _translated(error: Exception) -> CtenrichError:
-    """What a client's error means here: gone, or worth another try."""
-    from google.api_core.exceptions import BadRequest, Forbidden, NotFound, Unauthorized
-
-    if isinstance(error, (NotFound, Forbidden, Unauthorized, BadRequest)):
-        return IncompleteError(Reason.INCOMPLETE, f"an object is missing or forbidden (HTTP {error.code})")
-    code = getattr(error, "code", None)
-    what = f"HTTP {code}" if isinstance(code, int) else type(error).__name__
+def _object_error(error: Exception) -> CtenrichError:
+    """The error for one object: absent or forbidden ends its series, credentials end the run, the rest is retried."""
+    found = google_failure(error)
+    if found.failure in {Failure.NO_CREDENTIALS, Failure.CREDENTIALS_REFUSED} and found.status is None:
+        return google_error(error)
+    if found.failure in _ABSENT:
+        return IncompleteError(Reason.INCOMPLETE, f"an object is missing or forbidden (HTTP {found.status})")
+    what = f"HTTP {found.status}" if found.status is not None else type(error).__name__
     message = f"the store did not answer as it should ({what})"
-    pause = retry_after(getattr(getattr(error, "response", None), "headers", None))
-    if pause:
-        return BusyError(Reason.RETRY_EXHAUSTED, message, pause=pause)
+    if found.pause:
+        return BusyError(Reason.RETRY_EXHAUSTED, message, pause=found.pause)
     return TransientError(Reason.RETRY_EXHAUSTED, message)

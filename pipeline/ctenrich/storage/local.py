@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from ctenrich.errors import IncompleteError, InputError, TransientError, UnsafeInputError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.storage.base import StoredObject, Transfer, name_taken, verify_file
+from ctenrich.storage.base import Storage, StoredObject, Transfer, name_taken, verify_file
 from ctenrich.workspace import atomic_path, sha256_of_file
 
 __all__ = ["LocalStorage", "check_regular", "local_path"]
@@ -53,7 +53,7 @@ def check_regular(path: Path) -> os.stat_result:
     return status
 
 
-class LocalStorage:
+class LocalStorage(Storage):
     """Files below local folders, addressed as ``file:///absolute/path``."""
 
     def list_objects(self, url: str) -> list[StoredObject]:

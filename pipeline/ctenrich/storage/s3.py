@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ctenrich.errors import CtenrichError, IncompleteError, TransientError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
-from ctenrich.storage.base import StoredObject, Transfer, parent_url, verify_file
+from ctenrich.storage.base import BatchStorage, StoredObject, Transfer, parent_url, verify_file
+from ctenrich.storage.bucket import complete_transfers, split_url
 from ctenrich.storage.retry import retrying
 from ctenrich.storage.s3_upload import S3Uploader
 from ctenrich.tools import find_tool
@@ -35,11 +35,11 @@ _OWN_RETRIES = 1
 """s5cmd's own retries; the rounds around it count, pause and check."""
 
 
-class S3Storage:
+class S3Storage(BatchStorage):
     """Objects under ``s3://BUCKET/KEY``; unsigned requests by default."""
 
     def __init__(self, settings: FetchSettings) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._uploader = S3Uploader(settings)
         self._command = [str(find_tool("s5cmd")), "--json", "--retry-count", str(_OWN_RETRIES)]
         self._signed = not settings.anonymous or settings.user_project is not None
@@ -55,16 +55,11 @@ class S3Storage:
         return retrying(lambda: self._list([_checked(url)]), self._settings)
 
     def download(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
-        """Bring all objects with one s5cmd a round; the rounds go on with what is not yet there and whole."""
-        known = self._describe(transfers)
-        missing = [t for t in transfers if known is not None and t.url not in known]
-        if missing:
-            message = f"{len(missing)} of {len(transfers)} objects are not in the store"
-            raise IncompleteError(Reason.INCOMPLETE, message)
-        self.bring([_with_facts(t, known[t.url]) if known is not None else t for t in transfers], progress)
+        """Download all objects with one s5cmd per round; the next round asks for those that are not yet whole."""
+        self.download_batch(complete_transfers(transfers, self._describe(transfers)), progress)
 
-    def bring(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
-        """Bring objects of whatever folders by one manifest a round, without asking first what the store has."""
+    def download_batch(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
+        """Download objects of any folders by one manifest per round, without listing them first."""
         pending = list(transfers)
 
         def one_round() -> None:
@@ -78,7 +73,7 @@ class S3Storage:
         retrying(one_round, self._settings)
 
     def list_folders(self, urls: Sequence[str]) -> dict[str, list[StoredObject]]:
-        """What is below each of many URLs that end in ``/``, asked at once; a folder that cannot be read is empty."""
+        """List the objects below each of many URLs by one s5cmd; a folder that cannot be read is empty."""
         found: list[StoredObject] = []
         with tempfile.TemporaryDirectory(prefix="s5cmd-") as name:
             self._run([["ls", _checked(url) + "*"] for url in urls], Path(name), found)
@@ -192,9 +187,10 @@ def _size(path: Path) -> int:
 
 
 def _checked(url: str) -> str:
-    parts = urlsplit(url, allow_fragments=False)
-    if parts.scheme != "s3" or not parts.netloc or any(c in url for c in "*?\n\r\0"):
+    """The URL, if it can be a line of s5cmd's manifest."""
+    if any(c in url for c in "*?\n\r\0"):
         raise UsageError(Reason.BAD_PARAMETER, "an S3 URL has the form s3://BUCKET/KEY, without wildcards")
+    split_url(url, "s3")
     return url
 
 
@@ -212,12 +208,6 @@ def _stored(message: dict[str, Any]) -> StoredObject:
     etag = str(message.get("etag", "")).strip('"')
     md5 = etag if re.fullmatch(r"[0-9a-f]{32}", etag) else None
     return StoredObject(str(message["key"]), int(message.get("size", 0)), md5, version=etag)
-
-
-def _with_facts(transfer: Transfer, stored: StoredObject) -> Transfer:
-    """Add what the store says; where the cohort says otherwise, the cohort's word stands and the check will fail."""
-    size = transfer.size if transfer.size is not None else stored.size
-    return replace(transfer, size=size, md5=transfer.md5 or stored.md5)
 
 
 def _raise_first(failures: dict[str, str]) -> None:

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ctenrich.errors import CtenrichError, IncompleteError, TransientError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
 from ctenrich.storage.base import StoredObject, content_type, name_taken, verify_file
+from ctenrich.storage.bucket import split_url
 from ctenrich.storage.retry import BusyError, retry_after, retrying
 
 __all__ = ["S3Uploader"]
@@ -162,8 +162,8 @@ class S3Uploader:
             raise TransientError(Reason.RETRY_EXHAUSTED, "an object changed while it was compared") from None
 
     def _ask(self, operation: str, url: str, **arguments: Any) -> dict[str, Any]:
-        where = urlsplit(url, allow_fragments=False).netloc
-        place = {"Bucket": where, "Key": url[len("s3://") + len(where) + 1 :]}
+        bucket, key = split_url(url, "s3")
+        place = {"Bucket": bucket, "Key": key}
         with _translating():
             answer: dict[str, Any] = getattr(self._client(), operation)(**place, **arguments, **self._payer)
             return answer
