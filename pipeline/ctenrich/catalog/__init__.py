@@ -32,6 +32,11 @@ def open_catalog(spec: str, *, byte_limit: int | None = None) -> Catalog:
     byte_limit : int, optional
         Bytes that one BigQuery query may read; None: 50 GiB. Other catalogs bill nothing.
 
+    Returns
+    -------
+    Catalog
+        To be closed by the caller.
+
     Raises
     ------
     UsageError

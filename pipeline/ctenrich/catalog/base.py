@@ -93,7 +93,24 @@ class CatalogKind:
 
 
 def ask(catalog: Catalog, query: Query, parameters: Mapping[str, object], progress: Progress) -> QueryResult:
-    """Run a query; where bytes are billed, say first how many it would read at most, and their list price."""
+    """Run a query; where bytes are billed, first report how many it reads at most, and their list price.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        Where to ask.
+    query : Query
+        The query, in BigQuery's dialect.
+    parameters : mapping
+        Values of its @parameters.
+    progress : Progress
+        Gets the price as a note.
+
+    Returns
+    -------
+    QueryResult
+        The rows, and what reading them took.
+    """
     estimate = catalog.estimate(query, parameters)
     if estimate is not None:
         cost = f"up to {estimate.bytes / 1e9:.3f} GB: at most ${estimate.price_usd:.2f} (list price)"

@@ -177,7 +177,13 @@ class BigQueryCatalog:
 
 
 def check_table_name(name: str) -> None:
-    """Refuse (BAD_PARAMETER) what is not ``project.dataset.table``."""
+    """Check that a name has the form ``project.dataset.table``.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER.
+    """
     if _TABLE.fullmatch(name) is None:
         raise UsageError(Reason.BAD_PARAMETER, "a BigQuery table is project.dataset.table")
 
@@ -191,6 +197,11 @@ def open_client(project: str, endpoint: str = "") -> Any:
         Who pays; empty: the project of the credentials.
     endpoint : str
         Another service that speaks BigQuery's protocol; default: BIGQUERY_EMULATOR_HOST, else Google.
+
+    Returns
+    -------
+    google.cloud.bigquery.Client
+        To be closed by the caller.
 
     Raises
     ------

@@ -74,7 +74,21 @@ def find_files(folders: Sequence[Path]) -> tuple[list[FoundFile], list[str]]:
 
 
 def read_batches(files: Sequence[FoundFile], collection_id: str, processes: int) -> Iterator[Batch]:
-    """Read `files` in batches; with more than one process where that is worth its start.
+    """Read the headers of files in batches, in several processes where that is worth their start.
+
+    Parameters
+    ----------
+    files : sequence of FoundFile
+        In the order in which their rows are wanted.
+    collection_id : str
+        collection_id of the rows.
+    processes : int
+        Processes that read headers.
+
+    Yields
+    ------
+    Batch
+        In the order of `files`.
 
     Raises
     ------

@@ -26,10 +26,22 @@ _ELSEWHERE = {
 
 
 def table_map(query: Query, local: Mapping[str, str]) -> dict[str, str]:
-    """Which table of the catalog stands for each table that a query names.
+    """Map each table that a query names to the table of the catalog.
 
     A query may write ``bigquery-public-data.idc_vN.TABLE`` (a pinned version; ``idc_vN_clinical`` for clinical
     tables) or TABLE alone; `local` maps table names in lower case to the names in DuckDB.
+
+    Parameters
+    ----------
+    query : Query
+        The query.
+    local : mapping
+        Table name in lower case -> name in DuckDB.
+
+    Returns
+    -------
+    dict
+        Name as the query writes it, in lower case -> name in DuckDB.
 
     Raises
     ------
@@ -54,7 +66,33 @@ def table_map(query: Query, local: Mapping[str, str]) -> dict[str, str]:
 def run_on_duckdb(
     connection: Any, query: Query, parameters: Mapping[str, object], local: Mapping[str, str]
 ) -> QueryResult:
-    """Translate, bind and run a query on a DuckDB connection."""
+    """Translate, bind and run a query on a DuckDB connection.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        Its limit of memory is changed.
+    query : Query
+        The query, in BigQuery's dialect.
+    parameters : mapping
+        Values of its @parameters.
+    local : mapping
+        Tables that the query may read: name in lower case -> name in DuckDB.
+
+    Returns
+    -------
+    QueryResult
+        The rows as an Arrow table.
+
+    Raises
+    ------
+    UsageError
+        BAD_QUERY, BAD_PARAMETER, MISSING_COLUMN.
+    InputError
+        OUT_OF_MEMORY.
+    TransientError
+        CATALOG_UNREACHABLE: a file of the catalog cannot be read.
+    """
     import duckdb
 
     bound = bind(query, parameters)
@@ -93,7 +131,20 @@ def _in_little_memory(connection: Any, sql: str, values: Mapping[str, object]) -
 
 
 def duckdb_error(error: Exception, name: str) -> CtenrichError:
-    """The typed error for what DuckDB says."""
+    """The ctenrich error for an exception of DuckDB.
+
+    Parameters
+    ----------
+    error : duckdb.Error
+        The exception.
+    name : str
+        Name of the query, for the message.
+
+    Returns
+    -------
+    CtenrichError
+        To be raised by the caller.
+    """
     import duckdb
 
     first = str(error).splitlines()[0][:300]

@@ -85,6 +85,11 @@ def index_folders(
     processes : int
         Processes that read headers.
 
+    Returns
+    -------
+    IndexSummary
+        Counts of files, instances, series and faults.
+
     Raises
     ------
     UsageError

@@ -35,6 +35,11 @@ def fetch_index(name: str, version: str, folder: Path) -> Path:
     folder : Path
         Made where it is not there.
 
+    Returns
+    -------
+    Path
+        The file.
+
     Raises
     ------
     UsageError

@@ -126,7 +126,20 @@ def load_query(query: str | Path) -> Query:
 
 
 def parse_query(name: str, text: str) -> Query:
-    """Read the header comment of a query's text."""
+    """Read the header comment of a query's text.
+
+    Parameters
+    ----------
+    name : str
+        Name of the query, for messages.
+    text : str
+        SQL, which begins with comments that state purpose, parameters and columns.
+
+    Returns
+    -------
+    Query
+        With its parameters and columns; without a header both are empty.
+    """
     purpose: list[str] = []
     entries: dict[str, list[str]] = {"Parameters": [], "Columns": []}
     section = ""
@@ -185,9 +198,21 @@ class GivenFloat(float):
 
 
 def bind(query: Query, given: Mapping[str, object]) -> dict[str, tuple[str, object]]:
-    """Check `given` against the query's parameters: name -> (type, value), defaults filled in.
+    """Check values against a query's parameters.
 
     Text is accepted for every type, as it comes from a command line: ``true``, ``2.5``, ``a,b`` or ``["a", "b"]``.
+
+    Parameters
+    ----------
+    query : Query
+        The query.
+    given : mapping
+        Values by the name of the parameter.
+
+    Returns
+    -------
+    dict
+        Name -> (BigQuery type, value) of every parameter; defaults are filled in.
 
     Raises
     ------

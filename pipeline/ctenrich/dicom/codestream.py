@@ -65,7 +65,18 @@ def encapsulated(frame: bytes) -> bytes:
 
 
 def check_frame(frame: bytes, transfer_syntax: str, rows: int, columns: int, size: int) -> None:
-    """Refuse a frame that says another matrix than the DICOM header, or that cannot fill it.
+    """Refuse a frame whose own header states another matrix than the DICOM header, or that cannot fill it.
+
+    Parameters
+    ----------
+    frame : bytes
+        One compressed frame.
+    transfer_syntax : str
+        Transfer Syntax UID of the file.
+    rows, columns : int
+        Matrix that the DICOM header states.
+    size : int
+        Bytes of the decoded frame.
 
     Raises
     ------

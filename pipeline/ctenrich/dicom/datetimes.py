@@ -9,7 +9,20 @@ __all__ = ["parse_temporal"]
 
 
 def parse_temporal(vr: str, text: str) -> dt.date | dt.time | dt.datetime | None:
-    """DA, TM or DT text as a value; None if it is not one (PS3.5 6.2)."""
+    """Convert the text of a date or time (PS3.5 6.2).
+
+    Parameters
+    ----------
+    vr : str
+        ``DA``, ``TM`` or ``DT``.
+    text : str
+        One value, without padding; the retired separators of ACR-NEMA (``2001.02.03``, ``10:11:12``) are accepted.
+
+    Returns
+    -------
+    date, time, datetime or None
+        A `datetime` has its stated offset, else UTC. None if the text is not a value of the VR.
+    """
     digits = text.replace(":", "") if vr == "TM" else text.replace(".", "") if vr == "DA" else text
     try:
         if vr == "DA":

@@ -79,6 +79,11 @@ def after_sequence(data: bytes, at: int, implicit: bool) -> int:
     implicit : bool
         Implicit VR instead of explicit VR.
 
+    Returns
+    -------
+    int
+        Offset of the first byte behind the sequence's delimiter.
+
     Raises
     ------
     UnsupportedHeaderError, struct.error

@@ -124,10 +124,22 @@ def _sources(item: Dataset, shared: Dataset | None) -> Iterator[str]:
 
 
 def grid_of_frames(frames: tuple[Frame, ...], rows: int, columns: int) -> tuple[Grid, tuple[int, ...], bool]:
-    """Smallest regular grid that holds all frames, the slice index of each, and whether the frames are regular.
+    """Find the smallest regular grid that holds all frames.
 
     Positions that are a whole number of spacings apart leave empty slices between them. Where frames do not lie on one
-    regular grid, every distinct position becomes a slice and the answer's last part is False.
+    regular grid, every distinct position becomes a slice.
+
+    Parameters
+    ----------
+    frames : tuple of Frame
+        Positions, orientations and spacings in the patient coordinate system (LPS, mm).
+    rows, columns : int
+        Matrix of every frame.
+
+    Returns
+    -------
+    (grid, indices, regular)
+        The grid [k, j, i]; the slice index k of each frame; whether the frames lie on one regular grid.
 
     Raises
     ------

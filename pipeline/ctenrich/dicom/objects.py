@@ -26,7 +26,18 @@ _STEP = 1024**2
 
 @contextmanager
 def damage_as_input_error(what: str) -> Iterator[None]:
-    """Turn the exceptions that a damaged object causes in plain code into one typed error."""
+    """Turn the exceptions that a damaged object causes in plain code into one typed error.
+
+    Parameters
+    ----------
+    what : str
+        The object, as the message names it.
+
+    Raises
+    ------
+    InputError
+        DECODE_ERROR.
+    """
     try:
         yield
     except CtenrichError:
@@ -50,7 +61,25 @@ def whole(path: Path) -> Dataset:
 
 
 def header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
-    """The object up to its pixel data, or only some elements of it; the same errors as :func:`whole`."""
+    """Read an object up to its pixel data.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    tags : sequence of str, optional
+        Keywords of the elements to read; None: all.
+
+    Returns
+    -------
+    Dataset
+        With file meta information, without pixel data.
+
+    Raises
+    ------
+    InputError, UnsafeInputError
+        As :func:`whole`.
+    """
     return _read(path, list(tags) if tags is not None else None, stop=True)
 
 
@@ -73,6 +102,13 @@ def _read(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
 
 def check_deflated(path: Path, limit: int) -> None:
     """Refuse a deflated object that unpacks to more than `limit` bytes, before anything unpacks it at once.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is not deflated passes.
+    limit : int
+        Bytes.
 
     Raises
     ------

@@ -61,7 +61,7 @@ class Reorientation:
 def find_reorientation(
     orientation: Sequence[float], wanted: Sequence[float], *, tolerance: float = 1e-3
 ) -> Reorientation | None:
-    """The turn that gives a frame the wanted row and column directions; None where none does.
+    """Find the transposition and flips that give a frame the wanted row and column directions.
 
     Parameters
     ----------
@@ -69,6 +69,11 @@ def find_reorientation(
         Image Orientation (Patient): direction of growing column index, then of growing row index.
     tolerance : float
         Largest difference of a cosine.
+
+    Returns
+    -------
+    Reorientation or None
+        None where no transposition and flips lead from one to the other.
     """
     for transpose in (False, True):
         along, down = (orientation[3:], orientation[:3]) if transpose else (orientation[:3], orientation[3:])

@@ -171,7 +171,21 @@ class Parsed:
 
 
 def parse(source: IO[bytes], *, tags: Sequence[str] | None = None, max_header: int = HEADER_LIMIT) -> Parsed:
-    """Read the elements before the pixel data of an open file.
+    """Read the elements before the pixel data, in bounded memory.
+
+    Parameters
+    ----------
+    source : binary file
+        Positioned at the first byte of the file; must be seekable.
+    tags : sequence of str, optional
+        Keywords of the elements to read; None: all.
+    max_header : int
+        Bytes that the elements of a deflated file may unpack to.
+
+    Returns
+    -------
+    Parsed
+        The elements, and where the pixel data are in the stream.
 
     Raises
     ------
@@ -195,6 +209,20 @@ def parse(source: IO[bytes], *, tags: Sequence[str] | None = None, max_header: i
 @contextmanager
 def open_dicom(path: Path, *, tags: Sequence[str] | None = None, max_header: int = HEADER_LIMIT) -> Iterator[Parsed]:
     """Open a file and read its elements before the pixel data; the stream stays open in the block.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    tags : sequence of str, optional
+        Keywords of the elements to read; None: all.
+    max_header : int
+        Bytes that the elements of a deflated file may unpack to.
+
+    Yields
+    ------
+    Parsed
+        The elements, and where the pixel data are in the open stream.
 
     Raises
     ------
@@ -275,6 +303,18 @@ def _guess_encoding(source: IO[bytes]) -> tuple[bool, bool]:
 def open_dataset(path: Path, *, max_unpacked: int = 1024**3) -> Dataset:
     """Read a whole file (companions, SEG, SR) as a pydicom data set; pixel data stay as they are stored.
 
+    Parameters
+    ----------
+    path : Path
+        The file.
+    max_unpacked : int
+        Bytes that a deflated file may unpack to.
+
+    Returns
+    -------
+    Dataset
+        All elements, with pixel data as stored.
+
     Raises
     ------
     InputError
@@ -301,7 +341,20 @@ def open_dataset(path: Path, *, max_unpacked: int = 1024**3) -> Dataset:
 
 
 def text(data: Dataset, keyword: str) -> str:
-    """Value of an element as one string, without blanks and NULs; empty where missing or unreadable."""
+    """Value of an element as one string.
+
+    Parameters
+    ----------
+    data : Dataset
+        A data set; elements that pydicom has not converted yet are read from their bytes.
+    keyword : str
+        Keyword of the element.
+
+    Returns
+    -------
+    str
+        Without padding (blanks, NUL); empty where the element is missing or unreadable.
+    """
     vr, raw, _ = _raw(data, keyword)
     if vr in _PLAIN_TEXT and raw.isascii():
         return str(raw, "ascii").strip(" \0")
@@ -313,7 +366,20 @@ def text(data: Dataset, keyword: str) -> str:
 
 
 def texts(data: Dataset, keyword: str) -> tuple[str, ...]:
-    """Values of an element as strings."""
+    """Values of an element as strings.
+
+    Parameters
+    ----------
+    data : Dataset
+        As :func:`text`.
+    keyword : str
+        Keyword of the element.
+
+    Returns
+    -------
+    tuple of str
+        Each without padding; empty where the element is missing or unreadable.
+    """
     vr, raw, _ = _raw(data, keyword)
     if vr in _PLAIN_TEXT and raw.isascii():
         joined = str(raw, "ascii").strip(" \0")
@@ -328,7 +394,20 @@ def texts(data: Dataset, keyword: str) -> tuple[str, ...]:
 
 
 def numbers(data: Dataset, keyword: str) -> tuple[float, ...] | None:
-    """Values of an element as floats; None where it is missing or one of them is not a number."""
+    """Values of an element as floats.
+
+    Parameters
+    ----------
+    data : Dataset
+        As :func:`text`.
+    keyword : str
+        Keyword of the element.
+
+    Returns
+    -------
+    tuple of float or None
+        None where the element is missing or one of its values is not a number.
+    """
     vr, raw, little = _raw(data, keyword)
     try:
         if vr in {"DS", "IS"}:
@@ -361,12 +440,38 @@ def _raw(data: Dataset, keyword: str) -> tuple[str, bytes, bool]:
 
 
 def number(data: Dataset, keyword: str) -> float | None:
-    """First value of an element as a float; None where it is missing or not a number."""
+    """First value of an element as a float.
+
+    Parameters
+    ----------
+    data : Dataset
+        As :func:`text`.
+    keyword : str
+        Keyword of the element.
+
+    Returns
+    -------
+    float or None
+        None where the element is missing or one of its values is not a number.
+    """
     found = numbers(data, keyword)
     return found[0] if found else None
 
 
 def whole(data: Dataset, keyword: str) -> int | None:
-    """First value of an element as an integer; None where it is missing or not one."""
+    """First value of an element as an integer.
+
+    Parameters
+    ----------
+    data : Dataset
+        As :func:`text`.
+    keyword : str
+        Keyword of the element.
+
+    Returns
+    -------
+    int or None
+        None where the element is missing or its first value is not a whole number.
+    """
     found = number(data, keyword)
     return int(found) if found is not None and math.isfinite(found) and found == int(found) else None

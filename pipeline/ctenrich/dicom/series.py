@@ -25,21 +25,26 @@ _TAGS = (
 
 
 def series_of_folder(folder: Path, series_instance_uid: str = "") -> SortedSeries:
-    """CT series of a folder: the named one, else the only one.
+    """Read the headers of a folder's CT series and sort its slices.
 
     Parameters
     ----------
     folder : Path
         Searched with its sub-folders.
     series_instance_uid : str
-        The series that is wanted; where the folder does not have it, its only CT series is taken, and whoever compares
-        references will say that they do not resolve.
+        The series that is wanted. Where the folder does not have it, its only CT series is taken; a comparison of the
+        references then reports that they do not resolve.
+
+    Returns
+    -------
+    SortedSeries
+        Slices in the order of their projection on the slice normal.
 
     Raises
     ------
     InputError
-        NO_CT, or NO_REFERENCE where several series are there and none is the wanted one; a geometry reason where the
-        slices form no regular volume.
+        NO_CT; NO_REFERENCE where the folder holds several series and none is the wanted one; a geometry reason where
+        the slices form no regular volume.
     """
     groups: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):

@@ -69,7 +69,20 @@ def item_name(item: ContentItem) -> Name | None:
 
 
 def has_name(item: ContentItem, names: Collection[Name]) -> bool:
-    """Whether a content item's concept name is one of `names`."""
+    """Whether a content item's concept name is one of some names.
+
+    Parameters
+    ----------
+    item : ContentItem
+        A content item.
+    names : collection of (str, str)
+        Code value and coding scheme designator.
+
+    Returns
+    -------
+    bool
+        False for an item without a concept name.
+    """
     return item_name(item) in names
 
 
@@ -84,6 +97,11 @@ def children(item: ContentItem, value_type: str = "", *names: Name) -> list[Any]
         Only children of this Value Type; empty: of every type.
     *names : (str, str)
         Only children with one of these concept names; none: with any name, or without one.
+
+    Returns
+    -------
+    list
+        In the order of the Content Sequence, of the type of `item`.
     """
     found = item.get("ContentSequence") or ()
     if value_type:

@@ -68,8 +68,24 @@ class _Object:
 def export_run(workspace: Workspace, fmt: str, out: Path, *, progress: Progress = SILENT) -> tuple[Path, ...]:
     """Export all SEGs (``nifti``, ``nrrd``) or all SRs (``csv``) of a run.
 
-    Masks are written one a segment as ``OUT/<series>/<product>/<number>_<label>``, and as one label map where segments
-    do not overlap, all on the full grid of the source CT; ``segments.json`` beside them says what each is.
+    Each segment is written as ``OUT/<series>/<product>/<number>_<label>``, and all of them as one label map where they
+    do not overlap, on the full grid of the source CT; ``segments.json`` beside them describes the segments.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run.
+    fmt : str
+        ``nifti``, ``nrrd`` or ``csv``.
+    out : Path
+        Folder to write to.
+    progress : Progress
+        Advanced by one for every SEG; gets issues as notes.
+
+    Returns
+    -------
+    tuple of Path
+        The files that were written.
 
     Raises
     ------
@@ -95,13 +111,26 @@ def export_objects(
     ----------
     paths : sequence of Path
         Files, or folders that are searched.
+    fmt : str
+        ``nifti``, ``nrrd`` or ``csv``.
+    out : Path
+        Folder to write to.
     source : Path, optional
         Folder with the CT series that SEGs refer to; without it masks have the smallest grid that holds their frames.
+    progress : Progress
+        Advanced by one for every SEG; gets issues as notes.
 
     Returns
     -------
     (files, issues)
-        Issues say what does not fit, e.g. how many referenced instances are missing.
+        The files that were written, and issues, e.g. how many referenced instances are missing.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for an unknown format.
+    InputError
+        NOT_FOUND if there is no such object.
     """
     _check_format(fmt)
     objects = []

@@ -60,10 +60,33 @@ class Sent:
 def publish_to(
     workspace: Workspace, target: str, *, settings: Settings | None = None, progress: Progress = SILENT
 ) -> tuple[Sent, ...]:
-    """Send the written objects to ``gs://`` or ``s3://BUCKET/PREFIX``, a DICOMweb root or ``dicom://HOST:PORT/AET``.
+    """Send the written objects to a bucket, a DICOMweb store or a DICOM node, by the form of the target.
 
     A bearer token for the DICOMweb store is taken from the variable CTENRICH_DICOMWEB_TOKEN; Google Healthcare gets one
-    of the Google credentials of this machine where the variable is not set. `settings` says how buckets are reached.
+    from the Google credentials of this machine where the variable is not set.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run.
+    target : str
+        ``gs://`` or ``s3://BUCKET/PREFIX`` (or a registered storage), a DICOMweb root, or ``dicom://HOST:PORT/AET``.
+    settings : Settings, optional
+        How buckets are reached.
+    progress : Progress
+        Advanced by one for every object.
+
+    Returns
+    -------
+    tuple of Sent
+        Outcome of every object.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for another target; NOT_PREPARED; as the function for the target.
+    TransientError
+        RETRY_EXHAUSTED if some objects failed.
     """
     parts = urlsplit(target)
     if parts.scheme in ("http", "https"):
@@ -89,6 +112,24 @@ def publish_bucket(
 
     An object that is there with the same bytes is not sent again; other bytes of an earlier run are replaced. The
     credentials are those of this machine.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run.
+    url : str
+        ``gs://BUCKET/PREFIX``, ``s3://BUCKET/PREFIX``, or a URL of another registered storage.
+    settings : Settings, optional
+        How the bucket is reached.
+    at_once : int
+        Objects in flight.
+    progress : Progress
+        Advanced by one for every object.
+
+    Returns
+    -------
+    tuple of Sent
+        Outcome of every object.
 
     Raises
     ------
@@ -118,6 +159,11 @@ def publish_dicomweb(
         Root of the store, e.g. ``http://127.0.0.1:8042/dicom-web``; http or https.
     token : str
         Bearer token, if the store wants one. Google Healthcare gets a fresh one of this machine's credentials.
+
+    Returns
+    -------
+    tuple of Sent
+        Outcome of every object.
 
     Raises
     ------
@@ -181,12 +227,32 @@ def _bearer(url: str, token: str) -> Callable[[], str]:
 def publish_node(
     workspace: Workspace, host: str, port: int, called: str, *, calling: str = "CTENRICH", progress: Progress = SILENT
 ) -> tuple[Sent, ...]:
-    """Send the written objects to a DICOM node with C-STORE (PS3.4 annex B), one association for all.
+    """Send the written objects to a DICOM node with C-STORE (PS3.4 annex B), in one association.
 
     Parameters
     ----------
+    workspace : Workspace
+        The run.
+    host : str
+        Name or address of the node.
+    port : int
+        Its port.
     called, calling : str
         Application entity titles of the node and of this side.
+    progress : Progress
+        Advanced by one for every object.
+
+    Returns
+    -------
+    tuple of Sent
+        Outcome of every object.
+
+    Raises
+    ------
+    UsageError
+        MISSING_EXTRA, NOT_PREPARED.
+    TransientError
+        RETRY_EXHAUSTED: the association was not accepted, or some objects failed.
     """
     try:
         from pynetdicom import AE
@@ -300,7 +366,20 @@ def _open_log(workspace: Workspace, target: str) -> IO[str]:
 
 
 def read_log(workspace: Workspace, target: str) -> tuple[Sent, ...]:
-    """What the publications to a target did, the last word on each object."""
+    """Read the log of the publications to one target.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run.
+    target : str
+        Address, as it was published to.
+
+    Returns
+    -------
+    tuple of Sent
+        The last outcome of each object.
+    """
     path = _log_path(workspace, target)
     last: dict[str, Sent] = {}
     for line in path.read_text("utf-8").splitlines() if path.is_file() else ():

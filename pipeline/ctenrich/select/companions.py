@@ -22,7 +22,7 @@ def attach_companions(
     parameters: Mapping[str, object],
     progress: Progress = SILENT,
 ) -> tuple[tuple[SeriesEntry, ...], QueryResult]:
-    """Give each series its companions, looked up by patient in the same catalog; also what the look-up took.
+    """Look up the companions of each series by patient, in the same catalog.
 
     Parameters
     ----------
@@ -36,6 +36,11 @@ def attach_companions(
         Of the selection; ``collections`` is passed on.
     progress : Progress
         Told what the look-up costs.
+
+    Returns
+    -------
+    (series, result)
+        The series with their companions, and the answer to the query that looked them up.
     """
     asked: dict[str, object] = {"patients": sorted({s.patient_id for s in series})}
     if parameters.get("collections"):
@@ -47,9 +52,23 @@ def attach_companions(
 def link_companions(
     series: Sequence[SeriesEntry], frames: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
 ) -> tuple[SeriesEntry, ...]:
-    """Tie companions to series: by referenced series, else by frame of reference.
+    """Assign companions to series: by referenced series, else by frame of reference.
 
-    A companion whose references name another series that was selected is never tied by its frame of reference alone.
+    A companion whose references name another selected series is never assigned by its frame of reference alone.
+
+    Parameters
+    ----------
+    series : sequence of SeriesEntry
+        The selected series.
+    frames : mapping
+        Frame of Reference UID by Series Instance UID.
+    rows : sequence of mapping
+        Rows of ``select_companions``.
+
+    Returns
+    -------
+    tuple of SeriesEntry
+        The series, in their order, with companions.
     """
     selected = {s.series_instance_uid for s in series}
     by_frame: dict[tuple[str, str], list[str]] = defaultdict(list)

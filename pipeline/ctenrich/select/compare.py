@@ -118,7 +118,18 @@ class CohortDiff:
 
 
 def diff_cohorts(first: Path, second: Path) -> CohortDiff:
-    """Compare two cohort files, and explain each added, removed and changed series by what lies beside them."""
+    """Compare two cohort files and explain each added, removed and changed series.
+
+    Parameters
+    ----------
+    first, second : Path
+        Cohort files; the reasons come from the ``.excluded.parquet`` beside them.
+
+    Returns
+    -------
+    CohortDiff
+        Changes from the first to the second.
+    """
     before, after = _Side.of(first), _Side.of(second)
     changes = []
     for uid in sorted(before.series.keys() | after.series.keys()):
@@ -211,10 +222,26 @@ def read_lock(path: Path) -> dict[str, Any]:
 def relock(
     lock_file: Path, catalog: Catalog, *, name: str = "cohort", progress: Progress = SILENT
 ) -> tuple[Selection, CohortDiff]:
-    """Run a lock's query and parameters again, and say what changed since.
+    """Run the query and parameters of a lock again, and compare the cohorts.
 
-    Series that the lock has and the catalog no longer has come out as removed, with NOT_IN_CATALOG: superseded data
-    are reported, never silently missing.
+    Series that the lock has and the catalog no longer has are reported as removed, with NOT_IN_CATALOG: superseded data
+    are never missing without a reason.
+
+    Parameters
+    ----------
+    lock_file : Path
+        A ``.lock.json``.
+    catalog : Catalog
+        Where to ask; need not be the one of the lock.
+    name : str
+        Name of the new cohort.
+    progress : Progress
+        Gets the price of the query as a note.
+
+    Returns
+    -------
+    (selection, difference)
+        The new selection, and the changes since the lock was written.
     """
     lock = read_lock(lock_file)
     query = parse_query(str(lock["query"]["name"]), lock["query"]["text"])

@@ -116,7 +116,15 @@ def _add_rows(digest: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def write_cohort(selection: Selection, path: Path) -> None:
-    """Write the cohort file, ``NAME.excluded.parquet`` and ``NAME.lock.json``; the cohort file last."""
+    """Write the cohort file, ``NAME.excluded.parquet`` and ``NAME.lock.json``; the cohort file last.
+
+    Parameters
+    ----------
+    selection : Selection
+        Cohort, excluded series, and what the query took.
+    path : Path
+        The cohort file, ``NAME.parquet``.
+    """
     import pyarrow.parquet as pq
 
     for target, table in ((excluded_path(path), selection.excluded), (path, cohort_table(selection.cohort))):
@@ -162,7 +170,13 @@ def _series_of(table: pa.Table) -> tuple[tuple[SeriesEntry, ...], str]:
 
 
 def read_excluded(path: Path) -> pa.Table:
-    """The excluded series that lie beside a cohort file."""
+    """Read the excluded series beside a cohort file.
+
+    Raises
+    ------
+    UsageError
+        BAD_COHORT if the file has other columns or cannot be read.
+    """
     table = _read(excluded_path(path))
     if tuple(table.column_names) != EXCLUDED_COLUMNS:
         raise UsageError(Reason.BAD_COHORT, f"{excluded_path(path).name} is not a list of excluded series")

@@ -131,7 +131,33 @@ def _frames(result: QueryResult) -> dict[str, str]:
 def select_rows(
     result: QueryResult, query: Query, parameters: dict[str, object], catalog: Catalog, name: str
 ) -> Selection:
-    """Make a selection of a query's rows."""
+    """Make a selection of a query's rows.
+
+    Parameters
+    ----------
+    result : QueryResult
+        Rows of series or of instances, see :func:`select_cohort`.
+    query : Query
+        The query that was asked.
+    parameters : dict
+        Its bound parameters, for the lock.
+    catalog : Catalog
+        Where it was asked.
+    name : str
+        Name of the cohort.
+
+    Returns
+    -------
+    Selection
+        Chosen and excluded series.
+
+    Raises
+    ------
+    UsageError
+        MISSING_COLUMN.
+    InconsistencyError
+        INCONSISTENT_TOTALS: a series is lost or counted twice.
+    """
     if "SeriesInstanceUID" not in result.table.column_names:
         raise UsageError(Reason.MISSING_COLUMN, f"{query.name} has no column SeriesInstanceUID")
     # the instances of a series become Python objects only with their series, not all at once

@@ -36,6 +36,11 @@ def open_storage(url: str, settings: FetchSettings) -> Storage:
     settings : FetchSettings
         Account, endpoints, time-outs and tries.
 
+    Returns
+    -------
+    Storage
+        For every URL of this scheme.
+
     Raises
     ------
     UsageError

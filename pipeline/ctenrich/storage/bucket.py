@@ -24,6 +24,11 @@ def split_url(url: str, scheme: str) -> tuple[str, str]:
     scheme : str
         ``gs`` or ``s3``.
 
+    Returns
+    -------
+    (str, str)
+        Bucket and name.
+
     Raises
     ------
     UsageError
@@ -47,6 +52,11 @@ def complete_transfers(transfers: Sequence[Transfer], listed: Mapping[str, Store
     listed : mapping, optional
         URL -> object in the store; None where the store does not allow listing.
 
+    Returns
+    -------
+    list of Transfer
+        In their order.
+
     Raises
     ------
     IncompleteError
@@ -61,7 +71,20 @@ def complete_transfers(transfers: Sequence[Transfer], listed: Mapping[str, Store
 
 
 def with_facts(transfer: Transfer, stored: StoredObject) -> Transfer:
-    """The transfer with the size and checksums of the store where the cohort has none."""
+    """Add the size and checksums of the store to a transfer where the cohort has none.
+
+    Parameters
+    ----------
+    transfer : Transfer
+        As the cohort describes the object.
+    stored : StoredObject
+        As the store describes it.
+
+    Returns
+    -------
+    Transfer
+        If both have a value, the cohort's.
+    """
     return replace(
         transfer,
         size=transfer.size if transfer.size is not None else stored.size,
@@ -71,7 +94,20 @@ def with_facts(transfer: Transfer, stored: StoredObject) -> Transfer:
 
 
 def has_bytes(stored: StoredObject, source: Path) -> bool:
-    """Whether an object's checksum is that of a file; an object without a checksum counts as different."""
+    """Whether an object has the bytes of a file, by its checksum.
+
+    Parameters
+    ----------
+    stored : StoredObject
+        As the store describes it; without a checksum it counts as different.
+    source : Path
+        The file.
+
+    Returns
+    -------
+    bool
+        True only if size and checksum agree.
+    """
     try:
         verify_file(source, stored)
     except TransientError:

@@ -54,6 +54,18 @@ def retrying(action: Callable[[], T], settings: FetchSettings) -> T:
 
     The pauses grow, with jitter; what a store asks for with Retry-After is kept, up to `LONGEST_PAUSE`.
 
+    Parameters
+    ----------
+    action : callable
+        Called without arguments.
+    settings : FetchSettings
+        `tries`, and `backoff` in seconds.
+
+    Returns
+    -------
+    object
+        What `action` returns.
+
     Raises
     ------
     RetryExhaustedError
