@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,8 +76,8 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def other(run: Run, clock: FakeClock) -> Iterator[OtherRunner]:
-    yield OtherRunner(run, clock)
+def other(run: Run, clock: FakeClock) -> OtherRunner:
+    return OtherRunner(run, clock)
 
 
 def test_a_result_after_the_lease_was_taken_over_is_not_recorded(
