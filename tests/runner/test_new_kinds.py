@@ -70,7 +70,7 @@ def test_a_segmenter_of_another_package_goes_through_the_whole_job(
     rows = pq.read_table(run.workspace.tables / "segments.parquet").to_pylist()
     assert {row["product"] for row in rows} == {"threshold:-600"}
     pages = [page.read_text() for page in run.workspace.report.rglob("*.html")]
-    assert sum("threshold:-600" in page for page in pages) >= 2, "the index and the page of the series"
+    assert any("threshold:-600" in page for page in pages), "the page of the series"
 
 
 def test_a_segmenter_of_another_package_is_forecast_and_cropped(
