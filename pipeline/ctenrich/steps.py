@@ -16,10 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ctenrich.catalog import open_catalog
+from ctenrich.catalog.base import Catalog
+from ctenrich.catalog.bigquery import BigQueryCatalog, check_table_name
+from ctenrich.catalog.folder import index_folders
 from ctenrich.errors import InputError, UsageError
 from ctenrich.inference.model_cache import ModelCache
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import SILENT, Progress
+from ctenrich.publish.export import export_objects as export_any
+from ctenrich.publish.export import export_run
 from ctenrich.reasons import Reason
 from ctenrich.records import (
     Cohort,
@@ -36,22 +42,26 @@ from ctenrich.records import (
     State,
     Volume,
 )
+from ctenrich.report import build_report
+from ctenrich.results.query import run_query
+from ctenrich.results.tables import build_tables
 from ctenrich.runner.executors import ExecutorName, ExecutorOptions, open_executor
+from ctenrich.runner.forecast import learn_rates, save_rates, slices_of
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner, RunnerOptions
+from ctenrich.runner.shared_leases import SharedLeases
 from ctenrich.runner.status import preview, retry, status
 from ctenrich.runner.stopping import Budget, StopSignal
+from ctenrich.select import Selection, select_cohort, write_cohort
+from ctenrich.select.compare import CohortDiff, relock
+from ctenrich.select.files import cohort_table
+from ctenrich.select.series_list import read_series_list, select_series_list
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from ctenrich.catalog.base import Catalog
-    from ctenrich.catalog.bigquery import BigQueryCatalog
-    from ctenrich.select import Selection
-    from ctenrich.select.compare import CohortDiff
 
 __all__ = [
     "SelectRequest",
@@ -94,8 +104,6 @@ def index(
     folders: Sequence[str | Path], catalog: str | Path, *, collection_id: str = "local", progress: Progress = SILENT
 ) -> Any:
     """Crawl folders of DICOM files into a DuckDB catalog (incremental); returns a summary of what was found."""
-    from ctenrich.catalog.folder import index_folders
-
     return index_folders([Path(f) for f in folders], Path(catalog), collection_id=collection_id, progress=progress)
 
 
@@ -120,9 +128,6 @@ def select(
     parameters : mapping, optional
         Values of the query's @parameters.
     """
-    from ctenrich.catalog import open_catalog
-    from ctenrich.select import select_cohort, write_cohort
-
     selection = select_cohort(
         str(query), open_catalog(catalog), parameters or {}, name=Path(out).stem, progress=progress
     )
@@ -152,12 +157,6 @@ def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tu
     UsageError
         BAD_PARAMETER unless exactly one of query, list and lock was given; what the catalog says.
     """
-    from ctenrich.catalog import open_catalog
-    from ctenrich.select import select_cohort, write_cohort
-    from ctenrich.select.compare import relock
-    from ctenrich.select.files import cohort_table
-    from ctenrich.select.series_list import read_series_list, select_series_list
-
     if sum(map(bool, (request.query, request.series_list, request.lock))) != 1:
         raise UsageError(Reason.BAD_PARAMETER, "give exactly one of QUERY, --series-list and --lock")
     catalog = open_catalog(request.catalog, byte_limit=request.byte_limit)
@@ -181,8 +180,6 @@ def _table_writer(catalog: Catalog, name: str | None) -> BigQueryCatalog | None:
     """Who writes the BigQuery table `name`; a wrong name and missing credentials are known before anything is asked."""
     if not name:
         return None
-    from ctenrich.catalog.bigquery import BigQueryCatalog, check_table_name
-
     check_table_name(name)
     return catalog if isinstance(catalog, BigQueryCatalog) else BigQueryCatalog(name.partition(".")[0])
 
@@ -308,29 +305,21 @@ def validate(run: Run, *, progress: Progress = SILENT) -> ByProduct[Proof]:
 
 def tables(run: Run, *, progress: Progress = SILENT) -> dict[str, Path]:
     """Fill the result tables from the written DICOM objects and the ledger; returns name -> Parquet file."""
-    from ctenrich.results.tables import build_tables
-
     return build_tables(run.workspace, progress=progress)
 
 
 def query(run: Run, sql: str | Path, parameters: Mapping[str, object] | None = None) -> pa.Table:
     """Ask the result tables a question: SQL text, a file, or the name of one in queries/."""
-    from ctenrich.results.query import run_query
-
     return run_query(run.workspace, str(sql), parameters or {})
 
 
 def report(run: Run, *, progress: Progress = SILENT) -> Path:
     """Write the offline HTML report; returns the path of its first page."""
-    from ctenrich.report import build_report
-
     return build_report(run.workspace, progress=progress)
 
 
 def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) -> list[Path]:
     """Export results as ``nifti``, ``nrrd`` or ``csv``; returns the files."""
-    from ctenrich.publish.export import export_run
-
     return list(export_run(run.workspace, fmt, Path(out), progress=progress))
 
 
@@ -338,8 +327,6 @@ def export_objects(
     paths: Sequence[Path], fmt: str, out: Path, *, source: Path | None = None, progress: Progress = SILENT
 ) -> tuple[list[Path], tuple[Issue, ...]]:
     """Export SEG and SR objects of any maker; the issues say what does not fit."""
-    from ctenrich.publish.export import export_objects as export_any
-
     files, issues = export_any(paths, fmt, out, source=source, progress=progress)
     return list(files), issues
 
@@ -379,8 +366,6 @@ def run_all(
     """
     chosen = executor.for_series(len(run.cohort.series))
     models = _models.setdefault(run, ModelCache(run.config.settings))
-    from ctenrich.runner.shared_leases import SharedLeases
-
     leases = SharedLeases(share, run.config.settings.fetch, run.root) if share else None
     options = ExecutorOptions(models=models, address=address, progress=progress)
     workers = open_executor(chosen, run.root, run.config.settings, options)
@@ -395,8 +380,6 @@ def run_all(
 
 def _learn(run: Run) -> None:
     """Keep this machine's rates for the next forecast."""
-    from ctenrich.runner.forecast import learn_rates, save_rates, slices_of
-
     with LedgerReader(run.ledger_path) as ledger:
         timings = ledger.timings()
     save_rates(learn_rates(timings, {e.series_instance_uid: slices_of(e) for e in run.cohort.series}))

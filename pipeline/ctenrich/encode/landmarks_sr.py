@@ -64,10 +64,12 @@ def encode_landmarks_sr(
     )
     mapped = load_landmarks()
     present = [item for item in landmarks.items if item.slice_index is not None]
-    algorithm = bodypart_algorithm(scores)
+    names = {item.name: f"Annotations group landmarks {number}" for number, item in enumerate(present, start=1)}
     groups = [
-        _group(number, item, _code_of(item, mapped), scores, series, algorithm, identity.uid("tracking", item.name))
-        for number, item in enumerate(present, start=1)
+        _landmark_group(
+            item, _code_of(item, mapped), scores, series, (names[item.name], identity.uid("tracking", item.name))
+        )
+        for item in present
     ]
     root = measurement_report(groups, bodypart_observer("BodyPartRegression_landmarks", scores), series)
     document = Document(COMPREHENSIVE_3D_SR, DESCRIPTION, SERIES_NUMBER, frozenset({"99CTENRICH"}), scores.model)
@@ -112,16 +114,13 @@ def _code_of(item: Landmark, mapped: dict[str, LandmarkCode]) -> LandmarkCode:
     return mapped[item.name]
 
 
-def _group(
-    number: int,
-    item: Landmark,
-    mapped: LandmarkCode,
-    scores: SliceScores,
-    series: SortedSeries,
-    algorithm: Algorithm,
-    uid: str,
+def _landmark_group(
+    item: Landmark, mapped: LandmarkCode, scores: SliceScores, series: SortedSeries, tracking: tuple[str, str]
 ) -> Dataset:
-    """Group of a landmark (TID 1501): its slice, its place in the body, and how good the match is."""
+    """Group of a landmark (TID 1501): its slice, its place in the body, and how good the match is.
+
+    `tracking` is the tracking identifier and the tracking UID.
+    """
     assert item.slice_index is not None
     source = series.slices[item.slice_index]
     one, millimetre = units()
@@ -133,9 +132,9 @@ def _group(
         ("landmark_confidence", item.confidence, one),
     ]
     items = [
-        *tracking_items(f"Annotations group landmarks {number}", uid),
+        *tracking_items(*tracking),
         finding_site(mapped.site, topography=mapped.modifier),
-        *algorithm_items(algorithm),
+        *algorithm_items(bodypart_algorithm(scores)),
         image(CONTAINS, as_code(codes.DCM.SourceOfMeasurement), source.sop_class_uid, source.sop_instance_uid),
         *(measurement(concept(name), value, unit) for name, value, unit in numbers if value is not None),
     ]

@@ -39,6 +39,7 @@ from ctenrich.records import (
     Volume,
 )
 from ctenrich.settings import Settings
+from ctenrich.uids import derive_uid
 from ctenrich.workspace import Workspace, load_array
 
 if TYPE_CHECKING:
@@ -106,8 +107,6 @@ def tracking(identity_or_seg: str, number: int) -> tuple[str, str]:
     number : int
         Segment number.
     """
-    from ctenrich.uids import derive_uid
-
     return f"Measurements group {number}", derive_uid("tracking", identity_or_seg, str(number))
 
 

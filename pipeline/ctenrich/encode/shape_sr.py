@@ -92,8 +92,9 @@ def encode_shape_sr(
         SERIES_NUMBER,
         frozenset(used),
         masks.model,
+        (seg,),
     )
-    dataset = sr_dataset(document, root, series, source, identity, settings.encode, [seg])
+    dataset = sr_dataset(document, root, series, source, identity, settings.encode)
     issues = (*source.issues, *_notes(shape, identity.sop_instance_uid))
     target = ObjectTarget(
         kind=ObjectKind.SHAPE_SR, series_instance_uid=series.series_instance_uid, product=masks.product

@@ -38,6 +38,8 @@ class Document:
     schemes: frozenset[str]
     """Coding schemes to declare."""
     model: ModelInfo | None = None
+    further_evidence: tuple[EncodedObject, ...] = ()
+    """Objects of the same study, besides the CT slices, that the content refers to."""
 
 
 def sr_dataset(
@@ -47,14 +49,23 @@ def sr_dataset(
     source: Source,
     identity: ObjectIdentity,
     settings: EncodeSettings,
-    further_evidence: Sequence[EncodedObject] = (),
 ) -> Dataset:
     """SR instance (PS3.3 A.35) with `root` as its content.
 
     Parameters
     ----------
-    further_evidence : sequence of EncodedObject
-        Objects of the same study, besides the CT slices, that the content refers to.
+    document : Document
+        The kind of SR, and what it refers to beside the CT slices.
+    root : Dataset
+        Root content item (PS3.3 C.17.3).
+    series : SortedSeries
+        The source.
+    source : Source
+        Patient and study of the source.
+    identity : ObjectIdentity
+        Identifiers of the SR.
+    settings : EncodeSettings
+        Dates.
     """
     out = Dataset()
     out.update(source.patient_and_study)
@@ -77,7 +88,7 @@ def sr_dataset(
     out.PreliminaryFlag = "FINAL"
     out.VerificationFlag = "UNVERIFIED"
     out.CodingSchemeIdentificationSequence = coding_schemes(set(document.schemes))
-    out.CurrentRequestedProcedureEvidenceSequence = [_evidence(series, further_evidence)]
+    out.CurrentRequestedProcedureEvidenceSequence = [_evidence(series, document.further_evidence)]
     out.ContributingEquipmentSequence = contributing_equipment(document.model)
     set_dates(out, settings)
     if not out.CodingSchemeIdentificationSequence:
