@@ -1,4 +1,4 @@
-"""Progress as an argument: stages report to an object that is silent by default."""
+"""Progress reports: stages report to an object that they are given, silent by default."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ __all__ = ["SILENT", "Progress"]
 
 
 class Progress(Protocol):
-    """What a stage tells while it works."""
+    """Receives the progress of a stage.
+
+    A task is identified by its name; `total` and `amount` are counted in units that the stage chooses.
+    """
 
     def start(self, task: str, total: float | None = None) -> None:
         """Begin a task of `total` units (None: unknown)."""
 
     def advance(self, task: str, amount: float = 1) -> None:
-        """`amount` more units of `task` are done."""
+        """Count `amount` more units of `task` as done."""
 
     def note(self, message: str) -> None:
-        """Something worth a line."""
+        """Show a message."""
 
     def status(self, task: str, text: str) -> None:
-        """How `task` goes, in a few words that replace the last ones."""
+        """Show a short text beside `task`, in place of the last one."""
 
     def finish(self, task: str) -> None:
-        """The task has ended."""
+        """End the task."""
 
 
 class _Silent:
@@ -44,4 +47,4 @@ class _Silent:
 
 
 SILENT: Progress = _Silent()
-"""The default: says nothing."""
+"""The default: reports nothing."""

@@ -1,4 +1,4 @@
-"""Run a program: an argument list, a checked exit, captured output, a time limit, the version recorded."""
+"""Run external programs: argument lists without a shell, checked exit codes, captured output, time limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ToolResult", "find_tool", "run_tool"]
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a program said."""
+    """Output and exit code of a program."""
 
     arguments: tuple[str, ...]
     returncode: int
@@ -26,7 +26,7 @@ class ToolResult:
 
 
 def find_tool(name: str) -> Path:
-    """Path of a program: beside this Python first (packages that carry binaries), then on the PATH.
+    """Find a program: first beside this Python (packages with binaries), then on the PATH.
 
     Raises
     ------
@@ -45,7 +45,22 @@ def find_tool(name: str) -> Path:
 def run_tool(
     arguments: Sequence[str | Path], *, timeout: float = 600, check: bool = True, cwd: Path | None = None
 ) -> ToolResult:
-    """Run `arguments` (no shell) and return what it printed.
+    """Run a program without a shell.
+
+    Parameters
+    ----------
+    arguments : sequence of str or Path
+        The program and its arguments.
+    timeout : float
+        Seconds.
+    check : bool
+        Whether an exit code other than 0 is an error.
+    cwd : Path, optional
+        Working directory.
+
+    Returns
+    -------
+    ToolResult
 
     Raises
     ------
@@ -68,7 +83,7 @@ def run_tool(
     except FileNotFoundError as error:
         raise ToolError(Reason.TOOL_MISSING, f"the program {name} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise ToolError(Reason.TIMEOUT, f"{name} did not end within {timeout:g} s") from error
+        raise ToolError(Reason.TIMEOUT, f"{name} did not finish within {timeout:g} s") from error
     if check and done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no output"]
         raise ToolError(Reason.TOOL_FAILED, f"{name} ended with exit code {done.returncode}: {last[0][:300]}")

@@ -1,1 +1,1 @@
-"""Coded terms: the CSV mappings, the checks of them, and the terminology that they are held against."""
+"""Coded terms: the CSV mappings, their checks, and the terminology that they are checked against."""

@@ -1,13 +1,13 @@
-"""The linter of mapping files: says file:line, what is wrong, and the nearest valid code.
+"""Check mapping files: reports file:line, the fault, and the nearest valid code.
 
-It reads any CSV whose code columns come in threes: ``X_scheme, X_code, X_meaning`` (ours) or DICOM's own words
+Any CSV can be checked whose code columns come in threes: ``X_scheme, X_code, X_meaning`` (ours) or DICOM's keywords
 ``...CodingSchemeDesignator, ...CodeValue, ...CodeMeaning`` (with any prefix).
 
-Errors (the file cannot be used): an impossible code (SNOMED CT check digit, UCUM grammar, IBSI form), half a code, a
-name that stands twice, a meaning that belongs to another code. Warnings (somebody should look): the word None, blanks
-at an end, one meaning with several codes, one code with several meanings, a concept that another one replaced or that
-says something else than the row, an unknown IBSI identifier, a side that is lost. Notes: a code that no dictionary
-here knows.
+Errors (the file cannot be used): an impossible code (SNOMED CT check digit, UCUM grammar, IBSI form), an incomplete
+code, a duplicate name, a meaning that belongs to another code. Warnings (to be reviewed): the word None, leading or
+trailing blanks, one meaning with several codes, one code with several meanings, a concept that has been replaced or
+means something other than the row, an unknown IBSI identifier, a lost laterality. Notes: a code that is in no
+dictionary of this package.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _EMPTY_WORDS = frozenset({"none", "nan", "null", "n/a", "na"})
 _PARTS = (("scheme", "code", "meaning"), ("CodingSchemeDesignator", "CodeValue", "CodeMeaning"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Triple:
-    """A code in a cell group, with its place."""
+    """A code in a row of a file."""
 
     file: str
     line: int
@@ -50,7 +50,7 @@ class _Triple:
 
 @dataclass(frozen=True)
 class _Known:
-    """What the mappings' own concepts.csv says of a code."""
+    """Entry of concepts.csv about a code."""
 
     meaning: str
     status: str
@@ -63,7 +63,7 @@ def check_mappings(folder: Path) -> tuple[Issue, ...]:
     Parameters
     ----------
     folder : Path
-        Files in it are checked one by one and against each other.
+        Its files are checked one by one and against each other.
 
     Returns
     -------
@@ -77,15 +77,15 @@ def check_mappings(folder: Path) -> tuple[Issue, ...]:
     for triple in triples:
         issues += _check_code(triple)
     issues += _check_across(triples)
-    return tuple(sorted(issues, key=_place_order))
+    return tuple(sorted(issues, key=_issue_order))
 
 
-def _place_order(issue: Issue) -> tuple[str, int, str, str]:
+def _issue_order(issue: Issue) -> tuple[str, int, str, str]:
     file, _, line = issue.object.rpartition(":")
     return file, int(line), issue.rule, issue.message
 
 
-def _issue(rule: str, severity: Severity, place: str, message: str) -> Issue:
+def _mapping_issue(rule: str, severity: Severity, place: str, message: str) -> Issue:
     return Issue(rule, severity, place, message, "ctenrich mappings", __version__)
 
 
@@ -93,30 +93,40 @@ def _issue(rule: str, severity: Severity, place: str, message: str) -> Issue:
 
 
 def _check_file(path: Path, triples: list[_Triple]) -> Iterator[Issue]:
-    rows = _read(path)
-    groups = _groups(rows[0][1]) if rows else []
+    rows = _read_numbered_rows(path)
+    groups = _code_columns(rows[0][1]) if rows else []
     seen: dict[str, int] = {}
     for line, row in rows:
         place = f"{path.name}:{line}"
-        key = _key(row)
+        key = _row_key(row)
         if key in seen:
-            yield _issue("DUPLICATE", Severity.ERROR, place, f"{key!r} already stands in line {seen[key]}")
+            yield _mapping_issue("DUPLICATE", Severity.ERROR, place, f"{key!r} is also in line {seen[key]}")
         seen.setdefault(key, line)
         yield from _check_cells(place, row, groups)
         for prefix, columns in groups:
-            scheme, value, meaning = (_clean(row[c]) for c in columns)
+            scheme, value, meaning = (_clean_cell(row[c]) for c in columns)
             if scheme and value and meaning and row.get("status", "current") == "current":
-                triples.append(_Triple(path.name, line, key, prefix, scheme, value, meaning))
+                triples.append(
+                    _Triple(
+                        file=path.name,
+                        line=line,
+                        key=key,
+                        column=prefix,
+                        scheme=scheme,
+                        value=value,
+                        meaning=meaning,
+                    )
+                )
         yield from _check_side(place, key, row)
 
 
-def _read(path: Path) -> list[tuple[int, dict[str, str]]]:
+def _read_numbered_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     with path.open(encoding="utf-8-sig", newline="") as handle:
         reader = csv.DictReader(handle)
         return [(reader.line_num, {k or "": v or "" for k, v in row.items() if k is not None}) for row in reader]
 
 
-def _groups(row: Mapping[str, str]) -> list[tuple[str, tuple[str, str, str]]]:
+def _code_columns(row: Mapping[str, str]) -> list[tuple[str, tuple[str, str, str]]]:
     out = []
     for column in row:
         for parts in _PARTS:
@@ -128,11 +138,11 @@ def _groups(row: Mapping[str, str]) -> list[tuple[str, tuple[str, str, str]]]:
     return out
 
 
-def _key(row: Mapping[str, str]) -> str:
+def _row_key(row: Mapping[str, str]) -> str:
     return next((value.strip() for column, value in row.items() if column.strip()), "")
 
 
-def _clean(cell: str) -> str:
+def _clean_cell(cell: str) -> str:
     text = cell.strip()
     return "" if text.casefold() in _EMPTY_WORDS else text
 
@@ -142,19 +152,22 @@ def _check_cells(
 ) -> Iterator[Issue]:
     for column, cell in row.items():
         if cell != cell.strip() or "\u00a0" in cell:
-            yield _issue(
-                "BLANK", Severity.WARNING, place, f"{column} has a blank at an end or a no-break space: {cell!r}"
+            yield _mapping_issue(
+                "BLANK",
+                Severity.WARNING,
+                place,
+                f"{column} has a leading or trailing blank, or a no-break space: {cell!r}",
             )
     for prefix, columns in groups:
         cells = [row[c] for c in columns]
         words = {c.strip() for c in cells if c.strip().casefold() in _EMPTY_WORDS}
         if words:
-            message = f"{prefix or 'code'} holds the word {min(words)!r}: leave it empty"
-            yield _issue("LITERAL_NONE", Severity.WARNING, place, message)
-        filled = [bool(_clean(c)) for c in cells]
+            message = f"{prefix or 'code'} contains the word {min(words)!r}: leave it empty"
+            yield _mapping_issue("LITERAL_NONE", Severity.WARNING, place, message)
+        filled = [bool(_clean_cell(c)) for c in cells]
         if any(filled) and not all(filled):
             missing = ", ".join(c for c, full in zip(columns, filled, strict=True) if not full)
-            yield _issue("INCOMPLETE", Severity.ERROR, place, f"{missing} is empty")
+            yield _mapping_issue("INCOMPLETE", Severity.ERROR, place, f"{missing} is empty")
 
 
 def _check_side(place: str, key: str, row: Mapping[str, str]) -> Iterator[Issue]:
@@ -163,8 +176,8 @@ def _check_side(place: str, key: str, row: Mapping[str, str]) -> Iterator[Issue]
         return
     elsewhere = " ".join(v for c, v in row.items() if c.endswith(("meaning", "CodeMeaning"))).casefold()
     if side[1] not in elsewhere:
-        yield _issue(
-            "LATERALITY", Severity.WARNING, place, f"{key!r} has a side, but no code of the row says {side[1]}"
+        yield _mapping_issue(
+            "LATERALITY", Severity.WARNING, place, f"{key!r} names a side, but no code of the row means {side[1]}"
         )
 
 
@@ -172,44 +185,48 @@ def _check_side(place: str, key: str, row: Mapping[str, str]) -> Iterator[Issue]
 
 
 def _check_code(triple: _Triple) -> Iterator[Issue]:
-    known = _known(triple.scheme)
+    known = _known_meanings(triple.scheme)
     fault = code_fault(triple.scheme, triple.value)
     if fault:
         nearest = nearest_code(triple.scheme, triple.value, triple.meaning, known)
         hint = f"; did you mean {nearest} ({known[nearest][0]})?" if nearest else ""
-        yield _issue("IMPOSSIBLE_CODE", Severity.ERROR, triple.place, f"{triple.column or 'code'}: {fault}{hint}")
+        yield _mapping_issue(
+            "IMPOSSIBLE_CODE", Severity.ERROR, triple.place, f"{triple.column or 'code'}: {fault}{hint}"
+        )
         return
-    judged = _judgement(triple)
-    if judged is not None:
-        message = f"{triple.value} ({triple.meaning}) is {judged.status}: use {judged.instead}"
-        yield _issue("CONCEPT", Severity.WARNING, triple.place, message)
+    superseded = _superseded(triple)
+    if superseded is not None:
+        message = f"{triple.value} ({triple.meaning}) is {superseded.status}: use {superseded.instead}"
+        yield _mapping_issue("CONCEPT", Severity.WARNING, triple.place, message)
     elif triple.value in known:
         yield from _check_meaning(triple, known)
     elif triple.scheme == "IBSI":
         nearest = nearest_code("IBSI", triple.value, triple.meaning, known)
         hint = f"; did you mean {nearest}?" if nearest else ""
-        yield _issue("UNKNOWN_IBSI", Severity.WARNING, triple.place, f"{triple.value} is not a known IBSI id{hint}")
+        yield _mapping_issue(
+            "UNKNOWN_IBSI", Severity.WARNING, triple.place, f"{triple.value} is not a known IBSI id{hint}"
+        )
     elif triple.scheme not in {"UCUM", "99CTENRICH"}:
-        message = f"{triple.scheme} {triple.value} ({triple.meaning}) is in no dictionary here"
-        yield _issue("UNKNOWN_CODE", Severity.NOTE, triple.place, message)
+        message = f"{triple.scheme} {triple.value} ({triple.meaning}) is in no dictionary of this package"
+        yield _mapping_issue("UNKNOWN_CODE", Severity.NOTE, triple.place, message)
     yield from _check_compound(triple)
 
 
 def _check_meaning(triple: _Triple, known: Mapping[str, tuple[str, ...]]) -> Iterator[Issue]:
     meanings = known[triple.value]
-    if triple.scheme == "UCUM" or any(_agree(triple.meaning, m) for m in meanings):
+    if triple.scheme == "UCUM" or any(_meanings_agree(triple.meaning, m) for m in meanings):
         return
     wanted = plain_meaning(triple.meaning)
     others = [v for v, ms in known.items() if wanted in {plain_meaning(m) for m in ms} and v != triple.value]
     message = f"{triple.scheme} {triple.value} means {meanings[0]!r}, not {triple.meaning!r}"
     if others:
-        yield _issue("WRONG_CODE", Severity.ERROR, triple.place, f"{message}: use {others[0]}")
+        yield _mapping_issue("WRONG_CODE", Severity.ERROR, triple.place, f"{message}: use {others[0]}")
     else:
-        yield _issue("MEANING", Severity.WARNING, triple.place, message)
+        yield _mapping_issue("MEANING", Severity.WARNING, triple.place, message)
 
 
-def _agree(a: str, b: str) -> bool:
-    """Whether the words of one meaning are among those of the other (plural or not)."""
+def _meanings_agree(a: str, b: str) -> bool:
+    """Whether the words of one meaning are a subset of the other's, ignoring plurals."""
     words = [{w.rstrip("s") for w in plain_meaning(m).split()} for m in (a, b)]
     return bool(words[0] and words[1]) and (words[0] <= words[1] or words[1] <= words[0])
 
@@ -221,15 +238,15 @@ def _check_compound(triple: _Triple) -> Iterator[Issue]:
     meaning = triple.meaning.casefold()
     lost = [w for w in words.groups() if w not in meaning]
     if len(lost) == 1:
-        message = f"{triple.value} ({triple.meaning}) says only part of {triple.key!r}: {lost[0]} is lost"
-        yield _issue("CONCEPT", Severity.WARNING, triple.place, message)
+        message = f"{triple.value} ({triple.meaning}) means only part of {triple.key!r}: {lost[0]} is lost"
+        yield _mapping_issue("CONCEPT", Severity.WARNING, triple.place, message)
 
 
 @cache
 def _concepts() -> dict[tuple[str, str], tuple[_Known, ...]]:
     path = resource_folder("mappings") / "concepts.csv"
     out: dict[tuple[str, str], tuple[_Known, ...]] = {}
-    for _line, row in _read(path) if path.is_file() else []:
+    for _line, row in _read_numbered_rows(path) if path.is_file() else []:
         known = _Known(row["meaning"].strip(), row["status"].strip(), row["instead"].strip())
         key = row["scheme"].strip(), row["code"].strip()
         out[key] = (*out.get(key, ()), known)
@@ -237,7 +254,7 @@ def _concepts() -> dict[tuple[str, str], tuple[_Known, ...]]:
 
 
 @cache
-def _known(scheme: str) -> dict[str, tuple[str, ...]]:
+def _known_meanings(scheme: str) -> dict[str, tuple[str, ...]]:
     out = dict(dictionary_meanings(scheme))
     for (other, value), known in _concepts().items():
         current = tuple(k.meaning for k in known if k.status == "current")
@@ -246,7 +263,7 @@ def _known(scheme: str) -> dict[str, tuple[str, ...]]:
     return out
 
 
-def _judgement(triple: _Triple) -> _Known | None:
+def _superseded(triple: _Triple) -> _Known | None:
     for known in _concepts().get((triple.scheme, triple.value), ()):
         doubtful = known.status == "doubtful" and known.meaning.casefold() == triple.meaning.casefold()
         if known.status == "older" or doubtful:
@@ -269,7 +286,7 @@ def _check_across(triples: Sequence[_Triple]) -> Iterator[Issue]:
         if len(codes) > 1:
             places = ", ".join(f"{v} in {next(t.place for t in group if t.value == v)}" for v in codes)
             message = f"{scheme} {group[0].meaning!r} has several codes: {places}"
-            yield _issue("SEVERAL_CODES", Severity.WARNING, group[-1].place, message)
+            yield _mapping_issue("SEVERAL_CODES", Severity.WARNING, group[-1].place, message)
     for (scheme, value), group in sorted(by_code.items()):
         meanings = list(dict.fromkeys(t.meaning.casefold() for t in group))
         if len(meanings) > 1:
@@ -277,4 +294,4 @@ def _check_across(triples: Sequence[_Triple]) -> Iterator[Issue]:
                 f"{m!r} in {next(t.place for t in group if t.meaning.casefold() == m)}" for m in meanings
             )
             message = f"{scheme} {value} has several meanings: {places}"
-            yield _issue("SEVERAL_MEANINGS", Severity.WARNING, group[-1].place, message)
+            yield _mapping_issue("SEVERAL_MEANINGS", Severity.WARNING, group[-1].place, message)

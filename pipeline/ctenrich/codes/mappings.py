@@ -1,12 +1,12 @@
-"""Load mappings/*.csv as checked codes: the only way by which a code value enters an object.
+"""Load mappings/*.csv as checked codes: the only source of code values in objects.
 
-Every row is checked when it is loaded (check digit, blanks, missing parts); :func:`check_mappings` says what else is
-wrong with a folder of mappings. Files have one table each:
+Every row is checked when it is loaded (check digit, blanks, missing parts); :func:`check_mappings` finds further faults
+in a folder of mappings. Each file has one table:
 
-* ``segments.csv``: what a model or an expert calls a structure -> category, type, laterality, region, colour;
+* ``segments.csv``: name of a structure in a model or of an expert -> category, type, laterality, region, colour;
 * ``features.csv``: pyradiomics' feature name -> quantity and unit;
 * ``landmarks.csv``, ``regions.csv``: body part regression's landmarks and regions -> anatomic sites;
-* ``concepts.csv``: further concepts that objects need, and what is known about codes beyond DICOM's dictionaries.
+* ``concepts.csv``: further concepts in objects, and knowledge about codes beyond DICOM's dictionaries.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class Code:
     meaning: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SegmentCode:
-    """How one structure is coded in a SEG and as a finding site in an SR."""
+    """Codes of one structure in a SEG and as a finding site in an SR."""
 
     name: str
     """Key, e.g. ``lung_left``."""
     labels: tuple[str, ...]
-    """What models and experts call it, besides the name."""
+    """Its other names in models and of experts."""
     category: Code
     """Segmented Property Category (CID 7150)."""
     type: Code
@@ -73,7 +73,7 @@ class SegmentCode:
     laterality: Code | None
     """Segmented Property Type Modifier (CID 244)."""
     region: Code | None
-    """Anatomic Region, where the type is not itself a place (tumour, cyst)."""
+    """Anatomic Region, if the type is not itself a location (tumour, cyst)."""
     region_modifier: Code | None
     """Laterality of the region."""
     finding: Code
@@ -83,7 +83,7 @@ class SegmentCode:
 
     @property
     def finding_site(self) -> Code:
-        """Where it is: the region if there is one, else the structure itself."""
+        """Finding site: the region if there is one, otherwise the structure itself."""
         return self.region or self.type
 
     @property
@@ -92,7 +92,7 @@ class SegmentCode:
         return self.region_modifier if self.region else self.laterality
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureCode:
     """Quantity and unit of one measured feature."""
 
@@ -103,19 +103,19 @@ class FeatureCode:
     unit: Code
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LandmarkCode:
-    """A landmark of body part regression: its place on the score axis and in the body."""
+    """A landmark of body part regression: its position on the score axis and its anatomic site."""
 
     name: str
     score_mean: float
     score_sd: float
     site: Code
     modifier: Code | None
-    """Topographical modifier: top, bottom, center; None where the landmark is the organ as such."""
+    """Topographical modifier: top, bottom, center; None if the landmark is the organ as a whole."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RegionCode:
     """A body region: a half-open interval of scores, and the anatomic site."""
 
@@ -129,16 +129,16 @@ class RegionCode:
     site: Code
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConceptCode:
-    """A concept that objects use, or what is known about a code."""
+    """A concept that objects use, or knowledge about a code."""
 
     name: str
     code: Code
     status: str
-    """``current``, ``older`` (another concept took its place) or ``doubtful``."""
+    """``current``, ``older`` (replaced by another concept) or ``doubtful``."""
     instead: str
-    """Code value that should be used, where the status is not current."""
+    """Code value to use instead, if the status is not current."""
     note: str
 
 
@@ -146,43 +146,43 @@ class ConceptCode:
 
 
 def load_segments(path: Path | None = None) -> dict[str, SegmentCode]:
-    """Structures by name, in file order.
+    """Load structures by name, in file order.
 
     Raises
     ------
     UsageError
         BAD_MAPPING, with file and line.
     """
-    return _load(path or folder("mappings") / "segments.csv", _segment)
+    return _load_table(path or folder("mappings") / "segments.csv", _segment_row)
 
 
 def load_features(path: Path | None = None) -> dict[str, FeatureCode]:
-    """Features by pyradiomics' name."""
-    return _load(path or folder("mappings") / "features.csv", _feature)
+    """Load features by pyradiomics' name; raises as `load_segments`."""
+    return _load_table(path or folder("mappings") / "features.csv", _feature_row)
 
 
 def load_landmarks(path: Path | None = None) -> dict[str, LandmarkCode]:
-    """Landmarks by name."""
-    return _load(path or folder("mappings") / "landmarks.csv", _landmark)
+    """Load landmarks by name; raises as `load_segments`."""
+    return _load_table(path or folder("mappings") / "landmarks.csv", _landmark_row)
 
 
 def load_regions(path: Path | None = None) -> dict[str, RegionCode]:
-    """Regions by name."""
-    return _load(path or folder("mappings") / "regions.csv", _region)
+    """Load regions by name; raises as `load_segments`."""
+    return _load_table(path or folder("mappings") / "regions.csv", _region_row)
 
 
 def load_concepts(path: Path | None = None) -> dict[str, ConceptCode]:
-    """Further concepts by name."""
-    return _load(path or folder("mappings") / "concepts.csv", _concept)
+    """Load further concepts by name; raises as `load_segments`."""
+    return _load_table(path or folder("mappings") / "concepts.csv", _concept_row)
 
 
 def normalise_label(label: str) -> str:
-    """Lower case, with runs of blanks, dots, dashes and underscores as one underscore."""
+    """Convert to lower case, with runs of blanks, dots, dashes and underscores as one underscore."""
     return re.sub(r"[\s_.\-]+", "_", label.strip().casefold()).strip("_")
 
 
 def find_segment(label: str) -> SegmentCode | None:
-    """Structure that a model's label or an ROI's name means; None if no row says so."""
+    """Find the structure that a model's label or an ROI's name denotes; None if no row has it."""
     return _segment_index().get(normalise_label(label))
 
 
@@ -203,12 +203,12 @@ def _segment_index() -> dict[str, SegmentCode]:
         for label in (segment.name, *segment.labels):
             key = normalise_label(label)
             if key in index and index[key] != segment:
-                raise UsageError(Reason.BAD_MAPPING, f"segments.csv: {label!r} means two structures")
+                raise UsageError(Reason.BAD_MAPPING, f"segments.csv: {label!r} denotes two structures")
             index[key] = segment
     return index
 
 
-def _load(path: Path, make: Callable[[Row], T]) -> dict[str, T]:
+def _load_table(path: Path, make: Callable[[Row], T]) -> dict[str, T]:
     stamp = path.stat() if path.is_file() else None
     if stamp is None:
         raise UsageError(Reason.BAD_MAPPING, f"there is no mapping file {path.name}")
@@ -218,85 +218,101 @@ def _load(path: Path, make: Callable[[Row], T]) -> dict[str, T]:
 @cache
 def _load_cached(path: Path, mtime: int, size: int, make: Callable[[Row], T]) -> dict[str, T]:
     out: dict[str, T] = {}
-    for line, row in _rows(path):
+    for line, row in _numbered_rows(path):
         try:
             item = make(row)
-            name = _need(row, "name")
+            name = _required(row, "name")
             if name in out:
-                raise ValueError(f"{name!r} stands twice")
+                raise ValueError(f"{name!r} occurs twice")
         except (KeyError, ValueError) as error:
             what = f"column {error} is missing" if isinstance(error, KeyError) else str(error)
-            hint = "ctenrich check-mappings says more"
+            hint = "for details, run: ctenrich check-mappings"
             raise UsageError(Reason.BAD_MAPPING, f"{path.name}:{line}: {what}", hint) from error
         out[name] = item
     return out
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     with path.open(encoding="utf-8-sig", newline="") as handle:
         reader = csv.DictReader(handle)
         for row in reader:
             yield reader.line_num, {str(k): v for k, v in row.items() if isinstance(v, str)}
 
 
-def _need(row: Row, column: str) -> str:
-    value = row[column].strip()  # also takes away no-break spaces
+def _required(row: Row, column: str) -> str:
+    value = row[column].strip()  # also removes no-break spaces
     if not value:
         raise ValueError(f"{column} is empty")
     return value
 
 
-def _code(row: Row, prefix: str) -> Code:
-    value, scheme, meaning = (_need(row, f"{prefix}_{part}") for part in ("code", "scheme", "meaning"))
+def _code_of(row: Row, prefix: str) -> Code:
+    value, scheme, meaning = (_required(row, f"{prefix}_{part}") for part in ("code", "scheme", "meaning"))
     fault = code_fault(scheme, value)
     if fault:
         raise ValueError(f"{prefix}_code {fault}")
     return Code(value, scheme, meaning)
 
 
-def _optional(row: Row, prefix: str) -> Code | None:
+def _optional_code(row: Row, prefix: str) -> Code | None:
     parts = [row[f"{prefix}_{part}"].strip() for part in ("code", "scheme", "meaning")]
-    return _code(row, prefix) if any(parts) else None
+    return _code_of(row, prefix) if any(parts) else None
 
 
-def _number(row: Row, column: str) -> float | None:
+def _optional_number(row: Row, column: str) -> float | None:
     return float(row[column]) if row[column].strip() else None
 
 
-def _segment(row: Row) -> SegmentCode:
-    colour = _need(row, "colour")
+def _segment_row(row: Row) -> SegmentCode:
+    colour = _required(row, "colour")
     if re.fullmatch(r"#[0-9A-Fa-f]{6}", colour) is None:
         raise ValueError(f"colour {colour!r} is not #RRGGBB")
     return SegmentCode(
-        name=_need(row, "name"),
+        name=_required(row, "name"),
         labels=tuple(part for part in row["labels"].split("|") if part),
-        category=_code(row, "category"),
-        type=_code(row, "type"),
-        laterality=_optional(row, "laterality"),
-        region=_optional(row, "region"),
-        region_modifier=_optional(row, "region_modifier"),
-        finding=_code(row, "finding"),
+        category=_code_of(row, "category"),
+        type=_code_of(row, "type"),
+        laterality=_optional_code(row, "laterality"),
+        region=_optional_code(row, "region"),
+        region_modifier=_optional_code(row, "region_modifier"),
+        finding=_code_of(row, "finding"),
         colour=(int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)),
     )
 
 
-def _feature(row: Row) -> FeatureCode:
-    return FeatureCode(_need(row, "name"), _need(row, "feature_class"), _code(row, "quantity"), _code(row, "unit"))
+def _feature_row(row: Row) -> FeatureCode:
+    return FeatureCode(
+        name=_required(row, "name"),
+        feature_class=_required(row, "feature_class"),
+        quantity=_code_of(row, "quantity"),
+        unit=_code_of(row, "unit"),
+    )
 
 
-def _landmark(row: Row) -> LandmarkCode:
-    mean, sd = float(_need(row, "score_mean")), float(_need(row, "score_sd"))
-    return LandmarkCode(_need(row, "name"), mean, sd, _code(row, "site"), _optional(row, "modifier"))
+def _landmark_row(row: Row) -> LandmarkCode:
+    return LandmarkCode(
+        name=_required(row, "name"),
+        score_mean=float(_required(row, "score_mean")),
+        score_sd=float(_required(row, "score_sd")),
+        site=_code_of(row, "site"),
+        modifier=_optional_code(row, "modifier"),
+    )
 
 
-def _region(row: Row) -> RegionCode:
-    ends = _number(row, "score_from"), _number(row, "score_to")
-    return RegionCode(_need(row, "name"), *ends, row["from_landmark"], row["to_landmark"], _code(row, "site"))
+def _region_row(row: Row) -> RegionCode:
+    return RegionCode(
+        name=_required(row, "name"),
+        score_from=_optional_number(row, "score_from"),
+        score_to=_optional_number(row, "score_to"),
+        from_landmark=row["from_landmark"],
+        to_landmark=row["to_landmark"],
+        site=_code_of(row, "site"),
+    )
 
 
-def _concept(row: Row) -> ConceptCode:
-    status = _need(row, "status")
+def _concept_row(row: Row) -> ConceptCode:
+    status = _required(row, "status")
     if status not in {"current", "older", "doubtful"}:
         raise ValueError(f"status {status!r} is not current, older or doubtful")
-    code = Code(_need(row, "code"), _need(row, "scheme"), _need(row, "meaning"))
-    return ConceptCode(_need(row, "name"), code, status, row["instead"], row["note"])
+    code = Code(_required(row, "code"), _required(row, "scheme"), _required(row, "meaning"))
+    return ConceptCode(name=_required(row, "name"), code=code, status=status, instead=row["instead"], note=row["note"])

@@ -1,4 +1,4 @@
-"""What can be known about a code without a terminology server: check digits, grammars, DICOM's own dictionaries."""
+"""Check codes without a terminology server: check digits, grammars, DICOM's own dictionaries."""
 
 from __future__ import annotations
 
@@ -48,10 +48,22 @@ def verhoeff_valid(digits: str) -> bool:
 
 
 def code_fault(scheme: str, value: str) -> str:
-    """What makes `value` impossible in `scheme`; an empty text if nothing does.
+    """Describe why a code value is impossible in its scheme.
 
     SNOMED CT identifiers have 6 to 18 digits and a Verhoeff check digit; UCUM codes follow its grammar; IBSI codes have
-    four capital letters or digits; other schemes are only held to DICOM's length (SH, 16 characters).
+    four capital letters or digits; other schemes are checked only for DICOM's length (SH, 16 characters).
+
+    Parameters
+    ----------
+    scheme : str
+        Coding Scheme Designator.
+    value : str
+        Code value.
+
+    Returns
+    -------
+    str
+        Empty if the value is possible.
     """
     if scheme == "SCT":
         if re.fullmatch(r"[1-9][0-9]{5,17}", value) is None:
@@ -82,7 +94,7 @@ _UCUM = re.compile(rf"/?(?:{_ATOM})(?:[./](?:{_ATOM}))*")
 
 
 def ucum_fault(value: str) -> str:
-    """What is wrong with a unit by the grammar of UCUM (case-sensitive form); empty if nothing is.
+    """Describe why a unit does not follow the grammar of UCUM (case-sensitive form); empty if it does.
 
     The terminal symbols are those that imaging uses (lengths, times, masses, activity, dose, Hounsfield units, ...).
     """
@@ -93,7 +105,7 @@ def ucum_fault(value: str) -> str:
 
 @cache
 def dictionary_meanings(scheme: str) -> dict[str, tuple[str, ...]]:
-    """Code value -> meanings, of pydicom's dictionary of the concepts that DICOM PS3.16 uses (highdicom shares it)."""
+    """Code value -> meanings, from pydicom's dictionary of the concepts of DICOM PS3.16, which highdicom uses too."""
     from pydicom.sr._concepts_dict import concepts
 
     out: dict[str, list[str]] = {}
@@ -106,10 +118,26 @@ def dictionary_meanings(scheme: str) -> dict[str, tuple[str, ...]]:
 
 
 def nearest_code(scheme: str, value: str, meaning: str, known: dict[str, tuple[str, ...]]) -> str:
-    """Known valid code of `scheme` that `value` was probably meant to be; empty if none is near.
+    """Find the valid code that a wrong value was probably meant to be.
 
     Among codes whose meaning agrees, the one with the fewest different characters (at most 3); without such a meaning,
     any valid code with one different character.
+
+    Parameters
+    ----------
+    scheme : str
+        Coding Scheme Designator.
+    value : str
+        The wrong value.
+    meaning : str
+        Its meaning.
+    known : dict
+        Code value -> meanings of the scheme.
+
+    Returns
+    -------
+    str
+        Empty if no code is near.
     """
     wanted = plain_meaning(meaning)
     best, best_distance = "", 4
@@ -125,7 +153,7 @@ def nearest_code(scheme: str, value: str, meaning: str, known: dict[str, tuple[s
 
 
 def plain_meaning(meaning: str) -> str:
-    """A meaning for comparison: lower case, without SNOMED's tag and the words ``structure``, ``of``, ``part``."""
+    """Normalise a meaning for comparison: lower case, without SNOMED's tag and words like ``structure`` and ``of``."""
     text = re.sub(r"\([^)]*\)\s*$", "", meaning.casefold())
     words = [w for w in re.findall(r"[a-z0-9]+", text) if w not in {"structure", "of", "part", "bone", "entire", "the"}]
     return " ".join(words)

@@ -1,4 +1,4 @@
-"""Validate DICOM objects: dciodvfy, the structure of TID 1500 reports, references, and PixelMed where it is wanted."""
+"""Validate DICOM objects: dciodvfy, the structure of TID 1500 reports, references, and optionally PixelMed."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _THREADS = 4
 def validate_objects(
     paths: Sequence[Path], *, settings: Settings, sources: Collection[str] | None = None
 ) -> tuple[Issue, ...]:
-    """Check DICOM objects, of ours or of others.
+    """Check DICOM objects, ours or others.
 
     Parameters
     ----------
     paths : sequence of Path
-        Files; a file that is not DICOM is an error of its own.
+        Files; a file that is not DICOM gives an error.
     settings : Settings
-        `validate.dciodvfy` and `validate.pixelmed` say which programs run beside our own checks.
+        `validate.dciodvfy` and `validate.pixelmed` select the programs that run beside our own checks.
     sources : collection of str, optional
-        SOP Instance UIDs that exist besides the objects themselves. Where it is given, references to anything else
-        are errors; without it existence is not judged.
+        SOP Instance UIDs that exist besides the objects themselves. If given, references to anything else are errors;
+        without it, existence is not checked.
 
     Returns
     -------
@@ -48,9 +48,9 @@ def validate_objects(
     Raises
     ------
     ToolError
-        TOOL_MISSING if a program that the settings ask for is not installed.
+        TOOL_MISSING if a selected program is not installed.
     """
-    loaded = [_load(path) for path in paths]
+    loaded = [_open_or_issue(path) for path in paths]
     datasets = {path: item for path, item in zip(paths, loaded, strict=True) if isinstance(item, Dataset)}
     known = None if sources is None else {*sources, *(str(d.get("SOPInstanceUID", "")) for d in datasets.values())}
 
@@ -58,14 +58,14 @@ def validate_objects(
         if isinstance(item, Issue):
             return [item]
         about = str(item.get("SOPInstanceUID", "")) or path.name
-        return [*_programs(path, item, about, settings), *_own(item, about, list(datasets.values()), known)]
+        return [*_programs(path, item, about, settings), *_own_checks(item, about, list(datasets.values()), known)]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(one, paths, loaded))
     return tuple(issue for issues in found for issue in issues)
 
 
-def _load(path: Path) -> Dataset | Issue:
+def _open_or_issue(path: Path) -> Dataset | Issue:
     try:
         return open_dataset(path)
     except CtenrichError as error:
@@ -80,7 +80,7 @@ def _programs(path: Path, item: Dataset, about: str, settings: Settings) -> Iter
         yield from run_pixelmed(path, about)
 
 
-def _own(item: Dataset, about: str, others: Sequence[Dataset], known: set[str] | None) -> Iterable[Issue]:
+def _own_checks(item: Dataset, about: str, others: Sequence[Dataset], known: set[str] | None) -> Iterable[Issue]:
     checks: list[Callable[[], list[Issue]]] = [lambda: reference_issues(item, about, others, known)]
     if _is_report(item):
         checks.append(lambda: report_issues(item, about))

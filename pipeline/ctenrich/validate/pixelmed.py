@@ -1,4 +1,4 @@
-"""PixelMed's SR validator (Java) on one file: optional, for those who have it."""
+"""Run PixelMed's SR validator (Java, optional) on one file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LINE = re.compile(r"^(Error|Warning|Found|Fatal)\b[: -]*(.*)$")
 
 
 def find_jar() -> Path:
-    """pixelmed.jar: from the variable CTENRICH_PIXELMED_JAR, else where Debian puts it.
+    """Find pixelmed.jar: named by CTENRICH_PIXELMED_JAR, otherwise where Debian installs it.
 
     Raises
     ------
@@ -33,12 +33,23 @@ def find_jar() -> Path:
     jar = Path(os.environ.get(JAR_VARIABLE) or _FOLDER / "pixelmed.jar")
     if not jar.is_file():
         hint = f"install the Debian package libpixelmed-java, or name the file in {JAR_VARIABLE}"
-        raise ToolError(Reason.TOOL_MISSING, "pixelmed.jar is not there", hint)
+        raise ToolError(Reason.TOOL_MISSING, "pixelmed.jar is not installed", hint)
     return jar
 
 
 def run_pixelmed(path: Path, about: str) -> list[Issue]:
     """Run DicomSRValidator; equal lines are counted.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    about : str
+        What the issues name as their object: a SOP Instance UID, or a file name without folders.
+
+    Returns
+    -------
+    list of Issue
 
     Raises
     ------
@@ -51,10 +62,12 @@ def run_pixelmed(path: Path, about: str) -> list[Issue]:
         last = (result.stderr.strip().splitlines() or ["no output"])[0][:200]
         return [Issue("pixelmed", Severity.ERROR, about, f"the validator did not finish: {last}", "pixelmed")]
     counted = Counter(line.strip() for line in text.splitlines())
-    return [_issue(line, count, about) for line, count in counted.items() if line.startswith(("Error", "Warning"))]
+    return [
+        _line_to_issue(line, count, about) for line, count in counted.items() if line.startswith(("Error", "Warning"))
+    ]
 
 
-def _issue(line: str, count: int, about: str) -> Issue:
+def _line_to_issue(line: str, count: int, about: str) -> Issue:
     severity = Severity.ERROR if line.startswith("Error") else Severity.WARNING
     times = f" ({count} times)" if count > 1 else ""
     return Issue("pixelmed", severity, about, line.split(":", 1)[-1].strip()[:500] + times, "pixelmed")

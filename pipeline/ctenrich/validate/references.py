@@ -1,4 +1,4 @@
-"""References of a SEG or SR: listed where the standard wants them, and to instances that exist, if that is known."""
+"""Check the references of a SEG or SR: they are listed as the standard requires, and resolve to known instances."""
 
 from __future__ import annotations
 
@@ -16,9 +16,24 @@ __all__ = ["listed_references", "reference_issues", "used_references"]
 def reference_issues(item: Dataset, about: str, others: Sequence[Dataset], known: set[str] | None) -> list[Issue]:
     """Check the references of one object.
 
-    Every instance that the content or the frames use is listed in the object's evidence (SR, PS3.3 C.17.2) or
-    reference module (SEG, PS3.3 C.12.2); segments that are referred to exist in the SEG, if it is at hand; and
-    everything listed exists, if `known` says what does.
+    Every instance that the content or the frames use must be listed in the object's evidence (SR, PS3.3 C.17.2) or
+    reference module (SEG, PS3.3 C.12.2); referenced segments must exist in the SEG, if it is available; and everything
+    listed must be among `known`, if given.
+
+    Parameters
+    ----------
+    item : pydicom.Dataset
+        The object.
+    about : str
+        What the issues name as their object: a SOP Instance UID, or a file name without folders.
+    others : sequence of pydicom.Dataset
+        The other objects that are checked with it.
+    known : set of str, optional
+        SOP Instance UIDs that exist; None: existence is not checked.
+
+    Returns
+    -------
+    list of Issue
     """
     listed, used = listed_references(item), set(used_references(item))
     issues: list[Issue] = []
@@ -26,14 +41,14 @@ def reference_issues(item: Dataset, about: str, others: Sequence[Dataset], known
         unlisted = sorted({uid for uid, _ in used} - listed)
         if unlisted:
             text = f"{len(unlisted)} instances are used but not listed, the first is {unlisted[0]}"
-            issues.append(_error("references.unlisted", about, text))
+            issues.append(_reference_error("references.unlisted", about, text))
     issues += _segment_issues(used, about, others)
     if known is not None and (listed or used):
         every = listed | {uid for uid, _ in used}
         here = every & known
         if here != every:
             text = f"{len(here)} of {len(every)} references resolve"
-            issues.append(_error("references.resolve", about, text))
+            issues.append(_reference_error("references.resolve", about, text))
     return issues
 
 
@@ -55,7 +70,7 @@ def _of_series(series: Sequence[Dataset] | None, keyword: str) -> set[str]:
 
 
 def used_references(item: Dataset) -> Iterator[tuple[str, int | None]]:
-    """(SOP Instance UID, segment number) that the content tree or the frames refer to."""
+    """Iterate over the (SOP Instance UID, segment number) that the content tree or the frames refer to."""
     for _, child in walk(item):
         if str(child.get("ValueType", "")) in {"IMAGE", "COMPOSITE", "WAVEFORM"}:
             for reference in child.get("ReferencedSOPSequence", None) or ():
@@ -76,8 +91,10 @@ def _segment_issues(used: set[tuple[str, int | None]], about: str, others: Seque
     wrong = sorted(number for uid, number in used if number is not None and number not in segments.get(uid, {number}))
     if not wrong:
         return []
-    return [_error("references.segment", about, f"segment {wrong[0]} is referred to, but the SEG does not have it")]
+    return [
+        _reference_error("references.segment", about, f"segment {wrong[0]} is referenced, but the SEG does not have it")
+    ]
 
 
-def _error(rule: str, about: str, text: str) -> Issue:
+def _reference_error(rule: str, about: str, text: str) -> Issue:
     return Issue(rule, Severity.ERROR, about, text, "ctenrich", __version__)

@@ -1,4 +1,4 @@
-"""What a SEG must agree with itself about (PS3.3 C.8.20), beyond what dciodvfy looks at."""
+"""Check the consistency of a SEG (PS3.3 C.8.20) beyond what dciodvfy checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,19 @@ __all__ = ["segmentation_issues"]
 
 
 def segmentation_issues(item: Dataset, about: str) -> list[Issue]:
-    """Segment numbers run from 1, frames name segments that exist, and there are as many frames as pixels for them."""
+    """Check that segment numbers run from 1, frames name existing segments, and the pixel data hold all frames.
+
+    Parameters
+    ----------
+    item : pydicom.Dataset
+        The object.
+    about : str
+        What the issues name as their object: a SOP Instance UID, or a file name without folders.
+
+    Returns
+    -------
+    list of Issue
+    """
     labelled = str(item.get("SegmentationType", "")) == "LABELMAP"
     numbers = [int(s.SegmentNumber) for s in item.get("SegmentSequence", None) or ()]
     out = list(_number_faults(numbers, labelled))
@@ -36,7 +48,7 @@ def _number_faults(numbers: list[int], labelled: bool) -> Iterator[tuple[str, st
     if not numbers:
         yield "seg.segments", "no segment is described"
     elif len(set(numbers)) != len(numbers):
-        yield "seg.segments", "a segment number stands twice"
+        yield "seg.segments", "a segment number occurs twice"
     elif not labelled and numbers != list(range(1, len(numbers) + 1)):
         yield "seg.segments", "segment numbers do not run from 1 in steps of 1"
 
@@ -54,4 +66,4 @@ def _pixel_faults(item: Dataset, frames: int) -> Iterator[tuple[str, str]]:
         bits = frames * int(item.Rows) * int(item.Columns) * int(item.BitsAllocated)
         size = -(-bits // 8)
         if len(item.PixelData) != size + size % 2:
-            yield "seg.pixels", f"{len(item.PixelData)} bytes of pixels where {size + size % 2} belong"
+            yield "seg.pixels", f"{len(item.PixelData)} bytes of pixels instead of {size + size % 2}"

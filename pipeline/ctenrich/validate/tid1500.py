@@ -1,4 +1,4 @@
-"""Structure of an Imaging Measurement Report: content items, relationships, TID 1500 with its measurement groups."""
+"""Check the structure of an Imaging Measurement Report: content items, relationships, TID 1500, measurement groups."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _SOURCES = {
     "HAS OBS CONTEXT": {"CONTAINER", "TEXT", "CODE", "NUM"},
     "HAS CONCEPT MOD": set(_VALUES),
 }
-"""Relationship -> value types that may have it (PS3.3 A.35.2 to A.35.13)."""
+"""Relationship -> value types that may be its source (PS3.3 A.35.2 to A.35.13)."""
 _MODIFIERS = {"TEXT", "CODE"}
 _PUBLISHED_SCHEMES = frozenset(
     [
@@ -78,7 +78,7 @@ _PUBLISHED_SCHEMES = frozenset(
         "I10",
     ]
 )
-"""Schemes of PS3.16 table 8-1 that reports use: they need no identification."""
+"""Schemes of PS3.16 table 8-1 that need no identification."""
 
 
 def _dcm(keyword: str) -> Concept:
@@ -111,10 +111,22 @@ ALGORITHM_NAME, ALGORITHM_VERSION = _dcm("AlgorithmName"), _dcm("AlgorithmVersio
 def report_issues(item: Dataset, about: str) -> list[Issue]:
     """Check the content tree of an SR document.
 
-    Every item has its value and may stand where it stands (PS3.3 C.17.3); codes are whole; numbers are finite, with a
-    unit, or say why there is none. An Imaging Measurement Report has language, procedure and measurements; a group has
-    tracking identifier and UID, and what TID 1411 wants of a segment: the segment and where it was drawn. Other
-    reports are only checked as content trees, with a note.
+    Every item must have its value and an allowed relationship (PS3.3 C.17.3); codes must be complete; numbers must be
+    finite, with a unit, or state why they are absent. An Imaging Measurement Report must have language, procedure and
+    measurements; a group must have tracking identifier and UID, and for a segment the references of TID 1411. Other
+    reports are checked only as content trees, with a note.
+
+    Parameters
+    ----------
+    item : pydicom.Dataset
+        The object.
+    about : str
+        What the issues name as their object: a SOP Instance UID, or a file name without folders.
+
+    Returns
+    -------
+    list of Issue
+        Equal findings are counted.
     """
     faults = [*_tree_faults(item), *_scheme_faults(item)]
     if item_name(item) in REPORT_TITLES:
@@ -182,7 +194,7 @@ def _code_faults(code: Dataset) -> Iterator[Fault]:
     ):
         yield "sr.code", _ERROR, "a code lacks value, scheme or meaning"
     elif str(code.CodeMeaning) != str(code.CodeMeaning).strip():
-        yield "sr.code", _WARNING, f"the meaning of code {value} has blanks around it"
+        yield "sr.code", _WARNING, f"the meaning of code {value} has leading or trailing blanks"
 
 
 def _code_value(item: Dataset) -> Iterator[Fault]:
@@ -235,7 +247,7 @@ _VALUE_CHECKS: dict[str, Callable[[Dataset], Iterator[Fault]]] = {
 
 
 def _scheme_faults(root: Dataset) -> Iterator[Fault]:
-    """Schemes that the standard does not list are identified (PS3.3 C.12.1, Coding Scheme Identification)."""
+    """Schemes that the standard does not list must be identified (PS3.3 C.12.1, Coding Scheme Identification)."""
     declared = {
         str(i.get("CodingSchemeDesignator", "")) for i in root.get("CodingSchemeIdentificationSequence", None) or ()
     }
@@ -278,7 +290,7 @@ def _report_faults(root: Dataset) -> Iterator[Fault]:
 
 def _group_faults(group: Dataset) -> Iterator[Fault]:
     if str(group.get("ValueType", "")) != "CONTAINER" or str(group.get("RelationshipType", "")) != "CONTAINS":
-        yield "tid1500.group", _ERROR, "a measurement group is not a CONTAINER that is contained"
+        yield "tid1500.group", _ERROR, "a measurement group is not a CONTAINER with CONTAINS"
     for concept, kind, name in ((TRACKING_ID, "TEXT", "tracking identifier"), (TRACKING_UID, "UIDREF", "tracking UID")):
         found = children(group, "", concept)
         if len(found) != 1:
@@ -288,7 +300,7 @@ def _group_faults(group: Dataset) -> Iterator[Fault]:
                 yield "tid1500.tracking", _ERROR, f"the {name} of a group is not a {kind} with HAS OBS CONTEXT"
     yield from _placement_faults(group)
     if bool(children(group, "", ALGORITHM_NAME)) != bool(children(group, "", ALGORITHM_VERSION)):
-        yield "tid1500.algorithm", _ERROR, "an algorithm has a name without a version, or the other way round"
+        yield "tid1500.algorithm", _ERROR, "an algorithm has a name without a version, or a version without a name"
     template = group.get("ContentTemplateSequence", None)
     yield from _segment_faults(group, str(template[0].get("TemplateIdentifier", "")) if template else "")
 
@@ -301,14 +313,14 @@ def _placement_faults(group: Dataset) -> Iterator[Fault]:
         if item_name(item) in SITE and (kind, relation) != ("CODE", "HAS CONCEPT MOD"):
             yield "tid1500.site", _ERROR, "a finding site is not a CODE with HAS CONCEPT MOD"
         if item_name(item) in {SEGMENT, SEGMENT_FRAME} and (kind, relation) != ("IMAGE", "CONTAINS"):
-            yield "tid1500.segment", _ERROR, "a referenced segment is not an IMAGE that is contained"
+            yield "tid1500.segment", _ERROR, "a referenced segment is not an IMAGE with CONTAINS"
 
 
 def _segment_faults(group: Dataset, template: str) -> Iterator[Fault]:
-    """TID 1410 and 1411: a segment says which it is, and from which images it was made."""
+    """TID 1410 and 1411: a segment must be referenced together with the images that it was made from."""
     segments = children(group, "", SEGMENT, SEGMENT_FRAME)
     if len(segments) > 1:
-        yield "tid1500.segment", _ERROR, "a group refers to several segments"
+        yield "tid1500.segment", _ERROR, "a group references several segments"
     for item in segments:
         for reference in item.get("ReferencedSOPSequence", None) or ():
             if "ReferencedSegmentNumber" not in reference:
