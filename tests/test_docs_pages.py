@@ -102,6 +102,16 @@ def test_contributing_has_a_row_for_every_subpackage() -> None:
     assert set(re.findall(r"`(\w+)`", shared)) == {p.stem for p in PACKAGE.glob("*.py")} - {"__init__"}
 
 
+def test_the_registrations_that_contributing_names_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## Where do I add", 1)[1].split("\n## ", 1)[0]
+    lines = re.findall(r"a line of ((?:`\w+`(?: or )?)+) in `([\w/.]+)`", text)
+    assert len(lines) >= 4
+    for names, path in lines:
+        module = (PACKAGE / path).read_text("utf-8")
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^{name}\b.* = ", module, re.MULTILINE), f"{name} in {path}"
+
+
 def test_files_that_the_pages_name_exist() -> None:
     own = {p.name for p in PACKAGE.iterdir() if p.is_dir()}
     seen = 0
