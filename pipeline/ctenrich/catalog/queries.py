@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctenrich.catalog.sql import parameter_names
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.resources import folder
@@ -236,8 +237,6 @@ def bind(query: Query, given: Mapping[str, object]) -> dict[str, tuple[str, obje
 
 
 def _inferred(query: Query, given: Mapping[str, object]) -> dict[str, Parameter]:
-    from ctenrich.catalog.sql import parameter_names
-
     names = parameter_names(query.text)
     return {name: Parameter(name, _type_of(name, given[name]) if name in given else "STRING") for name in names}
 

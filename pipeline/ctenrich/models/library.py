@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ctenrich.bodypart.scorer import load_bodypart_model
 from ctenrich.errors import ModelError, UnsafeInputError
 from ctenrich.inference.download import download
 from ctenrich.inference.registry import (
@@ -143,8 +144,6 @@ def _is_bodypart(model: ResolvedModel) -> bool:
 
 
 def _bodypart_details(model: ResolvedModel) -> dict[str, Any]:
-    from ctenrich.bodypart.scorer import load_bodypart_model
-
     _, found = load_bodypart_model(model.folder)
     return {"landmarks": list(found.lookup_table), "image axes": found.axes.value, "weights_sha256": found.sha256}
 

@@ -17,6 +17,7 @@ from ctenrich.nnunet.engine import Engine, LabelMapResult
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.preprocess import Axes, canonical_axes
 from ctenrich.nnunet.probabilities import Probabilities
+from ctenrich.nnunet.reference import ReferenceEngine
 from ctenrich.nnunet.store import StoredModel, load_weights, prepare
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -141,8 +142,6 @@ def _open_engine(stored: StoredModel, name: str, folds: tuple[str, ...], mirror:
     plan = stored.plan(name)
     weights = {fold: load_weights(stored, name, fold) for fold in _choose_folds(stored, name, folds)}
     if settings.segment.engine == "reference":
-        from ctenrich.nnunet.reference import ReferenceEngine
-
         return ReferenceEngine(plan, stored.meta["configurations"][name], weights, settings.segment, mirror)
     if settings.segment.engine != "fast":
         raise UsageError(Reason.BAD_SETTINGS, f"unknown engine {settings.segment.engine!r}", "fast or reference")

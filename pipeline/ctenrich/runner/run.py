@@ -14,7 +14,9 @@ from ctenrich.ledger.rows import ProductKey
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
 from ctenrich.runner.products import request_products
+from ctenrich.select import read_cohort
 from ctenrich.settings import Settings
+from ctenrich.shape.pyradiomics_features import Radiomics
 from ctenrich.workspace import Workspace, load_record, save_record, write_bytes
 
 __all__ = ["Run", "RunConfig"]
@@ -76,8 +78,6 @@ class Run:
         ModelError
             What is wrong with a model: found here, before any work.
         """
-        from ctenrich.select import read_cohort
-
         settings = settings or Settings()
         cohort = read_cohort(cohort_file)
         if not cohort.series:
@@ -89,8 +89,6 @@ class Run:
                 "add --segmenter expert, --segmenter nnunet:MODEL or --bodypart MODEL",
             )  # fmt: skip
         if settings.measure.radiomics:
-            from ctenrich.shape.pyradiomics_features import Radiomics
-
             Radiomics(Path(settings.measure.radiomics))
         config = RunConfig(_FORMAT, __version__, cohort.name, cohort.sha256, products, settings, allow_demo)
         out = Path(out)
@@ -114,8 +112,6 @@ class Run:
         UsageError
             BAD_RUN if the folder is not a run, was made by another version, or its cohort was changed.
         """
-        from ctenrich.select import read_cohort
-
         path = Path(root) / "run.json"
         if not path.is_file():
             raise UsageError(Reason.BAD_RUN, f"{Path(root).name} is not a run's folder", "give the folder named --out")

@@ -16,7 +16,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason, current_code
 from ctenrich.records import SeriesEntry
 from ctenrich.select.files import excluded_path, lock_path, read_cohort, read_excluded
-from ctenrich.select.lock import LOCK_FORMAT
+from ctenrich.select.lock import LOCK_FORMAT, lock_of
 from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.select.series_list import with_missing
 
@@ -261,7 +261,5 @@ def relock(
         ):
             text = f"another version of the series, {before[uid]['instances']} instances became {_count(now[uid])}"
             changes.append(SeriesChange(uid, "changed", text))
-    from ctenrich.select.lock import lock_of
-
     same = len(before.keys() & now.keys()) - sum(c.change == "changed" for c in changes)
     return selection, CohortDiff(_circumstances(lock, lock_of(selection)), tuple(changes), same)
