@@ -121,6 +121,15 @@ def test_no_import_circle_also_counting_imports_inside_functions() -> None:
     assert strongly_connected(subpackage_graph(graph)) == []
 
 
+def test_only_the_series_store_names_the_files_of_records() -> None:
+    from ctenrich.series_store import RECORD_FILES
+
+    named = re.compile("[\"'/](" + "|".join(map(re.escape, RECORD_FILES.values())) + ")[\"']")
+    others = [path for name, path in module_files(PACKAGE).items() if name != "ctenrich.series_store"]
+    assert [path.name for path in others if named.search(path.read_text("utf-8"))] == []
+    assert named.search((PACKAGE / "series_store.py").read_text("utf-8"))
+
+
 def test_the_packages_top_level_stays_small() -> None:
     assert len([path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]) <= TOP_LEVEL_MODULES
 

@@ -187,7 +187,7 @@ class Instance:
     sop_instance_uid: str
     """Empty where the catalog has no instance level (series index); then `url` names a whole folder."""
     url: str
-    """gs://, s3:// or file:// (absolute); a URL that ends in ``/`` stands for every object below it."""
+    """gs://, s3:// or file:// (absolute); a URL that ends in ``/`` means every object below it."""
     size: int | None = None
     """Bytes, if known."""
     md5: str | None = None
@@ -243,7 +243,7 @@ class FetchedFile:
     """A file that was fetched and checked."""
 
     path: str
-    """Relative to the series' folder, or absolute for a local folder that is read in place."""
+    """Relative to the series folder, or absolute for a local folder that is read in place."""
     url: str
     size: int
     sha256: str

@@ -31,7 +31,8 @@ from ctenrich.geometry import lps_to_ras
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, SortedSeries
-from ctenrich.workspace import Workspace, load_record, write_bytes
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import Workspace, write_bytes
 
 __all__ = ["FORMATS", "export_objects", "export_run"]
 
@@ -163,14 +164,12 @@ def _files(top: Path) -> Iterator[Path]:
 
 
 def _objects_of_run(workspace: Workspace) -> Iterator[_Object]:
-    for uid in workspace.series_uids():
-        folder = workspace.series_dir(uid)
-        for path in sorted(folder.glob("*/objects/*.dcm")):
+    store = SeriesStore(workspace)
+    for uid in store.series():
+        for path in sorted(store.folder(uid).glob("*/objects/*.dcm")):
             with quiet():
                 kind = str(header(path, ["SOPClassUID"]).get("SOPClassUID", ""))
-            sorted_file = folder / "sorted.json"
-            source = load_record(sorted_file, SortedSeries) if sorted_file.is_file() else None
-            yield _Object(path, kind, uid, path.parents[1].name, source)
+            yield _Object(path, kind, uid, path.parents[1].name, store.find(SortedSeries, uid))
 
 
 def _export(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -22,9 +21,9 @@ from ctenrich.runner.forecast import forecast_rest
 from ctenrich.runner.manifest import forget_failures, forget_stage, is_done, stage_key
 from ctenrich.runner.run import Run
 from ctenrich.runner.source_cleanup import needs_refetch
+from ctenrich.series_store import SeriesStore
 from ctenrich.stages.stage import StageContext
 from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
-from ctenrich.workspace import load_record
 
 __all__ = ["StagePreview", "StageStatus", "Status", "preview", "retry", "status"]
 
@@ -133,18 +132,18 @@ def retry(run: Run, reasons: Sequence[str]) -> int:
         ]
         ledger.forget([ProductKey(o.series_instance_uid, o.product) for o in found])
     for outcome in found:
-        folder = run.workspace.series_dir(outcome.series_instance_uid)
-        if outcome.reason is Reason.NO_EXPERT and _lacks_companion(folder):
-            forget_stage(folder, "fetch")
+        uid = outcome.series_instance_uid
+        if outcome.reason is Reason.NO_EXPERT and _lacks_companion(run, uid):
+            forget_stage(run.workspace.series_dir(uid), "fetch")
         for plan in run.config.products:
             if str(plan.product) == outcome.product:
-                forget_failures(run.workspace.product_dir(outcome.series_instance_uid, plan.product))
+                forget_failures(run.workspace.product_dir(uid, plan.product))
     return len(found)
 
 
-def _lacks_companion(folder: Path) -> bool:
-    record = folder / "fetched.json"
-    return record.is_file() and any(i.rule == "fetch.companion" for i in load_record(record, FetchedSeries).issues)
+def _lacks_companion(run: Run, uid: str) -> bool:
+    fetched = SeriesStore(run.workspace).find(FetchedSeries, uid)
+    return fetched is not None and any(i.rule == "fetch.companion" for i in fetched.issues)
 
 
 def preview(run: Run) -> list[StagePreview]:
