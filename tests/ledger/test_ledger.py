@@ -199,6 +199,10 @@ def test_a_ledger_of_another_version_or_kind_is_refused(tmp_path: Path) -> None:
     junk.write_bytes(b"not a database, but long enough to be read as one" * 50)
     with pytest.raises(UsageError, match="BAD_RUN"):
         Ledger(junk)
+    empty = tmp_path / "empty.sqlite"
+    empty.touch()
+    with pytest.raises(UsageError, match="the ledger is empty"):
+        LedgerReader(empty)
     with pytest.raises(UsageError, match="no ledger"):
         LedgerReader(tmp_path / "missing.sqlite")
     assert not (tmp_path / "missing.sqlite").exists()

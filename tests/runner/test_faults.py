@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -22,10 +21,12 @@ from ctenrich import steps, workspace
 from ctenrich.errors import UsageError
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.records import State
+from ctenrich.runner.clock import SystemClock
 from ctenrich.runner.executors import ExecutorName, open_executor
+from ctenrich.runner.lease_keeper import LEASE_SECONDS
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
-from ctenrich.runner.runner import Runner
+from ctenrich.runner.runner import Runner, RunnerOptions
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +138,14 @@ def test_a_read_only_folder_is_a_clear_error(cohort: Path, tmp_path: Path, expec
         assert result_hashes(disk / "run") == expected
 
 
-def test_a_runner_that_sleeps_past_its_lease_cannot_book_what_it_finds(
-    tmp_path: Path, expected: dict[str, str]
-) -> None:
+class AfterTheLease(SystemClock):
+    """A clock for which the leases that others hold now have expired."""
+
+    def boottime(self) -> float:
+        return super().boottime() + LEASE_SECONDS
+
+
+def test_a_runner_that_sleeps_past_its_lease_cannot_record_its_result(tmp_path: Path, expected: dict[str, str]) -> None:
     """SIGSTOP one of two runners, let its lease run out, let the other finish, and wake it."""
     cohort = make_cohort(tmp_path, 3)
     run = steps.start(cohort, tmp_path / "run", segmenters=["expert"])
@@ -148,9 +154,13 @@ def test_a_runner_that_sleeps_past_its_lease_cannot_book_what_it_finds(
     )
     held = wait_for_lease(run.ledger_path)
     slow.send_signal(signal.SIGSTOP)
-    with sqlite3.connect(run.ledger_path) as db:  # as if the lease's 60 s had passed
-        db.execute("UPDATE leases SET expires = 0 WHERE owner != ''")
-    assert steps.run_all(run).exit_code == 0
+    later = Runner(
+        run,
+        open_executor(ExecutorName.SERIAL, run.root, run.config.settings),
+        options=RunnerOptions(clock=AfterTheLease()),
+    )
+    assert later.run().exit_code == 0
+    steps.finish(run)
     whole = result_hashes(run.root)
     slow.send_signal(signal.SIGCONT)
     output, _ = slow.communicate(timeout=120)
@@ -163,16 +173,16 @@ def test_a_runner_that_sleeps_past_its_lease_cannot_book_what_it_finds(
 
 
 def wait_for_lease(path: Path) -> str:
-    """The series that a runner has begun, as soon as it has."""
+    """The series that a runner has started, as soon as it has."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-                row = db.execute("SELECT series_instance_uid FROM leases WHERE owner != ''").fetchone()
-        except sqlite3.OperationalError:  # the ledger is not there yet
-            row = None
-        if row:
-            return str(row[0])
+            with LedgerReader(path) as ledger:
+                leased = ledger.leased_series()
+        except UsageError:  # the ledger is not there yet
+            leased = []
+        if leased:
+            return leased[0]
         time.sleep(0.002)
     raise AssertionError("no series was begun")
 

@@ -82,6 +82,8 @@ class Database:
                 f"the ledger has version {version}, this software writes {_SCHEMA_VERSION}",
                 "use the version that made the run, or start a new run folder",
             )
+        if read_only and version == 0:
+            raise UsageError(Reason.BAD_RUN, "the ledger is empty", "wait until the run has started")
         if read_only:
             return
         self._connection.execute("PRAGMA journal_mode = WAL")
