@@ -1,7 +1,7 @@
-"""What every object shares: patient and study from an allow-list, equipment, dates and identifiers without chance.
+"""Attributes that all objects share: patient and study, equipment, dates and deterministic UIDs.
 
-Nothing of the source reaches an object but what :data:`PATIENT_AND_STUDY` names. Values that DICOM does not allow (a
-wrong character, an age without unit) are repaired or dropped, and a note says so.
+Only the attributes in :data:`PATIENT_AND_STUDY` are copied from the source. Values that DICOM does not allow (an
+invalid character, an age without unit) are repaired or dropped, each with a note.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ TYPE_2 = (
     "StudyID",
     "AccessionNumber",
 )
-"""Patient and General Study attributes that must be present, if only empty (PS3.3 C.7.1.1, C.7.2.1)."""
+"""Type 2 attributes of the Patient and General Study modules: present, possibly empty (PS3.3 C.7.1.1, C.7.2.1)."""
 
 OPTIONAL = (
     "PatientAge",
@@ -80,29 +80,29 @@ CLINICAL_TRIAL = (
 )
 ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 PATIENT_AND_STUDY = (*TYPE_2, *OPTIONAL, *CLINICAL_TRIAL)
-"""The allow-list: all that is copied from the source's patient and study."""
+"""The allow-list of attributes that are copied from the source."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The source series as objects refer to it."""
+    """Patient and study attributes of the source series."""
 
     patient_and_study: Dataset
-    """Allow-listed attributes with valid values only."""
+    """Attributes of the allow-list that have valid values."""
     issues: tuple[Issue, ...]
-    """A note for each value that was repaired or dropped."""
+    """One note per value that was repaired or dropped."""
 
 
 @dataclass(frozen=True)
 class ObjectIdentity:
-    """Identifiers of one object, derived from what made it."""
+    """UIDs of one object, derived from its inputs."""
 
     series_instance_uid: str
     sop_instance_uid: str
     key: tuple[str, ...]
 
     def uid(self, *purpose: str) -> str:
-        """Another UID inside the object (dimension organization, tracking)."""
+        """Derive another UID of the object (dimension organization, tracking)."""
         return derive_uid(*self.key, *purpose)
 
 
@@ -110,7 +110,20 @@ class ObjectIdentity:
 
 
 def read_source(series: SortedSeries, workspace: Workspace) -> Source:
-    """Patient and study attributes of the first slice's file, cleaned; pixel data are never read."""
+    """Read the patient and study attributes from the first slice's file and clean them; pixel data are not read.
+
+    Parameters
+    ----------
+    series : SortedSeries
+        The source series.
+    workspace : Workspace
+        Folder of the run, to which the paths of the slices are relative.
+
+    Returns
+    -------
+    Source
+        Valid attributes, and a note per value that was repaired or dropped.
+    """
     path = workspace.resolve(series.series_instance_uid, series.slices[0].path)
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")
@@ -120,14 +133,19 @@ def read_source(series: SortedSeries, workspace: Workspace) -> Source:
 
 
 def clean_attributes(header: Dataset, subject: str) -> tuple[Dataset, list[Issue]]:
-    """Allow-listed attributes of `header` whose values are valid, Type 2 ones always present.
+    """Return the allow-listed attributes of `header` that have valid values; Type 2 attributes are always present.
 
     Parameters
     ----------
     header : Dataset
-        Any dataset; only the allow-list is looked at.
+        Any dataset; only attributes of the allow-list are read.
     subject : str
-        SOP Instance UID that the notes name.
+        SOP Instance UID that the notes refer to.
+
+    Returns
+    -------
+    tuple of Dataset and list of Issue
+        The attributes, and one note per value that was repaired or dropped.
     """
     clean = Dataset()
     issues: list[Issue] = []
@@ -157,7 +175,7 @@ def clean_attributes(header: Dataset, subject: str) -> tuple[Dataset, list[Issue
 def _text_of(header: Dataset, keyword: str) -> str | None:
     try:
         value = header.get(keyword)
-    except Exception:  # noqa: BLE001 - a value that cannot even be decoded: whatever the decoder raises
+    except Exception:  # noqa: BLE001 - the decoder of an invalid value may raise anything
         return "\ufffd"
     if value is None:
         return None
@@ -167,7 +185,7 @@ def _text_of(header: Dataset, keyword: str) -> str | None:
 
 
 def _valid(keyword: str, text: str) -> str | None:
-    """The value if DICOM allows it, a repaired one where the intent is plain, else None."""
+    """Return the value if DICOM allows it, a repaired value if the intent is clear, None otherwise."""
     vr = dictionary_VR(keyword)
     if "\\" in text and dictionary_VM(keyword) == "1":
         return None
@@ -184,7 +202,7 @@ def _allowed(vr: str, text: str) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             valuerep.validate_value(vr, text, config.RAISE)
-    except Exception:  # noqa: BLE001 - whatever the validator objects to
+    except Exception:  # noqa: BLE001 - the validator may raise anything
         return False
     if vr == "DA":
         return _is_date(text)
@@ -219,7 +237,7 @@ def _repair(vr: str, text: str) -> str:
 
 
 def _complete_groups(clean: Dataset) -> None:
-    """Keep conditional modules whole or not at all."""
+    """Keep conditional modules only if they are complete; drop them otherwise."""
     if clean.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethod" not in clean:
         clean.DeidentificationMethod = "not stated in the source's text attribute"
     if clean.get("PatientIdentityRemoved") != "YES" and "DeidentificationMethod" in clean:
@@ -241,10 +259,28 @@ def _complete_groups(clean: Dataset) -> None:
 def identify(
     kind: str, series: SortedSeries, product: Product, settings: EncodeSettings, *made_of: str
 ) -> ObjectIdentity:
-    """Series and SOP Instance UID of an object.
+    """Derive Series and SOP Instance UID of an object.
 
-    They change with the source's UIDs and bytes, the product, the hashes in `made_of`, the mappings, the encoder's
-    settings and its version, and with nothing else.
+    They depend only on the source's UIDs and bytes, the product, the hashes in `made_of`, the mappings, the settings of
+    the encoder and its version.
+
+    Parameters
+    ----------
+    kind : str
+        Key of the object kind.
+    series : SortedSeries
+        The source series.
+    product : Product
+        The product that the object belongs to.
+    settings : EncodeSettings
+        Settings that change the bytes of the object.
+    *made_of : str
+        Hashes of the results that the object contains.
+
+    Returns
+    -------
+    ObjectIdentity
+        The same for the same input.
     """
     key = (
         kind,
@@ -262,22 +298,48 @@ def identify(
 
 
 def product_title(product: Product) -> str:
-    """Start of the series description, as the product's kind gives it: ``3d_fullres-tta_nnU-Net``."""
+    """Return the start of the series description, which the product's kind defines: ``3d_fullres-tta_nnU-Net``."""
     return segmenter_kind(product.kind).series_title(product)
 
 
 def set_dates(dataset: Dataset, settings: EncodeSettings) -> None:
-    """Content and creation dates from the settings or the release; never from the clock."""
+    """Set content, creation and series date and time from the settings or the release date, never from the clock.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The object; changed in place.
+    settings : EncodeSettings
+        `content_date` (DA) and `content_time` (TM); empty: the date of the release, and midnight.
+
+    Raises
+    ------
+    EncodingError
+        ENCODING if date or time is not a valid DICOM value (PS3.5 6.2).
+    """
     date = settings.content_date or RELEASE_DATE
     time = settings.content_time or "000000"
     if not _allowed("DA", date) or not _allowed("TM", time):
-        raise EncodingError(Reason.ENCODING, "encode.content_date is YYYYMMDD and encode.content_time is HHMMSS")
+        raise EncodingError(Reason.ENCODING, "encode.content_date must be YYYYMMDD, encode.content_time HHMMSS")
     dataset.ContentDate = dataset.InstanceCreationDate = dataset.SeriesDate = date
     dataset.ContentTime = dataset.InstanceCreationTime = dataset.SeriesTime = time
 
 
 def contributing_equipment(model: ModelInfo | None, extra: tuple[str, ...] = ()) -> list[Dataset]:
-    """Contributing Equipment Sequence (PS3.3 C.12.1): this software, with versions, model, licence and citation."""
+    """Build the Contributing Equipment Sequence (PS3.3 C.12.1): this software, the model, its licence and citation.
+
+    Parameters
+    ----------
+    model : ModelInfo or None
+        The model that made the result; None if there is none.
+    extra : tuple of str
+        Versions of further software, each as ``name version``.
+
+    Returns
+    -------
+    list of Dataset
+        One item.
+    """
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [code_item(dicom_codes.DCM.ProcessingEquipment)]
     item.Manufacturer = MANUFACTURER
@@ -294,7 +356,7 @@ def contributing_equipment(model: ModelInfo | None, extra: tuple[str, ...] = ())
 
 
 def code_item(code: Code | PydicomCode) -> Dataset:
-    """Item of a code sequence (PS3.3 section 8.8)."""
+    """Build the item of a code sequence (PS3.3 section 8.8)."""
     item = Dataset()
     value = code.value
     item.CodeValue = value
@@ -304,7 +366,7 @@ def code_item(code: Code | PydicomCode) -> Dataset:
 
 
 def coding_schemes(designators: set[str]) -> list[Dataset]:
-    """Coding Scheme Identification Sequence (PS3.3 C.12.1) for schemes that need to be declared: ours and IBSI."""
+    """Build the Coding Scheme Identification Sequence (PS3.3 C.12.1) of 99CTENRICH and IBSI, where they are used."""
     known: dict[str, dict[str, Any]] = {
         "99CTENRICH": {
             "CodingSchemeUID": derive_uid("coding scheme", "99CTENRICH"),
@@ -328,9 +390,10 @@ def coding_schemes(designators: set[str]) -> list[Dataset]:
 
 
 def set_character_set(dataset: Dataset) -> None:
-    """ISO_IR 100 where the free texts fit into it (every reader knows it), else UTF-8.
+    """Set the Specific Character Set: ISO_IR 100 if all free text fits into it, UTF-8 (ISO_IR 192) otherwise.
 
-    Free text comes from the source's patient and study, from a model's licence and citation, and from labels.
+    Free text comes from the source's patient and study, a model's licence and citation, and labels. Every reader knows
+    ISO_IR 100.
     """
     parts = [dataset, *dataset.get("ContributingEquipmentSequence", []), *dataset.get("SegmentSequence", [])]
     texts = [str(e.value) for part in parts for e in part if e.VR in {"PN", "LO", "LT", "SH", "ST", "UT", "UC"}]

@@ -1,4 +1,4 @@
-"""Write a finished dataset with stable bytes, and describe it."""
+"""Write a finished dataset with reproducible bytes and return its record."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["ObjectTarget", "write_object"]
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectTarget:
-    """The object of one kind, of one product of one series: where it is written."""
+    """Object kind, product and source series of an object, which determine its path."""
 
     kind: str
-    """Key of the object kind: the name of the file."""
+    """Key of the object kind; also the name of the file."""
     series_instance_uid: str
-    """Of the source."""
+    """Series Instance UID of the source."""
     product: Product
 
 
@@ -40,10 +40,27 @@ def write_object(
     *,
     deflated_copy: bool = False,
 ) -> EncodedObject:
-    """Write ``<product folder>/objects/<kind>.dcm`` and return its record (path relative to the series' folder).
+    """Write ``<product folder>/objects/<kind>.dcm`` and return its record.
 
-    With `deflated_copy` the same object lies in ``<product folder>/archive/`` in Deflated Explicit VR Little Endian,
-    which is much smaller but read by fewer programs.
+    Parameters
+    ----------
+    dataset : Dataset
+        The object; file meta information and character set are set here. Native data are written in Explicit VR Little
+        Endian, encapsulated pixel data in the transfer syntax of its file meta information.
+    target : ObjectTarget
+        Determines the path.
+    workspace : Workspace
+        Folder of the run.
+    issues : tuple of Issue
+        Notes that the record keeps.
+    deflated_copy : bool
+        Also write the object to ``<product folder>/archive/`` in Deflated Explicit VR Little Endian (PS3.5 A.5), which
+        is much smaller but supported by fewer programs.
+
+    Returns
+    -------
+    EncodedObject
+        UIDs, SHA-256, and the path relative to the series' folder.
     """
     syntax = dataset.file_meta.TransferSyntaxUID if hasattr(dataset, "file_meta") else ExplicitVRLittleEndian
     meta = FileMetaDataset()
@@ -57,14 +74,14 @@ def write_object(
     if "PixelData" in dataset:
         dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
     body = explicit_parts(dataset)
-    content = b"".join([_head(meta), *body])
+    content = b"".join([_file_meta_bytes(meta), *body])
     uid = target.series_instance_uid
     folder = workspace.product_dir(uid, target.product)
     path = folder / "objects" / f"{target.kind}.dcm"
     write_bytes(path, content)
     if deflated_copy and not syntax.is_encapsulated:
         meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-        write_bytes(folder / "archive" / path.name, _head(meta) + _deflated(b"".join(body)))
+        write_bytes(folder / "archive" / path.name, _file_meta_bytes(meta) + _deflated_data_set(b"".join(body)))
         meta.TransferSyntaxUID = syntax
     return EncodedObject(
         target.kind,
@@ -77,15 +94,15 @@ def write_object(
     )
 
 
-def _head(meta: FileMetaDataset) -> bytes:
-    """Preamble, prefix and file meta information (PS3.10 7.1)."""
+def _file_meta_bytes(meta: FileMetaDataset) -> bytes:
+    """Encode preamble, prefix and file meta information (PS3.10 7.1)."""
     buffer = DicomBytesIO()
     write_file_meta_info(buffer, meta)
     return bytes(128) + b"DICM" + buffer.getvalue()
 
 
-def _deflated(body: bytes) -> bytes:
-    """The data set compressed as PS3.5 A.5 wants it, with an even length."""
+def _deflated_data_set(body: bytes) -> bytes:
+    """Compress the data set with deflate and pad it to an even length (PS3.5 A.5)."""
     deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     deflated = deflate.compress(body) + deflate.flush()
     return deflated + b"\0" * (len(deflated) % 2)

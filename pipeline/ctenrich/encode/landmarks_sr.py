@@ -1,4 +1,4 @@
-"""Landmarks of a series -> one Comprehensive 3D SR (TID 1500) with a group (TID 1501) a landmark."""
+"""Encode landmarks as a Comprehensive 3D SR (TID 1500) with one measurement group (TID 1501) per landmark."""
 
 from __future__ import annotations
 
@@ -44,12 +44,30 @@ def encode_landmarks_sr(
     settings: Settings,
     workspace: Workspace,
 ) -> EncodedObject:
-    """Write the SR of landmarks: a group for each landmark that lies on a slice.
+    """Write the landmarks SR: one measurement group per landmark that is on a slice.
+
+    Parameters
+    ----------
+    landmarks : Landmarks
+        The landmarks of the series.
+    scores : SliceScores
+        The slice scores that they were derived from.
+    series : SortedSeries
+        The source series.
+    settings : Settings
+        ``settings.encode``: dates, deflated copy.
+    workspace : Workspace
+        Folder of the run.
+
+    Returns
+    -------
+    EncodedObject
+        Record of the written file.
 
     Raises
     ------
     EncodingError
-        ENCODING if a landmark names a slice that is not that of the series, or has no row in mappings/landmarks.csv.
+        ENCODING if the slice of a landmark is not in the series, or mappings/landmarks.csv has no row for a landmark.
     """
     check_slices([(i.slice_index, i.sop_instance_uid) for i in landmarks.items if i.slice_index is not None], series)
     source = read_source(series, workspace)
@@ -67,7 +85,7 @@ def encode_landmarks_sr(
     names = {item.name: f"Annotations group landmarks {number}" for number, item in enumerate(present, start=1)}
     groups = [
         _landmark_group(
-            item, _code_of(item, mapped), scores, series, (names[item.name], identity.uid("tracking", item.name))
+            item, _landmark_code(item, mapped), scores, series, (names[item.name], identity.uid("tracking", item.name))
         )
         for item in present
     ]
@@ -82,33 +100,46 @@ def encode_landmarks_sr(
 
 
 def units() -> tuple[Code, Code]:
-    """(no units, millimetre), as mappings/features.csv has them."""
+    """Return the units (no units, millimetre) as mappings/features.csv defines them."""
     features = load_features()
     return features["Sphericity"].unit, features["Maximum3DDiameter"].unit
 
 
 def bodypart_algorithm(scores: SliceScores) -> Algorithm:
-    """Identification of the scoring model (TID 4019)."""
+    """Build the Algorithm Identification (TID 4019) of the scoring model."""
     model = scores.model
     return Algorithm("BodyPartRegression", f"{model.name} {model.version}".strip(), (f"weights_sha256={model.sha256}",))
 
 
 def bodypart_observer(name: str, scores: SliceScores) -> Observer:
-    """Device observer, named as in published annotations."""
+    """Build the device observer (TID 1004), named as in the published annotations."""
     model = scores.model
     uid = derive_uid("device", name, model.name, model.version, model.sha256)
     return Observer(uid, name, f"{model.name} {model.version}".strip(), model.sha256 or "unknown")
 
 
 def check_slices(pairs: list[tuple[int | None, str | None]], series: SortedSeries) -> None:
-    """Every (slice index, SOP Instance UID) is one of the series, or an error."""
+    """Check that slice indices and SOP Instance UIDs belong together.
+
+    Parameters
+    ----------
+    pairs : list of tuple
+        (slice index from 0, SOP Instance UID).
+    series : SortedSeries
+        The series in which the UID must be at that index.
+
+    Raises
+    ------
+    EncodingError
+        ENCODING if one does not.
+    """
     uids = series.sop_instance_uids
     for index, uid in pairs:
         if index is None or not 0 <= index < len(uids) or uids[index] != uid:
             raise EncodingError(Reason.ENCODING, f"slice {index} and its SOP Instance UID are not those of the series")
 
 
-def _code_of(item: Landmark, mapped: dict[str, LandmarkCode]) -> LandmarkCode:
+def _landmark_code(item: Landmark, mapped: dict[str, LandmarkCode]) -> LandmarkCode:
     if item.name not in mapped:
         raise EncodingError(Reason.ENCODING, f"mappings/landmarks.csv has no row {item.name!r}")
     return mapped[item.name]
@@ -117,9 +148,9 @@ def _code_of(item: Landmark, mapped: dict[str, LandmarkCode]) -> LandmarkCode:
 def _landmark_group(
     item: Landmark, mapped: LandmarkCode, scores: SliceScores, series: SortedSeries, tracking: tuple[str, str]
 ) -> Dataset:
-    """Group of a landmark (TID 1501): its slice, its place in the body, and how good the match is.
+    """Build the measurement group of a landmark (TID 1501): slice, position in the body, and quality of the match.
 
-    `tracking` is the tracking identifier and the tracking UID.
+    `tracking` is (tracking identifier, tracking UID).
     """
     assert item.slice_index is not None
     source = series.slices[item.slice_index]

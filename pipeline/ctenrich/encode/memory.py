@@ -1,4 +1,4 @@
-"""Whether a SEG can be made in the memory that a worker may use; asked before anything large is made."""
+"""Estimate whether a SEG fits into a worker's memory, before large arrays are allocated."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ctenrich.settings import Settings
 __all__ = ["LARGEST_PIXEL_DATA", "check_array", "check_frames", "frames_at_most"]
 
 LARGEST_PIXEL_DATA = 2**32 - 2
-"""Bytes that native pixel data can have: its length is an even 32-bit number (PS3.5 7.1.2, PS3.5 A.2)."""
+"""Largest length of native pixel data in bytes: an even 32-bit number (PS3.5 7.1.2, PS3.5 A.2)."""
 FRAME_ITEM = 10_000
-"""Bytes that the functional groups of one frame take while an object is built and written, at most (measured)."""
+"""Most bytes that the functional groups of a frame take while an object is built and written (measured)."""
 COPIES = 3
-"""Pixel data while a SEG is built and written: frame by frame, joined, and in the bytes of the file (measured)."""
+"""Copies of the pixel data while a SEG is written: by frame, joined, and in the bytes of the file (measured)."""
 
 
 def frames_at_most(masks: SegmentMasks) -> int:
-    """Frames that a SEG of `masks` can have, one a slice of each segment's bounding box."""
+    """Return the largest number of frames that a SEG of `masks` can have: the slices of all bounding boxes."""
     return sum(s.box.k1 - s.box.k0 for s in masks.segments if s.box is not None)
 
 
@@ -28,14 +28,14 @@ def check_frames(masks: SegmentMasks, settings: Settings) -> None:
     Parameters
     ----------
     masks : SegmentMasks
-        Only shape and boxes are looked at; no array is read.
+        Only shape and bounding boxes are used; no array is read.
     settings : Settings
-        ``encode.seg_type`` and ``run.memory_limit`` (bytes; 0 stands for 80 % of the machine's memory).
+        ``encode.seg_type`` and ``run.memory_limit`` (bytes; 0: 80 % of the machine's memory).
 
     Raises
     ------
     EncodingError
-        OUT_OF_MEMORY, or ENCODING if the pixel data would be longer than DICOM can say.
+        OUT_OF_MEMORY, or ENCODING if the pixel data would exceed the length that DICOM can express.
     """
     slices, rows, columns = masks.shape
     kind = settings.encode.seg_type
@@ -52,14 +52,16 @@ def check_frames(masks: SegmentMasks, settings: Settings) -> None:
 
 
 def check_array(size: int, what: str, settings: Settings) -> None:
-    """Refuse what takes more than a worker may use.
+    """Refuse an array that takes more memory than a worker may use.
 
     Parameters
     ----------
     size : int
         Bytes.
     what : str
-        What takes them, for the message.
+        Name of the array in the message.
+    settings : Settings
+        ``run.memory_limit``.
 
     Raises
     ------

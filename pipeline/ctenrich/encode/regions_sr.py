@@ -1,4 +1,4 @@
-"""Body regions of a series -> one Comprehensive 3D SR (TID 1500) with a group (TID 1501) a slice."""
+"""Encode body regions as a Comprehensive 3D SR (TID 1500) with one measurement group (TID 1501) per slice."""
 
 from __future__ import annotations
 
@@ -40,12 +40,30 @@ def encode_regions_sr(
     settings: Settings,
     workspace: Workspace,
 ) -> EncodedObject:
-    """Write the SR of regions: a group for every slice, with a finding site for each region that it belongs to.
+    """Write the regions SR: one measurement group per slice, with a finding site for each region of the slice.
+
+    Parameters
+    ----------
+    regions : Regions
+        The regions of every slice.
+    scores : SliceScores
+        The slice scores that they were derived from.
+    series : SortedSeries
+        The source series.
+    settings : Settings
+        ``settings.encode``: dates, deflated copy.
+    workspace : Workspace
+        Folder of the run.
+
+    Returns
+    -------
+    EncodedObject
+        Record of the written file.
 
     Raises
     ------
     EncodingError
-        ENCODING if the slices are not those of the series, or a region has no row in mappings/regions.csv.
+        ENCODING if the slices are not those of the series, or mappings/regions.csv has no row for a region.
     """
     check_slices([(item.slice_index, item.sop_instance_uid) for item in regions.slices], series)
     mapped = load_regions()
@@ -56,7 +74,9 @@ def encode_regions_sr(
     identity = identify(
         "regions_sr", series, regions.product, settings.encode, scores.sha256, scores.model.sha256, repr(regions.slices)
     )
-    groups = [_group(item, mapped, series, identity.uid("tracking", str(item.slice_index))) for item in regions.slices]
+    groups = [
+        _slice_group(item, mapped, series, identity.uid("tracking", str(item.slice_index))) for item in regions.slices
+    ]
     root = measurement_report(groups, bodypart_observer("BodyPartRegression", scores), series)
     document = Document(COMPREHENSIVE_3D_SR, DESCRIPTION, SERIES_NUMBER, frozenset({"99CTENRICH"}), scores.model)
     dataset = sr_dataset(document, root, series, source, identity, settings.encode)
@@ -67,8 +87,8 @@ def encode_regions_sr(
     return write_object(dataset, target, workspace, source.issues, deflated_copy=deflate)
 
 
-def _group(item: SliceRegions, mapped: dict[str, RegionCode], series: SortedSeries, uid: str) -> Dataset:
-    """Group of a slice (TID 1501)."""
+def _slice_group(item: SliceRegions, mapped: dict[str, RegionCode], series: SortedSeries, uid: str) -> Dataset:
+    """Build the measurement group of a slice (TID 1501)."""
     source = series.slices[item.slice_index]
     items = [
         *tracking_items(f"Annotations group {item.slice_index + 1}", uid),

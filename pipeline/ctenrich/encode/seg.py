@@ -1,4 +1,4 @@
-"""Masks of a product -> one DICOM Segmentation (PS3.3 A.51) on the source grid, written with highdicom."""
+"""Encode masks as a DICOM Segmentation (PS3.3 A.51) on the grid of the source, with highdicom."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 __all__ = ["SERIES_DESCRIPTION", "SERIES_NUMBER", "encode_seg", "tracking"]
 
 SERIES_DESCRIPTION = "{title}_Segmentation"
-"""The published pattern; ``title`` is the series title of the product's kind."""
+"""Pattern of the published objects; ``title`` is the series title of the product's kind."""
 
 SERIES_NUMBER = 42
 MAXIMUM_FRACTION = 255
-"""Stored value of probability 1 in a FRACTIONAL segmentation: half a step, 0.002, is lost."""
+"""Stored value of probability 1 in a FRACTIONAL segmentation; rounding changes a probability by up to 0.002."""
 SEG_TYPES = ("BINARY", "LABELMAP", "FRACTIONAL")
 
 
@@ -66,17 +66,26 @@ def encode_seg(
 ) -> EncodedObject:
     """Write the SEG of a product.
 
-    Every segment the segmenter can find is in the Segment Sequence under its fixed number, absent ones without frames.
-    Frames that hold nothing are omitted. Each frame refers to the source slice it lies on.
+    The Segment Sequence describes every segment that the segmenter can find, under its fixed number; absent ones have
+    no frames. Empty frames are omitted. Each frame refers to its source slice.
 
     Parameters
     ----------
     masks : SegmentMasks
-        On the grid of `series`, numbers 1..n without gaps (PS3.3 C.8.20.2 wants that of BINARY).
+        On the grid of `series`, [k, j, i]; segment numbers 1 to n (PS3.3 C.8.20.2 requires that for BINARY).
     volume : Volume
-        Names the frame of reference and proves the grid.
+        Its shape and frame of reference must be those of `series`.
     series : SortedSeries
-        Slice index -> SOP Instance UID, position, spacing.
+        SOP Instance UID and position (mm, LPS) of each slice, orientation and spacing.
+    settings : Settings
+        ``settings.encode``: type of the SEG, dates, deflated copy; ``settings.run``: memory limit.
+    workspace : Workspace
+        Folder of the run.
+
+    Returns
+    -------
+    EncodedObject
+        Record of the written file.
 
     Raises
     ------
@@ -84,21 +93,21 @@ def encode_seg(
         EMPTY_SEGMENTATION if no segment has a voxel.
     EncodingError
         ENCODING if grids differ, numbers have gaps, or the object would be larger than DICOM allows; OUT_OF_MEMORY if
-        making it would take more memory than a worker may use. Both are known before anything large is made.
+        encoding would take more memory than a worker may use. Both are raised before large arrays are allocated.
     """
-    _check(masks, volume, series)
+    _check_grids(masks, volume, series)
     check_frames(masks, settings)
     source = read_source(series, workspace)
     identity = identify("seg", series, masks.product, settings.encode, masks.sha256, _model_hash(masks))
-    dataset = _build(masks, series, source, identity, settings, workspace)
-    _finish(dataset, masks, series, identity, settings)
+    dataset = _build_segmentation(masks, series, source, identity, settings, workspace)
+    _set_reproducible_values(dataset, masks, series, identity, settings)
     uid, deflate = series.series_instance_uid, settings.encode.deflated_copy
     target = ObjectTarget(kind=ObjectKind.SEG, series_instance_uid=uid, product=masks.product)
     return write_object(dataset, target, workspace, source.issues, deflated_copy=deflate)
 
 
 def tracking(identity_or_seg: str, number: int) -> tuple[str, str]:
-    """Tracking identifier and UID of a segment, the same in the SEG and in the SR that measures it.
+    """Return tracking identifier and UID of a segment, which are the same in the SEG and in the SR that measures it.
 
     Parameters
     ----------
@@ -106,17 +115,22 @@ def tracking(identity_or_seg: str, number: int) -> tuple[str, str]:
         SOP Instance UID of the SEG.
     number : int
         Segment number.
+
+    Returns
+    -------
+    tuple of str
+        (identifier, UID).
     """
     return f"Measurements group {number}", derive_uid("tracking", identity_or_seg, str(number))
 
 
 def segment_code(segment: Segment) -> SegmentCode:
-    """Codes of a segment.
+    """Look up the codes of a segment.
 
     Raises
     ------
     EncodingError
-        UNMAPPED_LABEL if mappings/segments.csv has no such name.
+        UNMAPPED_LABEL if mappings/segments.csv does not have the name.
     """
     code = load_segments().get(segment.name)
     if code is None:
@@ -128,12 +142,12 @@ def _model_hash(masks: SegmentMasks) -> str:
     return masks.model.sha256 if masks.model else masks.source_sop_instance_uid
 
 
-def _check(masks: SegmentMasks, volume: Volume, series: SortedSeries) -> None:
+def _check_grids(masks: SegmentMasks, volume: Volume, series: SortedSeries) -> None:
     if not masks.segments or all(segment.absent for segment in masks.segments):
         raise InputError(Reason.EMPTY_SEGMENTATION, "no segment has a voxel: no SEG is written")
     if not tuple(masks.shape) == tuple(series.shape) == tuple(volume.shape):
         message = (
-            f"masks {tuple(masks.shape)}, volume {tuple(volume.shape)} and series {series.shape} are of other grids"
+            f"masks {tuple(masks.shape)}, volume {tuple(volume.shape)} and series {series.shape} have different grids"
         )
         raise EncodingError(Reason.ENCODING, message)
     if {masks.series_instance_uid, volume.series_instance_uid} != {series.series_instance_uid}:
@@ -141,9 +155,9 @@ def _check(masks: SegmentMasks, volume: Volume, series: SortedSeries) -> None:
     if volume.frame_of_reference_uid != series.frame_of_reference_uid:
         raise EncodingError(Reason.ENCODING, "volume and series are in different frames of reference")
     if not series.frame_of_reference_uid:
-        raise EncodingError(Reason.ENCODING, "the source names no frame of reference, which a SEG must share with it")
+        raise EncodingError(Reason.ENCODING, "the source has no Frame of Reference UID, which its SEG must share")
     if len(set(series.sop_instance_uids)) < len(series.slices):
-        raise EncodingError(Reason.CONFLICTING_DUPLICATE, "two slices of the series carry one SOP Instance UID")
+        raise EncodingError(Reason.CONFLICTING_DUPLICATE, "two slices of the series have the same SOP Instance UID")
     numbers = [segment.number for segment in masks.segments]
     if numbers != list(range(1, len(numbers) + 1)):
         raise EncodingError(Reason.ENCODING, f"segment numbers must run from 1 without gaps, not {numbers[:20]}")
@@ -152,7 +166,7 @@ def _check(masks: SegmentMasks, volume: Volume, series: SortedSeries) -> None:
 # ---------------------------------------------------------------- building
 
 
-def _build(
+def _build_segmentation(
     masks: SegmentMasks,
     series: SortedSeries,
     source: Source,
@@ -165,12 +179,12 @@ def _build(
     from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
     if settings.encode.seg_type not in SEG_TYPES:
-        raise EncodingError(Reason.BAD_SETTINGS, f"encode.seg_type is one of {', '.join(SEG_TYPES)}")
+        raise EncodingError(Reason.BAD_SETTINGS, f"encode.seg_type must be one of {', '.join(SEG_TYPES)}")
     kind = settings.encode.seg_type
     if kind == "FRACTIONAL" and masks.probabilities_path is not None:
-        pixels: NDArray[Any] = _fractions(masks, settings, workspace)
+        pixels: NDArray[Any] = _load_probabilities(masks, settings, workspace)
     else:
-        pixels = _pixels(masks, settings, workspace)
+        pixels = _load_pixels(masks, settings, workspace)
     if kind == "LABELMAP" and pixels.ndim == 4:
         raise EncodingError(Reason.ENCODING, "segments overlap: a SEG of type LABELMAP cannot hold them", "use BINARY")
     with warnings.catch_warnings():
@@ -179,7 +193,7 @@ def _build(
             source_images=source_images(series, source),
             pixel_array=pixels,
             segmentation_type=kind,
-            segment_descriptions=[_description(s, masks, identity) for s in masks.segments],
+            segment_descriptions=[_segment_description(s, masks, identity) for s in masks.segments],
             series_instance_uid=identity.series_instance_uid,
             series_number=SERIES_NUMBER,
             sop_instance_uid=identity.sop_instance_uid,
@@ -201,7 +215,7 @@ def _build(
 
 
 def source_images(series: SortedSeries, source: Source) -> list[Dataset]:
-    """What highdicom wants to know of the source slices, in slice order; no file is read."""
+    """Build the source attributes that highdicom needs, one dataset per slice in slice order; no file is read."""
     from pydicom.valuerep import DSfloat
 
     def numbers(values: tuple[float, ...]) -> list[DSfloat]:
@@ -230,12 +244,12 @@ def source_images(series: SortedSeries, source: Source) -> list[Dataset]:
     return images
 
 
-def _pixels(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> NDArray[Any]:
-    """A label map where the source is disjoint, else one mask a segment ([k, j, i, segment])."""
+def _load_pixels(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> NDArray[Any]:
+    """Load a label map [k, j, i] if the segments are disjoint, one mask per segment [k, j, i, segment] otherwise."""
     if masks.label_map_path is not None:
         stored = np.asarray(load_array(workspace.resolve(masks.series_instance_uid, masks.label_map_path)))
         if stored.shape != tuple(masks.shape):
-            message = f"the label map's file has the grid {stored.shape}, its record {tuple(masks.shape)}"
+            message = f"the label map has shape {stored.shape}, but its record {tuple(masks.shape)}"
             raise EncodingError(Reason.ENCODING, message)
         return stored
     labels = np.zeros(masks.shape, np.uint8 if len(masks.segments) < 256 else np.uint16)
@@ -246,13 +260,13 @@ def _pixels(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> ND
         mask, b = crop
         part = labels[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1]
         if part[mask].any():
-            return _one_hot(masks, settings, workspace)
+            return _load_one_hot(masks, settings, workspace)
         part[mask] = segment.number
     return labels
 
 
-def _fractions(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> NDArray[np.float32]:
-    """Probabilities, [k, j, i, segment]; what would be stored as 0 is 0, so that such frames are left out."""
+def _load_probabilities(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> NDArray[np.float32]:
+    """Load probabilities as [k, j, i, segment]; values that round to 0 become 0, so that empty frames are omitted."""
     assert masks.probabilities_path is not None
     check_array(12 * len(masks.segments) * math.prod(masks.shape), "the probabilities", settings)
     stored = load_array(workspace.resolve(masks.series_instance_uid, masks.probabilities_path))
@@ -265,8 +279,8 @@ def _fractions(masks: SegmentMasks, settings: Settings, workspace: Workspace) ->
     return out
 
 
-def _one_hot(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> NDArray[np.uint8]:
-    """One mask a segment, [k, j, i, segment]; highdicom adds a 64-bit sum over the segments to see overlaps."""
+def _load_one_hot(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> NDArray[np.uint8]:
+    """Load one mask per segment, [k, j, i, segment]; highdicom adds a 64-bit sum over them to find overlaps."""
     check_array((len(masks.segments) + 8) * math.prod(masks.shape), "overlapping masks", settings)
     out = np.zeros((*masks.shape, len(masks.segments)), np.uint8)
     for index, segment in enumerate(masks.segments):
@@ -277,7 +291,7 @@ def _one_hot(masks: SegmentMasks, settings: Settings, workspace: Workspace) -> N
     return out
 
 
-def _description(segment: Segment, masks: SegmentMasks, identity: ObjectIdentity) -> SegmentDescription:
+def _segment_description(segment: Segment, masks: SegmentMasks, identity: ObjectIdentity) -> SegmentDescription:
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
 
@@ -286,13 +300,13 @@ def _description(segment: Segment, masks: SegmentMasks, identity: ObjectIdentity
     item = SegmentDescription(
         segment_number=segment.number,
         segment_label=segment.name,
-        segmented_property_category=_concept(code.category),
-        segmented_property_type=_concept(code.type),
+        segmented_property_category=_highdicom_concept(code.category),
+        segmented_property_type=_highdicom_concept(code.type),
         algorithm_type=masks.algorithm_type,
-        algorithm_identification=_algorithm(masks),
+        algorithm_identification=_algorithm_identification(masks),
         tracking_uid=uid,
         tracking_id=identifier,
-        anatomic_regions=[_concept(code.region)] if code.region else None,
+        anatomic_regions=[_highdicom_concept(code.region)] if code.region else None,
         display_color=CIELabColor.from_rgb(*code.colour),
     )
     if code.laterality:
@@ -304,14 +318,14 @@ def _description(segment: Segment, masks: SegmentMasks, identity: ObjectIdentity
     return item
 
 
-def _concept(code: Code) -> Any:
+def _highdicom_concept(code: Code) -> Any:
     from highdicom.sr import CodedConcept
 
     return CodedConcept(code.value, code.scheme, code.meaning)
 
 
-def _algorithm(masks: SegmentMasks) -> Any:
-    """Segmentation Algorithm Identification (PS3.3 table 10-19); None for contours drawn by a person."""
+def _algorithm_identification(masks: SegmentMasks) -> Any:
+    """Build the Segmentation Algorithm Identification (PS3.3 table 10-19); None for manual contours."""
     from highdicom import AlgorithmIdentificationSequence
     from pydicom.sr.codedict import codes
 
@@ -333,19 +347,19 @@ def _algorithm(masks: SegmentMasks) -> Any:
     )
 
 
-def _finish(
+def _set_reproducible_values(
     dataset: Dataset, masks: SegmentMasks, series: SortedSeries, identity: ObjectIdentity, settings: Settings
 ) -> None:
-    """Put what highdicom takes from the clock or from chance under our own rules."""
+    """Replace values that highdicom takes from the clock or at random by reproducible ones."""
     set_dates(dataset, settings.encode)
     organization = identity.uid("dimension organization")
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization
-    dataset.ContributingEquipmentSequence = contributing_equipment(masks.model, _versions())
+    dataset.ContributingEquipmentSequence = contributing_equipment(masks.model, _library_versions())
     dataset.PositionReferenceIndicator = ""
 
 
-def _versions() -> tuple[str, ...]:
+def _library_versions() -> tuple[str, ...]:
     from importlib.metadata import version
 
     return tuple(f"{name} {version(name)}" for name in ("highdicom", "pydicom"))

@@ -1,4 +1,4 @@
-"""Shape features of a product -> one SR (TID 1500) with a group (TID 1411) a segment."""
+"""Encode shape features as an Enhanced SR (TID 1500) with one measurement group (TID 1411) per segment."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from ctenrich.workspace import Workspace
 __all__ = ["SERIES_DESCRIPTION", "SERIES_NUMBER", "encode_shape_sr"]
 
 SERIES_DESCRIPTION = "{title}_Measurements"
-"""The published pattern; ``title`` is the series title of the product's kind."""
+"""Pattern of the published objects; ``title`` is the series title of the product's kind."""
 
 SERIES_NUMBER = 1001
 
@@ -64,20 +64,45 @@ def encode_shape_sr(
     """Write the SR of shape features.
 
     Each segment of the SEG has one group with tracking, finding, exactly one finding site, the referenced segment, the
-    source series and its measurements; a segment without voxels has the same group with Absent instead of numbers.
+    source series and its measurements; the group of a segment without voxels has Absent instead of measurements.
+
+    Parameters
+    ----------
+    shape : ShapeMeasurements
+        Features of the segments, in the units of mappings/features.csv.
+    masks : SegmentMasks
+        The masks that were measured.
+    seg : EncodedObject
+        The SEG of these masks, which the groups refer to.
+    series : SortedSeries
+        The source series.
+    settings : Settings
+        ``settings.encode``: dates, deflated copy.
+    workspace : Workspace
+        Folder of the run.
+
+    Returns
+    -------
+    EncodedObject
+        Record of the written file, with notes on omitted features.
 
     Raises
     ------
     EncodingError
         ENCODING if a feature has no code, a value is not finite, or segments and measurements do not match.
     """
-    _check(shape, masks)
+    _check_measurements(shape, masks)
     source = read_source(series, workspace)
-    made_of = (shape.sha256 or repr(shape.segments), " ".join(_parameters(shape)), seg.sop_instance_uid, masks.sha256)
+    made_of = (
+        shape.sha256 or repr(shape.segments),
+        " ".join(_algorithm_parameters(shape)),
+        seg.sop_instance_uid,
+        masks.sha256,
+    )
     identity = identify("shape_sr", series, masks.product, settings.encode, *made_of)
     shapes = {item.number: item for item in shape.segments}
-    algorithm = Algorithm(shape.algorithm_name, shape.algorithm_version, _parameters(shape))
-    groups = [_group(s, shapes.get(s.number), seg, series, algorithm) for s in masks.segments]
+    algorithm = Algorithm(shape.algorithm_name, shape.algorithm_version, _algorithm_parameters(shape))
+    groups = [_segment_group(s, shapes.get(s.number), seg, series, algorithm) for s in masks.segments]
     observer = Observer(
         derive_uid("device", shape.algorithm_name, shape.algorithm_version, __version__),
         shape.algorithm_name,
@@ -95,7 +120,7 @@ def encode_shape_sr(
         (seg,),
     )
     dataset = sr_dataset(document, root, series, source, identity, settings.encode)
-    issues = (*source.issues, *_notes(shape, identity.sop_instance_uid))
+    issues = (*source.issues, *_omission_notes(shape, identity.sop_instance_uid))
     target = ObjectTarget(
         kind=ObjectKind.SHAPE_SR, series_instance_uid=series.series_instance_uid, product=masks.product
     )
@@ -103,9 +128,9 @@ def encode_shape_sr(
     return write_object(dataset, target, workspace, issues, deflated_copy=deflate)
 
 
-def _check(shape: ShapeMeasurements, masks: SegmentMasks) -> None:
+def _check_measurements(shape: ShapeMeasurements, masks: SegmentMasks) -> None:
     if shape.series_instance_uid != masks.series_instance_uid or shape.product != masks.product:
-        raise EncodingError(Reason.ENCODING, "measurements and masks are of different products")
+        raise EncodingError(Reason.ENCODING, "measurements and masks belong to different products")
     names = {s.number: s.name for s in masks.segments}
     features = load_features()
     for item in shape.segments:
@@ -118,7 +143,7 @@ def _check(shape: ShapeMeasurements, masks: SegmentMasks) -> None:
                 raise EncodingError(Reason.ENCODING, f"{feature} of {item.name} is not a finite number")
 
 
-def _parameters(shape: ShapeMeasurements) -> tuple[str, ...]:
+def _algorithm_parameters(shape: ShapeMeasurements) -> tuple[str, ...]:
     parameters = [f"engine={shape.engine}"]
     if shape.settings_sha256:
         parameters.append(f"settings_sha256={shape.settings_sha256}")
@@ -128,10 +153,10 @@ def _parameters(shape: ShapeMeasurements) -> tuple[str, ...]:
     return tuple(parameters)
 
 
-def _group(
+def _segment_group(
     segment: Segment, values: SegmentShape | None, seg: EncodedObject, series: SortedSeries, algorithm: Algorithm
 ) -> Dataset:
-    """Measurement group of a segment (TID 1411)."""
+    """Build the measurement group of a segment (TID 1411)."""
     mapped = segment_code(segment)
     identifier, uid = tracking(seg.sop_instance_uid, segment.number)
     items = [
@@ -151,8 +176,8 @@ def _group(
     return container(CONTAINS, codes.DCM.MeasurementGroup, items, "1411")
 
 
-def _notes(shape: ShapeMeasurements, subject: str) -> list[Issue]:
-    """Say what was left out, and why."""
+def _omission_notes(shape: ShapeMeasurements, subject: str) -> list[Issue]:
+    """List omitted features with their reasons, and features that have no code."""
     notes = []
     for item in shape.segments:
         for reason in sorted(set(item.omitted.values())):

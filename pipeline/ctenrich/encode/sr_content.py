@@ -1,7 +1,7 @@
-"""Content items of structured reports (PS3.3 C.17.3) and the TID 1500 tree, as plain datasets.
+"""Build content items of structured reports (PS3.3 C.17.3) and the TID 1500 tree as plain datasets.
 
-Items are built once and written once: nothing is copied or searched again, which is what makes a report with a group
-for every slice cheap. The structure is checked by other libraries' readers in the tests.
+Items are built and written once, without copies or searches, so that a report with one group per slice stays cheap.
+Tests check the structure with the readers of other libraries.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Algorithm:
 # ---------------------------------------------------------------- elements
 
 
-def _tag(keyword: str) -> tuple[BaseTag, str]:
+def _tag_and_vr(keyword: str) -> tuple[BaseTag, str]:
     from pydicom.datadict import dictionary_VR, tag_for_keyword
 
     number = tag_for_keyword(keyword)
@@ -80,21 +80,21 @@ def _tag(keyword: str) -> tuple[BaseTag, str]:
 
 
 @cache
-def _element(keyword: str) -> tuple[BaseTag, str]:
-    return _tag(keyword)
+def _cached_tag_and_vr(keyword: str) -> tuple[BaseTag, str]:
+    return _tag_and_vr(keyword)
 
 
 def make(**values: object) -> Dataset:
-    """Dataset from keywords; sequences from lists of datasets."""
+    """Build a dataset from keywords; sequences are given as lists of datasets."""
     out = Dataset()
     for keyword, value in values.items():
-        tag, vr = _element(keyword)
+        tag, vr = _cached_tag_and_vr(keyword)
         out.add(DataElement(tag, vr, ItemSequence(value) if vr == "SQ" else value))  # type: ignore[arg-type]
     return out
 
 
 def as_code(code_or_concept: AnyCode) -> Code:
-    """One of pydicom's codes as ours."""
+    """Convert a code of pydicom to :class:`ctenrich.codes.mappings.Code`."""
     if isinstance(code_or_concept, Code):
         return code_or_concept
     return Code(code_or_concept.value, code_or_concept.scheme_designator, code_or_concept.meaning)
@@ -110,77 +110,192 @@ def _concept_item(code_value: Code) -> Dataset:
 
 
 def _code_sequence(value: AnyCode) -> list[Dataset]:
-    # an item may stand in many sequences: it is only read when it is written
+    # one item may be shared by many sequences: writing does not change it
     return [_concept_item(as_code(value))]
 
 
 @cache
 def concept(name: str) -> Code:
-    """Code of a concept of mappings/concepts.csv."""
+    """Return the code of a concept of mappings/concepts.csv."""
     return load_concepts()[name].code
 
 
-def _item(relationship: str, value_type: str, name: AnyCode, **values: object) -> Dataset:
+def _content_item(relationship: str, value_type: str, name: AnyCode, **values: object) -> Dataset:
     head: dict[str, object] = {"RelationshipType": relationship} if relationship else {}
     return make(**head, ValueType=value_type, ConceptNameCodeSequence=_code_sequence(name), **values)
 
 
 def container(relationship: str, name: AnyCode, children: Iterable[Dataset], template: str = "") -> Dataset:
-    """CONTAINER item, with its template where it is the root of one."""
+    """Build a CONTAINER item.
+
+    Parameters
+    ----------
+    relationship : str
+        Relationship to the parent (PS3.3 C.17.3.2.4); empty for the root.
+    name : Code
+        Concept name.
+    children : iterable of Dataset
+        Its content items.
+    template : str
+        Identifier of the DCMR template of which it is the root; empty if it is none.
+
+    Returns
+    -------
+    Dataset
+        The content item.
+    """
     values: dict[str, object] = {"ContinuityOfContent": "SEPARATE"}
     if template:
         values["ContentTemplateSequence"] = [make(MappingResource="DCMR", TemplateIdentifier=template)]
     items = list(children)
     if items:
         values["ContentSequence"] = items
-    return _item(relationship, "CONTAINER", name, **values)
+    return _content_item(relationship, "CONTAINER", name, **values)
 
 
 def text(relationship: str, name: AnyCode, value: str) -> Dataset:
-    """TEXT item."""
-    return _item(relationship, "TEXT", name, TextValue=value)
+    """Build a TEXT item.
+
+    Parameters
+    ----------
+    relationship : str
+        Relationship to the parent (PS3.3 C.17.3.2.4).
+    name : Code
+        Concept name.
+    value : str
+        The text.
+
+    Returns
+    -------
+    Dataset
+        The content item.
+    """
+    return _content_item(relationship, "TEXT", name, TextValue=value)
 
 
 def uidref(relationship: str, name: AnyCode, value: str) -> Dataset:
-    """UIDREF item."""
-    return _item(relationship, "UIDREF", name, UID=value)
+    """Build a UIDREF item.
+
+    Parameters
+    ----------
+    relationship : str
+        Relationship to the parent (PS3.3 C.17.3.2.4).
+    name : Code
+        Concept name.
+    value : str
+        The UID.
+
+    Returns
+    -------
+    Dataset
+        The content item.
+    """
+    return _content_item(relationship, "UIDREF", name, UID=value)
 
 
 def code(relationship: str, name: AnyCode, value: AnyCode, children: Sequence[Dataset] = ()) -> Dataset:
-    """CODE item."""
+    """Build a CODE item.
+
+    Parameters
+    ----------
+    relationship : str
+        Relationship to the parent (PS3.3 C.17.3.2.4).
+    name : Code
+        Concept name.
+    value : Code
+        The code.
+    children : sequence of Dataset
+        Content items below it, e.g. modifiers.
+
+    Returns
+    -------
+    Dataset
+        The content item.
+    """
     more = {"ContentSequence": list(children)} if children else {}
-    return _item(relationship, "CODE", name, ConceptCodeSequence=_code_sequence(value), **more)
+    return _content_item(relationship, "CODE", name, ConceptCodeSequence=_code_sequence(value), **more)
 
 
 def image(
     relationship: str, name: AnyCode | None, sop_class: str, sop_instance: str, segment: int | None = None
 ) -> Dataset:
-    """IMAGE item, of a whole instance or of one segment of it."""
+    """Build an IMAGE item that refers to an instance, or to one segment of it.
+
+    Parameters
+    ----------
+    relationship : str
+        Relationship to the parent (PS3.3 C.17.3.2.4).
+    name : Code or None
+        Concept name; None in an image library (TID 1601).
+    sop_class : str
+        Referenced SOP Class UID.
+    sop_instance : str
+        Referenced SOP Instance UID.
+    segment : int, optional
+        Referenced Segment Number.
+
+    Returns
+    -------
+    Dataset
+        The content item.
+    """
     reference = make(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=sop_instance)
     if segment is not None:
-        tag, vr = _element("ReferencedSegmentNumber")
+        tag, vr = _cached_tag_and_vr("ReferencedSegmentNumber")
         reference.add(DataElement(tag, vr, segment))
     if name is None:
         return make(RelationshipType=relationship, ValueType="IMAGE", ReferencedSOPSequence=[reference])
-    return _item(relationship, "IMAGE", name, ReferencedSOPSequence=[reference])
+    return _content_item(relationship, "IMAGE", name, ReferencedSOPSequence=[reference])
 
 
 def num(relationship: str, name: AnyCode, value: float, unit: AnyCode, children: Sequence[Dataset] = ()) -> Dataset:
-    """NUM item: the decimal text of at most 16 characters, and beside it the exact double (PS3.3 C.18.1)."""
+    """Build a NUM item with a decimal string of at most 16 characters and the exact double (PS3.3 C.18.1).
+
+    Parameters
+    ----------
+    relationship : str
+        Relationship to the parent (PS3.3 C.17.3.2.4).
+    name : Code
+        Concept name.
+    value : float
+        The number, in `unit`.
+    unit : Code
+        UCUM unit.
+    children : sequence of Dataset
+        Content items below it.
+
+    Returns
+    -------
+    Dataset
+        The content item.
+    """
     measured = make(
         FloatingPointValue=float(value),
         MeasurementUnitsCodeSequence=_code_sequence(unit),
         NumericValue=DSfloat(float(value), auto_format=True),
     )
     more = {"ContentSequence": list(children)} if children else {}
-    return _item(relationship, "NUM", name, MeasuredValueSequence=[measured], **more)
+    return _content_item(relationship, "NUM", name, MeasuredValueSequence=[measured], **more)
 
 
 # ---------------------------------------------------------------- templates
 
 
 def tracking_items(identifier: str, uid: str) -> list[Dataset]:
-    """Tracking Identifier and Tracking Unique Identifier (TID 4108)."""
+    """Build Tracking Identifier and Tracking Unique Identifier (TID 4108).
+
+    Parameters
+    ----------
+    identifier : str
+        Text for people.
+    uid : str
+        Tracking Unique Identifier.
+
+    Returns
+    -------
+    list of Dataset
+        The two content items.
+    """
     return [
         text(CONTEXT, codes.DCM.TrackingIdentifier, identifier),
         uidref(CONTEXT, codes.DCM.TrackingUniqueIdentifier, uid),
@@ -188,7 +303,22 @@ def tracking_items(identifier: str, uid: str) -> list[Dataset]:
 
 
 def finding_site(site: Code, laterality: Code | None = None, topography: Code | None = None) -> Dataset:
-    """Finding Site, with Laterality first and Topographical modifier second (TID 1411, TID 1501)."""
+    """Build a Finding Site, with Laterality first and Topographical modifier second (TID 1411, TID 1501).
+
+    Parameters
+    ----------
+    site : Code
+        Anatomical location.
+    laterality : Code, optional
+        Laterality (CID 244).
+    topography : Code, optional
+        Topographical modifier.
+
+    Returns
+    -------
+    Dataset
+        The content item.
+    """
     children = []
     if laterality is not None:
         children.append(code(MODIFIER, codes.SCT.Laterality, laterality))
@@ -198,7 +328,7 @@ def finding_site(site: Code, laterality: Code | None = None, topography: Code | 
 
 
 def algorithm_items(algorithm: Algorithm) -> list[Dataset]:
-    """Algorithm Identification (TID 4019)."""
+    """Build the items of an Algorithm Identification (TID 4019)."""
     return [
         text(MODIFIER, codes.DCM.AlgorithmName, algorithm.name),
         text(MODIFIER, codes.DCM.AlgorithmVersion, algorithm.version),
@@ -207,12 +337,42 @@ def algorithm_items(algorithm: Algorithm) -> list[Dataset]:
 
 
 def measurement(quantity: Code, value: float, unit: Code) -> Dataset:
-    """A measurement of a group (TID 1419)."""
+    """Build a measurement of a group (TID 1419).
+
+    Parameters
+    ----------
+    quantity : Code
+        Concept name.
+    value : float
+        The number, in `unit`.
+    unit : Code
+        UCUM unit.
+
+    Returns
+    -------
+    Dataset
+        The content item.
+    """
     return num(CONTAINS, quantity, value, unit)
 
 
 def measurement_report(groups: Iterable[Dataset], observer: Observer, series: SortedSeries) -> Dataset:
-    """Root of an Imaging Measurement Report (TID 1500) over one CT series."""
+    """Build the root of an Imaging Measurement Report (TID 1500) on one CT series.
+
+    Parameters
+    ----------
+    groups : iterable of Dataset
+        Measurement groups.
+    observer : Observer
+        The device that made the observations (TID 1004).
+    series : SortedSeries
+        The series, whose slices are listed in the image library (TID 1600).
+
+    Returns
+    -------
+    Dataset
+        Root content item.
+    """
     library = container(
         CONTAINS,
         codes.DCM.ImageLibraryGroup,

@@ -1,4 +1,4 @@
-"""A content tree -> a whole SR instance: patient, study, equipment, evidence, dates."""
+"""Make an SR instance of a content tree: patient, study, equipment, evidence and dates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMPREHENSIVE_3D_SR = str(Comprehensive3DSRStorage)
 
 @dataclass(frozen=True)
 class Document:
-    """What distinguishes one kind of SR from another."""
+    """Attributes in which one kind of SR differs from another."""
 
     sop_class: str
     description: str
@@ -39,7 +39,7 @@ class Document:
     """Coding schemes to declare."""
     model: ModelInfo | None = None
     further_evidence: tuple[EncodedObject, ...] = ()
-    """Objects of the same study, besides the CT slices, that the content refers to."""
+    """Objects of the same study, in addition to the CT slices, that the content refers to."""
 
 
 def sr_dataset(
@@ -50,22 +50,27 @@ def sr_dataset(
     identity: ObjectIdentity,
     settings: EncodeSettings,
 ) -> Dataset:
-    """SR instance (PS3.3 A.35) with `root` as its content.
+    """Build an SR instance (PS3.3 A.35) with `root` as its content.
 
     Parameters
     ----------
     document : Document
-        The kind of SR, and what it refers to beside the CT slices.
+        Attributes of this kind of SR.
     root : Dataset
         Root content item (PS3.3 C.17.3).
     series : SortedSeries
-        The source.
+        The source series.
     source : Source
-        Patient and study of the source.
+        Patient and study attributes.
     identity : ObjectIdentity
-        Identifiers of the SR.
+        UIDs of the SR.
     settings : EncodeSettings
         Dates.
+
+    Returns
+    -------
+    Dataset
+        Without file meta information.
     """
     out = Dataset()
     out.update(source.patient_and_study)
