@@ -1,8 +1,8 @@
-"""The kinds of segmenters and scorers: what a kind is called, what it makes, and how it is opened.
+"""Definition and registry of the kinds of segmenters and scorers.
 
 A kind is one :class:`SegmenterKind` and one registration: a line in :data:`BUILT_IN` for those of this package, an
-entry point of the group ``ctenrich.segmenters`` for those of others. The command line, the stage table, objects,
-forecast and crop ask the descriptor; no module outside the kind's own compares keys.
+entry point of the group ``ctenrich.segmenters`` for those of others. Command line, stage table, objects, forecast and
+crop use the descriptor; no module outside the kind's own compares keys.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SegmenterOption:
 
     name: str
     values: str
-    """The values as help shows them, e.g. ``on|off``."""
+    """The values as shown in help texts, e.g. ``on|off``."""
     parse: Callable[[str], Any]
     """Text -> value; raises ValueError for text that is not a value."""
     default: Any = None
@@ -66,16 +66,16 @@ class SegmenterOption:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterKind:
-    """Everything that the package needs to know of one kind of segmenter or scorer."""
+    """Descriptor of one kind of segmenter or scorer."""
 
     key: str
     """First part of the specification and of the product's key: ``nnunet`` in ``nnunet:MODEL``."""
     title: str
-    """For people, e.g. ``nnU-Net segmentation``."""
+    """Displayed name, e.g. ``nnU-Net segmentation``."""
     makes: type[SegmentMasks] | type[SliceScores]
-    """Record that it gives."""
+    """Class of the record that it returns."""
     open: Callable[[SegmenterSpec, Settings], Any]
-    """Opens a :class:`ctenrich.inference.segmenter.Segmenter` (or Scorer); what is wrong with a model is found here."""
+    """Opens a :class:`ctenrich.inference.segmenter.Segmenter` (or Scorer); raises if the model is not usable."""
     stages: tuple[str, ...]
     """Names of the stages of a product, in order."""
     objects: tuple[str, ...]
@@ -102,12 +102,12 @@ class SegmenterKind:
 
 
 def segmenter_kind(key: str) -> SegmenterKind:
-    """The descriptor of a kind.
+    """Return the descriptor of a kind.
 
     Raises
     ------
     UsageError
-        BAD_PARAMETER for a key that is not registered, BAD_PLUGIN for a descriptor that is not complete.
+        BAD_PARAMETER if the key is not registered, BAD_PLUGIN if the descriptor is incomplete.
     """
     found = find_segmenter_kind(key)
     if found is None:
@@ -117,27 +117,35 @@ def segmenter_kind(key: str) -> SegmenterKind:
 
 
 def segmenter_kinds() -> dict[str, SegmenterKind]:
-    """All kinds that are registered, by key: those of this package first."""
+    """Return all registered kinds by key, those of this package first.
+
+    Raises
+    ------
+    UsageError
+        BAD_PLUGIN if a package registers a key of this package or an incomplete descriptor.
+    """
     foreign = plugins(GROUP)
     clash = sorted(foreign.keys() & BUILT_IN.keys())
     if clash:
         raise UsageError(Reason.BAD_PLUGIN, f"a package registers {clash[0]!r} in {GROUP}: the key is taken")
-    return {key: _own(key) for key in BUILT_IN} | {key: _checked(key, kind) for key, kind in foreign.items()}
+    return {key: _built_in_kind(key) for key in BUILT_IN} | {
+        key: _check_kind(key, kind) for key, kind in foreign.items()
+    }
 
 
 def find_segmenter_kind(key: str) -> SegmenterKind | None:
-    """A kind by its key, None if it is not registered; other packages are looked at for keys of theirs only."""
-    return _own(key) if key in BUILT_IN else segmenter_kinds().get(key)
+    """Return a kind by its key, None if it is not registered; entry points are loaded only for other packages."""
+    return _built_in_kind(key) if key in BUILT_IN else segmenter_kinds().get(key)
 
 
 @cache
-def _own(key: str) -> SegmenterKind:
+def _built_in_kind(key: str) -> SegmenterKind:
     module, _, name = BUILT_IN[key].partition(":")
-    return _checked(key, getattr(import_module(module), name))
+    return _check_kind(key, getattr(import_module(module), name))
 
 
-def _checked(key: str, kind: object) -> SegmenterKind:
-    """The descriptor, if it is complete: what is missing would be noticed only after hours of work."""
+def _check_kind(key: str, kind: object) -> SegmenterKind:
+    """Return the descriptor if it is complete; otherwise a run would fail only after hours of work."""
     if not isinstance(kind, SegmenterKind):
         raise UsageError(Reason.BAD_PLUGIN, f"{key!r} in {GROUP} is not a SegmenterKind but a {type(kind).__name__}")
     problems = [

@@ -1,1 +1,1 @@
-"""The kinds of DICOM objects that are written: which function encodes each, and which proves it."""
+"""Registry of the kinds of DICOM objects, each with its encoder and its proof."""

@@ -1,7 +1,7 @@
-"""What the package knows of one kind of DICOM object, and the registry of all kinds.
+"""Definition and registry of the kinds of DICOM objects.
 
 A kind is one :class:`ObjectDefinition` and one registration: a line in :data:`BUILT_IN` for those of this package, an
-entry point of the group ``ctenrich.objects`` for those of others. A product's kind
+entry point of the group ``ctenrich.objects`` for those of others. The kind of a product
 (:class:`ctenrich.inference.kinds.SegmenterKind`) names the object kinds that are written for it.
 """
 
@@ -44,46 +44,46 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeContext:
-    """What an encoder is given."""
+    """Input of an encoder."""
 
     records: ProductRecords
     """Records of the product and of its series."""
     written: Mapping[str, EncodedObject]
-    """Objects of the product that were written before, by kind."""
+    """Objects of the product that have been written already, by kind."""
     settings: Settings
     workspace: Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectDefinition:
-    """Everything that the package needs to know of one kind of DICOM object."""
+    """Definition of one kind of DICOM object."""
 
     key: str
     """Name of the file (``objects/<key>.dcm``) and of the kind in records and tables."""
     title: str
-    """For people, e.g. ``segmentation (SEG)``."""
+    """Displayed name, e.g. ``segmentation (SEG)``."""
     sop_class_uid: str
     series_description: str
-    """Pattern of the Series Description; ``{title}`` stands for the series title of the product's kind."""
+    """Pattern of the Series Description; ``{title}`` is replaced by the series title of the product's kind."""
     tables: tuple[str, ...]
-    """Result tables that are filled from it."""
+    """Result tables that are filled from objects of this kind."""
     reads: tuple[type, ...]
-    """Records of the product that it is made of; the object is written again when one of them changes."""
+    """Records of the product that the object is made of; it is written again when one of them changes."""
     encode: Callable[[EncodeContext], EncodedObject]
     """Writes the object."""
     prove: ProveObject | None
-    """Adds the checks of the written object; None: objects of this kind are reported as not proven."""
+    """Adds the checks of a written object; None: objects of this kind are reported as not proven."""
 
 
 def object_kind(key: str) -> ObjectDefinition:
-    """The definition of a kind.
+    """Return the definition of a kind.
 
     Raises
     ------
     UsageError
-        BAD_PARAMETER for a key that is not registered, BAD_PLUGIN for a definition that is not complete.
+        BAD_PARAMETER if the key is not registered, BAD_PLUGIN if the definition is incomplete.
     """
-    found = _own(key) if key in BUILT_IN else object_kinds().get(key)
+    found = _built_in_definition(key) if key in BUILT_IN else object_kinds().get(key)
     if found is None:
         known = ", ".join(object_kinds())
         raise UsageError(Reason.BAD_PARAMETER, f"there is no kind of object {key!r}", f"known kinds: {known}")
@@ -91,21 +91,29 @@ def object_kind(key: str) -> ObjectDefinition:
 
 
 def object_kinds() -> dict[str, ObjectDefinition]:
-    """All kinds that are registered, by key: those of this package first."""
+    """Return all registered kinds by key, those of this package first.
+
+    Raises
+    ------
+    UsageError
+        BAD_PLUGIN if a package registers a key of this package or an incomplete definition.
+    """
     foreign = plugins(GROUP)
     clash = sorted(foreign.keys() & BUILT_IN.keys())
     if clash:
         raise UsageError(Reason.BAD_PLUGIN, f"a package registers {clash[0]!r} in {GROUP}: the key is taken")
-    return {key: _own(key) for key in BUILT_IN} | {key: _checked(key, kind) for key, kind in foreign.items()}
+    return {key: _built_in_definition(key) for key in BUILT_IN} | {
+        key: _check_definition(key, kind) for key, kind in foreign.items()
+    }
 
 
 @cache
-def _own(key: str) -> ObjectDefinition:
+def _built_in_definition(key: str) -> ObjectDefinition:
     module, _, name = BUILT_IN[key].partition(":")
-    return _checked(key, getattr(import_module(module), name))
+    return _check_definition(key, getattr(import_module(module), name))
 
 
-def _checked(key: str, kind: object) -> ObjectDefinition:
+def _check_definition(key: str, kind: object) -> ObjectDefinition:
     if not isinstance(kind, ObjectDefinition):
         message = f"{key!r} in {GROUP} is not an ObjectDefinition but a {type(kind).__name__}"
         raise UsageError(Reason.BAD_PLUGIN, message)

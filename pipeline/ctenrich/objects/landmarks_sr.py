@@ -1,4 +1,4 @@
-"""The object kind ``landmarks_sr``: the landmarks of a series."""
+"""The object kind ``landmarks_sr``: landmarks of a series."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ctenrich.records import EncodedObject, Landmarks, SliceScores
 __all__ = ["LANDMARKS_SR"]
 
 
-def _encode(context: EncodeContext) -> EncodedObject:
+def _encode_landmarks_sr_object(context: EncodeContext) -> EncodedObject:
     records = context.records
     return encode_landmarks_sr(
         records.landmarks, records.scores, records.series, settings=context.settings, workspace=context.workspace
@@ -25,6 +25,6 @@ LANDMARKS_SR = ObjectDefinition(
     series_description=DESCRIPTION,
     tables=("measurement_groups", "quantitative_measurements", "qualitative_measurements"),
     reads=(SliceScores, Landmarks),
-    encode=_encode,
+    encode=_encode_landmarks_sr_object,
     prove=prove_landmarks_sr,
 )

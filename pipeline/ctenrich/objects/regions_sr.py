@@ -1,4 +1,4 @@
-"""The object kind ``regions_sr``: the body regions of every slice of a series."""
+"""The object kind ``regions_sr``: body regions of every slice of a series."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ctenrich.records import EncodedObject, Regions, SliceScores
 __all__ = ["REGIONS_SR"]
 
 
-def _encode(context: EncodeContext) -> EncodedObject:
+def _encode_regions_sr_object(context: EncodeContext) -> EncodedObject:
     records = context.records
     return encode_regions_sr(
         records.regions, records.scores, records.series, settings=context.settings, workspace=context.workspace
@@ -25,6 +25,6 @@ REGIONS_SR = ObjectDefinition(
     series_description=DESCRIPTION,
     tables=("measurement_groups", "quantitative_measurements", "qualitative_measurements"),
     reads=(SliceScores, Regions),
-    encode=_encode,
+    encode=_encode_regions_sr_object,
     prove=prove_regions_sr,
 )

@@ -1,4 +1,4 @@
-"""The object kind ``seg``: the segmentation of a product."""
+"""The object kind ``seg``: segmentation of a product."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctenrich.records import EncodedObject, SegmentMasks
 __all__ = ["SEG"]
 
 
-def _encode(context: EncodeContext) -> EncodedObject:
+def _encode_seg_object(context: EncodeContext) -> EncodedObject:
     records = context.records
     return encode_seg(
         records.masks, records.volume, records.series, settings=context.settings, workspace=context.workspace
@@ -26,6 +26,6 @@ SEG = ObjectDefinition(
     series_description=SERIES_DESCRIPTION,
     tables=("segmentations",),
     reads=(SegmentMasks,),
-    encode=_encode,
+    encode=_encode_seg_object,
     prove=prove_seg,
 )

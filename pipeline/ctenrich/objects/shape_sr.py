@@ -1,4 +1,4 @@
-"""The object kind ``shape_sr``: the measurements of a product's segments."""
+"""The object kind ``shape_sr``: measurements of a product's segments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ctenrich.records import EncodedObject, SegmentMasks, ShapeMeasurements
 __all__ = ["SHAPE_SR"]
 
 
-def _encode(context: EncodeContext) -> EncodedObject:
+def _encode_shape_sr_object(context: EncodeContext) -> EncodedObject:
     records = context.records
     return encode_shape_sr(
         records.shape,
@@ -30,6 +30,6 @@ SHAPE_SR = ObjectDefinition(
     series_description=SERIES_DESCRIPTION,
     tables=("measurement_groups", "quantitative_measurements", "qualitative_measurements"),
     reads=(SegmentMasks, ShapeMeasurements),
-    encode=_encode,
+    encode=_encode_shape_sr_object,
     prove=prove_shape_sr,
 )

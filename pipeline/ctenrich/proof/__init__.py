@@ -42,25 +42,29 @@ def prove(
 ) -> Proof:
     """Prove the objects of a product.
 
-    Checks of every product: the source slices are there, in order, and on the grid of the volume; scores belong to the
-    slices; each object that the product must have exists once and is the file that was written, in the study of its
-    source. What each kind of object must express is checked by its own function (`prove_seg`, `prove_shape_sr`,
-    `prove_landmarks_sr`, `prove_regions_sr`).
+    Checks of every product: the source slices exist, in order, on the grid of the volume; scores belong to the slices;
+    each object that the product must have exists once and is the file that was written, in the study of its source. The
+    content of each kind of object is checked by its own function (`prove_seg`, `prove_shape_sr`, `prove_landmarks_sr`,
+    `prove_regions_sr`).
 
     Parameters
     ----------
     result : SegmentationResult or BodypartResult
-        What was computed.
+        The computed results.
     objects : sequence of EncodedObject
-        What was written.
+        Records of the written objects.
     provers : mapping
         Object kind -> function that adds its checks, for every kind that the product must have, in the order of
         writing; None for a kind that cannot be proven, which the proof then lists as not proven.
+    settings : Settings
+        ``settings.geometry``: tolerances, mm.
+    workspace : Workspace
+        Folder of the run.
 
     Returns
     -------
     Proof
-        All checks, passed or not; never raises because of the contents of a file.
+        All checks, passed or not; the contents of a file never cause an exception.
     """
     report = Report(str(result.product))
     source = read_source(result.series, workspace)

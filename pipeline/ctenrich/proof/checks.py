@@ -1,4 +1,4 @@
-"""The list of checks of a proof as it grows, and the objects that it is about."""
+"""Collect the checks of a proof, and open the objects to be proven."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ __all__ = ["ObjectFile", "Report", "open_objects"]
 
 @dataclass
 class Report:
-    """Collects checks."""
+    """Collects the checks of one product."""
 
     product: str
     checks: list[Check] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
     not_proven: list[str] = field(default_factory=list)
-    """Kinds of object for which there is no proof."""
+    """Object kinds for which there is no proof."""
 
     def add(self, name: str, passed: bool, detail: str = "") -> None:
-        """Note one statement."""
+        """Add one check."""
         self.checks.append(Check(name, bool(passed), detail))
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
-        """Turn whatever a broken file raises into a failed check."""
+        """Convert any exception that a damaged file causes into a failed check."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001  a proof must end in a verdict, whatever stands in the file
-            self.add(name, False, f"the object cannot be read as what it says it is ({type(error).__name__})")
+        except Exception as error:  # noqa: BLE001  a damaged file is a failed check, not a crash
+            self.add(name, False, f"the object cannot be read as its SOP class requires ({type(error).__name__})")
 
     def proof(self) -> Proof:
-        """The record."""
+        """Return the record of all checks."""
         return Proof(self.product, tuple(self.checks), dict(self.hashes), tuple(self.not_proven))
 
 
@@ -59,18 +59,37 @@ def open_objects(
     series: SortedSeries,
     workspace: Workspace,
 ) -> dict[str, ObjectFile]:
-    """Read the objects of the kinds that a product must have; each once, each the file that was written."""
+    """Read the objects that a product must have; check that each exists once and is the file that was written.
+
+    Parameters
+    ----------
+    report : Report
+        Receives ``<kind>.exists``, ``<kind>.file`` and ``<kind>.study``.
+    objects : sequence of EncodedObject
+        Records of the written objects.
+    kinds : sequence of str
+        Keys of the object kinds that the product must have.
+    series : SortedSeries
+        The source series.
+    workspace : Workspace
+        Folder of the run.
+
+    Returns
+    -------
+    dict
+        Object kind -> object; without kinds whose object is missing or cannot be read.
+    """
     found: dict[str, ObjectFile] = {}
     for kind in kinds:
         records = [record for record in objects if record.kind == kind]
         report.add(f"{kind}.exists", len(records) == 1, f"{len(records)} objects of this kind")
         for record in records[:1]:
             with report.guard(f"{kind}.file"):
-                found[kind] = _open(report, record, series, workspace)
+                found[kind] = _open_object(report, record, series, workspace)
     return found
 
 
-def _open(report: Report, record: EncodedObject, series: SortedSeries, workspace: Workspace) -> ObjectFile:
+def _open_object(report: Report, record: EncodedObject, series: SortedSeries, workspace: Workspace) -> ObjectFile:
     path = workspace.resolve(series.series_instance_uid, record.path)
     sha256 = sha256_of_file(path)
     dataset = pydicom.dcmread(path)

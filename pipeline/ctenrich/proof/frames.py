@@ -1,4 +1,4 @@
-"""The frames of a SEG of our own making, read with pydicom: pixels, places in mm, references."""
+"""Read the frames of a SEG with pydicom: pixels, position in mm, references."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 __all__ = ["Frame", "read_frames"]
 
 Floats = NDArray[np.float64]
-Place = tuple[Floats, Floats, Floats, tuple[float, float], float, tuple[str, ...]]
+FrameGeometry = tuple[Floats, Floats, Floats, tuple[float, float], float, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Frame:
     size: tuple[int, int]
     """(rows, columns)."""
     bits: NDArray[np.uint8]
-    """The mask, eight pixels a byte: all frames of a large SEG are held at once."""
+    """The mask, eight pixels per byte: all frames of a large SEG are in memory at once."""
     voxels: int
     position: Floats
     """Centre of pixel (0, 0), mm, LPS."""
@@ -33,51 +33,54 @@ class Frame:
     spacing: tuple[float, float]
     """(between rows, between columns), mm."""
     slice_spacing: float
-    """mm; 0 if the object does not say."""
+    """mm; 0 if the object does not state it."""
     sources: tuple[str, ...]
     """SOP Instance UIDs that the frame was derived from."""
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """[row, column]."""
+        """The mask as [row, column]."""
         rows, columns = self.size
         return np.unpackbits(self.bits, count=rows * columns).view(np.bool_).reshape(rows, columns)
 
 
 def read_frames(dataset: Dataset) -> Iterator[Frame]:
-    """Frames of a BINARY, FRACTIONAL or LABELMAP segmentation (PS3.3 C.8.20), one for each segment that a frame has.
+    """Iterate over the frames of a BINARY, FRACTIONAL or LABELMAP segmentation (PS3.3 C.8.20).
 
-    A fractional pixel belongs to the segment from half of the largest value on.
+    A label map frame gives one :class:`Frame` per segment in it. A fractional pixel belongs to the segment if it has at
+    least half of the largest value.
     """
     shared = dataset.SharedFunctionalGroupsSequence[0]
-    pixels = _pixels(dataset)
+    pixels = _pixel_reader(dataset)
     labelled = str(dataset.SegmentationType) == "LABELMAP"
     for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
-        place = _place(group, shared)
+        place = _frame_geometry(group, shared)
         plane = pixels(number)
         if not labelled:
-            identification = _macro(group, shared, "SegmentIdentificationSequence")
-            yield _frame(int(identification.ReferencedSegmentNumber), plane != 0, place)
+            identification = _functional_group(group, shared, "SegmentIdentificationSequence")
+            yield _make_frame(int(identification.ReferencedSegmentNumber), plane != 0, place)
             continue
         for value in np.unique(plane[plane > 0]).tolist():
-            yield _frame(int(value), plane == value, place)
+            yield _make_frame(int(value), plane == value, place)
 
 
-def _frame(segment: int, mask: NDArray[np.bool_], place: Place) -> Frame:
+def _make_frame(segment: int, mask: NDArray[np.bool_], place: FrameGeometry) -> Frame:
     rows, columns = mask.shape
     return Frame(segment, (rows, columns), np.packbits(mask), int(np.count_nonzero(mask)), *place)
 
 
-def _macro(group: Dataset, shared: Dataset, keyword: str) -> Dataset:
-    """First item of a functional group macro: of the frame, else shared."""
+def _functional_group(group: Dataset, shared: Dataset, keyword: str) -> Dataset:
+    """Return the first item of a functional group macro: of the frame if it has one, else the shared one."""
     item: Dataset = (group if keyword in group else shared)[keyword].value[0]
     return item
 
 
-def _place(group: Dataset, shared: Dataset) -> Place:
-    position = np.array(_macro(group, shared, "PlanePositionSequence").ImagePositionPatient, np.float64)
-    orientation = np.array(_macro(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, np.float64)
-    measures = _macro(group, shared, "PixelMeasuresSequence")
+def _frame_geometry(group: Dataset, shared: Dataset) -> FrameGeometry:
+    position = np.array(_functional_group(group, shared, "PlanePositionSequence").ImagePositionPatient, np.float64)
+    orientation = np.array(
+        _functional_group(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, np.float64
+    )
+    measures = _functional_group(group, shared, "PixelMeasuresSequence")
     rows, columns = (float(v) for v in measures.PixelSpacing)
     between = measures.get("SpacingBetweenSlices", None) or measures.get("SliceThickness", None) or 0.0
     sources: list[str] = []
@@ -87,8 +90,8 @@ def _place(group: Dataset, shared: Dataset) -> Place:
     return position, orientation[:3], orientation[3:], (rows, columns), float(between), tuple(sources)
 
 
-def _pixels(dataset: Dataset) -> Any:
-    """Function from frame number (from 0) to its pixels, [row, column]."""
+def _pixel_reader(dataset: Dataset) -> Any:
+    """Return a function that maps a frame number (from 0) to its pixels, [row, column]."""
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if int(dataset.BitsAllocated) == 1:
         size = rows * columns

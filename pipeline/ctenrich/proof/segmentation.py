@@ -1,4 +1,4 @@
-"""What a SEG must say: these voxels at these places, under these codes, from these slices."""
+"""Checks of a SEG: voxels and their positions, codes of the segments, references to the source slices."""
 
 from __future__ import annotations
 
@@ -23,10 +23,18 @@ Floats = NDArray[np.float64]
 
 
 def prove_seg(session: ProofSession, seg: ObjectFile) -> None:
-    """The SEG equals the masks voxel for voxel on the CT grid, with the codes of the segments.
+    """Check that the SEG equals the masks voxel for voxel on the CT grid, with the codes of the segments.
 
-    Each centroid in mm by the SEG's own positions equals the one by the volume's affine (0.01 mm), and every reference
-    names the slice that the frame lies on. Fills ``session.segment_sizes``.
+    The centroid of each segment (mm, LPS) by the SEG's own positions must equal the one by the volume's affine
+    (tolerance of :func:`ctenrich.proof.source.tolerance`), and every frame must refer to the slice of its position.
+    Fills ``session.segment_sizes``.
+
+    Parameters
+    ----------
+    session : ProofSession
+        The result, the source slices and the report, which receives the checks.
+    seg : ObjectFile
+        The SEG, read again.
     """
     assert isinstance(session.result, SegmentationResult)
     report, source, workspace = session.report, session.source, session.workspace
@@ -36,7 +44,7 @@ def prove_seg(session: ProofSession, seg: ObjectFile) -> None:
     for frame in read_frames(seg.dataset):
         frames[frame.segment].append(frame)
     _reference_checks(report, seg.dataset, frames, source)
-    grid = _Grid(source, masks.shape)
+    grid = _CtGrid(source, masks.shape)
     wrong: list[str] = []
     worst = 0.0
     sizes: dict[int, tuple[int, float]] = {}
@@ -51,7 +59,7 @@ def prove_seg(session: ProofSession, seg: ObjectFile) -> None:
             sum(f.voxels * f.spacing[0] * f.spacing[1] * f.slice_spacing for f in own),
         )
     if frames:
-        wrong.append(f"{len(frames)} segments more than there should be")
+        wrong.append(f"{len(frames)} unexpected segments")
     total = sum(voxels for voxels, _ in sizes.values())
     detail = "; ".join(wrong) or f"{total} voxels of {len(masks.segments)} segments are equal on the CT grid"
     report.add("seg.voxels", not wrong, detail)
@@ -63,8 +71,8 @@ def prove_seg(session: ProofSession, seg: ObjectFile) -> None:
 # ---------------------------------------------------------------- voxels
 
 
-class _Grid:
-    """Where a frame lies on the CT grid, by mm."""
+class _CtGrid:
+    """Maps frames to the CT grid by their positions in mm."""
 
     def __init__(self, source: SourceSlices, shape: tuple[int, int, int]) -> None:
         self.slices = [source.slices[uid] for uid in source.uids_in_order()]
@@ -73,11 +81,11 @@ class _Grid:
         self.shape = shape
 
     def differences(self, frames: list[Frame], expected: tuple[Mask, object] | None) -> int:
-        """Voxels that are in the frames and not in the mask, or the other way round, or at no voxel's place."""
+        """Count voxels that are only in the frames, only in the mask, or off the CT grid."""
         planes: dict[int, Mask] = {}
         astray = 0
         for frame in frames:
-            astray += self._place(frame, planes)
+            astray += self._add_frame(frame, planes)
         if expected is None:
             return astray + sum(int(np.count_nonzero(p)) for p in planes.values())
         mask, box = expected
@@ -92,16 +100,16 @@ class _Grid:
             astray += outside + int(np.count_nonzero(plane[j0:j1, i0:i1] != part))
         return astray + sum(int(np.count_nonzero(p)) for p in planes.values())
 
-    def _place(self, frame: Frame, planes: dict[int, Mask]) -> int:
-        """Put a frame's pixels on the CT grid; how many fell beside it."""
+    def _add_frame(self, frame: Frame, planes: dict[int, Mask]) -> int:
+        """Add a frame's pixels to the planes of the CT grid; returns the number of pixels that are off the grid."""
         k = int(np.argmin(np.abs(self.heights - frame.position @ self.normal)))
         if k < self.shape[0] and _same_plane(frame, self.slices[k]):
             planes[k] = planes[k] | frame.mask if k in planes else frame.mask
             return 0
-        return self._place_pixels(frame, planes)
+        return self._add_pixels(frame, planes)
 
-    def _place_pixels(self, frame: Frame, planes: dict[int, Mask]) -> int:
-        """The general way: every pixel by its own place in mm."""
+    def _add_pixels(self, frame: Frame, planes: dict[int, Mask]) -> int:
+        """Add every pixel by its own position in mm, for frames that are not on the plane of a slice."""
         j, i = np.nonzero(frame.mask)
         along, down = frame.row * frame.spacing[1], frame.column * frame.spacing[0]
         points = frame.position + np.outer(i, along) + np.outer(j, down)
@@ -123,7 +131,7 @@ class _Grid:
 
 
 def _same_plane(frame: Frame, item: SourceSlice) -> bool:
-    """Whether pixel (r, c) of the frame is pixel (r, c) of the slice, by the places of three corners."""
+    """Whether pixel (r, c) of the frame is pixel (r, c) of the slice, by the positions of three corners."""
     if frame.size != item.size:
         return False
     rows, columns = item.size
@@ -138,7 +146,7 @@ def _same_plane(frame: Frame, item: SourceSlice) -> bool:
 def _centroid_error(
     frames: list[Frame], segment: Segment, masks: SegmentMasks, volume: Volume, workspace: Workspace
 ) -> float:
-    """Distance between the centroid by the SEG's own positions and the one by index and affine, mm."""
+    """Distance in mm between the centroid by the SEG's own positions and the one by voxel index and affine."""
     found = crop_of(masks, segment.number, workspace)
     count = sum(f.voxels for f in frames)
     if found is None or count == 0:
@@ -176,9 +184,9 @@ def _description_checks(report: Report, dataset: Dataset, masks: SegmentMasks, s
             continue
         modifier = item.SegmentedPropertyTypeCodeSequence[0].get("SegmentedPropertyTypeModifierCodeSequence", None)
         if (
-            not _is(item.SegmentedPropertyTypeCodeSequence[0], code.type)
-            or not _is(item.SegmentedPropertyCategoryCodeSequence[0], code.category)
-            or not _is(modifier[0] if modifier else None, code.laterality)
+            not _has_code(item.SegmentedPropertyTypeCodeSequence[0], code.type)
+            or not _has_code(item.SegmentedPropertyCategoryCodeSequence[0], code.category)
+            or not _has_code(modifier[0] if modifier else None, code.laterality)
             or str(item.SegmentLabel) != segment.name
         ):
             wrong.append(f"segment {segment.number} is not described as {segment.name}")
@@ -188,7 +196,7 @@ def _description_checks(report: Report, dataset: Dataset, masks: SegmentMasks, s
     report.add("seg.frame_of_reference", same, "frame of reference of the SEG and of its source slices")
 
 
-def _is(item: Dataset | None, code: Code | None) -> bool:
+def _has_code(item: Dataset | None, code: Code | None) -> bool:
     if item is None or code is None:
         return item is None and code is None
     return (str(item.CodeValue), str(item.CodingSchemeDesignator)) == (code.value, code.scheme)
@@ -211,6 +219,8 @@ def _reference_checks(report: Report, dataset: Dataset, frames: dict[int, list[F
         on_plane = [abs(float((s.position - frame.position) @ normal)) < TOLERANCE for s in own]
         astray += not on_plane or not all(on_plane)
     text = (
-        f"{len(used)} frames name the slice that they lie on" if not astray else f"{astray} frames name another slice"
+        f"{len(used)} frames name the slice that they lie on"
+        if not astray
+        else f"{astray} frames refer to a different slice"
     )
     report.add("seg.frame_references", astray == 0, text)

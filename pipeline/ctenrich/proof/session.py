@@ -1,4 +1,4 @@
-"""One proof in progress: the computed results, the source slices, the written objects, and the checks so far."""
+"""The state of one proof: computed results, source slices, written objects, and the checks so far."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["BodypartResult", "ProofSession", "ProveObject", "SegmentationResult"
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationResult:
-    """What a segmenter's objects must express."""
+    """The computed results that a segmenter's objects must express."""
 
     masks: SegmentMasks
     shape: ShapeMeasurements
@@ -40,7 +40,7 @@ class SegmentationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class BodypartResult:
-    """What a scorer's objects must express."""
+    """The computed results that a scorer's objects must express."""
 
     scores: SliceScores
     landmarks: Landmarks
@@ -55,7 +55,7 @@ class BodypartResult:
 
 @dataclass(kw_only=True)
 class ProofSession:
-    """What the checks of one product share."""
+    """State shared by the checks of one product."""
 
     report: Report
     result: SegmentationResult | BodypartResult
@@ -63,9 +63,9 @@ class ProofSession:
     settings: Settings
     workspace: Workspace
     files: Mapping[str, ObjectFile]
-    """Object kind -> the object, read again; kinds whose object is missing or unreadable are not there."""
+    """Object kind -> object, read again; without kinds whose object is missing or cannot be read."""
     segment_sizes: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Segment number -> (voxels, mm3) by the SEG itself, once it has been checked."""
+    """Segment number -> (voxels, mm3) of the SEG; filled by its proof."""
 
 
 ProveObject = Callable[[ProofSession, ObjectFile], None]

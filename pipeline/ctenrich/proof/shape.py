@@ -1,4 +1,4 @@
-"""What a shape SR must say: the computed numbers, of the right segments of the right SEG."""
+"""Checks of a shape SR: the computed numbers, for the right segments of the right SEG."""
 
 from __future__ import annotations
 
@@ -17,13 +17,23 @@ from ctenrich.records import SegmentShape
 __all__ = ["evidence_checks", "number_faults", "prove_shape_sr"]
 
 DECIMAL = 1e-9
-"""Relative: what a decimal string of 16 characters may lose."""
+"""Relative rounding error of a decimal string of 16 characters."""
 VOLUME = 1e-6
-"""Relative: volumes by voxels of the SEG times its own spacing, and by the SR."""
+"""Largest relative difference between a volume by voxels and spacing of the SEG and the volume in the SR."""
 
 
 def prove_shape_sr(session: ProofSession, sr: ObjectFile) -> None:
-    """The SR's numbers, units, segments and places equal the computed ones; volumes agree with the SEG's own."""
+    """Check that numbers, units, segments and finding sites equal the computed ones, and volumes those of the SEG.
+
+    Does nothing if the SEG is missing, which is a failed check already.
+
+    Parameters
+    ----------
+    session : ProofSession
+        The result, the source slices and the report, which receives the checks.
+    sr : ObjectFile
+        The SR, read again.
+    """
     assert isinstance(session.result, SegmentationResult)
     report, source, shape = session.report, session.source, session.result.shape
     seg = session.files.get("seg")
@@ -52,7 +62,7 @@ def prove_shape_sr(session: ProofSession, sr: ObjectFile) -> None:
 
 
 def _segment_number(group: Node, seg_uid: str) -> int:
-    """Segment that a group refers to; -1 if it refers to none of this SEG."""
+    """Return the number of the segment that a group refers to; -1 if it refers to none of this SEG."""
     for node in group.children:
         if node.reference is not None and node.segment is not None and node.reference[1] == seg_uid:
             return node.segment
@@ -72,7 +82,7 @@ def _place_faults(group: Node, item: SegmentShape, source: SourceSlices) -> list
     series = {s.series_uid for s in source.slices.values()}
     named = {n.text for n in group.named((codes.DCM.SourceSeriesForSegmentation.value, "DCM"))}
     if named != series:
-        out.append(f"group {item.number} names another source series")
+        out.append(f"group {item.number} names a different source series")
     return out
 
 
@@ -87,24 +97,39 @@ def _value_faults(group: Node, item: SegmentShape) -> list[str]:
 
 
 def number_faults(group: Node, expected: dict[Concept, tuple[str, float, Concept]], about: str) -> list[str]:
-    """Compare the NUM items of a group with {quantity: (name, value, unit)}; nothing may be missing or left over."""
+    """Compare the NUM items of a group with the expected numbers; none may be missing or unexpected.
+
+    Parameters
+    ----------
+    group : Node
+        The measurement group.
+    expected : dict
+        Quantity -> (name, value, unit).
+    about : str
+        Name of the group in the messages.
+
+    Returns
+    -------
+    list of str
+        Differences; a value may differ by the rounding of a decimal string, an exact double not at all.
+    """
     found: dict[Concept | None, Node] = {}
     out: list[str] = []
     for node in group.children:
         if node.type == "NUM":
             if node.concept in found:
-                out.append(f"{about}: a quantity stands twice")
+                out.append(f"{about}: a quantity occurs twice")
             found[node.concept] = node
     for quantity, (name, value, unit) in expected.items():
         node_or_none = found.pop(quantity, None)
         if node_or_none is None or node_or_none.number is None:
             out.append(f"{about}: {name} is missing")
         elif node_or_none.unit != unit:
-            out.append(f"{about}: {name} has another unit")
+            out.append(f"{about}: {name} has a different unit")
         elif not _same_number(node_or_none, value):
             out.append(f"{about}: {name} is {node_or_none.number!r}, not {value!r}")
     if found:
-        out.append(f"{about}: {len(found)} numbers more than were computed")
+        out.append(f"{about}: {len(found)} numbers that were not computed")
     return out
 
 
@@ -115,7 +140,21 @@ def _same_number(node: Node, value: float) -> bool:
 
 
 def evidence_checks(report: Report, name: str, dataset: Dataset, tree: Node, known: set[str]) -> None:
-    """Every instance that the report names exists, and all that its content names stands in the evidence."""
+    """Check that every instance that an SR refers to exists and is listed in its evidence (PS3.3 C.17.2).
+
+    Parameters
+    ----------
+    report : Report
+        Receives ``<name>.references``.
+    name : str
+        Object kind.
+    dataset : Dataset
+        The SR.
+    tree : Node
+        Its content tree.
+    known : set of str
+        SOP Instance UIDs that exist.
+    """
     evidence: set[str] = set()
     for study in dataset.get("CurrentRequestedProcedureEvidenceSequence", None) or ():
         for series in study.ReferencedSeriesSequence:

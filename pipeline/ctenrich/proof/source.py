@@ -1,4 +1,4 @@
-"""The source slices, read again from their files: what exists, and where it is in mm."""
+"""Read the source slices again from their files, and check which exist and where they are in mm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctenrich.workspace import Workspace
 __all__ = ["TOLERANCE", "SourceSlice", "SourceSlices", "read_source", "source_checks", "tolerance"]
 
 TOLERANCE = 0.01
-"""mm: what two statements of one place may differ by."""
+"""Largest distance in mm between two statements of the same position."""
 
 _TAGS = ["SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows"]
 _TAGS += ["Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpecificCharacterSet"]
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SourceSlice:
-    """One CT file."""
+    """Geometry of one CT slice, from its file; mm, LPS."""
 
     uid: str
     sop_class_uid: str
@@ -34,9 +34,9 @@ class SourceSlice:
     frame_of_reference_uid: str
     position: Floats
     row: Floats
-    """Direction of growing column index."""
+    """Unit vector in the direction of increasing column index."""
     column: Floats
-    """Direction of growing row index."""
+    """Unit vector in the direction of increasing row index."""
     spacing: tuple[float, float]
     """(between rows, between columns), mm."""
     size: tuple[int, int]
@@ -45,34 +45,46 @@ class SourceSlice:
 
 @dataclass(frozen=True)
 class SourceSlices:
-    """All CT files of a series that could be read, by SOP Instance UID, in the order of the sorted series."""
+    """All slices of a series that could be read, by SOP Instance UID, in the order of the sorted series."""
 
     slices: dict[str, SourceSlice]
     missing: int
 
     @property
     def normal(self) -> Floats:
-        """Row x column of the first slice."""
+        """Normal of the first slice: row x column."""
         first = next(iter(self.slices.values()))
         return np.cross(first.row, first.column)
 
     def uids_in_order(self) -> tuple[str, ...]:
-        """SOP Instance UIDs sorted by their place along the normal, worked out anew."""
+        """Return the SOP Instance UIDs sorted by position along the normal."""
         normal = self.normal
         return tuple(sorted(self.slices, key=lambda uid: float(self.slices[uid].position @ normal)))
 
     def heights(self) -> list[float]:
-        """Places along the normal in that order, mm, from the first."""
+        """Return the positions along the normal in that order, mm, from the first."""
         normal = self.normal
         places = sorted(float(s.position @ normal) for s in self.slices.values())
         return [place - places[0] for place in places]
 
 
 def tolerance(series: SortedSeries, rules: GeometrySettings) -> float:
-    """What a place by the affine may differ from one by a header, mm.
+    """Return the largest accepted distance between a position by the affine and one by a header.
 
-    `TOLERANCE` where the slices were evenly spaced when they were sorted. Slices that the rules accept may lie a little
-    off the line through the first and the last one; no affine can be nearer to them than they are to it.
+    `TOLERANCE` if the slices are evenly spaced. Slices that the rules accept may be a little off the line through the
+    first and the last one; the tolerance grows by that distance, up to the limit of the rules.
+
+    Parameters
+    ----------
+    series : SortedSeries
+        Positions, normal and spacing of the slices.
+    rules : GeometrySettings
+        `line_tolerance` and `drift`, mm.
+
+    Returns
+    -------
+    float
+        mm.
     """
     normal = np.cross(series.row_cosines, series.column_cosines)
     places = np.array([s.position for s in series.slices], np.float64)
@@ -82,20 +94,33 @@ def tolerance(series: SortedSeries, rules: GeometrySettings) -> float:
 
 
 def read_source(series: SortedSeries, workspace: Workspace) -> SourceSlices:
-    """Read the headers of the source slices; files that are gone or broken are counted."""
+    """Read the headers of the source slices; missing and damaged files are counted.
+
+    Parameters
+    ----------
+    series : SortedSeries
+        The series and the paths of its slices.
+    workspace : Workspace
+        Folder of the run.
+
+    Returns
+    -------
+    SourceSlices
+        The slices that could be read, and the number of those that could not.
+    """
     found: dict[str, SourceSlice] = {}
     missing = 0
     for item in series.slices:
         try:
             path = workspace.resolve(series.series_instance_uid, item.path)
             ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-            found[str(ds.SOPInstanceUID)] = _slice(ds)
-        except Exception:  # noqa: BLE001  whatever is wrong with the file: the slice is not there
+            found[str(ds.SOPInstanceUID)] = _read_slice_geometry(ds)
+        except Exception:  # noqa: BLE001  a slice whose file is damaged in any way counts as missing
             missing += 1
     return SourceSlices(found, missing)
 
 
-def _slice(ds: pydicom.Dataset) -> SourceSlice:
+def _read_slice_geometry(ds: pydicom.Dataset) -> SourceSlice:
     orientation = np.array(ds.ImageOrientationPatient, np.float64)
     return SourceSlice(
         uid=str(ds.SOPInstanceUID),
@@ -113,7 +138,21 @@ def _slice(ds: pydicom.Dataset) -> SourceSlice:
 def source_checks(
     report: Report, source: SourceSlices, series: SortedSeries, volume: Volume | None, rules: GeometrySettings
 ) -> None:
-    """The slices exist, belong to the series, lie in its order, and where the volume's affine says."""
+    """Check that the slices exist, belong to the series, are in order, and fit the volume's affine.
+
+    Parameters
+    ----------
+    report : Report
+        Receives ``source.instances``, ``source.series``, ``source.order`` and ``volume.grid``.
+    source : SourceSlices
+        The slices, read again.
+    series : SortedSeries
+        The series as it was sorted.
+    volume : Volume or None
+        Its affine maps (i, j, k, 1) to mm LPS; None: not checked.
+    rules : GeometrySettings
+        Tolerances, mm.
+    """
     here = len(source.slices)
     whole = source.missing == 0 and here == len(series.slices)
     report.add("source.instances", whole, f"{here} of {len(series.slices)} source instances were read again")
@@ -131,7 +170,7 @@ def source_checks(
 
 
 def _corner_error(item: SourceSlice | None, k: int, volume: Volume) -> float:
-    """Largest difference between where the header and where the affine put the corners of a slice, mm."""
+    """Largest distance in mm between the corners of a slice by its header and by the affine."""
     rows, columns = volume.shape[1:]
     if item is None or item.size != (rows, columns):
         return float("inf")

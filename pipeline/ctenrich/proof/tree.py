@@ -1,4 +1,4 @@
-"""The content tree of a structured report, read with pydicom into plain nodes."""
+"""Read the content tree of a structured report with pydicom into plain nodes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Node:
     number: float | None = None
     """Numeric Value of a NUM item."""
     exact: float | None = None
-    """Floating Point Value beside it, if there is one."""
+    """Floating Point Value of a NUM item, if it has one."""
     unit: Concept | None = None
     reference: tuple[str, str] | None = None
     """(SOP Class UID, SOP Instance UID) of an IMAGE or COMPOSITE item."""
@@ -37,29 +37,29 @@ class Node:
     children: tuple[Node, ...] = field(default=())
 
     def walk(self) -> Iterator[Node]:
-        """The node and all below it."""
+        """Iterate over the node and all its descendants."""
         yield self
         for child in self.children:
             yield from child.walk()
 
     def named(self, code: Code | Concept) -> list[Node]:
-        """Children with a concept name."""
+        """Return the children that have a concept name."""
         wanted = concept_of(code) if isinstance(code, Code) else code
         return [child for child in self.children if child.concept == wanted]
 
 
 def concept_of(code: Code) -> Concept:
-    """What is compared of a code."""
+    """Return value and scheme of a code, which are compared."""
     return code.value, code.scheme
 
 
 def read_tree(dataset: Dataset) -> Node:
-    """Read a content item and all below it (PS3.3 C.17.3)."""
+    """Read a content item and its descendants (PS3.3 C.17.3)."""
     names = dataset.get("ConceptNameCodeSequence", None)
     kind = str(dataset.get("ValueType", ""))
     values: dict[str, object] = {}
     if kind == "CODE":
-        values["code"] = _concept(dataset.ConceptCodeSequence[0])
+        values["code"] = _read_concept(dataset.ConceptCodeSequence[0])
     elif kind == "TEXT":
         values["text"] = str(dataset.TextValue)
     elif kind == "UIDREF":
@@ -68,22 +68,22 @@ def read_tree(dataset: Dataset) -> Node:
         measured = dataset.MeasuredValueSequence[0]
         values["number"] = float(measured.NumericValue)
         values["exact"] = float(measured.FloatingPointValue) if "FloatingPointValue" in measured else None
-        values["unit"] = _concept(measured.MeasurementUnitsCodeSequence[0])
+        values["unit"] = _read_concept(measured.MeasurementUnitsCodeSequence[0])
     elif kind in {"IMAGE", "COMPOSITE"}:
         reference = dataset.ReferencedSOPSequence[0]
         values["reference"] = (str(reference.ReferencedSOPClassUID), str(reference.ReferencedSOPInstanceUID))
         number = reference.get("ReferencedSegmentNumber", None)
         values["segment"] = None if number is None else int(number)
     children = tuple(read_tree(item) for item in dataset.get("ContentSequence", None) or ())
-    return Node(kind, _concept(names[0]) if names else None, children=children, **values)  # type: ignore[arg-type]
+    return Node(kind, _read_concept(names[0]) if names else None, children=children, **values)  # type: ignore[arg-type]
 
 
-def _concept(item: Dataset) -> Concept:
+def _read_concept(item: Dataset) -> Concept:
     return str(item.CodeValue), str(item.CodingSchemeDesignator)
 
 
 def groups_of(root: Node) -> list[Node]:
-    """Measurement groups of a TID 1500 report."""
+    """Return the measurement groups of a TID 1500 report."""
     from pydicom.sr.codedict import codes
 
     wanted = (codes.DCM.MeasurementGroup.value, codes.DCM.MeasurementGroup.scheme_designator)
