@@ -1,7 +1,7 @@
 """Geometry of CT series in pure numpy: slice normal, order, regularity rules, affines, LPS and RAS.
 
-The only place that sorts slices or flips axes. The rules below are also written in SQL (``queries/``); both sides give
-the same reasons in the same order, which is the order of :class:`ctenrich.reasons.Reason`.
+The only place that sorts slices or flips axes. The rules below are also written in SQL (``queries/``); both sides
+report the same reasons in the same order, which is the order of :class:`ctenrich.reasons.Reason`.
 
 Rules of :func:`check_stack_geometry`, over the instances of one series with each SOP Instance UID once (``n`` of them):
 

@@ -1,4 +1,4 @@
-"""Unique identifiers derived from what made them, so that a second run gives the same ones."""
+"""Derive unique identifiers from the inputs of an object, so that a second run makes the same ones."""
 
 from __future__ import annotations
 

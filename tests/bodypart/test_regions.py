@@ -184,27 +184,6 @@ def test_lists_and_summary_as_bpreg_writes_them(name: str) -> None:
     assert document["reverse z-ordering"] == golden["reverse z-ordering"]
 
 
-def test_the_document_is_json_and_counts_from_the_feet(tmp_path: Path) -> None:
-    scores = make_scores([77.0, 60.0, None], 9.0, feet_to_head=False)
-    path = tmp_path / "bodypart.json"
-    write_bodypart_json(path, scores)
-    text = path.read_text()
-    assert "NaN" not in text
-    document = json.loads(text)
-    assert document["cleaned slice scores"] == [None, 60.0, 77.0]
-    assert document["sop instance uids"] == ["2.25.1002", "2.25.1001", "2.25.1000"]
-    assert document["z"] == [0.0, 9.0, 18.0]
-    assert document["unprocessed slice scores"] == [None, pytest.approx(60.0), pytest.approx(77.0)]
-    assert document["observed slope"] == pytest.approx(-scores.observed_slope)  # type: ignore[operator]
-    assert document["body part examined"]["chest"] == [1.0]
-    assert document["settings"]["body part examined dict"]["head"] == ["C5", None]
-    assert set(document) >= {
-        "cleaned slice scores", "z", "unprocessed slice scores", "body part examined", "body part examined tag",
-        "look-up table", "reverse z-ordering", "valid z-spacing", "expected slope", "observed slope", "slope ratio",
-        "expected z-spacing", "z-spacing", "settings",
-    }  # fmt: skip
-
-
 def test_regions_survive_saving_and_agree_with_the_bpreg_document(workspace: Workspace) -> None:
     scores, store = make_scores([43.0 + k for k in range(30)], 8.0), SeriesStore(workspace)
     regions = find_regions(scores)

@@ -162,7 +162,7 @@ def test_transposed_axes_equal_nnunet(tmp_path: Path) -> None:
 
 def test_exports_without_label_names_are_refused(tmp_path: Path) -> None:
     write_v1(tmp_path / "m" / "t", v1_plans(3, True, [(3.0, 1.5, 1.5)]), 0)
-    with pytest.raises(ModelError, match="does not say what its 3 labels mean") as caught:
+    with pytest.raises(ModelError, match="does not name its 3 labels") as caught:
         open_nnunet(str(tmp_path / "m"), settings=Settings())
     assert caught.value.reason is Reason.BAD_MODEL
 

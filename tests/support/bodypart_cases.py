@@ -146,3 +146,12 @@ def make_scores(
         model=ModelInfo("hand", "1", "0" * 64),
         settings={"transform_min": -2.4, "transform_max": 1.6},
     )
+
+
+def body(slices: int = 8, rows: int = 64, columns: int = 72) -> NDArray[np.int16]:
+    """HU of a box with soft tissue and a darker part in air, [k, j, i]."""
+    rng = np.random.default_rng(2)
+    array = np.full((slices, rows, columns), -1000, np.int16)
+    array[:, 10:50, 12:60] = rng.integers(-200, 300, (slices, 40, 48))
+    array[:, 20:30, 15:25] = -850
+    return array

@@ -101,7 +101,7 @@ def plan_images(shape: tuple[int, int, int], affine: Matrix4, axes: ImageAxes = 
     columns, rows = (resampling_matrix(shape[2 - n], float(spacing[n])) for n in (0, 1))
     columns_run_left = bool(abs(steps[0, 0]) / spacing[0] >= abs(steps[0, 1]) / spacing[1])
     along_i, along_j = (steps[0, 0], steps[1, 1]) if columns_run_left else (steps[1, 0], steps[0, 1])
-    # Along each axis of the array: does it run the way the image wants it (Left; Posterior, or Anterior for NIFTI)?
+    # Does each axis of the array run in the direction of the image axis (Left; Posterior, or Anterior for NIFTI)?
     depth = 1 if axes is ImageAxes.VIEWER else -1
     if along_i * (1 if columns_run_left else depth) < 0:
         columns = columns[:, ::-1]
@@ -188,8 +188,8 @@ class ImageMaker:
         self._transposed = plan.transposed
         self._rows, self._columns = _diagonal_blocks(plan.rows), _diagonal_blocks(plan.columns)
         low, high = HU_RANGE
-        # (HU - low) * 2 / (high - low) lies in 0..2, so that padding is 0 until 1 is taken away at the end. The offset
-        # is taken away behind the products: a row of a matrix sums up to 1, or to 0 where it is padding.
+        # (HU - low) * 2 / (high - low) is in 0..2, so that padding is 0 until 1 is subtracted at the end. The offset
+        # is subtracted after the products: a row of a matrix sums up to 1, or to 0 where it is padding.
         self._scale = np.float32(2 / (high - low))
         sums = np.outer(plan.rows.sum(axis=1), plan.columns.sum(axis=1))
         self._offset = np.float32(low) * sums.astype(np.float32)
@@ -217,7 +217,7 @@ class ImageMaker:
         """
         part = np.asarray(self._array[start:stop])
         if part.dtype.kind == "f" and not np.isfinite(part).all():
-            raise InputError(Reason.HU_RANGE, "the volume holds values that are not numbers")
+            raise InputError(Reason.HU_RANGE, "the volume contains values that are not numbers")
         low, high = (part.dtype.type(value) for value in HU_RANGE)
         images = np.zeros((len(part), SIZE, SIZE), np.float32)
         half = torch.zeros(SIZE, part.shape[2])
@@ -237,7 +237,7 @@ class ImageMaker:
 
 
 def _diagonal_blocks(matrix: Float, height: int = 16) -> list[tuple[slice, slice, torch.Tensor]]:
-    """Cut a resampling matrix into blocks along its diagonal: what lies off them is zero.
+    """Cut a resampling matrix into blocks along its diagonal; everything else is zero.
 
     Returns
     -------

@@ -117,7 +117,7 @@ def network_from_state(state: Mapping[str, torch.Tensor]) -> BodyPartNetwork:
     _refuse_keys("hold the unknown", set(state) - set(expected))
     _refuse_keys("have another shape at", {k for k, v in expected.items() if v.shape != state[k].shape})
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        raise ModelError(Reason.BAD_MODEL, "the weights hold values that are not numbers")
+        raise ModelError(Reason.BAD_MODEL, "the weights contain values that are not numbers")
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
     return network.eval()
 

@@ -35,7 +35,7 @@ BODY_PARTS_INCLUDED: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "HEAD": ("C3", "C2", "C1", "eyes_end"),
     }
 )
-"""Landmarks of which enough must lie inside the scored range for a body part to count as examined."""
+"""Landmarks of which enough must be inside the scored range for a body part to count as examined."""
 
 MIN_PRESENT_LANDMARKS: MappingProxyType[str, int] = MappingProxyType(
     {"PELVIS": 2, "ABDOMEN": 7, "CHEST": 9, "NECK": 6, "HEAD": 3}

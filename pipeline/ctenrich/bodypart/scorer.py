@@ -56,7 +56,7 @@ class BodyPartModel:
     lookup_table: dict[str, tuple[float, float]]
     """Landmark -> (mean score, standard deviation), on the scale 0..100."""
     axes: ImageAxes
-    """Which way up the network wants its images."""
+    """Orientation of the images that the network expects."""
     sha256: str
     """Over weights, settings and axes."""
 
@@ -132,7 +132,7 @@ def _read_model_json(folder: Path, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(Reason.BAD_MODEL, f"{name} is not JSON") from error
     if not isinstance(data, dict):
-        raise ModelError(Reason.BAD_MODEL, f"{name} does not hold the settings of a model")
+        raise ModelError(Reason.BAD_MODEL, f"{name} does not contain the settings of a model")
     return data
 
 
@@ -162,11 +162,11 @@ def _parse_settings(data: dict[str, Any]) -> tuple[CleanUp, dict[str, tuple[floa
         )
         lookup = {str(k): (float(v["mean"]), float(v["std"])) for k, v in table["transformed"].items()}
     except (KeyError, TypeError, ValueError) as error:
-        message = f"inference-settings.json lacks a number that is needed ({type(error).__name__}: {error})"
+        message = f"inference-settings.json lacks a required number ({type(error).__name__}: {error})"
         raise ModelError(Reason.BAD_MODEL, message) from None
     numbers = [low, high, clean_up.slope_mean, *(n for pair in lookup.values() for n in pair)]
     if not np.isfinite(numbers).all() or high <= low or clean_up.slope_mean <= 0 or not lookup:
-        raise ModelError(Reason.BAD_MODEL, "inference-settings.json holds numbers that make no scale")
+        raise ModelError(Reason.BAD_MODEL, "inference-settings.json contains numbers that form no scale")
     return clean_up, dict(sorted(lookup.items(), key=lambda item: (item[1][0], item[0])))
 
 
@@ -188,7 +188,7 @@ def _bodypart_model_info(found: ResolvedModel, description: BodyPartModel) -> Mo
 
 @dataclass(frozen=True)
 class RawScores:
-    """Scores of all slices of a volume, by slice index, as the network gives them."""
+    """Unprocessed scores of all slices of a volume, by slice index."""
 
     values: NDArray[np.float64]
     """``[slice]``; NaN where the network gave no finite number."""
@@ -311,7 +311,7 @@ class BodyPartScorer:
         return RawScores(raw, np.concatenate([empty for _, empty, _ in parts]), timings)
 
     def _forward(self, images: NDArray[np.float32]) -> torch.Tensor:
-        """Scores of a batch, left on the device: everything comes back at once at the end."""
+        """Scores of a batch, left on the device; they are copied to the host together at the end."""
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._precision)
         with torch.inference_mode():
             batch = torch.from_numpy(images)[:, None].to(self.device, non_blocking=True)

@@ -46,7 +46,7 @@ class CleanUp:
     smoothing_sigma: float = 10.0
     """mm."""
     background_scores: tuple[float, ...] = (110.83, 6.14, 108.92, 6.22)
-    """Raw scores, rounded to 2 decimals, that the public models give an empty slice."""
+    """Raw scores, rounded to 2 decimals, of an empty slice in the public models."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for the record and the JSON document."""
@@ -112,7 +112,7 @@ def _smooth_scores(scores: Float, z_spacing: float, p: CleanUp) -> Float:
 
 
 def _cut_tails(scores: Float, z_spacing: float, p: CleanUp) -> Float:
-    """Take away what lies beyond pelvis and eyes and does not rise as a body does (scores rise with the index)."""
+    """Remove scores beyond pelvis and eyes that do not rise as in a body (scores rise with the index)."""
     if len(scores) < 2 or np.isnan(scores).all():
         return scores
     bottom, top = _nearest_slice(scores, 0.0), _nearest_slice(scores, 100.0)

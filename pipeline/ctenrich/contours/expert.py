@@ -161,7 +161,7 @@ def find_structures(
 
 
 def _reference_issues(structures: StructureSet, link: CompanionLink, series: SortedSeries) -> list[Issue]:
-    """What is odd about the references of a structure set that was accepted."""
+    """Faults in the references of a structure set that was accepted."""
     uid = structures.sop_instance_uid
     if link is CompanionLink.FRAME_OF_REFERENCE:
         text = "the structure set's references do not name this series; its frame of reference does"

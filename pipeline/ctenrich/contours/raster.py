@@ -14,7 +14,7 @@ from ctenrich.records import SortedSeries
 __all__ = ["SNAP", "Grid", "Rasterised", "fill_polygon", "grid_of", "rasterise", "snap"]
 
 SNAP = 1e-6
-"""Pixels. A coordinate this near to a pixel centre lies on it: contours are written with a few decimals of a mm."""
+"""Pixels. A coordinate this near to a pixel centre is on it: contours are written with a few decimals of a mm."""
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
@@ -49,11 +49,11 @@ class Rasterised:
     mask: Mask
     """[slice k, row j, column i]."""
     drawn: int
-    """Contours that lie on a slice."""
+    """Contours on a slice."""
     off_slice: int
     """Contours further than half a spacing from every slice."""
     tilted: int
-    """Contours that do not lie in a plane parallel to the slices."""
+    """Contours in no plane parallel to the slices."""
 
 
 def grid_of(series: SortedSeries) -> Grid:
@@ -163,7 +163,7 @@ def _even_odd_mask(u: Points, v: Points, window: tuple[int, int, int, int]) -> M
     row = first[edge] + np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)
     share = (row - low_v[edge]) / (high_v[edge] - low_v[edge])
     x = snap(low_u[edge] + share * (high_u[edge] - low_u[edge]))
-    # Half-open edges [low, high): a row through a corner is crossed once where the contour goes on, not at all or
+    # Half-open edges [low, high): a row through a corner is crossed once where the contour continues, not at all or
     # twice where it turns.
     counted = row < high_v[edge]
     at = np.clip(np.ceil(x[counted]) - i0, 0, width).astype(np.int64)
@@ -180,6 +180,6 @@ def _even_odd_mask(u: Points, v: Points, window: tuple[int, int, int, int]) -> M
 
 
 def _clear_edges(mask: Mask, row: NDArray[np.int64], x: Points) -> None:
-    """Take pixel centres that lie exactly on an edge out of a mask."""
+    """Remove pixel centres that are exactly on an edge from a mask."""
     on = (x == np.rint(x)) & (x >= 0) & (x <= mask.shape[1] - 1)
     mask[row[on], x[on].astype(np.int64)] = False

@@ -57,7 +57,7 @@ class Roi:
     frame_of_reference_uid: str
     contours: tuple[Contour, ...]
     other: int = 0
-    """Contours that enclose nothing (points, open lines) or are broken."""
+    """Contours that enclose no area (points, open lines) or are malformed."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class StructureSet:
     image_uids: frozenset[str]
     """SOP Instance UIDs of the images that the structure set or its contours refer to."""
     stamp: str = ""
-    """Structure Set Date and Time: the later one of two is the newer."""
+    """Structure Set Date and Time, for sorting."""
 
 
 def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
@@ -97,7 +97,7 @@ def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
         DECOMPRESSION_BOMB.
     """
     with warnings.catch_warnings():
-        # pydicom warns and goes on with what it has: fewer contours would be a silently wrong mask.
+        # pydicom warns and continues with a part of the file: fewer contours would be a silently wrong mask.
         warnings.filterwarnings("error", message=".*end of file.*")
         dataset = _read_rtstruct(path, limit)
         if str(dataset.get("SOPClassUID", "")) != RT_STRUCTURE_SET:

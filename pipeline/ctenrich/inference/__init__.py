@@ -1,1 +1,1 @@
-"""What all models share: the segmenter protocol, the registry, and restricted readers of weights."""
+"""Shared by all models: segmenter protocol, registry, device choice, threads, and restricted readers of weights."""

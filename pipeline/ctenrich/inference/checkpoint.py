@@ -63,7 +63,7 @@ def load_state_dict_restricted(path: Path) -> dict[str, torch.Tensor]:
     Raises
     ------
     ModelError
-        UNSAFE_WEIGHTS, or BAD_MODEL where the file does not hold a flat dictionary of tensors.
+        UNSAFE_WEIGHTS, or BAD_MODEL if the file is not a flat dictionary of tensors.
     """
     import torch
 
@@ -71,9 +71,9 @@ def load_state_dict_restricted(path: Path) -> dict[str, torch.Tensor]:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not state:
-        raise ModelError(Reason.BAD_MODEL, f"{path.name} does not hold a state dict")
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} does not contain a state dict")
     if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
-        raise ModelError(Reason.BAD_MODEL, f"{path.name} holds more than named tensors")
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} contains more than named tensors")
     return dict(state)
 
 
@@ -88,7 +88,7 @@ def _open_zip(path: Path) -> tuple[Any, _Reader]:
         raise ModelError(Reason.BAD_MODEL, f"{path.name} is not a torch checkpoint")
     prefix = pickles[0].removesuffix("data.pkl")
     if entries[pickles[0]].file_size > MAX_PICKLE:
-        raise ModelError(Reason.BAD_MODEL, f"{path.name} holds a pickle that is too large")
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} contains a pickle that is too large")
 
     def read_entry(name: str) -> bytes:
         with zipfile.ZipFile(path) as archive:
@@ -100,7 +100,7 @@ def _open_zip(path: Path) -> tuple[Any, _Reader]:
     def read(storage: Storage) -> bytes:
         raw = read_entry(f"{prefix}data/{storage.key}")
         if len(raw) != storage.numel * ITEM_SIZE[storage.dtype]:
-            raise ModelError(Reason.BAD_MODEL, f"{path.name} holds a storage of another size than it says")
+            raise ModelError(Reason.BAD_MODEL, f"{path.name} contains a storage whose size differs from its entry")
         return raw
 
     value, _ = unpickle(read_entry(pickles[0]))
@@ -125,7 +125,7 @@ def _open_legacy(path: Path) -> tuple[Any, _Reader]:
     places: dict[str, int] = {}
     for key in parts[4]:
         if key not in sizes:
-            raise ModelError(Reason.BAD_MODEL, f"{path.name} holds a storage that nothing uses")
+            raise ModelError(Reason.BAD_MODEL, f"{path.name} contains a storage that no tensor uses")
         places[key] = position
         position += 8 + sizes[key]
 
@@ -135,7 +135,7 @@ def _open_legacy(path: Path) -> tuple[Any, _Reader]:
             count = int.from_bytes(handle.read(8), "little")
             raw = handle.read(storage.numel * ITEM_SIZE[storage.dtype])
         if count != storage.numel or len(raw) != storage.numel * ITEM_SIZE[storage.dtype]:
-            raise ModelError(Reason.BAD_MODEL, f"{path.name} is shorter than it says")
+            raise ModelError(Reason.BAD_MODEL, f"{path.name} is shorter than its header states")
         return raw
 
     return parts[3], read

@@ -75,7 +75,7 @@ class ModelEntry:
     configurations: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ("CT",)
     labels: Mapping[str, int] = field(default_factory=dict)
-    """Label name -> value, where the model's own files do not say (nnU-Net v1)."""
+    """Label name -> value, where the model's own files have no names (nnU-Net v1)."""
     axes: str = "LPS"
     """Directions of the model's array axes x, y, z (see `ctenrich.nnunet.preprocess.canonical_axes`)."""
     demo: bool = False
@@ -89,7 +89,7 @@ class ResolvedModel:
     """Registry name, name given at import, or folder name; safe in paths and product keys."""
     folder: Path
     entry: ModelEntry | None
-    """None where the registry does not know the model."""
+    """None for a model that is not in the registry."""
 
     @property
     def demo(self) -> bool:
@@ -185,7 +185,7 @@ def _accepted_licences() -> dict[str, str]:
 
 
 def accept_licence(entry: ModelEntry) -> None:
-    """Store that the user accepts the licence of a model, as the registry states it today."""
+    """Record that the user accepts the licence of a model, as the registry states it today."""
     accepted = _accepted_licences() | {entry.name: entry.licence}
     text = json.dumps(accepted, indent=1, sort_keys=True) + "\n"
     write_bytes(models_home() / "licences.json", text.encode())

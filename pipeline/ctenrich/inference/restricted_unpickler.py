@@ -63,11 +63,11 @@ def refuse(what: str) -> NoReturn:
     raise ModelError(Reason.UNSAFE_WEIGHTS, f"the weights ask for {what}, which is not plain data")
 
 
-# ---------------------------------------------------------------- what a pickle may build
+# ---------------------------------------------------------------- objects that a pickle may build
 
 
 class _PlainDict(dict[Any, Any]):
-    """Stands for OrderedDict and defaultdict; attributes that a pickle wants to set are dropped."""
+    """Replaces OrderedDict and defaultdict; attributes that a pickle sets are dropped."""
 
     def __setstate__(self, state: object) -> None:
         return None
@@ -141,7 +141,7 @@ class _NumpyArray:
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            refuse("an odd array")
+            refuse("a malformed array")
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _NumpyDtype) or not isinstance(raw, bytes | bytearray) or not _is_shape(shape):
             refuse("an array of objects")
@@ -156,7 +156,7 @@ def _is_shape(value: object) -> bool:
 
 def _numpy_scalar(dtype: object, raw: object = None) -> Any:
     if not isinstance(dtype, _NumpyDtype) or not isinstance(raw, bytes) or len(raw) != dtype.dtype.itemsize:
-        refuse("an odd numpy number")
+        refuse("a malformed numpy number")
     return np.frombuffer(raw, dtype.dtype)[0]
 
 
@@ -170,7 +170,7 @@ def _rebuild_tensor(storage: object, offset: object, size: object, stride: objec
     if not isinstance(storage, Storage) or type(offset) is not int or offset < 0:
         refuse("a tensor without a storage")
     if not (_is_shape(size) and _is_shape(stride)):
-        refuse("a tensor of an odd shape")
+        refuse("a tensor of a malformed shape")
     assert isinstance(size, tuple)
     assert isinstance(stride, tuple)
     count = int(np.prod(size, dtype=object)) if size else 1
@@ -188,14 +188,14 @@ def _torch_parameter(data: object, *_: object) -> TensorRef:
 
 def _ordered_dict(items: object = ()) -> _PlainDict:
     if not isinstance(items, list | tuple | dict):
-        refuse("an odd dictionary")
+        refuse("a malformed dictionary")
     return _PlainDict(items)
 
 
 def _plain_container(cls: type) -> Callable[..., Any]:
     def make(items: object = ()) -> Any:
         if not isinstance(items, list | tuple):
-            refuse(f"an odd {cls.__name__}")
+            refuse(f"a malformed {cls.__name__}")
         return cls(items)
 
     return make
@@ -235,7 +235,7 @@ for _name in ITEM_SIZE:
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that resolves only `_ALLOWED`, and gives stand-ins for it."""
+    """An unpickler that resolves only `_ALLOWED`, and returns stand-ins."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         call = _ALLOWED.get((module, name))
@@ -246,10 +246,10 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any, /) -> Storage:
         kind = pid[1] if isinstance(pid, tuple) and len(pid) in {5, 6} and pid[0] == "storage" else None
         if not isinstance(kind, _AllowedCall) or kind.name.rpartition(".")[2] not in _STORAGES:
-            refuse("an odd storage")
+            refuse("a malformed storage")
         key, numel = pid[2], pid[4]
         if not isinstance(key, str) or type(numel) is not int or numel < 0 or (len(pid) == 6 and pid[5] is not None):
-            refuse("an odd storage")
+            refuse("a malformed storage")
         return Storage(key, _STORAGES[kind.name.rpartition(".")[2]], numel)
 
 
@@ -274,14 +274,14 @@ def unpickle(data: bytes) -> tuple[Any, int]:
             if opcode.name not in _OPCODES:
                 refuse(f"the pickle instruction {opcode.name}")
             if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and not 0 <= int(argument or 0) <= count:
-                refuse("a memo slot that is far off")
+                refuse("a memo slot out of range")
             end = (position or 0) + 1
         return _Unpickler(io.BytesIO(data[:end]), encoding="latin1").load(), end
     except ModelError:
         raise
     except RecursionError:
         refuse("data that are nested too deeply")
-    except Exception as error:  # noqa: BLE001  a broken pickle can fail in any way; none of them may leave this place
+    except Exception as error:  # noqa: BLE001  a broken pickle can fail in any way; every failure becomes a ModelError
         raise ModelError(Reason.BAD_MODEL, f"a pickle cannot be read: {type(error).__name__}") from None
 
 

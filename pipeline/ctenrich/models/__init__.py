@@ -1,1 +1,1 @@
-"""Manage models (list, import, pull, verify) and compare engines; the demonstration models lie in this folder."""
+"""Manage models (list, import, pull, verify) and compare engines; the demonstration models are in this folder."""

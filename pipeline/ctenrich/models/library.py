@@ -271,7 +271,7 @@ def _check_pin(entry: ModelEntry, sha256: str) -> None:
 
 
 def _check_import(model: ResolvedModel) -> str:
-    """Read everything once; the kind of the model."""
+    """Read the whole model once and return its kind."""
     found = sorted(model.folder.rglob(_BODYPART_FILE))
     nnunet = any(model.folder.rglob("plans.json")) or any(model.folder.rglob("plans.pkl"))
     if found and not nnunet:
@@ -295,7 +295,7 @@ def _replace_folder(new: Path, place: Path, old: Path) -> None:
 def _copy_or_unpack(source: Path, folder: Path) -> None:
     if source.is_dir():
         if any(p.is_symlink() for p in source.rglob("*")):
-            raise UnsafeInputError(Reason.UNSAFE_PATH, f"{source.name} holds links", "give a folder of plain files")
+            raise UnsafeInputError(Reason.UNSAFE_PATH, f"{source.name} contains links", "give a folder of plain files")
         shutil.copytree(source, folder)
         return
     if not zipfile.is_zipfile(source):

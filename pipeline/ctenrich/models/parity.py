@@ -55,7 +55,7 @@ class OrganParity:
     voxels: int
     """Of the reference."""
     different: int
-    """Voxels that one of the two gives to this organ and the other does not."""
+    """Voxels that only one of the two label maps assigns to this organ."""
     dice: float
     nsd: float
     """Normalised surface Dice at 1 mm."""
@@ -83,7 +83,7 @@ class ParityReport:
     model: str
     rows: tuple[OrganParity, ...]
     noise: tuple[OrganParity, ...]
-    """The reference against itself, run twice: the yardstick."""
+    """The reference against itself, run twice: the noise to compare with."""
     disagreement: Mapping[str, float] = field(default_factory=dict)
     """Case -> share of voxels whose labels differ."""
     limits: ParityLimits = ParityLimits()
@@ -196,7 +196,7 @@ def _largest_difference(a: Shapes, b: Shapes) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityOptions:
-    """What of a model is compared, and what passes."""
+    """Choice of configuration and folds, and the limits of a parity check."""
 
     configuration: str | None = None
     """Needed where the model has several."""
@@ -270,7 +270,7 @@ def check_model(
             again = theirs.label(case.array, axes, case.spacing).labels
             noise += compare_labels(again, b, spacing, names, case.name)  # type: ignore[arg-type]
     if not rows:
-        raise UsageError(Reason.EMPTY_INPUT, "there is no volume to compare on")
+        raise UsageError(Reason.EMPTY_INPUT, "there is no volume to compare")
     return ParityReport(str(ours.product), tuple(rows), tuple(noise), apart, chosen.limits)
 
 

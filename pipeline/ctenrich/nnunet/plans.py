@@ -162,8 +162,8 @@ def parse_v2(
             transpose=_ints(plans["transpose_forward"]),
             transpose_back=_ints(plans["transpose_backward"]),
             normalisation=_normalisation_v2(plans, conf),
-            data=_resampling(conf, "data", 3),
-            logits=_resampling(conf, "probabilities", 1),
+            data=_resampling_v2(conf, "data", 3),
+            logits=_resampling_v2(conf, "probabilities", 1),
             network=_network_v2(
                 conf, len(patch), _output_channels(dataset), len(labels.names) if _cascaded(conf) else 0
             ),
@@ -202,7 +202,7 @@ def _require_ct(dataset: Mapping[str, Any]) -> str:
         fail("dataset.json names no channels")
     names = [str(v) for v in channels.values()]
     if len(names) != 1 or names[0].upper() != "CT":
-        raise ModelError(Reason.WRONG_MODALITY, f"the model wants {', '.join(names)}; a CT is at hand")
+        raise ModelError(Reason.WRONG_MODALITY, f"the model needs {', '.join(names)}; only CT alone is supported")
     return "CT"
 
 
@@ -237,11 +237,11 @@ def _normalisation_v2(plans: Mapping[str, Any], conf: Mapping[str, Any]) -> Norm
     return Normalisation(known[scheme])
 
 
-def _resampling(conf: Mapping[str, Any], what: str, order: int) -> Resampling:
-    function = conf.get(f"resampling_fn_{what}", "resample_data_or_seg_to_shape")
+def _resampling_v2(conf: Mapping[str, Any], target: str, order: int) -> Resampling:
+    function = conf.get(f"resampling_fn_{target}", "resample_data_or_seg_to_shape")
     if function != "resample_data_or_seg_to_shape":
         fail(f"the resampling {function} is not supported")
-    kwargs = conf.get(f"resampling_fn_{what}_kwargs") or {"order": order, "order_z": 0, "force_separate_z": None}
+    kwargs = conf.get(f"resampling_fn_{target}_kwargs") or {"order": order, "order_z": 0, "force_separate_z": None}
     if kwargs.get("is_seg"):
         fail("images cannot be resampled as label maps")
     threshold = float(kwargs.get("separate_z_anisotropy_threshold", 3.0))
@@ -282,7 +282,7 @@ def _network_v2(conf: Mapping[str, Any], dims: int, classes: int, extra: int) ->
 
 
 def _old_architecture(conf: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Architecture of plans that were written before they carried one."""
+    """Architecture of older plans, which describe the network without naming an architecture."""
     kind = str(conf["UNet_class_name"])
     stages = len(conf["n_conv_per_stage_encoder"])
     base, top = int(conf["UNet_base_num_features"]), int(conf["unet_max_num_features"])
@@ -316,7 +316,7 @@ def _check_layers(kwargs: Mapping[str, Any], dims: int) -> None:
 def _ints_per_stage(value: Any, stages: int) -> Ints:
     out = (int(value),) * stages if isinstance(value, int) else _ints(value)
     if len(out) != stages:
-        fail("a list of the network's plan has another length than it has stages")
+        fail("the length of a list in the network's plan differs from its number of stages")
     return out
 
 
@@ -324,5 +324,5 @@ def _kernels_per_stage(value: Any, stages: int, dims: int) -> tuple[Ints, ...]:
     rows = [value] * stages if isinstance(value, int) else list(value)
     out = tuple((int(row),) * dims if isinstance(row, int) else _ints(row) for row in rows)
     if len(out) != stages or any(len(row) != dims for row in out):
-        fail("a list of the network's plan has another length than it has stages")
+        fail("the length of a list in the network's plan differs from its number of stages")
     return out

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["full_slabs", "labels_of", "probabilities_of", "to_source"]
 
 _PART = 16
-"""Planes of the result that one worker makes one after another: it keeps what two neighbours share."""
+"""Planes of the result that one worker makes one after another, reusing the source planes of neighbours."""
 Sink = Callable[[Any, "torch.Tensor", Grids, int], None]
 
 
@@ -108,7 +108,7 @@ def full_slabs(
 
 
 class _PlaneResampler:
-    """Planes of the network's grid at the source's in-plane size; the last two are kept."""
+    """Planes of the network's grid resampled to the source's in-plane size; the last two are cached."""
 
     def __init__(self, scores: torch.Tensor, shape: tuple[int, ...]) -> None:
         import torch

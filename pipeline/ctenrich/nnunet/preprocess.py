@@ -116,7 +116,7 @@ class Grids:
 
 
 def nonzero_box(array: NDArray[Any]) -> Ranges:
-    """Smallest box that holds all values other than 0; the whole array if there are none."""
+    """Smallest box that contains all values other than 0; the whole array if there are none."""
     first, second, third = (np.zeros(n, bool) for n in array.shape)
     for k in range(array.shape[0]):
         plane = array[k] != 0
@@ -200,7 +200,7 @@ def to_network(
         HU_RANGE if values are not numbers.
     """
     if array.dtype.kind == "f" and not all(bool(np.isfinite(array[k]).all()) for k in range(array.shape[0])):
-        raise InputError(Reason.HU_RANGE, "the volume holds values that are not numbers")
+        raise InputError(Reason.HU_RANGE, "the volume contains values that are not numbers")
     turned = np.transpose(array, plan.transpose)
     turned_spacing = tuple(float(spacing[a]) for a in plan.transpose)
     box = nonzero_box(turned)
@@ -218,7 +218,7 @@ def to_network(
 
 
 def _normalise_resampled(data: torch.Tensor, how: Normalisation) -> torch.Tensor:
-    """v1 normalises what it has resampled."""
+    """Normalise after resampling, as v1 does."""
     if how.scheme == "ct":
         return ((data.double().clamp(how.lower, how.upper) - how.mean) / how.std).float()
     if how.scheme == "zscore":

@@ -78,7 +78,7 @@ def read_v2(folder: Path) -> SourceConfiguration:
         next(iter(found.values())), only={"trainer_name", "init_args", "inference_allowed_mirroring_axes"}
     )
     if not isinstance(first, dict) or not isinstance(first.get("init_args"), dict):
-        fail("the checkpoint is not one of nnU-Net v2")
+        fail("the checkpoint is not an nnU-Net v2 checkpoint")
     configuration = str(first["init_args"].get("configuration", ""))
     axes = first.get("inference_allowed_mirroring_axes") or ()
     folds = {fold: _weights_reader_v2(path) for fold, path in found.items()}
@@ -95,7 +95,7 @@ def _weights_reader_v2(path: Path) -> Callable[[], dict[str, torch.Tensor]]:
         data = load_restricted(path, only={"network_weights"})
         state = data.get("network_weights") if isinstance(data, dict) else None
         if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-            fail(f"{path.name} holds no network weights")
+            fail(f"{path.name} contains no network weights")
         return clean_names(state)
 
     return read

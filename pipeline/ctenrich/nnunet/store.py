@@ -41,7 +41,7 @@ class StoredModel:
     name: str
     folder: Path
     meta: Mapping[str, Any]
-    """What model.json holds."""
+    """Content of model.json."""
 
     @property
     def configurations(self) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ def prepare(model: ResolvedModel) -> StoredModel:
         _convert_model(model, sources, folder)
     meta = json.loads((folder / "model.json").read_text("utf-8"))
     if meta.get("format") != _FORMAT or meta.get("source_files") != sources:
-        raise ModelError(Reason.HASH_MISMATCH, f"the converted model {model.name} is not that of its source files")
+        raise ModelError(Reason.HASH_MISMATCH, f"the converted model {model.name} does not belong to its source files")
     return StoredModel(model.name, folder, meta)
 
 
@@ -151,7 +151,7 @@ def load_weights(stored: StoredModel, configuration: str, fold: str) -> dict[str
         fail(f"the model {stored.name} has no fold {fold} of {configuration}", f"it has: {', '.join(known)}")
     path = stored.folder / known[fold]["file"]
     if not path.is_file() or sha256_of_file(path) != known[fold]["sha256"]:
-        message = f"the weights of fold {fold} of {stored.name} are not those that were converted"
+        message = f"the weights of fold {fold} of {stored.name} changed after they were converted"
         raise ModelError(Reason.HASH_MISMATCH, message, "delete the folder converted/ of your models and try again")
     try:
         weights = {name: tensor.float() for name, tensor in load_file(path).items()}
@@ -172,7 +172,7 @@ def _source_files(folder: Path) -> dict[str, str]:
         if path.is_file() and (path.name in wanted or ".model" in path.suffixes)
     }
     if not found:
-        fail(f"{folder.name} holds no nnU-Net model", "plans.json (v2) or plans.pkl (v1) and folds are expected")
+        fail(f"{folder.name} contains no nnU-Net model", "plans.json (v2) or plans.pkl (v1) and folds are expected")
     return found
 
 
@@ -229,7 +229,7 @@ def _source_configurations(model: ResolvedModel) -> Iterator[SourceConfiguration
             source = read_v2(folder)
             if source.configuration in seen:
                 fail(
-                    f"{model.name} holds the configuration {source.configuration} twice",
+                    f"{model.name} contains the configuration {source.configuration} twice",
                     "give the folder of one trainer",
                 )
             seen.add(source.configuration)

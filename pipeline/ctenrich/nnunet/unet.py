@@ -83,7 +83,7 @@ def check_weights(plan: NetworkPlan, weights: Weights) -> None:
         if tuple(weights[name].shape) != shape:
             fail(f"the weights do not match the plan: {name} is {tuple(weights[name].shape)}, not {shape}")
         if not weights[name].is_floating_point() or not bool(torch.isfinite(weights[name]).all()):
-            fail(f"the weights hold numbers that are not finite: {name}")
+            fail(f"the weights contain numbers that are not finite: {name}")
 
 
 def forward(plan: NetworkPlan, weights: Weights, x: torch.Tensor) -> torch.Tensor:

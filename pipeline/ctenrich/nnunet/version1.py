@@ -37,7 +37,7 @@ _TOP_FEATURES = {2: 480, 3: 320}
 
 
 def read_v1(model: ResolvedModel) -> Iterator[SourceConfiguration]:
-    """Configurations of a v1 export: every folder that holds plans.pkl and folds.
+    """Configurations of a v1 export: every folder with plans.pkl and folds.
 
     Raises
     ------
@@ -46,12 +46,15 @@ def read_v1(model: ResolvedModel) -> Iterator[SourceConfiguration]:
     """
     folders = sorted({p.parent for p in model.folder.rglob("plans.pkl")})
     if not folders:
-        fail(f"{model.name} holds no nnU-Net model", "plans.json (v2) or plans.pkl (v1) and folds are expected")
+        fail(f"{model.name} contains no nnU-Net model", "plans.json (v2) or plans.pkl (v1) and folds are expected")
     seen: set[str] = set()
     for folder in folders:
         source = _read_configuration_v1(model, folder)
         if source.configuration in seen:
-            fail(f"{model.name} holds the configuration {source.configuration} twice", "give the folder of one trainer")
+            fail(
+                f"{model.name} contains the configuration {source.configuration} twice",
+                "give the folder of one trainer",
+            )
         seen.add(source.configuration)
         yield source
 
@@ -97,7 +100,7 @@ def _stage_index(plans: Any, init: Any) -> int:
     stage = init[5] if len(init) > 5 else None
     if stage is None:
         if len(stages) != 1:
-            fail("the checkpoint does not say which stage of the plan it is")
+            fail("the checkpoint does not state its stage of the plan")
         stage = stages[0]
     return int(stage)
 
@@ -114,7 +117,7 @@ def _configuration_name(plans: Any, stage: int, trainer: str, folder: Path) -> s
 
 
 def _reduced_plans(plans: Any, stage: int) -> dict[str, Any]:
-    """What inference needs of v1's plans, as JSON has it."""
+    """The parts of v1's plans that inference needs, as JSON values."""
     chosen = plans["plans_per_stage"][stage]
     keys = ("patch_size", "current_spacing", "pool_op_kernel_sizes", "conv_kernel_sizes", "num_pool_per_axis")
     modalities = plans.get("modalities") or {}
@@ -145,11 +148,11 @@ def _as_json_value(value: Any) -> Any:
         return value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return fail(f"the plan holds a {type(value).__name__}")
+    return fail(f"the plan contains a {type(value).__name__}")
 
 
 def _labels_v1(model: ResolvedModel, folder: Path, count: int) -> dict[str, int]:
-    """Label name -> value: labels.json or dataset.json beside or above the export, else what the registry says."""
+    """Label name -> value: labels.json or dataset.json beside or above the export, else from the registry."""
     labels: dict[str, int] = {}
     inside = [folder, *(p for p in folder.parents if p == model.folder or p.is_relative_to(model.folder))]
     files = [p / name for p in inside for name in ("labels.json", "dataset.json") if (p / name).is_file()]
@@ -164,7 +167,7 @@ def _labels_v1(model: ResolvedModel, folder: Path, count: int) -> dict[str, int]
         labels = dict(model.entry.labels)
     else:
         hint = 'give a labels.json such as {"heart": 1, "aorta": 2}'
-        fail(f"the v1 export {model.name} does not say what its {count} labels mean", hint)
+        fail(f"the v1 export {model.name} does not name its {count} labels", hint)
     if sorted(labels.values()) != list(range(1, count + 1)):
         fail(f"{count} labels are in the plan, and {len(labels)} are named")
     return labels
@@ -191,7 +194,7 @@ def _weights_reader_v1(path: Path) -> Callable[[], dict[str, torch.Tensor]]:
         data = load_restricted(path, only={"state_dict"})
         state = data.get("state_dict") if isinstance(data, dict) else None
         if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-            fail(f"{path.name} holds no network weights")
+            fail(f"{path.name} contains no network weights")
         return rename_v1(state)
 
     return read
@@ -229,7 +232,7 @@ def rename_v1(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             layer = "transpconvs" if other[1] == "tu" else "seg_layers"
             out[f"decoder.{layer}.{other[2]}.{other[3]}"] = tensor
         else:
-            fail(f"the weights hold {name[:80]}, which this version of the network does not have")
+            fail(f"the weights contain {name[:80]}, which this version of the network does not have")
     return out
 
 
@@ -237,7 +240,7 @@ def rename_v1(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def parse_v1(plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: str) -> ModelPlan:
-    """Parse what `read_v1` kept of a v1 plan.
+    """Parse the parts of a v1 plan that `read_v1` kept.
 
     Parameters
     ----------
@@ -255,7 +258,9 @@ def parse_v1(plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration
         BAD_MODEL if something is missing or not supported; WRONG_MODALITY if the model does not take CT alone.
     """
     if plans["num_modalities"] != 1 or [m.upper() for m in plans["modalities"]] not in ([], ["CT"]):
-        raise ModelError(Reason.WRONG_MODALITY, f"the model wants {', '.join(plans['modalities'])}; a CT is at hand")
+        raise ModelError(
+            Reason.WRONG_MODALITY, f"the model needs {', '.join(plans['modalities'])}; only CT alone is supported"
+        )
     if plans["preprocessor"] not in {"", "GenericPreprocessor", "PreprocessorFor2D"}:
         fail(f"the preprocessing {plans['preprocessor']} is not supported")
     if plans["mask"]:

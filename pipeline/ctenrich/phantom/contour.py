@@ -82,7 +82,7 @@ def _follow_edges(edges: dict[tuple[int, int], list[tuple[int, int]]], first: tu
 
 
 def _close_loop(path: list[tuple[int, int]]) -> Corners:
-    """Close the loop without repeating its first corner; drop the first corner if it lies on a straight edge."""
+    """Close the loop without repeating its first corner; drop the first corner if it is on a straight edge."""
     corners = np.array(path[:-1], dtype=np.float64)
     before, after = corners[0] - corners[-1], corners[1] - corners[0]
     return corners[1:] if np.all(np.sign(before) == np.sign(after)) else corners

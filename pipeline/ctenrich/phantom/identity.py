@@ -26,7 +26,7 @@ class Identity:
     series: str
     frame_of_reference: str
     key: str
-    """What the series' UIDs are made of: all options in a fixed order."""
+    """All options in a fixed order; the UIDs of the series are hashes of it."""
 
     def instance(self, *what: str) -> str:
         """SOP Instance UID of one object of the series, derived from words that name it."""

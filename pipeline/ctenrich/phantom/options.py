@@ -56,14 +56,14 @@ class Quirk(StrEnum):
         member.sentence = sentence
         return member
 
-    LOCALIZER = "localizer", "The series also holds a coronal localizer."
+    LOCALIZER = "localizer", "The series also contains a coronal localizer."
     MISSING_SLICE = "missing_slice", "The slice in the middle is not written."
     ALTERNATING_SPACING = "alternating_spacing", "Gaps alternate between 0.75 and 1.25 of the spacing."
     POSITION_JITTER = "position_jitter", "Positions are off by up to 0.04 mm along the normal."
     LATERAL_DRIFT = "lateral_drift", "Positions move 0.05 mm sideways with every slice."
     DUPLICATE_FILE = "duplicate_file", "One file is there twice, byte for byte."
     CONFLICTING_DUPLICATE = "conflicting_duplicate", "Two files carry one SOP Instance UID and different pixels."
-    SAME_POSITION = "same_position", "Two instances lie at one position."
+    SAME_POSITION = "same_position", "Two instances have one position."
     TWO_ORIENTATIONS = "two_orientations", "The last quarter of the slices is tilted by ten degrees."
     OTHER_PIXEL_SPACING = "other_pixel_spacing", "One slice states another pixel spacing."
     OTHER_MATRIX = "other_matrix", "One slice has half the rows."
@@ -80,8 +80,8 @@ class Quirk(StrEnum):
     MIXED_MODALITY = "mixed_modality", "One object of the series is an MR image."
     NO_POSITION = "no_position", "One slice has no Image Position (Patient)."
     ZERO_SPACING = "zero_spacing", "Pixel Spacing is zero."
-    JUNK_FILE = "junk_file", "A file that is not DICOM lies beside the slices."
-    EMPTY_FILE = "empty_file", "A file without a byte lies beside the slices."
+    JUNK_FILE = "junk_file", "A file that is not DICOM is in the folder."
+    EMPTY_FILE = "empty_file", "An empty file is in the folder."
     NO_PREAMBLE = "no_preamble", "Files start with the meta group: no preamble, no prefix."
     ENHANCED = "enhanced", "The slices are frames of one Enhanced CT object."
 

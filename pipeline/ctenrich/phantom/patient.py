@@ -48,7 +48,7 @@ MM_PER_SCORE = 1 / 0.118
 """Expected slope of body part regression: 0.118 score/mm."""
 
 CARINA_SCORE = 67.0
-"""The carina lies between the fourth and the fifth thoracic vertebra."""
+"""The carina is between the fourth and the fifth thoracic vertebra."""
 
 
 def landmark_height(score: float) -> float:
@@ -58,7 +58,7 @@ def landmark_height(score: float) -> float:
 
 @dataclass(frozen=True)
 class Patient:
-    """Size and tissue of one patient. Lengths are mm in the average patient's body unless said otherwise."""
+    """Size and tissue of one patient. Lengths are mm in the average patient's body unless stated otherwise."""
 
     scale: tuple[float, float, float]
     """Of the average body along x, y, z."""

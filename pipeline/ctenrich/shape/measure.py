@@ -24,7 +24,7 @@ __all__ = ["DEFINITION", "ENGINES", "measure_mask", "measure_segment", "measure_
 
 ENGINES = ("fast", "pyradiomics")
 DEFINITION = "pyradiomics 3 shape; mask cropped to its bounding box and padded by one voxel; axes [k, j, i] as in DICOM"
-"""What the numbers mean, whichever engine makes them; part of the hash of the settings."""
+"""Definition of the numbers for every engine; part of the hash of the settings."""
 
 
 def measure_shape(

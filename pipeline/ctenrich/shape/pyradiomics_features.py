@@ -28,9 +28,9 @@ from ctenrich.workspace import sha256_of_file
 __all__ = ["Found", "Radiomics"]
 
 _MARGIN = 5
-"""Voxels around a segment that are handed over: more than any neighbourhood of an unfiltered image."""
+"""Voxels around a segment that are passed to pyradiomics: more than any neighbourhood of an unfiltered image."""
 _EXCESS = 3.0
-"""Kurtosis of a normal distribution: IBSI's IPH6 is what is above it (pyradiomics' is not)."""
+"""Kurtosis of a normal distribution: IBSI's IPH6 is the excess above it, pyradiomics' value is not."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Radiomics:
         self._extractor.enabledFeatures.pop("shape", None)
         self._extractor.enabledFeatures.pop("shape2D", None)
         if not self._extractor.enabledFeatures:
-            raise UsageError(Reason.BAD_SETTINGS, f"{path.name} asks for no feature but shape", "name featureClass")
+            raise UsageError(Reason.BAD_SETTINGS, f"{path.name} requests no feature but shape", "name featureClass")
         chosen = self._extractor.settings
         wide = chosen.get("resampledPixelSpacing") or chosen.get("normalize")
         self._local = set(self._extractor.enabledImagetypes) == {"Original"} and not wide
@@ -137,7 +137,7 @@ class Radiomics:
         found = {
             name: values[f"original_firstorder_{name}"] for name in known if f"original_firstorder_{name}" in values
         }
-        if found.get("Kurtosis", 0.0) > 0:  # 0 stands for a segment of one grey level, in both definitions
+        if found.get("Kurtosis", 0.0) > 0:  # 0 means one grey level in both definitions
             found["Kurtosis"] -= _EXCESS
         return found
 
