@@ -1,8 +1,8 @@
-"""Manifests: whether a stage is done, why it failed, and doing it so that its manifest is written last.
+"""Manifests: run a stage, decide whether it is done, remember why it failed.
 
-A stage runs only if its *key* changed: the hash of its name and version, of the settings that matter to it, and of
-what the stages before it left behind. A stage is done when its manifest (written last, by rename) holds the key and
-every file that it lists is still there, whole.
+A stage runs only if its *key* changed: the hash of its name and version, of the settings that it uses, and of the
+results of earlier stages that it reads. A stage is done if its manifest (written last, by rename) has the key, and
+every file that the manifest lists exists and is complete.
 """
 
 from __future__ import annotations
@@ -21,7 +21,20 @@ __all__ = ["cache_failure", "cached_failure", "forget_failures", "forget_stage",
 
 
 def stage_key(stage: Stage, context: StageContext) -> str:
-    """Hash of all that the stage's result depends on."""
+    """Return the hash of everything that the stage's result depends on.
+
+    Parameters
+    ----------
+    stage : Stage
+        The stage.
+    context : StageContext
+        Series or product.
+
+    Raises
+    ------
+    InputError
+        NOT_PREPARED if a record that it depends on does not exist yet.
+    """
     parts = [stage.name, str(stage.version), *stage.cache_key_inputs(context)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -37,7 +50,7 @@ _LASTING = frozenset(
         Reason.WRONG_MODALITY,
     }
 )
-"""Reasons that repeat as long as the inputs are the same; a failure for one of them is not tried again."""
+"""Reasons that repeat as long as the inputs are the same: such a failure is cached."""
 
 
 def _manifest_path(stage: Stage, context: StageContext) -> Path:
@@ -49,9 +62,20 @@ def _failure_path(stage: Stage, context: StageContext) -> Path:
 
 
 def is_done(stage: Stage, context: StageContext, key: str) -> bool:
-    """Whether the stage's manifest holds `key` and all its files are there, whole.
+    """Return whether the stage's manifest has `key`, and all its files are complete.
 
-    A file whose size and modification time are as the manifest says is taken as whole; any other is hashed.
+    Parameters
+    ----------
+    stage : Stage
+        The stage.
+    context : StageContext
+        Series or product.
+    key : str
+        From :func:`stage_key`.
+
+    Notes
+    -----
+    A file whose size and modification time equal those in the manifest is taken as complete; any other is hashed.
     """
     try:
         manifest = json.loads(_manifest_path(stage, context).read_bytes())
@@ -68,7 +92,17 @@ def is_done(stage: Stage, context: StageContext, key: str) -> bool:
 
 
 def cached_failure(stage: Stage, context: StageContext, key: str) -> CtenrichError | None:
-    """The error that the stage ended with last time, if nothing that it depends on has changed since."""
+    """Return the error that the stage ended with, if nothing that it depends on has changed since; otherwise None.
+
+    Parameters
+    ----------
+    stage : Stage
+        The stage.
+    context : StageContext
+        Series or product.
+    key : str
+        From :func:`stage_key`.
+    """
     try:
         content = json.loads(_failure_path(stage, context).read_bytes())
         if content["key"] == key:
@@ -79,24 +113,64 @@ def cached_failure(stage: Stage, context: StageContext, key: str) -> CtenrichErr
 
 
 def cache_failure(stage: Stage, context: StageContext, key: str, error: CtenrichError) -> None:
-    """Keep why a stage failed, so that :func:`cached_failure` finds it as long as nothing changes."""
+    """Cache the error of a stage for :func:`cached_failure`.
+
+    Parameters
+    ----------
+    stage : Stage
+        The stage.
+    context : StageContext
+        Series or product.
+    key : str
+        From :func:`stage_key`.
+    error : CtenrichError
+        The error; its reason, message and hint are kept.
+    """
     failed = {"key": key, "reason": error.reason.value, "message": error.message, "hint": error.hint}
     write_bytes(_failure_path(stage, context), json.dumps(failed).encode())
 
 
 def forget_failures(folder: Path) -> None:
-    """Let every stage of a folder that failed for a lasting reason run again."""
+    """Delete all cached failures of a folder, so that their stages run again."""
     for path in (folder / "manifests").glob("*.failed.json"):
         path.unlink(missing_ok=True)
 
 
 def forget_stage(folder: Path, name: str) -> None:
-    """Let a stage of a folder run again; its files stay until then."""
+    """Delete the manifest of a stage, so that it runs again.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the series or product; the stage's files stay until it runs.
+    name : str
+        Name of the stage.
+    """
     (folder / "manifests" / f"{name}.json").unlink(missing_ok=True)
 
 
 def run_stage(stage: Stage, context: StageContext, key: str) -> tuple[Issue, ...]:
-    """Do the stage's work and write its manifest last."""
+    """Run a stage and write its manifest last.
+
+    Parameters
+    ----------
+    stage : Stage
+        The stage.
+    context : StageContext
+        Series or product.
+    key : str
+        From :func:`stage_key`.
+
+    Returns
+    -------
+    tuple of Issue
+        What the stage found.
+
+    Raises
+    ------
+    CtenrichError
+        The error of the stage; it is cached if it would repeat with the same inputs.
+    """
     manifest = _manifest_path(stage, context)
     manifest.unlink(missing_ok=True)
     _failure_path(stage, context).unlink(missing_ok=True)

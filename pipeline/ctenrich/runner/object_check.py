@@ -1,4 +1,4 @@
-"""Is every object legal, and does it say what was computed? For the objects of a run, and for anybody's."""
+"""Check DICOM objects: those of a run against its records and proofs, any other SEG or SR by the validators alone."""
 
 from __future__ import annotations
 
@@ -25,47 +25,49 @@ from ctenrich.workspace import sha256_of_file
 
 __all__ = ["ObjectReport", "check_files", "check_run", "instances_below"]
 
-"""SOP classes (or their beginning): segmentations and structured reports."""
-
-
 _PROVEN = {ProofState.PROVEN: True, ProofState.FAILED: False, ProofState.NOT_PROVEN: None}
 
 
 @dataclass(frozen=True)
 class ObjectReport:
-    """What was found about one object."""
+    """Result of the checks of one object."""
 
     file: str
     """Path below the run's folder, or below what was given."""
     sop_instance_uid: str
     issues: tuple[Issue, ...]
     proven: bool | None
-    """None where nothing is known to hold the object against: it was made by others, or its kind has no proof."""
+    """None if there is nothing to compare the object with: it was made by others, or its kind has no proof."""
 
     def count(self, severity: Severity) -> int:
-        """Number of issues of a severity."""
+        """Return the number of issues of a severity."""
         return sum(issue.severity is severity for issue in self.issues)
 
     @property
     def valid(self) -> bool:
-        """Whether there is no error, and the proof holds where there is one."""
+        """Whether there is no error and no failed proof."""
         return self.count(Severity.ERROR) == 0 and self.proven is not False
 
 
 def check_run(
     run: Run, *, again: bool = False, settings: Settings | None = None, progress: Progress = SILENT
 ) -> Iterator[ObjectReport]:
-    """Verdicts on all objects of a run.
+    """Check all objects of a run.
 
     Parameters
     ----------
     run : Run
         Its stages up to ``validate`` have run.
     again : bool
-        Prove and validate everything anew; otherwise what the stage found is read, and the bytes are held against the
-        hashes that were kept when they were written.
+        Prove and validate everything again; otherwise the results of the stage are read, and the bytes are compared
+        with the hashes of the objects that were written.
     settings : Settings, optional
-        Other than the run's own: which validators to run (with `again`).
+        Settings of the validators, if they are not those of the run (with `again`).
+
+    Yields
+    ------
+    ObjectReport
+        One for every object.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def check_run(
             found, objects = True, record.objects
             before = kept.get((context.uid, str(plan.product)), [])
             issues, proof = _anew(context, objects) if again else (before, _kept_proof(context))
-            yield from _verdicts(context, objects, issues, proof)
+            yield from _reports_of(context, objects, issues, proof)
         progress.advance("objects")
     progress.finish("objects")
     if not found:
@@ -106,16 +108,16 @@ def check_run(
 def check_files(
     paths: Sequence[Path], *, settings: Settings, sources: Collection[str] | None = None
 ) -> list[ObjectReport]:
-    """Verdicts on SEG and SR files of any maker.
+    """Check SEG and SR files from any source.
 
     Parameters
     ----------
     paths : sequence of Path
-        Files, or folders that are searched; what is neither SEG nor SR is passed over.
+        Files, or folders that are searched; files that are neither SEG nor SR are ignored.
     settings : Settings
-        Which validators to run.
+        Settings of the validators.
     sources : collection of str, optional
-        SOP Instance UIDs that exist; where given, references to others are errors.
+        SOP Instance UIDs that exist; references to any other are errors.
 
     Raises
     ------
@@ -125,16 +127,16 @@ def check_files(
     files = [(top, path) for top in paths for path in _files(top) if _is_checked(path)]
     if not files:
         raise InputError(Reason.NOT_FOUND, "no SEG or SR was found")
-    verdicts = []
+    reports = []
     for top, path in files:
         issues = validate_objects([path], settings=settings, sources=sources)
         name = path.relative_to(top).as_posix() if top.is_dir() else path.name
-        verdicts.append(ObjectReport(name, _uid_of(path), issues, None))
-    return verdicts
+        reports.append(ObjectReport(name, _uid_of(path), issues, None))
+    return reports
 
 
 def instances_below(folder: Path) -> frozenset[str]:
-    """SOP Instance UIDs of all DICOM files of a folder."""
+    """Return the SOP Instance UIDs of all DICOM files below a folder."""
     found = set()
     for path in _files(folder):
         with suppress(CtenrichError):
@@ -153,10 +155,10 @@ def _kept_proof(context: StageContext) -> Proof | None:
     return context.store.find(Proof, context.uid, context.product)
 
 
-def _verdicts(
+def _reports_of(
     context: StageContext, objects: tuple[EncodedObject, ...], issues: Sequence[Issue], proof: Proof | None
 ) -> Iterator[ObjectReport]:
-    """One verdict an object; what is not about one object of the product is about all of them."""
+    """One report for each object; issues that name no object of the product apply to all of them."""
     uids = {o.sop_instance_uid for o in objects}
     shared = [i for i in issues if i.object not in uids and not i.rule.startswith("proof.")]
     failed = [c for c in proof.checks if not c.passed] if proof else []

@@ -1,4 +1,4 @@
-"""A run's folder: what the run was asked to do, and the cohort that it is about."""
+"""A run's folder: the requested products, the settings and the cohort."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run was asked to do: ``run.json``."""
+    """Content of ``run.json``: the requested products and the settings."""
 
     format: int
     version: str

@@ -1,9 +1,9 @@
-"""Leases in a store that several machines see: a bucket, or a folder on a shared disk.
+"""Leases in a store that several machines reach: a bucket, or a folder on a shared disk.
 
-Every change of a lease is a new object, ``URL/<series>/<number>.json``, created under the precondition that there is
-none of that name: of two runners who want the same number one is told that it came late. The newest number counts.
-A lease says until when it holds (wall clock of its writer); others wait longer than clocks of machines that are kept
-in time can differ, so that a lease is taken over only when its holder is gone.
+Every change of a lease is a new object, ``URL/<series>/<number>.json``, created under the precondition that no object
+of that name exists: of two runners that create the same number, one is refused. The highest number is valid. A lease
+contains its time of expiry (wall clock of its writer); other runners wait longer than the clocks of two synchronised
+machines can differ, so that a lease is taken over only if its holder has ended.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from ctenrich.workspace import check_uid, write_bytes
 __all__ = ["SharedLeases"]
 
 _PROBE = "created-once"
-"""Object by which a store of the S3 kind shows that it keeps to preconditions."""
+"""Object that tests whether an S3 store honours preconditions."""
 _CLOCKS_DIFFER = 30.0
 """Seconds that the clocks of two machines may differ."""
 
 
 @dataclass(frozen=True)
 class _Claim:
-    """What one object says."""
+    """Content of one object."""
 
     number: int
     runner: str
-    """Which run's folder: the same after a restart."""
+    """Name of the runner, the same after a restart."""
     owner: str
-    """Which process; empty: given back."""
+    """Name of the process; empty: the lease was given back."""
     expires: float
     """Seconds since 1970."""
     finished: bool = False
@@ -54,14 +54,14 @@ class SharedLeases:
         ``gs://bucket/prefix``, ``s3://bucket/prefix`` or ``file:///shared/folder``: the same for all runners of the
         cohort.
     settings : FetchSettings
-        How the store is reached.
+        Access to the store.
     home : Path
-        The run's folder; its ``runner.json`` keeps who this runner is.
+        The run's folder; its ``runner.json`` contains the name of this runner.
 
     Raises
     ------
     UsageError
-        BAD_PARAMETER for a store without atomic creation; of S3 there are many makes, so it is tried.
+        BAD_PARAMETER for a store without atomic creation; S3 stores differ, so this one is tested.
     """
 
     poll_interval = 5.0
@@ -69,25 +69,35 @@ class SharedLeases:
 
     def __init__(self, url: str, settings: FetchSettings, home: Path) -> None:
         self._url = url.rstrip("/")
-        self._storage = _opened(self._url, settings)
-        self._runner = _runner(home)
+        self._storage = _open_lease_storage(self._url, settings)
+        self._runner = _name_of_runner(home)
         self._known: dict[str, _Claim] = {}
 
     def acquire(self, series_instance_uid: str, owner: str, seconds: float) -> Lease | None:
-        """Take the lease of a series if nobody holds it and no other runner has finished it."""
+        """Take the lease of a series; None if another owner holds it, or another runner has finished the series.
+
+        Parameters
+        ----------
+        series_instance_uid : str
+            The series.
+        owner : str
+            Name of this process, different from that of every other one.
+        seconds : float
+            Time until the lease expires.
+        """
         last = self._newest(series_instance_uid)
         if last is not None and self._is_of_another(last, owner):
             return None
         return self._claim(series_instance_uid, (last.number if last else 0) + 1, owner, seconds)
 
     def renew(self, lease: Lease, seconds: float) -> Lease | None:
-        """Extend a lease; None if somebody else has taken it meanwhile."""
+        """Extend a lease by `seconds` from now; None if another owner has taken it meanwhile."""
         if not self.holds(lease):
             return None
         return self._claim(lease.series_instance_uid, lease.token + 1, lease.owner, seconds)
 
     def holds(self, lease: Lease) -> bool:
-        """Whether the lease is still the newest: only then may a result be committed."""
+        """Return whether the lease has the newest token: only then may a result be recorded."""
         last = self._newest(lease.series_instance_uid)
         return last is not None and (last.number, last.owner) == (lease.token, lease.owner)
 
@@ -151,7 +161,7 @@ class SharedLeases:
                 raise UsageError(Reason.BAD_PARAMETER, message, "name an empty prefix") from error
 
 
-def _opened(url: str, settings: FetchSettings) -> Storage:
+def _open_lease_storage(url: str, settings: FetchSettings) -> Storage:
     hint = "a store that can create an object only if it is new"
     if not is_storage_url(url):
         message = "runners can share a cohort through gs://bucket/prefix, s3://bucket/prefix or file:///folder"
@@ -163,8 +173,8 @@ def _opened(url: str, settings: FetchSettings) -> Storage:
     return storage
 
 
-def _runner(home: Path) -> str:
-    """Who this run's folder is among the runners: chosen once."""
+def _name_of_runner(home: Path) -> str:
+    """Name of the runner of this run's folder, chosen once."""
     path = home / "runner.json"
     if not path.is_file():
         write_bytes(path, json.dumps({"runner": secrets.token_hex(8)}).encode())
