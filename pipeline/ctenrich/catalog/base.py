@@ -1,4 +1,4 @@
-"""What every catalog can do: answer a query in BigQuery's dialect, say what it costs, name its version."""
+"""The catalog protocol: answer queries in BigQuery's dialect, estimate their price, name the version of the data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class QueryResult:
 
     table: pa.Table
     bytes_read: int | None = None
-    """Bytes billed or read, where the engine tells; else None."""
+    """Bytes billed or read; None where the engine does not report them."""
     seconds: float = 0.0
 
 
@@ -52,7 +52,7 @@ class Catalog(Protocol):
     name: str
     """folder, parquet, idc or bigquery."""
     instance_level: bool
-    """Whether there is a row an instance with its geometry; else the verdict falls after the fetch."""
+    """Whether there is one row per instance with its geometry; else geometry is checked after the fetch."""
     complete: bool
     """Whether the catalog lists every instance of its series (an archive's own index), so that counts are claims."""
 

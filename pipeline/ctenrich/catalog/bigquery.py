@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BYTE_LIMIT", "KIND", "BigQueryCatalog", "check_table_name", "open_client"]
 
 BYTE_LIMIT = 50 * 1024**3
-"""Bytes that a query may read unless the user says otherwise: the selection of a large collection reads 10 to 30 GB."""
+"""Default limit of the bytes that a query may read: the selection of a large collection reads 10 to 30 GB."""
 PRICE_PER_TIB = 6.25
 """US dollars, list price of on-demand queries; the first TiB of a month is free."""
 _CONNECT, _REQUEST, _ANSWER = 5.0, 60.0, 900.0
@@ -233,13 +233,13 @@ def open_client(project: str, endpoint: str = "") -> Any:
 
 
 def check_reachable(url: str) -> None:
-    """Fail at once where nobody listens: the client itself would go on trying for minutes."""
+    """Fail at once if the port does not accept connections: the client itself would retry for minutes."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         socket.create_connection((parts.hostname or "", port), timeout=_CONNECT).close()
     except OSError as error:
-        raise TransientError(Reason.CATALOG_UNREACHABLE, f"nobody answers on port {port}") from error
+        raise TransientError(Reason.CATALOG_UNREACHABLE, f"port {port} does not accept connections") from error
 
 
 def _query_error(error: Exception, name: str) -> CtenrichError:

@@ -35,11 +35,11 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class Batch:
-    """What the headers of some files say."""
+    """Rows, faults and other files of one batch of files."""
 
     files: tuple[FoundFile, ...]
     instances: bytes
-    """Arrow stream: a row a DICOM instance, the columns of dicom_all and ``local_path``."""
+    """Arrow stream: one row per DICOM instance, with the columns of dicom_all and ``local_path``."""
     faults: tuple[tuple[str, str, str, str], ...]
     """(path, reason, message, series) of what is wrong."""
     other: tuple[str, ...]

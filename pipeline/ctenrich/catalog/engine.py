@@ -113,7 +113,7 @@ _LITTLE = "1300MB"
 def _in_little_memory(connection: Any, sql: str, values: Mapping[str, object]) -> Any:
     """Run in 1.3 GB, enough for a million slices; if that is not enough, again in what the machine has.
 
-    Without a limit DuckDB keeps what it has read of the catalog as long as nobody asks for the memory.
+    Without a limit DuckDB keeps all that it has read of the catalog in memory.
     """
     import duckdb
     import psutil

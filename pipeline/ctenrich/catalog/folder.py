@@ -1,6 +1,6 @@
 """The folder catalog: DICOM files on disk, crawled into a DuckDB file whose `dicom_all` has IDC's columns.
 
-The file holds: ``instances`` (a row a file that holds a DICOM instance), ``files`` (what was crawled, with size and
+The file holds: ``instances`` (one row per file with a DICOM instance), ``files`` (what was crawled, with size and
 time of change, so that a second crawl reads only what is new), ``faults`` (what was wrong with which file) and the
 view ``dicom_all``. ``gcs_url``, IDC's "where the object is", holds the ``file://`` URL. A file that is there twice
 with the same bytes counts once; two different files with one SOP Instance UID stay both, so that selection can refuse
@@ -34,7 +34,7 @@ _OWN = frozenset({"instances", "files", "faults", "about"})
 
 @dataclass(frozen=True)
 class IndexSummary:
-    """What a crawl found; counts are of the whole catalog unless they say otherwise."""
+    """What a crawl found; counts are of the whole catalog unless stated otherwise."""
 
     files: int
     """Plain files below the folders."""
@@ -79,7 +79,7 @@ def index_folders(
     folders : paths
         Crawled with all that is below them; symbolic links are not followed.
     catalog_file : Path
-        DuckDB file; made, or brought up to date: files below `folders` that are gone leave it.
+        DuckDB file; created or updated: rows of files below `folders` that no longer exist are removed.
     collection_id : str
         collection_id of the rows that are read now.
     processes : int

@@ -1,4 +1,4 @@
-"""One DICOM file -> one row of `dicom_all`, from its header alone; whatever the file is, memory stays bounded."""
+"""Read the header of one DICOM file into one row of `dicom_all`, in bounded memory for any file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 @dataclass(frozen=True)
 class FileHeader:
-    """What the header of a file says."""
+    """Row and faults of one file."""
 
     row: dict[str, Any] | None
     """Values by column; None if the file holds no DICOM instance."""
@@ -118,7 +118,7 @@ def _identifier_faults(row: dict[str, Any]) -> tuple[tuple[Reason, str], ...]:
 
 
 def _elements(source: _Watched, implicit: bool, little: bool, stop: Any) -> tuple[Dataset, bool]:
-    """The elements up to where `stop` says, or as far as the file goes, and whether it went far enough."""
+    """The elements up to `stop` or the end of the file, and whether the file is complete up to there."""
     from pydicom.filereader import data_element_generator
 
     found: dict[BaseTag, Any] = {}
@@ -157,7 +157,7 @@ class _Watched:
 
 
 class _Stop:
-    """Ends reading at the pixel data, and remembers how long they say they are."""
+    """Ends reading at the pixel data, and keeps their stated length."""
 
     def __init__(self) -> None:
         self.reached = False

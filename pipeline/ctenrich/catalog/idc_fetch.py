@@ -45,7 +45,7 @@ def fetch_index(name: str, version: str, folder: Path) -> Path:
     UsageError
         BAD_PARAMETER if CTENRICH_IDC_INDEX_URL is no http(s) address.
     TransientError
-        CATALOG_UNREACHABLE: nobody answers in time, or what came is not the table.
+        CATALOG_UNREACHABLE: no answer in time, or the answer is not the table.
     """
     base = os.environ.get("CTENRICH_IDC_INDEX_URL", "") or RELEASES
     if urlsplit(base).scheme not in {"http", "https"}:

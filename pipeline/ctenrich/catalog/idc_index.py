@@ -3,7 +3,7 @@
 Read straight from the Parquet files of the package ``idc-index-data`` with DuckDB. ``volume_geometry_index`` and
 ``ct_index`` do not come with the package; where they were fetched (into its folder, or where ``idc-index`` keeps what
 it fetches) they are used. ``idc:fetch`` fetches what is missing; where that fails, or was not asked for, the table is
-empty, and the geometry of every series is unknown until its images are fetched: `IdcIndexCatalog.notes` says so.
+empty, and the geometry of every series is unknown until its images are fetched: `IdcIndexCatalog.notes` states that.
 """
 
 from __future__ import annotations

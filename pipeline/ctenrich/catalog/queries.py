@@ -81,7 +81,7 @@ class OutputColumn:
 
 @dataclass(frozen=True)
 class Query:
-    """A query and what its header says."""
+    """A query with the parameters and columns of its header."""
 
     name: str
     text: str
@@ -168,7 +168,10 @@ def parse_query(name: str, text: str) -> Query:
 def _entry(name: str, body: str) -> re.Match[str]:
     match = _ENTRY.match(body)
     if match is None:
-        raise UsageError(Reason.BAD_QUERY, f"the header of {name} has a line that says nothing: {body.strip()[:80]!r}")
+        raise UsageError(
+            Reason.BAD_QUERY,
+            f"the header of {name} has a line that is neither a section nor an entry: {body.strip()[:80]!r}",
+        )
     return match
 
 

@@ -151,7 +151,7 @@ COLUMNS: tuple[Column, ...] = ADMIN_COLUMNS + DICOM_COLUMNS
 
 
 def duckdb_type(column: Column) -> str:
-    """DuckDB type that stands for a column's BigQuery type and mode."""
+    """DuckDB type for a column's BigQuery type and mode."""
     if column.type == "RECORD":
         base = "STRUCT(" + ", ".join(f'"{f.name}" {duckdb_type(f)}' for f in column.fields) + ")"
     else:

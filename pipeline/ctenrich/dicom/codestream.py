@@ -1,4 +1,4 @@
-"""Look at a compressed frame before it is decoded: is it whole, and does it unpack to what the header says."""
+"""Check a compressed frame before it is decoded: that it is whole and has the matrix of the DICOM header."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _END = b"\xfe\xff\xdd\xe0"
 _RLE_RATIO = 64
 """PackBits gives at most 128 bytes for 2."""
 _MOST_TILES = 4096
-"""Tiles of a JPEG 2000 code stream; a decoder keeps books for each, whatever is in it."""
+"""Tiles of a JPEG 2000 code stream; a decoder allocates memory for each, even for empty ones."""
 
 
 class Matrix(NamedTuple):
-    """What a code stream says of itself."""
+    """Size that a code stream states in its own header."""
 
     rows: int
     columns: int
@@ -108,7 +108,7 @@ def check_frame(frame: bytes, transfer_syntax: str, rows: int, columns: int, siz
 
 
 def frame_matrix(frame: bytes) -> Matrix | None:
-    """What the header of a JPEG, JPEG-LS or JPEG 2000 code stream says; None if it has none."""
+    """Matrix in the header of a JPEG, JPEG-LS or JPEG 2000 code stream; None if it has no such header."""
     if frame.startswith(b"\x00\x00\x00\x0cjP  "):
         start = frame.find(b"\xff\x4f\xff\x51")
         return None if start < 0 else _size_of_jpeg2000(frame, start)

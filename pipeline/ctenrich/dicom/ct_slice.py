@@ -38,7 +38,7 @@ __all__ = [
 AIR = -1024
 """HU that padding becomes."""
 PADDING_BELOW = -1000
-"""Padding is replaced only where it stands for less than air, in HU; a tissue value is left alone."""
+"""HU; padding is replaced only if its value is below that of air, never if it is the value of a tissue."""
 MAX_SIDE = 16384
 MAX_PIXELS = 8192 * 8192
 """Largest matrix of one slice that is read (128 MiB at 16 bits)."""
@@ -93,7 +93,7 @@ class SlicePixels:
     slope: float
     intercept: float
     padding_hu: tuple[int, int] | None
-    """Range of HU, ends included, that stands for padding; None where there is none, or it is not below air."""
+    """Range of HU, ends included, that is padding; None where there is none, or it is not below air."""
     notes: tuple[str, ...] = ()
     """What is worth an issue: rounded values, missing rescale, high bits, a padding value in the range of tissue."""
 
@@ -327,6 +327,6 @@ def _padding_hu(form: PixelFormat, slope: float, intercept: float, notes: list[s
     ends = (form.padding, form.padding if form.padding_limit is None else form.padding_limit)
     low, high = sorted(round(x * slope + intercept) for x in ends)
     if high >= PADDING_BELOW:
-        notes.append("the padding value stands for a tissue's HU; it was not replaced")
+        notes.append("the padding value is the HU of a tissue; it was not replaced")
         return None
     return low, high

@@ -1,4 +1,4 @@
-"""Geometry and pixels of the frames of a multi-frame object: where each lies, and what is in it."""
+"""Positions, orientations and pixels of the frames of a multi-frame object."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _SINGLE_TEXT = frozenset(("LT", "ST", "UT", "UR"))
 
 @dataclass(frozen=True)
 class ElementInfo:
-    """What the data dictionary (PS3.6) says of one element."""
+    """Entry of one element in the data dictionary (PS3.6)."""
 
     keyword: str
     vr: str

@@ -1,4 +1,4 @@
-"""Read a SEG, an SR or a header that somebody else wrote, whole and in bounded memory."""
+"""Read SEGs, SRs and headers of any maker, in bounded memory and with typed errors."""
 
 from __future__ import annotations
 

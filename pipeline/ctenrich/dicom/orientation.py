@@ -1,7 +1,7 @@
-"""Frames that lie mirrored or transposed on the source's planes, turned so that rows and columns are the source's.
+"""Transpose and flip frames so that their rows and columns run like those of the source images.
 
-A segmentation that was made by way of NIfTI often runs along its rows or columns the other way than the CT that it is
-about: the same places, another order of pixels.
+A segmentation that was made by way of NIfTI often has its rows or columns in another direction than its CT: the same
+positions, another order of pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Reorientation", "find_reorientation"]
 
 @dataclass(frozen=True)
 class Reorientation:
-    """What to do with a plane [row, column]: first transpose it, then flip rows and columns."""
+    """Transposition and flips of a plane [row, column], in this order."""
 
     transpose: bool = False
     rows: bool = False
@@ -32,7 +32,7 @@ class Reorientation:
         return turned[:: -1 if self.rows else 1, :: -1 if self.columns else 1]
 
     def frame(self, frame: Frame, size: tuple[int, int]) -> Frame:
-        """The frame described anew; its position is the centre of what is now the first pixel.
+        """The frame with its new description; its position is the centre of what is now the first pixel.
 
         Parameters
         ----------

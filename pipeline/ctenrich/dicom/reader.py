@@ -1,4 +1,4 @@
-"""Read a DICOM file that nobody vouches for: bounded memory, and one typed error for every way it can be broken."""
+"""Read untrusted DICOM files in bounded memory, with one typed error for every way in which they can be broken."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def quiet() -> Iterator[None]:
 
 @dataclass
 class Parsed:
-    """A data set, and where its pixel data stand."""
+    """A data set, and the place of its pixel data in the stream."""
 
     dataset: Dataset
     """Elements before the pixel data, with file_meta."""
@@ -360,7 +360,7 @@ def text(data: Dataset, keyword: str) -> str:
         return str(raw, "ascii").strip(" \0")
     try:
         value = data.get(keyword)
-    except Exception:  # noqa: BLE001  a broken value is a missing value here; the rules say what that means
+    except Exception:  # noqa: BLE001  a broken value counts as missing; the geometry rules decide what follows
         return ""
     return "" if value is None else str(value).strip(" \0")
 

@@ -117,7 +117,7 @@ def read_seg(path: Path, source: SortedSeries | None = None) -> DecodedSeg:
     Returns
     -------
     DecodedSeg
-        ``issues`` says what does not fit: references that do not resolve, another frame of reference, frames that lie
+        ``issues`` lists what does not fit: references that do not resolve, another frame of reference, frames that lie
         off the source's grid, two frames for one place.
 
     Raises

@@ -43,7 +43,7 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """A measurement; `value` is None where the report says that there is none."""
+    """A measurement; `value` is None where the report states that there is none."""
 
     quantity: Code
     value: float | None
@@ -83,7 +83,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a report says."""
+    """Identifiers, measurement groups and evidence of a report."""
 
     sop_instance_uid: str
     series_instance_uid: str

@@ -1,4 +1,4 @@
-"""Bring a run's tables to BigQuery: create, append or replace one run, with descriptions, partitions and clusters."""
+"""Load a run's tables into BigQuery: create, append or replace one run; with descriptions, partitions, clusters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KEYS = {
 _GROWS = "dicom_metadata"
 """The table whose columns are the attributes that were written: it grows with the objects."""
 PARTITIONS = 4000
-"""Partitions of a table: a run's rows lie in one, found by a hash of its identifier."""
+"""Partitions of a table: the rows of a run are in one, chosen by a hash of its identifier."""
 _SAME = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN", "STRUCT": "RECORD", "DECIMAL": "NUMERIC"}
 
 

@@ -1,4 +1,4 @@
-"""Bring a run's objects to a bucket, a DICOMweb store or a DICOM node: a log for every object, and resume."""
+"""Send a run's objects to a bucket, a DICOMweb store or a DICOM node, with a log by which it resumes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-healthcare"
 
 @dataclass(frozen=True)
 class Sent:
-    """How one object fared."""
+    """Outcome of one object."""
 
     name: str
     """SOP Instance UID."""

@@ -1,4 +1,4 @@
-"""Which series on S3 are fetched together with the next one, by one run of s5cmd."""
+"""Which series are fetched together with the next one, by one request to a storage that prefers batches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from ctenrich.records import SeriesEntry
+from ctenrich.storage import prefers_batches
 
 __all__ = ["Prefetcher"]
 
@@ -36,12 +37,13 @@ class Prefetcher:
         Returns
         -------
         tuple of SeriesEntry
-            Empty if `entry` is not on S3 or was prefetched itself; :meth:`give_back` returns them to the queue.
+            Empty if the storage of `entry` does not prefer batches, or if it was prefetched itself;
+            :meth:`give_back` returns them to the queue.
         """
-        if entry.series_instance_uid in self._prefetched or not _is_on_s3(entry):
+        if entry.series_instance_uid in self._prefetched or not _prefers_batches(entry):
             return ()
         taken: list[SeriesEntry] = []
-        while waiting and len(taken) + 1 < self._series_at_once and _is_on_s3(waiting[0]):
+        while waiting and len(taken) + 1 < self._series_at_once and _prefers_batches(waiting[0]):
             taken.append(waiting.popleft())
         self._prefetched |= {e.series_instance_uid for e in taken}
         return tuple(taken)
@@ -51,5 +53,5 @@ class Prefetcher:
         waiting.extendleft(reversed(tuple(entries)))
 
 
-def _is_on_s3(entry: SeriesEntry) -> bool:
-    return any(instance.url.startswith("s3://") for instance in entry.instances)
+def _prefers_batches(entry: SeriesEntry) -> bool:
+    return any(prefers_batches(instance.url) for instance in entry.instances)

@@ -49,7 +49,7 @@ class CohortSummary:
 
 
 def describe_cohort(path: Path) -> CohortSummary:
-    """Sum up a cohort file and what lies beside it.
+    """Summarize a cohort file and the files beside it.
 
     Raises
     ------

@@ -43,7 +43,7 @@ def lock_path(path: Path) -> Path:
 
 
 def cohort_schema() -> pa.Schema:
-    """Arrow schema of a cohort file: a row a series, instances and companions nested."""
+    """Arrow schema of a cohort file: one row per series, with instances and companions nested."""
     import pyarrow as pa
 
     text = pa.string()
@@ -110,7 +110,7 @@ def _instance(instance: Instance) -> dict[str, Any]:
 
 
 def _add_rows(digest: Any, rows: list[dict[str, Any]]) -> None:
-    """Hash all that the rows say: a URL or size that was edited shows."""
+    """Hash all values of the rows, so that an edited URL or size is detected."""
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True).encode())
 

@@ -1,4 +1,4 @@
-"""Run a selection query and turn its rows into a cohort, the excluded series with their reasons, and balanced books."""
+"""Run a selection query and turn its rows into a cohort, excluded series with reasons, and balanced totals."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Selection:
     engine: str
     bytes_read: int | None = None
     notes: tuple[str, ...] = field(default=())
-    """What the catalog could not tell."""
+    """What the catalog does not know, for the user."""
 
 
 def cohort_sha256(series: Iterable[SeriesEntry]) -> str:
@@ -99,7 +99,7 @@ def select_cohort(
     Raises
     ------
     UsageError
-        NOT_FOUND, BAD_QUERY, BAD_PARAMETER, MISSING_COLUMN, and what the catalog says.
+        NOT_FOUND, BAD_QUERY, BAD_PARAMETER, MISSING_COLUMN, and errors of the catalog.
     InconsistencyError
         INCONSISTENT_TOTALS: a series of the start set is lost or counted twice.
     """
@@ -120,7 +120,7 @@ def select_cohort(
 
 
 def _frames(result: QueryResult) -> dict[str, str]:
-    """Frame of Reference UID by series, where the query tells."""
+    """Frame of Reference UID by series, where the query returns it."""
     table = result.table
     if "FrameOfReferenceUID" not in table.column_names:
         return {}

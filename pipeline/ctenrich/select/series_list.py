@@ -21,7 +21,7 @@ _COLUMN = "SeriesInstanceUID"
 
 
 def read_series_list(path: Path) -> tuple[str, ...]:
-    """Series Instance UIDs of a file: one a line, or the column SeriesInstanceUID of a CSV.
+    """Read Series Instance UIDs from a file: one per line, or the column SeriesInstanceUID of a CSV.
 
     Raises
     ------

@@ -20,7 +20,7 @@ def split_url(url: str, scheme: str) -> tuple[str, str]:
     Parameters
     ----------
     url : str
-        ``SCHEME://BUCKET/NAME``. The name is taken as it stands: ``#`` and ``?`` are part of it.
+        ``SCHEME://BUCKET/NAME``. ``#`` and ``?`` are part of the name.
     scheme : str
         ``gs`` or ``s3``.
 

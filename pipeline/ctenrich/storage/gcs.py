@@ -1,4 +1,4 @@
-"""Google Cloud Storage: many objects at a time, resumed where they broke off, CRC32C and MD5 checked."""
+"""Google Cloud Storage: parallel, resumable downloads and conditional uploads, with CRC32C and MD5 checked."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GoogleStorage(Storage):
         self._widen_pool()
 
     def list_objects(self, url: str) -> list[StoredObject]:
-        """All objects below a URL that ends in ``/``, by name; one request for a thousand."""
+        """List all objects below a URL that ends in ``/``, by name; one request per thousand."""
         bucket, prefix = split_url(url, "gs")
         found = retrying(lambda: self._list(bucket, prefix), self._settings)
         if not found:
@@ -52,7 +52,7 @@ class GoogleStorage(Storage):
         return found
 
     def download(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
-        """Bring all objects; each is checked against what the cohort and the store say of it."""
+        """Download all objects; each is checked against size and checksums of cohort and store."""
         complete = complete_transfers(transfers, self._describe(transfers))
 
         def work(transfer: Transfer) -> None:
@@ -82,7 +82,7 @@ class GoogleStorage(Storage):
             raise _object_error(error) from error
 
     def _describe(self, transfers: Sequence[Transfer]) -> dict[str, StoredObject] | None:
-        """What the store says of all objects, asked folder by folder; None where listing is not allowed."""
+        """List the folders of all objects; None where listing is not allowed."""
         known: dict[str, StoredObject] = {}
         try:
             for folder in sorted({parent_url(t.url) for t in transfers}):
@@ -93,7 +93,7 @@ class GoogleStorage(Storage):
         return known
 
     def _fetch(self, transfer: Transfer) -> None:
-        """One object: what an earlier try brought is kept, the rest is asked for, the whole is checked."""
+        """Download one object; bytes of an earlier try are kept, only the rest is requested, the whole is checked."""
         bucket, name = split_url(transfer.url, "gs")
         transfer.path.parent.mkdir(parents=True, exist_ok=True)
         part = transfer.path.with_name(f".{transfer.path.name}.part.tmp")

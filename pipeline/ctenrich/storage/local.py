@@ -86,7 +86,7 @@ class LocalStorage(Storage):
             progress.advance("fetch")
 
     def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
-        """Copy a file; it appears by a rename, or by a link that fails if somebody else was first."""
+        """Copy a file; it appears by a rename, or by a link that fails if another writer was first."""
         target = local_path(url)
         if replace:
             with atomic_path(target) as temporary:

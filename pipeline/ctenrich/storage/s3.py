@@ -114,12 +114,12 @@ class S3Storage(BatchStorage):
             raise wrong
         if not all(t.path.exists() for t in pending):
             _raise_first(failures)
-            raise TransientError(Reason.RETRY_EXHAUSTED, "s5cmd did not bring all objects")
+            raise TransientError(Reason.RETRY_EXHAUSTED, "s5cmd did not download all objects")
 
     def _with_hashes(self, found: Sequence[StoredObject]) -> list[StoredObject]:
         """Take an ETag for an MD5 unless the first object of the folder is encrypted by KMS.
 
-        A listing does not say so, and what is read without an account never is.
+        A listing does not state encryption, and objects that are read without an account are never encrypted.
         """
         if not self._signed:
             return list(found)
@@ -135,7 +135,7 @@ class S3Storage(BatchStorage):
         return self._with_hashes(sorted(found, key=lambda o: o.url))
 
     def _describe(self, transfers: Sequence[Transfer]) -> dict[str, StoredObject] | None:
-        """What the store says of all objects, asked folder by folder; None where listing is not allowed."""
+        """List the folders of all objects; None where listing is not allowed."""
         folders = sorted({parent_url(_checked(t.url)) for t in transfers})
         try:
             return {o.url: o for o in retrying(lambda: self._list(folders), self._settings)}

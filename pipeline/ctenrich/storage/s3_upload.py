@@ -23,18 +23,18 @@ from ctenrich.storage.retry import BusyError, retry_after, retrying
 __all__ = ["S3Uploader"]
 
 _PART = 16 * 1024**2
-"""Bytes; larger files go in parts of this size, which are in memory one a connection."""
+"""Bytes; larger files go in parts of this size, one of which is in memory per connection."""
 _MOST_PARTS = 10_000
 _AT_ONCE = 4
 """Parts in flight."""
 _NEW = {"IfNoneMatch": "*"}
 _DAMAGED = {"BadDigest", "IncompleteBody", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 _PASSING = {"NoSuchKey", "NoSuchUpload", "RequestTimeout", "RequestTimeTooSkewed"}
-"""Answers of 400, 403 and 404 that another look may not give: a body that stalled, what somebody removed meanwhile."""
+"""Answers of 400, 403 and 404 that the next try may not give: a stalled body, an object that was removed meanwhile."""
 
 
 class _TakenError(Exception):
-    """The store refused: the name does not hold what the precondition says."""
+    """The store refused: the object under the name does not meet the precondition."""
 
 
 class S3Uploader:
@@ -153,7 +153,7 @@ class S3Uploader:
         return told or self._same_bytes(stored, source)
 
     def _same_bytes(self, stored: StoredObject, source: Path) -> bool:
-        """Compare with the object itself: of encrypted ones, and of other parts, the store tells no hash."""
+        """Compare with the object itself: for encrypted ones, and for other parts, the store has no hash."""
         try:
             answer = self._ask("get_object", stored.url, IfMatch=f'"{stored.version}"')
             with source.open("rb") as handle, _translating(), closing(answer["Body"]) as body:
@@ -224,7 +224,7 @@ def _etag_of_parts(source: Path) -> str:
 
 
 def _stored(url: str, size: int, answer: dict[str, Any]) -> StoredObject:
-    """What an answer says; an ETag is the MD5 only of what came in one part and is not encrypted with a key of KMS."""
+    """The stored object of an answer; an ETag is the MD5 only of an object in one part without a key of KMS."""
     etag = str(answer["ETag"]).strip('"')
     plain = answer.get("ServerSideEncryption", "AES256") == "AES256" and re.fullmatch(r"[0-9a-f]{32}", etag)
     return StoredObject(url, size, etag if plain else None, version=etag)
