@@ -1,1 +1,1 @@
-"""Speed and memory beside the peers: ratios of one run on one machine, with equal results checked first."""
+"""Speed and memory compared with other tools: ratios from one run on one machine, after checking that results agree."""

@@ -1,4 +1,4 @@
-"""Runs the benchmarks one after another: ``python -m benchmarks [--quick] [NAME...]``."""
+"""Run the benchmarks one after another: ``python -m benchmarks [--quick] [NAME...]``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 LONG = frozenset({"soak"})
-"""Not part of ``make bench``: hours."""
+"""Not part of ``make bench``: takes hours."""
 
 
 def main() -> int:
-    """Run what was named, or all; ends with 1 if one failed."""
+    """Run the named benchmarks, or all; returns 1 if one failed."""
     here = Path(__file__).parent
     names = sorted(
         m.name

@@ -1,8 +1,8 @@
-"""Body part regression beside bpreg 1.1.0: the same volume, the same weights, one run; results must agree.
+"""Body part regression compared with bpreg 1.1.0: the same volume, the same weights, one run; results must agree.
 
     python -m benchmarks.bodypart [--quick]
 
-Needs the environment that scripts/install_bpreg.sh makes. Prints seconds and ratios (bpreg's time over ours).
+Needs the environment created by scripts/install_bpreg.sh. Prints seconds and ratios (bpreg's time over ours).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SETTINGS = Settings(segment=SegmentSettings(device="cpu"))
 
 
 def bpreg_python() -> Path | None:
-    """Python with bpreg, if there is one."""
+    """Find a Python with bpreg; None if there is none."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     python = Path(os.environ.get("CTENRICH_BPREG_PYTHON") or cache / "ctenrich-services" / "bpreg" / "bin" / "python")
     return python if python.is_file() else None
@@ -96,7 +96,7 @@ def prepare_only(array: NDArray[np.int16], volume: Volume) -> float:
 
 
 def main() -> int:
-    """Run both, compare, print."""
+    """Run both, compare the results and print the times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="40 slices instead of 200")
     slices = 40 if parser.parse_args().quick else 200

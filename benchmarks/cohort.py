@@ -1,12 +1,12 @@
-"""A whole cohort, from DICOM files to SEG and SR, beside the published way of doing it: time, and CPU seconds.
+"""A whole cohort, from DICOM files to SEG and SR, compared with the published pipeline: wall and CPU seconds.
 
     python -m benchmarks.cohort [--quick] [--series N]
 
-The peer does for every series what the published pipeline does, in a fresh process: dcm2niix with gzip, nnU-Net's
-predictor and export, a label file an organ, pyradiomics' feature extractor on each, itkimage2segimage and
-tid1500writer. Ours is ``ctenrich run`` with the same weights, with all that it does besides: checks, proof, validators,
-tables, report. Where CTENRICH_TEST_DATA names the folder with real data the series are copies of LUNG1-005 under UIDs
-of their own, else generated chests.
+For every series the peer runs the steps of the published pipeline in a fresh process: dcm2niix with gzip, nnU-Net's
+predictor and export, one label file per organ, pyradiomics' feature extractor on each, itkimage2segimage and
+tid1500writer. Ours is a whole ``ctenrich run`` with the same weights, including checks, proof, validators, tables and
+report. If CTENRICH_TEST_DATA names the folder with real data, the series are copies of LUNG1-005 under new UIDs,
+otherwise generated chests.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def copy_series(dicom: Path, folder: Path, name: str) -> Path:
-    """The CT of a folder under UIDs of its own."""
+    """Copy the CT of a folder under new UIDs."""
     folder.mkdir(parents=True)
     files = sorted(p for p in dicom.rglob("*") if p.is_file())
     for number, path in enumerate(files):
@@ -76,7 +76,7 @@ def copy_series(dicom: Path, folder: Path, name: str) -> Path:
 
 
 def in_child(kind: str, dicom: Path, model: str, out: Path) -> dict[str, Any]:
-    """One child process: its own numbers, and wall time with the process's start."""
+    """Run one child process: its own numbers, and wall time including its start."""
     from ctenrich.tools import run_tool
 
     out.mkdir()
@@ -88,7 +88,7 @@ def in_child(kind: str, dicom: Path, model: str, out: Path) -> dict[str, Any]:
 
 
 def child(kind: str, dicom: str, model: str, out: str) -> int:
-    """What runs in a process of its own; prints one line of JSON."""
+    """Body of a child process; prints one line of JSON."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         forward = (peer if kind == "_peer" else ours)(Path(dicom), model, Path(out))
@@ -152,7 +152,7 @@ def peer(dicom: Path, model: str, out: Path) -> float:
 
 
 def measure(ct: Path, out: Path, labels: dict[int, str]) -> Any:
-    """A gzipped label file an organ, and pyradiomics' feature extractor on each, with the shape features alone."""
+    """Write one gzipped label file per organ, and run pyradiomics' feature extractor on each, shape features only."""
     import SimpleITK as sitk  # noqa: N813
     from radiomics import featureextractor
 
@@ -177,7 +177,7 @@ def measure(ct: Path, out: Path, labels: dict[int, str]) -> Any:
 
 
 def ours(dicom: Path, model: str, out: Path) -> float:
-    """The whole cohort, serially or with a process a lane; returns the CPU seconds of the forward passes (serial)."""
+    """Run the whole cohort, serially or with one process per pool; returns CPU seconds of forward passes (serial)."""
     from ctenrich import steps
     from ctenrich.nnunet import engine
     from ctenrich.runner.executors import ExecutorName
@@ -192,22 +192,22 @@ def ours(dicom: Path, model: str, out: Path) -> float:
 
 
 def differences(theirs: Path, run: Path, dicom: Path) -> int:
-    """Voxels of a series whose labels differ between the two SEGs."""
+    """Count voxels of a series whose labels differ between the two SEGs."""
     from ctenrich.dicom.seg import read_seg
-    from ctenrich.records import SortedSeries
-    from ctenrich.workspace import load_record
+    from ctenrich.series_store import SeriesStore
+    from ctenrich.workspace import Workspace
 
     first = pydicom.dcmread(sorted(dicom.iterdir())[0], stop_before_pixels=True)
-    folder = run / "run" / "series" / str(first.SeriesInstanceUID)
-    ours = next(folder.glob("*/objects/seg.dcm"))
-    source = load_record(folder / "sorted.json", SortedSeries)
+    store, uid = SeriesStore(Workspace(run / "run")), str(first.SeriesInstanceUID)
+    ours = next(store.folder(uid).glob("*/objects/seg.dcm"))
+    source = store.sorted_series(uid)
     a, b = read_seg(ours, source), read_seg(theirs / "dcmqi_seg.dcm", source)
     names = {s.label: s.number for s in b.segments}
     return sum(int(np.count_nonzero(a.mask(s.number) != b.mask(names[s.label]))) for s in a.segments)
 
 
 def report(peers: list[dict[str, Any]], alone: dict[str, Any], together: dict[str, Any], different: int) -> bool:
-    """The table; whether both aims are met."""
+    """Print the table; returns whether both targets are met."""
     count = len(peers)
     theirs = {key: sum(p[key] for p in peers) / count for key in ("wall", "cpu", "forward")}
     ours = {"cpu": alone["cpu"] / count, "forward": alone["forward"] / count}

@@ -1,8 +1,8 @@
-"""DICOM to array: ours beside dcm2niix with nibabel, SimpleITK, and the floor of reading bytes and headers.
+"""DICOM to array: ctenrich compared with dcm2niix and nibabel, SimpleITK, and only reading bytes and headers.
 
 ``python -m benchmarks.convert [--quick]``. 200 slices of 512 x 512 (40 with ``--quick``), uncompressed, page cache
-warm, one run; all arrays are compared first. Ratios are what counts; the seconds of processor time (of this process and
-the programs that it started) tell them on a busy machine too.
+warm, one run; all arrays are compared first. Ratios matter; those of CPU seconds (of this process and its
+children) are meaningful on a busy machine too.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ctenrich.records import FetchedSeries, Instance, SeriesEntry, SortedSeries
+from ctenrich.records import FetchedSeries, Instance, SeriesEntry
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import ConvertSettings, Settings
 from ctenrich.stages.convert import convert_series, read_volume
 from ctenrich.stages.fetch import fetch_series
 from ctenrich.stages.sort import sort_series
 from ctenrich.tools import find_tool
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.workspace import Workspace
 
 STUDY, SERIES = "1.2.3.1", "1.2.3.2"
 SETTINGS = Settings(convert=ConvertSettings(nifti=False))
@@ -102,13 +103,13 @@ def dcm2niix(folder: Path) -> np.ndarray:
 
 
 def processor() -> float:
-    """Seconds of processor time of this process and of the programs that have ended."""
+    """CPU seconds of this process and of its finished children."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def timed(work: Callable[[], object], repeats: int) -> tuple[tuple[float, float], object]:
-    """Best of several times (of the clock, of the processor), and the last result."""
+    """Best wall and CPU seconds of several repeats, and the last result."""
     best, cpu, result = np.inf, np.inf, None
     for _ in range(repeats):
         start, used = time.perf_counter(), processor()
@@ -123,11 +124,11 @@ def peak_memory(run: Path) -> int:
 import sys, threading, time
 from pathlib import Path
 from ctenrich.stages.convert import convert_series
-from ctenrich.records import SortedSeries
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import ConvertSettings, Settings
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.workspace import Workspace
 workspace = Workspace(Path(sys.argv[1]))
-series = load_record(workspace.series_dir(sys.argv[2]) / "sorted.json", SortedSeries)
+series = SeriesStore(workspace).sorted_series(sys.argv[2])
 def memory():
     fields = dict(line.split(":") for line in open("/proc/self/status") if line.startswith(("RssAnon", "VmRSS")))
     return [int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon")]
@@ -164,9 +165,10 @@ def main() -> int:
         mine, array = timed(lambda: ours(fetched, workspace), repeats)
         itk, other = timed(lambda: simpleitk(folder), repeats)
         nii, third = timed(lambda: dcm2niix(folder), 1)
-        assert np.array_equal(array, other), "SimpleITK reads other voxels"
-        assert np.array_equal(array, third), "dcm2niix reads other voxels"
-        series = load_record(workspace.series_dir(SERIES) / "sorted.json", SortedSeries)
+        assert np.array_equal(array, other), "SimpleITK reads different voxels"
+        assert np.array_equal(array, third), "dcm2niix reads different voxels"
+        series = sort_series(fetched, settings=SETTINGS, workspace=workspace)
+        SeriesStore(workspace).save(series, SERIES)
         stage, _ = timed(lambda: convert_series(series, settings=SETTINGS, workspace=workspace), repeats)
         both, _ = timed(lambda: convert_series(series, settings=Settings(), workspace=workspace), 1)
         growth = peak_memory(workspace.root)

@@ -1,11 +1,10 @@
-"""Fetch: ours beside a serial download, from real stores on the loopback (moto's S3, the GCS emulator).
+"""Fetch: ctenrich compared with a serial download, from emulated stores on the loopback (moto's S3, the GCS emulator).
 
 ``python -m benchmarks.fetch [--quick]``. 200 objects of 256 kB (40 with ``--quick``) in one series; bytes compared.
-The stores are Python programs on the same machine that answer one request after the other, so that nothing can be won
-from them directly (a burst of more connections than Google's emulator queues waits a second for TCP to try again, so
-that four at a time are asked of it); behind a proxy that answers 50 ms late, as a store far away does, many requests
-at a time pay.
-The CPU column says how much of the time the machine was busy.
+The stores are Python programs on the same machine that answer one request at a time, so that parallel requests gain
+nothing directly (Google's emulator gets four at a time: connections beyond its queue wait a second for TCP to retry);
+behind a proxy that delays answers by 50 ms, like a distant store, parallel requests pay.
+The CPU column is the share of time that the machine was busy.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ def compare(label: str, scheme: str, url: str, objects: dict[str, bytes], parall
 
 
 def together(url: str, objects: dict[str, bytes], series: int = 8) -> None:
-    """Fetch the objects as several series: by one s5cmd, and by one s5cmd a series."""
+    """Fetch the objects as several series: by one s5cmd, and by one s5cmd per series."""
     entries = []
     for n in range(series):
         mine = [k for k in objects if int(Path(k).stem) % series == n]

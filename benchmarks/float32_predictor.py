@@ -1,7 +1,7 @@
-"""nnunetv2's predictor with its two accumulators and its Gaussian in single precision: the yardstick of exactness.
+"""nnunetv2's predictor with its two accumulators and its Gaussian in single precision, as reference.
 
-The unmodified predictor gathers logits and weights in half precision, on a CPU too. Here the same tiles, the same
-network and the same order are used, and only the number format of what is gathered differs.
+The unmodified predictor accumulates logits and weights in half precision, on a CPU too. Here tiles, network and order
+are the same; only the number format of the accumulators differs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Float32Predictor"]
 
 
 class Float32Predictor(nnUNetPredictor):
-    """The predictor, gathering in float32."""
+    """The predictor with float32 accumulators."""
 
     @torch.inference_mode()
     def _internal_predict_sliding_window_return_logits(

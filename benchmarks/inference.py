@@ -1,11 +1,11 @@
-"""nnU-Net from a DICOM folder to a label map on the CT's grid, beside the usual way; equal labels are checked.
+"""nnU-Net from a DICOM folder to a label map on the CT's grid, compared with a usual script; labels must agree.
 
     python -m benchmarks.inference [--quick] [--series 10]
 
-The peer is what a script does today: a fresh process a series, dcm2niix with gzip, nnunetv2's preprocessing, predictor
+The peer is a usual script: a fresh process per series, dcm2niix with gzip, nnunetv2's preprocessing, predictor
 (started by hand) and export. Ours is a fresh process for the first table, and one resident process for the second.
-Where CTENRICH_TEST_DATA names the folder with real data, LUNG1-005 and lung1-demo are used, else a generated chest and
-the demonstration model.
+If CTENRICH_TEST_DATA names the folder with real data, LUNG1-005 and lung1-demo are used, otherwise a generated chest
+and the demonstration model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SERIES = 10
 
 
 def main() -> int:
-    """Print the tables; 1 if labels differ by more than they may."""
+    """Print the tables; returns 1 if labels differ by more than allowed."""
     if len(sys.argv) > 1 and sys.argv[1] in {"_peer", "_ours"}:
         return child(*sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__)
@@ -73,7 +73,7 @@ def inputs(work: Path) -> tuple[Path, str]:
 
 
 def run(kind: str, dicom: Path, model: str, out: Path, count: int) -> dict[str, Any]:
-    """One child process: its own numbers, wall time with the process's start, peak memory."""
+    """Run one child process: its own numbers, wall time including its start, peak memory."""
     from ctenrich.tools import run_tool
 
     start = time.perf_counter()
@@ -84,7 +84,7 @@ def run(kind: str, dicom: Path, model: str, out: Path, count: int) -> dict[str, 
 
 
 def child(kind: str, dicom: str, model: str, out: str, count: str) -> int:
-    """What runs in a process of its own; prints one line of JSON."""
+    """Body of a child process; prints one line of JSON."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         timings = (peer if kind == "_peer" else ours)(Path(dicom), model, Path(out), int(count))
@@ -153,7 +153,7 @@ def ours(dicom: Path, model: str, out: Path, count: int) -> dict[str, float]:
 
 
 def fetched(dicom: Path) -> Any:
-    """The CT files of a folder, as the fetch stage hands them over."""
+    """Describe the CT files of a folder as the fetch stage does."""
     import pydicom
 
     from ctenrich.records import FetchedFile, FetchedSeries
@@ -167,7 +167,7 @@ def fetched(dicom: Path) -> Any:
 
 
 def report(peer: dict[str, float], one: dict[str, float], many: dict[str, float], count: int) -> None:
-    """The tables."""
+    """Print the tables."""
     rows = [("DICOM to array", "convert"), ("preprocess", "preprocess"), ("network", "network"), ("export", "export")]
     print(f"\n{'step':32}{'peer s':>9}{'ours s':>9}{'ratio':>8}")
     for name, key in rows:
@@ -186,12 +186,12 @@ def report(peer: dict[str, float], one: dict[str, float], many: dict[str, float]
 
 
 def differences(work: Path) -> int:
-    """Voxels whose labels differ from the peer's."""
+    """Count voxels whose labels differ from the peer's."""
     return int((np.load(work / "peer.npy") != np.load(work / "ours.npy")).sum())
 
 
 def ablation(dicom: Path, model: str, work: Path) -> None:
-    """What each exact acceleration of the forward passes brings: each is switched off on its own, in one process."""
+    """Measure each exact acceleration of the forward passes by switching it off on its own, in one process."""
     from torch.nn import functional as nnf
 
     from ctenrich.nnunet import sliding_window, unet

@@ -1,4 +1,4 @@
-"""SEG and SRs: ours beside dcmqi and highdicom, in one run, with equal results checked.
+"""SEG and SRs: ctenrich compared with dcmqi and highdicom, in one run; results must agree.
 
 ``python -m benchmarks.objects [--quick]``
 """
@@ -75,7 +75,7 @@ def code_json(code: Code) -> dict[str, str]:
 
 
 def dcmqi_seg(masks: SegmentMasks, files: dict[int, Path], ct: list[Path], folder: Path) -> Path:
-    """itkimage2segimage on one gzipped label file a segment, as the published pipeline calls it."""
+    """Run itkimage2segimage on one gzipped label file per segment, as the published pipeline calls it."""
     segments = load_segments()
     items = []
     for segment in masks.segments:
@@ -162,7 +162,7 @@ def dcmqi_sr(shape: Any, seg: Path, ct: list[Path], series_uid: str, folder: Pat
 
 
 def highdicom_sr(series: SortedSeries, rows: list[tuple[str, int, list[tuple[Code, Code | None]]]], out: Path) -> Path:
-    """Comprehensive 3D SR with a group a row, built as the published notebooks build it."""
+    """Write a Comprehensive 3D SR with one group per row, built as the published notebooks build it."""
     import highdicom as hd
     from highdicom import sr
     from pydicom.sr.codedict import codes
@@ -264,7 +264,7 @@ def ours(
 
 
 def check_equal(masks: SegmentMasks, series: SortedSeries, mine: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Both chains say the same: voxels, values, sites and slices."""
+    """Check that both chains agree: voxels, values, sites and slices."""
     a, b = read_seg(mine["SEG"][1], series), read_seg(theirs["SEG"][1], series)
     for segment in masks.segments:
         assert np.array_equal(a.mask(segment.number), b.mask(segment.number)), segment.name
@@ -304,7 +304,7 @@ def sizes_of_types(
 
 
 def main() -> int:
-    """Print the tables; 1 if an aim is missed at full size."""
+    """Print the tables; returns 1 if a target is missed at full size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()

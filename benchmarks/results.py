@@ -1,10 +1,10 @@
-"""How fast object tables are rebuilt from written DICOM, beside a plain pydicom walk of the files; and the report.
+"""Time to rebuild the object tables from DICOM, compared with a plain pydicom walk of the files; and of the report.
 
     python -m benchmarks.results [--quick]
 
 Objects are a series' SEG (a frame for every slice and organ, each with its source), its shape SR, and a regions SR with
-a group a slice. The report is that of a made run: size and first view of its index in chromium, time of the first build
-and of one after which nothing changed.
+one group per slice. The report is that of a generated run: size and first view of its index in chromium, time of the
+first build and of a build without changes.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
     python -m benchmarks.runner [--quick] [--published-network] [overlap] [memory] [scaling]
 
-``overlap``: the fetch is slowed until it takes as long as the inference; the wall time is set beside the slower of the
-two, and the forecast made after five series beside what the rest then took. ``memory``: one series of 512 x 512 x 600
-from DICOM files to valid objects, peak memory by stage; with ``--published-network`` by a network of Task055's size (31
-million parameters, patches of 64 x 192 x 160, random weights, patches side by side and no mirrors to save time, which
-does not change the memory). ``scaling``: 126,000 series on N devices, simulated with the
-stage times of this machine.
+``overlap``: the fetch is slowed down until it takes as long as the inference; the wall time is compared with the slower
+of the two, and the forecast made after five series with the time that the rest then took. ``memory``: one series of
+512 x 512 x 600 from DICOM files to valid objects, peak memory by stage; with ``--published-network`` by a network of
+Task055's size (31 million parameters, patches of 64 x 192 x 160, random weights; adjacent patches and no mirroring save
+time without changing the memory). ``scaling``: 126,000 series on N devices, simulated with the stage times of this
+machine.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from ctenrich.settings import Settings
 CHEST = PhantomOptions(rows=160, columns=160, pixel_spacing=(2.5, 2.5), slices=80, slice_spacing=4.0)
 MODEL = "nnunet:demo-organs"
 PUBLISHED_PRICE = 0.0080
-"""US dollars a series that the published study paid."""
+"""US dollars per series in the published study."""
 
 
 def main() -> int:
-    """Run the parts that were named, or all."""
+    """Run the named parts, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--published-network", action="store_true", help="memory: a network of Task055's size")
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def overlap(folder: Path, options: argparse.Namespace) -> bool:
-    """A slow store beside a device; aims: 1.15 times the slower of the two, and a forecast within 25 %."""
+    """Overlap a slow store with a device; targets: 1.15 times the slower of the two, and a forecast within 25 %."""
     count = 7 if options.quick else 16
     local = make_cohort(folder, count)
     undisturbed = steps.start(local, folder / "local", segmenters=[MODEL], allow_demo=True)
@@ -105,7 +105,7 @@ def make_cohort(folder: Path, count: int) -> Path:
 
 
 def complete_run(run: Run, stop: Any = lambda: False) -> float:
-    """All stages with a process a pool; wall seconds, the start of the processes and of the model included."""
+    """Run all stages with one process per pool; wall seconds, including the start of the processes and of the model."""
     executor = open_executor(ExecutorName.PROCESSES, run.root, run.config.settings)
     started = time.monotonic()
     summary = Runner(run, executor, options=RunnerOptions(stop=stop)).run()
@@ -114,7 +114,7 @@ def complete_run(run: Run, stop: Any = lambda: False) -> float:
 
 
 def stage_seconds(run: Run) -> dict[str, float]:
-    """Stage -> wall seconds in all."""
+    """Stage -> wall seconds in total."""
     with LedgerReader(run.ledger_path) as ledger:
         timings = ledger.timings()
     return {stage: sum(t.seconds for t in timings if t.stage == stage) for stage in {t.stage for t in timings}}
@@ -168,7 +168,7 @@ class Forecaster:
 
 
 def memory(folder: Path, options: argparse.Namespace) -> bool:
-    """One large series end to end; aim: below 8 GB in every stage."""
+    """One large series end to end; target: below 8 GB in every stage."""
     chest = PhantomOptions(rows=512, columns=512, pixel_spacing=(0.78, 0.78), slices=100 if options.quick else 600)
     chest = replace(chest, slice_spacing=320.0 / chest.slices, rtstruct=True)
     write_phantom_study(folder / "dicom", chest)
@@ -214,7 +214,7 @@ def published_network(folder: Path) -> Path:
 
 
 def scaling(_: Path, options: argparse.Namespace) -> bool:
-    """126,000 series of 200 slices on N devices: hours, busy share, and the price a series at given prices."""
+    """126,000 series of 200 slices on N devices: hours, busy share, and the price per series at given prices."""
     rates, count, slices = load_rates(), 2000 if options.quick else 126_000, 200
     kind = "nnunet"
     pools = (

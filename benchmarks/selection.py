@@ -1,8 +1,8 @@
-"""Selection on generated catalogs: our query beside the published query's steps, and the crawl beside reading headers.
+"""Selection on generated catalogs: our query and the published query's steps; the crawl and reading headers.
 
-``python -m benchmarks.selection [--quick]``. Each run is a process of its own; its peak memory is what the system says.
-All stacks are regular with spacings that the published query can take, so that both must choose the same series.
-"ours" and "paper" are the two queries alone; "whole" is all of our selection: query, companions, books, files on disk.
+``python -m benchmarks.selection [--quick]``. Each run is a separate process; its peak memory is reported by the system.
+All stacks are regular with spacings that the published query accepts, so that both must choose the same series.
+"ours" and "paper" are the two queries alone; "whole" is all of our selection: query, companions, counts, files on disk.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def generate(path: Path, instances: int) -> None:
 
 
 def child(path: Path, query: str, whole: bool) -> None:
-    """Run one query, say how long it took, how much memory, and what it chose."""
+    """Run one query; report its time, memory and choice."""
     from ctenrich.catalog.folder import FolderCatalog
     from ctenrich.catalog.queries import load_query
     from ctenrich.select import select_cohort, write_cohort
@@ -80,7 +80,7 @@ def child(path: Path, query: str, whole: bool) -> None:
 
 
 def measure(path: Path, query: str, whole: bool = False) -> dict[str, float]:
-    """One query, or a whole selection, in a process of its own."""
+    """Run one query, or a whole selection, in a separate process."""
     command = [sys.executable, "-m", "benchmarks.selection", "--child", str(path), query, "whole" if whole else "query"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "0"}
@@ -110,7 +110,7 @@ def selection(folder: Path, sizes: list[int]) -> None:
 
 
 def crawl(folder: Path, files: int) -> None:
-    """Print the crawl beside reading the headers with pydicom alone; headers as full as a scanner's."""
+    """Print the crawl compared with reading the headers by pydicom alone; headers as full as a scanner's."""
     import pydicom
     from pydicom.datadict import tag_for_keyword
     from tests.support.catalog_cases import header

@@ -1,7 +1,7 @@
-"""Shape features: the fast engine beside pyradiomics' shape class and its feature extractor, equal results checked.
+"""Shape features: the fast engine compared with pyradiomics' shape class and feature extractor; results must agree.
 
 ``python -m benchmarks.shape [--quick]``. Bodies of the size and grid of heart, esophagus, spinal cord and a tumour
-(0.98 x 0.98 x 3 mm), in an image of 512 x 512 x 91. One run, one process; ratios are what counts.
+(0.98 x 0.98 x 3 mm), in an image of 512 x 512 x 91. One run, one process; ratios matter.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def tube(radius, slices, rng) -> np.ndarray:
 
 
 def timed(work: Callable[[], dict[str, float]], repeats: int) -> tuple[float, dict[str, float]]:
-    """Best of several times, and the result."""
+    """Best time of several repeats, and the result."""
     best, result = np.inf, {}
     for _ in range(repeats):
         start = time.perf_counter()
@@ -63,7 +63,7 @@ def timed(work: Callable[[], dict[str, float]], repeats: int) -> tuple[float, di
 
 
 def fast(mask: np.ndarray) -> dict[str, float]:
-    """What the stage does: crop, measure."""
+    """Crop and measure, like the stage."""
     box = bounding_box(mask)
     assert box is not None
     return shape_features(measure_mask(mask[box.k0 : box.k1, box.j0 : box.j1, box.i0 : box.i1], SPACING))[0]

@@ -1,8 +1,8 @@
-"""The long proof of the runner: kills at random moments, and thousands of series with faults; for the record.
+"""Long test of the runner: kills at random moments, and thousands of series with faults; results are recorded.
 
 ``python -m benchmarks.soak [--quick] [--kills N] [--series N] [--real FOLDER]``
 
-Without ``--real`` the series LUNG1-005 of the test data is taken, where ``CTENRICH_TEST_DATA`` says where they are.
+Without ``--real``, the series LUNG1-005 below ``CTENRICH_TEST_DATA`` is used, if it is there.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ WORKER_FAULTS = (signal.SIGKILL, signal.SIGSTOP)
 
 
 def command_of(cohort: Path, run: Path, *options: str) -> list[str]:
-    """The command line of a run with expert contours."""
+    """Command line of a run with expert contours."""
     program = [sys.executable, "-m", "ctenrich.cli.main", "run", str(cohort), "--out", str(run)]
     return [*program, "--segmenter", "expert", *options]
 
 
 def kill_at_random(cohort: Path, run: Path, kills: int, rng: random.Random, *options: str) -> dict[str, int]:
-    """Start a run again and again and kill it at random moments; returns how often what happened.
+    """Start a run again and again and kill it at random moments; returns how often each ending occurred.
 
     A kill that would come after the end counts as ``finished``, and the run begins anew in another folder.
     """
@@ -111,7 +111,7 @@ class Weather:
         """Resident bytes of all processes, open handles of the runner."""
 
     def __call__(self) -> bool:
-        """Take a sample, do harm if it is time; never asks the run to stop."""
+        """Take a sample, and kill or stop a worker if it is time; never asks the run to stop."""
         workers = [p for p in self._process.children(recursive=True) if "multiprocessing.spawn" in " ".join(_words(p))]
         memory = sum(_resident(p) for p in [self._process, *workers])
         self.samples.append((memory, self._process.num_fds()))

@@ -1,4 +1,4 @@
-"""Time to the first CT frame of `ctenrich view`, beside the same OHIF build on a static dicomjson.
+"""Time to the first CT frame of `ctenrich view`, compared with the same OHIF build on a static dicomjson.
 
     python -m benchmarks.view [--quick]
 
@@ -142,7 +142,7 @@ def static_site(run: Workspace, uid: str, site: Path) -> str:
 
 
 def plain(data: Any) -> dict[str, Any]:
-    """What OHIF needs of a slice, by keyword."""
+    """Attributes of a slice that OHIF needs, by keyword."""
 
     def value(one: Any) -> Any:
         if isinstance(one, int):
@@ -172,7 +172,7 @@ class _Site(SimpleHTTPRequestHandler):
 
 @contextmanager
 def static_server(site: Path) -> Iterator[str]:
-    """A plain file server of the standard library; any other address is OHIF's page."""
+    """File server of the standard library; any other address is OHIF's page."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Site, directory=str(site)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
