@@ -110,7 +110,7 @@ def write_demo_study(folder: Path, *, contours: bool = False) -> None:
 
 
 def run_demo(out: Path, *, device: str = "auto", progress: Progress = SILENT) -> DemoResult:
-    """Do the whole job below `out`; what is there already is not done again.
+    """Run the whole job below `out`; finished stages are not repeated.
 
     Parameters
     ----------
@@ -119,7 +119,11 @@ def run_demo(out: Path, *, device: str = "auto", progress: Progress = SILENT) ->
     device : str
         auto, cpu or cuda:N.
     progress : Progress
-        Told of every step.
+        Receives the progress of every step.
+
+    Returns
+    -------
+    DemoResult
     """
     out = Path(out).resolve()
     if not (out / _TRUTH).is_file():

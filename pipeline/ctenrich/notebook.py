@@ -121,6 +121,10 @@ def query_cost(query: str, catalog: str, parameters: Mapping[str, object]) -> st
         As for ``steps.select``.
     parameters : mapping
         Values of the query's @parameters.
+
+    Returns
+    -------
+    str
     """
     opened = open_catalog(catalog)
     try:
@@ -145,6 +149,10 @@ def run_cost(cohort: Path, segmenters: Sequence[str], bodypart: str, price_per_h
         Body part regression model, or ``none``.
     price_per_hour : float
         Price of the machine, in dollars.
+
+    Returns
+    -------
+    str
     """
     found = forecast(
         read_cohort(cohort), products_of(segmenters, bodypart), load_rates(), prices=Prices(price_per_hour)
@@ -181,6 +189,10 @@ def planes(run: Run, series: str, product: str = "") -> Any:
     product : str
         Key of the product whose masks are shown; empty: the CT alone.
 
+    Returns
+    -------
+    IPython.display.HTML
+
     Raises
     ------
     UsageError
@@ -198,6 +210,10 @@ def slice_viewer(run: Run, series: str, product: str = "") -> Any:
     ----------
     run, series, product
         As for `planes`.
+
+    Returns
+    -------
+    ipywidgets.HBox
 
     Raises
     ------
@@ -238,6 +254,10 @@ def coronal(run: Run, series: str, product: str) -> Any:
         Series Instance UID.
     product : str
         Key of the product, for example ``bodypart:demo-bodypart``.
+
+    Returns
+    -------
+    IPython.display.HTML
 
     Raises
     ------

@@ -14,16 +14,40 @@ class Progress(Protocol):
     """
 
     def start(self, task: str, total: float | None = None) -> None:
-        """Begin a task of `total` units (None: unknown)."""
+        """Begin a task.
+
+        Parameters
+        ----------
+        task : str
+            Name of the task, by which later calls refer to it.
+        total : float, optional
+            Units of work; None: unknown.
+        """
 
     def advance(self, task: str, amount: float = 1) -> None:
-        """Count `amount` more units of `task` as done."""
+        """Count more units of a task as done.
+
+        Parameters
+        ----------
+        task : str
+            Name of the task.
+        amount : float
+            Units of work.
+        """
 
     def note(self, message: str) -> None:
         """Show a message."""
 
     def status(self, task: str, text: str) -> None:
-        """Show a short text beside `task`, in place of the last one."""
+        """Show a short text about a task, in place of the last one.
+
+        Parameters
+        ----------
+        task : str
+            Name of the task.
+        text : str
+            A few words.
+        """
 
     def finish(self, task: str) -> None:
         """End the task."""

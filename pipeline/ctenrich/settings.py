@@ -197,7 +197,13 @@ def load_settings(path: Path | None) -> Settings:
 
 
 def parse_settings(data: dict[str, Any]) -> Settings:
-    """Check a dictionary of sections against the known names and types."""
+    """Check a dictionary of sections against the known names and types.
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS, with the name that is wrong.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     known = {f.name: {g.name for g in fields(type(getattr(Settings(), f.name)))} for f in fields(Settings)}

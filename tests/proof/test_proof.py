@@ -118,8 +118,13 @@ def orientations() -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
 ORIENTATIONS = orientations()
 
 
-def test_there_are_sixteen():
-    assert len(ORIENTATIONS) == 16
+def test_the_orientations_are_orthonormal_and_different_with_planes_of_every_axis():
+    axes = {row: np.array(pair) for row, pair in ORIENTATIONS.items()}
+    for name, pair in axes.items():
+        np.testing.assert_allclose(pair @ pair.T, np.eye(2), atol=1e-12, err_msg=name)
+    assert len({pair.tobytes() for pair in axes.values()}) == len(axes)
+    normals = {tuple(np.abs(np.cross(*pair)).round(3).tolist()) for pair in axes.values()}
+    assert {(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)} < normals
 
 
 @pytest.mark.parametrize("name", ORIENTATIONS)

@@ -74,6 +74,10 @@ def make_run(cohort: Path, out: Path, options: RunOptions) -> Run:
     options : RunOptions
         Products and settings.
 
+    Returns
+    -------
+    Run
+
     Raises
     ------
     CtenrichError

@@ -90,7 +90,8 @@ def anatomy_query(anatomy: Sequence[str] = (), without: Sequence[str] = ()) -> t
     -------
     (str, dict)
         BigQuery's dialect, for both engines. Columns SeriesInstanceUID, product, first_slice, last_slice (indices of
-        the outermost landmarks asked for) and length_mm; ordered. Series without a body part product are never listed.
+        the outermost landmarks of the request) and length_mm; ordered. Series without a body part product are never
+        listed.
 
     Raises
     ------
@@ -100,9 +101,7 @@ def anatomy_query(anatomy: Sequence[str] = (), without: Sequence[str] = ()) -> t
     shown = list(dict.fromkeys(name for text in anatomy for name in parse_anatomy(text).landmarks))
     absent = list(dict.fromkeys(name for text in without for name in parse_anatomy(text).landmarks))
     if not shown and not absent:
-        raise UsageError(
-            Reason.BAD_PARAMETER, "no landmark was asked for", "add --anatomy T4..L1 or --without lung_start"
-        )
+        raise UsageError(Reason.BAD_PARAMETER, "no landmark was named", "add --anatomy T4..L1 or --without lung_start")
     return _QUERY, {"shown": shown, "absent": absent, "wanted": len(shown)}
 
 
