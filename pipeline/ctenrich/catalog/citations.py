@@ -69,7 +69,7 @@ def _is_sources(value: object) -> bool:
 
 def _keep(found: dict[str, Citation], row: dict[str, Any], terms: dict[str, Any], title: str) -> None:
     doi = str(row.get("source_doi") or row.get("source_DOI") or "").lower()
-    text = _plain(str(row.get("citation") or ""))
+    text = _plain_citation(str(row.get("citation") or ""))
     if doi and text:
         found[doi] = Citation(
             doi, text, str(row.get(title) or ""), str(terms.get("license_short_name") or ""),
@@ -77,6 +77,6 @@ def _keep(found: dict[str, Citation], row: dict[str, Any], terms: dict[str, Any]
         )  # fmt: skip
 
 
-def _plain(text: str) -> str:
+def _plain_citation(text: str) -> str:
     """Without markup, on one line."""
     return " ".join(html.unescape(re.sub(r"</?[a-zA-Z][^>]*>", "", text)).split())

@@ -67,7 +67,7 @@ def read_header(path: Path) -> FileHeader:
                 if row is not None:
                     return FileHeader(row, _identifier_faults(row))
                 handle.seek(0)
-                return _read(handle, size)
+                return _read_by_pydicom(handle, size)
         except InvalidDicomError:
             return FileHeader(None, ((Reason.NOT_DICOM, "no DICOM file meta information"),))
         except _FAULTS as error:
@@ -80,7 +80,7 @@ def _reason_of(error: BaseException) -> Reason:
     return Reason.IO_ERROR if isinstance(error, OSError) else Reason.DECODE_ERROR
 
 
-def _read(handle: BinaryIO, size: int) -> FileHeader:
+def _read_by_pydicom(handle: BinaryIO, size: int) -> FileHeader:
     from pydicom.errors import InvalidDicomError
 
     if handle.read(132)[128:] != b"DICM":

@@ -50,7 +50,7 @@ def parse_statement(sql: str) -> exp.Query:
         statements = [s for s in sqlglot.parse(sql, read="bigquery") if s is not None]
     except (SqlglotError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else "too deeply nested"
-        raise UsageError(Reason.BAD_QUERY, f"the query is not valid SQL: {_plain(first)}") from None
+        raise UsageError(Reason.BAD_QUERY, f"the query is not valid SQL: {_without_colour_codes(first)}") from None
     if len(statements) != 1 or not isinstance(statements[0], exp.Query):
         raise UsageError(Reason.BAD_QUERY, "a query is one SELECT statement")
     tree: exp.Query = statements[0]
@@ -62,7 +62,7 @@ def parse_statement(sql: str) -> exp.Query:
     return tree
 
 
-def _plain(text: str) -> str:
+def _without_colour_codes(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)[:200]
 
 
@@ -154,7 +154,9 @@ def to_duckdb(sql: str, types: Mapping[str, str], tables: Mapping[str, str]) -> 
     try:
         return tree.sql("duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE)
     except SqlglotError as error:
-        raise UsageError(Reason.BAD_QUERY, f"the query cannot be translated: {_plain(str(error))}") from error
+        raise UsageError(
+            Reason.BAD_QUERY, f"the query cannot be translated: {_without_colour_codes(str(error))}"
+        ) from error
 
 
 def _mend_numeric(tree: exp.Query) -> None:

@@ -79,15 +79,15 @@ def _first(dataset: Dataset | None, keyword: str) -> Dataset | None:
     return sequence[0] if sequence else None
 
 
-def _group(keyword: str, item: Dataset, shared: Dataset | None) -> Dataset | None:
+def _functional_group(keyword: str, item: Dataset, shared: Dataset | None) -> Dataset | None:
     return _first(item, keyword) or _first(shared, keyword)
 
 
 def _frame(index: int, item: Dataset, shared: Dataset | None) -> Frame:
-    measures = _group("PixelMeasuresSequence", item, shared)
-    position = _group("PlanePositionSequence", item, shared)
-    orientation = _group("PlaneOrientationSequence", item, shared)
-    segment = _group("SegmentIdentificationSequence", item, shared)
+    measures = _functional_group("PixelMeasuresSequence", item, shared)
+    position = _functional_group("PlanePositionSequence", item, shared)
+    orientation = _functional_group("PlaneOrientationSequence", item, shared)
+    segment = _functional_group("SegmentIdentificationSequence", item, shared)
     try:
         assert measures is not None
         assert position is not None

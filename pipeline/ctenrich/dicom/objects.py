@@ -57,7 +57,7 @@ def whole(path: Path) -> Dataset:
     UnsafeInputError
         DECOMPRESSION_BOMB if a deflated object unpacks to more than `MAX_UNPACKED`.
     """
-    return _read(path, None, stop=False)
+    return _read_object(path, None, stop=False)
 
 
 def header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
@@ -80,10 +80,10 @@ def header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
     InputError, UnsafeInputError
         As :func:`whole`.
     """
-    return _read(path, list(tags) if tags is not None else None, stop=True)
+    return _read_object(path, list(tags) if tags is not None else None, stop=True)
 
 
-def _read(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
+def _read_object(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
     try:
         check_deflated(path, MAX_UNPACKED)
         return dcmread(path, stop_before_pixels=stop, specific_tags=tags)

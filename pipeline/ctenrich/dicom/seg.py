@@ -331,7 +331,7 @@ def _is_background(segment: Dataset, dataset: Dataset) -> bool:
     padding = dataset.get("PixelPaddingValue")
     if padding is not None and int(padding) == int(segment.SegmentNumber):
         return True
-    kind = _code(segment, "SegmentedPropertyTypeCodeSequence")
+    kind = _segment_code(segment, "SegmentedPropertyTypeCodeSequence")
     background = codes.DCM.Background
     return kind is not None and (kind.value, kind.scheme) == (background.value, background.scheme_designator)
 
@@ -343,26 +343,26 @@ def _segment(item: Dataset, voxels: int) -> DecodedSegment:
         number=int(item.SegmentNumber),
         label=str(item.get("SegmentLabel", "")),
         description=str(item.get("SegmentDescription", "") or ""),
-        category=_code(item, "SegmentedPropertyCategoryCodeSequence"),
-        type=_code(item, "SegmentedPropertyTypeCodeSequence"),
-        laterality=_code(kinds[0], "SegmentedPropertyTypeModifierCodeSequence") if kinds else None,
-        region=_code(item, "AnatomicRegionSequence"),
-        region_modifier=_code(regions[0], "AnatomicRegionModifierSequence") if regions else None,
+        category=_segment_code(item, "SegmentedPropertyCategoryCodeSequence"),
+        type=_segment_code(item, "SegmentedPropertyTypeCodeSequence"),
+        laterality=_segment_code(kinds[0], "SegmentedPropertyTypeModifierCodeSequence") if kinds else None,
+        region=_segment_code(item, "AnatomicRegionSequence"),
+        region_modifier=_segment_code(regions[0], "AnatomicRegionModifierSequence") if regions else None,
         algorithm_type=str(item.get("SegmentAlgorithmType", "")),
-        algorithm_name=_text(item.get("SegmentAlgorithmName")),
+        algorithm_name=_joined_text(item.get("SegmentAlgorithmName")),
         tracking_id=str(item.get("TrackingID", "")),
         tracking_uid=str(item.get("TrackingUID", "")),
         voxels=voxels,
     )
 
 
-def _text(value: Any) -> str:
+def _joined_text(value: Any) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, str) else "; ".join(str(v) for v in value)
 
 
-def _code(item: Dataset, keyword: str) -> Code | None:
+def _segment_code(item: Dataset, keyword: str) -> Code | None:
     sequence = item.get(keyword)
     if not sequence:
         return None

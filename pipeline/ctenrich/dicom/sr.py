@@ -118,9 +118,9 @@ def _report(dataset: Dataset) -> Report:
         series_instance_uid=str(dataset.get("SeriesInstanceUID", "")),
         study_instance_uid=str(dataset.get("StudyInstanceUID", "")),
         series_description=str(dataset.get("SeriesDescription", "") or ""),
-        title=_code(dataset, "ConceptNameCodeSequence"),
-        observer=next((_text(i) for i in _named(dataset, codes.DCM.DeviceObserverName)), ""),
-        groups=tuple(_groups(dataset, 0)),
+        title=_item_code(dataset, "ConceptNameCodeSequence"),
+        observer=next((_item_text(i) for i in _named(dataset, codes.DCM.DeviceObserverName)), ""),
+        groups=tuple(_measurement_groups(dataset, 0)),
         evidence=tuple(dict.fromkeys(r.sop_instance_uid for r in evidence_references(dataset))),
     )
 
@@ -182,7 +182,7 @@ def _value_columns(value: Value) -> dict[str, object]:
 # ---------------------------------------------------------------- tree
 
 
-def _code(item: Dataset, keyword: str) -> Code | None:
+def _item_code(item: Dataset, keyword: str) -> Code | None:
     sequence = item.get(keyword)
     if not sequence:
         return None
@@ -199,42 +199,42 @@ def _named(item: Dataset, *wanted: AnyCode) -> list[Dataset]:
     return [child for child in children(item) if _is(child, *wanted)]
 
 
-def _text(item: Dataset) -> str:
+def _item_text(item: Dataset) -> str:
     return str(item.get("TextValue") or item.get("UID") or "")
 
 
 def _is_finding_site(item: Dataset) -> bool:
     # older makers write the SNOMED RT code of the same concept
-    return _is(item, codes.SCT.FindingSite, _concept("older_finding_site"))
+    return _is(item, codes.SCT.FindingSite, _mapped_concept("older_finding_site"))
 
 
-def _concept(name: str) -> Code:
+def _mapped_concept(name: str) -> Code:
     return load_concepts()[name].code
 
 
-def _groups(item: Dataset, depth: int) -> Iterator[Group]:
+def _measurement_groups(item: Dataset, depth: int) -> Iterator[Group]:
     if depth > MAX_DEPTH:
         raise InputError(Reason.NOT_DICOM, f"the content is nested deeper than {MAX_DEPTH} levels")
     for index, child in enumerate(children(item)):
         if child.get("ValueType") != "CONTAINER":
             continue
         if _is(child, codes.DCM.MeasurementGroup):
-            yield _group(index, child)
+            yield _measurement_group(index, child)
         else:
-            yield from _groups(child, depth + 1)
+            yield from _measurement_groups(child, depth + 1)
 
 
-def _group(index: int, item: Dataset) -> Group:
+def _measurement_group(index: int, item: Dataset) -> Group:
     segment_uid, segment_number, images = _images(item)
     return Group(
         index=index,
-        tracking_id=next((_text(i) for i in _named(item, codes.DCM.TrackingIdentifier)), ""),
-        tracking_uid=next((_text(i) for i in _named(item, codes.DCM.TrackingUniqueIdentifier)), ""),
-        finding=next((_code(i, "ConceptCodeSequence") for i in _named(item, codes.DCM.Finding)), None),
+        tracking_id=next((_item_text(i) for i in _named(item, codes.DCM.TrackingIdentifier)), ""),
+        tracking_uid=next((_item_text(i) for i in _named(item, codes.DCM.TrackingUniqueIdentifier)), ""),
+        finding=next((_item_code(i, "ConceptCodeSequence") for i in _named(item, codes.DCM.Finding)), None),
         sites=tuple(s for s in (_site(i) for i in children(item) if _is_finding_site(i)) if s is not None),
         segment_instance_uid=segment_uid,
         segment_number=segment_number,
-        source_series_uid=next((_text(i) for i in _named(item, codes.DCM.SourceSeriesForSegmentation)), ""),
+        source_series_uid=next((_item_text(i) for i in _named(item, codes.DCM.SourceSeriesForSegmentation)), ""),
         source_images=images,
         algorithm=_algorithm(item),
         values=tuple(v for v in (_value(i) for i in children(item) if i.get("ValueType") == "NUM") if v is not None),
@@ -245,18 +245,20 @@ def _group(index: int, item: Dataset) -> Group:
 def _algorithm(item: Dataset) -> tuple[str, str]:
     """Of the group, else of its first measurement that names one (dcmqi writes it there)."""
     for holder in (item, *(c for c in children(item) if c.get("ValueType") == "NUM")):
-        name = next((_text(i) for i in _named(holder, codes.DCM.AlgorithmName)), "")
+        name = next((_item_text(i) for i in _named(holder, codes.DCM.AlgorithmName)), "")
         if name:
-            return name, next((_text(i) for i in _named(holder, codes.DCM.AlgorithmVersion)), "")
+            return name, next((_item_text(i) for i in _named(holder, codes.DCM.AlgorithmVersion)), "")
     return "", ""
 
 
 def _site(item: Dataset) -> Site | None:
-    code = _code(item, "ConceptCodeSequence")
+    code = _item_code(item, "ConceptCodeSequence")
     if code is None:
         return None
-    laterality = next((_code(i, "ConceptCodeSequence") for i in _named(item, codes.SCT.Laterality)), None)
-    topography = next((_code(i, "ConceptCodeSequence") for i in _named(item, codes.SCT.TopographicalModifier)), None)
+    laterality = next((_item_code(i, "ConceptCodeSequence") for i in _named(item, codes.SCT.Laterality)), None)
+    topography = next(
+        (_item_code(i, "ConceptCodeSequence") for i in _named(item, codes.SCT.TopographicalModifier)), None
+    )
     return Site(code, laterality, topography)
 
 
@@ -278,17 +280,17 @@ def _images(item: Dataset) -> tuple[str, int | None, tuple[str, ...]]:
 
 
 def _value(item: Dataset) -> Value | None:
-    quantity = _code(item, "ConceptNameCodeSequence")
+    quantity = _item_code(item, "ConceptNameCodeSequence")
     if quantity is None:
         return None
     measured = item.get("MeasuredValueSequence")
     number: float | None = None
     unit = None
     if measured:
-        unit = _code(measured[0], "MeasurementUnitsCodeSequence")
+        unit = _item_code(measured[0], "MeasurementUnitsCodeSequence")
         number = _number(measured[0])
-    derivation = next((_code(i, "ConceptCodeSequence") for i in _named(item, codes.DCM.Derivation)), None)
-    qualifier = _code(item, "NumericValueQualifierCodeSequence")
+    derivation = next((_item_code(i, "ConceptCodeSequence") for i in _named(item, codes.DCM.Derivation)), None)
+    qualifier = _item_code(item, "NumericValueQualifierCodeSequence")
     return Value(quantity=quantity, value=number, unit=unit, derivation=derivation, qualifier=qualifier)
 
 
@@ -305,12 +307,12 @@ def _number(measured: Dataset) -> float | None:
 
 
 def _evaluations(item: Dataset) -> Iterator[Evaluation]:
-    known = (codes.DCM.Finding, _concept("finding_category"))
+    known = (codes.DCM.Finding, _mapped_concept("finding_category"))
     for child in children(item):
-        name = _code(child, "ConceptNameCodeSequence")
+        name = _item_code(child, "ConceptNameCodeSequence")
         if name is None or _is(child, *known) or _is_finding_site(child) or child.get("RelationshipType") != "CONTAINS":
             continue
         if child.get("ValueType") == "CODE":
-            yield Evaluation(name, _code(child, "ConceptCodeSequence"))
+            yield Evaluation(name, _item_code(child, "ConceptCodeSequence"))
         elif child.get("ValueType") == "TEXT":
-            yield Evaluation(name, None, _text(child))
+            yield Evaluation(name, None, _item_text(child))

@@ -142,7 +142,7 @@ def read_cohort(path: Path) -> Cohort:
     UsageError
         NOT_FOUND, or BAD_COHORT if it is not a cohort file or its rows were changed since it was written.
     """
-    table = _read(path)
+    table = _read_table(path)
     wanted = cohort_schema()
     missing = [name for name in wanted.names if name not in table.column_names]
     if missing:
@@ -177,13 +177,13 @@ def read_excluded(path: Path) -> pa.Table:
     UsageError
         BAD_COHORT if the file has other columns or cannot be read.
     """
-    table = _read(excluded_path(path))
+    table = _read_table(excluded_path(path))
     if tuple(table.column_names) != EXCLUDED_COLUMNS:
         raise UsageError(Reason.BAD_COHORT, f"{excluded_path(path).name} is not a list of excluded series")
     return table
 
 
-def _read(path: Path) -> pa.Table:
+def _read_table(path: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

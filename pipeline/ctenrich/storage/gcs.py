@@ -40,7 +40,7 @@ class GoogleStorage(Storage):
             credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
             self._client: Any = storage.Client(project="anonymous", credentials=credentials, client_options=options)
         else:
-            self._client = _open_client(storage.Client, project=settings.user_project, client_options=options)
+            self._client = _open_google_client(storage.Client, project=settings.user_project, client_options=options)
         self._widen_pool()
 
     def list_objects(self, url: str) -> list[StoredObject]:
@@ -77,7 +77,7 @@ class GoogleStorage(Storage):
             blobs: Iterable[Any] = self._client.list_blobs(
                 self._bucket(bucket), prefix=prefix, retry=None, timeout=self._settings.timeout
             )
-            return sorted((_stored(b, f"gs://{bucket}/") for b in blobs), key=lambda o: o.url)
+            return sorted((_stored_blob(b, f"gs://{bucket}/") for b in blobs), key=lambda o: o.url)
         except Exception as error:
             raise _object_error(error) from error
 
@@ -115,7 +115,7 @@ class GoogleStorage(Storage):
                     )
             except Exception as error:
                 raise _object_error(error) from error
-        expected = transfer if start else with_facts(transfer, _stored(blob, f"gs://{bucket}/"))
+        expected = transfer if start else with_facts(transfer, _stored_blob(blob, f"gs://{bucket}/"))
         try:
             verify_file(part, expected)
         except TransientError:
@@ -133,7 +133,7 @@ class GoogleStorage(Storage):
             blob = self._bucket(bucket).blob(name)
             present = self._look(bucket, name)
             if present is not None:
-                there = _stored(present, f"gs://{bucket}/")
+                there = _stored_blob(present, f"gs://{bucket}/")
                 if has_bytes(there, source):
                     return there
                 if not replace_:
@@ -152,11 +152,11 @@ class GoogleStorage(Storage):
                 winner = self._look(bucket, name)
                 if winner is None:
                     raise TransientError(Reason.RETRY_EXHAUSTED, "an object came and went during an upload") from None
-                there = _stored(winner, f"gs://{bucket}/")
+                there = _stored_blob(winner, f"gs://{bucket}/")
                 if not has_bytes(there, source):
                     raise name_taken() from None
                 return there
-            return _stored(blob, f"gs://{bucket}/")
+            return _stored_blob(blob, f"gs://{bucket}/")
         except CtenrichError:
             raise
         except Exception as error:
@@ -177,12 +177,12 @@ class GoogleStorage(Storage):
             self._client._http.mount(scheme, adapter)  # the client has no public way
 
 
-def _stored(blob: Any, base: str) -> StoredObject:
+def _stored_blob(blob: Any, base: str) -> StoredObject:
     md5 = base64.b64decode(blob.md5_hash).hex() if blob.md5_hash else None
     return StoredObject(base + blob.name, blob.size, md5, blob.crc32c, str(blob.generation or ""))
 
 
-def _open_client(make: Any, **options: Any) -> Any:
+def _open_google_client(make: Any, **options: Any) -> Any:
     with google_errors():
         return make(**options)
 

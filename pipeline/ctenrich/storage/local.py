@@ -67,7 +67,7 @@ class LocalStorage(Storage):
             for name in sorted(files):
                 path = Path(folder, name)
                 if stat.S_ISREG(path.lstat().st_mode):
-                    found.append(_stored(path))
+                    found.append(_stored_file(path))
         return found
 
     def download(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
@@ -91,7 +91,7 @@ class LocalStorage(Storage):
         if replace:
             with atomic_path(target) as temporary:
                 shutil.copyfile(source, temporary)
-            return _stored(target)
+            return _stored_file(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         try:
@@ -102,9 +102,9 @@ class LocalStorage(Storage):
                 raise name_taken() from None
         finally:
             staged.unlink(missing_ok=True)
-        return _stored(target)
+        return _stored_file(target)
 
 
-def _stored(path: Path) -> StoredObject:
+def _stored_file(path: Path) -> StoredObject:
     status = path.lstat()
     return StoredObject(path.as_uri(), status.st_size, version=str(status.st_mtime_ns))

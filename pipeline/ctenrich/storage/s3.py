@@ -155,7 +155,7 @@ class S3Storage(BatchStorage):
                 process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
                 self._watch(process, [folder, Path(name)])
             if found is not None:
-                found += [_stored(m) for m in _messages(out) if m.get("key") and m.get("type") == "file"]
+                found += [_listed_object(m) for m in _messages(out) if m.get("key") and m.get("type") == "file"]
             failures = {str(m.get("command", m.get("job"))): str(m["error"]) for m in _messages(err) if m.get("error")}
             if process.returncode != 0 and not failures:
                 raise TransientError(Reason.RETRY_EXHAUSTED, f"s5cmd ended with exit code {process.returncode}")
@@ -204,7 +204,7 @@ def _messages(path: Path) -> Iterator[dict[str, Any]]:
             yield message
 
 
-def _stored(message: dict[str, Any]) -> StoredObject:
+def _listed_object(message: dict[str, Any]) -> StoredObject:
     etag = str(message.get("etag", "")).strip('"')
     md5 = etag if re.fullmatch(r"[0-9a-f]{32}", etag) else None
     return StoredObject(str(message["key"]), int(message.get("size", 0)), md5, version=etag)

@@ -102,7 +102,7 @@ class S3Uploader:
             if not self._is_same(winner, source):
                 raise name_taken() from None
             return winner
-        stored = _stored(url, size, answer)
+        stored = _answered_object(url, size, answer)
         verify_file(source, stored)
         return stored
 
@@ -142,7 +142,7 @@ class S3Uploader:
             answer = self._ask("head_object", url)
         except IncompleteError:
             return None
-        return _stored(url, int(answer["ContentLength"]), answer)
+        return _answered_object(url, int(answer["ContentLength"]), answer)
 
     def _is_same(self, stored: StoredObject, source: Path) -> bool:
         try:
@@ -171,11 +171,11 @@ class S3Uploader:
     def _client(self) -> Any:
         """The client of this process: connections are not shared with the process that this one was forked from."""
         if self._made[0] != os.getpid():
-            self._made = (os.getpid(), _open_client(self._settings))
+            self._made = (os.getpid(), _open_s3_client(self._settings))
         return self._made[1]
 
 
-def _open_client(settings: FetchSettings) -> Any:
+def _open_s3_client(settings: FetchSettings) -> Any:
     try:
         import botocore.session
         from botocore import UNSIGNED
@@ -223,7 +223,7 @@ def _etag_of_parts(source: Path) -> str:
     return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
 
 
-def _stored(url: str, size: int, answer: dict[str, Any]) -> StoredObject:
+def _answered_object(url: str, size: int, answer: dict[str, Any]) -> StoredObject:
     """The stored object of an answer; an ETag is the MD5 only of an object in one part without a key of KMS."""
     etag = str(answer["ETag"]).strip('"')
     plain = answer.get("ServerSideEncryption", "AES256") == "AES256" and re.fullmatch(r"[0-9a-f]{32}", etag)
