@@ -1,1 +1,1 @@
-"""The stages of a series and of a product, and the table that says what each depends on."""
+"""The stages of a series and of a product, and the table of their dependencies."""

@@ -1,4 +1,4 @@
-"""Stage convert: ordered slices become one volume of Hounsfield units, read twice and compared."""
+"""Stage convert: decode the ordered slices into one volume of Hounsfield units and compare it with dcm2niix."""
 
 from __future__ import annotations
 
@@ -32,28 +32,39 @@ __all__ = ["ReadSlice", "compress_nifti", "convert_series", "read_volume", "volu
 
 @dataclass(frozen=True)
 class ReadSlice:
-    """What is kept of a slice once its pixels are in the array."""
+    """Properties of a slice whose pixels have been copied to the array."""
 
     format: PixelFormat
     padding_hu: tuple[int, int] | None
-    """Range of HU, ends included, that stands for padding."""
+    """Smallest and largest HU of padding pixels."""
     transfer_syntax: str
 
 
 def convert_series(
     series: SortedSeries, *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
 ) -> Volume:
-    """Read the slices into ``volume/ct.npy`` (int16, [k, j, i], HU) and hold it against dcm2niix's own reading.
+    """Decode the slices into ``volume/ct.npy`` (int16, [k, j, i], HU) and compare them with dcm2niix's result.
 
-    Padding becomes -1024 HU. Beside the array stand ``slices.json`` (slice index -> SOP Instance UID, distance) and,
-    where `convert.nifti` asks for it, ``ct.nii`` with the same voxels and the volume's affine in RAS. Where
-    `convert.compress_nifti` asks for it too, :func:`compress_nifti` makes ``ct.nii.gz`` of that later, so that nothing
-    waits for it.
+    Padding becomes -1024 HU. ``slices.json`` (slice index -> SOP Instance UID, distance) is written to the same folder,
+    and with `convert.nifti` also ``ct.nii`` with the same voxels and the volume's affine in RAS. With
+    `convert.compress_nifti`, :func:`compress_nifti` converts that to ``ct.nii.gz`` later, so that inference need not
+    wait for it.
+
+    Parameters
+    ----------
+    series : SortedSeries
+        Slices in order, positions in mm LPS.
+    settings : Settings
+        ``settings.convert``: outputs, limits, threads; ``settings.geometry``: tolerances, mm.
+    workspace : Workspace
+        Folder of the run.
+    progress : Progress
+        Receives one step per slice.
 
     Returns
     -------
     Volume
-        Its array is saved, the record is not.
+        Its array has been saved; the caller saves the record.
 
     Raises
     ------
@@ -61,9 +72,11 @@ def convert_series(
         TRUNCATED, DECODE_ERROR, MIXED_PIXEL_FORMAT, HU_RANGE, MULTIFRAME, READERS_DISAGREE, IO_ERROR, DISK_FULL,
         TIMEOUT.
     UnsafeInputError
-        DECOMPRESSION_BOMB: a slice or the volume would unpack to more than the limits.
+        DECOMPRESSION_BOMB: the decompressed slice or volume would exceed the limits.
     ToolError
-        TOOL_MISSING, TOOL_FAILED, TIMEOUT: dcm2niix itself.
+        TOOL_MISSING, TOOL_FAILED, TIMEOUT: dcm2niix.
+    GeometryError
+        READERS_DISAGREE: the affine does not fit the positions of the slices.
     """
     uid = series.series_instance_uid
     folder = workspace.series_dir(uid) / "volume"
@@ -73,7 +86,7 @@ def convert_series(
     _check_volume(series, folder, settings.convert)
     nifti = folder / "ct.nii"
     issues: list[Issue] = []
-    _sweep(folder)
+    _remove_partial_files(folder)
     (folder / "ct.nii.gz").unlink(missing_ok=True)  # of an earlier volume
     progress.start("convert", len(paths))
     with atomic_path(folder / "ct.npy") as temporary:
@@ -82,7 +95,7 @@ def convert_series(
         paddings = [r.padding_hu for r in read]
         if settings.convert.nifti:
             with write_nifti(series, paths, nifti, affine, [r.transfer_syntax for r in read]) as check:
-                _compare(array, paddings, check, issues)
+                _compare_with_dcm2niix(array, paddings, check, issues)
         digest = _fill_padding(array, paddings, issues)
         array.flush()
         del array
@@ -99,20 +112,32 @@ def convert_series(
         frame_of_reference_uid=series.frame_of_reference_uid,
         sha256=digest,
         quantity=Quantity.HU,
-        nifti_path=workspace.relative(uid, _product(nifti, settings)) if settings.convert.nifti else None,
+        nifti_path=workspace.relative(uid, _nifti_product(nifti, settings)) if settings.convert.nifti else None,
         issues=tuple(issues),
     )
 
 
 def compress_nifti(volume: Volume, *, workspace: Workspace) -> Path:
-    """Make ``ct.nii.gz``, which the volume's record names, of the ``ct.nii`` that :func:`convert_series` left.
+    """Compress the ``ct.nii`` of :func:`convert_series` to ``ct.nii.gz``, which the volume's record names.
 
-    The plain file is removed. The bytes are the same every time, and unpack to those of the plain file.
+    The uncompressed file is removed. The bytes are the same every time.
+
+    Parameters
+    ----------
+    volume : Volume
+        The volume of the series.
+    workspace : Workspace
+        Folder of the run.
+
+    Returns
+    -------
+    Path
+        The compressed file.
 
     Raises
     ------
     InputError
-        NOT_PREPARED: there is no plain file (any more); convert again.
+        NOT_PREPARED if there is no uncompressed file; the series must be converted again.
     """
     plain = workspace.series_dir(volume.series_instance_uid) / "volume" / "ct.nii"
     if not plain.is_file():
@@ -120,19 +145,19 @@ def compress_nifti(volume: Volume, *, workspace: Workspace) -> Path:
     return compress(plain)
 
 
-def _product(plain: Path, settings: Settings) -> Path:
+def _nifti_product(plain: Path, settings: Settings) -> Path:
     return plain.with_name(plain.name + ".gz") if settings.convert.compress_nifti else plain
 
 
 def volume_affine(series: SortedSeries) -> Matrix4:
-    """(i, j, k, 1) -> mm LPS of a sorted series: first slice's position, even steps along the normal."""
+    """Return the affine (i, j, k, 1) -> mm LPS of a sorted series: first position, even steps along the normal."""
     return affine_lps(
         series.slices[0].position, series.row_cosines, series.column_cosines, series.pixel_spacing, series.slice_spacing
     )
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what a run that was killed left half-written."""
+def _remove_partial_files(folder: Path) -> None:
+    """Remove partial files of a run that was killed."""
     for leftover in folder.glob(".*.tmp"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)
@@ -141,7 +166,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _check_positions(series: SortedSeries, affine: Matrix4, settings: GeometrySettings) -> None:
-    """Every slice's own position is where the affine puts it: the last word on order and spacing."""
+    """Check that the affine maps every slice to its own position."""
     placed = apply_affine(affine, [[0.0, 0.0, float(k)] for k in range(len(series.slices))])
     apart = np.linalg.norm(placed - np.array([s.position for s in series.slices]), axis=1)
     worst = int(np.argmax(apart))
@@ -151,20 +176,18 @@ def _check_positions(series: SortedSeries, affine: Matrix4, settings: GeometrySe
 
 
 def _check_volume(series: SortedSeries, folder: Path, settings: ConvertSettings) -> None:
-    """Refuse before the first slice is decoded where the array would be absurd, or the disk has no folder for it.
+    """Refuse a volume that is too large for the limit or the disk, before the first slice is decoded.
 
-    A compressed series of a few megabytes may claim hundreds of gigabytes.
+    The headers of a compressed series of a few megabytes may announce hundreds of gigabytes.
     """
     need = 2 * math.prod(series.shape)
     if need > settings.max_volume:
-        message = f"the slices claim a volume of {need} bytes, the limit is {settings.max_volume}"
-        raise UnsafeInputError(
-            Reason.DECOMPRESSION_BOMB, message, "raise convert.max_volume if the series is what it says"
-        )
+        message = f"the slices need a volume of {need} bytes; the limit is {settings.max_volume}"
+        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, message, "raise convert.max_volume if the series is valid")
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if need * (2 if settings.nifti else 1) > free:
-        raise InputError(Reason.DISK_FULL, f"the volume needs {need} bytes, {free} are free")
+        raise InputError(Reason.DISK_FULL, f"the volume needs {need} bytes; {free} are free")
 
 
 def read_volume(
@@ -176,7 +199,22 @@ def read_volume(
     progress: Progress = SILENT,
     issues: list[Issue] | None = None,
 ) -> list[ReadSlice]:
-    """Decode all slices into `out`, [k, j, i], HU; padding is left as it is stored.
+    """Decode all slices into `out`; padding keeps its stored value.
+
+    Parameters
+    ----------
+    series : SortedSeries
+        Slices in order.
+    paths : sequence of Path
+        Their files, by slice index.
+    out : array (slices, rows, columns) of int16
+        Receives HU, [k, j, i].
+    settings : Settings
+        ``settings.convert``: threads, time limit.
+    progress : Progress
+        Receives one step per slice.
+    issues : list of Issue, optional
+        Receives notes on unusual pixel data.
 
     Returns
     -------
@@ -186,7 +224,8 @@ def read_volume(
     Raises
     ------
     InputError
-        What :func:`ctenrich.dicom.ct_slice.read_slice` raises; TIMEOUT where `convert.decode_timeout` is used up.
+        The errors of :func:`ctenrich.dicom.ct_slice.read_slice`; TIMEOUT after `convert.decode_timeout`;
+        READERS_DISAGREE, MULTI_MATRIX, MIXED_PIXEL_FORMAT if the slices do not belong together.
     """
     deadline = time.monotonic() + settings.convert.decode_timeout
     lock = threading.Lock()
@@ -200,7 +239,7 @@ def read_volume(
             if time.monotonic() > deadline:
                 message = f"decoding took more than {settings.convert.decode_timeout:g} s"
                 raise InputError(Reason.TIMEOUT, message, "raise convert.decode_timeout")
-            pixels = _checked(read_slice(paths[k], out[k]), series, k)
+            pixels = _check_slice(read_slice(paths[k], out[k]), series, k)
         except BaseException:
             failed.set()
             raise
@@ -210,8 +249,8 @@ def read_volume(
             progress.advance("convert")
         return ReadSlice(pixels.format, pixels.padding_hu, pixels.transfer_syntax)
 
-    with quiet(), ThreadPoolExecutor(_threads(paths[0], settings)) as pool:
-        # errors first: of several broken slices the first one in slice order speaks
+    with quiet(), ThreadPoolExecutor(_decoder_threads(paths[0], settings)) as pool:
+        # if several slices are damaged, the error of the first one in slice order is raised
         done = [future.result() for future in [pool.submit(work, k) for k in range(len(paths))]]
     read = [r for r in done if r is not None]
     _check_formats([r.format for r in read])
@@ -222,19 +261,19 @@ def read_volume(
     return read
 
 
-def _threads(first: Path, settings: Settings) -> int:
-    """Decoders work side by side; plain pixels are copied sooner by one thread than by two that take turns."""
+def _decoder_threads(first: Path, settings: Settings) -> int:
+    """Number of threads: several for compressed pixels; uncompressed pixels are copied faster by one thread."""
     with open_dicom(first, tags=("SOPClassUID", "SOPInstanceUID")) as parsed:
         return 1 if parsed.transfer_syntax in NATIVE else max(1, settings.convert.threads)
 
 
-def _checked(pixels: SlicePixels, series: SortedSeries, k: int) -> SlicePixels:
-    """The file still is the slice that was sorted."""
+def _check_slice(pixels: SlicePixels, series: SortedSeries, k: int) -> SlicePixels:
+    """Check that the file is still the slice that was sorted."""
     expected = series.slices[k]
     if pixels.sop_instance_uid != expected.sop_instance_uid or pixels.position != expected.position:
-        raise InputError(Reason.READERS_DISAGREE, f"slice {k} is not the image that was sorted to this place")
+        raise InputError(Reason.READERS_DISAGREE, f"slice {k} is not the image that was sorted to this position")
     if pixels.hu.shape != (series.rows, series.columns):
-        raise InputError(Reason.MULTI_MATRIX, f"slice {k} has another matrix than the series")
+        raise InputError(Reason.MULTI_MATRIX, f"the matrix of slice {k} differs from that of the series")
     return pixels
 
 
@@ -246,15 +285,15 @@ def _check_formats(formats: Sequence[PixelFormat]) -> None:
         raise InputError(Reason.MIXED_PIXEL_FORMAT, "the padding value changes within the series")
 
 
-def _compare(
+def _compare_with_dcm2niix(
     array: NDArray[np.int16], paddings: Sequence[tuple[int, int] | None], check: Dcm2niixVolume, issues: list[Issue]
 ) -> None:
-    """Hold dcm2niix's volume against ours, voxel for voxel; put our padding into the NIfTI too."""
+    """Compare dcm2niix's volume with the array voxel for voxel; set padding in the NIfTI to -1024 HU too."""
     for k, padding in enumerate(paddings):
         plane = check.plane(k)
         if not np.array_equal(plane, array[k]):
             count = int(np.count_nonzero(plane != array[k]))
-            raise InputError(Reason.READERS_DISAGREE, f"{count} voxels of slice {k} differ from dcm2niix's reading")
+            raise InputError(Reason.READERS_DISAGREE, f"{count} voxels of slice {k} differ from dcm2niix's")
         if padding is not None:
             plane[(plane >= padding[0]) & (plane <= padding[1])] = AIR
         check.put(k, plane, changed=padding is not None)
@@ -268,7 +307,7 @@ def _compare(
 
 
 def _fill_padding(array: NDArray[np.int16], paddings: Sequence[tuple[int, int] | None], issues: list[Issue]) -> str:
-    """Put -1024 HU where there is padding, and hash the voxels on the way."""
+    """Set padding to -1024 HU; returns the SHA-256 of the voxels."""
     digest = hashlib.sha256()
     filled = 0
     for k, padding in enumerate(paddings):

@@ -1,7 +1,7 @@
-"""Let a network look at a part of a series only: the slices that body part regression names, with a margin.
+"""Restrict segmentation to the slices between two landmarks of body part regression, with a margin.
 
-Off unless ``[segment] crop`` names two landmarks. Masks stay on the grid of the whole series; what lies outside the
-crop is background. Where the series has no trustworthy landmarks the network sees all of it.
+Off unless ``[segment] crop`` names two landmarks. Masks stay on the grid of the whole series; voxels outside the crop
+are background. A series without reliable landmarks is segmented as a whole.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["check_crop", "crop_ends", "find_scorer", "segment_cropped"]
 
 
 def crop_ends(text: str) -> tuple[str, str]:
-    """Read ``LOW..HIGH``: two landmarks, given in any order, as (nearer the feet, nearer the head).
+    """Parse ``LOW..HIGH``, two landmarks in any order, to (nearer the feet, nearer the head).
 
     Raises
     ------
     UsageError
-        BAD_SETTINGS.
+        BAD_SETTINGS if the text does not name two different landmarks.
     """
     known = load_landmarks()
     names = [name.strip() for name in text.split("..")]
@@ -48,30 +48,45 @@ def crop_ends(text: str) -> tuple[str, str]:
 
 
 def check_crop(settings: Settings, *, with_bodypart: bool) -> None:
-    """Refuse a crop that cannot be made, before any work starts.
+    """Refuse a crop that is not possible, before any work starts.
 
     Parameters
     ----------
+    settings : Settings
+        ``settings.segment``: crop, probabilities.
     with_bodypart : bool
         Whether the run has body part regression; without it there are no landmarks.
 
     Raises
     ------
     UsageError
-        BAD_SETTINGS.
+        BAD_SETTINGS if the landmarks are unknown, or the crop cannot be combined with the other settings of the run.
     """
     if not settings.segment.crop:
         return
     crop_ends(settings.segment.crop)
     if settings.segment.probabilities:
-        message = "segment.crop and segment.probabilities do not go together"
-        raise UsageError(Reason.BAD_SETTINGS, message, "leave one of them out")
+        message = "segment.crop cannot be combined with segment.probabilities"
+        raise UsageError(Reason.BAD_SETTINGS, message, "remove one of them")
     if not with_bodypart:
         raise UsageError(Reason.BAD_SETTINGS, "segment.crop needs a body part model", "add --bodypart MODEL")
 
 
 def find_scorer(store: SeriesStore, uid: str) -> Product | None:
-    """The product of a series whose slice scores say where to crop; None if there is none (yet)."""
+    """Find the product of a series whose slice scores determine the crop.
+
+    Parameters
+    ----------
+    store : SeriesStore
+        The records on disk.
+    uid : str
+        Series Instance UID.
+
+    Returns
+    -------
+    Product or None
+        None if no scores have been saved.
+    """
     return next((p for p in store.products(uid) if store.has(SliceScores, uid, p)), None)
 
 
@@ -84,12 +99,32 @@ def segment_cropped(
     workspace: Workspace,
     progress: Progress,
 ) -> SegmentMasks:
-    """Segment what lies between the landmarks of ``segment.crop``, or everything where they are not known.
+    """Segment the slices between the landmarks of ``segment.crop``, or all slices if the landmarks are unknown.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        The segmenter; it receives a volume of the cropped slices.
+    volume : Volume
+        The whole volume, HU, [k, j, i].
+    series : SortedSeries
+        The source series.
+    settings : Settings
+        ``settings.segment.crop``: the landmarks.
+    workspace : Workspace
+        Folder of the run.
+    progress : Progress
+        Passed to the segmenter.
 
     Returns
     -------
     SegmentMasks
-        On the grid of `volume`, with an issue (a note) ``cropped`` or ``not_cropped`` that says what the network saw.
+        On the grid of `volume`, with a note ``cropped`` or ``not_cropped``.
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS if ``segment.crop`` does not name two landmarks.
     """
     common: dict[str, Any] = {"settings": settings, "workspace": workspace, "progress": progress}
     low, high = crop_ends(settings.segment.crop)
@@ -100,17 +135,19 @@ def segment_cropped(
         box = crop_hint(store.scores(uid, scorer), volume.shape, low=low, high=high)
     if box is None:
         masks = segmenter.segment({"CT": volume}, series, **common)
-        return _noted(masks, "not_cropped", f"the places of {low} and {high} are not known: all slices were segmented")
-    whole = _in_box(segmenter, volume, series, box, common)
+        return _with_note(
+            masks, "not_cropped", f"the places of {low} and {high} are not known: all slices were segmented"
+        )
+    whole = _segment_box(segmenter, volume, series, box, common)
     seen = f"slices {box.k0} to {box.k1 - 1} of {volume.shape[0]}"
-    return _noted(whole, "cropped", f"the network saw {seen} only ({low} to {high}, and a margin)")
+    return _with_note(whole, "cropped", f"the network saw {seen} only ({low} to {high}, and a margin)")
 
 
-def _noted(masks: SegmentMasks, rule: str, message: str) -> SegmentMasks:
+def _with_note(masks: SegmentMasks, rule: str, message: str) -> SegmentMasks:
     return replace(masks, issues=(*masks.issues, Issue(rule, Severity.NOTE, masks.series_instance_uid, message)))
 
 
-def _in_box(
+def _segment_box(
     segmenter: Segmenter, volume: Volume, series: SortedSeries, box: Box, common: dict[str, Any]
 ) -> SegmentMasks:
     workspace: Workspace = common["workspace"]

@@ -1,4 +1,4 @@
-"""The NIfTI product: written by dcm2niix, read back plane by plane for comparison, then stamped with our affine."""
+"""Write the NIfTI product with dcm2niix, read it for comparison plane by plane, and set the volume's affine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ctenrich.workspace import atomic_path
 __all__ = ["Dcm2niixVolume", "compress", "write_nifti"]
 
 CORNER_TOLERANCE = 0.1
-"""mm that the corners of dcm2niix's grid may lie from ours."""
+"""Largest distance in mm between the corners of dcm2niix's grid and of the volume's."""
 _COPIED = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
     "PatientPosition", "ImageType", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
@@ -37,7 +37,7 @@ NOT_READ_BY_DCM2NIIX = frozenset({DeflatedExplicitVRLittleEndian})
 
 
 class Dcm2niixVolume:
-    """A NIfTI file that dcm2niix wrote, as planes on the grid of the volume.
+    """Access to the planes of a NIfTI file written by dcm2niix, on the grid of the volume.
 
     Parameters
     ----------
@@ -46,14 +46,14 @@ class Dcm2niixVolume:
     shape : 3 integers
         (slices, rows, columns) of the volume.
     affine : 4x4
-        Of the volume, LPS.
+        The volume's affine, (i, j, k, 1) -> mm LPS.
     positions : array (slices, 3)
-        Positions of the slices, mm LPS: they tell which spacing dcm2niix took.
+        Positions of the slices, mm LPS; they show which spacing dcm2niix used.
 
     Raises
     ------
     InputError
-        READERS_DISAGREE: another grid.
+        READERS_DISAGREE: the grid differs from that of the volume.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int], affine: Matrix4, positions: NDArray[Any]) -> None:
@@ -62,17 +62,17 @@ class Dcm2niixVolume:
         try:
             with path.open("rb") as handle:
                 self._header: Any = nibabel.Nifti1Header.from_fileobj(handle)  # type: ignore[no-untyped-call]
-        except Exception as error:  # nibabel raises many kinds for what is no header
-            raise InputError(Reason.READERS_DISAGREE, "dcm2niix wrote a file that is no NIfTI") from error
+        except Exception as error:  # nibabel raises several types for an invalid header
+            raise InputError(Reason.READERS_DISAGREE, "dcm2niix wrote a file that is not NIfTI") from error
         found = tuple(int(x) for x in self._header.get_data_shape())
         if found != shape[::-1]:
             text = " x ".join(str(x) for x in found)
-            message = f"dcm2niix gives {text} voxels where {' x '.join(str(x) for x in shape[::-1])} were expected"
+            message = f"dcm2niix wrote {text} voxels instead of {' x '.join(str(x) for x in shape[::-1])}"
             raise InputError(Reason.READERS_DISAGREE, message)
         theirs = ras_to_lps(self._header.get_best_affine())
         axes, self._flips = grid_match(theirs, found, affine)
         if axes != (0, 1, 2):
-            raise InputError(Reason.READERS_DISAGREE, "dcm2niix gives the volume's axes in another order")
+            raise InputError(Reason.READERS_DISAGREE, "dcm2niix wrote the axes of the volume in a different order")
         self._flip = np.diag([*(-1.0 if f else 1.0 for f in self._flips), 1.0])
         self._flip[:3, 3] = [(n - 1) * f for n, f in zip(found, self._flips, strict=True)]
         self.adjusted = _check_affine(np.asarray(theirs) @ self._flip, affine, found, positions)
@@ -90,29 +90,29 @@ class Dcm2niixVolume:
             self._other = path.with_suffix(".int16").open("w+b")
 
     def plane(self, k: int) -> NDArray[np.int16]:
-        """Slice `k` of the volume as dcm2niix has it, [row j, column i], HU rounded to integers."""
+        """Read slice `k` of the volume from dcm2niix's file, [row j, column i], HU rounded to integers."""
         _, rows, columns = self._shape
         raw = np.empty((rows, columns), self._kind)
-        self._file.seek(self._start + self._place(k) * raw.nbytes)
+        self._file.seek(self._start + self._plane_index(k) * raw.nbytes)
         if self._file.readinto(raw.reshape(-1).view(np.uint8).data) != raw.nbytes:
             raise InputError(Reason.READERS_DISAGREE, "dcm2niix wrote a file that is too short")
         if self._other is not None:
             values = np.rint(raw.astype(np.float64) * self._scale[0] + self._scale[1])
             if not (np.abs(values) <= 32768).all():
-                raise InputError(Reason.READERS_DISAGREE, "dcm2niix gives values that do not fit 16 bits")
+                raise InputError(Reason.READERS_DISAGREE, "dcm2niix wrote values that do not fit 16 bits")
             raw = values.astype(np.int16)
-        return np.ascontiguousarray(self._turn(raw))
+        return np.ascontiguousarray(self._flip_plane(raw))
 
     def put(self, k: int, plane: NDArray[np.int16], *, changed: bool) -> None:
-        """Store slice `k` of the volume in the product (needed where it changed, or the file was not int16)."""
+        """Write slice `k` of the volume to the product, if it changed or the file is not int16."""
         if self._other is None and not changed:
             return
         target, start = (self._file, self._start) if self._other is None else (self._other, 352)
-        target.seek(start + self._place(k) * plane.nbytes)
-        target.write(np.ascontiguousarray(self._turn(plane)).data)
+        target.seek(start + self._plane_index(k) * plane.nbytes)
+        target.write(np.ascontiguousarray(self._flip_plane(plane)).data)
 
     def finish(self) -> Path:
-        """Stamp the header: our affine, int16, no scaling, no free text; return the finished file."""
+        """Write the header (the volume's affine, int16, no scaling, no free text); returns the finished file."""
         header = self._header
         target = self._file if self._other is None else self._other
         header.set_data_dtype(np.int16)
@@ -136,10 +136,10 @@ class Dcm2niixVolume:
         if self._other is not None:
             self._other.close()
 
-    def _place(self, k: int) -> int:
+    def _plane_index(self, k: int) -> int:
         return self._shape[0] - 1 - k if self._flips[2] else k
 
-    def _turn(self, plane: NDArray[Any]) -> NDArray[Any]:
+    def _flip_plane(self, plane: NDArray[Any]) -> NDArray[Any]:
         return plane[:: -1 if self._flips[1] else 1, :: -1 if self._flips[0] else 1]
 
 
@@ -147,12 +147,30 @@ class Dcm2niixVolume:
 def write_nifti(
     series: SortedSeries, paths: Sequence[Path], target: Path, affine: Matrix4, syntaxes: Sequence[str] = ()
 ) -> Iterator[Dcm2niixVolume]:
-    """Convert the slices with dcm2niix; the file appears as `target` when the block ends without an error.
+    """Convert the slices with dcm2niix; the file gets its name `target` when the block ends without an error.
+
+    Parameters
+    ----------
+    series : SortedSeries
+        Slices in order.
+    paths : sequence of Path
+        Their files, by slice index.
+    target : Path
+        The NIfTI file (``.nii``).
+    affine : 4x4
+        The volume's affine, (i, j, k, 1) -> mm LPS.
+    syntaxes : sequence of str
+        Transfer syntax UIDs of the files; those that dcm2niix does not support are converted first.
+
+    Yields
+    ------
+    Dcm2niixVolume
+        Planes of the file, for comparison.
 
     Raises
     ------
     InputError
-        READERS_DISAGREE: not one file, or another grid.
+        READERS_DISAGREE: not exactly one file, or a grid that differs from the volume's.
     ToolError
         TOOL_MISSING, TOOL_FAILED, TIMEOUT.
     """
@@ -164,7 +182,9 @@ def write_nifti(
             made = _run_dcm2niix(Path(name, "clean"), paths, clean=True)
             clean = True
         if made is None:
-            raise InputError(Reason.READERS_DISAGREE, f"dcm2niix does not make one volume of the {len(paths)} slices")
+            raise InputError(
+                Reason.READERS_DISAGREE, f"dcm2niix does not convert the {len(paths)} slices to one volume"
+            )
         positions = np.array([s.position for s in series.slices])
         check = Dcm2niixVolume(made, series.shape, affine, positions)
         check.clean_copies = clean
@@ -179,7 +199,7 @@ def write_nifti(
 
 
 def compress(path: Path) -> Path:
-    """Write ``.nii.gz`` beside a NIfTI (same bytes every time), remove the plain file, return the new path."""
+    """Write ``.nii.gz`` beside a NIfTI (reproducible bytes), remove the uncompressed file and return the new path."""
     target = path.with_name(path.name + ".gz")
     with (
         atomic_path(target) as temporary,
@@ -193,10 +213,10 @@ def compress(path: Path) -> Path:
 
 
 def _run_dcm2niix(folder: Path, paths: Sequence[Path], *, clean: bool) -> Path | None:
-    """Convert the files; the one NIfTI that comes out, or None where there is not exactly one.
+    """Convert the files; returns the NIfTI file, or None unless there is exactly one.
 
-    dcm2niix also parts series by elements that say nothing of geometry (dates, coils, echoes) and does not know every
-    transfer syntax; `clean` gives it copies that hold the geometry and the pixels alone.
+    dcm2niix also splits series by elements that are not related to geometry (dates, coils, echoes) and does not support
+    every transfer syntax; with `clean` it gets copies that contain only geometry and pixels.
     """
     source, out = folder / "in", folder / "out"
     source.mkdir(parents=True)
@@ -233,10 +253,10 @@ def _clean_copy(path: Path, target: Path, k: int) -> None:
 
 
 def _check_affine(theirs: NDArray[Any], ours: Matrix4, shape: Sequence[int], positions: NDArray[Any]) -> str:
-    """Hold dcm2niix's affine, on our axes, against ours; say what was put right.
+    """Compare dcm2niix's affine, on the volume's axes, with the volume's; returns a note on what was corrected.
 
-    dcm2niix takes the distance of the first two slices it meets for the spacing of all; where positions are rounded,
-    that is a small error at each slice and a large one at the far end. It is recognised as exactly that, or refused.
+    dcm2niix uses the distance of the first two slices that it reads as the spacing of all; if positions are rounded,
+    the small error per slice adds up to a large one at the last slice. Only exactly this difference is accepted.
     """
     if _corners_apart(theirs, ours, shape) <= CORNER_TOLERANCE:
         return ""

@@ -1,4 +1,4 @@
-"""A stage, and the context that it works in: one series, or one product of it."""
+"""Interface of a stage and the context that it runs in: one series, or one product of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Stage", "StageContext", "StageFindingsError", "StageResult", "Worker
 
 
 class WorkerPool(StrEnum):
-    """Which workers run a stage."""
+    """Pool of workers that runs a stage."""
 
     INPUT = "input"
     INFER = "infer"
@@ -35,7 +35,7 @@ class WorkerPool(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StageContext:
-    """One series, or one product of it, with all that its stages need."""
+    """One series, or one product of it, with everything that its stages need."""
 
     entry: SeriesEntry
     requested: RequestedProduct | None
@@ -77,16 +77,16 @@ class StageContext:
         return self.store.folder(self.uid, self.requested.product if self.requested else None)
 
     def resolve(self, path: str) -> Path:
-        """Absolute path of a path in a record of the series."""
+        """Return the absolute path of a path in a record of the series."""
         return self.workspace.resolve(self.uid, path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What a stage did."""
+    """Result of a stage."""
 
     files: tuple[Path, ...]
-    """Files that it made, which the manifest lists."""
+    """Files that the stage wrote, which the manifest lists."""
     issues: tuple[Issue, ...] = ()
 
 
@@ -96,17 +96,17 @@ class Stage:
 
     name: str
     version: int
-    """Raised by hand when the stage's code gives another result."""
+    """Increased by hand when a change of the code changes the result."""
     pool: WorkerPool
-    """Which workers run it."""
+    """Workers that run it."""
     cache_key_inputs: Callable[[StageContext], Iterable[str]]
-    """What, beside name and version, makes the stage run again when it changes."""
+    """Inputs, in addition to name and version, whose change makes the stage run again."""
     run: Callable[[StageContext], StageResult]
     """Does the work and saves its records."""
 
 
 class StageFindingsError(EncodingError):
-    """A check found errors: they are kept as issues, and the product fails."""
+    """Errors found by a check; they are kept as issues, and the product fails."""
 
     def __init__(self, reason: Reason, message: str, issues: tuple[Issue, ...]) -> None:
         super().__init__(reason, message)

@@ -1,6 +1,6 @@
-"""The table of the stages: what each needs, what makes it run again, and what it does to one series or product.
+"""The stage table: dependencies, cache key inputs and work of every stage.
 
-A stage loads the records that it needs, calls one function of another subpackage, and saves the records that come back.
+A stage loads its input records, calls one function of another subpackage, and saves the records that it returns.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _run_convert(context: StageContext) -> StageResult:
 def _run_compress(context: StageContext) -> StageResult:
     volume = context.store.volume(context.uid)
     if not context.store.volume_nifti(context.uid).is_file():
-        _run_convert(context)  # the plain file is lost: the same volume again, and its NIfTI
+        _run_convert(context)  # the uncompressed file is missing: convert again
     return StageResult(files=(compress_nifti(volume, workspace=context.workspace),))
 
 
@@ -178,7 +178,7 @@ def _run_encode(context: StageContext) -> StageResult:
 
 
 def _run_validate(context: StageContext) -> StageResult:
-    """Prove, then validate; findings are kept even where they make the product fail."""
+    """Prove, then validate; findings are kept even if they make the product fail."""
     objects = context.store.objects(context.uid, context.product).objects
     proof = prove_objects(context, objects)
     record = context.store.save(proof, context.uid, context.product)
@@ -202,9 +202,14 @@ def prove_objects(context: StageContext, objects: tuple[EncodedObject, ...]) -> 
     Parameters
     ----------
     context : StageContext
-        Of the product.
+        Context of the product.
     objects : tuple of EncodedObject
-        What was written.
+        Records of the written objects.
+
+    Returns
+    -------
+    Proof
+        All checks, passed or not.
 
     Raises
     ------
@@ -229,7 +234,7 @@ def _object_kinds(kind: SegmenterKind) -> list[ObjectDefinition]:
     return [object_kind(key) for key in kind.objects]
 
 
-# ---------------------------------------------------------------- what a stage depends on
+# ---------------------------------------------------------------- cache key inputs
 
 
 def _settings_json(context: StageContext, section: str, *names: str) -> str:
@@ -325,7 +330,7 @@ _ROWS = (
 )
 
 STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in _ROWS})
-"""Name -> stage, in the order in which they run."""
+"""Name -> stage, in the order of execution."""
 
 SERIES_STAGES = ("fetch", "sort", "convert")
 """Stages of every series, in order."""
@@ -343,18 +348,18 @@ _WRITES = MappingProxyType(
 
 
 def product_stages(kind: str | SegmenterKind) -> tuple[str, ...]:
-    """Names of the stages of a product's kind, in order."""
+    """Return the names of the stages of a product's kind, in order."""
     return (segmenter_kind(kind) if isinstance(kind, str) else kind).stages
 
 
 def check_kind(kind: SegmenterKind) -> None:
-    """Refuse a kind of segmenter whose products could not be finished, before any work starts.
+    """Refuse a kind of segmenter whose products could not be completed, before any work starts.
 
     Raises
     ------
     UsageError
         BAD_PLUGIN if a stage does not exist, if the stages are not in the order of the table, or if an object kind is
-        not registered, not complete, or made of records that no stage of the product saves.
+        not registered, incomplete, or made of records that no stage of the product saves.
     """
     order = [name for name in STAGES if name in kind.stages]
     if order != list(kind.stages) or set(kind.stages) - _WRITES.keys():
@@ -371,5 +376,5 @@ def check_kind(kind: SegmenterKind) -> None:
 
 
 def series_output(settings: Settings) -> tuple[str, ...]:
-    """Stages of a series that nothing waits for; they run beside the inference of the same series."""
+    """Return the stages of a series that no other stage needs; they run during the inference of the same series."""
     return ("compress",) if settings.convert.nifti and settings.convert.compress_nifti else ()
