@@ -12,7 +12,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Companion, CompanionLink, Instance
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import FetchSettings, Settings
-from ctenrich.stages.fetch import _Meter, fetch_series
+from ctenrich.stages.fetch import _TransferProgress, fetch_series
 from ctenrich.storage.base import Transfer
 from ctenrich.workspace import Workspace
 
@@ -154,7 +154,7 @@ def test_progress_tells_files_speed_and_the_time_left(tmp_path: Path) -> None:
     told = Told()
     times = iter([0.0, 0.5, 2.0, 2.5, 8.0])
     transfers = [Transfer(f"gs://b/{n}", tmp_path / str(n)) for n in range(4)]
-    meter = _Meter(told, transfers, lambda: next(times))
+    meter = _TransferProgress(told, transfers, lambda: next(times))
     for transfer in transfers:
         transfer.path.write_bytes(bytes(4_000_000))
         meter.advance("fetch")

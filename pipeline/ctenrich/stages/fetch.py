@@ -1,4 +1,4 @@
-"""Stage fetch: bring all files of one series and its companions, proven whole, or say what is missing."""
+"""Stage fetch: download all files of one series and its companions, and verify that they are complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HASH_THREADS = 4
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One object, with what the catalog and the store say of it."""
+    """One object, with size and checksums from the catalog or the store."""
 
     url: str
     size: int | None
@@ -46,20 +46,27 @@ class _Wanted:
 def fetch_series(
     entry: SeriesEntry, *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
 ) -> FetchedSeries:
-    """Bring the files of one series.
+    """Fetch the files of one series.
 
-    Local files are read where they are (or copied where `fetch.copy_local` says so); remote objects go to the series'
-    folder under names that are made of checked identifiers. What is there already and whole is not fetched again.
+    Local files are read in place, or copied with `fetch.copy_local`; remote objects are written to the series' folder
+    under names made of checked identifiers. Objects that are there already, with the right checksum, are not fetched
+    again.
 
     Parameters
     ----------
     entry : SeriesEntry
         Each instance has a URL; one that ends in ``/`` stands for every object below it.
+    settings : Settings
+        ``settings.fetch``: parallel objects, attempts, time limit, disk quota.
+    workspace : Workspace
+        Folder of the run.
+    progress : Progress
+        Receives one step per object.
 
     Returns
     -------
     FetchedSeries
-        Saved as ``fetched.json`` in the series' folder.
+        The caller saves it as ``fetched.json`` in the series' folder.
 
     Raises
     ------
@@ -68,12 +75,12 @@ def fetch_series(
     InputError
         CHECKSUM, IO_ERROR, DISK_FULL, EMPTY_INPUT.
     RetryExhaustedError
-        RETRY_EXHAUSTED, with the number of tries.
+        RETRY_EXHAUSTED, with the number of attempts.
     """
     check_uid(entry.series_instance_uid)
     check_uid(entry.study_instance_uid)
     stores = _Stores(settings.fetch)
-    wanted = _expand(entry.instances, stores)
+    wanted = _list_objects(entry.instances, stores)
     if not wanted:
         raise InputError(Reason.EMPTY_INPUT, "no file was found for the series")
     expected = entry.expected_instances
@@ -85,25 +92,27 @@ def fetch_series(
     companions: list[_Wanted] = []
     for companion in entry.companions:
         try:
-            companions += _expand((companion.instance,), stores)
+            companions += _list_objects((companion.instance,), stores)
         except IncompleteError as error:
             issues.append(_companion_issue(error))
     source = workspace.series_dir(entry.series_instance_uid) / "source"
     _check_disk([*wanted, *companions], source, settings.fetch, workspace)
     progress.start("fetch", len(wanted) + len(companions))
-    files = _bring(wanted, source, stores, settings.fetch, workspace, progress)
-    brought: list[FetchedFile] = []
+    files = _download_missing(wanted, source, stores, settings.fetch, workspace, progress)
+    fetched_companions: list[FetchedFile] = []
     for item in companions:
         try:
-            brought += _bring([item], source / "companions", stores, settings.fetch, workspace, progress)
+            fetched_companions += _download_missing(
+                [item], source / "companions", stores, settings.fetch, workspace, progress
+            )
         except (IncompleteError, InputError) as error:
             issues.append(_companion_issue(error))
     progress.finish("fetch")
     return FetchedSeries(
         series_instance_uid=entry.series_instance_uid,
         study_instance_uid=entry.study_instance_uid,
-        files=tuple(_relative(f, entry, workspace) for f in files),
-        companions=tuple(_relative(f, entry, workspace) for f in brought),
+        files=tuple(_with_relative_path(f, entry, workspace) for f in files),
+        companions=tuple(_with_relative_path(f, entry, workspace) for f in fetched_companions),
         expected_instances=expected,
         issues=tuple(issues),
     )
@@ -112,16 +121,27 @@ def fetch_series(
 def prefetch_series(
     entries: Sequence[SeriesEntry], *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
 ) -> int:
-    """Download the objects of several series by one request, where their storage prefers that.
+    """Download the objects of several series in one batch, if their storage supports that.
 
-    Nothing is checked for completeness or recorded here: :func:`fetch_series` of each series finds its objects in its
-    folder, checks them, and reports what is missing. Objects without a checksum are left to it, as are companions and
-    series that would exceed the free space or the quota.
+    Completeness is not checked and nothing is recorded: :func:`fetch_series` finds the objects in the folder of its
+    series, checks them, and reports missing ones. Objects without a checksum, companions, and series that would exceed
+    the free space or the quota are left to it.
+
+    Parameters
+    ----------
+    entries : sequence of SeriesEntry
+        The series.
+    settings : Settings
+        ``settings.fetch``.
+    workspace : Workspace
+        Folder of the run.
+    progress : Progress
+        Receives one step per object.
 
     Returns
     -------
     int
-        Number of objects that were asked for.
+        Number of objects that were requested.
     """
     urls = [i.url for e in entries for i in e.instances if prefers_batches(i.url)]
     schemes = sorted({urlsplit(url).scheme for url in urls})
@@ -131,7 +151,7 @@ def prefetch_series(
 def _prefetch_from(
     root: str, entries: Sequence[SeriesEntry], settings: Settings, workspace: Workspace, progress: Progress
 ) -> int:
-    """Download the objects of one storage; `root` is its scheme."""
+    """Download the objects of one storage, given by its scheme `root`."""
     entries = [e for e in entries if any(i.url.startswith(root) for i in e.instances)]
     transfers: list[Transfer] = []
     accepted: list[_Wanted] = []
@@ -140,37 +160,37 @@ def _prefetch_from(
         folders = {i.url for e in entries for i in e.instances if i.url.startswith(root) and i.url.endswith("/")}
         listed = store.list_folders(sorted(folders))
         for entry in entries:
-            wanted = [w for i in entry.instances if i.url.startswith(root) for w in _listed(i, listed)]
+            wanted = [w for i in entry.instances if i.url.startswith(root) for w in _listed_objects(i, listed)]
             source = workspace.series_dir(entry.series_instance_uid) / "source"
             _check_disk([*accepted, *wanted], source, settings.fetch, workspace)
             accepted += wanted
-            moves = [Transfer(w.url, source / _name(w), w.size, w.md5, w.crc32c) for w in wanted if w.md5]
+            moves = [Transfer(w.url, source / _object_file_name(w), w.size, w.md5, w.crc32c) for w in wanted if w.md5]
             transfers += [t for t in moves if not _is_whole(t)]
     except CtenrichError as error:
-        progress.note(f"series are not all fetched together: {error}")
+        progress.note(f"not all series are downloaded in one batch: {error}")
     if not transfers:
         return 0
     try:
-        store.download_batch(transfers, _Meter(progress, transfers))
+        store.download_batch(transfers, _TransferProgress(progress, transfers))
     except CtenrichError as error:
-        progress.note(f"objects that did not come together with others are asked for again: {error}")
+        progress.note(f"objects that are missing from the batch are requested again: {error}")
     return len(transfers)
 
 
-def _listed(instance: Instance, listed: Mapping[str, Sequence[StoredObject]]) -> list[_Wanted]:
+def _listed_objects(instance: Instance, listed: Mapping[str, Sequence[StoredObject]]) -> list[_Wanted]:
     if instance.url.endswith("/"):
         return [_from_store(o) for o in listed.get(instance.url, ())]
     return [_Wanted(instance.url, instance.size, instance.md5, instance.crc32c, instance.sop_instance_uid)]
 
 
-class _Meter:
-    """Passes progress on, and says every second how many files came, how fast, and how long the rest will take."""
+class _TransferProgress:
+    """Forwards progress, and reports number of files, transfer rate and remaining time every second."""
 
     def __init__(self, progress: Progress, transfers: Sequence[Transfer], clock: Callable[[], float] = time.monotonic):
         self._progress = progress
         self._transfers = transfers
         self._clock = clock
-        self._started = self._told = clock()
+        self._started = self._reported = clock()
         self._files = 0
         self._lock = threading.Lock()
 
@@ -182,9 +202,9 @@ class _Meter:
         with self._lock:
             self._files += int(amount)
             now = self._clock()
-            if now - self._told < 1 and self._files < len(self._transfers):
+            if now - self._reported < 1 and self._files < len(self._transfers):
                 return
-            self._told = now
+            self._reported = now
             text = self._text(max(now - self._started, 1e-9))
         self._progress.status(context, text)
 
@@ -205,7 +225,7 @@ class _Meter:
 
 
 class _Stores:
-    """One storage a scheme, opened when first needed."""
+    """The storages by scheme, each opened on first use."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
@@ -218,7 +238,7 @@ class _Stores:
         return self._open[scheme]
 
 
-def _expand(instances: Iterable[Instance], stores: _Stores) -> list[_Wanted]:
+def _list_objects(instances: Iterable[Instance], stores: _Stores) -> list[_Wanted]:
     out: list[_Wanted] = []
     for instance in instances:
         if instance.url.endswith("/"):
@@ -233,7 +253,7 @@ def _from_store(stored: StoredObject) -> _Wanted:
     return _Wanted(stored.url, stored.size, stored.md5, stored.crc32c, "")
 
 
-def _bring(
+def _download_missing(
     wanted: Sequence[_Wanted],
     source: Path,
     stores: _Stores,
@@ -248,7 +268,7 @@ def _bring(
             places.append(local_path(item.url))
             progress.advance("fetch")
             continue
-        place = source / _name(item)
+        place = source / _object_file_name(item)
         places.append(place)
         transfer = Transfer(item.url, place, item.size, item.md5, item.crc32c)
         if _is_whole(transfer):
@@ -256,20 +276,20 @@ def _bring(
         else:
             transfers.setdefault(urlsplit(item.url).scheme, []).append(transfer)
     for group in transfers.values():
-        stores.of(group[0].url).download(group, _Meter(progress, group))
+        stores.of(group[0].url).download(group, _TransferProgress(progress, group))
     with ThreadPoolExecutor(_HASH_THREADS) as pool:
-        return list(pool.map(_describe, wanted, places))
+        return list(pool.map(_verified_file, wanted, places))
 
 
-def _name(item: _Wanted) -> str:
-    """File name in the folder: from the checked UID, else from the URL's hash; never from the URL as it stands."""
+def _object_file_name(item: _Wanted) -> str:
+    """Return the file name in the folder: from the checked UID, or from a hash of the URL."""
     if item.sop_instance_uid:
         return f"{check_uid(item.sop_instance_uid)}.dcm"
     return f"{hashlib.sha256(item.url.encode()).hexdigest()[:32]}.dcm"
 
 
 def _is_whole(transfer: Transfer) -> bool:
-    """Whether an earlier fetch brought this object; only where a checksum can tell."""
+    """Whether an earlier fetch has downloaded this object; False if there is no checksum to compare."""
     if transfer.md5 is None and transfer.crc32c is None:
         return False
     try:
@@ -280,7 +300,7 @@ def _is_whole(transfer: Transfer) -> bool:
     return True
 
 
-def _describe(item: _Wanted, path: Path) -> FetchedFile:
+def _verified_file(item: _Wanted, path: Path) -> FetchedFile:
     status = check_regular(path)
     try:
         verify_file(path, Transfer(item.url, path, item.size, item.md5, item.crc32c))
@@ -292,7 +312,7 @@ def _describe(item: _Wanted, path: Path) -> FetchedFile:
     return FetchedFile(str(path), item.url, status.st_size, digest, item.sop_instance_uid)
 
 
-def _relative(file: FetchedFile, entry: SeriesEntry, workspace: Workspace) -> FetchedFile:
+def _with_relative_path(file: FetchedFile, entry: SeriesEntry, workspace: Workspace) -> FetchedFile:
     path = Path(file.path)
     if not path.is_relative_to(workspace.series_dir(entry.series_instance_uid)):
         return file
@@ -301,23 +321,23 @@ def _relative(file: FetchedFile, entry: SeriesEntry, workspace: Workspace) -> Fe
 
 
 def _check_disk(wanted: Sequence[_Wanted], folder: Path, settings: FetchSettings, workspace: Workspace) -> None:
-    """Refuse before the first byte where the objects and the volume made of them will not fit."""
+    """Refuse a series whose objects and volume will not fit on the disk, before the first byte is fetched."""
     copied = sum(w.size or 0 for w in wanted if not w.local or settings.copy_local)
     need = copied + 2 * sum(w.size or 0 for w in wanted)  # the volume's array and its NIfTI
     if settings.disk_quota is not None:
         others = sum(fetched_bytes(other) for other in (workspace.root / "series").glob("*") if other != folder.parent)
         if others + need > settings.disk_quota:
-            message = f"the series needs about {need} bytes; the quota is {settings.disk_quota}, {others} are taken"
+            message = f"the series needs about {need} bytes; the quota is {settings.disk_quota}, {others} are used"
             raise InputError(Reason.DISK_FULL, message, "raise fetch.disk_quota, or set fetch.delete_after_use")
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if need > free:
-        raise InputError(Reason.DISK_FULL, f"the series needs about {need} bytes, {free} are free")
+        raise InputError(Reason.DISK_FULL, f"the series needs about {need} bytes; {free} are free")
 
 
 def fetched_bytes(folder: Path) -> int:
-    """Bytes of the fetched objects in a series' folder."""
+    """Return the size of the fetched objects in a series' folder, in bytes."""
     return sum(p.stat().st_size for p in (folder / "source").rglob("*") if p.is_file())
 
 

@@ -1,4 +1,4 @@
-"""Stage sort: tell by content which files are the slices of a series, judge their geometry, put them in order."""
+"""Stage sort: identify the slices of a series by content, check their geometry, and put them in order."""
 
 from __future__ import annotations
 
@@ -54,22 +54,33 @@ def sort_series(
 ) -> SortedSeries:
     """Find the slices of the series among the files, and order them along the slice normal.
 
-    File names say nothing; the UIDs inside do. Files of other series, RTSTRUCT, SEG, DICOMDIR and files that cannot be
-    a slice are left aside with a note. A file that may have been a slice and cannot be read stops the series.
+    Files are identified by the UIDs in them, not by name. Files of other series, RTSTRUCT, SEG, DICOMDIR and files that
+    cannot be a slice are left out with a note. A file that may be a slice and cannot be read is an error.
+
+    Parameters
+    ----------
+    fetched : FetchedSeries
+        The files.
+    settings : Settings
+        ``settings.geometry``: tolerances, mm.
+    workspace : Workspace
+        Folder of the run.
+    progress : Progress
+        Receives one step per file.
 
     Returns
     -------
     SortedSeries
-        Saved as ``sorted.json`` in the series' folder; it does not depend on the order, names or depth of the files.
+        Does not depend on the order, names or folders of the files; the caller saves it as ``sorted.json``.
 
     Raises
     ------
     InputError
         NO_CT, NOT_CT, LOCALIZER, DERIVED_REFORMATTED, MULTIFRAME, NOT_DICOM, TRUNCATED, CONFLICTING_DUPLICATE.
     IncompleteError
-        INCOMPLETE: fewer instances than the catalog knows, or a file that holds another one.
+        INCOMPLETE: fewer instances than the catalog lists, or a file with a different instance.
     GeometryError
-        What :func:`ctenrich.geometry.check_stack_geometry` found; the first reason, all of them in the message.
+        The first reason that :func:`ctenrich.geometry.check_stack_geometry` found; the message lists all of them.
     UnsafeInputError
         UNSAFE_IDENTIFIER, DECOMPRESSION_BOMB.
     """
@@ -86,14 +97,14 @@ def sort_series(
     _check_complete(slices, fetched)
     verdict = check_stack_geometry([f.header for f in slices], settings.geometry)
     if not verdict.ok:
-        _refuse(verdict)
-    series = _series(fetched, [slices[x] for x in verdict.order], verdict, issues)
+        _raise_geometry_error(verdict)
+    series = _make_series(fetched, [slices[x] for x in verdict.order], verdict, issues)
     others = [f for f in found if f.series_instance_uid != uid]
     return _with_companions(series, fetched, others, workspace, issues)
 
 
 def _read_all(fetched: FetchedSeries, workspace: Workspace, issues: list[Issue], progress: Progress) -> list[_Found]:
-    # the order of the files must not decide anything
+    # the result must not depend on the order of the files
     files = sorted(fetched.files, key=lambda f: (f.sha256, f.path))
     found: list[_Found] = []
     with quiet():
@@ -109,7 +120,7 @@ def _read_all(fetched: FetchedSeries, workspace: Workspace, issues: list[Issue],
 def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | None:
     kind = _other_kind(path)
     if kind is not None and not file.sop_instance_uid:
-        issues.append(Issue("sort.other_file", Severity.NOTE, _label(file), f"left aside: {kind}"))
+        issues.append(Issue("sort.other_file", Severity.NOTE, _file_label(file), f"left aside: {kind}"))
         return None
     try:
         with open_dicom(path, tags=HEADER_TAGS) as parsed:
@@ -118,7 +129,7 @@ def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | No
                 text(data, "SOPClassUID") == ""
                 and parsed.dataset.file_meta.get("MediaStorageSOPClassUID") == MEDIA_STORAGE_DIRECTORY
             ):
-                issues.append(Issue("sort.dicomdir", Severity.NOTE, _label(file), "left aside: a DICOMDIR"))
+                issues.append(Issue("sort.dicomdir", Severity.NOTE, _file_label(file), "left aside: a DICOMDIR"))
                 return None
             header = slice_header(data)
             series_uid = text(data, "SeriesInstanceUID")
@@ -130,26 +141,28 @@ def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | No
                 check_uid(series_uid)
             number = whole(data, "InstanceNumber")
     except InputError as error:
-        raise type(error)(error.reason, f"{_label(file)}: {error.message}", _HINT) from error
+        raise type(error)(error.reason, f"{_file_label(file)}: {error.message}", _HASH_HINT) from error
     if file.sop_instance_uid and header.sop_instance_uid != file.sop_instance_uid:
-        message = f"{_label(file)} holds another instance than the catalog says"
-        raise IncompleteError(Reason.INCOMPLETE, message, _HINT)
+        message = f"{_file_label(file)} does not hold the instance that the catalog lists"
+        raise IncompleteError(Reason.INCOMPLETE, message, _HASH_HINT)
     return _Found(file, path, header, series_uid, number)
 
 
-_HINT = "fetched.json tells which file has this hash"
+_HASH_HINT = "fetched.json lists the hash of every file"
 
 
 def _check_pixels(offset: int | None, length: int, size: int) -> None:
-    """Whether a native file is long enough for the pixel data that it announces (`size` 0: not known here)."""
+    """Check that a file is long enough for its native pixel data (`size` 0: the size is not known)."""
     if offset is None:
         raise InputError(Reason.TRUNCATED, "an image without pixel data")
     if size and length != 0xFFFFFFFF and offset + length > size:
-        raise InputError(Reason.TRUNCATED, f"the file ends {offset + length - size} bytes before its pixel data do")
+        raise InputError(
+            Reason.TRUNCATED, f"the file ends {offset + length - size} bytes before the end of its pixel data"
+        )
 
 
 def _other_kind(path: Path) -> str | None:
-    """What a file is that surely is no slice; None where it may be one."""
+    """Describe a file that certainly is not a slice; None if it may be one."""
     with path.open("rb") as handle:
         start = handle.read(4096)
     if start[128:132] == b"DICM" or not start:
@@ -167,13 +180,13 @@ def _other_kind(path: Path) -> str | None:
     return "a text file" if all(c.isprintable() or c.isspace() for c in content) else None
 
 
-def _label(file: FetchedFile) -> str:
-    """Name of a file in messages: by content, as file names may carry a patient's name."""
+def _file_label(file: FetchedFile) -> str:
+    """Name of a file in messages: its hash, because file names may contain a patient's name."""
     return f"file sha256:{file.sha256[:12]}"
 
 
 def _without_duplicates(found: Sequence[_Found], issues: list[Issue]) -> list[_Found]:
-    """Each SOP Instance UID once; copies with the same content are dropped with a note."""
+    """Keep each SOP Instance UID once; copies with the same content are dropped with a note."""
     kept: dict[str, _Found] = {}
     for item in found:
         uid = check_uid(item.header.sop_instance_uid)
@@ -181,7 +194,7 @@ def _without_duplicates(found: Sequence[_Found], issues: list[Issue]) -> list[_F
         if first is item:
             continue
         if first.file.sha256 != item.file.sha256 and not _same_image(first, item):
-            raise InputError(Reason.CONFLICTING_DUPLICATE, f"two different images are called {uid}")
+            raise InputError(Reason.CONFLICTING_DUPLICATE, f"two different images have the SOP Instance UID {uid}")
         issues.append(Issue("sort.duplicate", Severity.NOTE, uid, "an identical copy was dropped"))
     return list(kept.values())
 
@@ -204,14 +217,14 @@ def _check_complete(slices: Sequence[_Found], fetched: FetchedSeries) -> None:
         raise IncompleteError(Reason.INCOMPLETE, f"{missing} of {total} instances of the series are missing")
 
 
-def _refuse(verdict: StackGeometry) -> None:
+def _raise_geometry_error(verdict: StackGeometry) -> None:
     first = verdict.reasons[0]
     kind = InputError if first in _KIND_REASONS else GeometryError
     others = ", ".join(r.value for r in verdict.reasons[1:])
     raise kind(first, first.sentence + (f" Also: {others}." if others else ""))
 
 
-def _series(
+def _make_series(
     fetched: FetchedSeries, ordered: Sequence[_Found], verdict: StackGeometry, issues: list[Issue]
 ) -> SortedSeries:
     digest = hashlib.sha256()
@@ -226,7 +239,7 @@ def _series(
         study_instance_uid=fetched.study_instance_uid,
         series_instance_uid=fetched.series_instance_uid,
         frame_of_reference_uid=first.frame_of_reference_uid,
-        slices=tuple(_slice(item, d) for item, d in zip(ordered, verdict.distances, strict=True)),
+        slices=tuple(_make_slice(item, d) for item, d in zip(ordered, verdict.distances, strict=True)),
         row_cosines=verdict.row_cosines,
         column_cosines=verdict.column_cosines,
         pixel_spacing=verdict.pixel_spacing,
@@ -238,7 +251,7 @@ def _series(
     )
 
 
-def _slice(item: _Found, distance: float) -> Slice:
+def _make_slice(item: _Found, distance: float) -> Slice:
     h = item.header
     assert h.position is not None
     x, y, z = h.position
@@ -252,12 +265,14 @@ def _with_companions(
     workspace: Workspace,
     issues: list[Issue],
 ) -> SortedSeries:
-    """Add the companions that the cohort named, and those found in the same folder that belong to the series."""
+    """Add the companions that the cohort lists, and those in the same folder that belong to the series."""
     named = {f.sha256: f.path for f in sorted(fetched.companions, key=lambda f: f.path)}
     found = {
         o.file.sha256: o.file.path
         for o in others
-        if o.header.modality in _COMPANION_MODALITIES and o.file.sha256 not in named and _belongs(o.path, series)
+        if o.header.modality in _COMPANION_MODALITIES
+        and o.file.sha256 not in named
+        and _belongs_to_series(o.path, series)
     }
     left = sum(o.file.sha256 not in found and o.file.sha256 not in named for o in others)
     if left:
@@ -266,8 +281,8 @@ def _with_companions(
     return replace(series, companions=paths, issues=tuple(issues))
 
 
-def _belongs(path: Path, series: SortedSeries) -> bool:
-    """Whether an RTSTRUCT or SEG names the series or one of its slices, else shares its frame of reference."""
+def _belongs_to_series(path: Path, series: SortedSeries) -> bool:
+    """Whether an RTSTRUCT or SEG refers to the series or a slice of it, or shares its frame of reference."""
     wanted = {series.series_instance_uid, *series.sop_instance_uids}
     try:
         with quiet(), open_dicom(path, tags=_REFERENCES) as parsed:

@@ -1,4 +1,4 @@
-"""Executors: one process, several processes on this machine, or Ray, behind one interface."""
+"""Registry of the executors: one process, several processes on this machine, or Ray."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ExecutorName(StrEnum):
     module: str
 
     def __new__(cls, name: str, module: str = "") -> ExecutorName:
-        """Keep the name as the value and the module beside it."""
+        """Use the name as the value, and keep the module."""
         member = str.__new__(cls, name)
         member._value_ = name
         member.module = module
@@ -57,6 +57,11 @@ def open_executor(
         The run's settings.
     options : ExecutorOptions, optional
         Open models, address of a cluster, progress.
+
+    Returns
+    -------
+    Executor
+        The started executor.
 
     Raises
     ------

@@ -33,11 +33,11 @@ class Executor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorOptions:
-    """What executors can use, beside the run's settings; each takes what it needs."""
+    """Options of executors in addition to the run's settings; each uses those that apply to it."""
 
     models: ModelCache | None = None
     """Open models (serial)."""
     address: str | None = None
-    """Of a running cluster (Ray)."""
+    """Address of a running cluster (Ray)."""
     progress: Progress = SILENT
     """Passed to the stages (serial)."""

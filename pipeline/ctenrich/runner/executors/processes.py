@@ -1,4 +1,4 @@
-"""Run jobs in several processes on this machine: during inference others prepare the next series and finish the last.
+"""Run jobs in several processes on this machine, so that input, inference and output of different series overlap.
 
 Each pool has its own workers; those of the inference pool keep their models open. A worker that dies, hangs or takes
 too much memory costs one job, and is replaced. Workers end with their parent process, however it ends.
@@ -35,7 +35,7 @@ _WATCH_SECONDS = 0.25
 
 @dataclass
 class _Worker:
-    """A worker process, this end of its pipe, and its job."""
+    """A worker process, the parent's end of its pipe, and its job."""
 
     pool: str
     device: str
@@ -166,7 +166,7 @@ class ProcessExecutor:
             message = {
                 Reason.TIMEOUT: f"ended after {self._settings.run.unit_timeout:g} s",
                 Reason.OUT_OF_MEMORY: f"ended at {self._limit / 2**30:.1f} GiB of memory",
-            }.get(reason, f"the worker process ended with {_ending(worker.process.exitcode)}")
+            }.get(reason, f"the worker process ended with {_exit_description(worker.process.exitcode)}")
             failure = Failure(stage=_first_stage(worker.job), reason=reason, message=message)
             self._results.append(JobResult(job=worker.job, failure=failure))
         index = self._workers.index(worker)
@@ -175,16 +175,31 @@ class ProcessExecutor:
 
 
 def open_executor(root: Path, settings: Settings, options: ExecutorOptions) -> ProcessExecutor:
-    """Start the executor; see :func:`ctenrich.runner.executors.open_executor`."""
+    """Start the executor; see :func:`ctenrich.runner.executors.open_executor`.
+
+    Parameters
+    ----------
+    root : Path
+        The run's folder.
+    settings : Settings
+        The run's settings.
+    options : ExecutorOptions
+        Not used by this executor.
+
+    Returns
+    -------
+    ProcessExecutor
+        The started executor; its owner closes it.
+    """
     return ProcessExecutor(root, settings)
 
 
 def _first_stage(job: Job) -> str:
-    """The stage that is reported for a job whose worker ended; which one ran is not known."""
+    """Return the stage that is reported for a job whose worker ended; the one that ran is not known."""
     return job.stages[0] if job.stages else job.pool
 
 
-def _ending(code: int | None) -> str:
+def _exit_description(code: int | None) -> str:
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"

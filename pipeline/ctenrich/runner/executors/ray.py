@@ -1,4 +1,4 @@
-"""Run jobs on Ray Core: actors hold the models, tasks do the rest, on one machine or many.
+"""Run jobs on Ray Core, on one machine or many: inference in actors that keep models open, other jobs in tasks.
 
 The run's folder must be on storage that every node can access. Only the driver writes the ledger. If a node is lost,
 its jobs are submitted again on other nodes, a bounded number of times.
@@ -23,12 +23,12 @@ from ctenrich.settings import Settings
 __all__ = ["RayExecutor", "open_executor"]
 
 _LOST_TRIES = 5
-"""How often a job is submitted whose workers are lost."""
+"""Attempts for a job whose workers are lost."""
 
 
 @dataclass
 class _Flight:
-    """A job that a worker runs."""
+    """A job in progress on a worker."""
 
     job: Job
     started: float
@@ -129,7 +129,7 @@ class RayExecutor:
                     self._flights[reference] = _Flight(job, time.monotonic(), None, lost)
 
     def _result_of(self, reference: Any) -> JobResult | None:
-        """The result of a finished flight; None if its worker was lost and the job is submitted again."""
+        """Return the result of a finished job; None if its worker was lost and the job is submitted again."""
         flight = self._flights.pop(reference)
         if flight.actor is not None:
             self._busy.discard(flight.actor)
@@ -140,12 +140,12 @@ class RayExecutor:
         return result
 
     def _submit_again(self, flight: _Flight, error: Exception) -> JobResult | None:
-        """Submit the job of a lost worker again; its failure after too many times."""
+        """Submit the job of a lost worker again; returns its failure after too many attempts."""
         if isinstance(error, self._ray.exceptions.OutOfMemoryError):
-            return _failed(flight.job, Reason.OUT_OF_MEMORY, "the node ran out of memory")
+            return _failed_result(flight.job, Reason.OUT_OF_MEMORY, "the node ran out of memory")
         if flight.lost + 1 >= _LOST_TRIES:
             text = f"the worker was lost {flight.lost + 1} times ({type(error).__name__})"
-            return _failed(flight.job, Reason.WORKER_DIED, text)
+            return _failed_result(flight.job, Reason.WORKER_DIED, text)
         if flight.actor is not None:
             self._ray.kill(self._actors[flight.actor])
             self._actors[flight.actor] = self._make_actor.remote(self._root, self._settings)
@@ -163,16 +163,31 @@ class RayExecutor:
                     self._ray.kill(self._actors[flight.actor])
                     self._actors[flight.actor] = self._make_actor.remote(self._root, self._settings)
                     self._busy.discard(flight.actor)
-                return _failed(flight.job, Reason.TIMEOUT, f"ended after {limit:g} s")
+                return _failed_result(flight.job, Reason.TIMEOUT, f"ended after {limit:g} s")
         return None
 
 
 def open_executor(root: Path, settings: Settings, options: ExecutorOptions) -> RayExecutor:
-    """Start the executor; see :func:`ctenrich.runner.executors.open_executor`."""
+    """Start the executor; see :func:`ctenrich.runner.executors.open_executor`.
+
+    Parameters
+    ----------
+    root : Path
+        The run's folder.
+    settings : Settings
+        The run's settings.
+    options : ExecutorOptions
+        Address of a running cluster.
+
+    Returns
+    -------
+    RayExecutor
+        The started executor; its owner closes it.
+    """
     return RayExecutor(root, settings, address=options.address)
 
 
-def _failed(job: Job, reason: Reason, message: str) -> JobResult:
+def _failed_result(job: Job, reason: Reason, message: str) -> JobResult:
     return JobResult(job=job, failure=Failure(stage=job.stages[0], reason=reason, message=message))
 
 

@@ -63,5 +63,20 @@ class SerialExecutor:
 
 
 def open_executor(root: Path, settings: Settings, options: ExecutorOptions) -> SerialExecutor:
-    """Start the executor; see :func:`ctenrich.runner.executors.open_executor`."""
+    """Start the executor; see :func:`ctenrich.runner.executors.open_executor`.
+
+    Parameters
+    ----------
+    root : Path
+        The run's folder.
+    settings : Settings
+        The run's settings.
+    options : ExecutorOptions
+        Open models, progress.
+
+    Returns
+    -------
+    SerialExecutor
+        The started executor; its owner closes it.
+    """
     return SerialExecutor(root, settings, models=options.models, progress=options.progress)
