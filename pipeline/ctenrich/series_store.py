@@ -1,7 +1,7 @@
-"""The records of series and products on disk: the only module that knows their file names and folders.
+"""Load and save the records of series and products; only this module knows their file names and folders.
 
-Every record class has one place (:data:`RECORD_FILES`): series records lie in the series folder, product records in the
-product's folder. A stage takes and returns records; the stage table saves them here, once.
+Every record class has one file (:data:`RECORD_FILES`), in the folder of the series or of the product. Stages take and
+return records; the stage table saves them here, once.
 
 ``series/<SeriesInstanceUID>/{fetched.json, sorted.json, volume.json, source/, volume/, <product folder>/{masks.json,
 scores.json, shape.json, landmarks.json, regions.json, objects.json, proof.json, masks/, scores/, objects/, archive/}}``
@@ -60,7 +60,7 @@ RECORD_FILES: MappingProxyType[type, str] = MappingProxyType({**SERIES_RECORDS, 
 """Class of a record -> name of its file."""
 
 _NAMES_A_PRODUCT: tuple[type[_NamesProduct], ...] = (EncodedObjects, SegmentMasks, SliceScores, Landmarks, Regions)
-"""Records that name the product of the folder that they are in, in the order in which they are tried."""
+"""Records that contain the product of their folder, in the order in which they are tried."""
 
 
 class SeriesStore:
@@ -75,7 +75,7 @@ class SeriesStore:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
 
-    # ------------------------------------------------------------ places
+    # ------------------------------------------------------------ paths
 
     def folder(self, uid: str, product: Product | None = None) -> Path:
         """Folder of a series, or of one of its products."""
@@ -96,7 +96,7 @@ class SeriesStore:
         if record in SERIES_RECORDS:
             return self.folder(uid) / RECORD_FILES[record]
         if product is None:
-            raise TypeError(f"{record.__name__} is a record of a product: name the product")
+            raise TypeError(f"{record.__name__} is a record of a product: give the product")
         return self.folder(uid, product) / RECORD_FILES[record]
 
     def source_dir(self, uid: str) -> Path:
@@ -124,11 +124,11 @@ class SeriesStore:
         return self.masks_dir(uid, product) / "labels.npy"
 
     def scores_dir(self, uid: str, product: Product) -> Path:
-        """Folder of what is written beside the slice scores."""
+        """Folder of further files of the slice scores."""
         return self.folder(uid, product) / "scores"
 
     def bpreg_json(self, uid: str, product: Product) -> Path:
-        """Slice scores in the form of the bpreg package."""
+        """Slice scores in the format of the bpreg package."""
         return self.scores_dir(uid, product) / "bodypart.json"
 
     def objects_dir(self, uid: str, product: Product) -> Path:
@@ -164,13 +164,13 @@ class SeriesStore:
         return self.path(record, uid, product).is_file()
 
     def save(self, record: Any, uid: str, product: Product | None = None) -> Path:
-        """Save a record in its place, atomically; returns the file."""
+        """Save a record in its file, atomically; returns the path."""
         path = self.path(type(record), uid, product)
         save_record(path, record)
         return path
 
     def digest(self, record: type, uid: str, product: Product | None = None) -> str:
-        """SHA-256 of a saved record without its timings: what a stage that reads the record depends on.
+        """Compute the SHA-256 of a saved record without its timings; input of the cache keys.
 
         Raises
         ------
@@ -203,7 +203,7 @@ class SeriesStore:
     # ------------------------------------------------------------ products
 
     def masks(self, uid: str, product: Product) -> SegmentMasks:
-        """What a segmenter found."""
+        """Masks of a segmenter."""
         return self.load(SegmentMasks, uid, product)
 
     def scores(self, uid: str, product: Product) -> SliceScores:
@@ -231,17 +231,17 @@ class SeriesStore:
         return self.load(Proof, uid, product)
 
     def product(self, uid: str, product: Product) -> ProductRecords:
-        """The records of one product and of its series, loaded when they are asked for."""
+        """The records of one product and of its series, loaded on first use."""
         return ProductRecords(self, uid, product)
 
-    # ------------------------------------------------------------ what there is
+    # ------------------------------------------------------------ listing
 
     def series(self) -> list[str]:
         """Series Instance UIDs that have a folder, sorted."""
         return self.workspace.series_uids()
 
     def products(self, uid: str) -> Iterator[Product]:
-        """Products of a series that have records, by folder name; damaged records are passed over."""
+        """Products of a series that have records, by folder name; damaged records are skipped."""
         folder = self.folder(uid)
         for child in sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []:
             found = next(filter(None, (_product_of(child / RECORD_FILES[r], r) for r in _NAMES_A_PRODUCT)), None)
@@ -250,7 +250,7 @@ class SeriesStore:
 
 
 def _product_of(path: Path, record: type[_NamesProduct]) -> Product | None:
-    """Product that a record names; None if there is no such record or it is damaged."""
+    """Return the product in a record; None if there is no such record or it is damaged."""
     try:
         return load_record(path, record).product if path.is_file() else None
     except InputError:
@@ -258,12 +258,12 @@ def _product_of(path: Path, record: type[_NamesProduct]) -> Product | None:
 
 
 class ProductRecords:
-    """The records of one product and of its series; each is loaded once, when it is first asked for.
+    """The records of one product and of its series, each loaded once, on first use.
 
     Parameters
     ----------
     store : SeriesStore
-        Where they are.
+        The records on disk.
     uid : str
         Series Instance UID.
     product : Product
@@ -301,7 +301,7 @@ class ProductRecords:
 
     @property
     def masks(self) -> SegmentMasks:
-        """What the segmenter found."""
+        """Masks of the segmenter."""
         return self.get(SegmentMasks)
 
     @property

@@ -1,4 +1,4 @@
-"""The steps as Python functions, one a stage, for notebooks and scripts; every one can be restarted from disk.
+"""The steps as Python functions, one per stage, for notebooks and scripts; each can be resumed from disk.
 
 >>> from ctenrich import steps
 >>> steps.index(["my-dicom-folder"], "catalog.duckdb")                        # doctest: +SKIP
@@ -103,7 +103,29 @@ _models: weakref.WeakKeyDictionary[Run, ModelCache] = weakref.WeakKeyDictionary(
 def index(
     folders: Sequence[str | Path], catalog: str | Path, *, collection_id: str = "local", progress: Progress = SILENT
 ) -> Any:
-    """Crawl folders of DICOM files into a DuckDB catalog (incremental); returns a summary of what was found."""
+    """Index folders of DICOM files in a DuckDB catalog; only new and changed files are read.
+
+    Parameters
+    ----------
+    folders : sequence of str or Path
+        Searched with their subfolders.
+    catalog : str or Path
+        DuckDB file; created or updated.
+    collection_id : str
+        collection_id of the rows that are read now.
+    progress : Progress
+        Receives one step per file.
+
+    Returns
+    -------
+    IndexSummary
+        Numbers of files, instances, series and faults.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND: a folder is missing. BAD_PARAMETER: the file is not such a catalog.
+    """
     return index_folders([Path(f) for f in folders], Path(catalog), collection_id=collection_id, progress=progress)
 
 
@@ -115,7 +137,7 @@ def select(
     parameters: Mapping[str, object] | None = None,
     progress: Progress = SILENT,
 ) -> Cohort:
-    """Choose series by SQL and write the cohort file, what was excluded and the lock beside it.
+    """Select series by SQL; write the cohort file, and beside it the excluded series and the lock.
 
     Parameters
     ----------
@@ -127,6 +149,18 @@ def select(
         Cohort file (``.parquet``).
     parameters : mapping, optional
         Values of the query's @parameters.
+    progress : Progress
+        Receives the steps of the catalog.
+
+    Returns
+    -------
+    Cohort
+        The selected series.
+
+    Raises
+    ------
+    CtenrichError
+        The errors of the catalog and of the query.
     """
     selection = select_cohort(
         str(query), open_catalog(catalog), parameters or {}, name=Path(out).stem, progress=progress
@@ -137,7 +171,7 @@ def select(
 
 @dataclass(frozen=True)
 class SelectRequest:
-    """Everything that ``ctenrich select`` can be asked."""
+    """Arguments of ``ctenrich select``."""
 
     query: str
     catalog: str
@@ -150,12 +184,24 @@ class SelectRequest:
 
 
 def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tuple[Selection, CohortDiff | None]:
-    """Select by a query, a list of series or a lock; write the cohort file and, if asked, a BigQuery table.
+    """Select by a query, a list of series or a lock; write the cohort file and, if requested, a BigQuery table.
+
+    Parameters
+    ----------
+    request : SelectRequest
+        Exactly one of `query`, `series_list` and `lock` is given.
+    progress : Progress
+        Receives the steps of the catalog.
+
+    Returns
+    -------
+    tuple of Selection and (CohortDiff or None)
+        The selected series, and their differences from the lock, if one was given.
 
     Raises
     ------
     UsageError
-        BAD_PARAMETER unless exactly one of query, list and lock was given; what the catalog says.
+        BAD_PARAMETER unless exactly one of query, list and lock is given; the errors of the catalog.
     """
     if sum(map(bool, (request.query, request.series_list, request.lock))) != 1:
         raise UsageError(Reason.BAD_PARAMETER, "give exactly one of QUERY, --series-list and --lock")
@@ -177,7 +223,7 @@ def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tu
 
 
 def _table_writer(catalog: Catalog, name: str | None) -> BigQueryCatalog | None:
-    """Who writes the BigQuery table `name`; a wrong name and missing credentials are known before anything is asked."""
+    """Return the catalog that writes the BigQuery table `name`; checks name and credentials before the selection."""
     if not name:
         return None
     check_table_name(name)
@@ -196,7 +242,36 @@ def start(
     settings: Settings | None = None,
     allow_demo: bool = False,
 ) -> Run:
-    """Make a run's folder and check every model before any work; see :meth:`ctenrich.runner.run.Run.create`."""
+    """Create a run's folder and check every model before any work; see :meth:`ctenrich.runner.run.Run.create`.
+
+    Parameters
+    ----------
+    cohort : str or Path
+        Cohort file.
+    out : str or Path
+        The run's folder; an existing run of the same cohort is updated.
+    segmenters : sequence of str
+        Specifications, e.g. ``expert`` or ``nnunet:MODEL``.
+    bodypart : str
+        Body part regression model; ``none`` for none.
+    settings : Settings, optional
+        Default settings if missing.
+    allow_demo : bool
+        Whether demonstration models are accepted.
+
+    Returns
+    -------
+    Run
+        The run.
+
+    Raises
+    ------
+    UsageError
+        BAD_RUN if the folder holds a run of another cohort or other files; EMPTY_COHORT, BAD_COHORT, DEMO_MODEL,
+        NO_MODEL, BAD_PARAMETER.
+    ModelError
+        A model is not usable.
+    """
     return Run.create(
         Path(cohort), Path(out), segmenters=segmenters, bodypart=bodypart, settings=settings, allow_demo=allow_demo
     )
@@ -207,7 +282,7 @@ def open_run(out: str | Path) -> Run:
     return Run.open(Path(out))
 
 
-def _do(run: Run, stages: tuple[str, ...], progress: Progress) -> RunSummary:
+def _run_stages(run: Run, stages: tuple[str, ...], progress: Progress) -> RunSummary:
     models = _models.setdefault(run, ModelCache(run.config.settings))
     options = ExecutorOptions(models=models, progress=progress)
     executor = open_executor(ExecutorName.SERIAL, run.root, run.config.settings, options)
@@ -217,7 +292,7 @@ def _do(run: Run, stages: tuple[str, ...], progress: Progress) -> RunSummary:
 
 
 def _raise_if_all_failed(run: Run, summary: RunSummary) -> None:
-    """Say why, where not one product could go on."""
+    """Raise the last error if no product of the run could continue."""
     if not summary.states.get(State.FAILED.value):
         return
     with LedgerReader(run.ledger_path) as ledger:
@@ -248,38 +323,147 @@ def _product_records(run: Run, record: type[T]) -> ByProduct[T]:
 
 
 def fetch(run: Run, *, progress: Progress = SILENT) -> dict[str, FetchedSeries]:
-    """Download the objects of every series and check that they are complete."""
-    _do(run, ("fetch",), progress)
+    """Fetch the objects of every series and check that they are complete.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives the steps of the stage.
+
+    Returns
+    -------
+    dict
+        Series Instance UID -> fetched files.
+
+    Raises
+    ------
+    InputError
+        The last error, if no series or no product could continue.
+    """
+    _run_stages(run, ("fetch",), progress)
     return _series_records(run, FetchedSeries)
 
 
 def sort(run: Run, *, progress: Progress = SILENT) -> dict[str, SortedSeries]:
-    """Put the slices of every series in order along the slice normal and check the geometry."""
-    _do(run, ("sort",), progress)
+    """Order the slices of every series along the slice normal and check the geometry.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives the steps of the stage.
+
+    Returns
+    -------
+    dict
+        Series Instance UID -> ordered slices, positions in mm LPS.
+
+    Raises
+    ------
+    InputError
+        The last error, if no series or no product could continue.
+    """
+    _run_stages(run, ("sort",), progress)
     return _series_records(run, SortedSeries)
 
 
 def convert(run: Run, *, progress: Progress = SILENT) -> dict[str, Volume]:
-    """Make one volume of every series (memory-mapped array and NIfTI), compared between two readers."""
-    _do(run, ("convert", "compress"), progress)
+    """Convert every series to one volume (memory-mapped array and NIfTI), compared between two readers.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives the steps of the stage.
+
+    Returns
+    -------
+    dict
+        Series Instance UID -> volume, int16 HU, [k, j, i].
+
+    Raises
+    ------
+    InputError
+        The last error, if no series or no product could continue.
+    """
+    _run_stages(run, ("convert", "compress"), progress)
     return _series_records(run, Volume)
 
 
 def segment(run: Run, *, progress: Progress = SILENT) -> ByProduct[SegmentMasks]:
-    """Run every segmenter of the run on every volume."""
-    _do(run, ("segment",), progress)
+    """Run every segmenter of the run on every volume.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives the steps of the stage.
+
+    Returns
+    -------
+    dict
+        (Series Instance UID, product) -> masks on the grid of the volume.
+
+    Raises
+    ------
+    InputError
+        The last error, if no series or no product could continue.
+    """
+    _run_stages(run, ("segment",), progress)
     return _product_records(run, SegmentMasks)
 
 
 def score(run: Run, *, progress: Progress = SILENT) -> ByProduct[SliceScores]:
-    """Score the slices of every volume with body part regression."""
-    _do(run, ("score",), progress)
+    """Score the slices of every volume with body part regression.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives the steps of the stage.
+
+    Returns
+    -------
+    dict
+        (Series Instance UID, product) -> scores, one per slice.
+
+    Raises
+    ------
+    InputError
+        The last error, if no series or no product could continue.
+    """
+    _run_stages(run, ("score",), progress)
     return _product_records(run, SliceScores)
 
 
 def measure(run: Run, *, progress: Progress = SILENT) -> ByProduct[ShapeMeasurements | Landmarks | Regions]:
-    """Measure shapes, find landmarks and regions; the regions' key ends in ``#regions``."""
-    _do(run, ("measure",), progress)
+    """Measure the segments of every product, or derive landmarks and regions from its slice scores.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives the steps of the stage.
+
+    Returns
+    -------
+    dict
+        (Series Instance UID, product) -> shape features, or landmarks; regions have ``#regions`` at the end of the
+        product.
+
+    Raises
+    ------
+    InputError
+        The last error, if no series or no product could continue.
+    """
+    _run_stages(run, ("measure",), progress)
     found: ByProduct[ShapeMeasurements | Landmarks | Regions] = {}
     found.update(_product_records(run, ShapeMeasurements))
     found.update(_product_records(run, Landmarks))
@@ -289,14 +473,50 @@ def measure(run: Run, *, progress: Progress = SILENT) -> ByProduct[ShapeMeasurem
 
 
 def encode(run: Run, *, progress: Progress = SILENT) -> ByProduct[EncodedObjects]:
-    """Write DICOM SEG and SR objects."""
-    _do(run, ("encode",), progress)
+    """Write DICOM SEG and SR objects.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives the steps of the stage.
+
+    Returns
+    -------
+    dict
+        (Series Instance UID, product) -> records of the written files.
+
+    Raises
+    ------
+    InputError
+        The last error, if no series or no product could continue.
+    """
+    _run_stages(run, ("encode",), progress)
     return _product_records(run, EncodedObjects)
 
 
 def validate(run: Run, *, progress: Progress = SILENT) -> ByProduct[Proof]:
-    """Prove that every object expresses the computed result, and run the validators."""
-    _do(run, ("validate",), progress)
+    """Prove that every object expresses the computed result, and run the validators.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives the steps of the stage.
+
+    Returns
+    -------
+    dict
+        (Series Instance UID, product) -> proof.
+
+    Raises
+    ------
+    InputError
+        The last error, if no series or no product could continue.
+    """
+    _run_stages(run, ("validate",), progress)
     return _product_records(run, Proof)
 
 
@@ -304,35 +524,144 @@ def validate(run: Run, *, progress: Progress = SILENT) -> ByProduct[Proof]:
 
 
 def tables(run: Run, *, progress: Progress = SILENT) -> dict[str, Path]:
-    """Fill the result tables from the written DICOM objects and the ledger; returns name -> Parquet file."""
+    """Build the result tables from the written DICOM objects and the ledger.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives one step per file.
+
+    Returns
+    -------
+    dict
+        Table name -> Parquet file.
+    """
     return build_tables(run.workspace, progress=progress)
 
 
 def query(run: Run, sql: str | Path, parameters: Mapping[str, object] | None = None) -> pa.Table:
-    """Ask the result tables a question: SQL text, a file, or the name of one in queries/."""
+    """Query the result tables.
+
+    Parameters
+    ----------
+    run : Run
+        A run whose tables have been built.
+    sql : str or Path
+        SQL text, a ``.sql`` file, or the name of a query in queries/; see :func:`ctenrich.results.query.run_query`.
+    parameters : mapping, optional
+        Values to bind.
+
+    Returns
+    -------
+    pyarrow.Table
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND, NOT_PREPARED (no tables), BAD_QUERY or BAD_PARAMETER.
+    """
     return run_query(run.workspace, str(sql), parameters or {})
 
 
 def report(run: Run, *, progress: Progress = SILENT) -> Path:
-    """Write the offline HTML report; returns the path of its first page."""
+    """Write the offline HTML report.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives one step per file.
+
+    Returns
+    -------
+    Path
+        First page.
+    """
     return build_report(run.workspace, progress=progress)
 
 
 def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) -> list[Path]:
-    """Export results as ``nifti``, ``nrrd`` or ``csv``; returns the files."""
+    """Export all results of a run.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    fmt : str
+        ``nifti``, ``nrrd`` or ``csv``.
+    out : str or Path
+        Folder to write to.
+    progress : Progress
+        Receives one step per SEG, and the issues as notes.
+
+    Returns
+    -------
+    list of Path
+        The written files.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for an unknown format.
+    InputError
+        NOT_PREPARED if the run has no such object.
+    """
     return list(export_run(run.workspace, fmt, Path(out), progress=progress))
 
 
 def export_objects(
     paths: Sequence[Path], fmt: str, out: Path, *, source: Path | None = None, progress: Progress = SILENT
 ) -> tuple[list[Path], tuple[Issue, ...]]:
-    """Export SEG and SR objects of any maker; the issues say what does not fit."""
+    """Export SEG and SR objects of any manufacturer.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files, or folders that are searched.
+    fmt : str
+        ``nifti``, ``nrrd`` or ``csv``.
+    out : Path
+        Folder to write to.
+    source : Path, optional
+        Folder with the CT series that SEGs refer to; without it masks have the smallest grid that contains their
+        frames.
+    progress : Progress
+        Receives one step per SEG, and the issues as notes.
+
+    Returns
+    -------
+    tuple of list of Path and tuple of Issue
+        The written files, and issues, e.g. the number of referenced instances that are missing.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for an unknown format.
+    InputError
+        NOT_FOUND if there is no such object.
+    """
     files, issues = export_any(paths, fmt, out, source=source, progress=progress)
     return list(files), issues
 
 
 def finish(run: Run, *, progress: Progress = SILENT) -> Path:
-    """Tables, then the report; returns the report's first page."""
+    """Build the tables, then the report.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives one step per file.
+
+    Returns
+    -------
+    Path
+        First page of the report.
+    """
     tables(run, progress=progress)
     return report(run, progress=progress)
 
@@ -346,23 +675,33 @@ def run_all(
     budget: Budget | None = None,
     progress: Progress = SILENT,
 ) -> RunSummary:
-    """All stages of all series, then tables and report.
+    """Run all stages of all series, then build tables and report.
 
     Parameters
     ----------
     run : Run
         The run.
     executor : ExecutorName
-        Who does the work; the results are the same bytes.
+        Where jobs run; the results have the same bytes.
     address : str, optional
-        Of a Ray cluster.
+        Address of a Ray cluster.
     share : str, optional
-        ``gs://bucket/prefix``, ``s3://bucket/prefix`` or ``file:///folder`` where runners on several machines say who
-        works on which series; each has its own run folder.
+        ``gs://bucket/prefix``, ``s3://bucket/prefix`` or ``file:///folder`` for the leases by which runners on several
+        machines divide the series among them; each runner has its own run folder.
     budget : Budget, optional
-        When to stop starting series.
+        Limit after which no further series is started.
     progress : Progress
-        Told of every series.
+        Receives one step per series.
+
+    Returns
+    -------
+    RunSummary
+        Final states of the products.
+
+    Raises
+    ------
+    UsageError
+        MISSING_EXTRA if a package that the executor needs is not installed.
     """
     chosen = executor.for_series(len(run.cohort.series))
     models = _models.setdefault(run, ModelCache(run.config.settings))
@@ -372,14 +711,14 @@ def run_all(
     with StopSignal() as stop:
         limits = RunnerOptions(budget=budget or Budget(), leases=leases, stop=stop)
         summary = Runner(run, workers, options=limits, progress=progress).run("run")
-    _learn(run)
+    _save_measured_rates(run)
     if not summary.stopped_early:
         finish(run, progress=progress)
     return summary
 
 
-def _learn(run: Run) -> None:
-    """Keep this machine's rates for the next forecast."""
+def _save_measured_rates(run: Run) -> None:
+    """Save the measured rates of this machine for the next forecast."""
     with LedgerReader(run.ledger_path) as ledger:
         timings = ledger.timings()
     save_rates(learn_rates(timings, {e.series_instance_uid: slices_of(e) for e in run.cohort.series}))

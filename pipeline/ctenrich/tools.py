@@ -26,12 +26,12 @@ class ToolResult:
 
 
 def find_tool(name: str) -> Path:
-    """Find a program: first beside this Python (packages with binaries), then on the PATH.
+    """Find a program in the folder of this Python (packages with binaries), then on the PATH.
 
     Raises
     ------
     ToolError
-        TOOL_MISSING, with the name.
+        TOOL_MISSING if it is not installed.
     """
     beside = Path(sys.executable).parent / name
     if beside.is_file():

@@ -1,7 +1,7 @@
-"""A run's folder: folders, atomic writes, records on disk.
+"""The run's folder: layout, atomic writes, records and arrays on disk.
 
-Nothing is written but through this module: to a temporary name in the same folder, flushed, then renamed, so that a
-reader sees a whole file or none.
+All files are written through this module, to a temporary name in the same folder that is flushed and renamed, so that a
+reader sees a complete file or none.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ T = TypeVar("T")
 
 
 def check_uid(uid: str) -> str:
-    """Return `uid` if it is safe as a folder name (PS3.5 section 9: digits and dots, at most 64), else refuse it.
+    """Return `uid` if it is safe as a folder name: digits and dots, at most 64 characters (PS3.5 section 9).
 
     Raises
     ------
     UnsafeInputError
-        UNSAFE_IDENTIFIER. The value itself is not repeated in the message.
+        UNSAFE_IDENTIFIER if it is not; the message does not contain the value.
     """
     if _UID.fullmatch(uid) is None or uid.strip(".") == "":
         raise UnsafeInputError(Reason.UNSAFE_IDENTIFIER, f"an identifier of {len(uid)} characters is not a DICOM UID")
@@ -58,7 +58,7 @@ def check_uid(uid: str) -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success flush it and rename it to `path`, else remove it."""
+    """Yield a temporary name beside `path`; on success flush the file and rename it to `path`, otherwise remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
@@ -71,13 +71,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_temporaries(root: Path) -> None:
-    """Remove what a killed process left half-written below `root`; it was never visible under its final name.
-
-    What a process that lives is writing stays.
-    """
+    """Remove partial files of killed processes below `root`; those of running processes are kept."""
     import psutil
 
-    for folder, folders, files in os.walk(root):  # what others remove meanwhile is passed over
+    for folder, folders, files in os.walk(root):  # files that others remove meanwhile are skipped
         for name in (n for n in (*folders, *files) if n.startswith(".") and n.endswith(".tmp")):
             if psutil.pid_exists(_writer_of(name)):
                 continue
@@ -88,25 +85,45 @@ def remove_temporaries(root: Path) -> None:
 
 
 def _writer_of(name: str) -> int:
-    """Process number in a temporary name ``.name.PID.token.tmp``; -1, which no process has, where there is none."""
+    """Return the process ID in a temporary name ``.name.PID.token.tmp``; -1 if there is none."""
     parts = name.split(".")
     return int(parts[-3]) if len(parts) > 3 and re.fullmatch(r"[0-9]{1,9}", parts[-3]) else -1
 
 
 @contextmanager
 def atomic_open(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file that appears under its name only when the block ends without an error."""
+    """Open a file that gets its name only if the block ends without an error.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    mode : str
+        Mode of :func:`open`.
+
+    Yields
+    ------
+    file object
+    """
     with atomic_path(path) as temporary, temporary.open(mode) as handle:
         yield handle
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file atomically."""
+    """Write a small file atomically.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is created.
+    data : bytes
+        Its content.
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
-def _adapter(cls: type) -> Any:
+def _type_adapter(cls: type) -> Any:
     from pydantic import TypeAdapter
 
     if cls not in _ADAPTERS:
@@ -115,22 +132,42 @@ def _adapter(cls: type) -> Any:
 
 
 def save_record(path: Path, record: object) -> None:
-    """Save a record (a frozen dataclass of :mod:`ctenrich.records`) as JSON, atomically and with stable bytes."""
-    write_bytes(path, _adapter(type(record)).dump_json(record, indent=1) + b"\n")
+    """Save a record as JSON, atomically and with reproducible bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    record : object
+        A frozen dataclass of :mod:`ctenrich.records`.
+    """
+    write_bytes(path, _type_adapter(type(record)).dump_json(record, indent=1) + b"\n")
 
 
 def load_record(path: Path, cls: type[T]) -> T:
-    """Load a record that `save_record` wrote; strict about types.
+    """Load a record that :func:`save_record` wrote; types are checked strictly.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    cls : type
+        Class of the record.
+
+    Returns
+    -------
+    object
+        The record.
 
     Raises
     ------
     InputError
-        NOT_PREPARED if there is no such file, BAD_RUN if it does not hold such a record.
+        NOT_PREPARED if there is no such file, BAD_RUN if it does not contain such a record.
     """
     from pydantic import ValidationError
 
     try:
-        return cast("T", _adapter(cls).validate_json(path.read_bytes()))
+        return cast("T", _type_adapter(cls).validate_json(path.read_bytes()))
     except FileNotFoundError:
         hint = "run the stages before it first"
         raise InputError(Reason.NOT_PREPARED, f"{path.name} has not been made yet", hint) from None
@@ -140,25 +177,33 @@ def load_record(path: Path, cls: type[T]) -> T:
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Save an array as .npy (C order), atomically; load it with ``numpy.load(path, mmap_mode="r")``."""
+    """Save an array as ``.npy`` in C order, atomically; :func:`load_array` loads it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    array : array
+        Any shape and type except objects.
+    """
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
         np.save(handle, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def load_array(path: Path) -> NDArray[Any]:
-    """Memory-map an array that `save_array` wrote, read-only."""
+    """Memory-map an array that :func:`save_array` wrote, read-only."""
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, in bounded memory."""
+    """Compute the SHA-256 of a file in bounded memory, hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def sha256_of_array(array: NDArray[Any]) -> str:
-    """Hex SHA-256 of an array's dtype, shape and bytes (C order)."""
+    """Compute the SHA-256 of an array's type, shape and values (C order), hexadecimal."""
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     for part in array if array.ndim == 3 else (array,):
         digest.update(np.ascontiguousarray(part).data)
@@ -169,14 +214,14 @@ class Workspace:
     """The folder of one run.
 
     Layout: ``series/<SeriesInstanceUID>/{source/, volume/, <product folder>/{masks/, scores/, objects/*.dcm}}``,
-    ``tables/*.parquet``, ``report/``. Every stage saves its record beside its files under a fixed name:
-    ``fetched.json sorted.json volume.json`` in the series' folder, ``masks.json scores.json shape.json landmarks.json
-    regions.json objects.json proof.json`` in the product's folder.
+    ``tables/*.parquet``, ``report/``. Every stage saves its record under a fixed name: ``fetched.json``,
+    ``sorted.json`` and ``volume.json`` in the series' folder, ``masks.json``, ``scores.json``, ``shape.json``,
+    ``landmarks.json``, ``regions.json``, ``objects.json`` and ``proof.json`` in the product's folder.
 
     Parameters
     ----------
     root : Path
-        The run's folder; made when first needed.
+        The run's folder; created on the first write.
     """
 
     def __init__(self, root: Path) -> None:
@@ -188,20 +233,20 @@ class Workspace:
 
     def product_dir(self, series_instance_uid: str, product: Product) -> Path:
         """Folder of a product of a series."""
-        return self.series_dir(series_instance_uid) / _check_folder(product.folder)
+        return self.series_dir(series_instance_uid) / _check_product_folder(product.folder)
 
     def resolve(self, series_instance_uid: str, path: str) -> Path:
-        """Absolute path of a record's path (relative ones are inside the series' folder, and must stay there)."""
+        """Return the absolute path of a path in a record; relative ones must be inside the series' folder."""
         if Path(path).is_absolute():
             return Path(path)
         folder = self.series_dir(series_instance_uid)
         full = (folder / path).resolve()
         if not full.is_relative_to(folder):
-            raise UnsafeInputError(Reason.UNSAFE_PATH, "a path leaves the series' folder")
+            raise UnsafeInputError(Reason.UNSAFE_PATH, "a path is outside the series' folder")
         return full
 
     def relative(self, series_instance_uid: str, path: Path) -> str:
-        """What a record stores for a file in the series' folder."""
+        """Return the path that a record stores for a file in the series' folder."""
         return path.resolve().relative_to(self.series_dir(series_instance_uid)).as_posix()
 
     @property
@@ -220,7 +265,7 @@ class Workspace:
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
-def _check_folder(name: str) -> str:
+def _check_product_folder(name: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_.,=+-]{1,200}", name) is None or name.startswith("."):
         hint = "use letters, digits, _ . - in model names"
         raise UsageError(Reason.BAD_PARAMETER, f"{name!r} cannot name a product", hint)

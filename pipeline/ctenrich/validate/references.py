@@ -25,7 +25,7 @@ def reference_issues(item: Dataset, about: str, others: Sequence[Dataset], known
     item : pydicom.Dataset
         The object.
     about : str
-        What the issues name as their object: a SOP Instance UID, or a file name without folders.
+        Subject of the issues: a SOP Instance UID, or a file name without folders.
     others : sequence of pydicom.Dataset
         The other objects that are checked with it.
     known : set of str, optional

@@ -21,7 +21,7 @@ def segmentation_issues(item: Dataset, about: str) -> list[Issue]:
     item : pydicom.Dataset
         The object.
     about : str
-        What the issues name as their object: a SOP Instance UID, or a file name without folders.
+        Subject of the issues: a SOP Instance UID, or a file name without folders.
 
     Returns
     -------
