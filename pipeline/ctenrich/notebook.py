@@ -204,12 +204,16 @@ def planes(run: Run, series: str, product: str = "") -> Any:
 
 
 def slice_viewer(run: Run, series: str, product: str = "") -> Any:
-    """Show the same three planes with a slider each (ipywidgets).
+    """Show the three planes of `planes`, each with a slider (ipywidgets).
 
     Parameters
     ----------
-    run, series, product
-        As for `planes`.
+    run : Run
+        A run with volumes.
+    series : str
+        Series Instance UID.
+    product : str
+        Product whose masks are shown; empty: none.
 
     Returns
     -------

@@ -72,18 +72,20 @@ def index_folders(
     processes: int = 2,
     progress: Progress = SILENT,
 ) -> IndexSummary:
-    """Crawl folders of DICOM files into a catalog, reading only headers, and only of files that are new or changed.
+    """Index folders of DICOM files in a catalog; only the headers of new and changed files are read.
 
     Parameters
     ----------
-    folders : paths
-        Crawled with all that is below them; symbolic links are not followed.
+    folders : sequence of Path
+        Searched with their subfolders; symbolic links are not followed.
     catalog_file : Path
         DuckDB file; created or updated: rows of files below `folders` that no longer exist are removed.
     collection_id : str
         collection_id of the rows that are read now.
     processes : int
         Processes that read headers.
+    progress : Progress
+        Receives one step per file.
 
     Returns
     -------

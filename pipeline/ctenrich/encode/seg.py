@@ -155,7 +155,7 @@ def _check_grids(masks: SegmentMasks, volume: Volume, series: SortedSeries) -> N
     if volume.frame_of_reference_uid != series.frame_of_reference_uid:
         raise EncodingError(Reason.ENCODING, "volume and series are in different frames of reference")
     if not series.frame_of_reference_uid:
-        raise EncodingError(Reason.ENCODING, "the source has no Frame of Reference UID, which its SEG must share")
+        raise EncodingError(Reason.ENCODING, "the source has no frame of reference UID, which its SEG must share")
     if len(set(series.sop_instance_uids)) < len(series.slices):
         raise EncodingError(Reason.CONFLICTING_DUPLICATE, "two slices of the series have the same SOP Instance UID")
     numbers = [segment.number for segment in masks.segments]

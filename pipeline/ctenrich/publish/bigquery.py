@@ -78,14 +78,18 @@ def publish_bigquery(
 
     Parameters
     ----------
+    workspace : Workspace
+        A run whose tables have been built.
     place : str
         ``PROJECT.DATASET``.
     mode : Mode
-        What happens to tables that are there.
+        How existing tables are treated.
     location : str
-        Where a new dataset is made, and where one that exists must be.
+        Location of a new dataset; an existing one must have it.
     client : google.cloud.bigquery.Client, optional
         Default: one with the credentials of the environment.
+    progress : Progress
+        Receives one step per table.
 
     Returns
     -------

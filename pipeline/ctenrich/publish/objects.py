@@ -155,10 +155,16 @@ def publish_dicomweb(
 
     Parameters
     ----------
+    workspace : Workspace
+        The run.
     url : str
         Root of the store, e.g. ``http://127.0.0.1:8042/dicom-web``; http or https.
     token : str
-        Bearer token, if the store wants one. Google Healthcare gets a fresh one of this machine's credentials.
+        Bearer token, if the store requires one; for Google Healthcare one is made with this machine's credentials.
+    at_once : int
+        Requests in parallel.
+    progress : Progress
+        Receives one step per object.
 
     Returns
     -------

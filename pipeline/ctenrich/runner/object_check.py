@@ -63,6 +63,8 @@ def check_run(
         with the hashes of the objects that were written.
     settings : Settings, optional
         Settings of the validators, if they are not those of the run (with `again`).
+    progress : Progress
+        Receives one step per series.
 
     Yields
     ------

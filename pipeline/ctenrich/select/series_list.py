@@ -54,14 +54,20 @@ def select_series_list(
     name: str = "cohort",
     progress: Progress = SILENT,
 ) -> Selection:
-    """Judge the series of a list by the rules of the shipped query for this catalog.
+    """Apply the rules of the shipped query for this catalog to the series of a list.
 
     Parameters
     ----------
     series : sequence of str
-        Series Instance UIDs, as `read_series_list` gives them.
+        Series Instance UIDs, as `read_series_list` returns them.
+    catalog : Catalog
+        The catalog that contains the series.
     parameters : mapping, optional
         Further @parameters of the query.
+    name : str
+        Name of the cohort.
+    progress : Progress
+        Receives the steps of the catalog.
 
     Returns
     -------

@@ -35,14 +35,25 @@ def measure_shape(
     workspace: Workspace,
     progress: Progress = SILENT,
 ) -> ShapeMeasurements:
-    """Measure every segment, absent ones too (all their features are omitted, with the reason).
+    """Measure every segment; all features of an absent one are omitted, with the reason.
 
     Parameters
     ----------
     masks : SegmentMasks
         Masks on the grid of `volume`.
     volume : Volume
-        Gives the spacing; its voxels are read where `measure.radiomics` asks for more than shape.
+        Its spacing (k, j, i) in mm; its voxels (HU) are read only for features of `measure.radiomics`.
+    settings : Settings
+        ``settings.measure``: engine, parameter file of pyradiomics.
+    workspace : Workspace
+        Folder of the run.
+    progress : Progress
+        Receives one step per segment.
+
+    Returns
+    -------
+    ShapeMeasurements
+        One item per segment.
 
     Raises
     ------
