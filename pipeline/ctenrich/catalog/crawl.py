@@ -11,14 +11,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ctenrich.catalog.headers import read_header
 from ctenrich.catalog.schema import COLUMNS, arrow_schema
 from ctenrich.errors import InputError, UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["Batch", "FoundFile", "find_files", "md5_of", "read_batches"]
+__all__ = ["Batch", "FileFault", "FoundFile", "find_files", "md5_of", "read_batches"]
 
 BATCH = 256
 """Files that one process reads at a time: what is lost when a crawl is stopped."""
@@ -33,15 +33,24 @@ class FoundFile:
     mtime_ns: int
 
 
-@dataclass(frozen=True)
+class FileFault(NamedTuple):
+    """Something wrong with one file."""
+
+    path: str
+    reason: str
+    message: str
+    series: str
+    """Series Instance UID; empty where it is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Rows, faults and other files of one batch of files."""
 
     files: tuple[FoundFile, ...]
     instances: bytes
     """Arrow stream: one row per DICOM instance, with the columns of dicom_all and ``local_path``."""
-    faults: tuple[tuple[str, str, str, str], ...]
-    """(path, reason, message, series) of what is wrong."""
+    faults: tuple[FileFault, ...]
     other: tuple[str, ...]
     """Paths of files that hold no DICOM instance."""
 
@@ -122,13 +131,13 @@ def _read_batch(files: tuple[FoundFile, ...], collection_id: str) -> Batch:
     import pyarrow as pa
 
     rows: list[dict[str, Any]] = []
-    faults: list[tuple[str, str, str, str]] = []
+    faults: list[FileFault] = []
     other: list[str] = []
     for file in files:
         path = Path(file.path)
         header = read_header(path)
         series = (header.row or {}).get("SeriesInstanceUID") or ""
-        faults += [(file.path, reason.value, message, series) for reason, message in header.faults]
+        faults += [FileFault(file.path, reason.value, message, series) for reason, message in header.faults]
         if header.row is None:
             other.append(file.path)
             continue
@@ -141,7 +150,7 @@ def _read_batch(files: tuple[FoundFile, ...], collection_id: str) -> Batch:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_table(table)
-    return Batch(files, sink.getvalue().to_pybytes(), tuple(faults), tuple(other))
+    return Batch(files=files, instances=sink.getvalue().to_pybytes(), faults=tuple(faults), other=tuple(other))
 
 
 def md5_of(path: str) -> str:

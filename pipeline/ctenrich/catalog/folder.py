@@ -195,9 +195,7 @@ def _store(connection: Any, batch: Batch) -> None:
     connection.execute("INSERT INTO instances BY NAME SELECT *, FALSE AS is_copy FROM batch")
     connection.execute("INSERT INTO files BY NAME SELECT * FROM batch_files")
     # a text or picture beside the images is no fault
-    faults = [
-        fault for fault in batch.faults if fault[1] != Reason.NOT_DICOM or fault[0].lower().endswith((".dcm", ".ima"))
-    ]
+    faults = [f for f in batch.faults if f.reason != Reason.NOT_DICOM or f.path.lower().endswith((".dcm", ".ima"))]
     if faults:
         connection.executemany("INSERT INTO faults VALUES (?, ?, ?, ?)", faults)
     connection.execute("COMMIT")
