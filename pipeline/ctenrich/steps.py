@@ -306,13 +306,13 @@ def _raise_if_all_failed(run: Run, summary: RunSummary) -> None:
         raise InputError(first.reason or Reason.INTERNAL, first.message)
 
 
-def _series_records(run: Run, record: type[T]) -> dict[str, T]:
+def _load_of_series(run: Run, record: type[T]) -> dict[str, T]:
     store = SeriesStore(run.workspace)
     found = ((e.series_instance_uid, store.find(record, e.series_instance_uid)) for e in run.cohort.series)
     return {uid: item for uid, item in found if item is not None}
 
 
-def _product_records(run: Run, record: type[T]) -> ByProduct[T]:
+def _load_of_products(run: Run, record: type[T]) -> ByProduct[T]:
     store, found = SeriesStore(run.workspace), {}
     for entry in run.cohort.series:
         for requested in run.config.products:
@@ -343,7 +343,7 @@ def fetch(run: Run, *, progress: Progress = SILENT) -> dict[str, FetchedSeries]:
         The last error, if no series or no product could continue.
     """
     _run_stages(run, ("fetch",), progress)
-    return _series_records(run, FetchedSeries)
+    return _load_of_series(run, FetchedSeries)
 
 
 def sort(run: Run, *, progress: Progress = SILENT) -> dict[str, SortedSeries]:
@@ -367,7 +367,7 @@ def sort(run: Run, *, progress: Progress = SILENT) -> dict[str, SortedSeries]:
         The last error, if no series or no product could continue.
     """
     _run_stages(run, ("sort",), progress)
-    return _series_records(run, SortedSeries)
+    return _load_of_series(run, SortedSeries)
 
 
 def convert(run: Run, *, progress: Progress = SILENT) -> dict[str, Volume]:
@@ -391,7 +391,7 @@ def convert(run: Run, *, progress: Progress = SILENT) -> dict[str, Volume]:
         The last error, if no series or no product could continue.
     """
     _run_stages(run, ("convert", "compress"), progress)
-    return _series_records(run, Volume)
+    return _load_of_series(run, Volume)
 
 
 def segment(run: Run, *, progress: Progress = SILENT) -> ByProduct[SegmentMasks]:
@@ -415,7 +415,7 @@ def segment(run: Run, *, progress: Progress = SILENT) -> ByProduct[SegmentMasks]
         The last error, if no series or no product could continue.
     """
     _run_stages(run, ("segment",), progress)
-    return _product_records(run, SegmentMasks)
+    return _load_of_products(run, SegmentMasks)
 
 
 def score(run: Run, *, progress: Progress = SILENT) -> ByProduct[SliceScores]:
@@ -439,7 +439,7 @@ def score(run: Run, *, progress: Progress = SILENT) -> ByProduct[SliceScores]:
         The last error, if no series or no product could continue.
     """
     _run_stages(run, ("score",), progress)
-    return _product_records(run, SliceScores)
+    return _load_of_products(run, SliceScores)
 
 
 def measure(run: Run, *, progress: Progress = SILENT) -> ByProduct[ShapeMeasurements | Landmarks | Regions]:
@@ -465,9 +465,9 @@ def measure(run: Run, *, progress: Progress = SILENT) -> ByProduct[ShapeMeasurem
     """
     _run_stages(run, ("measure",), progress)
     found: ByProduct[ShapeMeasurements | Landmarks | Regions] = {}
-    found.update(_product_records(run, ShapeMeasurements))
-    found.update(_product_records(run, Landmarks))
-    regions = _product_records(run, Regions)
+    found.update(_load_of_products(run, ShapeMeasurements))
+    found.update(_load_of_products(run, Landmarks))
+    regions = _load_of_products(run, Regions)
     found.update({(uid, f"{product}#regions"): record for (uid, product), record in regions.items()})
     return found
 
@@ -493,7 +493,7 @@ def encode(run: Run, *, progress: Progress = SILENT) -> ByProduct[EncodedObjects
         The last error, if no series or no product could continue.
     """
     _run_stages(run, ("encode",), progress)
-    return _product_records(run, EncodedObjects)
+    return _load_of_products(run, EncodedObjects)
 
 
 def validate(run: Run, *, progress: Progress = SILENT) -> ByProduct[Proof]:
@@ -517,7 +517,7 @@ def validate(run: Run, *, progress: Progress = SILENT) -> ByProduct[Proof]:
         The last error, if no series or no product could continue.
     """
     _run_stages(run, ("validate",), progress)
-    return _product_records(run, Proof)
+    return _load_of_products(run, Proof)
 
 
 # ---------------------------------------------------------------- after the stages

@@ -120,7 +120,7 @@ def concept(name: str) -> Code:
     return load_concepts()[name].code
 
 
-def _content_item(relationship: str, value_type: str, name: AnyCode, **values: object) -> Dataset:
+def _sr_item(relationship: str, value_type: str, name: AnyCode, **values: object) -> Dataset:
     head: dict[str, object] = {"RelationshipType": relationship} if relationship else {}
     return make(**head, ValueType=value_type, ConceptNameCodeSequence=_code_sequence(name), **values)
 
@@ -150,7 +150,7 @@ def container(relationship: str, name: AnyCode, children: Iterable[Dataset], tem
     items = list(children)
     if items:
         values["ContentSequence"] = items
-    return _content_item(relationship, "CONTAINER", name, **values)
+    return _sr_item(relationship, "CONTAINER", name, **values)
 
 
 def text(relationship: str, name: AnyCode, value: str) -> Dataset:
@@ -170,7 +170,7 @@ def text(relationship: str, name: AnyCode, value: str) -> Dataset:
     Dataset
         The content item.
     """
-    return _content_item(relationship, "TEXT", name, TextValue=value)
+    return _sr_item(relationship, "TEXT", name, TextValue=value)
 
 
 def uidref(relationship: str, name: AnyCode, value: str) -> Dataset:
@@ -190,7 +190,7 @@ def uidref(relationship: str, name: AnyCode, value: str) -> Dataset:
     Dataset
         The content item.
     """
-    return _content_item(relationship, "UIDREF", name, UID=value)
+    return _sr_item(relationship, "UIDREF", name, UID=value)
 
 
 def code(relationship: str, name: AnyCode, value: AnyCode, children: Sequence[Dataset] = ()) -> Dataset:
@@ -213,7 +213,7 @@ def code(relationship: str, name: AnyCode, value: AnyCode, children: Sequence[Da
         The content item.
     """
     more = {"ContentSequence": list(children)} if children else {}
-    return _content_item(relationship, "CODE", name, ConceptCodeSequence=_code_sequence(value), **more)
+    return _sr_item(relationship, "CODE", name, ConceptCodeSequence=_code_sequence(value), **more)
 
 
 def image(
@@ -245,7 +245,7 @@ def image(
         reference.add(DataElement(tag, vr, segment))
     if name is None:
         return make(RelationshipType=relationship, ValueType="IMAGE", ReferencedSOPSequence=[reference])
-    return _content_item(relationship, "IMAGE", name, ReferencedSOPSequence=[reference])
+    return _sr_item(relationship, "IMAGE", name, ReferencedSOPSequence=[reference])
 
 
 def num(relationship: str, name: AnyCode, value: float, unit: AnyCode, children: Sequence[Dataset] = ()) -> Dataset:
@@ -275,7 +275,7 @@ def num(relationship: str, name: AnyCode, value: float, unit: AnyCode, children:
         NumericValue=DSfloat(float(value), auto_format=True),
     )
     more = {"ContentSequence": list(children)} if children else {}
-    return _content_item(relationship, "NUM", name, MeasuredValueSequence=[measured], **more)
+    return _sr_item(relationship, "NUM", name, MeasuredValueSequence=[measured], **more)
 
 
 # ---------------------------------------------------------------- templates

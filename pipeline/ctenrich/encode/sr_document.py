@@ -93,7 +93,7 @@ def sr_dataset(
     out.PreliminaryFlag = "FINAL"
     out.VerificationFlag = "UNVERIFIED"
     out.CodingSchemeIdentificationSequence = coding_schemes(set(document.schemes))
-    out.CurrentRequestedProcedureEvidenceSequence = [_evidence(series, document.further_evidence)]
+    out.CurrentRequestedProcedureEvidenceSequence = [_evidence_item(series, document.further_evidence)]
     out.ContributingEquipmentSequence = contributing_equipment(document.model)
     set_dates(out, settings)
     if not out.CodingSchemeIdentificationSequence:
@@ -101,7 +101,7 @@ def sr_dataset(
     return out
 
 
-def _evidence(series: SortedSeries, further: Sequence[EncodedObject]) -> Dataset:
+def _evidence_item(series: SortedSeries, further: Sequence[EncodedObject]) -> Dataset:
     def referenced(uid: str, instances: Sequence[tuple[str, str]]) -> Dataset:
         items = [make(ReferencedSOPClassUID=c, ReferencedSOPInstanceUID=i) for c, i in instances]
         return make(ReferencedSOPSequence=items, SeriesInstanceUID=uid)

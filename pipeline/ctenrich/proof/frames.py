@@ -57,7 +57,7 @@ def read_frames(dataset: Dataset) -> Iterator[Frame]:
         place = _frame_geometry(group, shared)
         plane = pixels(number)
         if not labelled:
-            identification = _functional_group(group, shared, "SegmentIdentificationSequence")
+            identification = _frame_or_shared_macro(group, shared, "SegmentIdentificationSequence")
             yield _make_frame(int(identification.ReferencedSegmentNumber), plane != 0, place)
             continue
         for value in np.unique(plane[plane > 0]).tolist():
@@ -69,18 +69,18 @@ def _make_frame(segment: int, mask: NDArray[np.bool_], place: FrameGeometry) -> 
     return Frame(segment, (rows, columns), np.packbits(mask), int(np.count_nonzero(mask)), *place)
 
 
-def _functional_group(group: Dataset, shared: Dataset, keyword: str) -> Dataset:
+def _frame_or_shared_macro(group: Dataset, shared: Dataset, keyword: str) -> Dataset:
     """Return the first item of a functional group macro: of the frame if it has one, else the shared one."""
     item: Dataset = (group if keyword in group else shared)[keyword].value[0]
     return item
 
 
 def _frame_geometry(group: Dataset, shared: Dataset) -> FrameGeometry:
-    position = np.array(_functional_group(group, shared, "PlanePositionSequence").ImagePositionPatient, np.float64)
+    position = np.array(_frame_or_shared_macro(group, shared, "PlanePositionSequence").ImagePositionPatient, np.float64)
     orientation = np.array(
-        _functional_group(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, np.float64
+        _frame_or_shared_macro(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, np.float64
     )
-    measures = _functional_group(group, shared, "PixelMeasuresSequence")
+    measures = _frame_or_shared_macro(group, shared, "PixelMeasuresSequence")
     rows, columns = (float(v) for v in measures.PixelSpacing)
     between = measures.get("SpacingBetweenSlices", None) or measures.get("SliceThickness", None) or 0.0
     sources: list[str] = []

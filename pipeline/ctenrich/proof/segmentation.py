@@ -103,7 +103,7 @@ class _CtGrid:
     def _add_frame(self, frame: Frame, planes: dict[int, Mask]) -> int:
         """Add a frame's pixels to the planes of the CT grid; returns the number of pixels that are off the grid."""
         k = int(np.argmin(np.abs(self.heights - frame.position @ self.normal)))
-        if k < self.shape[0] and _same_plane(frame, self.slices[k]):
+        if k < self.shape[0] and _is_on_slice(frame, self.slices[k]):
             planes[k] = planes[k] | frame.mask if k in planes else frame.mask
             return 0
         return self._add_pixels(frame, planes)
@@ -130,7 +130,7 @@ class _CtGrid:
         return beside
 
 
-def _same_plane(frame: Frame, item: SourceSlice) -> bool:
+def _is_on_slice(frame: Frame, item: SourceSlice) -> bool:
     """Whether pixel (r, c) of the frame is pixel (r, c) of the slice, by the positions of three corners."""
     if frame.size != item.size:
         return False

@@ -82,7 +82,7 @@ def convert_series(
     folder = workspace.series_dir(uid) / "volume"
     paths = [workspace.resolve(uid, s.path) for s in series.slices]
     affine = volume_affine(series)
-    _check_positions(series, affine, settings.geometry)
+    _check_affine_fits_positions(series, affine, settings.geometry)
     _check_volume(series, folder, settings.convert)
     nifti = folder / "ct.nii"
     issues: list[Issue] = []
@@ -165,7 +165,7 @@ def _remove_partial_files(folder: Path) -> None:
             leftover.unlink()
 
 
-def _check_positions(series: SortedSeries, affine: Matrix4, settings: GeometrySettings) -> None:
+def _check_affine_fits_positions(series: SortedSeries, affine: Matrix4, settings: GeometrySettings) -> None:
     """Check that the affine maps every slice to its own position."""
     placed = apply_affine(affine, [[0.0, 0.0, float(k)] for k in range(len(series.slices))])
     apart = np.linalg.norm(placed - np.array([s.position for s in series.slices]), axis=1)

@@ -205,10 +205,10 @@ class _TransferProgress:
             if now - self._reported < 1 and self._files < len(self._transfers):
                 return
             self._reported = now
-            text = self._text(max(now - self._started, 1e-9))
+            text = self._status_text(max(now - self._started, 1e-9))
         self._progress.status(context, text)
 
-    def _text(self, elapsed: float) -> str:
+    def _status_text(self, elapsed: float) -> str:
         arrived = sum(t.path.stat().st_size for t in self._transfers if t.path.is_file())
         rest = elapsed * (len(self._transfers) / max(self._files, 1) - 1)
         rate = arrived / elapsed / 1e6
