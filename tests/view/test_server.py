@@ -87,7 +87,7 @@ def test_no_file_outside_the_site(server: ViewServer, path: str) -> None:
 
 def test_the_first_view_is_the_ct_with_its_seg(server: ViewServer) -> None:
     uid = server.view.series[0]
-    seg = next(o for o in server.view.objects(uid) if o.item.kind.value == "seg")
+    seg = next(o for o in server.view.objects(uid) if o.item.kind == "seg")
     target = get(server, f"/open/{uid}", **known(server))[1]["Location"]
     assert f"initialSeriesInstanceUID={uid}" in target
     assert target.endswith(f"overlay={seg.item.series_instance_uid}")
@@ -96,7 +96,7 @@ def test_the_first_view_is_the_ct_with_its_seg(server: ViewServer) -> None:
 
 def test_reports_have_a_page_of_their_own(server: ViewServer) -> None:
     uid = server.view.series[0]
-    report = next(o for o in server.view.objects(uid) if o.item.kind.value == "shape_sr")
+    report = next(o for o in server.view.objects(uid) if o.item.kind == "shape_sr")
     text = get(server, f"/sr/{uid}/{report.item.sop_instance_uid}", **known(server))[2].decode()
     assert "Measurement Group" in text
     assert "Sphericity" in text
