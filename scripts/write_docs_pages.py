@@ -38,7 +38,7 @@ INTERFACE = {
     ),
     "measure": (
         "Measurements and comparison",
-        ["shape.measure", "shape.features", "masks", "similarity", "evaluate.overlap", "evaluate.products",
+        ["shape.measure", "shape.features", "masks", "evaluate.overlap", "evaluate.products",
          "evaluate.landmarks", "evaluate.lungs"],
     ),
     "objects": (

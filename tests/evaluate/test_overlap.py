@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ctenrich.evaluate.overlap import compare_masks
-from ctenrich.similarity import dice
+from ctenrich.masks import dice
 
 SPACING = (3.0, 1.0, 0.5)
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctenrich.masks import bounding_box
-from ctenrich.similarity import dice, distance_from, surface_of
+from ctenrich.masks import bounding_box, dice, distance_from, surface_of
 
 __all__ = ["Overlap", "compare_masks"]
 

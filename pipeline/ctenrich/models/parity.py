@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.errors import UsageError
-from ctenrich.masks import bounding_box
+from ctenrich.masks import bounding_box, dice_of_counts, surface_dice
 from ctenrich.nnunet.preprocess import canonical_axes
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4
 from ctenrich.settings import Settings
-from ctenrich.similarity import dice_of_counts, surface_dice
 
 __all__ = [
     "Case",

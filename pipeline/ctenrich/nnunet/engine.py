@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ctenrich.inference.device import check_precision, choose_device
 from ctenrich.inference.threads import torch_threads
+from ctenrich.masks import dice_of_counts
 from ctenrich.nnunet.cascade import keep_largest, one_hot_channels
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.postprocess import Sink, labels_of, to_source
@@ -21,7 +22,6 @@ from ctenrich.nnunet.sliding_window import Network, Window, predict
 from ctenrich.nnunet.unet import forward, library_network, load_into_library
 from ctenrich.progress import SILENT, Progress
 from ctenrich.settings import SegmentSettings
-from ctenrich.similarity import dice_of_counts
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 
-from ctenrich.similarity import dice, dice_of_counts, distance_from, surface_dice, surface_of
+from ctenrich.masks import dice, dice_of_counts, distance_from, surface_dice, surface_of
 
 EMPTY = np.zeros((6, 7, 8), bool)
 
