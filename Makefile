@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-EXTRAS := cloud,dev,docs,notebooks,pacs,ray
+EXTRAS := cloud,dev,docs,notebooks,pacs,ray,reference
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
@@ -11,11 +11,11 @@ WORKERS ?= 2
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
-$(VENV)/.base: pyproject.toml constraints.txt scripts/install.sh
+$(VENV)/.base: pyproject.toml constraints.txt scripts/install.sh scripts/lock.py
 	PYTHON=$(PYTHON) scripts/install.sh $(VENV)
 	@touch $@
 
-$(VENV)/.full: pyproject.toml constraints.txt scripts/install.sh
+$(VENV)/.full: pyproject.toml constraints.txt scripts/install.sh scripts/lock.py
 	PYTHON=$(PYTHON) scripts/install.sh $(VENV) $(EXTRAS)
 	@touch $@ $(VENV)/.base
 

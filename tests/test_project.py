@@ -26,7 +26,8 @@ def test_environment_yml_names_what_pyproject_names() -> None:
     text = (ROOT / "environment.yml").read_text()
     listed = set(re.findall(r"^ {6}- (.+)$", text, re.M))
     extras = PYPROJECT["project"]["optional-dependencies"]
-    wanted = {*PYPROJECT["project"]["dependencies"], *extras["cloud"], *extras["notebooks"], *extras["pacs"]}
+    parts = (extras[name] for name in ("cloud", "notebooks", "pacs", "reference"))
+    wanted = {*PYPROJECT["project"]["dependencies"], *(one for part in parts for one in part)}
     assert listed == wanted
     assert f"- python{PYPROJECT['project']['requires-python']}" in text
 

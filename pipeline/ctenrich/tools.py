@@ -1,7 +1,8 @@
-"""Run external programs: argument lists without a shell, checked exit codes, captured output, time limits."""
+"""Run external programs (no shell, checked exit codes, captured output, time limits); find optional packages."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -9,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctenrich.errors import ToolError
+from ctenrich.errors import ToolError, UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["ToolResult", "find_tool", "run_tool"]
+__all__ = ["ToolResult", "find_tool", "need_package", "run_tool"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,29 @@ def find_tool(name: str) -> Path:
     if found is None:
         raise ToolError(Reason.TOOL_MISSING, f"the program {name} is not installed", "install it or put it on the PATH")
     return Path(found)
+
+
+def need_package(package: str, *, extra: str, purpose: str) -> None:
+    """Check that an optional package is installed, without importing it.
+
+    Parameters
+    ----------
+    package : str
+        Name under which it is imported.
+    extra : str
+        Extra of ctenrich that installs it.
+    purpose : str
+        What needs it, e.g. a setting; it begins the message.
+
+    Raises
+    ------
+    UsageError
+        MISSING_EXTRA, with the command that installs it.
+    """
+    unimportable = package in sys.modules and sys.modules[package] is None
+    if unimportable or importlib.util.find_spec(package) is None:
+        hint = f"pip install 'ctenrich[{extra}]', or in a checkout: scripts/install.sh .venv {extra}"
+        raise UsageError(Reason.MISSING_EXTRA, f"{purpose} needs the package {package}", hint)
 
 
 def run_tool(

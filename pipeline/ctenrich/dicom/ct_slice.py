@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -18,6 +18,7 @@ from pydicom.uid import (
 )
 
 from ctenrich.dicom import codestream
+from ctenrich.dicom.decoders import decoder_and_plugins
 from ctenrich.dicom.reader import InflatingReader, Parsed, number, numbers, open_dicom, text, texts, whole
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.geometry import SliceHeader
@@ -156,7 +157,7 @@ def read_slice(path: Path, out: NDArray[np.int16] | None = None) -> SlicePixels:
     Parameters
     ----------
     path : Path
-        A single-frame CT image, any transfer syntax that pydicom's plugins decode.
+        A single-frame CT image, any transfer syntax of `ctenrich.dicom.decoders`.
     out : array, optional
         [row j, column i], int16, contiguous, where the slice goes if its matrix is this one; plain 16-bit pixels are
         read right into it.
@@ -228,12 +229,10 @@ def _read_native(parsed: Parsed, form: PixelFormat, out: NDArray[np.int16] | Non
 def _read_encapsulated(parsed: Parsed, form: PixelFormat, path: Path) -> NDArray[Any]:
     """Decode a compressed frame, after its own header was held against the DICOM header."""
     try:
-        decoder = get_decoder(parsed.transfer_syntax)
-        available = decoder.is_available
-    except NotImplementedError:
-        available = False
-    if not available:
-        raise InputError(Reason.DECODE_ERROR, f"no decoder for the transfer syntax {parsed.transfer_syntax[:64]}")
+        decoder, plugins = decoder_and_plugins(parsed.transfer_syntax)
+    except NotImplementedError as error:
+        message = f"no decoder for the transfer syntax {parsed.transfer_syntax[:64]}"
+        raise InputError(Reason.DECODE_ERROR, message) from error
     size = path.stat().st_size - (parsed.pixel_offset or 0)
     parsed.stream.seek(parsed.pixel_offset or 0)
     frame = codestream.single_frame(parsed.stream.read(size))
@@ -249,19 +248,28 @@ def _read_encapsulated(parsed: Parsed, form: PixelFormat, path: Path) -> NDArray
         "photometric_interpretation": form.photometric,
         "pixel_keyword": "PixelData",
     }
-    try:
-        array, _ = decoder.as_array(codestream.encapsulated(frame), index=0, raw=True, **options)
-    except CtenrichError:
-        raise
-    except MemoryError as error:
-        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, "a slice asks for more memory than there is") from error
-    except Exception as error:  # each decoder has its own errors
-        raise InputError(
-            Reason.DECODE_ERROR, f"a slice's pixel data cannot be decoded ({type(error).__name__})"
-        ) from error
+    array = _decode(decoder, plugins, codestream.encapsulated(frame), options)
     if array.shape != (form.rows, form.columns):
         raise InputError(Reason.DECODE_ERROR, "a slice's pixel data have another matrix than its header says")
     return np.ascontiguousarray(array)
+
+
+def _decode(decoder: Decoder, plugins: tuple[str, ...], value: bytes, options: dict[str, Any]) -> NDArray[Any]:
+    """Decode with the first plug-in that can; the best one's error counts where none can."""
+    first: Exception | None = None
+    for plugin in plugins:
+        try:
+            array: NDArray[Any] = decoder.as_array(value, index=0, raw=True, decoding_plugin=plugin, **options)[0]
+        except CtenrichError:
+            raise
+        except MemoryError as error:
+            raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, "a slice asks for more memory than there is") from error
+        except Exception as error:  # noqa: BLE001  each decoder has its own errors
+            first = first or error
+        else:
+            return array
+    message = f"a slice's pixel data cannot be decoded ({type(first).__name__})"
+    raise InputError(Reason.DECODE_ERROR, message) from first
 
 
 def _used_bits(stored: NDArray[Any], form: PixelFormat, notes: list[str]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from ctenrich.dicom.decoders import decoder_and_plugins
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.geometry import affine_lps, slice_normal
 from ctenrich.reasons import Reason
@@ -225,8 +226,11 @@ def frame_pixels(dataset: Dataset) -> Iterator[NDArray[Any]]:
         raise InputError(Reason.TRUNCATED, "the pixel data are shorter than the frames need")
     from pydicom.pixels.utils import iter_pixels
 
+    plugin = ""
     try:
-        yield from iter_pixels(dataset, raw=True)
+        if not native:
+            plugin = decoder_and_plugins(dataset.file_meta.TransferSyntaxUID)[1][0]
+        yield from iter_pixels(dataset, raw=True, decoding_plugin=plugin)
     except InputError:
         raise
     except Exception as error:  # codecs raise many kinds for broken streams

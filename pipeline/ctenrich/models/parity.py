@@ -18,6 +18,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4
 from ctenrich.settings import Settings
+from ctenrich.tools import need_package
 
 __all__ = [
     "Case",
@@ -239,10 +240,12 @@ def check_model(
     Raises
     ------
     UsageError
-        EMPTY_INPUT without a case; BAD_SETTINGS.
+        EMPTY_INPUT without a case; BAD_SETTINGS; MISSING_EXTRA without nnunetv2 or pyradiomics.
     ModelError
         As `open_nnunet`.
     """
+    need_package("nnunetv2", extra="reference", purpose="the comparison with nnunetv2")
+    need_package("radiomics", extra="reference", purpose="the comparison of shapes")
     chosen = options or ParityOptions()
     fast = replace(settings, segment=replace(settings.segment, engine="fast"))
     slow = replace(settings, segment=replace(settings.segment, engine="reference", probabilities=False))

@@ -31,6 +31,7 @@ from ctenrich.records import (
     Volume,
 )
 from ctenrich.settings import Settings
+from ctenrich.tools import need_package
 from ctenrich.workspace import Workspace, load_array
 
 __all__ = ["NnunetSegmenter", "label_names", "open_nnunet"]
@@ -68,7 +69,8 @@ def open_nnunet(
     ModelError
         NOT_FOUND, BAD_MODEL, UNSAFE_WEIGHTS, HASH_MISMATCH, LICENCE_NOT_ACCEPTED, WRONG_MODALITY or UNMAPPED_LABEL.
     UsageError
-        BAD_SETTINGS; BAD_PARAMETER if the model has several configurations and none was chosen.
+        BAD_SETTINGS; BAD_PARAMETER if the model has several configurations and none was chosen; MISSING_EXTRA if a
+        cascade or the reference engine is asked for without the libraries of nnU-Net.
     """
     resolved = resolve_model(model)
     if resolved.entry is not None and resolved.entry.kind is ModelKind.BODYPART:
@@ -77,7 +79,9 @@ def open_nnunet(
     name = _choose_configuration(stored, configuration)
     chosen = _choose_folds(stored, name, folds)
     names = label_names(stored.plan(name))
-    engines = [_open_engine(stored, n, chosen, mirror, settings) for n in _cascade_chain(stored, name)]
+    chain = _cascade_chain(stored, name)
+    _check_libraries(stored.plan(name), settings)
+    engines = [_open_engine(stored, n, chosen, mirror, settings) for n in chain]
     product = Product(ProductKind.NNUNET, stored.name, name, chosen, mirror)
     return NnunetSegmenter(product, _nnunet_model_info(resolved, stored, product), names, engines, resolved)
 
@@ -115,6 +119,15 @@ def _cascade_chain(stored: StoredModel, configuration: str) -> list[str]:
             fail(f"{configuration} of {stored.name} needs the configuration {previous}, which is missing")
         chain.insert(0, previous)
     return chain
+
+
+def _check_libraries(plan: ModelPlan, settings: Settings) -> None:
+    """Cascades resample labels with the functions of nnU-Net's own libraries."""
+    if settings.segment.engine == "reference":
+        need_package("nnunetv2", extra="reference", purpose='segment.engine = "reference"')
+    if plan.previous:
+        package = "batchgenerators" if plan.version == 1 else "nnunetv2"
+        need_package(package, extra="reference", purpose="a cascade")
 
 
 def label_names(plan: ModelPlan) -> tuple[tuple[int, str, str], ...]:

@@ -16,7 +16,9 @@ from ctenrich.records import Cohort
 from ctenrich.runner.products import request_products
 from ctenrich.select import read_cohort
 from ctenrich.settings import Settings
+from ctenrich.shape.pyradiomics import need_radiomics
 from ctenrich.shape.pyradiomics_features import Radiomics
+from ctenrich.tools import need_package
 from ctenrich.workspace import Workspace, load_record, save_record, write_bytes
 
 __all__ = ["Run", "RunConfig"]
@@ -88,8 +90,7 @@ class Run:
                 Reason.NO_MODEL, "nothing to do: neither a segmenter nor a body part model was named",
                 "add --segmenter expert, --segmenter nnunet:MODEL or --bodypart MODEL",
             )  # fmt: skip
-        if settings.measure.radiomics:
-            Radiomics(Path(settings.measure.radiomics))
+        _check_engines(settings)
         config = RunConfig(_FORMAT, __version__, cohort.name, cohort.sha256, products, settings, allow_demo)
         out = Path(out)
         if (out / "run.json").exists():
@@ -144,3 +145,13 @@ def _copy_cohort(cohort_file: Path, out: Path) -> None:
         source = cohort_file.with_name(stem + suffix)
         if source.is_file() and source.resolve() != (out / f"cohort{suffix}").resolve():
             write_bytes(out / f"cohort{suffix}", source.read_bytes())
+
+
+def _check_engines(settings: Settings) -> None:
+    """Raise MISSING_EXTRA or BAD_SETTINGS for an engine that cannot be used, before a folder is made."""
+    if settings.measure.engine == "pyradiomics":
+        need_radiomics('measure.engine = "pyradiomics"')
+    if settings.measure.radiomics:
+        Radiomics(Path(settings.measure.radiomics))
+    if settings.segment.engine == "reference":
+        need_package("nnunetv2", extra="reference", purpose='segment.engine = "reference"')

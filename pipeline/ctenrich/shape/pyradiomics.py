@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctenrich.errors import UsageError
-from ctenrich.reasons import Reason
 from ctenrich.shape.features import ShapePrimitives
+from ctenrich.tools import need_package
 
-__all__ = ["measure_primitives", "version"]
+__all__ = ["measure_primitives", "need_radiomics", "version"]
 
 
 def measure_primitives(
@@ -70,14 +69,27 @@ def version() -> str:
     return str(_import_radiomics().__version__)
 
 
+def need_radiomics(purpose: str) -> None:
+    """Check that pyradiomics is installed.
+
+    Parameters
+    ----------
+    purpose : str
+        What needs it, e.g. a setting.
+
+    Raises
+    ------
+    UsageError
+        MISSING_EXTRA, with what to install.
+    """
+    need_package("radiomics", extra="reference", purpose=purpose)
+
+
 def _import_radiomics() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import radiomics
-            import radiomics.shape
-    except ImportError as error:
-        text = "the engine pyradiomics needs the package pyradiomics"
-        raise UsageError(Reason.MISSING_EXTRA, text, "use the engine fast, or install it") from error
+    need_radiomics("pyradiomics")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import radiomics
+        import radiomics.shape
     radiomics.logger.setLevel("ERROR")
     return radiomics

@@ -62,6 +62,7 @@ class Radiomics:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise UsageError(Reason.NOT_FOUND, f"there is no settings file {path.name}", "see measure.radiomics")
+        pyradiomics.need_radiomics("measure.radiomics (first order and texture features)")
         self.sha256 = sha256_of_file(path)
         self.version = pyradiomics.version()
         self._itk: Any = importlib.import_module("SimpleITK")
@@ -143,13 +144,9 @@ class Radiomics:
 
 
 def _open_extractor(path: Path) -> Any:
-    pyradiomics.version()
-    try:
-        from radiomics import featureextractor
-    except ImportError as error:
-        text = "first order and texture features need the package pyradiomics"
-        raise UsageError(Reason.MISSING_EXTRA, text, "install it, or leave measure.radiomics empty") from error
     import logging
+
+    from radiomics import featureextractor
 
     logging.getLogger("radiomics").setLevel(logging.ERROR)
     try:
