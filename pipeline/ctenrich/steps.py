@@ -24,14 +24,13 @@ from ctenrich.errors import InputError, UsageError
 from ctenrich.inference.model_cache import ModelCache
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import SILENT, Progress
+from ctenrich.publish.export import Export, export_run
 from ctenrich.publish.export import export_objects as export_any
-from ctenrich.publish.export import export_run
 from ctenrich.reasons import Reason
 from ctenrich.records import (
     Cohort,
     EncodedObjects,
     FetchedSeries,
-    Issue,
     Landmarks,
     Proof,
     Regions,
@@ -583,7 +582,7 @@ def report(run: Run, *, progress: Progress = SILENT) -> Path:
     return build_report(run.workspace, progress=progress)
 
 
-def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) -> list[Path]:
+def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) -> Export:
     """Export all results of a run.
 
     Parameters
@@ -595,12 +594,12 @@ def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) 
     out : str or Path
         Folder to write to.
     progress : Progress
-        Receives one step per SEG, and the issues as notes.
+        Receives one step per object, and the issues as notes.
 
     Returns
     -------
-    list of Path
-        The written files.
+    Export
+        One outcome per object, with the written files.
 
     Raises
     ------
@@ -609,12 +608,12 @@ def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) 
     InputError
         NOT_PREPARED if the run has no such object.
     """
-    return list(export_run(run.workspace, fmt, Path(out), progress=progress))
+    return export_run(run.workspace, fmt, Path(out), progress=progress)
 
 
 def export_objects(
     paths: Sequence[Path], fmt: str, out: Path, *, source: Path | None = None, progress: Progress = SILENT
-) -> tuple[list[Path], tuple[Issue, ...]]:
+) -> Export:
     """Export SEG and SR objects of any manufacturer.
 
     Parameters
@@ -626,15 +625,16 @@ def export_objects(
     out : Path
         Folder to write to.
     source : Path, optional
-        Folder with the CT series that SEGs refer to; without it masks have the smallest grid that contains their
-        frames.
+        Folder with the series (CT, MR, PET) that SEGs refer to; without it, and where it does not fit, masks have the
+        smallest grid that contains their frames.
     progress : Progress
-        Receives one step per SEG, and the issues as notes.
+        Receives one step per object, and the issues as notes.
 
     Returns
     -------
-    tuple of list of Path and tuple of Issue
-        The written files, and issues, e.g. the number of referenced instances that are missing.
+    Export
+        One outcome per DICOM object, with the written files and issues, e.g. the number of referenced instances that
+        are missing.
 
     Raises
     ------
@@ -643,8 +643,7 @@ def export_objects(
     InputError
         NOT_FOUND if there is no such object.
     """
-    files, issues = export_any(paths, fmt, out, source=source, progress=progress)
-    return list(files), issues
+    return export_any(paths, fmt, out, source=source, progress=progress)
 
 
 def finish(run: Run, *, progress: Progress = SILENT) -> Path:

@@ -317,3 +317,19 @@ def test_objects_of_others(real_data):
         segs += [path] if ds.Modality == "SEG" else []
     issues = errors(validate_objects(segs, settings=OWN, sources=known))
     assert [i.message for i in issues if i.rule == "references.resolve"] == ["0 of 91 references resolve"]
+
+
+@pytest.mark.parametrize("kind", ["seg", "shape_sr"])
+def test_a_deflated_object_is_checked_like_the_one_it_was_made_of(four, kind, tmp_path):
+    series, paths = four
+    path = next(path for name, path in paths.items() if name.startswith(kind.split("_")[0]))
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    packed = tmp_path / "packed.dcm"
+    data.save_as(packed)
+    plain = validate_objects([path], settings=Settings(), sources=series.sop_instance_uids)
+    found = validate_objects([packed], settings=Settings(), sources=series.sop_instance_uids)
+    assert [(i.rule, i.message) for i in found] == [(i.rule, i.message) for i in plain]
+    del data.StudyInstanceUID
+    data.save_as(packed)
+    assert any("StudyInstanceUID" in i.message for i in errors(validate_objects([packed], settings=Settings())))

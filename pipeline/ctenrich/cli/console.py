@@ -98,7 +98,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print CSV on stdout; a missing value is an empty cell.
+    """Print CSV on stdout; a missing value is an empty cell, and no text is taken for a formula by a spreadsheet.
 
     Parameters
     ----------
@@ -110,7 +110,10 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     import csv
     import sys
 
-    csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
+    from ctenrich.csv_text import csv_cell
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerows([csv_cell(value) for value in row] for row in (columns, *rows))
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -31,22 +32,31 @@ def export(
     run: Annotated[Path, typer.Argument(help="The run's folder, or any folder or file of SEG and SR objects.")],
     fmt: Annotated[Format, typer.Argument(metavar="nifti|nrrd|csv", help="Format.")],
     out: Annotated[Path | None, typer.Option(help="Output folder; default: export/ in the run's folder.")] = None,
-    source: Annotated[Path | None, typer.Option(help="SEGs from elsewhere: folder of their source CT.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="SEGs from elsewhere: folder of their source CT, MR or PET.")
+    ] = None,
 ) -> None:
     """Export masks on the full grid of the CT (nifti, nrrd) or all measurements (csv), read from the DICOM objects."""
     from ctenrich import steps
-    from ctenrich.cli.console import progress_bars
-    from ctenrich.records import Issue, Severity
+    from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.records import Severity, State
 
     with progress_bars() as progress:
         if (run / "run.json").is_file():
             target = out or run / "export"
-            files = steps.export(steps.open_run(run), fmt.value, target, progress=progress)
-            issues: tuple[Issue, ...] = ()
+            found = steps.export(steps.open_run(run), fmt.value, target, progress=progress)
         else:
             target = out or Path("export")
-            files, issues = steps.export_objects([run], fmt.value, target, source=source, progress=progress)
-    for issue in issues:
-        typer.echo(f"{issue.severity.value}: {issue.message} [{issue.rule}]", err=True)
-    typer.echo(f"{len(files)} files in {target}")
-    raise typer.Exit(1 if any(i.severity is Severity.ERROR for i in issues) else 0)
+            found = steps.export_objects([run], fmt.value, target, source=source, progress=progress)
+    for item in found.objects:
+        for issue in item.issues:
+            typer.echo(f"{issue.severity.value}: {item.name}: {issue.message} [{issue.rule}]", err=True)
+    skipped = Counter(item.message for item in found.objects if item.state is State.SKIPPED)
+    if skipped:
+        print_table("Skipped", ("objects", "what they are"), [(n, message) for message, n in sorted(skipped.items())])
+    failed = [(item.name, item.reason, item.message) for item in found.objects if item.state is State.FAILED]
+    if failed:
+        print_table("Failed", ("file", "reason", "what is wrong"), failed)
+    counts = ", ".join(f"{found.count(state)} {state.value}" for state in (State.DONE, State.SKIPPED, State.FAILED))
+    typer.echo(f"{len(found.objects)} objects: {counts}; {len(found.files)} files in {target}")
+    raise typer.Exit(1 if failed or any(i.severity is Severity.ERROR for i in found.issues) else 0)

@@ -1,119 +1,236 @@
-"""A folder of CT files -> the series that an object refers to, in order; headers only, judged by the geometry rules."""
+"""A folder of images -> the series that an object refers to, in order; headers only, judged by the geometry rules."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
 
+from ctenrich.dicom.frames import read_frames
 from ctenrich.dicom.objects import header as read_header
 from ctenrich.dicom.objects import quiet
+from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES
 from ctenrich.errors import InputError
 from ctenrich.geometry import SliceHeader, check_stack_geometry, slice_normal
 from ctenrich.reasons import Reason
 from ctenrich.records import Slice, SortedSeries
 from ctenrich.settings import GeometrySettings
 
-__all__ = ["series_of_folder"]
+__all__ = ["SourceFolder", "series_of_folder"]
 
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
-    *("ImageType", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"),
+    *("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"),
+    *("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
+_SOURCES = frozenset({"CT", "MR", "PT", "NM"})
+"""Modalities of images that segmentations are made from."""
+_SAME_PLACE = 1e-3
+"""mm along the normal: images that are closer have one position (echoes, b-values, time points)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plane:
+    """One single-frame image, or one frame of a multi-frame image."""
+
+    header: Dataset
+    path: Path
+    position: tuple[float, float, float]
+    orientation: tuple[float, ...]
+    pixel_spacing: tuple[float, float]
+
+
+class SourceFolder:
+    """The CT, MR and PET series of a folder, from which the source of an object is chosen.
+
+    Parameters
+    ----------
+    folder : Path
+        Searched once, with its sub-folders.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def _groups(self) -> dict[str, list[tuple[Path, Dataset]]]:
+        groups: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
+        for path in sorted(p for p in self._folder.rglob("*") if p.is_file()):
+            try:
+                with quiet():
+                    header = read_header(path, _TAGS)
+            except InputError:
+                continue
+            if _is_source(header):
+                groups[str(header.get("SeriesInstanceUID", ""))].append((path, header))
+        return groups
+
+    def find_series(self, series_instance_uid: str = "", *, referenced: Collection[str] = ()) -> SortedSeries:
+        """Sort the slices of the series that an object refers to.
+
+        Parameters
+        ----------
+        series_instance_uid : str
+            The series that is wanted. Where the folder does not have it, its only series is taken; a comparison of the
+            references then reports that they do not resolve.
+        referenced : collection of str
+            SOP Instance UIDs that the object refers to. They are preferred where several images have one position.
+
+        Returns
+        -------
+        SortedSeries
+            Slices in the order of their projection on the slice normal; the frames of a multi-frame image are slices
+            of one SOP Instance UID.
+
+        Raises
+        ------
+        InputError
+            NO_CT if the folder holds no image with a position in the patient; NO_REFERENCE where it holds several
+            series and none is the wanted one; a geometry reason where the slices form no regular volume.
+        """
+        groups = self._groups
+        if not groups:
+            raise InputError(Reason.NO_CT, "the folder of the source holds no CT, MR or PET image")
+        if series_instance_uid not in groups and len(groups) > 1:
+            message = f"the folder holds {len(groups)} series, but not the one that is referred to"
+            raise InputError(Reason.NO_REFERENCE, message)
+        chosen = series_instance_uid if series_instance_uid in groups else next(iter(groups))
+        with quiet():
+            return _sorted(_one_per_position(list(_planes(groups[chosen])), frozenset(referenced)))
 
 
 def series_of_folder(folder: Path, series_instance_uid: str = "") -> SortedSeries:
-    """Read the headers of a folder's CT series and sort its slices.
+    """Read the headers of a folder's series and sort the slices of one, as :meth:`SourceFolder.find_series`.
 
     Parameters
     ----------
     folder : Path
         Searched with its sub-folders.
     series_instance_uid : str
-        The series that is wanted. Where the folder does not have it, its only CT series is taken; a comparison of the
-        references then reports that they do not resolve.
+        The series that is wanted.
 
     Returns
     -------
     SortedSeries
-        Slices in the order of their projection on the slice normal.
 
     Raises
     ------
     InputError
-        NO_CT; NO_REFERENCE where the folder holds several series and none is the wanted one; a geometry reason where
-        the slices form no regular volume.
+        As :meth:`SourceFolder.find_series`.
     """
-    groups: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        try:
-            with quiet():
-                header = read_header(path, _TAGS)
-        except InputError:
+    return SourceFolder(folder).find_series(series_instance_uid)
+
+
+def _is_source(header: Dataset) -> bool:
+    if header.get("Modality") not in _SOURCES or str(header.get("SOPClassUID", "")) in SEGMENTATION_CLASSES:
+        return False
+    return "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
+
+
+def _planes(items: list[tuple[Path, Dataset]]) -> Iterator[_Plane]:
+    """Positions of all images and frames of a series."""
+    for path, header in items:
+        if "PerFrameFunctionalGroupsSequence" in header:
+            for frame in read_frames(header):
+                yield _Plane(
+                    header=header,
+                    path=path,
+                    position=frame.position,
+                    orientation=frame.orientation,
+                    pixel_spacing=frame.pixel_spacing,
+                )
             continue
-        if header.get("Modality") == "CT" and "ImagePositionPatient" in header:
-            groups[str(header.SeriesInstanceUID)].append((path, header))
-    if not groups:
-        raise InputError(Reason.NO_CT, "the folder holds no CT image")
-    if series_instance_uid not in groups and len(groups) > 1:
-        message = f"the folder holds {len(groups)} CT series, but not the one that is referred to"
-        raise InputError(Reason.NO_REFERENCE, message)
-    chosen = series_instance_uid if series_instance_uid in groups else next(iter(groups))
-    with quiet():
-        return _sorted(groups[chosen])
+        place, turn, spacing = (
+            _numbers(header, k) for k in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        )
+        if place is None or turn is None or spacing is None or (len(place), len(turn), len(spacing)) != (3, 6, 2):
+            raise InputError(Reason.MISSING_GEOMETRY, Reason.MISSING_GEOMETRY.sentence)
+        yield _Plane(
+            header=header,
+            path=path,
+            position=(place[0], place[1], place[2]),
+            orientation=turn,
+            pixel_spacing=(spacing[0], spacing[1]),
+        )
 
 
-def _sorted(items: list[tuple[Path, Dataset]]) -> SortedSeries:
-    verdict = check_stack_geometry([_header(header) for _, header in items], GeometrySettings())
+def _one_per_position(planes: list[_Plane], referenced: frozenset[str]) -> list[_Plane]:
+    """Keep one image of those that share a position, one that is referred to if there is one."""
+    first = planes[0].orientation
+    if any(not np.allclose(p.orientation, first, atol=1e-4) for p in planes):
+        return planes
+    normal = np.array(slice_normal(first[:3], first[3:]))
+    ordered = sorted(
+        planes,
+        key=lambda p: (round(float(normal @ np.array(p.position)), 3), _sop(p)),
+    )
+    kept: list[_Plane] = []
+    for plane in ordered:
+        if not kept or not np.allclose(plane.position, kept[-1].position, atol=_SAME_PLACE):
+            kept.append(plane)
+        elif _sop(plane) in referenced and _sop(kept[-1]) not in referenced:
+            kept[-1] = plane
+    return kept
+
+
+def _sop(plane: _Plane) -> str:
+    return str(plane.header.get("SOPInstanceUID", ""))
+
+
+def _numbers(header: Dataset, keyword: str) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(v) for v in header[keyword].value)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _sorted(planes: list[_Plane]) -> SortedSeries:
+    verdict = check_stack_geometry([_slice_header(n, plane) for n, plane in enumerate(planes)], GeometrySettings())
     if verdict.reasons:
         raise InputError(verdict.reasons[0], verdict.reasons[0].sentence)
-    first = items[verdict.order[0]][1]
-    turn = [float(v) for v in first.ImageOrientationPatient]
+    first = planes[verdict.order[0]]
+    turn = first.orientation
     row, column = (turn[0], turn[1], turn[2]), (turn[3], turn[4], turn[5])
     normal = np.array(slice_normal(row, column))
     slices = []
     for index in verdict.order:
-        path, header = items[index]
-        place = [float(v) for v in header.ImagePositionPatient]
-        position = (place[0], place[1], place[2])
-        distance = float(normal @ np.array(position))
-        slices.append(Slice(str(header.SOPInstanceUID), str(header.SOPClassUID), str(path), position, distance))
-    spacing = [float(v) for v in first.PixelSpacing]
+        plane = planes[index]
+        kind = str(plane.header.get("SOPClassUID", ""))
+        slices.append(
+            Slice(_sop(plane), kind, str(plane.path), plane.position, float(normal @ np.array(plane.position)))
+        )
     return SortedSeries(
-        str(first.StudyInstanceUID),
-        str(first.SeriesInstanceUID),
-        str(first.get("FrameOfReferenceUID", "")),
+        str(first.header.get("StudyInstanceUID", "")),
+        str(first.header.get("SeriesInstanceUID", "")),
+        str(first.header.get("FrameOfReferenceUID", "")),
         tuple(slices),
         row,
         column,
-        (spacing[0], spacing[1]),
+        first.pixel_spacing,
         (slices[-1].distance - slices[0].distance) / max(len(slices) - 1, 1),
-        int(first.Rows),
-        int(first.Columns),
+        int(first.header.Rows),
+        int(first.header.Columns),
     )
 
 
-def _header(header: Dataset) -> SliceHeader:
-    def numbers(keyword: str) -> tuple[float, ...] | None:
-        try:
-            return tuple(float(v) for v in header[keyword].value)
-        except (KeyError, TypeError, ValueError):
-            return None
+def _slice_header(number: int, plane: _Plane) -> SliceHeader:
+    """Geometry of a plane for the rules; what kind of image it is does not matter here."""
 
     def whole(keyword: str) -> int | None:
-        value = header.get(keyword)
+        value = plane.header.get(keyword)
         return int(value) if isinstance(value, int) else None
 
     return SliceHeader(
-        str(header.get("SOPInstanceUID", "")),
-        str(header.get("SOPClassUID", "")),
-        image_type=tuple(header.get("ImageType") or ()),
-        position=numbers("ImagePositionPatient"),
-        orientation=numbers("ImageOrientationPatient"),
-        pixel_spacing=numbers("PixelSpacing"),
+        f"{number}",
+        position=plane.position,
+        orientation=plane.orientation,
+        pixel_spacing=plane.pixel_spacing,
         rows=whole("Rows"),
         columns=whole("Columns"),
-        frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "")),
+        frame_of_reference_uid=str(plane.header.get("FrameOfReferenceUID", "")),
     )

@@ -1,43 +1,45 @@
 """Written objects -> files of other tools: masks as NIfTI or NRRD on the full grid of the CT, measurements as CSV.
 
 What is exported comes from the DICOM objects, never from the arrays they were made of. Objects of other makers are
-read in the same way, beside a folder with their CT where there is one.
+read in the same way, beside a folder with their source images where there is one. Every object has one outcome.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
+import errno
 import io
-import json
-import re
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
-from ctenrich.dicom.frames import Grid
+from ctenrich import __version__
+from ctenrich.csv_text import csv_cell
 from ctenrich.dicom.objects import header, quiet
-from ctenrich.dicom.seg import DecodedSeg, DecodedSegment, read_seg
-from ctenrich.dicom.series import series_of_folder
-from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES, is_structured_report
+from ctenrich.dicom.seg import read_seg
+from ctenrich.dicom.series import SourceFolder
+from ctenrich.dicom.sop_classes import (
+    LABEL_MAP_SEGMENTATION,
+    MEDIA_STORAGE_DIRECTORY,
+    SEGMENTATION_CLASSES,
+    is_structured_report,
+)
 from ctenrich.dicom.sr import read_sr, rows_of
-from ctenrich.errors import InputError, UsageError
-from ctenrich.geometry import lps_to_ras
+from ctenrich.errors import CtenrichError, InputError, UsageError
 from ctenrich.progress import SILENT, Progress
+from ctenrich.publish.mask_files import write_masks
 from ctenrich.reasons import Reason
-from ctenrich.records import Issue, SortedSeries
+from ctenrich.records import Issue, Severity, SortedSeries, State
 from ctenrich.series_store import SeriesStore
-from ctenrich.workspace import Workspace, write_bytes
+from ctenrich.workspace import Workspace, check_uid, write_bytes
 
-__all__ = ["FORMATS", "export_objects", "export_run"]
+__all__ = ["FORMATS", "Export", "ExportedObject", "export_objects", "export_run"]
 
 FORMATS = ("nifti", "nrrd", "csv")
-_SUFFIX = {"nifti": ".nii.gz", "nrrd": ".nrrd"}
 _COLUMNS = (
     *(
         "series_instance_uid",
@@ -54,19 +56,79 @@ _COLUMNS = (
     *("evaluation", "evaluation_code", "algorithm"),
 )
 
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of the disk that no other object of the export would escape."""
+_TAGS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ReferencedSeriesSequence")
+_TABLE = "measurements.csv"
 
-@dataclass(frozen=True)
-class _Object:
-    """A SEG or SR file and where it belongs."""
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedObject:
+    """Outcome of one object."""
 
     path: Path
-    sop_class: str
-    series: str
-    product: str
-    source: SortedSeries | None
+    """Its file."""
+    name: str
+    """The file relative to the folder that was named, or to the run."""
+    kind: str
+    """Name of its SOP class; empty where the file cannot be read."""
+    state: State
+    """DONE, SKIPPED (an object of another kind, or without a measurement) or FAILED."""
+    reason: Reason | None = None
+    message: str = ""
+    files: tuple[Path, ...] = ()
+    issues: tuple[Issue, ...] = ()
 
 
-def export_run(workspace: Workspace, fmt: str, out: Path, *, progress: Progress = SILENT) -> tuple[Path, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Outcomes of all objects of an export, in the order of their names."""
+
+    objects: tuple[ExportedObject, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that were written and exist, each once."""
+        found = dict.fromkeys(path for item in self.objects for path in item.files)
+        return tuple(path for path in found if path.is_file())
+
+    @property
+    def issues(self) -> tuple[Issue, ...]:
+        """Issues of all objects."""
+        return tuple(issue for item in self.objects for issue in item.issues)
+
+    def count(self, state: State) -> int:
+        """Number of objects with this outcome."""
+        return sum(item.state is state for item in self.objects)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """An object before its export: its file, the folder it goes to, and why it cannot be read, if so."""
+
+    path: Path
+    name: str
+    target: Path
+    """Folder below the output folder."""
+    series: str = ""
+    product: str = ""
+    sop_class: str = ""
+    sop_instance_uid: str = ""
+    source_series: str = ""
+    referenced: frozenset[str] = frozenset()
+    fault: CtenrichError | None = None
+
+    @property
+    def kind(self) -> str:
+        if self.sop_class == LABEL_MAP_SEGMENTATION:
+            return "Label Map Segmentation Storage"
+        return UID(self.sop_class).name if self.sop_class else ""
+
+
+_FindSource = Callable[[_Planned], tuple[SortedSeries | None, tuple[Issue, ...]]]
+
+
+def export_run(workspace: Workspace, fmt: str, out: Path, *, progress: Progress = SILENT) -> Export:
     """Export all SEGs (``nifti``, ``nrrd``) or all SRs (``csv``) of a run.
 
     Each segment is written as ``OUT/<series>/<product>/<number>_<label>``, and all of them as one label map where they
@@ -81,12 +143,13 @@ def export_run(workspace: Workspace, fmt: str, out: Path, *, progress: Progress 
     out : Path
         Folder to write to.
     progress : Progress
-        Advanced by one for every SEG; gets issues as notes.
+        Advanced by one for every object; gets issues as notes.
 
     Returns
     -------
-    tuple of Path
-        The files that were written.
+    Export
+        One outcome per object of the run. The run's objects of the other kind (SRs where masks are exported) are not
+        part of the export.
 
     Raises
     ------
@@ -96,62 +159,76 @@ def export_run(workspace: Workspace, fmt: str, out: Path, *, progress: Progress 
         NOT_PREPARED if the run holds no such object.
     """
     _check_format(fmt)
-    files = _export(list(_objects_of_run(workspace)), fmt, out, progress)
-    if not files:
+    store = SeriesStore(workspace)
+    planned = [item for item in _objects_of_run(workspace, store) if item.fault or _is_wanted(item, fmt)]
+    if not planned:
         what = "SR" if fmt == "csv" else "SEG"
         raise InputError(Reason.NOT_PREPARED, f"the run holds no {what} yet", "run the stages first")
-    return files
+
+    def find_source(item: _Planned) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
+        return store.find(SortedSeries, item.series), ()
+
+    return _export(planned, fmt, out, find_source, progress)
 
 
 def export_objects(
     paths: Sequence[Path], fmt: str, out: Path, *, source: Path | None = None, progress: Progress = SILENT
-) -> tuple[tuple[Path, ...], tuple[Issue, ...]]:
+) -> Export:
     """Export SEG and SR files of any maker.
+
+    The files of an object are written below ``OUT/<folder>/<file name>``, where the folder is relative to the one that
+    was named. Where two objects would share a name, the SOP Instance UID is added.
 
     Parameters
     ----------
     paths : sequence of Path
-        Files, or folders that are searched.
+        Files, or folders that are searched. Files in a folder that are not DICOM are ignored.
     fmt : str
         ``nifti``, ``nrrd`` or ``csv``.
     out : Path
         Folder to write to.
     source : Path, optional
-        Folder with the CT series that SEGs refer to; without it masks have the smallest grid that holds their frames.
+        Folder with the series (CT, MR, PET; multi-frame too) that SEGs refer to. Without it, and where it does not fit,
+        masks have the smallest grid that holds their frames; the latter is an issue.
     progress : Progress
-        Advanced by one for every SEG; gets issues as notes.
+        Advanced by one for every object; gets issues as notes.
 
     Returns
     -------
-    (files, issues)
-        The files that were written, and issues, e.g. how many referenced instances are missing.
+    Export
+        One outcome per DICOM object: done, skipped (it is of another kind) or failed (damaged).
 
     Raises
     ------
     UsageError
-        BAD_PARAMETER for an unknown format.
+        BAD_PARAMETER for an unknown format, NOT_FOUND for a path or source folder that does not exist.
     InputError
-        NOT_FOUND if there is no such object.
+        NOT_FOUND if there is no such object; the message lists the kinds that there are.
     """
     _check_format(fmt)
-    objects = []
-    for path in sorted(p for top in paths for p in _files(top)):
+    for path in (*paths, *((source,) if source else ())):
+        if not path.exists():
+            raise UsageError(
+                Reason.NOT_FOUND, f"there is no {path}", "name a run's folder, or files or folders of DICOM"
+            )
+    planned = _planned_files(paths)
+    if not any(item.fault or _is_wanted(item, fmt) for item in planned):
+        what = "SR" if fmt == "csv" else "SEG"
+        kinds = Counter(item.kind for item in planned)
+        held = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or "no DICOM object"
+        raise InputError(Reason.NOT_FOUND, f"no {what} was found; there is {held}", _other_format(planned, fmt))
+    folder = SourceFolder(source) if source is not None and fmt != "csv" else None
+
+    def find_source(item: _Planned) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
+        if folder is None:
+            return None, ()
         try:
-            with quiet():
-                head = header(path, ["SOPClassUID", "SeriesInstanceUID", "ReferencedSeriesSequence"])
-        except InputError:
-            continue
-        kind = str(head.get("SOPClassUID", ""))
-        wanted = kind in SEGMENTATION_CLASSES if fmt != "csv" else is_structured_report(kind)
-        if wanted:
-            referenced = head.get("ReferencedSeriesSequence")
-            uid = str(referenced[0].get("SeriesInstanceUID", "")) if referenced else ""
-            series = series_of_folder(source, uid) if source is not None and fmt != "csv" else None
-            objects.append(_Object(path, kind, "", path.stem, series))
-    if not objects:
-        raise InputError(Reason.NOT_FOUND, f"no {'SR' if fmt == 'csv' else 'SEG'} was found")
-    issues: list[Issue] = []
-    return _export(objects, fmt, out, progress, issues), tuple(issues)
+            return folder.find_series(item.source_series, referenced=item.referenced), ()
+        except CtenrichError as error:
+            text = f"the source does not fit ({error.message}): the masks have the grid of their own frames"
+            return None, (_issue(item, "SEG_SOURCE", Severity.WARNING, text),)
+
+    return _export(planned, fmt, out, find_source, progress)
 
 
 def _check_format(fmt: str) -> None:
@@ -159,132 +236,182 @@ def _check_format(fmt: str) -> None:
         raise UsageError(Reason.BAD_PARAMETER, f"unknown format {fmt!r}", f"known: {', '.join(FORMATS)}")
 
 
-def _files(top: Path) -> Iterator[Path]:
-    yield from (p for p in top.rglob("*") if p.is_file()) if top.is_dir() else (top,)
+def _is_wanted(item: _Planned, fmt: str) -> bool:
+    return is_structured_report(item.sop_class) if fmt == "csv" else item.sop_class in SEGMENTATION_CLASSES
 
 
-def _objects_of_run(workspace: Workspace) -> Iterator[_Object]:
-    store = SeriesStore(workspace)
+def _other_format(planned: Iterable[_Planned], fmt: str) -> str:
+    other = "nifti" if fmt == "csv" else "csv"
+    return f"the format {other} exports them" if any(_is_wanted(item, other) for item in planned) else ""
+
+
+def _issue(item: _Planned, rule: str, severity: Severity, message: str) -> Issue:
+    return Issue(rule, severity, item.sop_instance_uid or item.path.name, message, "ctenrich export", __version__)
+
+
+# ---------------------------------------------------------------- planning
+
+
+def _objects_of_run(workspace: Workspace, store: SeriesStore) -> Iterator[_Planned]:
+    taken: set[str] = set()
     for uid in store.series():
         for path in sorted(store.folder(uid).glob("*/objects/*.dcm")):
-            with quiet():
-                kind = str(header(path, ["SOPClassUID"]).get("SOPClassUID", ""))
-            yield _Object(path, kind, uid, path.parents[1].name, store.find(SortedSeries, uid))
+            product = path.parents[1].name
+            item = _read_header(path, path.relative_to(workspace.root).as_posix(), Path(uid, product))
+            if item is None:
+                continue
+            kept = replace(item, series=uid, product=product)
+            if kept.sop_class in SEGMENTATION_CLASSES and kept.target.as_posix() in taken:
+                kept = replace(kept, target=kept.target / path.stem)
+            if kept.sop_class in SEGMENTATION_CLASSES:
+                taken.add(kept.target.as_posix())
+            yield kept
 
 
-def _export(
-    objects: Sequence[_Object], fmt: str, out: Path, progress: Progress, issues: list[Issue] | None = None
-) -> tuple[Path, ...]:
-    if fmt == "csv":
-        rows = [_row(item, row) for item in objects if ".88." in item.sop_class for row in rows_of(read_sr(item.path))]
-        return (_write_csv(out / "measurements.csv", rows),) if rows else ()
-    segs = [item for item in objects if item.sop_class in SEGMENTATION_CLASSES]
-    progress.start("export", len(segs))
-    files: list[Path] = []
-    for item in segs:
-        decoded = read_seg(item.path, item.source)
-        files += _write_masks(decoded, fmt, out / item.series / item.product)
-        if issues is not None:
-            issues += decoded.issues
-        for issue in decoded.issues:
-            progress.note(f"{issue.severity.value}: {issue.message}")
+def _planned_files(paths: Sequence[Path]) -> list[_Planned]:
+    """Objects of the named files and folders, each with a folder of its own."""
+    taken: set[str] = set()
+    out = []
+    for top in paths:
+        for path in sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else (top,):
+            name = path.relative_to(top) if top.is_dir() else Path(path.name)
+            item = _read_header(path, name.as_posix(), name.with_suffix("") if name.suffix == ".dcm" else name)
+            if item is None and path == top:
+                fault = InputError(Reason.NOT_DICOM, f"{path.name} is not DICOM")
+                item = _Planned(path=path, name=path.name, target=name, fault=fault)
+            if item is None or item.sop_class == MEDIA_STORAGE_DIRECTORY:
+                continue
+            target = _free_name(item, taken)
+            taken.add(target.as_posix().casefold())
+            out.append(replace(item, product=target.as_posix(), target=target))
+    return out
+
+
+def _free_name(item: _Planned, taken: set[str]) -> Path:
+    """A folder that no other object has, also where file systems do not tell upper from lower case."""
+    target = item.target
+    if target.as_posix().casefold() in taken and item.sop_instance_uid:
+        target = target.with_name(f"{target.name}_{item.sop_instance_uid}")
+    number = 2
+    first = target
+    while target.as_posix().casefold() in taken:
+        target = first.with_name(f"{first.name}_{number}")
+        number += 1
+    return target
+
+
+def _read_header(path: Path, name: str, target: Path) -> _Planned | None:
+    """Header of an object; a fault where it is damaged; None for a file that is not DICOM."""
+    try:
+        with quiet():
+            head = header(path, list(_TAGS))
+            references = head.get("ReferencedSeriesSequence") or ()
+            referenced = [
+                str(instance.get("ReferencedSOPInstanceUID", ""))
+                for series in references
+                for instance in series.get("ReferencedInstanceSequence") or ()
+            ]
+            return _Planned(
+                path=path,
+                name=name,
+                target=target,
+                sop_class=_sop_class_of(head),
+                sop_instance_uid=_uid_or_nothing(str(head.get("SOPInstanceUID", ""))),
+                source_series=str(references[0].get("SeriesInstanceUID", "")) if references else "",
+                referenced=frozenset(referenced),
+            )
+    except CtenrichError as error:
+        fault: CtenrichError = error
+    except Exception as error:  # noqa: BLE001  pydicom parses late and raises many kinds
+        fault = InputError(Reason.DECODE_ERROR, f"the header is damaged ({type(error).__name__})")
+    if fault.reason is Reason.NOT_DICOM and not _claims_to_be_dicom(path):
+        return None
+    return _Planned(path=path, name=name, target=target, fault=fault)
+
+
+def _sop_class_of(head: Dataset) -> str:
+    found = head.get("SOPClassUID") or head.file_meta.get("MediaStorageSOPClassUID")
+    if not found:
+        raise InputError(Reason.TRUNCATED, "the header has no SOP Class UID")
+    return str(found)
+
+
+def _uid_or_nothing(text: str) -> str:
+    try:
+        return check_uid(text)
+    except CtenrichError:
+        return ""
+
+
+def _claims_to_be_dicom(path: Path) -> bool:
+    if path.suffix.lower() in (".dcm", ".dicom"):
+        return True
+    with path.open("rb") as handle:
+        return handle.read(132)[128:] == b"DICM"
+
+
+# ---------------------------------------------------------------- exporting
+
+
+def _export(planned: Sequence[_Planned], fmt: str, out: Path, find_source: _FindSource, progress: Progress) -> Export:
+    rows: list[dict[str, object]] = []
+    outcomes = []
+    progress.start("export", len(planned))
+    for item in planned:
+        outcome = _one_outcome(item, fmt, out, find_source, rows)
+        outcomes.append(outcome)
+        for issue in outcome.issues:
+            progress.note(f"{issue.severity.value}: {outcome.name}: {issue.message}")
         progress.advance("export")
+    if rows:
+        _write_csv(out / _TABLE, rows)
     progress.finish("export")
-    return tuple(files)
+    return Export(objects=tuple(outcomes))
 
 
-# ---------------------------------------------------------------- tables
+def _one_outcome(
+    item: _Planned, fmt: str, out: Path, find_source: _FindSource, rows: list[dict[str, object]]
+) -> ExportedObject:
+    """Export one object; whatever is wrong with it ends this object only."""
+    if item.fault is not None:
+        return _outcome(item, State.FAILED, item.fault.reason, item.fault.message)
+    if not _is_wanted(item, fmt):
+        what = "SR" if fmt == "csv" else "SEG"
+        return _outcome(item, State.SKIPPED, Reason.NOT_FOUND, f"{item.kind}: not a {what}")
+    try:
+        if fmt == "csv":
+            return _add_rows(item, out, rows)
+        source, found = find_source(item)
+        decoded = read_seg(item.path, source)
+        files = write_masks(decoded, fmt, out / item.target)
+        return replace(_outcome(item, State.DONE), files=files, issues=(*found, *decoded.issues))
+    except CtenrichError as error:
+        return _outcome(item, State.FAILED, error.reason, error.message)
+    except OSError as error:
+        if error.errno in _FATAL:
+            raise
+        return _outcome(item, State.FAILED, Reason.IO_ERROR, error.strerror or type(error).__name__)
+    except MemoryError:
+        return _outcome(item, State.FAILED, Reason.OUT_OF_MEMORY, "its masks do not fit into memory")
+    except Exception as error:  # noqa: BLE001  a damaged object is its own outcome, never the end of the others
+        return _outcome(item, State.FAILED, Reason.DECODE_ERROR, f"the object is damaged ({type(error).__name__})")
 
 
-def _row(item: _Object, row: dict[str, object]) -> dict[str, object]:
-    return {"series_instance_uid": item.series, "product": item.product, **row}
+def _add_rows(item: _Planned, out: Path, rows: list[dict[str, object]]) -> ExportedObject:
+    mine = [{"series_instance_uid": item.series, "product": item.product, **row} for row in rows_of(read_sr(item.path))]
+    rows += mine
+    if not mine:
+        return _outcome(item, State.SKIPPED, Reason.NOT_FOUND, "a report without a measurement group")
+    return replace(_outcome(item, State.DONE), files=(out / _TABLE,))
 
 
-def _write_csv(path: Path, rows: Iterable[dict[str, object]]) -> Path:
+def _outcome(item: _Planned, state: State, reason: Reason | None = None, message: str = "") -> ExportedObject:
+    return ExportedObject(path=item.path, name=item.name, kind=item.kind, state=state, reason=reason, message=message)
+
+
+def _write_csv(path: Path, rows: Iterable[dict[str, object]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: ("" if v is None else v) for k, v in row.items()} for row in rows)
+    writer.writerows({k: csv_cell(v) for k, v in row.items()} for row in rows)
     write_bytes(path, text.getvalue().encode("utf-8"))
-    return path
-
-
-# ---------------------------------------------------------------- masks
-
-
-def _write_masks(seg: DecodedSeg, fmt: str, folder: Path) -> list[Path]:
-    write = _nifti if fmt == "nifti" else _nrrd
-    fractional = seg.segmentation_type == "FRACTIONAL"
-    files = []
-    for segment in seg.segments:
-        array: NDArray[Any] = seg.mask(segment.number).astype(np.uint8)
-        if fractional:
-            array = seg.fraction(segment.number)
-        path = folder / f"{segment.number:03d}_{_safe(segment.label)}{_SUFFIX[fmt]}"
-        write_bytes(path, write(array, seg.grid, ()))
-        files.append(path)
-    labels = None if fractional else seg.label_map()
-    if labels is not None:
-        small = labels.astype(np.uint8) if labels.max(initial=0) < 256 else labels
-        path = folder / ("labels.nii.gz" if fmt == "nifti" else "labels.seg.nrrd")
-        write_bytes(path, write(small, seg.grid, seg.segments))
-        files.append(path)
-    path = folder / "segments.json"
-    write_bytes(path, json.dumps(_description(seg, labels is not None), indent=1).encode() + b"\n")
-    return [*files, path]
-
-
-def _safe(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_+-]+", "_", label).strip("_")[:80] or "segment"
-
-
-def _description(seg: DecodedSeg, disjoint: bool) -> dict[str, Any]:
-    return {
-        "seg_instance_uid": seg.sop_instance_uid,
-        "source_series_uid": seg.source_series_uid,
-        "segmentation_type": seg.segmentation_type,
-        "on_source_grid": seg.on_source_grid,
-        "shape_kji": list(seg.grid.shape),
-        "spacing_kji_mm": list(seg.grid.spacing),
-        "label_map": disjoint,
-        "segments": [asdict(segment) for segment in seg.segments],
-        "issues": [{"severity": i.severity.value, "rule": i.rule, "message": i.message} for i in seg.issues],
-    }
-
-
-def _gzip(data: bytes) -> bytes:
-    out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1, mtime=0) as packer:
-        packer.write(data)
-    return out.getvalue()
-
-
-def _nifti(array: NDArray[Any], grid: Grid, segments: Sequence[DecodedSegment]) -> bytes:
-    """NIfTI-1: axes (i, j, k), affine in RAS."""
-    import nibabel
-
-    affine = np.array(lps_to_ras(np.array(grid.affine_lps)))
-    image: Any = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)  # type: ignore[no-untyped-call]
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = b"ctenrich segment numbers" if segments else b"ctenrich mask"
-    return _gzip(image.to_bytes())
-
-
-def _nrrd(array: NDArray[Any], grid: Grid, segments: Sequence[DecodedSegment]) -> bytes:
-    """NRRD with gzip encoding in LPS; a label map names its segments with the keys of 3D Slicer."""
-    import SimpleITK  # slow to import
-
-    affine = np.array(grid.affine_lps)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image: Any = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    for index, segment in enumerate(segments):
-        keys = {"ID": f"Segment_{segment.number}", "Name": _safe(segment.label), "LabelValue": str(segment.number)}
-        for key, value in (keys | {"Layer": "0"}).items():
-            image.SetMetaData(f"Segment{index}_{key}", value)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "mask.nrrd")
-        SimpleITK.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
-        return path.read_bytes()

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from ctenrich import __version__
+from ctenrich.dicom.inflate import inflated_copy
 from ctenrich.dicom.reader import open_dataset
 from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES, is_structured_report
 from ctenrich.errors import CtenrichError
@@ -74,10 +75,12 @@ def _open_or_issue(path: Path) -> Dataset | Issue:
 
 
 def _programs(path: Path, item: Dataset, about: str, settings: Settings) -> Iterable[Issue]:
-    if settings.validate.dciodvfy:
-        yield from run_dciodvfy(path, about)
-    if settings.validate.pixelmed and _is_report(item):
-        yield from run_pixelmed(path, about)
+    """Run the external programs, which do not read deflated files, on an inflated copy where that is needed."""
+    with inflated_copy(path) as readable:
+        if settings.validate.dciodvfy:
+            yield from run_dciodvfy(readable, about)
+        if settings.validate.pixelmed and _is_report(item):
+            yield from run_pixelmed(readable, about)
 
 
 def _own_checks(item: Dataset, about: str, others: Sequence[Dataset], known: set[str] | None) -> Iterable[Issue]:
