@@ -184,7 +184,7 @@ def test_others_objects(real_data: Callable[[str], Path], tmp_path: Path) -> Non
     ]
     assert found.count(State.SKIPPED) == 11
     maps = export_objects([others / "dcmqi_data"], "nifti", tmp_path / "all")
-    assert any(item.message == "Parametric Map Storage: not a SEG" for item in maps.objects)
+    assert any(item.message == "Real World Value Mapping Storage: not a SEG" for item in maps.objects)
 
 
 def seg_of(made: Made) -> Path:

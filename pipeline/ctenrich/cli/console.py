@@ -110,7 +110,7 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     import csv
     import sys
 
-    from ctenrich.csv_text import csv_cell
+    from ctenrich.results.csv_cells import csv_cell
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerows([csv_cell(value) for value in row] for row in (columns, *rows))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomFileLike
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
@@ -65,7 +66,7 @@ def _inflate(path: Path, copy: Path) -> None:
         meta: FileMetaDataset = _read_file_meta_info(source)
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         target.write(preamble + b"DICM")
-        write_file_meta_info(target, meta, enforce_standard=False)
+        write_file_meta_info(DicomFileLike(target), meta, enforce_standard=False)
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         pending = source.read(_STEP)
         while pending and not inflater.eof:

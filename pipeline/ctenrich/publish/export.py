@@ -18,7 +18,6 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from ctenrich import __version__
-from ctenrich.csv_text import csv_cell
 from ctenrich.dicom.objects import header, quiet
 from ctenrich.dicom.seg import read_seg
 from ctenrich.dicom.series import SourceFolder
@@ -34,6 +33,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.mask_files import write_masks
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Severity, SortedSeries, State
+from ctenrich.results.csv_cells import csv_cell
 from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace, check_uid, write_bytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ctenrich.cli.console import print_csv
-from ctenrich.csv_text import csv_cell
+from ctenrich.results.csv_cells import csv_cell
 
 
 @pytest.mark.parametrize(
