@@ -14,7 +14,7 @@ from typing import Any
 
 from ctenrich.catalog import open_catalog
 from ctenrich.catalog.queries import load_query
-from ctenrich.codes.mappings import load_segments
+from ctenrich.codes.mappings import codes_of
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, SegmentMasks, Volume
@@ -318,8 +318,8 @@ def _picture(workspace: Workspace, volume: Volume, masks: SegmentMasks | None, v
     under = base64.b64encode(picture_webp(volume, view, name, workspace)).decode()
     over = ""
     if masks is not None:
-        known = load_segments()
-        colours = {s.number: known[s.name].colour if s.name in known else _MISSING for s in masks.segments}
+        known = {s.number: codes_of(s.name) for s in masks.segments}
+        colours = {number: code.colour if code else _MISSING for number, code in known.items()}
         drawn = base64.b64encode(overlay_png(masks, colours, view, name, workspace)).decode()
         over = f'<img alt="" style="position:absolute;left:0;top:0" src="data:image/png;base64,{drawn}">'
     size = f'width="{plane.width}" height="{plane.height}"'

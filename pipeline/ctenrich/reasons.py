@@ -93,7 +93,7 @@ class Reason(StrEnum):
     DECOMPRESSION_BOMB = "DECOMPRESSION_BOMB", "The decompressed size is far beyond what the file's size justifies."
     NOT_DICOM = "NOT_DICOM", "The file is not DICOM."
     TRUNCATED = "TRUNCATED", "The file or its pixel data is shorter than its header states."
-    DECODE_ERROR = "DECODE_ERROR", "The pixel data could not be decoded."
+    DECODE_ERROR = "DECODE_ERROR", "The pixel data or contours could not be decoded."
     CONFLICTING_DUPLICATE = "CONFLICTING_DUPLICATE", "Two different images have the same SOP Instance UID."
     MIXED_SERIES = "MIXED_SERIES", "The folder holds objects of another series or modality."
     MIXED_PIXEL_FORMAT = "MIXED_PIXEL_FORMAT", "The slices do not share one pixel format."
@@ -112,6 +112,7 @@ class Reason(StrEnum):
     NO_EXPERT = "NO_EXPERT", "The series has no expert contours."
     NO_REFERENCE = "NO_REFERENCE", "The contours or segments refer to another series."
     NO_MAPPED_ROI = "NO_MAPPED_ROI", "None of the contours has a name that is in the mappings."
+    CONTOURS_OFF_SLICES = "CONTOURS_OFF_SLICES", "The contours are on no slice of the series."
     EMPTY_SEGMENTATION = "EMPTY_SEGMENTATION", "All segments are empty: no SEG is written."
     TOO_FEW_SCORES = "TOO_FEW_SCORES", "Too few slices have a score."
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 
 __all__ = [
+    "CodesSettings",
+    "ContoursSettings",
     "ConvertSettings",
     "EncodeSettings",
     "FetchSettings",
     "GeometrySettings",
     "MeasureSettings",
+    "Nesting",
     "RunSettings",
+    "SameName",
     "SegmentSettings",
     "Settings",
     "ValidateSettings",
@@ -86,6 +90,32 @@ class ConvertSettings:
     """Bytes that the array of a series may have; two per voxel."""
     decode_timeout: float = 900.0
     """Seconds that decoding the slices of one series may take; checked before each slice."""
+
+
+Nesting = Literal["holes", "union", "xor"]
+"""How contours of one plane that lie in each other are combined."""
+SameName = Literal["separate", "merge", "first"]
+"""What several ROIs that map to one name become: segments of their own, one united segment, or the first alone."""
+
+
+@dataclass(frozen=True)
+class ContoursSettings:
+    """Experts' contours (RTSTRUCT)."""
+
+    nesting: Nesting = "holes"
+    """holes: a contour inside another is a hole if it runs the other way round; union: filled; xor: even-odd."""
+    same_name: SameName = "separate"
+    """ROIs that map to one name: separate segments, merge into one, or the first one only."""
+    rois: tuple[str, ...] = ()
+    """Regular expressions; ROIs without a mapping whose whole name matches one become segments with a general code."""
+
+
+@dataclass(frozen=True)
+class CodesSettings:
+    """Codes of segments."""
+
+    mappings: str = ""
+    """Folder with mapping files of your own, used beside the package's: rows of segments.csv; empty: none."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +202,8 @@ class Settings:
     fetch: FetchSettings = field(default_factory=FetchSettings)
     convert: ConvertSettings = field(default_factory=ConvertSettings)
     segment: SegmentSettings = field(default_factory=SegmentSettings)
+    contours: ContoursSettings = field(default_factory=ContoursSettings)
+    codes: CodesSettings = field(default_factory=CodesSettings)
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     encode: EncodeSettings = field(default_factory=EncodeSettings)
     validate: ValidateSettings = field(default_factory=ValidateSettings)

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctenrich.contours import link_to, load_contours
+from ctenrich.contours import ContourFaults, link_to, load_contours
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink
@@ -34,11 +34,11 @@ def test_names_types_and_points_are_read(tmp_path, series):
         ("Nothing", []),
     ]
     structures = load_contours(write_rtstruct(tmp_path / "rt.dcm", series, rois))
-    assert [(r.name, len(r.contours), r.other) for r in structures.rois] == [
-        ("Heart", 2, 0),
-        ("Isocenter", 0, 1),
-        ("Line", 0, 1),
-        ("Nothing", 0, 0),
+    assert [(r.name, len(r.contours), r.faults.points, r.faults.open) for r in structures.rois] == [
+        ("Heart", 2, 0, 0),
+        ("Isocenter", 0, 1, 0),
+        ("Line", 0, 0, 1),
+        ("Nothing", 0, 0, 0),
     ]
     assert [c.exclusive for c in structures.rois[0].contours] == [False, True]
     np.testing.assert_allclose(structures.rois[0].contours[0].points, to_mm(series, 2, SQUARE), atol=1e-6)
@@ -106,7 +106,7 @@ def test_numbers_that_are_none_are_left_out(tmp_path, series):
         path.write_bytes(data.replace(text, (bad + text[len(bad) :])))
         (roi,) = load_contours(path).rois
         assert roi.contours == ()
-        assert roi.other == 1
+        assert roi.faults == ContourFaults(not_numbers=1)
 
 
 def test_a_deflated_bomb_is_refused(tmp_path, series):
@@ -122,3 +122,65 @@ def test_a_deflated_bomb_is_refused(tmp_path, series):
     with pytest.raises(UnsafeInputError) as caught:
         load_contours(path, limit=10_000_000)
     assert caught.value.reason is Reason.DECOMPRESSION_BOMB
+
+
+def edited(tmp_path, series, edit, rois=None):
+    path = write_rtstruct(tmp_path / "rt.dcm", series, rois or heart(series))
+    ds = pydicom.dcmread(path)
+    edit(ds)
+    ds.save_as(path)
+    return load_contours(path)
+
+
+def first_contour(ds):
+    return ds.ROIContourSequence[0].ContourSequence[0]
+
+
+@pytest.mark.parametrize(
+    ("edit", "faults"),
+    [
+        (lambda c: c.__delattr__("ContourGeometricType"), ContourFaults(untyped=1)),
+        (lambda c: setattr(c, "ContourGeometricType", ""), ContourFaults(untyped=1)),
+        (lambda c: setattr(c, "ContourGeometricType", "FREEHAND"), ContourFaults(unknown_type=1)),
+        (lambda c: setattr(c, "ContourData", list(c.ContourData)[:-1]), ContourFaults(incomplete=1)),
+        (lambda c: setattr(c, "ContourData", []), ContourFaults(incomplete=1)),
+        (lambda c: c.__delattr__("ContourData"), ContourFaults(incomplete=1)),
+        (lambda c: setattr(c, "ContourGeometricType", "POINT"), ContourFaults(points=1)),
+        (lambda c: setattr(c, "ContourGeometricType", "OPEN_NONPLANAR"), ContourFaults(open=1)),
+    ],
+)
+def test_every_contour_that_is_not_drawn_is_counted_by_its_fault(tmp_path, series, edit, faults):
+    (roi,) = edited(tmp_path, series, lambda ds: edit(first_contour(ds))).rois
+    assert roi.contours == ()
+    assert roi.faults == faults
+
+
+def test_a_contour_with_fewer_points_than_stated_is_drawn_and_counted(tmp_path, series):
+    (roi,) = edited(
+        tmp_path, series, lambda ds: setattr(first_contour(ds), "ContourData", list(first_contour(ds).ContourData)[:-3])
+    ).rois
+    assert len(roi.contours[0].points) == 3
+    assert roi.faults == ContourFaults(miscounted=1)
+
+
+def test_all_contour_items_of_one_number_belong_to_the_roi(tmp_path, series):
+    rois = [(name, [("CLOSED_PLANAR", to_mm(series, k, SQUARE))]) for k, name in enumerate(("Heart", "Aorta", "Liver"))]
+
+    def edit(ds):
+        ds.ROIContourSequence[2].ReferencedROINumber = 1
+
+    found = edited(tmp_path, series, edit, rois).rois
+    assert [len(roi.contours) for roi in found] == [2, 1, 0]
+
+
+def test_contours_of_no_roi_and_rois_of_one_number_are_known(tmp_path, series):
+    rois = [(name, [("CLOSED_PLANAR", to_mm(series, 1, SQUARE))]) for name in ("Heart", "Aorta")]
+
+    def orphan(ds):
+        ds.ROIContourSequence[1].ReferencedROINumber = 77
+
+    def twins(ds):
+        ds.StructureSetROISequence[1].ROINumber = 1
+
+    assert edited(tmp_path, series, orphan, rois).nameless_contours == 1
+    assert [roi.shares_number for roi in edited(tmp_path, series, twins, rois).rois] == [True, True]

@@ -6,7 +6,11 @@ in a folder of mappings. Each file has one table:
 * ``segments.csv``: name of a structure in a model or of an expert -> category, type, laterality, region, colour;
 * ``features.csv``: pyradiomics' feature name -> quantity and unit;
 * ``landmarks.csv``, ``regions.csv``: body part regression's landmarks and regions -> anatomic sites;
-* ``concepts.csv``: further concepts in objects, and knowledge about codes beyond DICOM's dictionaries.
+* ``concepts.csv``: further concepts in objects, and knowledge about codes beyond DICOM's dictionaries;
+* ``rois.csv``: the general code of an expert's ROI that has no row in ``segments.csv`` and was asked for by name.
+
+A folder of the user's (:func:`use_mappings`) is used beside the package's: its ``segments.csv`` adds rows and replaces
+those of the same name, its ``rois.csv`` replaces the package's.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +28,7 @@ from ctenrich.codes.lint import check_mappings
 from ctenrich.codes.terminology import code_fault
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
+from ctenrich.records import Severity
 from ctenrich.resources import folder
 
 __all__ = [
@@ -34,7 +39,10 @@ __all__ = [
     "RegionCode",
     "SegmentCode",
     "check_mappings",
+    "codes_of",
     "find_segment",
+    "general_name",
+    "general_sha256",
     "load_concepts",
     "load_features",
     "load_landmarks",
@@ -42,7 +50,16 @@ __all__ = [
     "load_segments",
     "mappings_sha256",
     "normalise_label",
+    "numbered_name",
+    "plain_name",
+    "use_mappings",
 ]
+
+GENERAL = "roi"
+"""Name of the row of rois.csv, and the start of the names of segments that have its code."""
+
+_SEPARATOR = "#"
+"""Between the name of a row and the number of a further segment with the same code."""
 
 Row = Mapping[str, str]
 T = TypeVar("T")
@@ -146,14 +163,18 @@ class ConceptCode:
 
 
 def load_segments(path: Path | None = None) -> dict[str, SegmentCode]:
-    """Load structures by name, in file order.
+    """Load structures by name, in file order, those of the user's own folder after the package's.
 
     Raises
     ------
     UsageError
         BAD_MAPPING, with file and line.
     """
-    return _load_table(path or folder("mappings") / "segments.csv", _segment_row)
+    if path is not None:
+        return _load_table(path, _segment_row)
+    rows = _load_table(folder("mappings") / "segments.csv", _segment_row)
+    own = _own_file("segments.csv")
+    return rows | _load_table(own, _segment_row) if own else rows
 
 
 def load_features(path: Path | None = None) -> dict[str, FeatureCode]:
@@ -183,23 +204,125 @@ def normalise_label(label: str) -> str:
 
 def find_segment(label: str) -> SegmentCode | None:
     """Find the structure that a model's label or an ROI's name denotes; None if no row has it."""
-    return _segment_index().get(normalise_label(label))
+    return _segment_index(mappings_sha256()).get(normalise_label(label))
+
+
+def codes_of(name: str) -> SegmentCode | None:
+    """Find the codes of a segment by its name, also a numbered or general one; None if no row has it."""
+    plain = plain_name(name)
+    if plain.startswith(f"{GENERAL}:"):
+        return _load_table(_own_file("rois.csv") or folder("mappings") / "rois.csv", _segment_row).get(GENERAL)
+    return load_segments().get(plain)
+
+
+def numbered_name(name: str, number: int) -> str:
+    """Name a further segment with the codes of a row.
+
+    Parameters
+    ----------
+    name : str
+        Name of the row, e.g. ``gtv_1``.
+    number : int
+        1 for the first segment, whose name is the row's.
+
+    Returns
+    -------
+    str
+        E.g. ``gtv_1#2``.
+    """
+    return name if number == 1 else f"{name}{_SEPARATOR}{number}"
+
+
+def plain_name(name: str) -> str:
+    """Name of a segment without the number that :func:`numbered_name` adds."""
+    return name.partition(_SEPARATOR)[0]
+
+
+def general_name(label: str) -> str:
+    """Name of a segment for an ROI that no row of segments.csv knows, e.g. ``roi:ptv_1``; at most 48 characters."""
+    kept = "".join(c if c.isprintable() and c not in "\\#" else "_" for c in normalise_label(label))
+    return f"{GENERAL}:{kept[:44] or 'unnamed'}"
 
 
 @cache
 def mappings_sha256() -> str:
-    """SHA-256 over all mapping files (name and content, sorted): the identity of the codes that objects carry."""
+    """SHA-256 over all mapping files (name and content, sorted): the identity of the codes that objects carry.
+
+    The general code of ROIs has its own, :func:`general_sha256`: it does not concern models.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder("mappings").glob("*.csv")):
-        content = path.read_bytes().replace(b"\r\n", b"\n")
-        digest.update(f"{path.name}:{len(content)}\n".encode() + content)
+        if path.name != "rois.csv":
+            _add_file(digest, path)
+    own = _own_file("segments.csv")
+    if own:
+        _add_file(digest, own)
     return digest.hexdigest()
 
 
-@cache
-def _segment_index() -> dict[str, SegmentCode]:
+def general_sha256() -> str:
+    """SHA-256 of the general code of ROIs."""
+    digest = hashlib.sha256()
+    _add_file(digest, _own_file("rois.csv") or folder("mappings") / "rois.csv")
+    return digest.hexdigest()
+
+
+def use_mappings(path: str | Path) -> None:
+    """Use a folder of mapping files beside the package's, in this process, until it is called again.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder with ``segments.csv``, ``rois.csv`` or both; empty: only the package's.
+
+    Raises
+    ------
+    UsageError
+        BAD_MAPPING if the folder does not exist, has neither file, or has an error that :func:`check_mappings` finds.
+    """
+    chosen = Path(path) if str(path) else None
+    if chosen is not None:
+        if not any((chosen / name).is_file() for name in ("segments.csv", "rois.csv")):
+            message = f"the mappings folder {chosen.name!r} has no segments.csv (nor rois.csv)"
+            raise UsageError(Reason.BAD_MAPPING, message, "give a folder with a segments.csv of the package's columns")
+        errors = [issue for issue in check_mappings(chosen) if issue.severity is Severity.ERROR]
+        if errors:
+            message = f"{errors[0].object}: {errors[0].message}"
+            raise UsageError(Reason.BAD_MAPPING, message, "for details, run: ctenrich check-mappings FOLDER")
+    _own.clear()
+    if chosen is not None:
+        _own.append(chosen)
+    mappings_sha256.cache_clear()
+    _segment_index(mappings_sha256())
+
+
+_own: list[Path] = []
+"""The user's folder, if there is one."""
+
+
+def _own_file(name: str) -> Path | None:
+    return next((path / name for path in _own if (path / name).is_file()), None)
+
+
+def _add_file(digest: hashlib._Hash, path: Path) -> None:
+    content = path.read_bytes().replace(b"\r\n", b"\n")
+    digest.update(f"{path.name}:{len(content)}\n".encode() + content)
+
+
+@lru_cache(maxsize=8)
+def _segment_index(_identity: str) -> dict[str, SegmentCode]:
+    """Rows by every name; those of the user's folder are asked first."""
+    own = _own_file("segments.csv")
+    index = _index_of(_load_table(own, _segment_row)) if own else {}
+    replaced = {segment.name for segment in index.values()}
+    packaged = load_segments(folder("mappings") / "segments.csv")
+    others = _index_of({name: segment for name, segment in packaged.items() if name not in replaced})
+    return others | index
+
+
+def _index_of(segments: Mapping[str, SegmentCode]) -> dict[str, SegmentCode]:
     index: dict[str, SegmentCode] = {}
-    for segment in load_segments().values():
+    for segment in segments.values():
         for label in (segment.name, *segment.labels):
             key = normalise_label(label)
             if key in index and index[key] != segment:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ctenrich.codes.mappings import find_segment
-from ctenrich.contours.raster import Grid, Mask, Rasterised, grid_of, rasterise
-from ctenrich.contours.rtstruct import Roi, StructureSet, link_to, load_contours
+from ctenrich.contours.choice import ChosenRoi, choose_rois
+from ctenrich.contours.findings import FindingContext, contour_issue, damage_of, drawing_issues, roi_issues
+from ctenrich.contours.raster import Mask, grid_of, rasterise
+from ctenrich.contours.rtstruct import StructureSet, link_to, load_contours
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.masks import masks_from_segments
 from ctenrich.progress import SILENT, Progress
@@ -26,7 +27,7 @@ from ctenrich.records import (
     Volume,
 )
 from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace
+from ctenrich.workspace import Workspace, load_array
 
 __all__ = ["ExpertSegmenter", "find_structures"]
 
@@ -34,8 +35,10 @@ __all__ = ["ExpertSegmenter", "find_structures"]
 class ExpertSegmenter:
     """Segments a series by its experts' contours; implements the segmenter protocol.
 
-    One segment for each mapped name, numbered in the order of the structure set; ROIs that map to one name are united.
-    Segments may overlap. A mapped ROI without a voxel stays in the list as absent.
+    Segments are numbered in the order of the structure set and may overlap. Which ROIs become segments, and what
+    happens to several of one name: :func:`ctenrich.contours.choice.choose_rois`. A chosen ROI without contours,
+    or whose contours enclose no voxel centre, is listed as absent. One of which nothing can be drawn (damaged, off the
+    slices, without a closed contour) is no segment, and an issue gives the cause.
     """
 
     def __init__(self) -> None:
@@ -66,16 +69,18 @@ class ExpertSegmenter:
         ------
         InputError
             NO_EXPERT if the series has no RTSTRUCT, NO_REFERENCE if it belongs to another series, NO_MAPPED_ROI if no
-            ROI has a name of mappings/segments.csv, and what `load_contours` raises if it is the only one.
+            ROI is mapped or asked for, DECODE_ERROR, CONTOURS_OFF_SLICES or EMPTY_SEGMENTATION if no ROI can be drawn
+            (damaged; on no slice; only points or open lines), and what `load_contours` raises if it is the only one.
         """
         started = time.perf_counter()
         uid = series.series_instance_uid
         paths = [workspace.resolve(uid, path) for path in series.companions]
         structures, link, issues = find_structures(paths, series, limit=settings.convert.max_unpacked)
         issues += _reference_issues(structures, link, series)
-        groups = _group_rois(structures, series, issues)
+        chosen, more = choose_rois(structures, series, settings.contours)
+        issues += more
         read = time.perf_counter()
-        progress.start("contours", len(groups))
+        progress.start("contours", len(chosen))
         template = SegmentMasks(
             product=self._product,
             series_instance_uid=uid,
@@ -87,8 +92,11 @@ class ExpertSegmenter:
             source_sop_instance_uid=structures.sop_instance_uid,
         )
         folder = workspace.product_dir(uid, self._product) / "masks"
-        parts = _draw_segments(groups, grid_of(series), issues, progress)
-        masks = masks_from_segments(parts, template, folder, workspace)
+        volume = inputs.get("CT")
+        array = load_array(workspace.resolve(uid, volume.array_path)) if volume else None
+        drawing = _Drawing(FindingContext(grid_of(series), array, settings.contours.nesting), issues, progress)
+        masks = masks_from_segments(drawing.segments(chosen), template, folder, workspace)
+        drawing.check_content(masks)
         progress.finish("contours")
         timings = {"read": read - started, "rasterise": time.perf_counter() - read}
         return replace(masks, issues=tuple(issues), timings=timings)
@@ -134,14 +142,14 @@ def find_structures(
             if error.reason is not Reason.NO_EXPERT:
                 failure = failure or error
                 issues.append(
-                    _contour_issue("contours.unreadable", Severity.WARNING, f"companion {position}", error.message)
+                    contour_issue("contours.unreadable", Severity.WARNING, f"companion {position}", error.message)
                 )
             continue
         link = link_to(structures, series)
         if link is None:
             strangers += 1
             text = "the structure set refers to another series and another frame of reference"
-            issues.append(_contour_issue("contours.reference", Severity.WARNING, structures.sop_instance_uid, text))
+            issues.append(contour_issue("contours.reference", Severity.WARNING, structures.sop_instance_uid, text))
             continue
         by_reference = link is CompanionLink.REFERENCE
         found.append((by_reference, structures.stamp, structures.sop_instance_uid, structures, link))
@@ -156,7 +164,7 @@ def find_structures(
     *others, (_, _, _, chosen, link) = found
     for other in others:
         text = "another structure set of this series was chosen (tied by reference first, then the newest)"
-        issues.append(_contour_issue("contours.other", Severity.NOTE, other[3].sop_instance_uid, text))
+        issues.append(contour_issue("contours.other", Severity.NOTE, other[3].sop_instance_uid, text))
     return chosen, link, issues
 
 
@@ -165,77 +173,79 @@ def _reference_issues(structures: StructureSet, link: CompanionLink, series: Sor
     uid = structures.sop_instance_uid
     if link is CompanionLink.FRAME_OF_REFERENCE:
         text = "the structure set's references do not name this series; its frame of reference does"
-        return [_contour_issue("contours.link", Severity.WARNING, uid, text)]
+        return [contour_issue("contours.link", Severity.WARNING, uid, text)]
     missing = len(structures.image_uids.difference(series.sop_instance_uids))
     if not missing:
         return []
     text = f"{missing} of {len(structures.image_uids)} images that the structure set refers to are not in the series"
-    return [_contour_issue("contours.references", Severity.WARNING, uid, text)]
+    return [contour_issue("contours.references", Severity.WARNING, uid, text)]
 
 
-def _group_rois(structures: StructureSet, series: SortedSeries, issues: list[Issue]) -> dict[str, list[Roi]]:
-    """ROIs by segment name, in the order of the structure set."""
-    groups: dict[str, list[Roi]] = {}
-    elsewhere = 0
-    for roi in structures.rois:
-        frame = roi.frame_of_reference_uid
-        if frame and series.frame_of_reference_uid and frame != series.frame_of_reference_uid:
-            text = f"ROI {roi.name!r} is drawn in another frame of reference and was skipped"
-            issues.append(
-                _contour_issue("contours.frame_of_reference", Severity.WARNING, structures.sop_instance_uid, text)
-            )
-            elsewhere += 1
-            continue
-        code = find_segment(roi.name)
-        if code is None:
-            text = f"ROI {roi.name!r} has no row in mappings/segments.csv and was skipped"
-            issues.append(_contour_issue("contours.unmapped", Severity.NOTE, structures.sop_instance_uid, text))
-            continue
-        groups.setdefault(code.name, []).append(roi)
-    if elsewhere and elsewhere == len(structures.rois):
-        text = "the structure set belongs to another series: all its ROIs are drawn in another frame of reference"
-        raise InputError(Reason.NO_REFERENCE, text)
-    if not groups:
-        hint = "add the names to the labels column of mappings/segments.csv"
-        text = f"none of the {len(structures.rois)} ROIs has a name that the mapping knows"
-        raise InputError(Reason.NO_MAPPED_ROI, text, hint)
-    return groups
+class _Drawing:
+    """Draws one segment after the other; keeps what could not be drawn."""
 
+    def __init__(self, context: FindingContext, issues: list[Issue], progress: Progress) -> None:
+        self._context = context
+        self._issues = issues
+        self._progress = progress
+        self._left_out: list[tuple[Reason, str]] = []
 
-def _draw_segments(
-    groups: dict[str, list[Roi]], grid: Grid, issues: list[Issue], progress: Progress
-) -> Iterator[tuple[int, str, str, Mask]]:
-    """Masks one at a time: (number, name, ROI names, mask)."""
-    for number, (name, rois) in enumerate(groups.items(), start=1):
-        result: Rasterised | None = None
-        for roi in rois:
-            drawn = rasterise(roi.contours, grid)
-            issues += _drawing_issues(name, roi, drawn)
-            if result is None:
-                result = drawn
+    def segments(self, chosen: list[ChosenRoi]) -> Iterator[tuple[int, str, str, Mask]]:
+        """Masks one at a time: (number, name, ROI names, mask)."""
+        number = 0
+        for one in chosen:
+            mask = self._draw(one)
+            if mask is not None:
+                number += 1
+                yield number, one.name, " + ".join(roi.name for roi in one.rois), mask
+            self._progress.advance("contours")
+
+    def check_content(self, masks: SegmentMasks) -> None:
+        """Refuse a structure set of which nothing was drawn, with the first cause.
+
+        Raises
+        ------
+        InputError
+            DECODE_ERROR, CONTOURS_OFF_SLICES or EMPTY_SEGMENTATION.
+        """
+        if self._left_out and all(segment.absent for segment in masks.segments):
+            reason = min((reason for reason, _ in self._left_out), key=_BY_WEIGHT.index)
+            texts = [text for found, text in self._left_out if found is reason]
+            raise InputError(reason, "; ".join(texts[:5]) + ("; ..." if len(texts) > 5 else ""))
+
+    def _draw(self, chosen: ChosenRoi) -> Mask | None:
+        """The mask of a segment; None if its ROIs cannot be drawn."""
+        mask: Mask | None = None
+        damaged = False
+        for roi in chosen.rois:
+            self._issues += roi_issues(chosen.name, roi)
+            drawn = rasterise(roi.contours, self._context.grid, nesting=self._context.nesting)
+            self._issues += drawing_issues(chosen.name, drawn, self._context)
+            damage = damage_of(roi, drawn)
+            if damage is not None:
+                self._leave_out(chosen.name, roi.name, *damage)
+                damaged = True
+                continue
+            if mask is None:
+                mask = drawn.mask
             else:
-                result.mask[...] |= drawn.mask
-        assert result is not None
-        if len(rois) > 1:
-            text = f"united from {len(rois)} ROIs that map to one segment"
-            issues.append(_contour_issue("contours.united", Severity.NOTE, name, text))
-        yield number, name, " + ".join(roi.name for roi in rois), result.mask
-        progress.advance("contours")
+                mask |= drawn.mask
+        if mask is not None and not mask.any():
+            text = "the ROI has no contours" if not any(roi.contours for roi in chosen.rois) else ""
+            text = text or "the contours enclose no voxel centre"
+            self._issues.append(contour_issue("contours.empty", Severity.WARNING, chosen.name, text))
+            return None if damaged else mask
+        return mask
+
+    def _leave_out(self, name: str, label: str, reason: Reason, text: str) -> None:
+        message = f"ROI {label!r}: {text}"
+        self._left_out.append((reason, message))
+        rule = {
+            Reason.DECODE_ERROR: "contours.damaged",
+            Reason.CONTOURS_OFF_SLICES: "contours.unplaceable",
+        }.get(reason, "contours.no_area")
+        severity = Severity.WARNING if rule == "contours.no_area" else Severity.ERROR
+        self._issues.append(contour_issue(rule, severity, name, f"{message}; it is no segment"))
 
 
-def _drawing_issues(name: str, roi: Roi, drawn: Rasterised) -> list[Issue]:
-    out: list[Issue] = []
-    for count, rule, severity, text in (
-        (roi.other, "contours.type", Severity.NOTE, "contours enclose no area (points, open lines, too few corners)"),
-        (drawn.off_slice, "contours.off_slice", Severity.WARNING, "contours lie on no slice of the series"),
-        (drawn.tilted, "contours.tilted", Severity.WARNING, "contours are not parallel to the slices"),
-    ):
-        if count:
-            out.append(_contour_issue(rule, severity, name, f"{count} {text} and were left out"))
-    if not drawn.mask.any():
-        out.append(_contour_issue("contours.empty", Severity.WARNING, name, "the contours enclose no voxel centre"))
-    return out
-
-
-def _contour_issue(rule: str, severity: Severity, about: str, text: str) -> Issue:
-    return Issue(rule, severity, about, text, checker="ctenrich.contours")
+_BY_WEIGHT = [Reason.DECODE_ERROR, Reason.CONTOURS_OFF_SLICES, Reason.EMPTY_SEGMENTATION]

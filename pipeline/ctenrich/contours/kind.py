@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
+from ctenrich.codes.mappings import general_sha256
+from ctenrich.contours.choice import check_patterns
 from ctenrich.contours.expert import ExpertSegmenter
 from ctenrich.inference.kinds import SegmenterKind
+from ctenrich.inference.products import SegmenterSpec
 from ctenrich.records import SegmentMasks
+from ctenrich.settings import Settings
 
 __all__ = ["EXPERT"]
+
+_DRAWING = 2
+"""Version of the rules by which contours become voxels; raised by hand when they give another result."""
+
+
+def _open_expert(_spec: SegmenterSpec, settings: Settings) -> ExpertSegmenter:
+    check_patterns(settings.contours.rois)
+    return ExpertSegmenter()
+
+
+def _cache_key(settings: Settings) -> tuple[str, ...]:
+    general = general_sha256() if settings.contours.rois else ""
+    return f"drawing {_DRAWING}", json.dumps(asdict(settings.contours), sort_keys=True), general
+
 
 EXPERT = SegmenterKind(
     key="expert",
     title="expert contours (RTSTRUCT)",
     makes=SegmentMasks,
-    open=lambda _spec, _settings: ExpertSegmenter(),
+    open=_open_expert,
     stages=("segment", "measure", "encode", "validate"),
     objects=("seg", "shape_sr"),
     algorithm_type="MANUAL",
     series_title=lambda _product: "Manual_segmentations",
     seconds_per_slice={"segment": 0.01, "measure": 0.004, "encode": 0.012, "validate": 0.02},
     needs_model=False,
+    cache_key=_cache_key,
 )

@@ -1,20 +1,30 @@
-"""Rasterise closed planar contours on the grid of a series: even-odd at pixel centres, exact on edges."""
+"""Draw the contours of one ROI on the grid of a series, and report what could not be drawn as it was meant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctenrich.contours.nesting import Outline, PlaneCounts, combine_outlines, outline_of, remove_copies
+from ctenrich.contours.polygon import Polygon, Window, snap
 from ctenrich.contours.rtstruct import Contour
 from ctenrich.records import SortedSeries
+from ctenrich.settings import Nesting
 
-__all__ = ["SNAP", "Grid", "Rasterised", "fill_polygon", "grid_of", "rasterise", "snap"]
+__all__ = ["Grid", "Rasterised", "grid_of", "rasterise"]
 
-SNAP = 1e-6
-"""Pixels. A coordinate this near to a pixel centre is on it: contours are written with a few decimals of a mm."""
+COPY_TOLERANCE = 0.01
+"""mm by which equal points may differ: contours are written with two decimals or more."""
+OFF_PLANE = 0.05
+"""Share of the distance between slices by which a contour may miss its slice; below that, positions are rounded."""
+ON_CENTRE = 0.02
+"""Pixels by which a corner may miss the pixel centre through which it was traced: decimals of a mm."""
+_UNIT_STEPS = 0.25
+"""Share of the edges that are one pixel long in contours that were traced along pixel centres."""
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
@@ -41,10 +51,24 @@ class Grid:
     shape: tuple[int, int, int]
     """(slices, rows, columns)."""
 
+    @property
+    def voxel_volume(self) -> float:
+        """mm3."""
+        return self.pixel_spacing[0] * self.pixel_spacing[1] * self.slice_spacing
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Pixels of one slice that the rules of nesting do not agree about."""
+
+    k: int
+    window: Window
+    mask: Mask
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rasterised:
-    """A mask, and counts of the contours that could not be drawn."""
+    """The mask of an ROI by one rule, the volumes by all, and counts of what is not as it should be."""
 
     mask: Mask
     """[slice k, row j, column i]."""
@@ -54,6 +78,44 @@ class Rasterised:
     """Contours further than half a spacing from every slice."""
     tilted: int
     """Contours in no plane parallel to the slices."""
+    voxels: dict[str, int] = field(default_factory=dict)
+    """Rule (holes, union, xor) -> voxels."""
+    differences: tuple[Difference, ...] = ()
+    counts: PlaneCounts = field(default_factory=PlaneCounts)
+    without_pixel: int = 0
+    """Contours that enclose no pixel centre of their slice."""
+    between_slices: int = 0
+    """Contours that were drawn on a slice that they are not on."""
+    furthest: float = 0.0
+    """mm of the largest distance of a drawn contour from its slice."""
+    beyond_image: int = 0
+    """Contours that leave the image and were cut there."""
+    slices: tuple[int, ...] = ()
+    """Slices with a contour, growing."""
+    on_centres: bool = False
+    """Whether all contours run through pixel centres only, as boundaries traced by OpenCV do."""
+    with_rim: bool = False
+    """Whether pixel centres on the contours belong to the mask."""
+    rim_voxels: int = 0
+    """Voxels whose centres are on the contours, if all run through pixel centres."""
+
+    @property
+    def missing_slices(self) -> tuple[int, ...]:
+        """Slices without a contour between the first and the last that have one."""
+        if not self.slices:
+            return ()
+        return tuple(sorted(set(range(self.slices[0], self.slices[-1])) - set(self.slices)))
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A contour on its slice."""
+
+    k: int
+    height: float
+    """mm from the slice along the normal."""
+    polygon: Polygon
+    exclusive: bool
 
 
 def grid_of(series: SortedSeries) -> Grid:
@@ -74,13 +136,14 @@ def grid_of(series: SortedSeries) -> Grid:
     )
 
 
-def rasterise(contours: Iterable[Contour], grid: Grid) -> Rasterised:
+def rasterise(contours: Iterable[Contour], grid: Grid, *, nesting: Nesting = "holes") -> Rasterised:
     """Draw the contours of one ROI.
 
-    A voxel belongs to the mask if its centre is inside a contour by the even-odd rule; a centre exactly on the contour
-    is outside. Contours of one slice are united, except those of type CLOSEDPLANAR_XOR, which are combined by exclusive
-    or (PS3.3 C.8.8.6.3). A contour goes to the nearest slice along the slice normal if that is not further than half
-    the distance between slices; half way, to the lower one.
+    A contour goes to the nearest slice along the slice normal if that is not further than half the distance between
+    slices; half way, to the lower one. A voxel belongs to a contour if its centre is inside by the even-odd rule; a
+    centre exactly on the contour is outside, unless the ROI was traced through pixel centres. Copies are removed, then
+    the contours of each plane are combined by :func:`ctenrich.contours.nesting.combine_outlines`; planes that go to one
+    slice are united.
 
     Parameters
     ----------
@@ -88,98 +151,159 @@ def rasterise(contours: Iterable[Contour], grid: Grid) -> Rasterised:
         Closed planar contours, points in mm, LPS.
     grid : Grid
         The grid of the series: any orientation.
+    nesting : {"holes", "union", "xor"}
+        Rule of the mask.
 
     Returns
     -------
     Rasterised
-        Mask [k, j, i] and counts of the contours that were not drawn.
+        Mask [k, j, i], volumes by every rule, and counts.
     """
-    mask = np.zeros(grid.shape, bool)
-    drawn = off_slice = tilted = 0
+    placed: list[_Placed] = []
+    off_slice = tilted = 0
     reach = 0.5 * grid.slice_spacing * (1 + 1e-6)
+    furthest = 0.0
+    between = 0
     for contour in contours:
         heights = contour.points @ grid.normal
         if np.ptp(heights) > reach:
             tilted += 1
             continue
-        away = np.abs(grid.distances - heights.mean())
+        height = float(heights.mean())
+        away = np.abs(grid.distances - height)
         k = int(np.argmax(away <= away.min() + 1e-6 * grid.slice_spacing))
         if away[k] > reach:
             off_slice += 1
             continue
+        miss = float(np.abs(heights - grid.distances[k]).max())
+        furthest = max(furthest, miss)
+        between += miss > OFF_PLANE * grid.slice_spacing
         relative = contour.points - grid.origins[k]
         across = relative @ grid.row / grid.pixel_spacing[1]
         down = relative @ grid.column / grid.pixel_spacing[0]
-        fill_polygon(mask[k], across, down, exclusive=contour.exclusive)
-        drawn += 1
-    return Rasterised(mask, drawn, off_slice, tilted)
+        placed.append(_Placed(k, height - float(grid.distances[k]), Polygon(across, down), contour.exclusive))
+    on_centres, with_rim = _traced_through_centres(placed)
+    drawing = _Drawing(grid, nesting, on_centres, with_rim)
+    for k, planes in _planes(placed, grid):
+        drawing.draw_slice(k, planes)
+    return Rasterised(
+        mask=drawing.mask,
+        drawn=len(placed),
+        off_slice=off_slice,
+        tilted=tilted,
+        voxels=drawing.voxels,
+        differences=tuple(drawing.differences),
+        counts=drawing.counts,
+        without_pixel=drawing.without_pixel,
+        between_slices=between,
+        furthest=furthest,
+        beyond_image=sum(_leaves_image(p.polygon, grid.shape) for p in placed),
+        slices=tuple(sorted({p.k for p in placed})),
+        on_centres=on_centres,
+        with_rim=with_rim,
+        rim_voxels=drawing.rim_voxels,
+    )
 
 
-def fill_polygon(plane: Mask, across: Points, down: Points, *, exclusive: bool = False) -> None:
-    """Add a polygon to one slice, in place.
+def _planes(placed: Sequence[_Placed], grid: Grid) -> Iterator[tuple[int, list[list[_Placed]]]]:
+    """Contours by slice, and within a slice by plane."""
+    tolerance = OFF_PLANE * grid.slice_spacing
+    ordered = sorted(placed, key=lambda p: p.k)
+    for k, group in groupby(ordered, key=lambda p: p.k):
+        members = list(group)
+        planes: list[list[_Placed]] = []
+        for one in sorted(members, key=lambda p: p.height):
+            if planes and one.height - planes[-1][0].height <= tolerance:
+                planes[-1].append(one)
+            else:
+                planes.append([one])
+        yield k, planes
 
-    Parameters
-    ----------
-    plane : array, [row j, column i]
-        The slice's mask.
-    across, down : array, (n,)
-        Column and row coordinates of the corners in pixels; pixel centres have integer coordinates. The last corner
-        is joined to the first.
-    exclusive : bool
-        Combine by exclusive or instead of by union.
+
+class _Drawing:
+    """The mask of an ROI while its slices are drawn."""
+
+    def __init__(self, grid: Grid, nesting: Nesting, on_centres: bool, with_rim: bool) -> None:
+        self.mask = np.zeros(grid.shape, bool)
+        self.voxels = {"holes": 0, "union": 0, "xor": 0}
+        self.differences: list[Difference] = []
+        self.counts = PlaneCounts()
+        self.without_pixel = 0
+        self.rim_voxels = 0
+        self._nesting = nesting
+        self._on_centres, self._with_rim = on_centres, with_rim
+        self._tolerance = COPY_TOLERANCE / min(grid.pixel_spacing)
+
+    def draw_slice(self, k: int, planes: list[list[_Placed]]) -> None:
+        """Draw all contours of a slice."""
+        plane = self.mask[k]
+        parts = [part for members in planes if (part := self._outlines(members, plane.shape))]
+        if len(parts) == 1 and len(parts[0]) == 1:  # most slices: one contour, no rule needed
+            (outline,) = parts[0]
+            plane[outline.window.slices] = outline.solid
+            count = int(np.count_nonzero(outline.solid))
+            for rule in self.voxels:
+                self.voxels[rule] += count
+            return
+        found = [combine_outlines(part, self._tolerance, self.counts) for part in parts]
+        if not found:
+            return
+        window = Window(
+            min(f.window.j0 for f in found),
+            max(f.window.j1 for f in found),
+            min(f.window.i0 for f in found),
+            max(f.window.i1 for f in found),
+        )
+        masks = {rule: np.zeros((window.j1 - window.j0, window.i1 - window.i0), bool) for rule in self.voxels}
+        for f in found:
+            w = f.window
+            for rule, mask in (("holes", f.holes), ("union", f.union), ("xor", f.xor)):
+                masks[rule][w.j0 - window.j0 : w.j1 - window.j0, w.i0 - window.i0 : w.i1 - window.i0] |= mask
+        for rule, mask in masks.items():
+            self.voxels[rule] += int(np.count_nonzero(mask))
+        plane[window.slices] = masks[self._nesting]
+        differs = masks["union"] & ~(masks["holes"] & masks["xor"])
+        if differs.any():
+            self.differences.append(Difference(k=k, window=window, mask=differs))
+
+    def _outlines(self, members: list[_Placed], shape: tuple[int, ...]) -> list[Outline]:
+        outlines: list[Outline] = []
+        for one in members:
+            u, v = one.polygon
+            polygon = Polygon(np.rint(u), np.rint(v)) if self._on_centres else Polygon(snap(u), snap(v))
+            outline = outline_of(polygon, shape, exclusive=one.exclusive, with_rim=self._with_rim)
+            if outline is None:
+                self.without_pixel += 1
+                continue
+            if self._on_centres and outline.filled.rim is not None:
+                self.rim_voxels += outline.filled.rim.size
+            outlines.append(outline)
+        return remove_copies(outlines, self._tolerance, self.counts) if len(outlines) > 1 else outlines
+
+
+def _leaves_image(polygon: Polygon, shape: tuple[int, int, int]) -> bool:
+    u, v = polygon
+    return bool(u.min() < -0.5 or v.min() < -0.5 or u.max() > shape[2] - 0.5 or v.max() > shape[1] - 0.5)
+
+
+def _traced_through_centres(placed: Sequence[_Placed]) -> tuple[bool, bool]:
+    """Whether all corners of an ROI are pixel centres, and whether its contours were traced from a mask along them.
+
+    OpenCV (and what builds on it, e.g. rt-utils) runs from pixel centre to pixel centre along rows, columns and
+    diagonals, through the outermost pixels of the mask. A polygon whose corners happen to be centres has no steps
+    of one pixel.
     """
-    u, v = snap(across), snap(down)
-    rows, columns = plane.shape
-    j0, j1 = max(int(np.ceil(v.min())), 0), min(int(np.floor(v.max())), rows - 1)
-    i0, i1 = max(int(np.ceil(u.min())), 0), min(int(np.floor(u.max())), columns - 1)
-    if j0 > j1 or i0 > i1:
-        return
-    window = _even_odd_mask(u, v, (j0, j1, i0, i1))
-    target = plane[j0 : j1 + 1, i0 : i1 + 1]
-    if exclusive:
-        target ^= window
-    else:
-        target |= window
-
-
-def snap(values: Points) -> Points:
-    """Move coordinates that are within SNAP of a pixel centre onto it."""
-    whole = np.rint(values)
-    return np.where(np.abs(values - whole) <= SNAP, whole, values)
-
-
-def _even_odd_mask(u: Points, v: Points, window: tuple[int, int, int, int]) -> Mask:
-    """Even-odd mask of a window [j0..j1, i0..i1]: a table of all crossings of edges with rows of pixel centres."""
-    j0, j1, i0, i1 = window
-    height, width = j1 - j0 + 1, i1 - i0 + 1
-    u2, v2 = np.roll(u, -1), np.roll(v, -1)
-    rising = v <= v2
-    low_u, low_v = np.where(rising, u, u2), np.where(rising, v, v2)
-    high_u, high_v = np.where(rising, u2, u), np.where(rising, v2, v)
-    first = np.clip(np.ceil(low_v), j0, j1 + 1).astype(np.int64)
-    last = np.clip(np.floor(high_v), j0 - 1, j1).astype(np.int64)
-    count = np.where(high_v > low_v, np.maximum(last - first + 1, 0), 0)
-    edge = np.repeat(np.arange(u.size), count)
-    row = first[edge] + np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)
-    share = (row - low_v[edge]) / (high_v[edge] - low_v[edge])
-    x = snap(low_u[edge] + share * (high_u[edge] - low_u[edge]))
-    # Half-open edges [low, high): a row through a corner is crossed once where the contour continues, not at all or
-    # twice where it turns.
-    counted = row < high_v[edge]
-    at = np.clip(np.ceil(x[counted]) - i0, 0, width).astype(np.int64)
-    toggles = np.bincount((row[counted] - j0) * (width + 1) + at, minlength=height * (width + 1))
-    parity = np.cumsum(toggles.reshape(height, width + 1)[:, :width], axis=1, dtype=np.int64) & 1
-    mask = parity.astype(bool)
-    _clear_edges(mask, row - j0, x - i0)
-    flat = np.flatnonzero((v == v2) & (v == np.rint(v)) & (v >= j0) & (v <= j1))
-    for n in flat.tolist():
-        left, right = sorted((u[n], u2[n]))
-        ends = np.clip((np.ceil(left) - i0, np.floor(right) - i0 + 1), 0, width).astype(np.int64)
-        mask[int(v[n]) - j0, ends[0] : ends[1]] = False
-    return mask
-
-
-def _clear_edges(mask: Mask, row: NDArray[np.int64], x: Points) -> None:
-    """Remove pixel centres that are exactly on an edge from a mask."""
-    on = (x == np.rint(x)) & (x >= 0) & (x <= mask.shape[1] - 1)
-    mask[row[on], x[on].astype(np.int64)] = False
+    if not placed:
+        return False, False
+    edges = steps = 0
+    straight = True
+    for one in placed:
+        u, v = one.polygon
+        wu, wv = np.rint(u), np.rint(v)
+        if abs(u[0] - wu[0]) > ON_CENTRE or np.abs(u - wu).max() > ON_CENTRE or np.abs(v - wv).max() > ON_CENTRE:
+            return False, False
+        du, dv = np.abs(np.roll(wu, -1) - wu), np.abs(np.roll(wv, -1) - wv)
+        straight = straight and bool(((du == 0) | (dv == 0) | (du == dv)).all())
+        edges += u.size
+        steps += int(np.count_nonzero(np.maximum(du, dv) == 1))
+    return True, straight and steps >= _UNIT_STEPS * edges

@@ -5,15 +5,16 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import dcmread
+from pydicom.tag import BaseTag, Tag
 
 from ctenrich.dicom.objects import check_deflated
 from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
@@ -21,9 +22,11 @@ from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, SortedSeries
 
-__all__ = ["Contour", "Roi", "StructureSet", "link_to", "load_contours"]
+__all__ = ["Contour", "ContourFaults", "Roi", "StructureSet", "link_to", "load_contours"]
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+OPEN = ("OPEN_PLANAR", "OPEN_NONPLANAR")
+_GEOMETRIC_TYPE, _NUMBER_OF_POINTS, _CONTOUR_DATA = Tag(0x30060042), Tag(0x30060046), Tag(0x30060050)
 _DEFAULT_LIMIT = 4 * 1024**3
 _READ_ERRORS = (
     InvalidDicomError,
@@ -48,7 +51,37 @@ class Contour:
     """Whether contours of one slice are combined by exclusive or (type CLOSEDPLANAR_XOR)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class ContourFaults:
+    """Counts of the contours of an ROI that cannot be drawn, and of those that contradict themselves."""
+
+    points: int = 0
+    """Of type POINT."""
+    open: int = 0
+    """Of type OPEN_PLANAR or OPEN_NONPLANAR."""
+    untyped: int = 0
+    """Without Contour Geometric Type, which is required (PS3.3 C.8.8.6)."""
+    unknown_type: int = 0
+    """Of a type that the standard does not have."""
+    not_numbers: int = 0
+    """With a coordinate that is not a finite number."""
+    incomplete: int = 0
+    """Without coordinates, or with a number of coordinates that is no multiple of three."""
+    miscounted: int = 0
+    """Drawn, but with another number of points than Number of Contour Points states."""
+
+    @property
+    def damaged(self) -> int:
+        """Contours that are part of the ROI and cannot be read."""
+        return self.untyped + self.unknown_type + self.not_numbers + self.incomplete
+
+    @property
+    def without_area(self) -> int:
+        """Contours whose type encloses no area."""
+        return self.points + self.open
+
+
+@dataclass(frozen=True, kw_only=True)
 class Roi:
     """One region of interest."""
 
@@ -56,11 +89,13 @@ class Roi:
     name: str
     frame_of_reference_uid: str
     contours: tuple[Contour, ...]
-    other: int = 0
-    """Contours that enclose no area (points, open lines) or are malformed."""
+    """Closed planar contours, of all ROI Contour items with the ROI's number."""
+    faults: ContourFaults = ContourFaults()
+    shares_number: bool = False
+    """Whether another ROI of the structure set has the same number, so that the contours may be those of the other."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StructureSet:
     """Content of one RT Structure Set."""
 
@@ -73,6 +108,8 @@ class StructureSet:
     """SOP Instance UIDs of the images that the structure set or its contours refer to."""
     stamp: str = ""
     """Structure Set Date and Time, for sorting."""
+    nameless_contours: int = 0
+    """Contours whose ROI number is not in the list of ROIs."""
 
 
 def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
@@ -155,14 +192,16 @@ def _parse_structure_set(dataset: Dataset) -> StructureSet:
             for one in study.get("RTReferencedSeriesSequence", None) or ():
                 series.add(str(one.get("SeriesInstanceUID", "")))
                 images |= _image_uids(one)
-    contour_items: dict[int, Any] = {}
+    contours: dict[int, list[Dataset]] = {}
     for item in dataset.get("ROIContourSequence", None) or ():
-        contour_items[int(item.ReferencedROINumber)] = item
+        own = contours.setdefault(int(item.ReferencedROINumber), [])
         for contour in item.get("ContourSequence", None) or ():
+            own.append(contour)
             images |= _image_uids(contour)
+    items = list(dataset.get("StructureSetROISequence", None) or ())
+    numbers = Counter(int(item.ROINumber) for item in items)
     rois = tuple(
-        _parse_roi(item, contour_items.get(int(item.ROINumber)))
-        for item in dataset.get("StructureSetROISequence", None) or ()
+        _parse_roi(item, contours.get(int(item.ROINumber), []), numbers[int(item.ROINumber)] > 1) for item in items
     )
     frames |= {roi.frame_of_reference_uid for roi in rois}
     return StructureSet(
@@ -172,6 +211,7 @@ def _parse_structure_set(dataset: Dataset) -> StructureSet:
         series_instance_uids=frozenset(series - {""}),
         image_uids=frozenset(images - {""}),
         stamp=f"{dataset.get('StructureSetDate', '')}{dataset.get('StructureSetTime', '')}",
+        nameless_contours=sum(len(own) for number, own in contours.items() if number not in numbers),
     )
 
 
@@ -180,38 +220,56 @@ def _image_uids(item: Dataset) -> set[str]:
     return {str(image.get("ReferencedSOPInstanceUID", "")) for image in images}
 
 
-def _parse_roi(item: Dataset, contours: Dataset | None) -> Roi:
+def _parse_roi(item: Dataset, contours: list[Dataset], shares_number: bool) -> Roi:
     found: list[Contour] = []
-    other = 0
-    for contour in (contours.get("ContourSequence", None) or ()) if contours is not None else ():
-        kind = str(contour.get("ContourGeometricType", "")).strip().upper()
-        points = _contour_points(contour) if kind in CLOSED else None
-        if points is None:
-            other += 1
-        else:
-            found.append(Contour(points, exclusive=kind == "CLOSEDPLANAR_XOR"))
+    faults: Counter[str] = Counter()
+    for contour in contours:
+        kind = _raw_text(contour, _GEOMETRIC_TYPE).upper()
+        if kind not in CLOSED:
+            names = {"": "untyped", "POINT": "points"} | dict.fromkeys(OPEN, "open")
+            faults[names.get(kind, "unknown_type")] += 1
+            continue
+        points = _contour_points(contour)
+        if isinstance(points, str):
+            faults[points] += 1
+            continue
+        stated = _raw_text(contour, _NUMBER_OF_POINTS)
+        faults["miscounted"] += bool(stated) and stated != str(len(points))
+        found.append(Contour(points, exclusive=kind == "CLOSEDPLANAR_XOR"))
     return Roi(
         number=int(item.ROINumber),
         name=str(item.get("ROIName", "") or "").strip(),
         frame_of_reference_uid=str(item.get("ReferencedFrameOfReferenceUID", "")),
         contours=tuple(found),
-        other=other,
+        faults=ContourFaults(**faults),
+        shares_number=shares_number,
     )
 
 
-def _contour_points(contour: Dataset) -> NDArray[np.float64] | None:
-    """Corners of a contour, (n, 3); None if they are missing, not numbers or enclose nothing.
+def _raw_text(item: Dataset, tag: BaseTag) -> str:
+    """Value of a string element, without pydicom's conversion; empty if it is absent."""
+    if tag not in item:
+        return ""
+    value = item.get_item(tag).value
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
+    return text.strip("\0 ")
+
+
+def _contour_points(contour: Dataset) -> NDArray[np.float64] | str:
+    """Corners of a contour, (n, 3), or the name of its fault.
 
     The decimal strings are parsed at once, without pydicom's number objects: a structure set holds 10^5 of them.
     """
-    if "ContourData" not in contour:
-        return None
-    raw = contour.get_item("ContourData").value
+    if _CONTOUR_DATA not in contour:
+        return "incomplete"
+    raw = contour.get_item(_CONTOUR_DATA).value
+    if raw is None or len(raw) == 0:
+        return "incomplete"
     try:
         text = raw.split(b"\\") if isinstance(raw, bytes) else list(raw)
-        values = np.array(text, dtype=np.float64)
+        values = np.fromiter(map(float, text), np.float64, len(text))
     except (TypeError, ValueError):
-        return None
-    if values.size < 9 or values.size % 3 or not np.isfinite(values).all():
-        return None
-    return values.reshape(-1, 3)
+        return "not_numbers"
+    if not np.isfinite(values).all():
+        return "not_numbers"
+    return "incomplete" if values.size % 3 else values.reshape(-1, 3)

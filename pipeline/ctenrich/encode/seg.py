@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ctenrich import __version__
-from ctenrich.codes.mappings import Code, SegmentCode, load_segments
+from ctenrich.codes.mappings import Code, SegmentCode, codes_of
 from ctenrich.dicom.sop_classes import CT_IMAGE
 from ctenrich.encode.context import (
     MANUFACTURER,
@@ -132,7 +132,7 @@ def segment_code(segment: Segment) -> SegmentCode:
     EncodingError
         UNMAPPED_LABEL if mappings/segments.csv does not have the name.
     """
-    code = load_segments().get(segment.name)
+    code = codes_of(segment.name)
     if code is None:
         raise EncodingError(Reason.UNMAPPED_LABEL, f"mappings/segments.csv has no row {segment.name!r}")
     return code

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ctenrich.codes.mappings import plain_name
 from ctenrich.errors import UsageError
 from ctenrich.evaluate.overlap import compare_masks
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
-from ctenrich.records import SegmentMasks
+from ctenrich.records import SegmentMasks, Severity
 from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace
 
@@ -23,7 +24,7 @@ class ProductOverlap:
     series_instance_uid: str
     study_instance_uid: str
     structure_name: str
-    """Key of mappings/segments.csv."""
+    """Key of mappings/segments.csv; ``#2`` and so on for further ROIs of the reference with the same key."""
     reference: str
     """Key of the reference product, e.g. ``expert``."""
     model: str
@@ -87,11 +88,13 @@ def _compare_segments(
     study = store.sorted_series(uid).study_instance_uid
     for other in others:
         numbers = {s.name: s.number for s in other.segments}
+        unsound = {issue.object for issue in (*first.issues, *other.issues) if issue.severity is Severity.ERROR}
         for segment in first.segments:
-            if segment.name not in numbers:
+            number = numbers.get(segment.name, numbers.get(plain_name(segment.name)))
+            if number is None or segment.name in unsound:
                 continue
             expert = full_mask(first, segment.number, workspace)
-            found = compare_masks(full_mask(other, numbers[segment.name], workspace), expert, spacing)
+            found = compare_masks(full_mask(other, number, workspace), expert, spacing)
             yield ProductOverlap(
                 series_instance_uid=uid,
                 study_instance_uid=study,

@@ -93,6 +93,8 @@ class SegmenterKind:
     options: tuple[SegmenterOption, ...] = ()
     takes_crop: bool = False
     """Whether ``[segment] crop`` applies to it."""
+    cache_key: Callable[[Settings], tuple[str, ...]] | None = None
+    """What, beside the model and ``[segment]``, its masks depend on: versions of its own rules, settings of its own."""
 
     @property
     def usage(self) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from ctenrich.codes.mappings import Code, load_segments
+from ctenrich.codes.mappings import Code, codes_of
 from ctenrich.masks import Mask, crop_of
 from ctenrich.proof.checks import ObjectFile, Report
 from ctenrich.proof.frames import Frame, read_frames
@@ -172,15 +172,17 @@ def _centroid_error(
 
 
 def _description_checks(report: Report, dataset: Dataset, masks: SegmentMasks, source: SourceSlices) -> None:
-    mapped = load_segments()
     wrong: list[str] = []
     items = {int(item.SegmentNumber): item for item in dataset.SegmentSequence if int(item.SegmentNumber) > 0}
     if sorted(items) != sorted(s.number for s in masks.segments):
         wrong.append(f"{len(items)} segments, not {len(masks.segments)}")
     for segment in masks.segments:
         item = items.get(segment.number)
-        code = mapped[segment.name]
+        code = codes_of(segment.name)
         if item is None:
+            continue
+        if code is None:
+            wrong.append(f"segment {segment.number}: mappings have no codes of {segment.name}")
             continue
         modifier = item.SegmentedPropertyTypeCodeSequence[0].get("SegmentedPropertyTypeModifierCodeSequence", None)
         if (

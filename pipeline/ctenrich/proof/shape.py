@@ -7,7 +7,7 @@ import math
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from ctenrich.codes.mappings import load_features, load_segments
+from ctenrich.codes.mappings import codes_of, load_features
 from ctenrich.proof.checks import ObjectFile, Report
 from ctenrich.proof.session import ProofSession, SegmentationResult
 from ctenrich.proof.source import SourceSlices
@@ -70,7 +70,9 @@ def _segment_number(group: Node, seg_uid: str) -> int:
 
 
 def _place_faults(group: Node, item: SegmentShape, source: SourceSlices) -> list[str]:
-    mapped = load_segments()[item.name]
+    mapped = codes_of(item.name)
+    if mapped is None:
+        return [f"the mappings have no codes of {item.name}"]
     sites = group.named((codes.SCT.FindingSite.value, "SCT"))
     out: list[str] = []
     if [s.code for s in sites] != [concept_of(mapped.finding_site)]:

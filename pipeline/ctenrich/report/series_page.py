@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ctenrich.codes.mappings import load_segments
+from ctenrich.codes.mappings import codes_of
 from ctenrich.records import Landmarks, Product, Proof, Regions, SegmentMasks, Volume
 from ctenrich.report.charts import Bar, bands, bars
 from ctenrich.report.data import RunData
@@ -124,7 +124,7 @@ def _content_key(*parts: str) -> str:
 
 
 def _colour(segment: str) -> tuple[int, int, int]:
-    known = load_segments().get(segment)
+    known = codes_of(segment)
     return known.colour if known else _GREY
 
 

@@ -41,6 +41,7 @@ def stage_key(stage: Stage, context: StageContext) -> str:
 
 _LASTING = frozenset(
     {
+        Reason.CONTOURS_OFF_SLICES,
         Reason.EMPTY_SEGMENTATION,
         Reason.NO_EXPERT,
         Reason.NO_MAPPED_ROI,

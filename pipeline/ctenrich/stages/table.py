@@ -281,6 +281,7 @@ def _segment_inputs(context: StageContext) -> list[str]:
         _series_digest(context, SortedSeries),
         _series_digest(context, Volume),
         *crop,
+        *(context.kind.cache_key(context.settings) if context.kind.cache_key else ()),
     ]
 
 
