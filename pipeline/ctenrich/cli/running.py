@@ -16,7 +16,9 @@ __all__ = [
     "CohortFile",
     "Demo",
     "Device",
+    "Mappings",
     "Out",
+    "Rois",
     "RunFolder",
     "RunOptions",
     "Segmenters",
@@ -37,13 +39,23 @@ Bodypart = Annotated[str, typer.Option(help="Body part regression model: a name,
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
 SettingsFile = Annotated[Path | None, typer.Option("--settings", help="TOML file with settings.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+Rois = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--roi",
+        help="expert: take ROIs without a mapping along whose whole name matches this regular expression; repeatable.",
+    ),
+]
+Mappings = Annotated[
+    Path | None, typer.Option(help="Folder with a segments.csv of your own, used beside the package's mappings.")
+]
 Demo = Annotated[bool, typer.Option("--allow-demo-models", help="Accept models trained on phantoms only.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
-        epilog="Examples:  ctenrich run cohort.parquet --out my-run --segmenter expert  \n"
+        epilog="Examples:  ctenrich run cohort.parquet --out my-run --segmenter expert --roi 'PTV.*'  \n"
         "ctenrich run cohort.parquet --out my-run --segmenter nnunet:/models/Dataset055:3d_fullres:folds=0:mirror=off "
         "--bodypart /models/bpr"
     )(run)
@@ -60,6 +72,8 @@ class RunOptions(NamedTuple):
     device: str
     settings: Path | None
     allow_demo_models: bool
+    rois: list[str] | None = None
+    mappings: Path | None = None
 
 
 def make_run(cohort: Path, out: Path, options: RunOptions) -> Run:
@@ -90,6 +104,11 @@ def make_run(cohort: Path, out: Path, options: RunOptions) -> Run:
 
     settings = load_settings(options.settings)
     settings = replace(settings, segment=replace(settings.segment, device=options.device))
+    if options.rois:
+        rois = tuple(dict.fromkeys((*settings.contours.rois, *options.rois)))
+        settings = replace(settings, contours=replace(settings.contours, rois=rois))
+    if options.mappings:
+        settings = replace(settings, codes=replace(settings.codes, mappings=str(options.mappings)))
     return Run.create(
         cohort,
         out,
@@ -107,6 +126,8 @@ def run(
     bodypart: Bodypart = "none",
     device: Device = "auto",
     settings: SettingsFile = None,
+    roi: Rois = None,
+    mappings: Mappings = None,
     allow_demo_models: Demo = False,
     executor: Annotated[str, typer.Option(help="auto, serial, processes or ray; the results are the same.")] = "auto",
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
@@ -125,7 +146,7 @@ def run(
     from ctenrich.runner.stopping import Budget
 
     chosen = _executor(executor)
-    made = make_run(cohort, out, RunOptions(segmenter, bodypart, device, settings, allow_demo_models))
+    made = make_run(cohort, out, RunOptions(segmenter, bodypart, device, settings, allow_demo_models, roi, mappings))
     if dry_run:
         print_table("Plan", ("stage", "to do", "done"), steps.preview(made))
         return

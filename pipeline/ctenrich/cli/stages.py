@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from ctenrich.cli.running import Bodypart, CohortFile, Demo, Device, Out, RunOptions, Segmenters, SettingsFile, make_run
+from ctenrich.cli.running import (
+    Bodypart,
+    CohortFile,
+    Demo,
+    Device,
+    Mappings,
+    Out,
+    Rois,
+    RunOptions,
+    Segmenters,
+    SettingsFile,
+    make_run,
+)
 
 __all__ = ["register"]
 
@@ -39,10 +51,12 @@ def prepare(
     bodypart: Bodypart = "none",
     device: Device = "auto",
     settings: SettingsFile = None,
+    roi: Rois = None,
+    mappings: Mappings = None,
     allow_demo_models: Demo = False,
 ) -> None:
     """Create a run's folder without running anything, to continue stage by stage."""
-    made = make_run(cohort, out, RunOptions(segmenter, bodypart, device, settings, allow_demo_models))
+    made = make_run(cohort, out, RunOptions(segmenter, bodypart, device, settings, allow_demo_models, roi, mappings))
     products = ", ".join(str(p.product) for p in made.config.products if p.missing is None)
     typer.echo(f"{len(made.cohort.series)} series, products: {products}")
 

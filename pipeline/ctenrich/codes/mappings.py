@@ -281,6 +281,8 @@ def use_mappings(path: str | Path) -> None:
         BAD_MAPPING if the folder does not exist, has neither file, or has an error that :func:`check_mappings` finds.
     """
     chosen = Path(path) if str(path) else None
+    if chosen is None and not _own:
+        return
     if chosen is not None:
         if not any((chosen / name).is_file() for name in ("segments.csv", "rois.csv")):
             message = f"the mappings folder {chosen.name!r} has no segments.csv (nor rois.csv)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ctenrich.codes.mappings import use_mappings
 from ctenrich.errors import ModelError
 from ctenrich.inference.kinds import segmenter_kind
 from ctenrich.inference.products import RequestedProduct, SegmenterSpec, parse_segmenter
@@ -23,10 +24,11 @@ class ModelCache:
     Parameters
     ----------
     settings : Settings
-        Device, engine and precision.
+        Device, engine, precision; the user's mappings are used from now on in this process.
     """
 
     def __init__(self, settings: Settings) -> None:
+        use_mappings(settings.codes.mappings)  # every worker process has a cache, and no other place of its own
         self._settings = settings
         self._open: dict[str, Any] = {}
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctenrich import __version__
+from ctenrich.codes.mappings import use_mappings
 from ctenrich.errors import UsageError
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.rows import ProductKey
@@ -76,11 +77,13 @@ class Run:
         Raises
         ------
         UsageError
-            BAD_RUN if the folder holds another cohort or is something else; BAD_COHORT, DEMO_MODEL, BAD_PARAMETER.
+            BAD_RUN if the folder holds another cohort or is something else; BAD_COHORT, DEMO_MODEL, BAD_PARAMETER;
+            BAD_MAPPING if the user's mappings cannot be used.
         ModelError
             What is wrong with a model: found here, before any work.
         """
-        settings = settings or Settings()
+        settings = _absolute_mappings(settings or Settings())
+        use_mappings(settings.codes.mappings)
         cohort = read_cohort(cohort_file)
         if not cohort.series:
             raise UsageError(Reason.EMPTY_COHORT, "the cohort has no series", "look at NAME.excluded.parquet for why")
@@ -127,6 +130,8 @@ class Run:
         cohort = read_cohort(Path(root) / "cohort.parquet")
         if cohort.sha256 != config.cohort_sha256:
             raise UsageError(Reason.BAD_COHORT, "the run's cohort file was changed", "start a new run folder")
+        # A finished run can be read, shown and published without the user's mappings; its stages need them.
+        use_mappings(config.settings.codes.mappings if Path(config.settings.codes.mappings).is_dir() else "")
         return cls(Path(root), config, cohort)
 
     def jobs(self) -> list[ProductKey]:
@@ -136,6 +141,13 @@ class Run:
             for entry in self.cohort.series
             for name in ("", *(str(p.product) for p in self.config.products))
         ]
+
+
+def _absolute_mappings(settings: Settings) -> Settings:
+    chosen = settings.codes.mappings
+    if not chosen:
+        return settings
+    return replace(settings, codes=replace(settings.codes, mappings=str(Path(chosen).resolve())))
 
 
 def _copy_cohort(cohort_file: Path, out: Path) -> None:
