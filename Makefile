@@ -33,12 +33,13 @@ test-all: $(VENV)/.full check ## Also the long tests: parity, faults, services, 
 soak: $(VENV)/.full ## Kills, faults and ten thousand series: takes hours
 	$(BIN)/python -m benchmarks.soak
 
-check: $(VENV)/.full ## Lint, types, layers, mappings
+check: $(VENV)/.full ## Lint, types, layers, mappings, known holes of the dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/ctenrich check-mappings
+	$(BIN)/python scripts/audit.py
 
 bench: $(VENV)/.full ## Speed and memory compared with other tools, as ratios
 	$(BIN)/python -m benchmarks

@@ -1,22 +1,16 @@
 #!/usr/bin/env bash
 # Makes an environment with local-bigquery, which speaks BigQuery's protocol, for the tests:
 #   scripts/install_local_bigquery.sh [FOLDER]
-# It needs Python 3.13 or newer. DuckDB's extensions come from the package index, so that nothing is downloaded later.
+# It needs Python 3.13 or newer: that of PYTHON313, or the first of the PATH, pyenv and uv. DuckDB's extensions come from
+# the package index, so that nothing is downloaded later.
 # The tests find it in FOLDER's default place, or through CTENRICH_LOCAL_BIGQUERY_PYTHON=FOLDER/bin/python.
 set -euo pipefail
 
 folder=${1:-${CTENRICH_SERVICES_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ctenrich-services}/local-bigquery}
-python=""
-for candidate in "${PYTHON313:-}" python3.14 python3.13 "$HOME"/.pyenv/versions/3.1[3-9]*/bin/python3 python3; do
-    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null; then
-        python=$candidate
-        break
-    fi
-done
-if [ -z "$python" ]; then
-    echo "local-bigquery needs Python 3.13 or newer: the tests with BigQuery's client will be skipped" >&2
+python=$("$(dirname "$0")/find_python.sh" 3 13 "${PYTHON313:-}") || {
+    echo "local-bigquery needs Python 3.13 or newer; none is on the PATH, in pyenv or in uv: set PYTHON313 to one" >&2
     exit 3
-fi
+}
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
 pip=("$folder/bin/python" -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install local-bigquery==0.4.0

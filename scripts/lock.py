@@ -125,7 +125,7 @@ def resolve(arguments: list[str], pins: Path) -> list[Pinned]:
     command = ["uv", "pip", "compile", "--universal", "--no-config", "--quiet", "--no-header", "--no-annotate"]
     command += ["--python-version", PYTHON, "--constraint", str(pins), *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return parse(done.stdout)
+    return [package for package in parse(done.stdout) if "sys_platform == 'emscripten'" not in package.marker]
 
 
 def main(arguments: list[str]) -> int:

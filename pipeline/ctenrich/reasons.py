@@ -80,6 +80,10 @@ class Reason(StrEnum):
     BAD_MAPPING = "BAD_MAPPING", "A row of a mapping file is wrong."
     NOT_PREPARED = "NOT_PREPARED", "An earlier stage has not been run for this series."
     MISSING_EXTRA = "MISSING_EXTRA", "An optional package is needed for this command."
+    IDENTITY_NOT_REMOVED = (
+        "IDENTITY_NOT_REMOVED",
+        "Patients could be identified from what would be shared.",
+    )
     BAD_PLUGIN = "BAD_PLUGIN", "A plug-in of another package cannot be loaded, or its name is taken."
 
     # fetch, sort, convert

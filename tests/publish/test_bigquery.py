@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from ctenrich.catalog.schema import Column
 from ctenrich.cli.main import app
 from ctenrich.errors import TransientError, UsageError
-from ctenrich.publish.bigquery import PARTITIONS, Mode, publish_bigquery
+from ctenrich.publish import bigquery
+from ctenrich.publish.bigquery import PARTITIONS, BigQueryOptions, Mode
 from ctenrich.publish.objects import publish_to
 from ctenrich.reasons import Reason
 from ctenrich.results.query import run_query
@@ -59,6 +60,14 @@ def few(run: Workspace, root: Path, *names: str) -> Workspace:
         (other.tables / f"{name}.parquet").write_bytes((run.tables / f"{name}.parquet").read_bytes())
     (root / "run.json").write_text('{"name": "one"}')
     return other
+
+
+def publish_bigquery(
+    workspace: Workspace, place: str, *, mode: Mode = Mode.REPLACE, client: Any = None
+) -> dict[str, int]:
+    """The made-up patients of these runs may go anywhere."""
+    options = BigQueryOptions(mode=mode, identified=True)
+    return bigquery.publish_bigquery(workspace, place, options=options, client=client)
 
 
 def count(client: Any, name: str) -> int:
@@ -225,12 +234,12 @@ def test_the_command_publishes(service: str, monkeypatch: pytest.MonkeyPatch, tm
     folder = tmp_path / "run"
     steps.tables(steps.start(make_cohort(tmp_path, 1), folder, segmenters=["expert"]))
     place = f"bigquery:{PROJECT}.command"
-    done = CliRunner().invoke(app, ["publish", str(folder), place])
+    done = CliRunner().invoke(app, ["publish", str(folder), place, "--identified"])
     assert done.exit_code == 0, done.output
     assert "rows in" in done.stdout
-    again = CliRunner().invoke(app, ["publish", str(folder), place, "--mode", "create"])
+    again = CliRunner().invoke(app, ["publish", str(folder), place, "--identified", "--mode", "create"])
     assert again.exit_code != 0
-    elsewhere = CliRunner().invoke(app, ["publish", str(folder), place, "--location", "EU"])
+    elsewhere = CliRunner().invoke(app, ["publish", str(folder), place, "--identified", "--location", "EU"])
     assert elsewhere.exit_code != 0
     asked = CliRunner().invoke(app, ["query", place, "SELECT COUNT(*) AS n FROM series", "--csv"])
     assert asked.stdout.split() == ["n", "1"]

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,12 +24,16 @@ from tests.support.storage_servers import gcs_bucket, gcs_server, s3_bucket, s3_
 
 from ctenrich import steps
 from ctenrich.errors import TransientError, UsageError
-from ctenrich.publish.objects import Sent, _bearer, publish_bucket, publish_dicomweb, publish_node, publish_to, read_log
+from ctenrich.publish import objects
+from ctenrich.publish.objects import Sent, _bearer, publish_dicomweb, publish_node, read_log
 from ctenrich.reasons import Reason
 from ctenrich.results.tables import build_tables
 from ctenrich.settings import Settings
 from ctenrich.storage import open_storage
 from ctenrich.workspace import Workspace
+
+publish_bucket = partial(objects.publish_bucket, identified=True)
+publish_to = partial(objects.publish_to, identified=True)
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,10 @@ def publish(
         PublishMode.REPLACE
     ),
     location: Annotated[str, typer.Option(help="BigQuery: location of the dataset.")] = "US",
+    identified: Annotated[
+        bool,
+        typer.Option("--identified", help="BigQuery, buckets: also where Patient Identity Removed is not YES."),
+    ] = False,
 ) -> None:
     """Send a run's tables or objects elsewhere; objects that were sent already are not sent again."""
     from ctenrich import steps
@@ -78,13 +82,13 @@ def publish(
     opened = steps.open_run(run)
     with progress_bars() as progress:
         if target.startswith("bigquery:"):
-            from ctenrich.publish.bigquery import Mode, publish_bigquery
+            from ctenrich.publish.bigquery import BigQueryOptions, Mode, publish_bigquery
 
             place = target.removeprefix("bigquery:")
-            rows = publish_bigquery(
-                opened.workspace, place, mode=Mode(mode.value), location=location, progress=progress
-            )
+            options = BigQueryOptions(mode=Mode(mode.value), location=location, identified=identified)
+            rows = publish_bigquery(opened.workspace, place, options=options, progress=progress)
             typer.echo(f"{sum(rows.values())} rows in {len(rows)} tables")
             return
-        sent = publish_to(opened.workspace, target, settings=opened.config.settings, progress=progress)
+        settings = opened.config.settings
+        sent = publish_to(opened.workspace, target, settings=settings, identified=identified, progress=progress)
     typer.echo(f"{len(sent)} objects, {sum(1 for s in sent if s.status == 'sent')} of them sent now")

@@ -14,11 +14,12 @@ from typing import IO, Any
 from ctenrich.catalog.bigquery import open_client
 from ctenrich.errors import UsageError
 from ctenrich.progress import SILENT, Progress
+from ctenrich.publish.privacy import check_identity_removed
 from ctenrich.reasons import Reason
 from ctenrich.storage.google import google_errors
 from ctenrich.workspace import Workspace, sha256_of_file
 
-__all__ = ["PARTITIONS", "Mode", "publish_bigquery"]
+__all__ = ["PARTITIONS", "BigQueryOptions", "Mode", "publish_bigquery"]
 
 _PLACE = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]\.[A-Za-z0-9_]{1,1024}")
 _KEYS = {
@@ -50,6 +51,18 @@ class Mode(StrEnum):
     """The rows of this run are replaced, those of other runs stay."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BigQueryOptions:
+    """How tables are loaded."""
+
+    mode: Mode = Mode.REPLACE
+    """How existing tables are treated."""
+    location: str = "US"
+    """Location of a new dataset; an existing one must have it."""
+    identified: bool = False
+    """Whether patients may be among them who can be identified."""
+
+
 @dataclass(frozen=True)
 class _Run:
     """The run whose rows are loaded."""
@@ -66,8 +79,7 @@ def publish_bigquery(
     workspace: Workspace,
     place: str,
     *,
-    mode: Mode = Mode.REPLACE,
-    location: str = "US",
+    options: BigQueryOptions | None = None,
     client: Any = None,
     progress: Progress = SILENT,
 ) -> dict[str, int]:
@@ -82,10 +94,8 @@ def publish_bigquery(
         A run whose tables have been built.
     place : str
         ``PROJECT.DATASET``.
-    mode : Mode
-        How existing tables are treated.
-    location : str
-        Location of a new dataset; an existing one must have it.
+    options : BigQueryOptions, optional
+        Replaces the run's rows in a dataset in the US by default, and refuses identified patients.
     client : google.cloud.bigquery.Client, optional
         Default: one with the credentials of the environment.
     progress : Progress
@@ -99,7 +109,8 @@ def publish_bigquery(
     Raises
     ------
     UsageError
-        BAD_PARAMETER, MISSING_EXTRA, NO_CREDENTIALS, BAD_RUN (a table of an older schema), NOT_PREPARED.
+        BAD_PARAMETER, MISSING_EXTRA, NO_CREDENTIALS, BAD_RUN (a table of an older schema), NOT_PREPARED;
+        IDENTITY_NOT_REMOVED, see `ctenrich.publish.privacy`.
     TransientError
         RETRY_EXHAUSTED (quota, a service that failed), CATALOG_UNREACHABLE. What was loaded stays; a second call
         goes on.
@@ -109,11 +120,13 @@ def publish_bigquery(
     files = sorted(workspace.tables.glob("*.parquet"))
     if not files:
         raise UsageError(Reason.NOT_PREPARED, "the run has no tables yet", "run: ctenrich report RUN")
-    run = _Run(_run_id(workspace), mode)
+    chosen = options or BigQueryOptions()
+    check_identity_removed(workspace, identified=chosen.identified)
+    run = _Run(_run_id(workspace), chosen.mode)
     out: dict[str, int] = {}
     with google_errors():
         opened = client or open_client(place.split(".", maxsplit=1)[0])
-        _make_dataset(opened, place, location)
+        _make_dataset(opened, place, chosen.location)
         progress.start("bigquery", len(files))
         for path in files:
             out[path.stem] = _load_table(opened, place, path, run)

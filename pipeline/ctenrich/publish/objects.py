@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.progress import SILENT, Progress
+from ctenrich.publish.privacy import check_identity_removed
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
 from ctenrich.storage import is_storage_url, open_storage
@@ -58,7 +59,12 @@ class Sent:
 
 
 def publish_to(
-    workspace: Workspace, target: str, *, settings: Settings | None = None, progress: Progress = SILENT
+    workspace: Workspace,
+    target: str,
+    *,
+    settings: Settings | None = None,
+    identified: bool = False,
+    progress: Progress = SILENT,
 ) -> tuple[Sent, ...]:
     """Send the written objects to a bucket, a DICOMweb store or a DICOM node, by the form of the target.
 
@@ -73,6 +79,8 @@ def publish_to(
         ``gs://`` or ``s3://BUCKET/PREFIX`` (or a registered storage), a DICOMweb root, or ``dicom://HOST:PORT/AET``.
     settings : Settings, optional
         How buckets are reached.
+    identified : bool
+        Whether patients who can be identified may go to a bucket or to Google Healthcare; a PACS is not asked about.
     progress : Progress
         Advanced by one for every object.
 
@@ -84,18 +92,20 @@ def publish_to(
     Raises
     ------
     UsageError
-        BAD_PARAMETER for another target; NOT_PREPARED; as the function for the target.
+        BAD_PARAMETER for another target; NOT_PREPARED; IDENTITY_NOT_REMOVED; as the function for the target.
     TransientError
         RETRY_EXHAUSTED if some objects failed.
     """
     parts = urlsplit(target)
     if parts.scheme in ("http", "https"):
+        if parts.hostname == _HEALTHCARE:
+            check_identity_removed(workspace, identified=identified)
         token = os.environ.get("CTENRICH_DICOMWEB_TOKEN", "")
         return publish_dicomweb(workspace, target, token=token, progress=progress)
     if parts.scheme == "dicom" and parts.hostname and parts.port and parts.path.strip("/"):
         return publish_node(workspace, parts.hostname, parts.port, parts.path.strip("/"), progress=progress)
     if parts.netloc and is_storage_url(target):
-        return publish_bucket(workspace, target, settings=settings, progress=progress)
+        return publish_bucket(workspace, target, settings=settings, identified=identified, progress=progress)
     known = "gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, http(s)://..., dicom://HOST:PORT/AET"
     raise UsageError(Reason.BAD_PARAMETER, "the target is not known", known)
 
@@ -106,6 +116,7 @@ def publish_bucket(
     *,
     settings: Settings | None = None,
     at_once: int = _AT_ONCE,
+    identified: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[Sent, ...]:
     """Upload the written objects as ``series/.../objects/*.dcm`` below ``gs://BUCKET/PREFIX`` or ``s3://...``.
@@ -123,6 +134,8 @@ def publish_bucket(
         How the bucket is reached.
     at_once : int
         Objects in flight.
+    identified : bool
+        Whether patients may be among them who can be identified.
     progress : Progress
         Advanced by one for every object.
 
@@ -138,6 +151,7 @@ def publish_bucket(
     TransientError
         RETRY_EXHAUSTED if some objects failed; the log says which, and a second call sends only those.
     """
+    check_identity_removed(workspace, identified=identified)
     storage = open_storage(url, replace((settings or Settings()).fetch, anonymous=False))
 
     def send(path: Path) -> str:
