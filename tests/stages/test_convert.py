@@ -471,8 +471,8 @@ def test_a_nifti_that_is_not_the_volume_is_never_taken(
     (workspace.series_dir(SERIES) / "volume" / "ct.nii.gz").write_bytes(b"left by another version")
     real = nifti._run_dcm2niix
 
-    def damaged(folder: Path, paths: Sequence[Path], *, clean: bool) -> Path | None:
-        made = real(folder, paths, clean=clean)
+    def damaged(folder: Path, paths: Sequence[Path], copy: Callable[[int, Path], object] | None = None) -> Path | None:
+        made = real(folder, paths, copy)
         assert made is not None
         damage(made)
         return made

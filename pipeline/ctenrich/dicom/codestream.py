@@ -10,7 +10,7 @@ from pydicom.uid import RLELossless
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 
-__all__ = ["Matrix", "check_frame", "encapsulated", "frame_matrix", "single_frame"]
+__all__ = ["Matrix", "check_frame", "encapsulated", "fragments", "frame_matrix", "single_frame"]
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _END = b"\xfe\xff\xdd\xe0"
@@ -30,7 +30,43 @@ class Matrix(NamedTuple):
 
 
 def single_frame(value: bytes) -> bytes:
-    """The one frame of encapsulated pixel data, its fragments joined (PS3.5 A.4).
+    """Join the fragments of the only frame of encapsulated pixel data (PS3.5 A.4).
+
+    Parameters
+    ----------
+    value : bytes
+        Value of Pixel Data, with its sequence delimitation item.
+
+    Returns
+    -------
+    bytes
+        The compressed frame.
+
+    Raises
+    ------
+    InputError
+        TRUNCATED if an item is cut off or the sequence has no end, DECODE_ERROR if there is no item.
+    """
+    frame = b"".join(fragments(value))
+    if not frame:
+        raise InputError(Reason.TRUNCATED, "a slice has no compressed pixel data")
+    return frame
+
+
+def fragments(value: bytes, *, delimited: bool = True) -> list[bytes]:
+    """Split encapsulated pixel data into fragments; offset tables are not needed for that, and not trusted.
+
+    Parameters
+    ----------
+    value : bytes
+        Value of Pixel Data.
+    delimited : bool
+        Whether the value ends with a sequence delimitation item; pydicom's values do not.
+
+    Returns
+    -------
+    list of bytes
+        Fragments without the basic offset table.
 
     Raises
     ------
@@ -40,6 +76,8 @@ def single_frame(value: bytes) -> bytes:
     parts: list[bytes] = []
     place = 0
     while True:
+        if place == len(value) and not delimited:
+            break
         if place + 8 > len(value):
             raise InputError(Reason.TRUNCATED, "a slice's compressed pixel data have no end")
         tag, length = value[place : place + 4], struct.unpack_from("<L", value, place + 4)[0]
@@ -52,10 +90,7 @@ def single_frame(value: bytes) -> bytes:
             raise InputError(Reason.TRUNCATED, "a slice's compressed pixel data are cut off")
         parts.append(value[place : place + length])
         place += length
-    frame = b"".join(parts[1:])
-    if not frame:
-        raise InputError(Reason.TRUNCATED, "a slice has no compressed pixel data")
-    return frame
+    return parts[1:]
 
 
 def encapsulated(frame: bytes) -> bytes:

@@ -251,7 +251,15 @@ def _read_encapsulated(parsed: Parsed, form: PixelFormat, path: Path) -> NDArray
     array = _decode(decoder, plugins, codestream.encapsulated(frame), options)
     if array.shape != (form.rows, form.columns):
         raise InputError(Reason.DECODE_ERROR, "a slice's pixel data have another matrix than its header says")
-    return np.ascontiguousarray(array)
+    return _with_sign(np.ascontiguousarray(array), form)
+
+
+def _with_sign(decoded: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
+    """Extend the sign of values from a code stream that has none (JPEG, JPEG-LS) and as many bits as Bits Stored."""
+    spare = form.bits_allocated - form.bits_stored
+    if not form.signed or spare == 0 or int(decoded.min()) < 0 or int(decoded.max()) >= 1 << form.bits_stored:
+        return decoded
+    return np.asarray(np.right_shift(np.left_shift(decoded, spare), spare))
 
 
 def _decode(decoder: Decoder, plugins: tuple[str, ...], value: bytes, options: dict[str, Any]) -> NDArray[Any]:
@@ -311,7 +319,7 @@ def _to_hu(stored: NDArray[Any], slope: float, intercept: float, notes: list[str
     if slope == 1 and intercept == int(intercept):
         # modulo 2^16, which is exact: the true result fits
         hu = stored.view(np.int16) if stored.dtype.itemsize == 2 and stored.flags.writeable else stored.astype(np.int16)
-        hu += np.int32(int(intercept)).astype(np.int16)
+        hu += np.int64(int(intercept)).astype(np.int16)
         return hu
     exact = stored.astype(np.float64) * slope + intercept
     rounded = np.rint(exact)

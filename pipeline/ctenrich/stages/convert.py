@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,26 +23,17 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Matrix4, Quantity, Severity, SortedSeries, Volume
 from ctenrich.settings import ConvertSettings, GeometrySettings, Settings
-from ctenrich.stages.dcm2niix import Dcm2niixVolume, compress, write_nifti
+from ctenrich.stages.dcm2niix import compress
+from ctenrich.stages.second_reader import DecodedSlices, ReadSlice, write_compared_nifti
 from ctenrich.workspace import Workspace, atomic_path, write_bytes
 
 __all__ = ["ReadSlice", "compress_nifti", "convert_series", "read_volume", "volume_affine"]
 
 
-@dataclass(frozen=True)
-class ReadSlice:
-    """Properties of a slice whose pixels have been copied to the array."""
-
-    format: PixelFormat
-    padding_hu: tuple[int, int] | None
-    """Smallest and largest HU of padding pixels."""
-    transfer_syntax: str
-
-
 def convert_series(
     series: SortedSeries, *, settings: Settings, workspace: Workspace, progress: Progress = SILENT
 ) -> Volume:
-    """Decode the slices into ``volume/ct.npy`` (int16, [k, j, i], HU) and compare them with dcm2niix's result.
+    """Decode the slices into ``volume/ct.npy`` (int16, [k, j, i], HU) and compare them with a second reader's.
 
     Padding becomes -1024 HU. ``slices.json`` (slice index -> SOP Instance UID, distance) is written to the same folder,
     and with `convert.nifti` also ``ct.nii`` with the same voxels and the volume's affine in RAS. With
@@ -94,15 +84,15 @@ def convert_series(
         read = read_volume(series, paths, array, settings=settings, progress=progress, issues=issues)
         paddings = [r.padding_hu for r in read]
         if settings.convert.nifti:
-            with write_nifti(series, paths, nifti, affine, [r.transfer_syntax for r in read]) as check:
-                _compare_with_dcm2niix(array, paddings, check, issues)
+            slices = DecodedSlices(series=series, paths=paths, affine=affine, array=array, read=read)
+            write_compared_nifti(slices, nifti, issues)
         digest = _fill_padding(array, paddings, issues)
         array.flush()
         del array
     progress.finish("convert")
-    slices = [{"index": k, "sop_instance_uid": s.sop_instance_uid, "distance": s.distance}
+    index = [{"index": k, "sop_instance_uid": s.sop_instance_uid, "distance": s.distance}
               for k, s in enumerate(series.slices)]  # fmt: skip
-    write_bytes(folder / "slices.json", json.dumps(slices, indent=1).encode() + b"\n")
+    write_bytes(folder / "slices.json", json.dumps(index, indent=1).encode() + b"\n")
     return Volume(
         series_instance_uid=uid,
         array_path=workspace.relative(uid, folder / "ct.npy"),
@@ -247,7 +237,12 @@ def read_volume(
             for note in pixels.notes:
                 notes[note] = notes.get(note, 0) + 1
             progress.advance("convert")
-        return ReadSlice(pixels.format, pixels.padding_hu, pixels.transfer_syntax)
+        return ReadSlice(
+            format=pixels.format,
+            padding_hu=pixels.padding_hu,
+            transfer_syntax=pixels.transfer_syntax,
+            slope=pixels.slope,
+        )
 
     with quiet(), ThreadPoolExecutor(_decoder_threads(paths[0], settings)) as pool:
         # if several slices are damaged, the error of the first one in slice order is raised
@@ -283,27 +278,6 @@ def _check_formats(formats: Sequence[PixelFormat]) -> None:
             raise InputError(Reason.MIXED_PIXEL_FORMAT, f"{what.replace('_', ' ')} changes within the series")
     if len({(f.padding, f.padding_limit) for f in formats if f.padding is not None}) > 1:
         raise InputError(Reason.MIXED_PIXEL_FORMAT, "the padding value changes within the series")
-
-
-def _compare_with_dcm2niix(
-    array: NDArray[np.int16], paddings: Sequence[tuple[int, int] | None], check: Dcm2niixVolume, issues: list[Issue]
-) -> None:
-    """Compare dcm2niix's volume with the array voxel for voxel; set padding in the NIfTI to -1024 HU too."""
-    for k, padding in enumerate(paddings):
-        plane = check.plane(k)
-        if not np.array_equal(plane, array[k]):
-            count = int(np.count_nonzero(plane != array[k]))
-            raise InputError(Reason.READERS_DISAGREE, f"{count} voxels of slice {k} differ from dcm2niix's")
-        if padding is not None:
-            plane[(plane >= padding[0]) & (plane <= padding[1])] = AIR
-        check.put(k, plane, changed=padding is not None)
-    if check.clean_copies:
-        message = (
-            "dcm2niix read copies with geometry and pixels alone: it would have parted the series by other elements"
-        )
-        issues.append(Issue("convert.clean_copies", Severity.NOTE, "ct.nii", message))
-    if check.adjusted:
-        issues.append(Issue("convert.nifti_affine", Severity.NOTE, "ct.nii", check.adjusted))
 
 
 def _fill_padding(array: NDArray[np.int16], paddings: Sequence[tuple[int, int] | None], issues: list[Issue]) -> str:

@@ -6,15 +6,18 @@ import gzip
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
+from ctenrich.dicom.codestream import fragments
 from ctenrich.dicom.reader import open_dataset, quiet
 from ctenrich.errors import InputError, ToolError
 from ctenrich.geometry import Affine, affine_lps, apply_affine, grid_match, lps_to_ras, ras_to_lps
@@ -23,7 +26,7 @@ from ctenrich.records import Matrix4, SortedSeries
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import atomic_path
 
-__all__ = ["Dcm2niixVolume", "compress", "write_nifti"]
+__all__ = ["Dcm2niixVolume", "compress", "write_clean_copy", "write_nifti", "write_unpacked_copy"]
 
 CORNER_TOLERANCE = 0.1
 """Largest distance in mm between the corners of dcm2niix's grid and of the volume's."""
@@ -33,7 +36,6 @@ _COPIED = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelData",
 )  # fmt: skip
-NOT_READ_BY_DCM2NIIX = frozenset({DeflatedExplicitVRLittleEndian})
 
 
 class Dcm2niixVolume:
@@ -145,7 +147,13 @@ class Dcm2niixVolume:
 
 @contextmanager
 def write_nifti(
-    series: SortedSeries, paths: Sequence[Path], target: Path, affine: Matrix4, syntaxes: Sequence[str] = ()
+    series: SortedSeries,
+    paths: Sequence[Path],
+    target: Path,
+    affine: Matrix4,
+    *,
+    copy: Callable[[int, Path], object] | None = None,
+    retry: Callable[[int, Path], object] | None = None,
 ) -> Iterator[Dcm2niixVolume]:
     """Convert the slices with dcm2niix; the file gets its name `target` when the block ends without an error.
 
@@ -159,8 +167,11 @@ def write_nifti(
         The NIfTI file (``.nii``).
     affine : 4x4
         The volume's affine, (i, j, k, 1) -> mm LPS.
-    syntaxes : sequence of str
-        Transfer syntax UIDs of the files; those that dcm2niix does not support are converted first.
+    copy : callable, optional
+        Writes a copy of the slice with this index to this file; dcm2niix reads the copies instead of the files.
+    retry : callable, optional
+        As `copy`; its copies are converted if dcm2niix makes no single volume of the files. dcm2niix splits series by
+        elements that are not related to geometry (dates, coils, echoes).
 
     Yields
     ------
@@ -176,18 +187,17 @@ def write_nifti(
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".dcm2niix.{os.getpid()}.", suffix=".tmp", dir=target.parent) as name:
-        clean = any(syntax in NOT_READ_BY_DCM2NIIX for syntax in syntaxes)
-        made = _run_dcm2niix(Path(name, "clean" if clean else "plain"), paths, clean=clean)
-        if made is None and not clean:
-            made = _run_dcm2niix(Path(name, "clean"), paths, clean=True)
-            clean = True
+        made = _run_dcm2niix(Path(name, "plain"), paths, copy)
+        retried = made is None and retry is not None
+        if retried:
+            made = _run_dcm2niix(Path(name, "retry"), paths, retry)
         if made is None:
             raise InputError(
                 Reason.READERS_DISAGREE, f"dcm2niix does not convert the {len(paths)} slices to one volume"
             )
         positions = np.array([s.position for s in series.slices])
         check = Dcm2niixVolume(made, series.shape, affine, positions)
-        check.clean_copies = clean
+        check.clean_copies = retried
         try:
             yield check
             finished = check.finish()
@@ -212,44 +222,113 @@ def compress(path: Path) -> Path:
     return target
 
 
-def _run_dcm2niix(folder: Path, paths: Sequence[Path], *, clean: bool) -> Path | None:
-    """Convert the files; returns the NIfTI file, or None unless there is exactly one.
-
-    dcm2niix also splits series by elements that are not related to geometry (dates, coils, echoes) and does not support
-    every transfer syntax; with `clean` it gets copies that contain only geometry and pixels.
-    """
+def _run_dcm2niix(
+    folder: Path, paths: Sequence[Path], copy: Callable[[int, Path], object] | None = None
+) -> Path | None:
+    """Convert the files, or copies of them; returns the NIfTI file, or None unless there is exactly one."""
     source, out = folder / "in", folder / "out"
     source.mkdir(parents=True)
     out.mkdir()
     for k, path in enumerate(paths):
         place = source / f"{k:05d}.dcm"
-        if clean:
-            _clean_copy(path, place, k)
+        if copy is not None:
+            copy(k, place)
         else:
             place.symlink_to(path)
     options = ["-z", "n", "-b", "n", "-m", "y", "-l", "n", "-x", "i", "-d", "0", "-f", "ct"]
     result = run_tool([find_tool("dcm2niix"), *options, "-o", out, source], check=False)
     files = sorted(out.glob("*.nii"))
-    if result.returncode != 0 and clean and not files:
+    if result.returncode != 0 and copy is not None and not files:
         raise ToolError(Reason.TOOL_FAILED, f"dcm2niix ended with exit code {result.returncode} and wrote nothing")
     return files[0] if len(files) == 1 and result.returncode == 0 else None
 
 
-def _clean_copy(path: Path, target: Path, k: int) -> None:
-    from pydicom.dataset import Dataset, FileMetaDataset
+def write_clean_copy(path: Path, target: Path, k: int, transfer_syntax: str) -> int:
+    """Write a copy of a slice with the elements of geometry and pixels alone.
 
-    data = open_dataset(path)
+    The transfer syntax stays, except that deflated slices are inflated. A compressed frame is written as one fragment.
+
+    Parameters
+    ----------
+    path : Path
+        The slice.
+    target : Path
+        The copy.
+    k : int
+        Slice index; the copy's Instance Number is one more.
+    transfer_syntax : str
+        Transfer Syntax UID by which the slice was read.
+
+    Returns
+    -------
+    int
+        Number of fragments that the frame had; 0 for pixels that are not encapsulated.
+
+    Raises
+    ------
+    InputError
+        The errors of :func:`ctenrich.dicom.reader.open_dataset`; TRUNCATED, DECODE_ERROR if the fragments are damaged.
+    """
+    syntax = UID(ExplicitVRLittleEndian if transfer_syntax == DeflatedExplicitVRLittleEndian else transfer_syntax)
+    count = 0
     with quiet():
-        copy = Dataset()
-        for keyword in _COPIED:
-            if keyword in data:
-                copy[keyword] = data[keyword]
-        copy.InstanceNumber = k + 1
-        copy.SeriesNumber = 1
-        syntax = data.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
-        copy.file_meta = FileMetaDataset()
-        copy.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax in NOT_READ_BY_DCM2NIIX else syntax
-        copy.save_as(target, enforce_file_format=True)
+        copy = _geometry_and_pixels(path, k)
+        if syntax.is_encapsulated:
+            parts = fragments(copy.PixelData, delimited=False)
+            count = len(parts)
+            copy.PixelData = encapsulate([b"".join(parts)], has_bot=False)
+            copy["PixelData"].VR = "OB"
+            copy["PixelData"].is_undefined_length = True
+        _save_copy(copy, target, syntax)
+    return count
+
+
+def write_unpacked_copy(path: Path, target: Path, k: int, hu: NDArray[np.int16]) -> None:
+    """Write a copy of a slice with its geometry and with the given pixels, uncompressed.
+
+    Parameters
+    ----------
+    path : Path
+        The slice.
+    target : Path
+        The copy.
+    k : int
+        Slice index; the copy's Instance Number is one more.
+    hu : array (rows, columns) of int16
+        Hounsfield units, [j, i].
+
+    Raises
+    ------
+    InputError
+        The errors of :func:`ctenrich.dicom.reader.open_dataset`.
+    """
+    with quiet():
+        copy = _geometry_and_pixels(path, k)
+        copy.BitsAllocated, copy.BitsStored, copy.HighBit, copy.PixelRepresentation = 16, 16, 15, 1
+        copy.RescaleSlope, copy.RescaleIntercept = 1, 0
+        del copy.PixelData
+        copy.PixelData = np.ascontiguousarray(hu, "<i2").tobytes()
+        copy["PixelData"].VR = "OW"
+        _save_copy(copy, target, ExplicitVRLittleEndian)
+
+
+def _geometry_and_pixels(path: Path, k: int) -> Dataset:
+    data = open_dataset(path)
+    copy = Dataset()
+    for keyword in _COPIED:
+        if keyword in data:
+            copy[keyword] = data[keyword]
+    copy.InstanceNumber = k + 1
+    copy.SeriesNumber = 1
+    # readers may invert MONOCHROME1, which does not change the meaning of the values (PS3.3 C.7.6.3.1.2)
+    copy.PhotometricInterpretation = "MONOCHROME2"
+    return copy
+
+
+def _save_copy(copy: Dataset, target: Path, syntax: UID) -> None:
+    copy.file_meta = FileMetaDataset()
+    copy.file_meta.TransferSyntaxUID = syntax
+    copy.save_as(target, enforce_file_format=True)
 
 
 def _check_affine(theirs: NDArray[Any], ours: Matrix4, shape: Sequence[int], positions: NDArray[Any]) -> str:
