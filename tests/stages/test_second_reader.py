@@ -122,7 +122,6 @@ def signed(bits: int, syntax: str, encode: Encoder, *, stream: bool = False) -> 
 USUAL = {
     "RLE, 12 bits": Case(syntax=RLELossless, encode=rle),
     "RLE, 16 bits signed": signed(16, RLELossless, rle, stream=True),
-    "RLE, 32 bits": Case(syntax=RLELossless, encode=rle, bits=32, allocated=32),
     "JPEG lossless, first-order": Case(syntax=JPEGLosslessSV1, encode=jpeg(12, predictor=1)),
     "JPEG lossless, predictor 4": Case(syntax=JPEGLossless, encode=jpeg(12, predictor=4)),
     "JPEG lossless, predictor 7": Case(syntax=JPEGLossless, encode=jpeg(16, predictor=7), bits=16),
