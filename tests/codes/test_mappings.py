@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 
 from ctenrich.codes.mappings import (
     check_mappings,
+    codes_of,
     find_segment,
+    general_name,
+    general_sha256,
     load_concepts,
     load_features,
     load_landmarks,
@@ -21,6 +25,8 @@ from ctenrich.codes.mappings import (
     load_segments,
     mappings_sha256,
     normalise_label,
+    numbered_name,
+    use_mappings,
 )
 from ctenrich.codes.terminology import (
     code_fault,
@@ -298,3 +304,73 @@ def test_every_unit_of_dicom_is_accepted() -> None:
 def test_labels_normalise_to_a_fixed_point(label: str) -> None:
     once = normalise_label(label)
     assert normalise_label(once) == once
+
+
+# ---------------------------------------------------------------- the user's own folder
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path) -> Iterator[Path]:
+    """A row of its own, and one that replaces the package's heart; the package's mappings again afterwards."""
+    with (folder("mappings") / "segments.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    spleen = next(row for row in rows if row["name"] == "spleen")
+    heart = next(row for row in rows if row["name"] == "heart")
+    with (tmp_path / "segments.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerow(spleen | {"name": "spare_organ", "labels": "organ 7|trachea"})
+        writer.writerow(heart | {"labels": "pump", "colour": "#010203"})
+    yield tmp_path
+    use_mappings("")
+
+
+def test_rows_of_the_user_are_added_and_replace_those_of_the_same_name(own_folder: Path) -> None:
+    before = mappings_sha256()
+    use_mappings(own_folder)
+    assert find_segment("Organ-7") == load_segments()["spare_organ"]
+    assert find_segment("trachea") == load_segments()["spare_organ"]
+    assert find_segment("windpipe") == load_segments()["trachea"]
+    assert find_segment("pump") == load_segments()["heart"]
+    assert load_segments()["heart"].colour == (1, 2, 3)
+    assert find_segment("whole heart") is None
+    changed = mappings_sha256()
+    assert changed != before
+    use_mappings("")
+    assert mappings_sha256() == before
+    assert find_segment("pump") is None
+    assert find_segment("whole heart") == load_segments()["heart"]
+
+
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path, own_folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"no segments\.csv") as caught:
+        use_mappings(tmp_path / "empty")
+    assert caught.value.reason is Reason.BAD_MAPPING
+    path = own_folder / "segments.csv"
+    path.write_text(path.read_text().replace("78961009", "78961008"))
+    with pytest.raises(UsageError, match=r"segments\.csv:2"):
+        use_mappings(own_folder)
+
+
+def test_numbered_and_general_names_have_codes() -> None:
+    assert codes_of(numbered_name("heart", 1)) == codes_of(numbered_name("heart", 3)) == load_segments()["heart"]
+    assert numbered_name("heart", 3) == "heart#3"
+    assert general_name("PTV 70 Gy") == "roi:ptv_70_gy"
+    found = codes_of("roi:ptv_70_gy#2")
+    assert found is not None
+    assert (found.type.scheme, found.type.value, found.region and found.region.value) == ("DCM", "111099", "123037004")
+    assert len(general_name("x" * 300)) <= 48
+    assert codes_of("nothing") is None
+
+
+def test_the_general_code_is_no_part_of_what_makes_models_run_again(own_folder: Path) -> None:
+    before, general = mappings_sha256(), general_sha256()
+    (own_folder / "segments.csv").unlink()
+    (own_folder / "rois.csv").write_text((folder("mappings") / "rois.csv").read_text().replace("9AA0A6", "000000"))
+    use_mappings(own_folder)
+    assert mappings_sha256() == before
+    assert general_sha256() != general
+    found = codes_of("roi:x")
+    assert found is not None
+    assert found.colour == (0, 0, 0)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 
 from ctenrich.contours import ExpertSegmenter, grid_of
 from ctenrich.errors import InputError, UsageError
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
-from ctenrich.records import Severity
+from ctenrich.records import Severity, Volume
 from ctenrich.settings import ContoursSettings, Settings
+from ctenrich.workspace import save_array
 from tests.support.contours import make_series, sorted_real, to_mm, write_rtstruct
 
 SQUARE = [(4.5, 4.5), (9.5, 4.5), (9.5, 9.5), (4.5, 9.5)]
@@ -190,3 +192,160 @@ def test_a_real_structure_set_of_another_patient_is_refused(real_data, workspace
     with pytest.raises(InputError) as caught:
         segment(replace(one, companions=other.companions), workspace)
     assert caught.value.reason is Reason.NO_REFERENCE
+
+
+# ---------------------------------------------------------------- what is not as it should be
+
+
+def issues_of(masks):
+    return {i.rule: (i.severity, i.message) for i in masks.issues}
+
+
+def damaged(tmp_path, edit, rois=None):
+    """A series whose RTSTRUCT was edited after writing."""
+    series = with_rtstruct(tmp_path, rois or [("Heart", [(k, SQUARE) for k in range(4)]), ("Aorta", [(1, SQUARE)])])
+    ds = pydicom.dcmread(series.companions[0])
+    edit(ds)
+    ds.save_as(series.companions[0])
+    return series
+
+
+def contours_of(ds, roi=0):
+    return ds.ROIContourSequence[roi].ContourSequence
+
+
+def without_type(contour):
+    del contour.ContourGeometricType
+
+
+def without_last_number(contour):
+    contour.ContourData = list(contour.ContourData)[:-1]
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [(without_type, "Contour Geometric Type is missing"), (without_last_number, "coordinates are missing")],
+)
+def test_one_damaged_contour_is_an_error_with_its_cause(tmp_path, workspace, edit, words):
+    masks = segment(damaged(tmp_path, lambda ds: edit(contours_of(ds)[1])), workspace)
+    assert [(s.name, s.voxels) for s in masks.segments] == [("heart", 75), ("aorta", 25)]
+    severity, message = issues_of(masks)["contours.unreadable"]
+    assert severity is Severity.ERROR
+    assert message == f"1 of 4 contours: cannot be read: {words}"
+    assert issues_of(masks)["contours.missing_slices"][1].startswith("1 of 2 slices")
+
+
+def test_a_roi_that_is_damaged_throughout_is_no_segment_instead_of_an_absent_one(tmp_path, workspace):
+    def edit(ds):
+        for contour in contours_of(ds):
+            without_type(contour)
+
+    masks = segment(damaged(tmp_path, edit), workspace)
+    assert [(s.number, s.name) for s in masks.segments] == [(1, "aorta")]
+    severity, message = issues_of(masks)["contours.damaged"]
+    assert severity is Severity.ERROR
+    assert message.startswith("ROI 'Heart': none of its contours can be drawn, 4 cannot be read")
+
+
+def test_nothing_but_damage_is_a_decode_error_that_names_the_rois(tmp_path, workspace):
+    def edit(ds):
+        for roi in (0, 1):
+            for contour in contours_of(ds, roi):
+                without_last_number(contour)
+
+    with pytest.raises(InputError, match=r"'Heart'.*'Aorta'") as caught:
+        segment(damaged(tmp_path, edit), workspace)
+    assert caught.value.reason is Reason.DECODE_ERROR
+
+
+def moved(ds, roi, distance):
+    for contour in contours_of(ds, roi):
+        values = [float(v) for v in contour.ContourData]
+        contour.ContourData = [f"{v + distance * (n % 3 == 2):.4f}" for n, v in enumerate(values)]
+
+
+def test_a_roi_off_the_slices_is_unplaceable(tmp_path, workspace):
+    masks = segment(damaged(tmp_path, lambda ds: moved(ds, 1, 400)), workspace)
+    assert [s.name for s in masks.segments] == ["heart"]
+    assert issues_of(masks)["contours.unplaceable"][0] is Severity.ERROR
+
+    def both(ds):
+        moved(ds, 0, 400)
+        moved(ds, 1, 400)
+
+    with pytest.raises(InputError) as caught:
+        segment(damaged(tmp_path, both), workspace)
+    assert caught.value.reason is Reason.CONTOURS_OFF_SLICES
+
+
+def test_only_points_and_open_lines_are_no_segment(tmp_path, workspace):
+    def edit(ds):
+        contours_of(ds, 0)[0].ContourGeometricType = "OPEN_PLANAR"
+        for contour in contours_of(ds, 0)[1:]:
+            contour.ContourGeometricType = "POINT"
+
+    masks = segment(damaged(tmp_path, edit), workspace)
+    assert [s.name for s in masks.segments] == ["aorta"]
+    found = issues_of(masks)
+    assert found["contours.points"][1].startswith("3 of 4 contours: single points")
+    assert found["contours.open"][1].startswith("1 of 4 contours: open lines")
+    assert found["contours.no_area"][0] is Severity.WARNING
+    with pytest.raises(InputError) as caught:
+        segment(damaged(tmp_path, edit, [("Heart", [(k, SQUARE) for k in range(4)])]), workspace)
+    assert caught.value.reason is Reason.EMPTY_SEGMENTATION
+
+
+def test_contours_on_every_second_slice_between_slices_and_beyond_the_image_are_warnings(tmp_path, workspace):
+    wide = [(-9, 4.5), (9.5, 4.5), (9.5, 9.5), (-9, 9.5)]
+    series = damaged(tmp_path, lambda ds: moved(ds, 0, 0.9), [("Heart", [(0, SQUARE), (2, SQUARE), (4, wide)])])
+    found = issues_of(segment(series, workspace))
+    assert found["contours.missing_slices"] == (
+        Severity.WARNING,
+        "2 of 3 slices between the first and the last contour have none",
+    )
+    assert found["contours.between_slices"][1].startswith("3 contours are not on a slice (up to 0.90 mm away)")
+    assert found["contours.beyond_image"] == (Severity.WARNING, "1 contours leave the image and were cut at its border")
+
+
+RING = [(2.5, 2.5), (22.5, 2.5), (22.5, 22.5), (2.5, 22.5)]
+INNER = [(5.5, 5.5), (5.5, 15.5), (15.5, 15.5), (15.5, 5.5)]
+
+
+@pytest.mark.parametrize(
+    ("nesting", "voxels", "rule", "severity"),
+    [
+        ("holes", 300, "contours.holes", Severity.NOTE),
+        ("union", 400, "contours.holes", Severity.WARNING),
+        ("xor", 300, "contours.holes", Severity.NOTE),
+    ],
+)
+def test_a_ring_by_each_rule_and_all_volumes_with_the_median_between(
+    tmp_path, workspace, nesting, voxels, rule, severity
+):
+    series = with_rtstruct(tmp_path, [("Heart", [(1, RING), (1, INNER)])])
+    volume = volume_of(series, workspace)
+    masks = segment(series, workspace, {"CT": volume}, nesting=nesting)
+    assert masks.segments[0].voxels == voxels
+    found = issues_of(masks)
+    assert found[rule][0] is severity
+    volumes = "holes 1.69 cm3, union 2.25 cm3, xor 1.69 cm3"
+    text = f"volume by rule of nesting: {volumes} (used: {nesting}); median of the difference -8 HU"
+    assert found["contours.volume"] == (Severity.WARNING, text)
+
+
+def volume_of(series, workspace) -> Volume:
+    """-8 HU where the inner contour is, -852 around."""
+    array = np.full(series.shape, -852, np.int16)
+    array[1, 6:16, 6:16] = -8
+    path = workspace.root / "ct.npy"
+    save_array(path, array)
+    return Volume(series.series_instance_uid, str(path), series.shape, np.eye(4).tolist(), (3, 1.5, 1.25), "2.25.1", "")
+
+
+def test_two_rois_of_one_number_are_an_error_because_either_may_be_meant(tmp_path, workspace):
+    def edit(ds):
+        ds.StructureSetROISequence[1].ROINumber = 1
+
+    masks = segment(damaged(tmp_path, edit), workspace)
+    assert issues_of(masks)["contours.number"][0] is Severity.ERROR
+    assert issues_of(masks)["contours.nameless"][1].startswith("1 contours have the number of no ROI")
