@@ -13,7 +13,7 @@ from ctenrich.errors import UsageError
 from ctenrich.evaluate.products import compare_products
 from ctenrich.masks import masks_from_label_map
 from ctenrich.reasons import Reason
-from ctenrich.records import Product, ProductKind, SegmentMasks
+from ctenrich.records import Issue, Product, ProductKind, SegmentMasks, Severity
 from ctenrich.workspace import Workspace, load_record, save_record
 from tests.support.cohorts import make_cohort
 from tests.support.report_runs import NETWORK, body, make_run, uid_of
@@ -105,3 +105,18 @@ def test_lung_landmarks_against_the_masks_of_lungs(run: Workspace) -> None:
         assert end.error % 8 == 0
     with pytest.raises(UsageError):
         compare_with_masks(run, reference="nobody")
+
+
+def test_every_roi_of_one_name_is_compared_and_a_damaged_one_is_not(run: Workspace) -> None:
+    uid = uid_of(0)
+    path = run.product_dir(uid, EXPERT) / "masks.json"
+    before = load_record(path, SegmentMasks)
+    heart, aorta = before.segments
+    try:
+        save_record(path, replace(before, segments=(heart, replace(aorta, name="heart#2"))))
+        assert {o.structure_name: o.dice_score == 0 for o in compare_products(run)} == {"heart": False, "heart#2": True}
+        damage = Issue("contours.unreadable", Severity.ERROR, "heart", "1 of 9 contours cannot be read")
+        save_record(path, replace(before, issues=(damage,)))
+        assert [o.structure_name for o in compare_products(run)] == ["aorta"]
+    finally:
+        save_record(path, before)

@@ -32,6 +32,7 @@ from ctenrich.records import Severity
 from ctenrich.resources import folder
 
 __all__ = [
+    "GENERAL",
     "Code",
     "ConceptCode",
     "FeatureCode",

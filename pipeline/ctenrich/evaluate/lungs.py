@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ctenrich.codes.mappings import GENERAL
 from ctenrich.errors import UsageError
 from ctenrich.evaluate.landmarks import LungEnd, compare_lung_extents
 from ctenrich.masks import full_mask
@@ -36,7 +37,7 @@ def lung_extent(masks: SegmentMasks, series: SortedSeries, workspace: Workspace)
     """
     inside = np.zeros(masks.shape[0], bool)
     for segment in masks.segments:
-        if "lung" in segment.name and not segment.absent:
+        if "lung" in segment.name and not segment.name.startswith(f"{GENERAL}:") and not segment.absent:
             inside |= full_mask(masks, segment.number, workspace).any(axis=(1, 2))
     heights = [series.slices[k].position[2] for k in np.nonzero(inside)[0]]
     return {"lung_start": min(heights), "lung_end": max(heights)} if heights else {}
