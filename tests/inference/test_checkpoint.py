@@ -6,7 +6,10 @@ import io
 import os
 import pickle
 import pickletools
+import resource
+import signal
 import struct
+import time
 import zipfile
 from collections import OrderedDict, defaultdict
 from pathlib import Path
@@ -177,6 +180,82 @@ def test_deep_and_wide_data_are_bounded(tmp_path: Path) -> None:
         else:
             with pytest.raises(ModelError):
                 load_pickle_restricted(tmp_path / "p.pkl")
+
+
+LIST_CALL = b"cbuiltins\nlist\n"
+BIG = {
+    "nested tuples as a key": b"\x80\x02}" + b"K\x01" + b"2\x86" * 160 + b"Ns.",
+    "nested tuples in a set": b"\x80\x04\x8f(" + b")" + b"2\x86" * 160 + b"\x90.",
+    "copies of one list": b"\x80\x02(" + b"K\x01" * 100_000 + b"lq\x000" + (LIST_CALL + b"h\x00\x85R") * 40_000 + b".",
+    "empty sets": b"\x80\x04" + b"\x8f" * 4_000_000 + b".",
+    "marks": b"\x80\x02" + b"(" * 8_000_000 + b".",
+    "memo": b"\x80\x04N" + b"\x94" * 8_000_000 + b".",
+    "equal hashes": b"\x80\x02}("
+    + b"".join(b"\x8a\x10" + (k * (2**61 - 1)).to_bytes(16, "little") + b"N" for k in range(1000)) + b"u.",
+    "a huge shape": pickle.dumps(np.arange(4), protocol=2).replace(b"K\x04\x85", b"(" + b"K\x00" * 60 + b"t"),
+    "a long dtype": b"\x80\x02cnumpy\ndtype\nX" + struct.pack("<I", 300_000) + b"f4," * 100_000 + b"\x85R.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(BIG))
+def test_pickles_that_ask_for_much_are_refused_early(tmp_path: Path, name: str) -> None:
+    """Small pickles that hung the interpreter or took gigabytes end within a budget."""
+    (tmp_path / "p.pkl").write_bytes(BIG[name])
+    begin = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError) as caught:
+        load_pickle_restricted(tmp_path / "p.pkl")
+    assert caught.value.reason is Reason.UNSAFE_WEIGHTS
+    assert time.process_time() - begin[0] < 30
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begin[1] < 1.5 * 1024**2  # KiB
+
+
+def test_an_interrupt_takes_effect_while_a_pickle_is_read(tmp_path: Path) -> None:
+    (tmp_path / "p.pkl").write_bytes(b"\x80\x02" + b"N0" * 3_500_000 + b"N.")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load_pickle_restricted(tmp_path / "p.pkl")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize("modern", [True, False])
+def test_tensors_repeat_their_storage_a_few_times_only(tmp_path: Path, modern: bool) -> None:
+    """nnU-Net lists a weight under several names; thousands of views of one storage are an attack."""
+    weights = torch.arange(100_000.0)
+    few = {str(n): weights for n in range(4)}
+    torch.save(few, tmp_path / "few.pth", _use_new_zipfile_serialization=modern)
+    assert all(torch.equal(t, weights) for t in load_restricted(tmp_path / "few.pth").values())
+    torch.save({str(n): weights[n:] for n in range(300)}, tmp_path / "many.pth", _use_new_zipfile_serialization=modern)
+    with pytest.raises(ModelError, match="repeat the same numbers") as caught:
+        load_restricted(tmp_path / "many.pth")
+    assert caught.value.reason is Reason.UNSAFE_WEIGHTS
+
+
+def test_entries_of_an_archive_do_not_overlap(tmp_path: Path) -> None:
+    """The directory of a zip file may list the same bytes many times."""
+    torch.save({"w": torch.zeros(10_000)}, tmp_path / "c.pth")
+    raw = (tmp_path / "c.pth").read_bytes()
+    end = raw.rindex(b"PK\x05\x06")
+    place, size = struct.unpack_from("<I", raw, end + 16)[0], struct.unpack_from("<I", raw, end + 12)[0]
+    directory = raw[place : place + size]
+    start = directory.index(b"/data/0") - 46 - len("c")
+    length = 46 + sum(struct.unpack_from("<HHH", directory, start + 28))
+    entry = directory[start : start + length]
+    more = b"".join(entry.replace(b"/data/0", f"/data/{n}".encode()) for n in range(1, 9))
+    tail = bytearray(raw[end:])
+    count = struct.unpack_from("<H", raw, end + 10)[0] + 8
+    struct.pack_into("<HHI", tail, 8, count, count, size + len(more))
+    (tmp_path / "c.pth").write_bytes(raw[:place] + directory + more + bytes(tail))
+    with pytest.raises(ModelError):
+        load_restricted(tmp_path / "c.pth")
 
 
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")

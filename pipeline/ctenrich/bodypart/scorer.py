@@ -24,7 +24,8 @@ from ctenrich.bodypart.network import BodyPartNetwork, network_from_state
 from ctenrich.bodypart.scores import CleanScores, CleanUp, clean_scores
 from ctenrich.errors import GeometryError, InputError, ModelError
 from ctenrich.inference.device import check_precision, choose_device
-from ctenrich.inference.registry import ResolvedModel, load_state_dict_restricted, resolve_model
+from ctenrich.inference.registry import ResolvedModel, resolve_model
+from ctenrich.inference.state_dict import load_state_dict
 from ctenrich.inference.threads import in_order, torch_threads
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -121,7 +122,7 @@ def _read_state_dict(folder: Path) -> dict[str, torch.Tensor]:
             raise ModelError(Reason.BAD_MODEL, f"{plain.name} cannot be read") from error
     if not pickled.is_file():
         raise ModelError(Reason.BAD_MODEL, f"the model folder {folder.name} has neither model.pt nor model.safetensors")
-    return load_state_dict_restricted(pickled)
+    return load_state_dict(pickled)
 
 
 def _read_model_json(folder: Path, name: str) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 Both formats of torch are read: the zip format, and the one before torch 1.6 that many nnU-Net v1 weights have. The
 pickle inside goes through :mod:`ctenrich.inference.restricted_unpickler`; storages are taken as bytes, and tensors are
-built from them with their bounds checked.
+built from them with their bounds checked. Storages together are no larger than the file, and tensors together no larger
+than `_MAX_VIEWS` times their storages.
 """
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -23,6 +25,9 @@ __all__ = ["load_restricted", "load_state_dict_restricted"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+_MAX_VIEWS = 8
+"""Times that the tensors may repeat the bytes of their storages; nnU-Net v2 lists every weight up to four times."""
+_MAX_TENSORS = 100_000
 
 
 def load_restricted(path: Path, *, only: Collection[str] | None = None) -> Any:
@@ -49,12 +54,16 @@ def load_restricted(path: Path, *, only: Collection[str] | None = None) -> Any:
         value, read = _open_zip(path) if zipfile.is_zipfile(path) else _open_legacy(path)
         if only is not None and isinstance(value, dict):
             value = {key: value[key] for key in value if key in only}
-        cache: dict[str, torch.Tensor] = {}
-        return realise(value, lambda ref: _build_tensor(ref, read, cache))
+        return realise(value, _TensorBuilder(read, path.stat().st_size))
+    except ModelError:
+        raise
     except OSError as error:
         raise ModelError(Reason.BAD_MODEL, f"{path.name} cannot be read: {error.strerror}") from error
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise ModelError(Reason.BAD_MODEL, f"{path.name} is not a torch checkpoint") from error
+    except MemoryError as error:
+        raise ModelError(Reason.UNSAFE_WEIGHTS, f"{path.name} needs more memory than there is") from error
+    except Exception as error:  # zipfile and torch raise many kinds for broken files
+        message = f"{path.name} is not a torch checkpoint ({type(error).__name__})"
+        raise ModelError(Reason.BAD_MODEL, message) from error
 
 
 def load_state_dict_restricted(path: Path) -> dict[str, torch.Tensor]:
@@ -86,6 +95,8 @@ def _open_zip(path: Path) -> tuple[Any, _Reader]:
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1 or any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
         raise ModelError(Reason.BAD_MODEL, f"{path.name} is not a torch checkpoint")
+    if sum(info.file_size for info in entries.values()) > path.stat().st_size:
+        raise ModelError(Reason.UNSAFE_WEIGHTS, f"{path.name} contains entries that overlap")
     prefix = pickles[0].removesuffix("data.pkl")
     if entries[pickles[0]].file_size > MAX_PICKLE:
         raise ModelError(Reason.BAD_MODEL, f"{path.name} contains a pickle that is too large")
@@ -98,10 +109,10 @@ def _open_zip(path: Path) -> tuple[Any, _Reader]:
         raise ModelError(Reason.BAD_MODEL, f"{path.name} was written on a big-endian machine")
 
     def read(storage: Storage) -> bytes:
-        raw = read_entry(f"{prefix}data/{storage.key}")
-        if len(raw) != storage.numel * ITEM_SIZE[storage.dtype]:
+        name = f"{prefix}data/{storage.key}"
+        if entries[name].file_size != storage.numel * ITEM_SIZE[storage.dtype]:
             raise ModelError(Reason.BAD_MODEL, f"{path.name} contains a storage whose size differs from its entry")
-        return raw
+        return read_entry(name)
 
     value, _ = unpickle(read_entry(pickles[0]))
     return value, read
@@ -122,6 +133,8 @@ def _open_legacy(path: Path) -> tuple[Any, _Reader]:
     if parts[1] != _LEGACY_PROTOCOL or not isinstance(parts[2], dict) or not parts[2].get("little_endian"):
         raise ModelError(Reason.BAD_MODEL, f"{path.name} was written by an unknown version of torch")
     sizes = _storage_sizes(parts[3])
+    if sum(sizes.values()) > path.stat().st_size:
+        raise ModelError(Reason.BAD_MODEL, f"{path.name} is shorter than its header states")
     places: dict[str, int] = {}
     for key in parts[4]:
         if key not in sizes:
@@ -151,15 +164,39 @@ def _storage_sizes(value: Any) -> dict[str, int]:
     return sizes
 
 
-def _build_tensor(ref: TensorRef, read: _Reader, cache: dict[str, torch.Tensor]) -> torch.Tensor:
-    import torch
+class _TensorBuilder:
+    """Makes the tensors of one file, within a budget of bytes.
 
-    storage = ref.storage
-    dtype: torch.dtype = getattr(torch, storage.dtype)
-    if storage.key not in cache:
-        raw = bytearray(read(storage))
-        cache[storage.key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-    flat = cache[storage.key]
-    if flat.dtype is not dtype or flat.numel() != storage.numel:
-        refuse("one storage as two types")
-    return torch.as_strided(flat, ref.size, ref.stride, ref.offset).clone(memory_format=torch.contiguous_format)
+    Parameters
+    ----------
+    read : callable
+        Reads the bytes of a storage.
+    size : int
+        Bytes of the file.
+    """
+
+    def __init__(self, read: _Reader, size: int) -> None:
+        self._read = read
+        self._storages: dict[str, torch.Tensor] = {}
+        self._left = _MAX_VIEWS * size
+        self._count = 0
+
+    def __call__(self, ref: TensorRef) -> torch.Tensor:
+        """A tensor with its own memory."""
+        import torch  # slow to import
+
+        storage = ref.storage
+        self._count += 1
+        self._left -= math.prod(ref.size) * ITEM_SIZE[storage.dtype]
+        if self._count > _MAX_TENSORS or self._left < 0:
+            message = f"the weights repeat the same numbers more than {_MAX_VIEWS} times, or in too many tensors"
+            raise ModelError(Reason.UNSAFE_WEIGHTS, message)
+        dtype: torch.dtype = getattr(torch, storage.dtype)
+        if storage.key not in self._storages:
+            raw = bytearray(self._read(storage))
+            self._storages[storage.key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+        flat = self._storages[storage.key]
+        if flat.dtype is not dtype or flat.numel() != storage.numel:
+            refuse("one storage as two types")
+        view = torch.as_strided(flat, ref.size, ref.stride, ref.offset)
+        return view.clone(memory_format=torch.contiguous_format)

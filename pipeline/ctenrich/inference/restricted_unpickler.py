@@ -1,17 +1,16 @@
 """Read a pickle as plain data: numbers, text, containers, numpy arrays, and references to tensors.
 
-A pickle is a program. Only a few of its instructions are allowed here, and the only names it may ask for are in
-`_ALLOWED`: each name is replaced by a small function of this module that checks its arguments, never by the object of
-that name. Nothing is imported on behalf of a file, and the result shares no object with this program that a file could
-change.
+A pickle is a program. It is run here by an interpreter of our own, one instruction at a time: only a few instructions
+are allowed, and the only names it may ask for are in `_ALLOWED`, where each name is replaced by a small function of
+this module that checks its arguments. Nothing is imported on behalf of a file. Every instruction and every copy is
+charged to a budget of memory before it is made, keys and members of sets are plain values, and an interrupt by the user
+takes effect between any two instructions.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +24,14 @@ from ctenrich.reasons import Reason
 __all__ = ["ITEM_SIZE", "MAX_PICKLE", "Storage", "TensorRef", "load_pickle_restricted", "realise", "refuse", "unpickle"]
 
 MAX_PICKLE = 256 * 1024**2
+"""Bytes of the largest pickle that is read."""
+_MAX_MEMORY = 512 * 1024**2
+"""Bytes that the objects of one pickle may take, estimated from below; 1000 epochs of nnU-Net's log take 240 MB."""
+_MAX_DEPTH = 100
+_MAX_DIMENSIONS = 32
+_MAX_NAME = 200
+_STEP_COST, _LIST_COST, _DICT_COST, _ENTRY_COST = 64, 96, 192, 100
+"""Bytes charged for an instruction, a list or tuple, a dictionary or set, an entry of either or of the memo."""
 _STORAGES = {
     "BFloat16Storage": "bfloat16",
     "BoolStorage": "bool",
@@ -40,16 +47,6 @@ _STORAGES = {
 ITEM_SIZE = {"bfloat16": 2, "bool": 1, "uint8": 1, "int8": 1, "float64": 8, "float32": 4, "float16": 2}
 ITEM_SIZE |= {"int32": 4, "int64": 8, "int16": 2}
 _DTYPE_KINDS = frozenset("biufcSU")
-_OPCODES = frozenset(
-    (
-        *("PROTO", "STOP", "FRAME", "MARK", "POP", "POP_MARK", "DUP", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "GET"),
-        *("BINGET", "LONG_BINGET", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT"),
-        *("BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE"),
-        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_LIST", "LIST"),
-        *("APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_DICT", "DICT", "SETITEM"),
-        *("SETITEMS", "EMPTY_SET", "ADDITEMS", "FROZENSET", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
-    )
-)
 
 
 def refuse(what: str) -> NoReturn:
@@ -69,8 +66,10 @@ def refuse(what: str) -> NoReturn:
 class _PlainDict(dict[Any, Any]):
     """Replaces OrderedDict and defaultdict; attributes that a pickle sets are dropped."""
 
-    def __setstate__(self, state: object) -> None:
-        return None
+    __slots__ = ()
+
+    def set_state(self, state: object) -> None:
+        """Drop the attributes."""
 
 
 class _AllowedCall:
@@ -85,7 +84,8 @@ class _AllowedCall:
     def __call__(self, *args: Any) -> Any:
         return self._call(*args)
 
-    def __setstate__(self, state: object) -> None:
+    def set_state(self, state: object) -> None:
+        """Refuse."""
         refuse(f"a change of {self.name}")
 
 
@@ -97,7 +97,8 @@ class Storage:
     dtype: str
     numel: int
 
-    def __setstate__(self, state: object) -> None:
+    def set_state(self, state: object) -> None:
+        """Refuse."""
         refuse("a change of a storage")
 
 
@@ -110,15 +111,15 @@ class TensorRef:
     size: tuple[int, ...]
     stride: tuple[int, ...]
 
-    def __setstate__(self, state: object) -> None:
-        """Attributes of a tensor (hooks and the like) are dropped."""
+    def set_state(self, state: object) -> None:
+        """Drop the attributes of a tensor (hooks and the like)."""
 
 
 class _NumpyDtype:
     """A numpy dtype in the making: kind and size from the name, byte order from the state."""
 
     def __init__(self, text: object, *_: object) -> None:
-        if not isinstance(text, str):
+        if not isinstance(text, str) or len(text) > 16:
             refuse("a structured dtype")
         try:
             self.dtype = np.dtype(text)
@@ -127,10 +128,11 @@ class _NumpyDtype:
         if self.dtype.kind not in _DTYPE_KINDS or self.dtype.hasobject:
             refuse(f"the dtype {text!r}")
 
-    def __setstate__(self, state: object) -> None:
+    def set_state(self, state: object) -> None:
+        """Take the byte order."""
         if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
             refuse("a structured dtype")
-        if state[1] in {"<", ">"}:
+        if isinstance(state[1], str) and state[1] in {"<", ">"}:
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
@@ -139,7 +141,8 @@ class _NumpyArray:
 
     array: NDArray[Any] | None = None
 
-    def __setstate__(self, state: object) -> None:
+    def set_state(self, state: object) -> None:
+        """Take shape, dtype and bytes."""
         if not isinstance(state, tuple) or len(state) != 5:
             refuse("a malformed array")
         _, shape, dtype, fortran, raw = state
@@ -151,7 +154,11 @@ class _NumpyArray:
 
 
 def _is_shape(value: object) -> bool:
-    return isinstance(value, tuple) and all(type(v) is int and v >= 0 for v in value)
+    return (
+        isinstance(value, tuple)
+        and len(value) <= _MAX_DIMENSIONS
+        and all(type(v) is int and 0 <= v < 2**48 for v in value)
+    )
 
 
 def _numpy_scalar(dtype: object, raw: object = None) -> Any:
@@ -161,13 +168,13 @@ def _numpy_scalar(dtype: object, raw: object = None) -> Any:
 
 
 def _encode_latin1(text: object, encoding: object = "latin1") -> bytes:
-    if not isinstance(text, str) or encoding not in {"latin1", "latin-1"}:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         refuse("a text encoding")
     return text.encode("latin1")
 
 
 def _rebuild_tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> TensorRef:
-    if not isinstance(storage, Storage) or type(offset) is not int or offset < 0:
+    if not isinstance(storage, Storage) or type(offset) is not int or not 0 <= offset < 2**48:
         refuse("a tensor without a storage")
     if not (_is_shape(size) and _is_shape(stride)):
         refuse("a tensor of a malformed shape")
@@ -187,16 +194,23 @@ def _torch_parameter(data: object, *_: object) -> TensorRef:
 
 
 def _ordered_dict(items: object = ()) -> _PlainDict:
-    if not isinstance(items, list | tuple | dict):
+    if isinstance(items, dict):
+        return _PlainDict(items)
+    if not isinstance(items, list | tuple):
         refuse("a malformed dictionary")
-    return _PlainDict(items)
+    out = _PlainDict()
+    for item in items:
+        if not isinstance(item, list | tuple) or len(item) != 2:
+            refuse("a malformed dictionary")
+        out[_checked_key(item[0])] = item[1]
+    return out
 
 
 def _plain_container(cls: type) -> Callable[..., Any]:
     def make(items: object = ()) -> Any:
         if not isinstance(items, list | tuple):
             refuse(f"a malformed {cls.__name__}")
-        return cls(items)
+        return cls(map(_checked_key, items)) if cls in (set, frozenset) else cls(items)
 
     return make
 
@@ -231,26 +245,231 @@ for _name in ITEM_SIZE:
     _ALLOWED["torch", _name] = lambda *_: refuse("a call of a dtype")
 
 
-# ---------------------------------------------------------------- reading one pickle
+def _checked_key(key: Any) -> Any:
+    """Return a key or a member of a set: a plain value, whose hash costs nothing and collides with few others."""
+    members = key if type(key) is tuple and len(key) <= _MAX_DIMENSIONS else (key,)
+    for value in members:
+        whole = type(value) is int and value.bit_length() <= 64
+        if not (whole or value is None or isinstance(value, bool | float | str | bytes | np.integer)):
+            refuse("a key that is not a plain value")
+    return key
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that resolves only `_ALLOWED`, and returns stand-ins."""
+# ---------------------------------------------------------------- running one pickle
 
-    def find_class(self, module: str, name: str, /) -> Any:
-        call = _ALLOWED.get((module, name))
+
+class _Machine:
+    """Stack, memo and budget of the pickle that is run."""
+
+    def __init__(self) -> None:
+        self.memory = 0
+        self.stack: list[Any] = []
+        self._marked: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+
+    def run(self, data: bytes) -> tuple[Any, int]:
+        """Run the pickle at the start of `data`; return its value and its length."""
+        for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
+            name = opcode.name
+            self.charge(_STEP_COST)
+            if name == "STOP":
+                return self.stack.pop(), (position or 0) + 1
+            if name in _CONSTANTS:
+                self.stack.append(_CONSTANTS[name])
+            elif name in _LITERALS:
+                if isinstance(argument, str | bytes):
+                    self.charge(len(argument))
+                self.stack.append(argument)
+            elif name in _MEMORISE:
+                self._memorise(len(self._memo) if argument is None else argument, count)
+            else:
+                step = _STEPS.get(name)
+                if step is None:
+                    refuse(f"the pickle instruction {name}")
+                step(self, argument)
+        raise EOFError
+
+    def charge(self, size: int) -> None:
+        """Count bytes against the budget.
+
+        Raises
+        ------
+        ModelError
+            UNSAFE_WEIGHTS if it is spent.
+        """
+        self.memory += size
+        if self.memory > _MAX_MEMORY:
+            message = f"the plain values of the weights need more than {_MAX_MEMORY >> 20} MB"
+            raise ModelError(Reason.UNSAFE_WEIGHTS, message)
+
+    def _memorise(self, slot: Any, count: int) -> None:
+        if not 0 <= int(slot) <= count:
+            refuse("a memo slot out of range")
+        self.charge(_ENTRY_COST)
+        self._memo[int(slot)] = self.stack[-1]
+
+    def recall(self, slot: Any) -> None:
+        """Push an object of the memo."""
+        self.stack.append(self._memo[int(slot)])
+
+    def mark(self, _: object) -> None:
+        """Begin a group of objects."""
+        self.charge(_LIST_COST)
+        self._marked.append(self.stack)
+        self.stack = []
+
+    def pop_mark(self, _: object = None) -> list[Any]:
+        """End the group; return its objects."""
+        group, self.stack = self.stack, self._marked.pop()
+        return group
+
+    def pop(self, _: object) -> None:
+        """Drop the topmost object, or the mark if there is none above it."""
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.pop_mark()
+
+    def push_copy(self, _: object) -> None:
+        """Push the topmost object again."""
+        self.stack.append(self.stack[-1])
+
+    def push_container(self, kind: type, items: Sequence[Any]) -> None:
+        """Push a list, tuple or set of `items`."""
+        hashed = kind in (set, frozenset)
+        self.charge(_DICT_COST + _ENTRY_COST * len(items) if hashed else _LIST_COST + 8 * len(items))
+        self.stack.append(kind(map(_checked_key, items)) if hashed else kind(items))
+
+    def push_dict(self, items: Sequence[Any]) -> None:
+        """Push a dictionary of keys and values in turn."""
+        self.charge(_DICT_COST)
+        self.stack.append({})
+        self.set_items(items)
+
+    def push_tuple_of(self, count: int) -> None:
+        """Push the topmost objects as a tuple."""
+        if len(self.stack) < count:
+            raise IndexError
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        self.push_container(tuple, items)
+
+    def append(self, items: Sequence[Any]) -> None:
+        """Append to the topmost object, a list."""
+        target = self.stack[-1]
+        if type(target) is not list:
+            refuse("items of something that is no list")
+        self.charge(8 * len(items))
+        target.extend(items)
+
+    def set_items(self, items: Sequence[Any]) -> None:
+        """Set keys and values, in turn, of the topmost object, a dictionary."""
+        target = self.stack[-1]
+        if not isinstance(target, dict) or len(items) % 2:
+            refuse("keys of something that is no dictionary")
+        self.charge(_ENTRY_COST * (len(items) // 2))
+        for index in range(0, len(items), 2):
+            target[_checked_key(items[index])] = items[index + 1]
+
+    def add_items(self, items: Sequence[Any]) -> None:
+        """Add to the topmost object, a set."""
+        target = self.stack[-1]
+        if type(target) is not set:
+            refuse("members of something that is no set")
+        self.charge(_ENTRY_COST * len(items))
+        target.update(map(_checked_key, items))
+
+    def find_name(self, module: object, name: object) -> None:
+        """Push the stand-in of a name."""
+        call = _ALLOWED.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
         if call is None:
-            refuse(f"{module}.{name}"[:120])
-        return _AllowedCall(f"{module}.{name}", call)
+            refuse(f"{module}.{name}"[:_MAX_NAME])
+        self.stack.append(_AllowedCall(f"{module}.{name}", call))
 
-    def persistent_load(self, pid: Any, /) -> Storage:
+    def call(self, _: object) -> None:
+        """Call a stand-in with the topmost object, a tuple; what it copies is charged before."""
+        arguments = self.stack.pop()
+        call = self.stack.pop()
+        if not isinstance(call, _AllowedCall) or type(arguments) is not tuple:
+            refuse("a call of something that is no function")
+        self.charge(_DICT_COST + sum(map(_copy_cost, arguments)))
+        self.stack.append(call(*arguments))
+
+    def build(self, _: object) -> None:
+        """Give the state that is topmost to the object below it."""
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if not isinstance(target, _PlainDict | _AllowedCall | Storage | TensorRef | _NumpyDtype | _NumpyArray):
+            refuse("attributes of a plain value")
+        if isinstance(state, tuple):
+            self.charge(2 * sum(map(_copy_cost, state)))
+        target.set_state(state)
+
+    def find_storage(self, _: object) -> None:
+        """Push the storage that the topmost object identifies."""
+        pid = self.stack.pop()
         kind = pid[1] if isinstance(pid, tuple) and len(pid) in {5, 6} and pid[0] == "storage" else None
         if not isinstance(kind, _AllowedCall) or kind.name.rpartition(".")[2] not in _STORAGES:
             refuse("a malformed storage")
         key, numel = pid[2], pid[4]
-        if not isinstance(key, str) or type(numel) is not int or numel < 0 or (len(pid) == 6 and pid[5] is not None):
+        if not isinstance(key, str) or type(numel) is not int or not 0 <= numel < 2**48:
             refuse("a malformed storage")
-        return Storage(key, _STORAGES[kind.name.rpartition(".")[2]], numel)
+        if len(pid) == 6 and pid[5] is not None:
+            refuse("a malformed storage")
+        self.charge(_DICT_COST)
+        self.stack.append(Storage(key, _STORAGES[kind.name.rpartition(".")[2]], numel))
+
+
+def _copy_cost(value: object) -> int:
+    """Bytes that a copy of a value takes."""
+    if isinstance(value, dict | set | frozenset):
+        return _ENTRY_COST * len(value)
+    if isinstance(value, list | tuple):
+        return _STEP_COST * len(value)
+    return len(value) if isinstance(value, str | bytes) else 0
+
+
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_LITERALS = frozenset(
+    (
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"),
+        *("SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
+        "BINUNICODE8",
+    )
+)
+_MEMORISE = frozenset(("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"))
+_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
+    "PROTO": lambda machine, _: None,
+    "FRAME": lambda machine, _: None,
+    "MARK": _Machine.mark,
+    "POP": _Machine.pop,
+    "POP_MARK": _Machine.pop_mark,
+    "DUP": _Machine.push_copy,
+    "GET": _Machine.recall,
+    "BINGET": _Machine.recall,
+    "LONG_BINGET": _Machine.recall,
+    "EMPTY_LIST": lambda machine, _: machine.push_container(list, ()),
+    "EMPTY_TUPLE": lambda machine, _: machine.push_container(tuple, ()),
+    "EMPTY_SET": lambda machine, _: machine.push_container(set, ()),
+    "EMPTY_DICT": lambda machine, _: machine.push_dict(()),
+    "LIST": lambda machine, _: machine.push_container(list, machine.pop_mark()),
+    "TUPLE": lambda machine, _: machine.push_container(tuple, machine.pop_mark()),
+    "FROZENSET": lambda machine, _: machine.push_container(frozenset, machine.pop_mark()),
+    "DICT": lambda machine, _: machine.push_dict(machine.pop_mark()),
+    "TUPLE1": lambda machine, _: machine.push_tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.push_tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.push_tuple_of(3),
+    "APPEND": lambda machine, _: machine.append((machine.stack.pop(),)),
+    "APPENDS": lambda machine, _: machine.append(machine.pop_mark()),
+    "SETITEM": lambda machine, _: machine.set_items((machine.stack.pop(-2), machine.stack.pop())),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_mark()),
+    "ADDITEMS": lambda machine, _: machine.add_items(machine.pop_mark()),
+    "GLOBAL": lambda machine, argument: machine.find_name(*argument.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, _: machine.find_name(machine.stack.pop(-2), machine.stack.pop()),
+    "REDUCE": _Machine.call,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.find_storage,
+}
 
 
 def unpickle(data: bytes) -> tuple[Any, int]:
@@ -266,21 +485,15 @@ def unpickle(data: bytes) -> tuple[Any, int]:
     Raises
     ------
     ModelError
-        UNSAFE_WEIGHTS if the pickle asks for anything that is not plain data; BAD_MODEL if it is malformed.
+        UNSAFE_WEIGHTS if the pickle asks for anything that is not plain data, or for more memory than plain data need;
+        BAD_MODEL if it is malformed.
     """
-    end = 0
     try:
-        for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
-            if opcode.name not in _OPCODES:
-                refuse(f"the pickle instruction {opcode.name}")
-            if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and not 0 <= int(argument or 0) <= count:
-                refuse("a memo slot out of range")
-            end = (position or 0) + 1
-        return _Unpickler(io.BytesIO(data[:end]), encoding="latin1").load(), end
+        return _Machine().run(data)
     except ModelError:
         raise
-    except RecursionError:
-        refuse("data that are nested too deeply")
+    except MemoryError:
+        raise ModelError(Reason.UNSAFE_WEIGHTS, "the weights need more memory than there is") from None
     except Exception as error:  # noqa: BLE001  a broken pickle can fail in any way; every failure becomes a ModelError
         raise ModelError(Reason.BAD_MODEL, f"a pickle cannot be read: {type(error).__name__}") from None
 
@@ -322,7 +535,7 @@ def realise(value: Any, tensor: Callable[[TensorRef], Any]) -> Any:
 
 
 def _realise_value(value: Any, tensor: Callable[[TensorRef], Any], done: dict[int, Any], depth: int) -> Any:
-    if depth > 100:
+    if depth > _MAX_DEPTH:
         refuse("data that are nested too deeply")
     if value is None or isinstance(value, bool | int | float | str | bytes | np.generic):
         return value

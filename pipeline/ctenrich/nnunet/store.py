@@ -12,17 +12,18 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.errors import ModelError
+from ctenrich.inference.isolation import run_isolated
 from ctenrich.inference.registry import ModelKind, ResolvedModel, models_home
-from ctenrich.nnunet.plans import ModelPlan, fail, parse_v2
-from ctenrich.nnunet.source_folder import CHECKPOINTS, SourceConfiguration, read_v2
+from ctenrich.nnunet.conversion import FORMAT, canonical_json, plan_of
+from ctenrich.nnunet.plans import ModelPlan, fail
+from ctenrich.nnunet.source_folder import CHECKPOINTS
 from ctenrich.nnunet.unet import check_weights
-from ctenrich.nnunet.version1 import parse_v1, read_v1
 from ctenrich.reasons import Reason
 from ctenrich.workspace import sha256_of_file
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["StoredModel", "load_weights", "plan_of", "prepare"]
-
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -72,38 +71,7 @@ class StoredModel:
         """
         c = dict(self.meta["configurations"][configuration])
         c["folds"] = {fold: c["folds"][fold]["sha256"] for fold in folds}
-        return hashlib.sha256(_canonical_json({"kind": self.meta["kind"], **c})).hexdigest()
-
-
-def plan_of(kind: ModelKind, plans: Any, dataset: Any, configuration: str, mirror_axes: Any) -> ModelPlan:
-    """Parse the plan of a configuration from plain data.
-
-    Parameters
-    ----------
-    kind : ModelKind
-        NNUNET_V1 or NNUNET_V2.
-    plans, dataset : mapping
-        As model.json has them.
-    configuration : str
-    mirror_axes : sequence of int or None
-        Used for v2; v1 has them in its plans.
-
-    Returns
-    -------
-    ModelPlan
-
-    Raises
-    ------
-    ModelError
-        BAD_MODEL or WRONG_MODALITY.
-    """
-    if kind is ModelKind.NNUNET_V1:
-        return parse_v1(plans, dataset, configuration)
-    return parse_v2(plans, dataset, configuration, mirror_axes)
-
-
-def _canonical_json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+        return hashlib.sha256(canonical_json({"kind": self.meta["kind"], **c})).hexdigest()
 
 
 def prepare(model: ResolvedModel) -> StoredModel:
@@ -120,7 +88,7 @@ def prepare(model: ResolvedModel) -> StoredModel:
     if not (folder / "model.json").is_file():
         _convert_model(model, sources, folder)
     meta = json.loads((folder / "model.json").read_text("utf-8"))
-    if meta.get("format") != _FORMAT or meta.get("source_files") != sources:
+    if meta.get("format") != FORMAT or meta.get("source_files") != sources:
         raise ModelError(Reason.HASH_MISMATCH, f"the converted model {model.name} does not belong to its source files")
     return StoredModel(model.name, folder, meta)
 
@@ -177,37 +145,19 @@ def _source_files(folder: Path) -> dict[str, str]:
 
 
 def _convert_model(model: ResolvedModel, sources: dict[str, str], folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    found = list(_source_configurations(model))
+    """Convert in a child process (`ctenrich.nnunet.conversion`); the folder appears whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
     try:
-        configurations: dict[str, Any] = {}
-        for source in found:
-            plan = plan_of(source.kind, source.plans, source.dataset, source.configuration, source.mirror_axes)
-            folds: dict[str, Any] = {}
-            for fold, read in source.folds.items():
-                weights = {name: t.contiguous() for name, t in read().items()}
-                check_weights(plan.network, weights)
-                file = f"{source.configuration}/fold_{fold}.safetensors"
-                (staging / source.configuration).mkdir(exist_ok=True)
-                save_file(weights, staging / file)
-                folds[fold] = {"file": file, "sha256": sha256_of_file(staging / file)}
-            configurations[source.configuration] = {
-                "plans": source.plans,
-                "dataset": source.dataset,
-                "mirror_axes": list(source.mirror_axes),
-                "trainer": source.trainer,
-                "folds": folds,
-            }
-        meta = {
-            "format": _FORMAT,
-            "kind": found[0].kind.value,
-            "source_files": sources,
-            "configurations": configurations,
+        request = {
+            "name": model.name,
+            "folder": str(model.folder),
+            "labels": dict(model.entry.labels) if model.entry is not None else None,
+            "sources": sources,
+            "staging": str(staging),
         }
-        (staging / "model.json").write_bytes(_canonical_json(meta))
+        size = sum((model.folder / name).stat().st_size for name in sources)
+        run_isolated("ctenrich.nnunet.conversion", request, input_bytes=size)
         _publish_converted(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -219,20 +169,3 @@ def _publish_converted(staging: Path, folder: Path) -> None:
     except OSError:
         if not (folder / "model.json").is_file():
             raise
-
-
-def _source_configurations(model: ResolvedModel) -> Iterator[SourceConfiguration]:
-    folders = sorted({p.parent for p in model.folder.rglob("plans.json")})
-    if folders:
-        seen: set[str] = set()
-        for folder in folders:
-            source = read_v2(folder)
-            if source.configuration in seen:
-                fail(
-                    f"{model.name} contains the configuration {source.configuration} twice",
-                    "give the folder of one trainer",
-                )
-            seen.add(source.configuration)
-            yield source
-        return
-    yield from read_v1(model)
