@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import dcmread
 from pydicom.tag import BaseTag, Tag
 
-from ctenrich.dicom.objects import check_deflated
+from ctenrich.dicom.reader import read_part10
 from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
-from ctenrich.errors import InputError
+from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, SortedSeries
 
@@ -170,8 +169,9 @@ def link_to(structures: StructureSet, series: SortedSeries) -> CompanionLink | N
 
 def _read_rtstruct(path: Path, limit: int) -> Dataset:
     try:
-        check_deflated(path, limit)
-        return dcmread(path, stop_before_pixels=True)
+        return read_part10(path, stop=True, limit=limit)
+    except CtenrichError:
+        raise
     except FileNotFoundError:
         raise InputError(Reason.NOT_FOUND, "the RT Structure Set is not there any more") from None
     except OSError as error:

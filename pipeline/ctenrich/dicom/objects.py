@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import _read_file_meta_info as read_meta
-from pydicom.filereader import dcmread, read_preamble
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from ctenrich.dicom.reader import quiet
-from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
+from ctenrich.dicom.reader import quiet, read_part10
+from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 
-__all__ = ["MAX_UNPACKED", "check_deflated", "damage_as_input_error", "header", "quiet", "whole"]
+__all__ = ["MAX_UNPACKED", "damage_as_input_error", "header", "quiet", "whole"]
 
 MAX_UNPACKED = 4 * 1024**3
 """Bytes that a deflated object may unpack to."""
-_STEP = 1024**2
 
 
 @contextmanager
@@ -85,8 +80,7 @@ def header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
 
 def _read_object(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
     try:
-        check_deflated(path, MAX_UNPACKED)
-        return dcmread(path, stop_before_pixels=stop, specific_tags=tags)
+        return read_part10(path, tags, stop=stop, limit=MAX_UNPACKED)
     except CtenrichError:
         raise
     except InvalidDicomError as error:
@@ -98,35 +92,3 @@ def _read_object(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
     except Exception as error:  # pydicom raises many kinds for broken files
         message = f"{path.name} cannot be parsed as DICOM ({type(error).__name__})"
         raise InputError(Reason.NOT_DICOM, message) from error
-
-
-def check_deflated(path: Path, limit: int) -> None:
-    """Refuse a deflated object that unpacks to more than `limit` bytes, before anything unpacks it at once.
-
-    Parameters
-    ----------
-    path : Path
-        The file; one that is not deflated passes.
-    limit : int
-        Bytes.
-
-    Raises
-    ------
-    UnsafeInputError
-        DECOMPRESSION_BOMB.
-    Exception
-        What pydicom and zlib raise for a file that is broken or no DICOM.
-    """
-    with path.open("rb") as handle:
-        read_preamble(handle, False)
-        if read_meta(handle).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return
-        inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        pending = handle.read(_STEP)
-        while pending and not inflater.eof:
-            total += len(inflater.decompress(pending, _STEP))
-            if total > limit:
-                raise UnsafeInputError(
-                    Reason.DECOMPRESSION_BOMB, f"a deflated object unpacks to more than {limit} bytes"
-                )
-            pending = inflater.unconsumed_tail or handle.read(_STEP)
