@@ -24,7 +24,9 @@ from ctenrich.catalog.column_values import PLAIN_VRS, columns_by_tag, fast_heade
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
 from ctenrich.dicom.datetimes import parse_temporal
 from ctenrich.dicom.fast_header import HEAD
+from ctenrich.dicom.reader import BoundedReader, typed_cause
 from ctenrich.dicom.sop_classes import MEDIA_STORAGE_DIRECTORY
+from ctenrich.errors import CtenrichError
 from ctenrich.reasons import Reason
 
 __all__ = ["FileHeader", "read_header"]
@@ -70,7 +72,10 @@ def read_header(path: Path) -> FileHeader:
                 return _read_by_pydicom(handle, size)
         except InvalidDicomError:
             return FileHeader(None, ((Reason.NOT_DICOM, "no DICOM file meta information"),))
-        except _FAULTS as error:
+        except (CtenrichError, *_FAULTS) as error:
+            typed = typed_cause(error)
+            if typed is not None:
+                return FileHeader(None, ((typed.reason, typed.message),))
             return FileHeader(None, ((_reason_of(error), f"the header cannot be read ({type(error).__name__})"),))
 
 
@@ -86,19 +91,19 @@ def _read_by_pydicom(handle: BinaryIO, size: int) -> FileHeader:
     if handle.read(132)[128:] != b"DICM":
         raise InvalidDicomError
     faults: list[tuple[Reason, str]] = []
-    meta, _ = _elements(_Watched(handle), False, True, lambda tag, vr, length: tag.group != 2)
+    meta, _ = _elements(_Watched(handle, size), False, True, lambda tag, vr, length: tag.group != 2)
     syntax = str(meta.get("TransferSyntaxUID", ""))
     if str(meta.get("MediaStorageSOPClassUID", "")) == MEDIA_STORAGE_DIRECTORY:
         return FileHeader(None)
     end = _Stop()
     if syntax == DeflatedExplicitVRLittleEndian:
         body, bomb = _inflated(handle)
-        dataset, whole = _elements(_Watched(body), False, True, end)
+        dataset, whole = _elements(_Watched(body, size), False, True, end)
         if bomb:
             faults.append((Reason.DECOMPRESSION_BOMB, f"the header unpacks to more than {_LARGEST_HEADER >> 20} MB"))
     else:
         implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
-        dataset, whole = _elements(_Watched(handle), implicit, little, end)
+        dataset, whole = _elements(_Watched(handle, size), implicit, little, end)
         whole = whole and handle.tell() + end.length <= size
     if not whole:
         place = "pixel data" if end.length else "header"
@@ -140,8 +145,8 @@ def _elements(source: _Watched, implicit: bool, little: bool, stop: Any) -> tupl
 class _Watched:
     """A file that notes when it gave less than it was asked for, other than at its very end."""
 
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
+    def __init__(self, source: BinaryIO, size: int) -> None:
+        self._source = BoundedReader(source, size)
         self._empty = 0
         self.short = False
         self.tell = source.tell

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 
-from ctenrich.dicom.reader import read_part10
+from ctenrich.dicom.reader import read_part10, typed_cause
 from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
@@ -175,7 +175,7 @@ def _read_rtstruct(path: Path, limit: int) -> Dataset:
     except FileNotFoundError:
         raise InputError(Reason.NOT_FOUND, "the RT Structure Set is not there any more") from None
     except OSError as error:
-        raise InputError(Reason.IO_ERROR, "the RT Structure Set cannot be read") from error
+        raise typed_cause(error) or InputError(Reason.IO_ERROR, "the RT Structure Set cannot be read") from error
     except InvalidDicomError as error:
         raise InputError(Reason.NOT_DICOM, "the RT Structure Set is not a DICOM file") from error
     except _READ_ERRORS as error:

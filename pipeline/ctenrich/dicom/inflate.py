@@ -14,7 +14,10 @@ from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from ctenrich.dicom.objects import MAX_UNPACKED, check_deflated
+from ctenrich.dicom.objects import MAX_UNPACKED
+from ctenrich.dicom.reader import largest_unpacked
+from ctenrich.errors import UnsafeInputError
+from ctenrich.reasons import Reason
 
 __all__ = ["inflated_copy"]
 
@@ -44,7 +47,6 @@ def inflated_copy(path: Path) -> Iterator[Path]:
     if not _is_deflated(path):
         yield path
         return
-    check_deflated(path, MAX_UNPACKED)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, path.name)
         _inflate(path, copy)
@@ -68,8 +70,11 @@ def _inflate(path: Path, copy: Path) -> None:
         target.write(preamble + b"DICM")
         write_file_meta_info(DicomFileLike(target), meta, enforce_standard=False)
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        limit = largest_unpacked(path, MAX_UNPACKED)
         pending = source.read(_STEP)
         while pending and not inflater.eof:
-            target.write(inflater.decompress(pending, _STEP))
+            limit -= target.write(inflater.decompress(pending, _STEP))
+            if limit < 0:
+                raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, f"{path.name} unpacks to far more than its size")
             pending = inflater.unconsumed_tail or source.read(_STEP)
         target.write(inflater.flush())

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from ctenrich.dicom.reader import quiet, read_part10
+from ctenrich.dicom.reader import quiet, read_part10, typed_cause
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 
@@ -88,7 +88,9 @@ def _read_object(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
     except EOFError as error:
         raise InputError(Reason.TRUNCATED, f"{path.name} ends too early") from error
     except OSError as error:
-        raise InputError(Reason.IO_ERROR, f"{path.name} could not be read: {error.strerror}") from error
+        raise typed_cause(error) or InputError(
+            Reason.IO_ERROR, f"{path.name} could not be read: {error.strerror}"
+        ) from error
     except Exception as error:  # pydicom raises many kinds for broken files
         message = f"{path.name} cannot be parsed as DICOM ({type(error).__name__})"
-        raise InputError(Reason.NOT_DICOM, message) from error
+        raise typed_cause(error) or InputError(Reason.NOT_DICOM, message) from error

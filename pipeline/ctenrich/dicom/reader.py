@@ -35,6 +35,7 @@ __all__ = [
     "BoundedReader",
     "InflatingReader",
     "Parsed",
+    "largest_unpacked",
     "number",
     "numbers",
     "open_dataset",
@@ -44,15 +45,16 @@ __all__ = [
     "read_part10",
     "text",
     "texts",
+    "typed_cause",
     "whole",
 ]
 
 HEADER_LIMIT = 64 * 1024**2
 """Bytes that the elements before the pixel data may unpack to."""
-_READS, _BYTES_PER_READ, _MOST_READS = 300_000, 16, 1_500_000
+_READS, _BYTES_PER_READ, _MOST_READS = 200_000, 32, 1_500_000
 """Reads of pydicom, one to three for each element, that a file may take: any file, a larger file, the largest file.
 
-300,000 reads take below a second; 20,000 frames of a segmentation need 1,400,000."""
+200,000 reads take below a second; 20,000 frames of a segmentation need 1,400,000."""
 _SMALL, _LARGEST_RATIO = 256 * 1024**2, 200
 """Bytes that any deflated object may unpack to, and how often a larger one may unpack to its own size."""
 _STEP = 256 * 1024
@@ -244,7 +246,17 @@ def parse(source: IO[bytes], *, tags: Sequence[str] | None = None, max_header: i
     except MemoryError as error:
         raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, "a file asks for more memory than there is") from error
     except Exception as error:  # pydicom raises many kinds for broken files
-        raise InputError(Reason.NOT_DICOM, f"a file cannot be parsed as DICOM ({type(error).__name__})") from error
+        raise typed_cause(error) or InputError(
+            Reason.NOT_DICOM, f"a file cannot be parsed as DICOM ({type(error).__name__})"
+        ) from error
+
+
+def typed_cause(error: BaseException) -> CtenrichError | None:
+    """The error of our own that another one, which pydicom raised instead, was caused by; None if there is none."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, CtenrichError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 @contextmanager
@@ -384,7 +396,27 @@ def open_dataset(path: Path, *, max_unpacked: int = 1024**3) -> Dataset:
         except CtenrichError:
             raise
         except Exception as error:
-            raise InputError(Reason.NOT_DICOM, f"a file cannot be parsed as DICOM ({type(error).__name__})") from error
+            raise typed_cause(error) or InputError(
+                Reason.NOT_DICOM, f"a file cannot be parsed as DICOM ({type(error).__name__})"
+            ) from error
+
+
+def largest_unpacked(path: Path, limit: int) -> int:
+    """Bytes that a deflated file may unpack to.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    limit : int
+        Bytes that no file may exceed.
+
+    Returns
+    -------
+    int
+        256 MB or 200 times the file's size, whichever is larger, but at most `limit`.
+    """
+    return min(limit, max(_SMALL, _LARGEST_RATIO * path.stat().st_size))
 
 
 def read_part10(
@@ -434,7 +466,7 @@ def read_part10(
         if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
             handle.seek(0)
             return read_partial(source, stop_when=end, force=force, specific_tags=wanted)
-        inflating = InflatingReader(handle, min(limit, max(_SMALL, _LARGEST_RATIO * size)))
+        inflating = InflatingReader(handle, largest_unpacked(path, limit))
         body = cast(BinaryIO, BoundedReader(cast(IO[bytes], inflating), size))
         content = read_dataset(body, False, True, stop_when=end, specific_tags=wanted)
         return FileDataset(str(path), content, preamble, meta, False, True)
