@@ -166,22 +166,22 @@ class InflatingReader(io.RawIOBase):
         return len(data)
 
     def _fill(self, end: int) -> None:
-        while len(self._buffer) < end and not self._ended:
+        while len(self._buffer) < min(end, self._limit + 1) and not self._ended:
             left = self._limit + 1 - len(self._buffer)
-            if left <= 0:
-                message = f"a deflated file unpacks to more than {self._limit} bytes"
-                raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, message)
             if not self._pending:
                 self._pending = self._source.read(_STEP)
                 if not self._pending:
                     self._ended = True
-                    return
+                    break
             try:
                 self._buffer += self._inflater.decompress(self._pending, min(_STEP, left))
             except zlib.error as error:
                 raise InputError(Reason.TRUNCATED, "a deflated file is damaged") from error
             self._pending = self._inflater.unconsumed_tail
             self._ended = self._inflater.eof
+        if end > self._limit and len(self._buffer) > self._limit:
+            message = f"a deflated file unpacks to more than {self._limit} bytes"
+            raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, message)
 
 
 @contextmanager
