@@ -457,7 +457,9 @@ def read_part10(
     def end(tag: int, vr: str | None, length: int) -> bool:
         return tag == length == 0 or (stop and tag in _PIXELS)
 
-    wanted = None if tags is None else [BaseTag(tag_for_keyword(keyword) or 0) for keyword in tags]
+    wanted: list[BaseTag | int] | None = (
+        None if tags is None else [BaseTag(tag_for_keyword(keyword) or 0) for keyword in tags]
+    )
     size = path.stat().st_size
     with path.open("rb") as handle:
         source = cast(BinaryIO, BoundedReader(handle, size))

@@ -114,8 +114,8 @@ def serve_isolated(work: Callable[[Mapping[str, Any]], None]) -> None:
         answer = {"type": type(error).__name__, "reason": error.reason.value}
         answer |= {"message": error.message, "hint": error.hint}
     except MemoryError:
-        error = _limit_error(asked["limits"])
-        answer = {"type": "ModelError", "reason": error.reason.value, "message": error.message, "hint": ""}
+        limit = _limit_error(asked["limits"])
+        answer = {"type": "ModelError", "reason": limit.reason.value, "message": limit.message, "hint": ""}
     except Exception as error:  # noqa: BLE001  foreign files can fail in any way; the parent gets one typed error
         message = f"the model cannot be read ({type(error).__name__}: {str(error)[:200]})"
         answer = {"type": "ModelError", "reason": Reason.BAD_MODEL.value, "message": message, "hint": ""}

@@ -132,8 +132,10 @@ class _NumpyDtype:
         """Take the byte order."""
         if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
             refuse("a structured dtype")
-        if isinstance(state[1], str) and state[1] in {"<", ">"}:
-            self.dtype = self.dtype.newbyteorder(state[1])
+        if state[1] == "<":
+            self.dtype = self.dtype.newbyteorder("<")
+        elif state[1] == ">":
+            self.dtype = self.dtype.newbyteorder(">")
 
 
 class _NumpyArray:
