@@ -116,7 +116,7 @@ class Reason(StrEnum):
     NO_EXPERT = "NO_EXPERT", "The series has no expert contours."
     NO_REFERENCE = "NO_REFERENCE", "The contours or segments refer to another series."
     NO_MAPPED_ROI = "NO_MAPPED_ROI", "None of the contours has a name that is in the mappings."
-    CONTOURS_OFF_SLICES = "CONTOURS_OFF_SLICES", "The contours are on no slice of the series."
+    CONTOURS_OFF_SLICES = "CONTOURS_OFF_SLICES", "The contours are outside the slices of the series."
     EMPTY_SEGMENTATION = "EMPTY_SEGMENTATION", "All segments are empty: no SEG is written."
     TOO_FEW_SCORES = "TOO_FEW_SCORES", "Too few slices have a score."
 

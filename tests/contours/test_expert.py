@@ -244,7 +244,7 @@ def test_a_roi_that_is_damaged_throughout_is_no_segment_instead_of_an_absent_one
     assert [(s.number, s.name) for s in masks.segments] == [(1, "aorta")]
     severity, message = issues_of(masks)["contours.damaged"]
     assert severity is Severity.ERROR
-    assert message.startswith("ROI 'Heart': none of its contours can be drawn, 4 cannot be read")
+    assert message.startswith("ROI 'Heart': it has no voxel, and 4 of its contours cannot be read")
 
 
 def test_nothing_but_damage_is_a_decode_error_that_names_the_rois(tmp_path, workspace):
@@ -276,6 +276,24 @@ def test_a_roi_off_the_slices_is_unplaceable(tmp_path, workspace):
     with pytest.raises(InputError) as caught:
         segment(damaged(tmp_path, both), workspace)
     assert caught.value.reason is Reason.CONTOURS_OFF_SLICES
+
+
+TINY = [(4.2, 4.2), (4.4, 4.2), (4.4, 4.4)]
+OUTSIDE = [(104.5, 4.5), (109.5, 4.5), (109.5, 9.5), (104.5, 9.5)]
+
+
+def test_damage_beside_contours_without_a_voxel_is_no_absence(tmp_path, workspace):
+    rois = [("Heart", [(1, TINY), (2, SQUARE)]), ("Aorta", [(1, SQUARE)]), ("Esophagus", [(1, TINY)])]
+    masks = segment(damaged(tmp_path, lambda ds: without_type(contours_of(ds)[1]), rois), workspace)
+    assert [(s.name, s.voxels) for s in masks.segments] == [("aorta", 25), ("esophagus", 0)]
+    assert issues_of(masks)["contours.damaged"][0] is Severity.ERROR
+    assert issues_of(masks)["contours.empty"] == (Severity.WARNING, "the contours enclose no voxel centre")
+
+
+def test_a_roi_beside_the_image_is_unplaceable(tmp_path, workspace):
+    masks = segment(with_rtstruct(tmp_path, [("Heart", [(1, OUTSIDE)]), ("Aorta", [(1, SQUARE)])]), workspace)
+    assert [s.name for s in masks.segments] == ["aorta"]
+    assert issues_of(masks)["contours.unplaceable"][1].startswith("ROI 'Heart': 1 contours leave the image")
 
 
 def test_only_points_and_open_lines_are_no_segment(tmp_path, workspace):

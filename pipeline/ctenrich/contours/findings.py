@@ -79,7 +79,7 @@ def roi_issues(name: str, roi: Roi) -> list[Issue]:
 
 
 def damage_of(roi: Roi, drawn: Rasterised) -> tuple[Reason, str] | None:
-    """Why nothing of an ROI was drawn although it has contours; None if something was, or there are none.
+    """Why an ROI has no voxel although it has contours; None if it has, or if its contours really enclose none.
 
     Parameters
     ----------
@@ -93,14 +93,19 @@ def damage_of(roi: Roi, drawn: Rasterised) -> tuple[Reason, str] | None:
     tuple of (Reason, str) or None
     """
     faults = roi.faults
-    if drawn.drawn:
+    if drawn.voxels["union"]:
         return None
     if faults.damaged:
-        return Reason.DECODE_ERROR, f"none of its contours can be drawn, {faults.damaged} cannot be read"
-    if roi.contours:
-        text = f"{drawn.off_slice} contours are on no slice, {drawn.tilted} are not parallel to the slices"
-        return Reason.CONTOURS_OFF_SLICES, text
-    if faults.without_area:
+        return Reason.DECODE_ERROR, f"it has no voxel, and {faults.damaged} of its contours cannot be read"
+    misplaced = (
+        (drawn.off_slice, "are on no slice"),
+        (drawn.tilted, "are not parallel to the slices"),
+        (drawn.beyond_image, "leave the image"),
+    )
+    texts = [f"{count} contours {text}" for count, text in misplaced if count]
+    if texts:
+        return Reason.CONTOURS_OFF_SLICES, ", ".join(texts)
+    if faults.without_area and not roi.contours:
         return Reason.EMPTY_SEGMENTATION, "it has only points or open lines, which enclose no area"
     return None
 

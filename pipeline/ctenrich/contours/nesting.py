@@ -17,6 +17,10 @@ __all__ = ["Outline", "PlaneCounts", "PlaneMasks", "combine_outlines", "outline_
 Mask = NDArray[np.bool_]
 
 
+_LARGEST = 1_000_000
+"""Pairs of a point and an edge that are looked at together: bounds the memory."""
+
+
 @dataclass(frozen=True)
 class Outline:
     """One contour on the pixels of its slice."""
@@ -335,6 +339,10 @@ def _surrounded(u: NDArray[np.float64], v: NDArray[np.float64], outline: Outline
 
 def _locate(u: NDArray[np.float64], v: NDArray[np.float64], polygon: Polygon, tolerance: float) -> tuple[Mask, Mask]:
     """Whether each point is inside a polygon (even-odd), and whether it is within a tolerance of its edges."""
+    block = max(1, _LARGEST // polygon.across.size)
+    if u.size > block:
+        parts = [_locate(u[n : n + block], v[n : n + block], polygon, tolerance) for n in range(0, u.size, block)]
+        return np.concatenate([inside for inside, _ in parts]), np.concatenate([near for _, near in parts])
     x1, y1 = polygon
     dx, dy = np.roll(x1, -1) - x1, np.roll(y1, -1) - y1
     rx, ry = u[:, None] - x1, v[:, None] - y1
