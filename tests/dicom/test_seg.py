@@ -300,3 +300,29 @@ def test_a_segmentation_by_way_of_nifti_lies_on_the_source_grid(
     read = read_seg(out, series)
     assert read.on_source_grid, read.issues
     assert np.array_equal(read.mask(read.segments[0].number), full_mask(masks, number, workspace))
+
+
+def test_a_grid_that_no_segmentation_needs_is_refused(tmp_path: Path, workspace: Workspace) -> None:
+    """Two frames far apart ask for all slices between them."""
+    path, _, _ = write(tmp_path, workspace)
+    dataset = pydicom.dcmread(path)
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    position = frames[-1].PlanePositionSequence[0].ImagePositionPatient
+    position[2] = float(position[2]) + 1000 * float(
+        dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
+    )
+    dataset.save_as(tmp_path / "far.dcm")
+    read = read_seg(tmp_path / "far.dcm")
+    voxels = int(np.prod(read.grid.shape))
+    assert read.grid.shape[0] > 900
+    assert read_seg(tmp_path / "far.dcm", max_voxels=voxels).grid == read.grid
+    with pytest.raises(UnsafeInputError, match="need a grid of") as caught:
+        read_seg(tmp_path / "far.dcm", max_voxels=voxels - 1)
+    assert caught.value.reason is Reason.DECOMPRESSION_BOMB
+
+
+def test_masks_stay_within_their_budget(tmp_path: Path, workspace: Workspace) -> None:
+    path, series, _ = write(tmp_path, workspace)
+    with pytest.raises(UnsafeInputError, match="more memory") as caught:
+        read_seg(path, series, max_bytes=100)
+    assert caught.value.reason is Reason.DECOMPRESSION_BOMB

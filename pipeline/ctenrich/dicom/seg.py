@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,17 @@ from ctenrich.dicom.objects import damage_as_input_error, quiet, whole
 from ctenrich.dicom.orientation import Reorientation, find_reorientation
 from ctenrich.dicom.sop_classes import LABEL_MAP_SEGMENTATION, SEGMENTATION_CLASSES
 from ctenrich.dicom.sr_tree import code_value
-from ctenrich.errors import InputError
+from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.geometry import affine_lps
 from ctenrich.reasons import Reason
-from ctenrich.records import Box, Issue, Severity, SortedSeries
+from ctenrich.records import Issue, Severity, SortedSeries
 
-__all__ = ["DecodedSeg", "DecodedSegment", "grid_of_series", "read_seg"]
+__all__ = ["MAX_BYTES", "MAX_VOXELS", "DecodedSeg", "DecodedSegment", "SegmentPlanes", "grid_of_series", "read_seg"]
+
+MAX_VOXELS = 2**31
+"""Voxels of the largest grid: 2000 slices of 1024 x 1024."""
+MAX_BYTES = 2 * 1024**3
+"""Bytes that the masks of an object, cropped slice by slice, may take: all organs of a thousand slices take a third."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +52,87 @@ class DecodedSegment:
     """0: the segment has no frame, or only empty ones."""
 
 
+class SegmentPlanes:
+    """Slices of segments, each cropped to what it holds, within a budget of bytes.
+
+    Parameters
+    ----------
+    budget : int
+        Bytes that all slices together may take.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._left = budget
+        self._parts: dict[int, dict[int, list[tuple[int, int, NDArray[Any]]]]] = {}
+
+    def add(self, number: int, k: int, plane: NDArray[Any]) -> bool:
+        """Keep a slice of a segment, unless it is empty.
+
+        Parameters
+        ----------
+        number, k : int
+            Segment number and slice index.
+        plane : array of bool or float32, [j, i]
+
+        Returns
+        -------
+        bool
+            Whether the segment had a slice there before.
+
+        Raises
+        ------
+        UnsafeInputError
+            DECOMPRESSION_BOMB if the budget is used up.
+        """
+        j, i = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+        if j.size == 0:
+            return False
+        part = plane[j[0] : j[-1] + 1, i[0] : i[-1] + 1].copy()
+        self._left -= part.nbytes
+        if self._left < 0:
+            raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, "the masks take more memory than a segmentation needs")
+        kept = self._parts.setdefault(k, {}).setdefault(number, [])
+        kept.append((int(j[0]), int(i[0]), part))
+        return len(kept) > 1
+
+    def slices(self) -> list[int]:
+        """Indices of the slices with a segment, ascending."""
+        return sorted(self._parts)
+
+    def numbers(self, k: int | None = None) -> list[int]:
+        """Numbers of the segments on a slice, or on any, ascending."""
+        chosen = self._parts.values() if k is None else (self._parts.get(k, {}),)
+        return sorted({number for found in chosen for number in found})
+
+    def draw(self, number: int, k: int, plane: NDArray[Any]) -> None:
+        """Draw a segment into a slice, [j, i]; where it has two frames there, the larger value counts."""
+        for j, i, part in self._parts.get(k, {}).get(number, ()):
+            view = plane[j : j + part.shape[0], i : i + part.shape[1]]
+            np.maximum(view, part, out=view, casting="unsafe")
+
+    def count_voxels(self) -> dict[int, int]:
+        """Voxels of each segment; fractional values from one half on belong to it."""
+        out: dict[int, int] = {}
+        for found in self._parts.values():
+            for number, parts in found.items():
+                out[number] = out.get(number, 0) + _count_union(parts)
+        return out
+
+
+def _count_union(parts: list[tuple[int, int, NDArray[Any]]]) -> int:
+    if len(parts) == 1:
+        return int(np.count_nonzero(parts[0][2] >= 0.5))
+    plane = np.zeros((max(j + p.shape[0] for j, _, p in parts), max(i + p.shape[1] for _, i, p in parts)), bool)
+    for j, i, part in parts:
+        plane[j : j + part.shape[0], i : i + part.shape[1]] |= part >= 0.5
+    return int(np.count_nonzero(plane))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecodedSeg:
     """A SEG as masks.
 
-    Masks are kept cropped to their bounding box; :meth:`mask` lays one on the grid.
+    Masks are kept slice by slice, each cropped to its bounding box; :meth:`mask` lays one on the grid.
     """
 
     sop_instance_uid: str
@@ -67,42 +149,58 @@ class DecodedSeg:
     on_source_grid: bool
     """Whether `grid` is that of the source series (else the smallest that holds the frames)."""
     issues: tuple[Issue, ...]
-    crops: dict[int, tuple[Box, NDArray[Any]]] = field(repr=False, default_factory=dict)
+    planes: SegmentPlanes = field(repr=False)
 
     def fraction(self, number: int) -> NDArray[np.float32]:
         """Fractional values 0..1 of a segment, [k, j, i]; 0 and 1 where the object is not fractional."""
         out = np.zeros(self.grid.shape, np.float32)
-        if number in self.crops:
-            b, part = self.crops[number]
-            out[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1] = part
+        for k in range(self.grid.shape[0]):
+            self.planes.draw(number, k, out[k])
         return out
 
     def mask(self, number: int) -> NDArray[np.bool_]:
         """Mask of a segment on the grid, [k, j, i]; fractional values from one half on belong to it."""
-        out = np.zeros(self.grid.shape, bool)
-        if number in self.crops:
-            b, part = self.crops[number]
-            out[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1] = part >= 0.5
+        return np.stack([self.mask_plane(number, k) for k in range(self.grid.shape[0])])
+
+    def fraction_plane(self, number: int, k: int) -> NDArray[np.float32]:
+        """One slice of `fraction`, [j, i]."""
+        out = np.zeros(self.grid.shape[1:], np.float32)
+        self.planes.draw(number, k, out)
         return out
+
+    def mask_plane(self, number: int, k: int) -> NDArray[np.bool_]:
+        """One slice of `mask`, [j, i]."""
+        return np.asarray(self.fraction_plane(number, k) >= 0.5)
 
     @property
     def overlapping(self) -> bool:
         """Whether any voxel belongs to two segments."""
-        return self.label_map() is None
+        return any(self.label_plane(k) is None for k in self.planes.slices())
+
+    def label_plane(self, k: int) -> NDArray[np.uint16] | None:
+        """Segment numbers of one slice, [j, i]; None where segments overlap in it."""
+        out = np.zeros(self.grid.shape[1:], np.uint16)
+        for number in self.planes.numbers(k):
+            inside = self.mask_plane(number, k)
+            if out[inside].any():
+                return None
+            out[inside] = number
+        return out
 
     def label_map(self) -> NDArray[np.uint16] | None:
         """All segments in one array of segment numbers, [k, j, i]; None where they overlap."""
         out = np.zeros(self.grid.shape, np.uint16)
-        for number, (b, part) in self.crops.items():
-            view = out[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1]
-            inside = part >= 0.5
-            if view[inside].any():
+        for k in self.planes.slices():
+            plane = self.label_plane(k)
+            if plane is None:
                 return None
-            view[inside] = number
+            out[k] = plane
         return out
 
 
-def read_seg(path: Path, source: SortedSeries | None = None) -> DecodedSeg:
+def read_seg(
+    path: Path, source: SortedSeries | None = None, *, max_voxels: int = MAX_VOXELS, max_bytes: int = MAX_BYTES
+) -> DecodedSeg:
     """Read a SEG: BINARY, FRACTIONAL or LABELMAP, any transfer syntax that pydicom decodes.
 
     Parameters
@@ -113,6 +211,10 @@ def read_seg(path: Path, source: SortedSeries | None = None) -> DecodedSeg:
         The CT series it was made from: frames are laid on its grid, by reference where that resolves, else by
         position, and turned where their rows or columns run the other way. Without it the grid is the smallest that
         holds the frames, and empty slices at the ends are lost.
+    max_voxels : int
+        Voxels that the grid may have.
+    max_bytes : int
+        Bytes that the masks, cropped slice by slice, may take.
 
     Returns
     -------
@@ -124,13 +226,15 @@ def read_seg(path: Path, source: SortedSeries | None = None) -> DecodedSeg:
     ------
     InputError
         NOT_DICOM, TRUNCATED, DECODE_ERROR; MISSING_GEOMETRY and kin where frames cannot be placed at all.
+    UnsafeInputError
+        DECOMPRESSION_BOMB if the grid or the masks are larger than that.
     """
     with quiet():
         dataset = whole(path)
         if str(dataset.get("SOPClassUID")) not in SEGMENTATION_CLASSES or not dataset.get("SegmentSequence"):
             raise InputError(Reason.NOT_DICOM, "the file is not a DICOM Segmentation")
         with damage_as_input_error("segmentation"):
-            return _decode(dataset, source)
+            return _decode(dataset, source, max_voxels, max_bytes)
 
 
 def grid_of_series(series: SortedSeries) -> Grid:
@@ -146,7 +250,7 @@ def grid_of_series(series: SortedSeries) -> Grid:
     return Grid(series.shape, affine, spacing, tuple(s.position for s in series.slices))
 
 
-def _decode(dataset: Dataset, source: SortedSeries | None) -> DecodedSeg:
+def _decode(dataset: Dataset, source: SortedSeries | None, max_voxels: int, max_bytes: int) -> DecodedSeg:
     frames = read_frames(dataset)
     referenced = _referenced(dataset, frames)
     issues = _Issues(str(dataset.get("SOPInstanceUID", "")))
@@ -158,11 +262,15 @@ def _decode(dataset: Dataset, source: SortedSeries | None) -> DecodedSeg:
     if source is not None:
         _check_references(dataset, referenced, source, issues)
     grid, indices, on_source = _place_frames(frames, (rows, columns), source, issues)
-    crops = _masks(dataset, frames, indices, turn or Reorientation(), issues)
-    voxels = {number: int(np.count_nonzero(part >= 0.5)) for number, (_, part) in crops.items()}
+    if math.prod(grid.shape) > max_voxels:
+        size = " x ".join(map(str, grid.shape))
+        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, f"the frames need a grid of {size} voxels")
+    planes = SegmentPlanes(max_bytes)
+    _add_frames(planes, dataset, zip(frames, indices, strict=True), turn or Reorientation(), issues)
+    voxels = planes.count_voxels()
     described = [s for s in dataset.SegmentSequence if not _is_background(s, dataset)]
     numbers = {int(s.SegmentNumber) for s in described}
-    for number in sorted(set(crops) - numbers):
+    for number in sorted(set(voxels) - numbers):
         issues.add("SEG_SEGMENT", Severity.ERROR, f"frames refer to segment {number}, which is not described")
     return DecodedSeg(
         sop_instance_uid=issues.subject,
@@ -177,7 +285,7 @@ def _decode(dataset: Dataset, source: SortedSeries | None) -> DecodedSeg:
         referenced=referenced,
         on_source_grid=on_source,
         issues=tuple(issues.items),
-        crops=crops,
+        planes=planes,
     )
 
 
@@ -264,9 +372,10 @@ def _source_series(dataset: Dataset) -> str:
 # ---------------------------------------------------------------- masks
 
 
-def _masks(
-    dataset: Dataset, frames: tuple[Frame, ...], indices: tuple[int, ...], turn: Reorientation, issues: _Issues
-) -> dict[int, tuple[Box, NDArray[Any]]]:
+def _add_frames(
+    planes: SegmentPlanes, dataset: Dataset, placed: Iterable[tuple[Frame, int]], turn: Reorientation, issues: _Issues
+) -> None:
+    """Decode the frames one by one, and keep what each holds."""
     label_map = str(dataset.SOPClassUID) == LABEL_MAP_SEGMENTATION or str(dataset.get("SegmentationType")) == "LABELMAP"
     scale = 1.0
     if str(dataset.get("SegmentationType")) == "FRACTIONAL":
@@ -277,8 +386,7 @@ def _masks(
     described = {int(s.SegmentNumber) for s in dataset.SegmentSequence}
     background |= set() if 0 in described else {0}
     fractional = str(dataset.get("SegmentationType")) == "FRACTIONAL"
-    stacks: dict[int, _Stack] = {}
-    for frame, k, stored in zip(frames, indices, frame_pixels(dataset), strict=False):
+    for (frame, k), stored in zip(placed, frame_pixels(dataset), strict=False):
         pixels = turn.plane(stored)
         numbers = [int(v) for v in np.unique(pixels)] if label_map else [frame.segment or 0]
         for number in numbers:
@@ -286,43 +394,8 @@ def _masks(
                 continue
             plane = (pixels == number) if label_map else pixels
             plane = plane.astype(np.float32) * np.float32(scale) if fractional else plane.astype(bool)
-            if plane.any() and stacks.setdefault(number, _Stack()).add(k, plane):
+            if planes.add(number, k, plane):
                 issues.add("SEG_DUPLICATE_FRAME", Severity.WARNING, f"segment {number} has two frames on slice {k + 1}")
-    return {number: stack.whole() for number, stack in sorted(stacks.items())}
-
-
-class _Stack:
-    """Planes of one segment, each cropped to what it holds, until the box of all is known."""
-
-    def __init__(self) -> None:
-        self.planes: dict[int, list[tuple[int, int, NDArray[Any]]]] = {}
-
-    def add(self, k: int, plane: NDArray[Any]) -> bool:
-        """Keep a plane that holds something; whether the slice had one already."""
-        j = np.flatnonzero(plane.any(axis=1))
-        i = np.flatnonzero(plane.any(axis=0))
-        part = plane[j[0] : j[-1] + 1, i[0] : i[-1] + 1].copy()
-        twice = k in self.planes
-        self.planes.setdefault(k, []).append((int(j[0]), int(i[0]), part))
-        return twice
-
-    def whole(self) -> tuple[Box, NDArray[Any]]:
-        """Bounding box and what it holds."""
-        parts = [(k, j, i, part) for k, items in self.planes.items() for j, i, part in items]
-        box = Box(
-            min(k for k, *_ in parts),
-            max(k for k, *_ in parts) + 1,
-            min(j for _, j, _, _ in parts),
-            max(j + part.shape[0] for _, j, _, part in parts),
-            min(i for _, _, i, _ in parts),
-            max(i + part.shape[1] for _, _, i, part in parts),
-        )
-        out = np.zeros((box.k1 - box.k0, box.j1 - box.j0, box.i1 - box.i0), parts[0][3].dtype)
-        for k, j, i, part in parts:
-            j0, i0 = j - box.j0, i - box.i0
-            view = out[k - box.k0, j0 : j0 + part.shape[0], i0 : i0 + part.shape[1]]
-            np.maximum(view, part, out=view)
-        return box, out
 
 
 def _is_background(segment: Dataset, dataset: Dataset) -> bool:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,13 @@ from numpy.typing import NDArray
 from ctenrich.dicom.frames import Grid
 from ctenrich.dicom.seg import DecodedSeg, DecodedSegment
 from ctenrich.geometry import lps_to_ras
-from ctenrich.workspace import write_bytes
+from ctenrich.workspace import atomic_path, write_bytes
 
 __all__ = ["write_masks"]
 
+_NIFTI_START = 352
+"""Offset of the voxels in a NIfTI-1 file of one part."""
+_NRRD_TYPES = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}
 _SUFFIX = {"nifti": ".nii.gz", "nrrd": ".nrrd"}
 
 
@@ -42,24 +43,25 @@ def write_masks(seg: DecodedSeg, fmt: str, folder: Path) -> tuple[Path, ...]:
     tuple of Path
         The files.
     """
-    write = _nifti if fmt == "nifti" else _nrrd
+    write = _write_nifti if fmt == "nifti" else _write_nrrd
     fractional = seg.segmentation_type == "FRACTIONAL"
+    slices = range(seg.grid.shape[0])
     files = []
     for segment in seg.segments:
-        array: NDArray[Any] = seg.mask(segment.number).astype(np.uint8)
-        if fractional:
-            array = seg.fraction(segment.number)
         path = folder / f"{segment.number:03d}_{_safe(segment.label)}{_SUFFIX[fmt]}"
-        write_bytes(path, write(array, seg.grid, ()))
+        draw = seg.fraction_plane if fractional else seg.mask_plane
+        kind = np.dtype(np.float32 if fractional else np.uint8)
+        write(path, (draw(segment.number, k) for k in slices), kind, seg.grid, ())
         files.append(path)
-    labels = None if fractional else seg.label_map()
-    if labels is not None:
-        small = labels.astype(np.uint8) if labels.max(initial=0) < 256 else labels
+    disjoint = not fractional and not seg.overlapping
+    if disjoint:
+        kind = np.dtype(np.uint8 if max(seg.planes.numbers(), default=0) < 256 else np.uint16)
         path = folder / ("labels.nii.gz" if fmt == "nifti" else "labels.seg.nrrd")
-        write_bytes(path, write(small, seg.grid, seg.segments))
+        planes = (plane for k in slices if (plane := seg.label_plane(k)) is not None)
+        write(path, planes, kind, seg.grid, seg.segments)
         files.append(path)
     path = folder / "segments.json"
-    write_bytes(path, json.dumps(_description(seg, labels is not None), indent=1).encode() + b"\n")
+    write_bytes(path, json.dumps(_description(seg, disjoint), indent=1).encode() + b"\n")
     return tuple(dict.fromkeys((*files, path)))
 
 
@@ -81,39 +83,59 @@ def _description(seg: DecodedSeg, disjoint: bool) -> dict[str, Any]:
     }
 
 
-def _gzip(data: bytes) -> bytes:
-    out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1, mtime=0) as packer:
-        packer.write(data)
-    return out.getvalue()
+_Planes = Iterable[NDArray[Any]]
 
 
-def _nifti(array: NDArray[Any], grid: Grid, segments: Sequence[DecodedSegment]) -> bytes:
-    """NIfTI-1: axes (i, j, k), affine in RAS."""
+def _pack(path: Path, start: bytes, packed: bytes, planes: _Planes, kind: np.dtype[Any]) -> None:
+    """Write `start`, then `packed` and the slices compressed; one slice at a time is in memory."""
+    with atomic_path(path) as temporary, temporary.open("wb") as out:
+        out.write(start)
+        with gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=1, mtime=0) as packer:
+            packer.write(packed)
+            for plane in planes:
+                packer.write(np.ascontiguousarray(plane, kind).tobytes())
+
+
+def _write_nifti(
+    path: Path, planes: _Planes, kind: np.dtype[Any], grid: Grid, segments: Sequence[DecodedSegment]
+) -> None:
+    """NIfTI-1: axes (i, j, k), affine in RAS; the bytes of the slices in turn are its order of voxels."""
     import nibabel
 
     affine = np.array(lps_to_ras(np.array(grid.affine_lps)))
-    image: Any = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)  # type: ignore[no-untyped-call]
+    shape = grid.shape[::-1]
+    image: Any = nibabel.Nifti1Image(np.broadcast_to(np.zeros((), kind), shape), affine)  # type: ignore[no-untyped-call]
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"ctenrich segment numbers" if segments else b"ctenrich mask"
-    return _gzip(image.to_bytes())
+    image.update_header()
+    image.header.set_data_offset(_NIFTI_START)
+    image.header.set_slope_inter(1, 0)
+    start = image.header.binaryblock
+    _pack(path, b"", start + bytes(_NIFTI_START - len(start)), planes, kind)
 
 
-def _nrrd(array: NDArray[Any], grid: Grid, segments: Sequence[DecodedSegment]) -> bytes:
+def _write_nrrd(
+    path: Path, planes: _Planes, kind: np.dtype[Any], grid: Grid, segments: Sequence[DecodedSegment]
+) -> None:
     """NRRD with gzip encoding in LPS; a label map names its segments with the keys of 3D Slicer."""
-    import SimpleITK  # slow to import
-
     affine = np.array(grid.affine_lps)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image: Any = SimpleITK.GetImageFromArray(array)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    lines = [
+        "NRRD0004",
+        f"type: {_NRRD_TYPES[kind.name]}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, grid.shape[::-1]))}",
+        f"space directions: {' '.join(_vector(affine[:3, axis]) for axis in range(3))}",
+        "kinds: domain domain domain",
+        "endian: little",
+        "encoding: gzip",
+        f"space origin: {_vector(affine[:3, 3])}",
+    ]
     for index, segment in enumerate(segments):
         keys = {"ID": f"Segment_{segment.number}", "Name": _safe(segment.label), "LabelValue": str(segment.number)}
-        for key, value in (keys | {"Layer": "0"}).items():
-            image.SetMetaData(f"Segment{index}_{key}", value)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "mask.nrrd")
-        SimpleITK.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
-        return path.read_bytes()
+        lines += [f"Segment{index}_{key}:={value}" for key, value in (keys | {"Layer": "0"}).items()]
+    _pack(path, ("\n".join(lines) + "\n\n").encode("ascii"), b"", planes, kind.newbyteorder("<"))
+
+
+def _vector(values: NDArray[Any]) -> str:
+    return f"({','.join(repr(float(value)) for value in values)})"
