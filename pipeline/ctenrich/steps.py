@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,7 +54,7 @@ from ctenrich.runner.status import preview, retry, status
 from ctenrich.runner.stopping import Budget, StopSignal
 from ctenrich.select import Selection, select_cohort, write_cohort
 from ctenrich.select.compare import CohortDiff, relock
-from ctenrich.select.files import cohort_table
+from ctenrich.select.files import cohort_table, without_local_paths, without_patients
 from ctenrich.select.series_list import read_series_list, select_series_list
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
@@ -180,6 +180,10 @@ class SelectRequest:
     lock: Path | None = None
     save_table: str | None = None
     byte_limit: int | None = None
+    portable: bool = False
+    """Whether the cohort file is written without the paths of this computer."""
+    identified: bool = False
+    """Whether the BigQuery table may have the Patient IDs of a catalog of the user's own."""
 
 
 def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tuple[Selection, CohortDiff | None]:
@@ -215,10 +219,19 @@ def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tu
         selection = select_series_list(chosen, catalog, request.parameters, name=name, progress=progress)
     else:
         selection = select_cohort(request.query, catalog, request.parameters, name=name, progress=progress)
+    if request.portable:
+        selection = replace(selection, cohort=without_local_paths(selection.cohort))
     write_cohort(selection, request.out)
     if request.save_table and table is not None:
-        table.save_table(request.save_table, cohort_table(selection.cohort))
+        shared = without_local_paths(selection.cohort)
+        if selection.catalog not in _PUBLIC_CATALOGS and not request.identified:
+            shared = without_patients(shared)
+        table.save_table(request.save_table, cohort_table(shared))
     return selection, difference
+
+
+_PUBLIC_CATALOGS = frozenset({"idc", "bigquery"})
+"""Catalogs of collections whose patients' identity was removed before they were published."""
 
 
 def _table_writer(catalog: Catalog, name: str | None) -> BigQueryCatalog | None:

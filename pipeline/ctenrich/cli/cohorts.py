@@ -55,6 +55,12 @@ def select(
     lock: Annotated[Path | None, typer.Option(help="Repeat the selection of a lock file and report changes.")] = None,
     save_table: Annotated[str | None, typer.Option(help="BigQuery: also save project.dataset.table.")] = None,
     byte_limit: Annotated[int | None, typer.Option(help="BigQuery: most bytes that the query may read.")] = None,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Leave the paths of this computer out of the cohort file, to share it.")
+    ] = False,
+    identified: Annotated[
+        bool, typer.Option("--identified", help="BigQuery: save the Patient IDs of a folder's or Parquet catalog too.")
+    ] = False,
 ) -> None:
     """Select the series that can be reconstructed as a volume, and report why the others cannot."""
     from ctenrich import steps
@@ -64,7 +70,16 @@ def select(
     from ctenrich.select.files import excluded_path
 
     request = steps.SelectRequest(
-        query, catalog, out, parse_parameters(param or []), series_list, lock, save_table, byte_limit
+        query=query,
+        catalog=catalog,
+        out=out,
+        parameters=parse_parameters(param or []),
+        series_list=series_list,
+        lock=lock,
+        save_table=save_table,
+        byte_limit=byte_limit,
+        portable=portable,
+        identified=identified,
     )
     with progress_bars() as progress:
         selection, diff = steps.select_request(request, progress=progress)

@@ -87,6 +87,9 @@ class Run:
         cohort = read_cohort(cohort_file)
         if not cohort.series:
             raise UsageError(Reason.EMPTY_COHORT, "the cohort has no series", "look at NAME.excluded.parquet for why")
+        if not all(i.url for entry in cohort.series for i in entry.instances):
+            hint = "select again on this computer: ctenrich select --lock NAME.lock.json --catalog folder:FILE"
+            raise UsageError(Reason.BAD_COHORT, "the cohort was written without the paths of its files", hint)
         products = request_products(tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo)
         if all(p.missing for p in products):
             raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ __all__ = [
     "lock_path",
     "read_cohort",
     "read_excluded",
+    "without_local_paths",
+    "without_patients",
     "write_cohort",
 ]
 
@@ -81,6 +84,25 @@ def cohort_table(cohort: Cohort) -> pa.Table:
     stated = {_NAME: cohort.name, _HASH: cohort.sha256, _ROWS: digest.hexdigest()}
     table = pa.concat_tables(parts).combine_chunks()
     return table.replace_schema_metadata({key: value.encode() for key, value in stated.items()})
+
+
+def without_local_paths(cohort: Cohort) -> Cohort:
+    """Copy of a cohort in which the files of this computer have no address; those of buckets keep theirs."""
+    return replace(cohort, series=tuple(_without_local_paths(entry) for entry in cohort.series))
+
+
+def _without_local_paths(entry: SeriesEntry) -> SeriesEntry:
+    companions = tuple(replace(c, instance=_without_path(c.instance)) for c in entry.companions)
+    return replace(entry, instances=tuple(map(_without_path, entry.instances)), companions=companions)
+
+
+def _without_path(instance: Instance) -> Instance:
+    return replace(instance, url="") if instance.url.startswith("file:") else instance
+
+
+def without_patients(cohort: Cohort) -> Cohort:
+    """Copy of a cohort without Patient IDs."""
+    return replace(cohort, series=tuple(replace(entry, patient_id="") for entry in cohort.series))
 
 
 def _row(entry: SeriesEntry, names: list[str]) -> dict[str, Any]:
