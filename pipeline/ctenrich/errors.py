@@ -9,6 +9,7 @@
     |   +-- IncompleteError       objects are missing; never a shorter volume
     |   +-- UnsafeInputError      refused for safety (path, link, archive, decompression bomb)
     +-- ModelError                weights, labels or plans cannot be used; found before any work starts
+    |   +-- UnknownModelError     there is no such model here (exit code 2)
     +-- ToolError                 an external program failed or is missing
     +-- EncodingError             a DICOM object could not be created or proven
     +-- InconsistencyError        totals are inconsistent
@@ -21,6 +22,8 @@ The type of an error decides whether it may be retried, never its message:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import ClassVar
 
 from ctenrich.reasons import Reason
@@ -36,9 +39,32 @@ __all__ = [
     "RetryExhaustedError",
     "ToolError",
     "TransientError",
+    "UnknownModelError",
     "UnsafeInputError",
     "UsageError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return a hint that names what a mistyped name is like.
+
+    Parameters
+    ----------
+    name : str
+        What was typed.
+    known : iterable of str
+        What could have been meant.
+    otherwise : str
+        Hint if nothing is like it; also added after a suggestion.
+
+    Returns
+    -------
+    str
+    """
+    spellings = {text.casefold(): text for text in known}
+    found = [spellings[text] for text in get_close_matches(name.casefold(), spellings, n=2, cutoff=0.6)]
+    return " ".join(filter(None, (f"did you mean {' or '.join(found)}?" if found else "", otherwise)))
 
 
 class CtenrichError(Exception):
@@ -95,6 +121,12 @@ class UnsafeInputError(InputError):
 
 class ModelError(CtenrichError):
     """Weights, labels or plans cannot be used. Raised before any work starts."""
+
+
+class UnknownModelError(ModelError):
+    """The request names a model that does not exist, or is not on this machine yet."""
+
+    exit_code: ClassVar[int] = 2
 
 
 class ToolError(CtenrichError):

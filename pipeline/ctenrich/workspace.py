@@ -31,6 +31,7 @@ __all__ = [
     "load_array",
     "load_record",
     "remove_temporaries",
+    "require_file",
     "save_array",
     "save_record",
     "sha256_of_array",
@@ -68,6 +69,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_file(path: Path, hint: str = "") -> None:
+    """Check that a file that the user named exists.
+
+    Parameters
+    ----------
+    path : Path
+        The file; the message shows it as it was named.
+    hint : str
+        What to name instead.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND.
+    """
+    if path.is_dir():
+        raise UsageError(Reason.NOT_FOUND, f"{path} is a folder, not a file", hint)
+    if not path.is_file():
+        raise UsageError(Reason.NOT_FOUND, f"there is no file {path}", hint)
 
 
 def remove_temporaries(root: Path) -> None:

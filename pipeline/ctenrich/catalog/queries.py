@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ctenrich.catalog.sql import parameter_names
-from ctenrich.errors import UsageError
+from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
 from ctenrich.resources import folder
 
@@ -117,7 +117,9 @@ def load_query(query: str | Path) -> Query:
     if not path.is_file():
         if _NAME.fullmatch(str(query)) is None or not (folder("queries") / f"{query}.sql").is_file():
             raise UsageError(
-                Reason.NOT_FOUND, f"there is no query {path.name}", f"shipped: {', '.join(shipped_queries())}"
+                Reason.NOT_FOUND,
+                f"there is no query {path.name}",
+                did_you_mean(path.name, shipped_queries(), f"shipped: {', '.join(shipped_queries())}"),
             )
         path = folder("queries") / f"{query}.sql"
     try:
@@ -226,7 +228,7 @@ def bind(query: Query, given: Mapping[str, object]) -> dict[str, tuple[str, obje
     known = {p.name: p for p in query.parameters} if query.has_header else _inferred(query, given)
     for name in given:
         if name not in known:
-            hint = f"known: {', '.join(known) or 'none'}"
+            hint = did_you_mean(name, known, f"known: {', '.join(known) or 'none'}")
             raise UsageError(Reason.BAD_PARAMETER, f"{query.name} has no parameter {name[:60]!r}", hint)
     bound: dict[str, tuple[str, object]] = {}
     for name, parameter in known.items():

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 def index(
     folders: Annotated[list[Path], typer.Argument(help="Folders of DICOM files; subfolders are included.")],
     catalog: Annotated[Path, typer.Option(help="DuckDB file, created or updated.")],
-    collection: Annotated[str, typer.Option(help="collection_id for the series.")] = "local",
+    collection: Annotated[str | None, typer.Option(help="collection_id of new series.  [default: local]")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Number of processes that read files.")] = 2,
 ) -> None:
     """Index folders of DICOM files into a catalog with IDC's column names."""
@@ -40,8 +40,29 @@ def index(
     from ctenrich.cli.console import progress_bars
 
     with progress_bars() as progress:
-        summary = index_folders(folders, catalog, collection_id=collection, processes=processes, progress=progress)
+        name = collection or "local"
+        summary = index_folders(folders, catalog, collection_id=name, processes=processes, progress=progress)
     typer.echo(str(summary))
+    if collection and not summary.read:
+        _check_collection(catalog, collection)
+
+
+def _check_collection(catalog: Path, collection: str) -> None:
+    """Refuse a collection that no series got, because the files had been read before."""
+    from ctenrich.catalog.folder import FolderCatalog
+    from ctenrich.errors import UsageError, did_you_mean
+    from ctenrich.reasons import Reason
+
+    opened = FolderCatalog(catalog)
+    try:
+        rows = opened.connection.execute("SELECT DISTINCT collection_id FROM dicom_all ORDER BY 1").fetchall()
+    finally:
+        opened.close()
+    known = [str(name) for (name,) in rows]
+    if collection not in known:
+        message = f"no series got the collection {collection}: the files have been in {catalog} before, unchanged"
+        hint = did_you_mean(collection, known, f"it holds {', '.join(known)}; index into a new file to rename")
+        raise UsageError(Reason.BAD_PARAMETER, message, hint)
 
 
 def select(

@@ -12,7 +12,7 @@ from ctenrich.reasons import Reason
 if TYPE_CHECKING:
     from ctenrich.progress import Progress
 
-__all__ = ["parse_parameters", "print_csv", "print_table", "progress_bars"]
+__all__ = ["parse_parameters", "print_csv", "print_table", "printable", "progress_bars"]
 
 
 class _Bars:
@@ -33,7 +33,7 @@ class _Bars:
             self._bars.advance(self._tasks[task], amount)
 
     def note(self, message: str) -> None:
-        self._bars.console.print(message, markup=False, highlight=False)
+        self._bars.console.print(printable(message), markup=False, highlight=False, emoji=False)
 
     def status(self, task: str, text: str) -> None:
         if task in self._tasks:
@@ -62,15 +62,15 @@ def progress_bars() -> Iterator[Progress]:
 
     console = Console(stderr=True)
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[status]}"),
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[status]}", markup=False),
     )  # fmt: skip
     with Bars(*columns, console=console, transient=False, disable=not console.is_terminal) as bars:
         yield _Bars(bars)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout, with numbers aligned to the right.
+    """Print a table on stdout, with numbers aligned to the right; text is shown as it is, without markup or emoji.
 
     Parameters
     ----------
@@ -83,18 +83,25 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=Text(printable(title)), title_justify="left", header_style="bold")
     material = [tuple(row) for row in rows]
     for i, column in enumerate(columns):
         number = bool(material) and all(isinstance(row[i], int | float) or row[i] == "" for row in material)
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
+        table.add_column(Text(printable(column)), justify="right" if number else "left", overflow="fold")
     for row in material:
-        table.add_row(*(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row))
+        shown = (f"{value:.6g}" if isinstance(value, float) else printable(str(value)) for value in row)
+        table.add_row(*(Text(text) for text in shown))
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
     console.print(table)
+
+
+def printable(text: str) -> str:
+    """Return a text without control characters, which a terminal would obey; line ends and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -6,15 +6,17 @@ import errno
 import os
 import sqlite3
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.models import CommandInfo
 
 from ctenrich import __version__
 from ctenrich.cli import checking, cohorts, demo, exports, mappings, models, results, running, stages, viewing
-from ctenrich.errors import CtenrichError
+from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.reasons import Reason
 
 __all__ = ["app"]
@@ -26,6 +28,7 @@ class _ErrorReportingGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
+            _refuse_empty_values([*ctx._protected_args, *ctx.args])
             return super().invoke(ctx)
         except CtenrichError as error:
             typer.secho(f"error: {error.reason.value}: {error.message}", fg="red", err=True)
@@ -40,6 +43,14 @@ class _ErrorReportingGroup(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("interrupted; run the same command again to continue", err=True)
             ctx.exit(3)
+
+
+def _refuse_empty_values(arguments: Sequence[str]) -> None:
+    """An empty value is a variable of a script that is not set: it is never taken for the current folder."""
+    for before, value in zip(("ctenrich", *arguments), arguments, strict=False):
+        if value == "" or (value.startswith("--") and value.endswith("=")):
+            where = value.rstrip("=") or (before if before.startswith("-") else f"the argument after {before!r}")
+            raise UsageError(Reason.BAD_PARAMETER, f"{where} is empty", "is a variable of your script not set?")
 
 
 _UNUSABLE_PATH = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
@@ -63,7 +74,7 @@ app = typer.Typer(
     name="ctenrich",
     cls=_ErrorReportingGroup,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # texts of users and plug-ins are never markup, nor emoji
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Turn a cohort of CT scans into DICOM SEG and SR objects with proof, and tables to query.\n\n"
@@ -88,8 +99,20 @@ def _main(
     _ = version
 
 
+def _keep_lines(commands: Iterable[CommandInfo]) -> None:
+    """Show each example of a help text on a line of its own, to be copied as it is."""
+    for command in commands:
+        title, _, lines = (command.epilog or "").partition("  ")
+        examples = "\n".join(f"  {line.strip()}" for line in lines.split("  \n"))
+        # \b: click does not wrap this paragraph
+        command.epilog = f"\b\n{title}\n{examples}"
+
+
 for group in (demo, cohorts, running, stages, checking, results, viewing, exports, models, mappings):
     group.register(app)
+_keep_lines(app.registered_commands)
+for _commands in app.registered_groups:
+    _keep_lines(_commands.typer_instance.registered_commands if _commands.typer_instance else ())
 
 
 if __name__ == "__main__":

@@ -20,9 +20,14 @@ def check(
 ) -> None:
     """Check every code of the CSV mappings: check digits, known meanings, units, one code per meaning."""
     from ctenrich.codes.mappings import check_mappings
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
     from ctenrich.records import Severity
     from ctenrich.resources import folder as own
 
+    if folder is not None and not any(folder.glob("*.csv")):
+        what = "holds no CSV file" if folder.is_dir() else "is not a folder"
+        raise UsageError(Reason.NOT_FOUND, f"{folder} {what}", "name a folder with segments.csv and the other mappings")
     issues = check_mappings(folder or own("mappings"))
     for issue in issues:
         typer.echo(f"{issue.object}: {issue.severity.value}: {issue.message} [{issue.rule}]")

@@ -57,6 +57,7 @@ def query(
         sql, parameters = anatomy_query(anatomy or [], without or [])
     elif not sql:
         raise UsageError(Reason.BAD_PARAMETER, "there is no query", "give SQL, a file, --anatomy or --without")
+    _check_query_name(sql)
     table = _run_query(run, sql, parameters, _BigQueryOptions(project, byte_limit, dry_run))
     if table is None:
         return
@@ -65,6 +66,18 @@ def query(
         return
     title = "1 row" if table.num_rows == 1 else f"{table.num_rows} rows"
     print_table(title, table.column_names, [tuple(r.values()) for r in table.to_pylist()])
+
+
+def _check_query_name(sql: str) -> None:
+    """Refuse a single word that is neither a file nor one of the shipped queries."""
+    from ctenrich.catalog.queries import shipped_queries
+    from ctenrich.errors import UsageError, did_you_mean
+    from ctenrich.reasons import Reason
+
+    word = sql.strip()
+    if " " not in word and word not in shipped_queries() and not Path(word).is_file() and len(word.splitlines()) == 1:
+        hint = did_you_mean(word, shipped_queries(), "give SQL, a .sql file, or the name of a query in queries/")
+        raise UsageError(Reason.NOT_FOUND, f"there is no query {word}", hint)
 
 
 class _BigQueryOptions(NamedTuple):

@@ -99,11 +99,12 @@ def make_run(cohort: Path, out: Path, options: RunOptions) -> Run:
     """
     from dataclasses import replace
 
+    from ctenrich.inference.device import check_device_name
     from ctenrich.runner.run import Run
     from ctenrich.settings import load_settings
 
     settings = load_settings(options.settings)
-    settings = replace(settings, segment=replace(settings.segment, device=options.device))
+    settings = replace(settings, segment=replace(settings.segment, device=check_device_name(options.device)))
     if options.rois:
         rois = tuple(dict.fromkeys((*settings.contours.rois, *options.rois)))
         settings = replace(settings, contours=replace(settings.contours, rois=rois))
@@ -247,6 +248,12 @@ def retry(
 ) -> None:
     """Mark failed products (all, or those with a reason) to be tried again by the next run."""
     from ctenrich import steps
+    from ctenrich.errors import UsageError, did_you_mean
+    from ctenrich.reasons import Reason
 
+    for code in reason or []:
+        if code not in [known.value for known in Reason]:
+            hint = did_you_mean(code, [known.value for known in Reason], "ctenrich status lists the reasons of a run")
+            raise UsageError(Reason.BAD_PARAMETER, f"there is no reason {code}", hint)
     count = steps.retry(steps.open_run(run_folder), reason or [])
     typer.echo(f"{count} products will be tried again by the next ctenrich run")

@@ -36,7 +36,9 @@ def view(
     run: RunFolder,
     series: Annotated[str, typer.Option(help="Series Instance UID to open; default: the list.")] = "",
     ohif: Annotated[Path | None, typer.Option(help="Folder or npm package of OHIF; default: downloaded.")] = None,
-    port: Annotated[int, typer.Option(help="Port on this computer; 0: any free one.")] = 8790,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on this computer; the next free one if it is in use; 0: any.")
+    ] = 8790,
     orthanc: Annotated[str, typer.Option(help="DICOMweb root of a PACS to show instead of the run's files.")] = "",
     browser: Annotated[bool, typer.Option(help="Open the address in the browser.")] = True,
 ) -> None:

@@ -17,7 +17,7 @@ from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Landmarks, SortedSeries
 from ctenrich.series_store import SeriesStore
-from ctenrich.workspace import Workspace
+from ctenrich.workspace import Workspace, require_file
 
 __all__ = ["ExtentSummary", "LungEnd", "compare_lung_extents", "compare_run", "read_expert_extents", "summarise"]
 
@@ -72,11 +72,9 @@ def read_expert_extents(path: Path) -> ExpertExtents:
     UsageError
         NOT_FOUND, or BAD_PARAMETER if the file is not such a table.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            rows = list(csv.DictReader(handle))
-    except FileNotFoundError:
-        raise UsageError(Reason.NOT_FOUND, f"there is no file {path.name}") from None
+    require_file(path)
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        rows = list(csv.DictReader(handle))
     if not rows or not set(rows[0]) >= _COLUMNS:
         raise UsageError(Reason.BAD_PARAMETER, f"{path.name} lacks one of {', '.join(sorted(_COLUMNS))}")
     table: ExpertExtents = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctenrich.codes.mappings import GENERAL
-from ctenrich.errors import UsageError
+from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.evaluate.landmarks import LungEnd, compare_lung_extents
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
@@ -64,9 +64,11 @@ def compare_with_masks(workspace: Workspace, *, reference: str = "expert") -> tu
     """
     out: list[LungEnd] = []
     known = False
+    names: set[str] = set()
     store = SeriesStore(workspace)
     for uid in store.series():
         products = {str(product): product for product in store.products(uid)}
+        names.update(products)
         masks = store.find(SegmentMasks, uid, products[reference]) if reference in products else None
         if masks is None:
             continue
@@ -77,5 +79,6 @@ def compare_with_masks(workspace: Workspace, *, reference: str = "expert") -> tu
         for landmarks in filter(None, found):
             out += compare_lung_extents(landmarks, series, extent)
     if not known:
-        raise UsageError(Reason.NOT_FOUND, f"no series of the run has masks of {reference[:80]!r}")
+        hint = did_you_mean(reference, names, f"the run has {', '.join(sorted(names)) or 'no product'}")
+        raise UsageError(Reason.NOT_FOUND, f"no series of the run has masks of {reference[:80]!r}", hint)
     return tuple(out)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ctenrich.codes.mappings import plain_name
-from ctenrich.errors import UsageError
+from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.evaluate.overlap import compare_masks
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
@@ -60,14 +60,16 @@ def compare_products(
     Raises
     ------
     UsageError
-        NOT_FOUND if no series of the run has masks of the reference.
+        NOT_FOUND if no series of the run has masks of the reference or of the model.
     """
     out: list[ProductOverlap] = []
     known = False
+    names: set[str] = set()
     store = SeriesStore(workspace)
     for uid in store.series():
         found = (store.find(SegmentMasks, uid, product) for product in store.products(uid))
         masks = {str(m.product): m for m in found if m is not None}
+        names.update(masks)
         first = masks.pop(reference, None)
         if first is None:
             continue
@@ -76,8 +78,16 @@ def compare_products(
         if chosen:
             out += _compare_segments(store, uid, first, chosen)
     if not known:
-        raise UsageError(Reason.NOT_FOUND, f"no series of the run has masks of {reference[:80]!r}")
+        raise UsageError(
+            Reason.NOT_FOUND, f"no series of the run has masks of {reference[:80]!r}", _hint(reference, names)
+        )
+    if model is not None and model not in names:
+        raise UsageError(Reason.NOT_FOUND, f"no series of the run has masks of {model[:80]!r}", _hint(model, names))
     return tuple(out)
+
+
+def _hint(name: str, names: set[str]) -> str:
+    return did_you_mean(name, names, f"the run has {', '.join(sorted(names)) or 'no masks'}")
 
 
 def _compare_segments(

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from ctenrich.errors import UsageError
+from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PRECISIONS", "check_precision", "choose_device"]
+__all__ = ["PRECISIONS", "check_device_name", "check_precision", "choose_device"]
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Precisions of a forward pass, as ``segment.precision`` names them; weights are always read as fp32."""
+
+
+def check_device_name(name: str) -> str:
+    """Return `name` if it has the form of a device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        hint = did_you_mean(name, ("auto", "cpu", "cuda"), "use auto, cpu or cuda:N")
+        raise UsageError(Reason.BAD_SETTINGS, f"{name!r} is not a device", hint)
+    return name
 
 
 def choose_device(name: str) -> torch.device:
@@ -28,12 +43,9 @@ def choose_device(name: str) -> torch.device:
 
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(Reason.BAD_SETTINGS, f"{name!r} is not a device", "use auto, cpu or cuda:N") from None
+    device = torch.device(check_device_name(name))
     missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
-    if missing or device.type not in {"cpu", "cuda"}:
+    if missing:
         raise UsageError(Reason.BAD_SETTINGS, f"this machine has no device {name}", "use auto, cpu or cuda:N")
     return device
 

@@ -51,6 +51,7 @@ def download(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     progress.start(_TASK)
+    cause = ""
     for attempt in range(tries):
         if attempt:
             time.sleep(pause * 2 ** (attempt - 1))
@@ -65,9 +66,11 @@ def download(
                 raise ModelError(Reason.NOT_FOUND, f"the server answers {error.code} for the model's file") from error
             if error.code == 416:
                 part.unlink(missing_ok=True)
-        except (OSError, http.client.HTTPException):
-            continue
-    raise RetryExhaustedError(Reason.RETRY_EXHAUSTED, f"the download failed {tries} times", "try again later")
+        except (OSError, http.client.HTTPException) as error:
+            cause = str(getattr(error, "reason", error)) or type(error).__name__
+    host = urllib.parse.urlsplit(url).hostname
+    message = f"the download from {host} failed {tries} times{f' ({cause})' if cause else ''}"
+    raise RetryExhaustedError(Reason.RETRY_EXHAUSTED, message, "check the network, then try again: it continues")
 
 
 def _download_once(url: str, part: Path, timeout: float, progress: Progress) -> bool:

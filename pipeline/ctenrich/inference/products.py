@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctenrich.errors import UsageError
+from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.inference.kinds import SegmenterKind, SegmenterOption, find_segmenter_kind, segmenter_kinds
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, SegmentMasks
@@ -52,7 +52,9 @@ def parse_segmenter(text: str) -> SegmenterSpec:
     kind = find_segmenter_kind(key)
     if kind is None or kind.makes is not SegmentMasks or bool(rest and rest[0]) != kind.needs_model:
         usages = [k.usage for k in segmenter_kinds().values() if k.makes is SegmentMasks]
-        raise UsageError(Reason.BAD_PARAMETER, f"{text!r} does not name a segmenter", f"use {' or '.join(usages)}")
+        names = [name for name, known in segmenter_kinds().items() if known.makes is SegmentMasks and name != key]
+        hint = did_you_mean(key, names, f"use {' or '.join(usages)}")
+        raise UsageError(Reason.BAD_PARAMETER, f"{text!r} does not name a segmenter", hint)
     model, parts = (absolute(rest[0]), rest[1:]) if kind.needs_model else ("", rest)
     configuration: str | None = None
     options = {option.name: option.default for option in kind.options}

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ctenrich.errors import ModelError
+from ctenrich.errors import ModelError, UnknownModelError, did_you_mean
 from ctenrich.inference.checkpoint import load_restricted, load_state_dict_restricted
 from ctenrich.inference.restricted_unpickler import load_pickle_restricted
 from ctenrich.reasons import Reason
@@ -30,6 +30,7 @@ __all__ = [
     "ResolvedModel",
     "accept_licence",
     "check_licence",
+    "check_model_name",
     "check_name",
     "load_pickle_restricted",
     "load_restricted",
@@ -135,6 +136,23 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_model_name(name_or_path: str) -> None:
+    """Check that a model is in the registry, was imported or is a folder; it need not be on this machine yet.
+
+    Raises
+    ------
+    UnknownModelError
+        NOT_FOUND, with the names that are alike.
+    """
+    imported = models_home() / "imported"
+    if name_or_path in registry() or Path(name_or_path).expanduser().is_dir():
+        return
+    names = [*registry(), *(sorted(p.name for p in imported.iterdir()) if imported.is_dir() else ())]
+    if name_or_path not in names:
+        hint = did_you_mean(name_or_path, names, f"give a folder that exists, or one of: {', '.join(names)}")
+        raise UnknownModelError(Reason.NOT_FOUND, f"there is no model {name_or_path}", hint)
+
+
 def resolve_model(name_or_path: str) -> ResolvedModel:
     """Find a model by its registry name, by the name it was imported under, or as a folder.
 
@@ -142,8 +160,10 @@ def resolve_model(name_or_path: str) -> ResolvedModel:
 
     Raises
     ------
+    UnknownModelError
+        NOT_FOUND if there is no such model here.
     ModelError
-        NOT_FOUND if there is no such model here; LICENCE_NOT_ACCEPTED.
+        LICENCE_NOT_ACCEPTED.
     """
     entry = registry().get(name_or_path)
     if entry is not None and entry.package:
@@ -158,11 +178,9 @@ def resolve_model(name_or_path: str) -> ResolvedModel:
             return ResolvedModel(name_or_path, imported, entry)
         if entry is not None:
             hint = f"run: ctenrich models pull {entry.name}"
-            raise ModelError(Reason.NOT_FOUND, f"the model {entry.name} is not on this machine yet", hint)
+            raise UnknownModelError(Reason.NOT_FOUND, f"the model {entry.name} is not on this machine yet", hint)
     folder = Path(name_or_path).expanduser()
-    if not folder.is_dir():
-        known = ", ".join(registry())
-        raise ModelError(Reason.NOT_FOUND, f"there is no model {folder.name}", f"give a folder, or one of: {known}")
+    check_model_name(name_or_path)
     name = re.sub(r"[^A-Za-z0-9_.+-]", "_", folder.resolve().name).lstrip("._+-")[:100]
     return ResolvedModel(check_name(name or "model"), folder.resolve(), None)
 

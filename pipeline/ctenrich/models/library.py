@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctenrich.bodypart.scorer import load_bodypart_model
-from ctenrich.errors import ModelError, UnsafeInputError
+from ctenrich.errors import ModelError, UnknownModelError, UnsafeInputError, did_you_mean
 from ctenrich.inference.download import download
 from ctenrich.inference.registry import (
     ModelEntry,
@@ -175,7 +175,8 @@ def pull_model(name: str, *, accept: bool = False, url: str | None = None, progr
     entry = registry().get(name)
     if entry is None or not entry.url:
         known = ", ".join(e.name for e in registry().values() if e.url)
-        raise ModelError(Reason.NOT_FOUND, f"there is no model {name} to download", f"known: {known}")
+        hint = did_you_mean(name, known.split(", "), f"known: {known}")
+        raise UnknownModelError(Reason.NOT_FOUND, f"there is no model {name} to download", hint)
     _require_licence(entry, accept)
     file = models_home() / "downloads" / f"{check_name(name)}.zip"
     download(url or entry.url, file, progress=progress)
@@ -225,7 +226,7 @@ def import_model(
         The archive would unpack outside its folder, or to far more than its size.
     """
     if not source.exists():
-        raise ModelError(Reason.NOT_FOUND, f"there is no file or folder {source.name}")
+        raise UnknownModelError(Reason.NOT_FOUND, f"there is no file or folder {source}")
     pinned = sha256_of_file(source) if source.is_file() else ""
     chosen = check_name(name or _guess_name(source, pinned))
     entry = registry().get(chosen)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from ctenrich.errors import TransientError, UsageError
+from ctenrich.errors import TransientError, UsageError, did_you_mean
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.privacy import check_identity_removed
 from ctenrich.reasons import Reason
@@ -39,6 +39,9 @@ _HOPELESS = {Reason.NO_CREDENTIALS, Reason.MISSING_EXTRA}
 """What no object of the run would escape."""
 _GIVE_UP = 10
 """Failures in a row after which the rest is not tried."""
+_KNOWN_TARGETS = (
+    "bigquery:PROJECT.DATASET, gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, http(s)://..., dicom://HOST:PORT/AET"
+)
 _HEALTHCARE = "healthcare.googleapis.com"
 _SCOPE = "https://www.googleapis.com/auth/cloud-healthcare"
 
@@ -96,18 +99,22 @@ def publish_to(
     TransientError
         RETRY_EXHAUSTED if some objects failed.
     """
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(Reason.BAD_PARAMETER, f"{target} is not an address: {error}", _KNOWN_TARGETS) from None
     if parts.scheme in ("http", "https"):
         if parts.hostname == _HEALTHCARE:
             check_identity_removed(workspace, identified=identified)
         token = os.environ.get("CTENRICH_DICOMWEB_TOKEN", "")
         return publish_dicomweb(workspace, target, token=token, progress=progress)
-    if parts.scheme == "dicom" and parts.hostname and parts.port and parts.path.strip("/"):
-        return publish_node(workspace, parts.hostname, parts.port, parts.path.strip("/"), progress=progress)
+    if parts.scheme == "dicom" and parts.hostname and port and parts.path.strip("/"):
+        return publish_node(workspace, parts.hostname, port, parts.path.strip("/"), progress=progress)
     if parts.netloc and is_storage_url(target):
         return publish_bucket(workspace, target, settings=settings, identified=identified, progress=progress)
-    known = "gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, http(s)://..., dicom://HOST:PORT/AET"
-    raise UsageError(Reason.BAD_PARAMETER, "the target is not known", known)
+    hint = did_you_mean(parts.scheme, ("gs", "s3", "http", "https", "dicom", "bigquery"), f"use {_KNOWN_TARGETS}")
+    raise UsageError(Reason.BAD_PARAMETER, f"the target {target} is not known", hint)
 
 
 def publish_bucket(
@@ -285,7 +292,8 @@ def publish_node(
         entity.add_requested_context(name, syntax)
     association = entity.associate(host, port, ae_title=called)
     if not association.is_established:
-        raise TransientError(Reason.RETRY_EXHAUSTED, f"the node {called} did not accept the association")
+        message = f"the node {called} at {host}:{port} did not accept the association"
+        raise TransientError(Reason.RETRY_EXHAUSTED, message, "check address, port and application entity titles")
 
     def send(path: Path) -> str:
         status = association.send_c_store(pydicom.dcmread(path))
@@ -333,9 +341,15 @@ def _send_all(
     progress.finish("publish")
     failed = [s for s in out if s.status == "failed"]
     if failed:
-        message = f"{len(failed)} of {len(out)} objects could not be sent: {failed[0].detail}"
+        message = f"{len(failed)} of {len(out)} objects could not be sent to {_place(target)}: {failed[0].detail}"
         raise TransientError(Reason.RETRY_EXHAUSTED, message, "publish again: what was sent is not sent twice")
     return tuple(out)
+
+
+def _place(target: str) -> str:
+    """Host, or bucket, of a target: without a user name or password that the address may hold."""
+    parts = urlsplit(target)
+    return parts.hostname or parts.scheme or target
 
 
 class _Sending:

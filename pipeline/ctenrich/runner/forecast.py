@@ -18,7 +18,7 @@ from statistics import median
 
 from ctenrich.inference.kinds import find_segmenter_kind
 from ctenrich.inference.products import parse_segmenter
-from ctenrich.inference.registry import registry
+from ctenrich.inference.registry import check_model_name, registry
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.ledger.rows import StageTiming
 from ctenrich.records import Cohort, ProductKind, SeriesEntry
@@ -273,8 +273,12 @@ def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str
     ------
     UsageError
         BAD_PARAMETER for a segmenter that cannot be parsed.
+    UnknownModelError
+        NOT_FOUND for a model that is neither known nor a folder.
     """
     specs = [(parse_segmenter(text), text) for text in segmenters]
+    for model in (*(spec.model for spec, _ in specs if spec.model), *((bodypart,) if bodypart != "none" else ())):
+        check_model_name(model)
     found = [(spec.kind, f"{spec.kind}:{Path(spec.model).name}".rstrip(":")) for spec, _ in specs]
     if bodypart != "none":
         found.append((ProductKind.BODYPART, f"{ProductKind.BODYPART.value}:{Path(bodypart).name}"))

@@ -121,7 +121,8 @@ class Run:
         """
         path = Path(root) / "run.json"
         if not path.is_file():
-            raise UsageError(Reason.BAD_RUN, f"{Path(root).name} is not a run's folder", "give the folder named --out")
+            what = "is not a run's folder" if Path(root).exists() else "does not exist"
+            raise UsageError(Reason.BAD_RUN, f"{root} {what}", "give the folder named --out")
         try:
             found = json.loads(path.read_bytes()).get("format")
         except (ValueError, AttributeError):

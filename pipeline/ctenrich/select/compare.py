@@ -19,6 +19,7 @@ from ctenrich.select.files import excluded_path, lock_path, read_cohort, read_ex
 from ctenrich.select.lock import LOCK_FORMAT, lock_of
 from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.select.series_list import with_missing
+from ctenrich.workspace import require_file
 
 __all__ = ["CohortDiff", "CohortSummary", "SeriesChange", "describe_cohort", "diff_cohorts", "read_lock", "relock"]
 
@@ -204,8 +205,7 @@ def read_lock(path: Path) -> dict[str, Any]:
     UsageError
         NOT_FOUND or BAD_COHORT.
     """
-    if not path.is_file():
-        raise UsageError(Reason.NOT_FOUND, f"there is no file {path.name}")
+    require_file(path)
     try:
         lock = json.loads(path.read_text("utf-8"))
         whole = lock["format"] == LOCK_FORMAT and isinstance(lock["query"]["text"], str)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason, current_code
 from ctenrich.select.files import read_cohort, read_excluded
+from ctenrich.workspace import require_file
 
 __all__ = [
     "Consort",
@@ -121,8 +122,7 @@ def load_consort(path: Path) -> Consort:
     UsageError
         NOT_FOUND or BAD_COHORT.
     """
-    if not path.is_file():
-        raise UsageError(Reason.NOT_FOUND, f"there is no file {path.name}")
+    require_file(path)
     try:
         return _from_json(json.loads(path.read_text("utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -13,7 +13,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, Companion, CompanionLink, Instance, SeriesEntry
 from ctenrich.select.lock import lock_of
 from ctenrich.select.selection import EXCLUDED_COLUMNS, Selection, cohort_sha256
-from ctenrich.workspace import atomic_path, write_bytes
+from ctenrich.workspace import atomic_path, require_file, write_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -209,8 +209,7 @@ def _read_table(path: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise UsageError(Reason.NOT_FOUND, f"there is no file {path.name}")
+    require_file(path, "name a cohort file (.parquet) that ctenrich select wrote")
     try:
         # Not a file of Python: if Arrow's threads let go of it while the interpreter ends, the process is aborted.
         with pa.OSFile(str(path)) as handle:

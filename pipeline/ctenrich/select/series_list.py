@@ -13,6 +13,7 @@ from ctenrich.errors import UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.select.selection import Selection, excluded_table, select_cohort
+from ctenrich.workspace import require_file
 
 __all__ = ["read_series_list", "select_series_list"]
 
@@ -28,8 +29,7 @@ def read_series_list(path: Path) -> tuple[str, ...]:
     UsageError
         NOT_FOUND, EMPTY_INPUT, or BAD_PARAMETER with the number of the line that holds no UID.
     """
-    if not path.is_file():
-        raise UsageError(Reason.NOT_FOUND, f"there is no file {path.name}")
+    require_file(path)
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

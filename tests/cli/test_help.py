@@ -1,0 +1,107 @@
+"""Help texts: every example can be typed as it is, those that need nothing but a run are run, and nothing is markup."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from tests.support.cohorts import make_cohort
+from typer.testing import CliRunner
+
+from ctenrich import steps
+from ctenrich.cli.main import app
+from ctenrich.resources import folder as own_folder
+
+LOCAL = re.compile(
+    r"ctenrich (index|cohort|plan|status|report|query my-run|export|check-mappings|retry|evaluate-segmentations|prepare"
+    r"|fetch|sort|convert|segment|score|measure|encode|validate others|models list|models show|models verify demo"
+    r"|select (select_ct_series --catalog folder|--series-list|--lock))\\b"
+)
+"""Examples that are run; the others need a network, an account, a model, a browser or minutes."""
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its path."""
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {sub}", leaf) for sub, leaf in command.commands.items())
+        else:
+            yield name, command
+
+
+def examples() -> list[str]:
+    """The lines below "Example:" of all commands."""
+    return [line.strip() for _, command in commands() for line in command.epilog.splitlines()[2:]]
+
+
+def test_every_command_shows_examples_line_by_line() -> None:
+    for path, command in commands():
+        shown = CliRunner().invoke(app, [*path.split(), "--help"]).output.splitlines()
+        for line in command.epilog.splitlines()[2:]:
+            assert f"  {line}" in shown, "an example is never wrapped"
+            assert line.strip().startswith(f"ctenrich {path} "), path
+
+
+@pytest.mark.parametrize("line", examples())
+def test_examples_are_understood(line: str) -> None:
+    _, *words = shlex.split(line.partition(" > ")[0].partition(", then ")[0])
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    assert command.make_context("ctenrich", words)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the examples name."""
+    folder = tmp_path_factory.mktemp("examples")
+    cohort = make_cohort(folder, 1)
+    run = steps.start(cohort, folder / "my-run", segmenters=["expert"])
+    for stage in (steps.fetch, steps.sort, steps.convert, steps.segment, steps.measure, steps.encode, steps.validate):
+        stage(run)
+    steps.finish(run)
+    for name in ("old.parquet", "new.parquet"):
+        shutil.copy(cohort, folder / name)
+    shutil.copytree(folder / "dicom", folder / "their-ct")
+    shutil.copytree(own_folder("mappings"), folder / "my-mappings")
+    (folder / "others-objects").mkdir()
+    for path in folder.glob("my-run/series/*/*/objects/*.dcm"):
+        shutil.copy(path, folder / "others-objects")
+    (folder / "series.csv").write_text(f"SeriesInstanceUID\n{run.cohort.series[0].series_instance_uid}\n")
+    (folder / "model").symlink_to(own_folder("mappings"))
+    return folder
+
+
+@pytest.mark.parametrize("line", [line for line in examples() if LOCAL.match(line)])
+def test_examples_that_need_only_a_run(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    text = line.partition(" > ")[0].partition(", then ")[0].replace("--watch", "")
+    text = text.replace("/data/ct", "dicom").replace("/models/m ", f"{place / 'model'} ")
+    text = text.replace("--out my-run", "--out prepared").replace("demo-organs-x", "demo-organs")
+    if "nnunet:a:" in text:
+        text = text.replace("--reference nnunet:a:3d_fullres:0:True", "--reference expert")
+    if text.startswith("ctenrich index"):
+        text = text.replace("catalog.duckdb", "fresh.duckdb")
+    result = CliRunner().invoke(app, shlex.split(text)[1:])
+    assert result.exit_code == 0, result.output
+
+
+def test_nothing_in_a_help_text_is_markup() -> None:
+    from ctenrich.cli.main import _keep_lines
+
+    strange = typer.Typer(rich_markup_mode=app.rich_markup_mode)
+
+    def one(name: str = typer.Option("x", help="[hnsf'U] nnunet:heart: [/x] **no**")) -> None:
+        """Text with [bold] and :skull: in it."""
+
+    strange.command(epilog="Example:  ctenrich one [/x] nnunet:heart:")(one)
+    _keep_lines(strange.registered_commands)
+    shown = CliRunner().invoke(strange, ["--help"]).output
+    for text in ("[hnsf'U] nnunet:heart: [/x] **no**", "[bold] and :skull:", "ctenrich one [/x] nnunet:heart:"):
+        assert text in shown
