@@ -98,3 +98,19 @@ def test_the_objects_of_others_whose_references_lead_nowhere() -> None:
     assert result.exit_code == 1
     found = {str(line["message"]) for line in lines(result) if line.get("rule") == "references.resolve"}
     assert "0 of 193 references resolve" in found
+
+
+def test_a_damaged_file_is_an_error_and_not_ignored(run: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    for path in run.glob("series/*/expert/objects/*.dcm"):
+        shutil.copy(path, given)
+    (given / "damaged.dcm").write_bytes((given / "seg.dcm").read_bytes()[:200])
+    (given / "notes.txt").write_text("no object")
+    result = call(given, "--json")
+    assert result.exit_code == 1
+    assert {line["file"]: line["valid"] for line in lines(result) if "valid" in line} == {
+        "damaged.dcm": False,
+        "seg.dcm": True,
+        "shape_sr.dcm": True,
+    }

@@ -37,9 +37,7 @@ _HELP = {
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(
-        epilog="Example:  ctenrich prepare cohort.parquet --out my-run --segmenter expert, then ctenrich fetch my-run"
-    )(prepare)
+    app.command(epilog="Example:  ctenrich prepare cohort.parquet --out my-run --segmenter expert")(prepare)
     for name, text in _HELP.items():
         app.command(name, help=text, epilog=f"Example:  ctenrich {name} my-run")(_command(name))
 

@@ -13,7 +13,7 @@ from ctenrich.dicom.reader import quiet, read_part10, typed_cause
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 
-__all__ = ["MAX_UNPACKED", "damage_as_input_error", "header", "quiet", "whole"]
+__all__ = ["MAX_UNPACKED", "claims_to_be_dicom", "damage_as_input_error", "header", "quiet", "whole"]
 
 MAX_UNPACKED = 4 * 1024**3
 """Bytes that a deflated object may unpack to."""
@@ -94,3 +94,14 @@ def _read_object(path: Path, tags: list[str] | None, *, stop: bool) -> Dataset:
     except Exception as error:  # pydicom raises many kinds for broken files
         message = f"{path.name} cannot be parsed as DICOM ({type(error).__name__})"
         raise typed_cause(error) or InputError(Reason.NOT_DICOM, message) from error
+
+
+def claims_to_be_dicom(path: Path) -> bool:
+    """Whether a file has a DICOM preamble or the name of a DICOM file; one that cannot be read then is damaged."""
+    if path.suffix.lower() in (".dcm", ".dicom"):
+        return True
+    try:
+        with path.open("rb") as handle:
+            return handle.read(132)[128:] == b"DICM"
+    except OSError:
+        return False

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from ctenrich import __version__
-from ctenrich.dicom.objects import header, quiet
+from ctenrich.dicom.objects import claims_to_be_dicom, header, quiet
 from ctenrich.dicom.seg import read_seg
 from ctenrich.dicom.series import SourceFolder
 from ctenrich.dicom.sop_classes import (
@@ -324,7 +324,7 @@ def _read_header(path: Path, name: str, target: Path) -> _Planned | None:
         fault: CtenrichError = error
     except Exception as error:  # noqa: BLE001  pydicom parses late and raises many kinds
         fault = InputError(Reason.DECODE_ERROR, f"the header is damaged ({type(error).__name__})")
-    if fault.reason is Reason.NOT_DICOM and not _claims_to_be_dicom(path):
+    if fault.reason is Reason.NOT_DICOM and not claims_to_be_dicom(path):
         return None
     return _Planned(path=path, name=name, target=target, fault=fault)
 
@@ -341,13 +341,6 @@ def _uid_or_nothing(text: str) -> str:
         return check_uid(text)
     except CtenrichError:
         return ""
-
-
-def _claims_to_be_dicom(path: Path) -> bool:
-    if path.suffix.lower() in (".dcm", ".dicom"):
-        return True
-    with path.open("rb") as handle:
-        return handle.read(132)[128:] == b"DICM"
 
 
 # ---------------------------------------------------------------- exporting

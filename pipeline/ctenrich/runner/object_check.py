@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctenrich import __version__
-from ctenrich.dicom.objects import header, quiet
+from ctenrich.dicom.objects import claims_to_be_dicom, header, quiet
 from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES, is_structured_report
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.inference.model_cache import ModelCache
@@ -115,11 +115,11 @@ def check_files(
     Parameters
     ----------
     paths : sequence of Path
-        Files, or folders that are searched; files that are neither SEG nor SR are ignored.
+        Files, or folders that are searched; objects of another kind are ignored, damaged files are errors.
     settings : Settings
         Settings of the validators.
     sources : collection of str, optional
-        SOP Instance UIDs that exist; references to any other are errors.
+        SOP Instance UIDs that exist besides the files themselves; references to any other are errors.
 
     Raises
     ------
@@ -129,12 +129,21 @@ def check_files(
     files = [(top, path) for top in paths for path in _files(top) if _is_checked(path)]
     if not files:
         raise InputError(Reason.NOT_FOUND, "no SEG or SR was found")
+    uids = {path: _uid_or_nothing(path) for _, path in files}
+    known = None if sources is None else frozenset((*sources, *uids.values())) - {""}
     reports = []
     for top, path in files:
-        issues = validate_objects([path], settings=settings, sources=sources)
+        issues = validate_objects([path], settings=settings, sources=known)
         name = path.relative_to(top).as_posix() if top.is_dir() else path.name
-        reports.append(ObjectReport(name, _uid_of(path), issues, None))
+        reports.append(ObjectReport(name, uids[path], issues, None))
     return reports
+
+
+def _uid_or_nothing(path: Path) -> str:
+    try:
+        return _uid_of(path)
+    except CtenrichError:
+        return ""
 
 
 def instances_below(folder: Path) -> frozenset[str]:
@@ -186,7 +195,7 @@ def _is_checked(path: Path) -> bool:
             sop_class = str(header(path, ["SOPClassUID"]).get("SOPClassUID", ""))
             return sop_class in SEGMENTATION_CLASSES or is_structured_report(sop_class)
     except CtenrichError:
-        return False
+        return claims_to_be_dicom(path)  # damaged: an error of the check, not a file of another kind
 
 
 def _uid_of(path: Path) -> str:
