@@ -57,7 +57,6 @@ def call(*arguments: object) -> Result:
         ("query dicom segmentations", ["dicom is not a run's folder"]),
         ("retry run --reason NO_MODL", ["there is no reason NO_MODL", "did you mean NO_MODEL"]),
         ("evaluate-segmentations run --reference exprt", ["did you mean expert?"]),
-        ("evaluate-segmentations run --model expret", ["'expret'"]),
         ("evaluate-landmarks run --reference exprt", ["did you mean expert?"]),
         ("evaluate-landmarks run --extents dicom", ["dicom is a folder"]),
         ("index dicom --catalog catalog.duckdb --collection mine", ["no series got the collection mine", "local"]),

@@ -171,7 +171,7 @@ def test_the_plan_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
             app([*cells, "--devices", devices, "--input-workers", "8", "--output-workers", "8"])
         assert not ended.value.code
         texts.append(capsys.readouterr().out)
-    hours = [float(t.split(" h in all")[0].rsplit("\n", 1)[-1].split()[-1]) for t in texts]
+    hours = [float(t.split(" h in total")[0].rsplit("\n", 1)[-1].split()[-1]) for t in texts]
     assert "50 series, 5000 slices" in texts[0]
     assert hours[1] <= hours[0]
 
@@ -181,7 +181,7 @@ def test_the_plan_names_the_terms_of_data_and_models(tmp_path: Path, capsys: pyt
 
     pq.write_table(cohort_table(cohort_of([100] * 5)), tmp_path / "cohort.parquet")
     (tmp_path / "settings.toml").write_text("[fetch]\ndelete_after_use = true\n")
-    models = ["--segmenter", "nnunet:Task055_SegTHOR", "--segmenter", "nnunet:/models/mine", "--bodypart", "bpr"]
+    models = ["--segmenter", "nnunet:Task055_SegTHOR", "--segmenter", f"nnunet:{tmp_path}", "--bodypart", "bpr"]
     texts = []
     for more in ([], ["--settings", str(tmp_path / "settings.toml")]):
         with pytest.raises(SystemExit) as ended:

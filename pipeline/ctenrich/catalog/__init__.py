@@ -47,7 +47,8 @@ def open_catalog(spec: str, *, byte_limit: int | None = None) -> Catalog:
     catalog = kind.open(argument, CatalogOptions(byte_limit=byte_limit)) if kind is not None else None
     if catalog is None:
         forms = [known.form for known in map(_kind_of, [*CATALOGS, *plugins(GROUP)]) if known is not None]
-        hint = did_you_mean(name, [*CATALOGS, *plugins(GROUP)], f"use {', '.join(forms[:-1])} or {forms[-1]}")
+        names = [] if kind is not None else [*CATALOGS, *plugins(GROUP)]
+        hint = did_you_mean(name, names, f"{', '.join(forms[:-1])} or {forms[-1]}")
         raise UsageError(Reason.BAD_PARAMETER, f"there is no catalog {spec[:80]!r}", hint)
     return catalog
 

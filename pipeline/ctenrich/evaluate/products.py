@@ -60,7 +60,7 @@ def compare_products(
     Raises
     ------
     UsageError
-        NOT_FOUND if no series of the run has masks of the reference or of the model.
+        NOT_FOUND if no series of the run has masks of the reference.
     """
     out: list[ProductOverlap] = []
     known = False
@@ -81,8 +81,6 @@ def compare_products(
         raise UsageError(
             Reason.NOT_FOUND, f"no series of the run has masks of {reference[:80]!r}", _hint(reference, names)
         )
-    if model is not None and model not in names:
-        raise UsageError(Reason.NOT_FOUND, f"no series of the run has masks of {model[:80]!r}", _hint(model, names))
     return tuple(out)
 
 

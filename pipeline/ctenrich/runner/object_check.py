@@ -193,7 +193,8 @@ def _is_checked(path: Path) -> bool:
     try:
         with quiet():
             sop_class = str(header(path, ["SOPClassUID"]).get("SOPClassUID", ""))
-            return sop_class in SEGMENTATION_CLASSES or is_structured_report(sop_class)
+            known = sop_class in SEGMENTATION_CLASSES or is_structured_report(sop_class)
+            return known or (not sop_class and claims_to_be_dicom(path))
     except CtenrichError:
         return claims_to_be_dicom(path)  # damaged: an error of the check, not a file of another kind
 
