@@ -58,4 +58,3 @@ echo "setting up $venv: ctenrich${extras:+ with $extras} and what it needs; a mi
 locked "$parts"
 [ -z "$extras" ] || locked "$parts,$extras"
 "${pip[@]}" install --quiet --no-deps --no-build-isolation --editable "$root"
-"${pip[@]}" check >/dev/null || "${pip[@]}" check
