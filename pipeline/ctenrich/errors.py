@@ -22,6 +22,8 @@ The type of an error decides whether it may be retried, never its message:
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
@@ -43,6 +45,7 @@ __all__ = [
     "UnsafeInputError",
     "UsageError",
     "did_you_mean",
+    "is_disk_full",
 ]
 
 
@@ -65,6 +68,26 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     spellings = {text.casefold(): text for text in known}
     found = [spellings[text] for text in get_close_matches(name.casefold(), spellings, n=2, cutoff=0.6)]
     return " ".join(filter(None, (f"did you mean {' or '.join(found)}?" if found else "", otherwise)))
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it was raised from, means that the disk or the user's quota is full.
+
+    Libraries that write files report it by `errno`, by an error code of SQLite, or in the text of their own errors.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, CtenrichError) and error.reason is Reason.DISK_FULL:
+            return True
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            return True
+        if any(text in str(error) for text in ("No space left on device", "database or disk is full")):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
 
 
 class CtenrichError(Exception):

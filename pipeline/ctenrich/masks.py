@@ -24,6 +24,7 @@ __all__ = [
     "label_boxes",
     "masks_from_label_map",
     "masks_from_segments",
+    "masks_sha256",
     "surface_dice",
     "surface_of",
 ]
@@ -89,6 +90,20 @@ def full_mask(masks: SegmentMasks, number: int, workspace: Workspace) -> Mask:
         part, b = crop
         out[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1] = part
     return out
+
+
+def masks_sha256(masks: SegmentMasks, workspace: Workspace) -> str:
+    """Compute the hash of masks again from their files; see :attr:`ctenrich.records.SegmentMasks.sha256`.
+
+    Parameters
+    ----------
+    masks : SegmentMasks
+        The masks.
+    workspace : Workspace
+        Folder of the run.
+    """
+    found = ((s, crop_of(masks, s.number, workspace)) for s in masks.segments if s.box is not None)
+    return _masks_sha256(masks.segments, ((s, crop[0]) for s, crop in found if crop is not None))
 
 
 def masks_from_label_map(

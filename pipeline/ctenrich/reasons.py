@@ -75,6 +75,7 @@ class Reason(StrEnum):
     BAD_COHORT = "BAD_COHORT", "The cohort file cannot be read or was changed by hand."
     BAD_SETTINGS = "BAD_SETTINGS", "The settings file is not valid."
     BAD_RUN = "BAD_RUN", "The folder is not a run, or was made by another version."
+    DAMAGED_LEDGER = "DAMAGED_LEDGER", "The run's ledger cannot be read."
     NOT_FOUND = "NOT_FOUND", "A file or name that the command needs does not exist."
     DEMO_MODEL = "DEMO_MODEL", "Demonstration models are for the generated demo only."
     BAD_MAPPING = "BAD_MAPPING", "A row of a mapping file is wrong."
@@ -118,6 +119,7 @@ class Reason(StrEnum):
     NO_MAPPED_ROI = "NO_MAPPED_ROI", "None of the contours has a name that is in the mappings."
     CONTOURS_OFF_SLICES = "CONTOURS_OFF_SLICES", "The contours are outside the slices of the series."
     EMPTY_SEGMENTATION = "EMPTY_SEGMENTATION", "All segments are empty: no SEG is written."
+    NO_LANDMARKS = "NO_LANDMARKS", "No landmark is on a slice: no landmarks SR is written."
     TOO_FEW_SCORES = "TOO_FEW_SCORES", "Too few slices have a score."
 
     # objects, running

@@ -135,6 +135,20 @@ class SeriesStore:
         """Folder of a product's DICOM objects."""
         return self.folder(uid, product) / "objects"
 
+    def object_file(self, uid: str, product: Product, kind: str) -> Path:
+        """File of a product's DICOM object of a kind.
+
+        Parameters
+        ----------
+        uid : str
+            Series Instance UID.
+        product : Product
+            One of the series' products.
+        kind : str
+            Key of the object kind.
+        """
+        return self.objects_dir(uid, product) / f"{kind}.dcm"
+
     # ------------------------------------------------------------ loading and saving
 
     def load(self, record: type[T], uid: str, product: Product | None = None) -> T:

@@ -14,7 +14,8 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ctenrich.catalog import open_catalog
 from ctenrich.catalog.base import Catalog
@@ -32,13 +33,13 @@ from ctenrich.records import (
     EncodedObjects,
     FetchedSeries,
     Landmarks,
+    Outcome,
     Proof,
     Regions,
     SegmentMasks,
     ShapeMeasurements,
     SliceScores,
     SortedSeries,
-    State,
     Volume,
 )
 from ctenrich.report import build_report
@@ -52,6 +53,7 @@ from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.runner.shared_leases import SharedLeases
 from ctenrich.runner.status import preview, retry, status
 from ctenrich.runner.stopping import Budget, StopSignal
+from ctenrich.runner.verify import Verification, verify_run
 from ctenrich.select import Selection, select_cohort, write_cohort
 from ctenrich.select.compare import CohortDiff, relock
 from ctenrich.select.files import cohort_table, without_local_paths, without_patients
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SelectRequest",
+    "StageReport",
     "convert",
     "encode",
     "export",
@@ -78,6 +81,8 @@ __all__ = [
     "report",
     "retry",
     "run_all",
+    "run_command",
+    "run_stages",
     "score",
     "segment",
     "select",
@@ -87,9 +92,47 @@ __all__ = [
     "status",
     "tables",
     "validate",
+    "verify",
 ]
 
 T = TypeVar("T")
+
+
+class _Command(NamedTuple):
+    stages: tuple[str, ...]
+    records: tuple[type, ...]
+    of_series: bool = False
+
+
+_COMMANDS = MappingProxyType(
+    {
+        "fetch": _Command(("fetch",), (FetchedSeries,), of_series=True),
+        "sort": _Command(("sort",), (SortedSeries,), of_series=True),
+        "convert": _Command(("convert", "compress"), (Volume,), of_series=True),
+        "segment": _Command(("segment",), (SegmentMasks,)),
+        "score": _Command(("score",), (SliceScores,)),
+        "measure": _Command(("measure",), (ShapeMeasurements, Landmarks, Regions)),
+        "encode": _Command(("encode",), (EncodedObjects,)),
+        "validate": _Command(("validate",), (Proof,)),
+    }
+)
+"""Stage command -> stages that it runs and records that they save."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """Result of a stage command."""
+
+    records: int
+    """Records of this stage in the run, those of earlier passes included."""
+    failures: tuple[Outcome, ...]
+    """Products and series that failed in this pass."""
+    left_alone: int
+    """Products and series that had not reached the stage; their outcomes are as they were."""
+    exit_code: int
+    """0: nothing failed; 1: something failed; 3: interrupted, or the disk is full."""
+
+
 ByProduct = dict[tuple[str, str], T]
 """(Series Instance UID, product) -> record."""
 
@@ -298,24 +341,76 @@ def _run_stages(run: Run, stages: tuple[str, ...], progress: Progress) -> RunSum
     models = _models.setdefault(run, ModelCache(run.config.settings))
     options = ExecutorOptions(models=models, progress=progress)
     executor = open_executor(ExecutorName.SERIAL, run.root, run.config.settings, options)
-    summary = Runner(run, executor, options=RunnerOptions(stages=stages), progress=progress).run(" ".join(stages))
-    _raise_if_all_failed(run, summary)
+    return Runner(run, executor, options=RunnerOptions(stages=stages), progress=progress).run(" ".join(stages))
+
+
+def _do_or_raise(run: Run, name: str, progress: Progress) -> None:
+    """Run stages; raise an error if nothing has reached them, or if everything that has reached them failed."""
+    stages = _COMMANDS[name].stages
+    summary = run_stages(run, stages, progress=progress)
+    failures = [o for o in summary.failures if o.stage in stages]
+    products = sum(bool(o.product) for o in failures)
+    if failures and max(products, len(failures) - products) == summary.attempted:
+        raise InputError(failures[-1].reason or Reason.INTERNAL, failures[-1].message)
+
+
+def run_stages(run: Run, stages: Sequence[str], *, progress: Progress = SILENT) -> RunSummary:
+    """Run single stages of a run, in this process, on every series and product that has reached them.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    stages : sequence of str
+        Names of stages.
+    progress : Progress
+        Gets one step for every series that ends.
+
+    Returns
+    -------
+    RunSummary
+        What failed in this pass, and how many products had not reached the stages and are as they were.
+
+    Raises
+    ------
+    InputError
+        NOT_PREPARED if no series or product has reached the stages.
+    """
+    summary = _run_stages(run, tuple(stages), progress)
+    if summary.left_alone and not summary.attempted:
+        message = f"nothing in this run has reached {stages[0]}: earlier stages have not been run, or ended before it"
+        hint = "see ctenrich status RUN; ctenrich run does all stages in order"
+        raise InputError(Reason.NOT_PREPARED, message, hint)
     return summary
 
 
-def _raise_if_all_failed(run: Run, summary: RunSummary) -> None:
-    """Raise the last error if no product of the run could continue."""
-    if not summary.states.get(State.FAILED.value):
-        return
-    with LedgerReader(run.ledger_path) as ledger:
-        outcomes = ledger.outcomes()
-    failed = [o for o in outcomes if o.state is State.FAILED]
-    series = sum(not o.product for o in failed)
-    products = len(failed) - series
-    wanted = sum(p.missing is None for p in run.config.products)
-    if series == len(run.cohort.series) or products == wanted * len(run.cohort.series):
-        first = failed[-1]
-        raise InputError(first.reason or Reason.INTERNAL, first.message)
+def run_command(run: Run, name: str, *, progress: Progress = SILENT) -> StageReport:
+    """Run the stage that a command of the command line names; failures are reported, not raised.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    name : str
+        ``fetch``, ``sort``, ``convert``, ``segment``, ``score``, ``measure``, ``encode`` or ``validate``.
+    progress : Progress
+        Gets one step for every series that ends.
+
+    Raises
+    ------
+    InputError
+        NOT_PREPARED if no series or product has reached the stage.
+    """
+    command = _COMMANDS[name]
+    summary = run_stages(run, command.stages, progress=progress)
+    find = _load_of_series if command.of_series else _load_of_products
+    count = sum(len(find(run, record)) for record in command.records)
+    return StageReport(
+        records=count,
+        failures=tuple(o for o in summary.failures if o.stage in command.stages),
+        left_alone=summary.left_alone,
+        exit_code=3 if summary.stopped_early else int(bool(summary.failures)),
+    )
 
 
 def _load_of_series(run: Run, record: type[T]) -> dict[str, T]:
@@ -354,7 +449,7 @@ def fetch(run: Run, *, progress: Progress = SILENT) -> dict[str, FetchedSeries]:
     InputError
         The last error, if no series or no product could continue.
     """
-    _run_stages(run, ("fetch",), progress)
+    _do_or_raise(run, "fetch", progress)
     return _load_of_series(run, FetchedSeries)
 
 
@@ -378,7 +473,7 @@ def sort(run: Run, *, progress: Progress = SILENT) -> dict[str, SortedSeries]:
     InputError
         The last error, if no series or no product could continue.
     """
-    _run_stages(run, ("sort",), progress)
+    _do_or_raise(run, "sort", progress)
     return _load_of_series(run, SortedSeries)
 
 
@@ -402,7 +497,7 @@ def convert(run: Run, *, progress: Progress = SILENT) -> dict[str, Volume]:
     InputError
         The last error, if no series or no product could continue.
     """
-    _run_stages(run, ("convert", "compress"), progress)
+    _do_or_raise(run, "convert", progress)
     return _load_of_series(run, Volume)
 
 
@@ -426,7 +521,7 @@ def segment(run: Run, *, progress: Progress = SILENT) -> ByProduct[SegmentMasks]
     InputError
         The last error, if no series or no product could continue.
     """
-    _run_stages(run, ("segment",), progress)
+    _do_or_raise(run, "segment", progress)
     return _load_of_products(run, SegmentMasks)
 
 
@@ -450,7 +545,7 @@ def score(run: Run, *, progress: Progress = SILENT) -> ByProduct[SliceScores]:
     InputError
         The last error, if no series or no product could continue.
     """
-    _run_stages(run, ("score",), progress)
+    _do_or_raise(run, "score", progress)
     return _load_of_products(run, SliceScores)
 
 
@@ -475,7 +570,7 @@ def measure(run: Run, *, progress: Progress = SILENT) -> ByProduct[ShapeMeasurem
     InputError
         The last error, if no series or no product could continue.
     """
-    _run_stages(run, ("measure",), progress)
+    _do_or_raise(run, "measure", progress)
     found: ByProduct[ShapeMeasurements | Landmarks | Regions] = {}
     found.update(_load_of_products(run, ShapeMeasurements))
     found.update(_load_of_products(run, Landmarks))
@@ -504,7 +599,7 @@ def encode(run: Run, *, progress: Progress = SILENT) -> ByProduct[EncodedObjects
     InputError
         The last error, if no series or no product could continue.
     """
-    _run_stages(run, ("encode",), progress)
+    _do_or_raise(run, "encode", progress)
     return _load_of_products(run, EncodedObjects)
 
 
@@ -528,11 +623,29 @@ def validate(run: Run, *, progress: Progress = SILENT) -> ByProduct[Proof]:
     InputError
         The last error, if no series or no product could continue.
     """
-    _run_stages(run, ("validate",), progress)
+    _do_or_raise(run, "validate", progress)
     return _load_of_products(run, Proof)
 
 
 # ---------------------------------------------------------------- after the stages
+
+
+def verify(run: Run, *, progress: Progress = SILENT) -> Verification:
+    """Compute every recorded hash of a run again and compare; see :func:`ctenrich.runner.verify.verify_run`.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives one step per series.
+
+    Returns
+    -------
+    Verification
+        Number of hashes, and what differs.
+    """
+    return verify_run(run, progress=progress)
 
 
 def tables(run: Run, *, progress: Progress = SILENT) -> dict[str, Path]:

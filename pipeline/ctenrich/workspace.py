@@ -6,12 +6,14 @@ reader sees a complete file or none.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -28,14 +30,17 @@ __all__ = [
     "atomic_open",
     "atomic_path",
     "check_uid",
+    "files_below",
     "load_array",
     "load_record",
     "remove_temporaries",
     "require_file",
+    "reserve_space",
     "save_array",
     "save_record",
     "sha256_of_array",
     "sha256_of_file",
+    "sync_folders",
     "write_bytes",
 ]
 
@@ -131,7 +136,7 @@ def atomic_open(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         yield handle
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Write a small file atomically.
 
     Parameters
@@ -140,9 +145,45 @@ def write_bytes(path: Path, data: bytes) -> None:
         The file; its folder is created.
     data : bytes
         Its content.
+    durable : bool
+        Whether the file must be there under its name after a power failure: the folder is flushed too.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+    if durable:
+        sync_folders([path.parent])
+
+
+def files_below(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    """List the regular files below a folder with their status, by path; links are left out and not followed.
+
+    Files and folders that others rename or delete meanwhile are passed over.
+    """
+    found: list[tuple[Path, os.stat_result]] = []
+    for place, names, files in os.walk(folder, followlinks=False):  # passes over folders that are gone
+        names.sort()
+        for name in sorted(files):
+            path = Path(place, name)
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.append((path, status))
+    return found
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Make renames in folders last through a power failure (fsync of each folder)."""
+    for folder in sorted(set(folders)):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # file systems without it
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def _type_adapter(cls: type) -> Any:
@@ -153,7 +194,7 @@ def _type_adapter(cls: type) -> Any:
     return _ADAPTERS[cls]
 
 
-def save_record(path: Path, record: object) -> None:
+def save_record(path: Path, record: object, *, durable: bool = False) -> None:
     """Save a record as JSON, atomically and with reproducible bytes.
 
     Parameters
@@ -162,8 +203,10 @@ def save_record(path: Path, record: object) -> None:
         The file.
     record : object
         A frozen dataclass of :mod:`ctenrich.records`.
+    durable : bool
+        See :func:`write_bytes`. Records of stages need it not: the manifest flushes their folders.
     """
-    write_bytes(path, _type_adapter(type(record)).dump_json(record, indent=1) + b"\n")
+    write_bytes(path, _type_adapter(type(record)).dump_json(record, indent=1) + b"\n", durable=durable)
 
 
 def load_record(path: Path, cls: type[T]) -> T:
@@ -196,6 +239,20 @@ def load_record(path: Path, cls: type[T]) -> T:
     except ValidationError as error:
         message = f"{path.name} does not hold a {cls.__name__}: {error.error_count()} errors"
         raise InputError(Reason.BAD_RUN, message) from error
+
+
+def reserve_space(path: Path) -> None:
+    """Allocate all blocks of a file that is going to be written through a memory map.
+
+    A full disk is then an error here; without the blocks the kernel would end the process at the write (SIGBUS).
+
+    Raises
+    ------
+    OSError
+        ENOSPC if the disk is full.
+    """
+    with path.open("rb+") as handle:
+        os.posix_fallocate(handle.fileno(), 0, os.fstat(handle.fileno()).st_size)
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ctenrich.errors import UsageError
+from ctenrich.errors import InputError, UsageError
 from ctenrich.ledger.leases import LedgerLeases
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.ledger.reader import LedgerReader
@@ -197,7 +197,7 @@ def test_a_ledger_of_another_version_or_kind_is_refused(tmp_path: Path) -> None:
             open_ledger(newer)
     junk = tmp_path / "junk.sqlite"
     junk.write_bytes(b"not a database, but long enough to be read as one" * 50)
-    with pytest.raises(UsageError, match="BAD_RUN"):
+    with pytest.raises(InputError, match="DAMAGED_LEDGER"):
         Ledger(junk)
     empty = tmp_path / "empty.sqlite"
     empty.touch()

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,13 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from tests.support.cohorts import make_cohort, partial_files, result_hashes
+from typer.testing import CliRunner
 
 from ctenrich import steps, workspace
-from ctenrich.errors import UsageError
+from ctenrich.cli.main import app
+from ctenrich.errors import InputError, UsageError, is_disk_full
+from ctenrich.ledger import database
 from ctenrich.ledger.reader import LedgerReader
+from ctenrich.reasons import Reason
 from ctenrich.records import State
 from ctenrich.runner.clock import SystemClock
 from ctenrich.runner.executors import ExecutorName, open_executor
@@ -116,7 +122,7 @@ def test_a_disk_that_is_really_full_stops_the_run_and_space_lets_it_go_on(
 ) -> None:
     with small_disk(tmp_path / "disk", "250k") as disk:
         first = subprocess.run(command(cohort, disk / "run"), capture_output=True, text=True, check=False)
-        assert first.returncode in (1, 3), first.stdout + first.stderr
+        assert first.returncode == 3, first.stdout + first.stderr
         assert "DISK_FULL" in first.stderr or "the disk is full" in first.stderr
         assert "Traceback" not in first.stderr
         remount(disk, "size=100m")
@@ -124,6 +130,83 @@ def test_a_disk_that_is_really_full_stops_the_run_and_space_lets_it_go_on(
         assert again.returncode == 0, again.stdout + again.stderr
         assert result_hashes(disk / "run") == expected
         assert partial_files(disk / "run") == []
+
+
+def test_a_full_disk_is_exit_code_3_at_every_write_of_the_command(
+    cohort: Path, tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All stages are done, so that the writes are those of the run's folder, the tables and the report."""
+    out = tmp_path / "run"
+    assert steps.run_all(steps.start(cohort, out, segmenters=["expert"])).exit_code == 0
+    disk, arguments = FullDisk(monkeypatch), command(cohort, out, "--executor", "serial")[3:]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    writes = disk.writes
+    assert writes > 25
+    for limit in (1, 2, 3, 6, 12, 19, writes):
+        disk.writes, disk.limit = 0, limit
+        result = CliRunner().invoke(app, arguments)
+        assert isinstance(result.exception, SystemExit), (limit, result.exception)
+        assert result.exit_code == 3, (limit, result.output)
+        assert "DISK_FULL" in result.output or "the disk is full" in result.output
+        assert partial_files(out) == []
+    disk.limit = sys.maxsize
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert result_hashes(out) == expected
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 8])
+def test_a_ledger_that_cannot_be_written_is_a_full_disk(
+    cohort: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the n-th transaction on SQLite has no page left."""
+    real, count = database.Database.transaction, [0]
+
+    @contextmanager
+    def limited(self: database.Database) -> Iterator[sqlite3.Connection]:
+        count[0] += 1
+        with real(self) as connection:
+            if count[0] >= number:
+                connection.execute("PRAGMA max_page_count = 1")
+                connection.execute("CREATE TABLE more (text TEXT)")
+            yield connection
+
+    arguments = command(cohort, tmp_path / "run", "--executor", "serial")[3:]
+    with monkeypatch.context() as patched:
+        patched.setattr(database.Database, "transaction", limited)
+        result = CliRunner().invoke(app, arguments)
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert result.exit_code == 3, result.output
+    assert count[0] >= number
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+def test_a_volume_is_not_written_through_a_map_without_blocks(tmp_path: Path) -> None:
+    """Pages of a memory map that the disk cannot hold would end the process (SIGBUS)."""
+    with small_disk(tmp_path / "disk", "100k") as disk:
+        np.lib.format.open_memmap(disk / "a.npy", mode="w+", dtype="<i2", shape=(100, 100, 100))
+        with pytest.raises(OSError, match="No space left") as caught:
+            workspace.reserve_space(disk / "a.npy")
+        assert is_disk_full(caught.value)
+        np.lib.format.open_memmap(disk / "b.npy", mode="w+", dtype="<i2", shape=(10, 10, 10))
+        workspace.reserve_space(disk / "b.npy")
+        assert (disk / "b.npy").stat().st_blocks >= 4
+
+
+def test_a_full_disk_is_found_below_the_errors_of_libraries() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    wrapped = InputError(Reason.IO_ERROR, "a file could not be copied")
+    wrapped.__cause__ = full
+    text = RuntimeError('IO Error: Could not write file "a": No space left on device')
+    for error in (
+        full,
+        wrapped,
+        text,
+        OSError(errno.EDQUOT, "quota"),
+        sqlite3.OperationalError("database or disk is full"),
+    ):
+        assert is_disk_full(error), error
+    for error in (OSError(errno.EIO, "i/o"), ValueError("full"), InputError(Reason.IO_ERROR, "no")):
+        assert not is_disk_full(error), error
 
 
 def test_a_read_only_folder_is_a_clear_error(cohort: Path, tmp_path: Path, expected: dict[str, str]) -> None:
@@ -168,7 +251,7 @@ def test_a_runner_that_sleeps_past_its_lease_cannot_record_its_result(tmp_path: 
     assert result_hashes(run.root) == whole
     with LedgerReader(run.ledger_path) as ledger:
         rows = [row for row in ledger.timings() if row.series_instance_uid == held]
-        assert {o.state for o in ledger.outcomes() if o.product != "bodypart:none"} == {State.DONE}
+        assert {o.state for o in ledger.outcomes()} == {State.DONE}
     assert {row.attempt for row in rows} == {1}, "the result of the runner that woke up was recorded"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.support.runner_cases import EXPERT, NETWORK, NO_SCORER, series
+from tests.support.runner_cases import EXPERT, NETWORK, series
 
 from ctenrich.errors import InconsistencyError
 from ctenrich.reasons import Reason
@@ -28,7 +28,7 @@ def test_a_product_without_its_input_is_skipped_and_any_other_failure_fails_it()
     assert upstream_failed(GAP).message == "sort ended with MISSING_SLICE"
 
 
-PRODUCTS = (EXPERT, NETWORK, NO_SCORER)
+PRODUCTS = (EXPERT, NETWORK)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_series_ends_as_its_products_do(failures: dict[str, Failure], state: S
 
 
 def test_the_message_counts_failed_products_among_all() -> None:
-    assert end_of_series(ENTRY, {"nnunet:m": CRASH}, PRODUCTS).message == "1 of 3 products failed"
+    assert end_of_series(ENTRY, {"nnunet:m": CRASH}, PRODUCTS).message == "1 of 2 products failed"
 
 
 def test_sort_excludes_a_series_whose_geometry_the_catalog_did_not_know() -> None:

@@ -21,7 +21,6 @@ from ctenrich import steps
 from ctenrich.errors import InputError, UsageError
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import Progress
-from ctenrich.reasons import Reason
 from ctenrich.records import State
 from ctenrich.runner.executors import ExecutorName
 from ctenrich.runner.executors.processes import ProcessExecutor
@@ -55,7 +54,6 @@ def test_everything_ends_in_one_outcome(undisturbed: Path) -> None:
     assert states == {
         ("", State.DONE, None),
         ("expert", State.DONE, None),
-        ("bodypart:none", State.SKIPPED, Reason.NO_MODEL),
     }
 
 
@@ -72,7 +70,7 @@ class Notes:
         return lambda *_, **__: None
 
 
-def test_what_failed_is_said_and_what_was_not_asked_for_is_not(tmp_path: Path) -> None:
+def test_failures_are_notes_and_successes_are_not(tmp_path: Path) -> None:
     run, notes = steps.start(make_cohort(tmp_path, 2), tmp_path / "run", segmenters=["expert"]), Notes()
     steps.fetch(run, progress=cast("Progress", notes))
     assert notes.said == []
@@ -80,7 +78,6 @@ def test_what_failed_is_said_and_what_was_not_asked_for_is_not(tmp_path: Path) -
     os.truncate(slices[len(slices) // 2], 700)
     steps.sort(run, progress=cast("Progress", notes))
     assert any(" series: failed (" in said for said in notes.said)
-    assert not any("NO_MODEL" in said for said in notes.said)
 
 
 def test_every_check_of_the_proof_is_in_a_table(undisturbed: Path) -> None:
@@ -169,7 +166,7 @@ def test_a_spent_budget_starts_nothing_and_says_so(cohort: Path, tmp_path: Path)
     run = steps.start(cohort, tmp_path / "run", segmenters=["expert"])
     summary = steps.run_all(run, budget=Budget(max_hours=0.0))
     assert (summary.ended, summary.exit_code) == ("budget", 4)
-    assert summary.states["not_started_budget"] == 3 * COUNT
+    assert summary.states["not_started_budget"] == 2 * COUNT
     assert steps.run_all(run).exit_code == 0
 
 
@@ -280,7 +277,7 @@ def test_status_and_retry(tmp_path: Path) -> None:
     assert steps.run_all(run).exit_code == 1
     found = steps.status(run)
     assert found.complete
-    assert steps.retry(run, []) == 2, "the series and its contours; no model was named for the third"
+    assert steps.retry(run, []) == 2, "the series and its contours"
     assert steps.retry(run, []) == 0
     assert not steps.status(run).complete
     contours.write_bytes(whole)

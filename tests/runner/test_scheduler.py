@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,6 @@ import pytest
 from tests.support.runner_cases import (
     EXPERT,
     NETWORK,
-    NO_SCORER,
     SCORER,
     FakeClock,
     FakeExecutor,
@@ -22,9 +23,9 @@ from ctenrich.ledger.leases import Lease
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.reasons import Reason
-from ctenrich.records import Outcome, State
+from ctenrich.records import Outcome, SeriesEntry, State
 from ctenrich.runner.job import Failure, Job
-from ctenrich.runner.lease_keeper import LEASE_SECONDS
+from ctenrich.runner.lease_keeper import LEASE_SECONDS, LeaseKeeper
 from ctenrich.runner.recorder import RunEnd, RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner, RunnerOptions
@@ -118,6 +119,28 @@ def test_an_expired_lease_that_nobody_took_is_renewed_before_the_result_is_recor
     assert len(executor.submitted) == 3, "nothing was done twice"
 
 
+def test_an_executor_that_works_in_this_thread_has_its_leases_renewed_meanwhile(
+    run: Run, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[bool] = []
+
+    @contextmanager
+    def renewing(_: LeaseKeeper) -> Iterator[None]:
+        inside.append(True)
+        yield
+        inside.pop()
+
+    def answer(_: Job) -> None:
+        seen.append(bool(inside))
+
+    monkeypatch.setattr(LeaseKeeper, "renewing", renewing)
+    for background in (False, True):
+        seen: list[bool] = []
+        assert go(run, FakeExecutor(answer, background=background), clock).exit_code == 0
+        assert set(seen) == {not background}
+    assert not inside
+
+
 def test_results_that_come_while_the_run_stops_need_the_lease_too(
     run: Run, clock: FakeClock, other: OtherRunner
 ) -> None:
@@ -194,14 +217,13 @@ def test_a_worker_that_dies_costs_one_job(tmp_path: Path, clock: FakeClock) -> N
 
 
 def test_a_series_that_fails_skips_its_products(tmp_path: Path, clock: FakeClock) -> None:
-    run = make_run(tmp_path / "run", products=(EXPERT, NO_SCORER))
+    run = make_run(tmp_path / "run", products=(EXPERT,))
     executor = FakeExecutor(lambda job: lasting(job, Reason.CHECKSUM))
     go(run, executor, clock)
     ended = {product: (o.state, o.reason) for (_, product), o in outcomes(run).items()}
     assert ended == {
         "": (State.FAILED, Reason.CHECKSUM),
         "expert": (State.SKIPPED, Reason.UPSTREAM_FAILED),
-        "bodypart:none": (State.SKIPPED, Reason.NO_MODEL),
     }
 
 
@@ -316,7 +338,14 @@ def test_series_on_s3_are_prefetched_once_and_keep_their_place(tmp_path: Path, c
     assert [[e.series_instance_uid for e in j.prefetch] for j in inputs] == [["1.2.1", "1.3.1"], [], [], []]
 
 
-def test_single_stages_end_no_product_and_skip_series_without_input(tmp_path: Path, clock: FakeClock) -> None:
+def test_single_stages_end_no_product_and_skip_series_without_input(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reached(_: Run, entry: SeriesEntry, *__: object) -> bool:
+        return entry.series_instance_uid == "1.2.1" or not outcomes_known
+
+    outcomes_known: list[bool] = []
+    monkeypatch.setattr("ctenrich.runner.scheduler.has_reached", reached)
     run = make_run(tmp_path / "run", 2)
 
     def answer(job: Job) -> Failure | None:
@@ -324,8 +353,11 @@ def test_single_stages_end_no_product_and_skip_series_without_input(tmp_path: Pa
 
     go(run, FakeExecutor(answer), clock, stages=("fetch", "sort", "convert"))
     assert set(outcomes(run)) == {("1.1.1", ""), ("1.1.1", "expert")}
-    executor = FakeExecutor()
-    go(run, executor, clock, stages=("segment",))
+    executor, before = FakeExecutor(), outcomes(run)
+    outcomes_known.append(True)
+    summary = go(run, executor, clock, stages=("segment",))
+    assert (summary.attempted, summary.left_alone, summary.failures) == (1, 1, ())
+    assert outcomes(run) == before
     assert [(j.key.series_instance_uid, j.stages) for j in executor.submitted] == [("1.2.1", ("segment",))]
 
 

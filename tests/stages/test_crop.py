@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.support.bodypart_cases import make_scores
 from tests.support.cohorts import make_cohort
+from tests.support.fake_stages import context_of
 
 from ctenrich import steps
 from ctenrich.bodypart.crop_hint import crop_hint
@@ -19,9 +20,9 @@ from ctenrich.errors import UsageError
 from ctenrich.geometry import apply_affine, as_matrix4
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.phantom import PhantomOptions, as_records, make_phantom
-from ctenrich.progress import SILENT
 from ctenrich.reasons import Reason
-from ctenrich.records import SegmentMasks, SliceScores, SortedSeries, Volume
+from ctenrich.records import Product, ProductKind, SegmentMasks, SliceScores, SortedSeries, Volume
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.stages.crop import crop_ends, segment_cropped
 from ctenrich.workspace import Workspace, load_array, load_record, save_record
@@ -72,7 +73,10 @@ def segment(
     workspace, volume, series = parts
     segmenter: Any = recorder or open_nnunet("demo-organs", mirror=False, settings=settings)
     if settings.segment.crop:
-        return segment_cropped(segmenter, volume, series, settings=settings, workspace=workspace, progress=SILENT)
+        context = replace(context_of(workspace.root), settings=settings)
+        uid = volume.series_instance_uid
+        scores = SeriesStore(workspace).find(SliceScores, uid, Product(ProductKind.BODYPART, "hand"))
+        return segment_cropped(segmenter, volume, series, scores, context=context)
     return segmenter.segment({"CT": volume}, series, settings=settings, workspace=workspace)
 
 

@@ -17,7 +17,7 @@ from ctenrich.settings import Settings
 EXPERT = RequestedProduct("expert", Product(ProductKind.EXPERT))
 NETWORK = RequestedProduct("nnunet:m", Product(ProductKind.NNUNET, "m"))
 SCORER = RequestedProduct("b", Product(ProductKind.BODYPART, "b"))
-NO_SCORER = RequestedProduct("none", Product(ProductKind.BODYPART, "none"), missing=Reason.NO_MODEL)
+
 
 Answer = Callable[[Job], Failure | None]
 

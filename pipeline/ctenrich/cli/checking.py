@@ -1,4 +1,4 @@
-"""``ctenrich validate``: check that objects conform to DICOM and state what was computed."""
+"""``ctenrich validate`` and ``verify``: check that objects conform to DICOM, and that files are those recorded."""
 
 from __future__ import annotations
 
@@ -18,12 +18,28 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command(
         epilog="Examples:  ctenrich validate my-run  \n"
         "ctenrich validate my-run --again --pixelmed --json > findings.jsonl  \n"
         "ctenrich validate others-objects/ --source their-ct/"
     )(validate)
+    app.command(epilog="Example:  ctenrich verify my-run")(verify)
+
+
+def verify(target: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
+    """Compute every recorded hash again (slices, volumes, masks, objects, tables); exit code 1 if one differs."""
+    from ctenrich import steps
+    from ctenrich.cli.console import progress_bars
+
+    with progress_bars() as progress:
+        found = steps.verify(steps.open_run(target), progress=progress)
+    for mismatch in found.mismatches:
+        typer.echo(f"{mismatch.path}: {mismatch.problem}")
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"{found.hashes} hashes compared, {len(found.mismatches)} files differ")
+    raise typer.Exit(1 if found.mismatches else 0)
 
 
 def validate(
@@ -41,27 +57,30 @@ def validate(
     from ctenrich.settings import Settings
 
     if (target / "run.json").is_file():
-        verdicts = list(_check_run(target, again, pixelmed))
+        code, verdicts = _check_run(target, again, pixelmed)
     else:
-        verdicts = _check_files(target, source, _with_pixelmed(Settings(), pixelmed))
+        code, verdicts = 0, _check_files(target, source, _with_pixelmed(Settings(), pixelmed))
     (_print_lines if as_json else _print_tables)(verdicts)
-    raise typer.Exit(0 if all(v.valid for v in verdicts) else 1)
+    raise typer.Exit(code or (0 if all(v.valid for v in verdicts) else 1))
 
 
-def _check_run(target: Path, again: bool, pixelmed: bool) -> Iterable[ObjectReport]:
+def _check_run(target: Path, again: bool, pixelmed: bool) -> tuple[int, list[ObjectReport]]:
+    """Run the stage where it is not done, then report on all objects; failures of the stage are the exit code."""
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
-    from ctenrich.errors import CtenrichError
+    from ctenrich.errors import InputError
+    from ctenrich.reasons import Reason
     from ctenrich.runner.object_check import check_run
 
-    run = steps.open_run(target)
+    run, code = steps.open_run(target), 0
     with progress_bars() as progress:
         try:
-            steps.validate(run, progress=progress)
-        except CtenrichError as error:  # every product failed: the verdicts give the reasons
-            progress.note(str(error))
+            code = steps.run_command(run, "validate", progress=progress).exit_code
+        except InputError as error:
+            if error.reason is not Reason.NOT_PREPARED:  # objects of an earlier version are checked all the same
+                raise
         settings = _with_pixelmed(run.config.settings, pixelmed)
-        yield from check_run(run, again=again or pixelmed, settings=settings, progress=progress)
+        return code, list(check_run(run, again=again or pixelmed, settings=settings, progress=progress))
 
 
 def _check_files(target: Path, source: Path | None, settings: Settings) -> list[ObjectReport]:

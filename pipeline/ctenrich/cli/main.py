@@ -16,7 +16,7 @@ from typer.models import CommandInfo
 
 from ctenrich import __version__
 from ctenrich.cli import checking, cohorts, demo, exports, mappings, models, results, running, stages, viewing
-from ctenrich.errors import CtenrichError, UsageError
+from ctenrich.errors import CtenrichError, UsageError, is_disk_full
 from ctenrich.reasons import Reason
 
 __all__ = ["app"]
@@ -31,18 +31,28 @@ class _ErrorReportingGroup(TyperGroup):
             _refuse_empty_values([*ctx._protected_args, *ctx.args])
             return super().invoke(ctx)
         except CtenrichError as error:
+            if is_disk_full(error):
+                self._exit_after_disk_error(ctx, error)
             typer.secho(f"error: {error.reason.value}: {error.message}", fg="red", err=True)
             if error.hint:
                 typer.echo(f"hint: {error.hint}", err=True)
             ctx.exit(error.exit_code)
-        except (OSError, sqlite3.OperationalError) as error:
-            reason, message, hint = _disk_message(error)
-            typer.secho(f"error: {reason.value}: {message}", fg="red", err=True)
-            typer.echo(f"hint: {hint}", err=True)
-            ctx.exit(1)
+        except (OSError, sqlite3.Error) as error:
+            self._exit_after_disk_error(ctx, error)
         except KeyboardInterrupt:
             typer.echo("interrupted; run the same command again to continue", err=True)
             ctx.exit(3)
+        except Exception as error:
+            if not is_disk_full(error):  # DuckDB, Arrow and torch have errors of their own for it
+                raise
+            self._exit_after_disk_error(ctx, error)
+
+    def _exit_after_disk_error(self, ctx: Any, error: Exception) -> None:
+        """Print an error of the disk; exit with 3 if the disk is full: the same command continues."""
+        reason, message, hint = _disk_message(error)
+        typer.secho(f"error: {reason.value}: {message}", fg="red", err=True)
+        typer.echo(f"hint: {hint}", err=True)
+        ctx.exit(3 if reason is Reason.DISK_FULL else 1)
 
 
 def _refuse_empty_values(arguments: Sequence[str]) -> None:
@@ -56,11 +66,11 @@ def _refuse_empty_values(arguments: Sequence[str]) -> None:
 _UNUSABLE_PATH = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
-def _disk_message(error: OSError | sqlite3.OperationalError) -> tuple[Reason, str, str]:
+def _disk_message(error: Exception) -> tuple[Reason, str, str]:
     """Reason, message and hint for an error of the disk; any other error is raised again."""
     again = "then run the same command again: it continues"
     code = getattr(error, "errno", None)
-    if code in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
+    if is_disk_full(error):
         return Reason.DISK_FULL, "there is no space left on the disk", f"free some space, {again}"
     if code in (errno.EROFS, errno.EACCES, errno.EPERM) or "readonly database" in str(error):
         name = Path(getattr(error, "filename", None) or "").name
@@ -80,7 +90,7 @@ app = typer.Typer(
     help="Turn a cohort of CT scans into DICOM SEG and SR objects with proof, and tables to query.\n\n"
     "Research software, not a medical device.",
     epilog="Exit codes: 0 done, 1 something failed (the reason is shown), 2 the request is wrong, "
-    "3 interrupted, 4 the budget is spent.",
+    "3 interrupted or the disk is full, 4 the budget is spent.",
 )
 
 

@@ -151,16 +151,22 @@ def run(
     if dry_run:
         print_table("Plan", ("stage", "to do", "done"), steps.preview(made))
         return
+    kept = [str(p.product) for p in made.config.products]
+    typer.echo(f"{len(made.cohort.series)} series, products of this run: {', '.join(kept)}")
     budget = Budget(max_hours, max_cost, price_per_hour)
     with progress_bars() as progress:
         summary = steps.run_all(made, executor=chosen, address=address, share=share, budget=budget, progress=progress)
-    print_table("Outcomes", ("state", "series and products"), [(k, v) for k, v in summary.states.items() if v])
+    states = {state: count for state, count in summary.states.items() if count}
+    planned = len(made.jobs())
+    if planned > sum(states.values()):
+        states["no outcome yet"] = planned - sum(states.values())
+    print_table("Outcomes", ("state", "series and products"), list(states.items()))
     if summary.reasons:
         print_table("Reasons", ("reason", "number"), sorted(summary.reasons.items()))
     typer.echo(f"{summary.ran} stages ran in {summary.seconds:.1f} s ({summary.ended})")
     if summary.ended == "interrupted":
         typer.echo("interrupted: run the same command again to continue", err=True)
-    elif summary.ended == "disk":
+    elif summary.exit_code == 3:
         typer.echo("the disk is full: free some space, then run the same command again to continue", err=True)
     else:
         typer.echo(f"Report: {made.workspace.report / 'index.html'}")

@@ -55,7 +55,7 @@ def prepare(
 ) -> None:
     """Create a run's folder without running anything, to continue stage by stage."""
     made = make_run(cohort, out, RunOptions(segmenter, bodypart, device, settings, allow_demo_models, roi, mappings))
-    products = ", ".join(str(p.product) for p in made.config.products if p.missing is None)
+    products = ", ".join(str(p.product) for p in made.config.products)
     typer.echo(f"{len(made.cohort.series)} series, products: {products}")
 
 
@@ -65,7 +65,13 @@ def _command(name: str) -> Callable[[Path], None]:
         from ctenrich.cli.console import progress_bars
 
         with progress_bars() as progress:
-            records = getattr(steps, name)(steps.open_run(run), progress=progress)
-        typer.echo(f"{name}: {len(records)} records")
+            report = steps.run_command(steps.open_run(run), name, progress=progress)
+        parts = [f"{report.records} records"]
+        if report.failures:
+            parts.append(f"{len(report.failures)} failed")
+        if report.left_alone:
+            parts.append(f"{report.left_alone} series or products have not reached this stage")
+        typer.echo(f"{name}: {', '.join(parts)}")
+        raise typer.Exit(report.exit_code)
 
     return command

@@ -23,14 +23,14 @@ from ctenrich.encode.sr_content import (
     tracking_items,
 )
 from ctenrich.encode.sr_document import COMPREHENSIVE_3D_SR, Document, sr_dataset
-from ctenrich.errors import EncodingError
+from ctenrich.errors import EncodingError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, Landmark, Landmarks, ObjectKind, SliceScores, SortedSeries
 from ctenrich.settings import Settings
 from ctenrich.uids import derive_uid
 from ctenrich.workspace import Workspace
 
-__all__ = ["SERIES_NUMBER", "bodypart_algorithm", "check_slices", "encode_landmarks_sr", "units"]
+__all__ = ["SERIES_NUMBER", "bodypart_algorithm", "check_slices", "encode_landmarks_sr", "has_landmarks", "units"]
 
 SERIES_NUMBER = 101
 DESCRIPTION = "BPR landmark annotations"
@@ -66,9 +66,13 @@ def encode_landmarks_sr(
 
     Raises
     ------
+    InputError
+        NO_LANDMARKS if no landmark is on a slice: an object without content is not written.
     EncodingError
         ENCODING if the slice of a landmark is not in the series, or mappings/landmarks.csv has no row for a landmark.
     """
+    if not has_landmarks(landmarks):
+        raise InputError(Reason.NO_LANDMARKS, Reason.NO_LANDMARKS.sentence)
     check_slices([(i.slice_index, i.sop_instance_uid) for i in landmarks.items if i.slice_index is not None], series)
     source = read_source(series, workspace)
     identity = identify(
@@ -97,6 +101,11 @@ def encode_landmarks_sr(
     )
     deflate = settings.encode.deflated_copy
     return write_object(dataset, target, workspace, source.issues, deflated_copy=deflate)
+
+
+def has_landmarks(landmarks: Landmarks) -> bool:
+    """Return whether a landmark is on a slice of the series."""
+    return any(item.slice_index is not None for item in landmarks.items)
 
 
 def units() -> tuple[Code, Code]:

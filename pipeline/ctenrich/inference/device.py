@@ -11,7 +11,7 @@ from ctenrich.reasons import Reason
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PRECISIONS", "check_device_name", "check_precision", "choose_device"]
+__all__ = ["PRECISIONS", "check_device", "check_device_name", "check_precision", "choose_device"]
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Precisions of a forward pass, as ``segment.precision`` names them; weights are always read as fp32."""
@@ -48,6 +48,20 @@ def choose_device(name: str) -> torch.device:
     if missing:
         raise UsageError(Reason.BAD_SETTINGS, f"this machine has no device {name}", "use auto, cpu or cuda:N")
     return device
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that does not exist, also where no network is going to run on it.
+
+    Only a CUDA device is looked for with torch, so that a run without networks starts without it.
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS if the name is not a device, or if the device is not on this machine.
+    """
+    if check_device_name(name).startswith("cuda"):
+        choose_device(name)
 
 
 def check_precision(name: str) -> str:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ctenrich.errors import UsageError
+from ctenrich.errors import InputError, UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["Database"]
+__all__ = ["Database", "check_database_path", "damaged_ledger", "set_aside_if_damaged"]
 
 _SCHEMA_VERSION = 1
+_LONGEST_PATH = 480
+"""Bytes; SQLite opens no path of more than 512, and appends a suffix to the name."""
+_FULL_BELOW = 1 << 20
+"""Free bytes of a disk on which SQLite's less specific errors mean that it is full."""
+_SALVAGED = (
+    ("SELECT * FROM timings", "INSERT INTO timings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+    ("SELECT * FROM issues", "INSERT INTO issues VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+    ("SELECT * FROM runs", "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"),
+)
+"""Statements that read and write the tables that manifests cannot replace."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS plan (
   series_instance_uid TEXT NOT NULL, product TEXT NOT NULL, position INTEGER NOT NULL,
@@ -53,24 +66,23 @@ class Database:
     Raises
     ------
     UsageError
-        BAD_RUN if the file is not a ledger of this version, or does not exist (`read_only`).
+        BAD_RUN if the file is a ledger of another version, or does not exist (`read_only`).
+    InputError
+        DAMAGED_LEDGER if the file is not a database or some of its pages are damaged; also raised by all methods.
+    OSError
+        ENOSPC if the disk is full; also raised by all methods.
     """
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         if read_only and not path.is_file():
             raise UsageError(Reason.BAD_RUN, "the folder has no ledger", "is it a run's folder?")
-        if read_only:
-            self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
+        self._path = path
+        with self._typed_errors():
+            self._connection = _connect(path, read_only=read_only)
         try:
-            self._check_version(read_only)
-        except sqlite3.DatabaseError as error:
-            self._connection.close()
-            raise UsageError(Reason.BAD_RUN, f"the ledger cannot be read: {error}") from error
-        except UsageError:
+            with self._typed_errors():
+                self._check_version(read_only)
+        except BaseException:
             self._connection.close()
             raise
 
@@ -93,18 +105,33 @@ class Database:
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
         """Return the rows of a query, with access by column name."""
-        return self._connection.execute(sql, values).fetchall()
+        with self._typed_errors():
+            return self._connection.execute(sql, values).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Open a write transaction: committed at the end of the block, rolled back if it raises."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        with self._typed_errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        """Raise typed errors for a damaged file and a full disk."""
         try:
-            yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+            yield
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error):
+                raise damaged_ledger(str(error)) from error
+            if _is_full(error, self._path.parent):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path)) from error
             raise
-        self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close the connection."""
@@ -115,3 +142,112 @@ class Database:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def check_database_path(path: Path) -> None:
+    """Refuse a path that SQLite could not open, before anything is written.
+
+    Raises
+    ------
+    UsageError
+        BAD_RUN.
+    """
+    length = len(os.fsencode(path.absolute()))
+    if length > _LONGEST_PATH:
+        message = f"the path of the run's folder is too long for its ledger: {length} bytes of {_LONGEST_PATH}"
+        raise UsageError(Reason.BAD_RUN, message, "choose a shorter --out folder")
+
+
+def damaged_ledger(detail: str) -> InputError:
+    """Return the error of a ledger that cannot be read, with what to do."""
+    return InputError(
+        Reason.DAMAGED_LEDGER,
+        f"the ledger is damaged: {detail}",
+        "run ctenrich run again: it keeps the damaged file as ledger.sqlite.broken-N and makes the ledger anew from "
+        "the manifests; nothing that is done is done again",
+    )
+
+
+def set_aside_if_damaged(path: Path) -> Path | None:
+    """Rename a damaged ledger to ``NAME.broken-N`` and start a new one with the rows that can still be read.
+
+    Outcomes are not copied: the next pass of a runner derives them from the manifests. Timings, issues and starts of
+    runners are copied as far as their pages can be read.
+
+    Parameters
+    ----------
+    path : Path
+        ``ledger.sqlite``; no runner may be at work.
+
+    Returns
+    -------
+    Path or None
+        The damaged file; None if there is no ledger, or it is not damaged.
+    """
+    if not path.is_file() or not _has_damage(path):
+        return None
+    number = next(n for n in range(1, 1_000_000) if not path.with_name(f"{path.name}.broken-{n}").exists())
+    broken = path.with_name(f"{path.name}.broken-{number}")
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(broken.with_name(broken.name + suffix))
+    with Database(path, read_only=False) as database:
+        for select, insert in _SALVAGED:
+            rows = _readable_rows(broken, select)
+            with database.transaction() as db:
+                for row in rows:
+                    with suppress(sqlite3.IntegrityError, sqlite3.ProgrammingError):  # a damaged row does not fit
+                        db.execute(insert, row)
+    return broken
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    if read_only:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # leases are renewed from a second thread while the first one waits for a job
+        connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _has_damage(path: Path) -> bool:
+    try:
+        connection = _connect(path, read_only=True)
+        try:
+            found = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            return found is None or found[0] != "ok"
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        return _is_damage(error)
+
+
+def _readable_rows(path: Path, select: str) -> list[tuple[object, ...]]:
+    """Rows that a statement returns before the first page that cannot be read."""
+    rows: list[tuple[object, ...]] = []
+    with suppress(sqlite3.Error):
+        connection = _connect(path, read_only=True)
+        try:
+            rows.extend(map(tuple, connection.execute(select)))  # rows before an error are kept
+        finally:
+            connection.close()
+    return rows
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "Could not decode" in str(error)
+
+
+def _is_full(error: sqlite3.DatabaseError, folder: Path) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return True
+    if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        return False
+    try:
+        return shutil.disk_usage(folder).free < _FULL_BELOW
+    except OSError:
+        return False

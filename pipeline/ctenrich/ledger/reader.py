@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from ctenrich.ledger.database import Database
+from ctenrich.ledger.database import Database, damaged_ledger
 from ctenrich.ledger.rows import IssueRow, ProductKey, RunRow, TimingRow
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Outcome, Severity, State
 
-__all__ = ["LedgerReader"]
+__all__ = ["NOT_REQUESTED", "LedgerReader"]
+
+NOT_REQUESTED = "bodypart:none"
+"""Version 0.1.0 planned this product where no body part model was named; it was never asked for, and is not read."""
 
 
 class LedgerReader:
@@ -43,27 +48,41 @@ class LedgerReader:
     def plan(self) -> list[ProductKey]:
         """Return the planned products, in the order of the plan."""
         rows = self._database.rows("SELECT series_instance_uid, product FROM plan ORDER BY position")
-        return [ProductKey(**row) for row in rows]
+        return [ProductKey(**row) for row in rows if row["product"] != NOT_REQUESTED]
 
     def outcomes(self) -> list[Outcome]:
         """Return all outcomes, in the order of the plan."""
-        rows = self._database.rows(
+        return self._outcomes(
             "SELECT o.* FROM outcomes o LEFT JOIN plan USING (series_instance_uid, product) "
             "ORDER BY plan.position, o.series_instance_uid, o.product"
         )
-        return [
-            Outcome(
-                series_instance_uid=row["series_instance_uid"],
-                product=row["product"],
-                state=State(row["state"]),
-                stage=row["stage"],
-                reason=Reason(row["reason"]) if row["reason"] else None,
-                message=row["message"],
-                seconds=row["seconds"],
-                peak_memory=row["peak_memory"],
-            )
-            for row in rows
-        ]
+
+    def outcomes_of(self, series_instance_uid: str) -> dict[str, Outcome]:
+        """Return the outcomes of one series: product -> outcome, in the order of the plan; ``""`` is the series."""
+        found = self._outcomes(
+            "SELECT o.* FROM outcomes o LEFT JOIN plan USING (series_instance_uid, product) "
+            "WHERE o.series_instance_uid = ? ORDER BY plan.position, o.product",
+            (series_instance_uid,),
+        )
+        return {outcome.product: outcome for outcome in found}
+
+    def _outcomes(self, sql: str, values: tuple[str, ...] = ()) -> list[Outcome]:
+        rows = self._database.rows(sql, values)
+        with _readable_values():
+            return [
+                Outcome(
+                    series_instance_uid=row["series_instance_uid"],
+                    product=row["product"],
+                    state=State(row["state"]),
+                    stage=row["stage"],
+                    reason=Reason(row["reason"]) if row["reason"] else None,
+                    message=row["message"],
+                    seconds=row["seconds"],
+                    peak_memory=row["peak_memory"],
+                )
+                for row in rows
+                if row["product"] != NOT_REQUESTED
+            ]
 
     def timings(self) -> list[TimingRow]:
         """Return all timings, in the order in which they were recorded."""
@@ -74,22 +93,23 @@ class LedgerReader:
         rows = self._database.rows(
             "SELECT * FROM issues ORDER BY series_instance_uid, product, stage, rule, object, message"
         )
-        return [
-            IssueRow(
-                series_instance_uid=row["series_instance_uid"],
-                product=row["product"],
-                stage=row["stage"],
-                issue=Issue(
-                    rule=row["rule"],
-                    severity=Severity(row["severity"]),
-                    object=row["object"],
-                    message=row["message"],
-                    checker=row["checker"],
-                    checker_version=row["checker_version"],
-                ),
-            )
-            for row in rows
-        ]
+        with _readable_values():
+            return [
+                IssueRow(
+                    series_instance_uid=row["series_instance_uid"],
+                    product=row["product"],
+                    stage=row["stage"],
+                    issue=Issue(
+                        rule=row["rule"],
+                        severity=Severity(row["severity"]),
+                        object=row["object"],
+                        message=row["message"],
+                        checker=row["checker"],
+                        checker_version=row["checker_version"],
+                    ),
+                )
+                for row in rows
+            ]
 
     def runs(self) -> list[RunRow]:
         """Return every start of a runner, the first one first."""
@@ -99,3 +119,12 @@ class LedgerReader:
         """Return the Series Instance UIDs of the series that a runner holds a lease of, whether it expired or not."""
         rows = self._database.rows("SELECT series_instance_uid FROM leases WHERE owner != '' ORDER BY 1")
         return [row["series_instance_uid"] for row in rows]
+
+
+@contextmanager
+def _readable_values() -> Iterator[None]:
+    """Raise DAMAGED_LEDGER for a state, reason or severity that no version of this software writes."""
+    try:
+        yield
+    except ValueError as error:
+        raise damaged_ledger(str(error)[:100]) from error

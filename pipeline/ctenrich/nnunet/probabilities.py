@@ -9,7 +9,7 @@ import numpy as np
 
 from ctenrich.nnunet.plans import ModelPlan
 from ctenrich.nnunet.preprocess import Axes, Grids
-from ctenrich.workspace import Workspace, atomic_path
+from ctenrich.workspace import Workspace, atomic_path, reserve_space
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +40,7 @@ class Probabilities:
         self._scale = len(plan.labels.names)
         full = (self._scale, *shape)
         self._array: Any = np.lib.format.open_memmap(self._raw, mode="w+", dtype=np.float16, shape=full)
+        reserve_space(self._raw)
         self._view = np.transpose(axes.turn_channels(self._array), (0, *(a + 1 for a in plan.transpose)))
 
     def __call__(self, where: Any, slab: torch.Tensor, grids: Grids, axis: int) -> None:

@@ -73,6 +73,11 @@ class ObjectDefinition:
     """Writes the object."""
     prove: ProveObject | None
     """Adds the checks of a written object; None: objects of this kind are reported as not proven."""
+    why_empty: Callable[[ProductRecords], Reason | None] | None = None
+    """Returns why the object would have no content, and is therefore not written; None: it always has content.
+
+    It is decided from the records alone. The product's other objects are written, and its outcome has this reason.
+    """
 
 
 def object_kind(key: str) -> ObjectDefinition:
@@ -128,6 +133,7 @@ def _check_definition(key: str, kind: object) -> ObjectDefinition:
             (not kind.reads or bool(set(kind.reads) - PRODUCT_RECORDS.keys()), "it reads no record of a product"),
             (not callable(kind.encode), "it cannot be encoded"),
             (kind.prove is not None and not callable(kind.prove), "its proof is not a function"),
+            (kind.why_empty is not None and not callable(kind.why_empty), "its test for content is not a function"),
         )
         if wrong
     ]

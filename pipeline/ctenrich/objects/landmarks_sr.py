@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ctenrich.encode.landmarks_sr import DESCRIPTION, encode_landmarks_sr
+from ctenrich.encode.landmarks_sr import DESCRIPTION, encode_landmarks_sr, has_landmarks
 from ctenrich.encode.sr_document import COMPREHENSIVE_3D_SR
 from ctenrich.objects.kinds import EncodeContext, ObjectDefinition
 from ctenrich.proof import prove_landmarks_sr
+from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, Landmarks, SliceScores
+from ctenrich.series_store import ProductRecords
 
 __all__ = ["LANDMARKS_SR"]
 
@@ -18,6 +20,10 @@ def _encode_landmarks_sr_object(context: EncodeContext) -> EncodedObject:
     )
 
 
+def _why_no_landmarks_sr(records: ProductRecords) -> Reason | None:
+    return None if has_landmarks(records.landmarks) else Reason.NO_LANDMARKS
+
+
 LANDMARKS_SR = ObjectDefinition(
     key="landmarks_sr",
     title="landmarks (SR)",
@@ -27,4 +33,5 @@ LANDMARKS_SR = ObjectDefinition(
     reads=(SliceScores, Landmarks),
     encode=_encode_landmarks_sr_object,
     prove=prove_landmarks_sr,
+    why_empty=_why_no_landmarks_sr,
 )

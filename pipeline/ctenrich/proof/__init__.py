@@ -37,6 +37,7 @@ def prove(
     objects: Sequence[EncodedObject],
     provers: Mapping[str, ProveObject | None],
     *,
+    left_out: Sequence[str] = (),
     settings: Settings,
     workspace: Workspace,
 ) -> Proof:
@@ -56,6 +57,8 @@ def prove(
     provers : mapping
         Object kind -> function that adds its checks, for every kind that the product must have, in the order of
         writing; None for a kind that cannot be proven, which the proof then lists as not proven.
+    left_out : sequence of str
+        Object kinds of the product for which the result has no content: there must be no object of them.
     settings : Settings
         ``settings.geometry``: tolerances, mm.
     workspace : Workspace
@@ -73,6 +76,9 @@ def prove(
     if isinstance(result, BodypartResult):
         score_checks(report, result.scores, source)
     files = open_objects(report, objects, tuple(provers), result.series, workspace)
+    for kind in left_out:
+        absent = all(record.kind != kind for record in objects)
+        report.add(f"{kind}.left_out", absent, "the result has no content for this object: it must not exist")
     if isinstance(result, SegmentationResult):
         report.hashes["masks"] = result.masks.sha256
         report.hashes["volume"] = result.volume.sha256

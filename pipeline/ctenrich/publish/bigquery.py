@@ -16,6 +16,7 @@ from ctenrich.errors import UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.privacy import check_identity_removed
 from ctenrich.reasons import Reason
+from ctenrich.results.complete import check_tables
 from ctenrich.storage.google import google_errors
 from ctenrich.workspace import Workspace, sha256_of_file
 
@@ -120,6 +121,7 @@ def publish_bigquery(
     files = sorted(workspace.tables.glob("*.parquet"))
     if not files:
         raise UsageError(Reason.NOT_PREPARED, "the run has no tables yet", "run: ctenrich report RUN")
+    check_tables(workspace)
     chosen = options or BigQueryOptions()
     check_identity_removed(workspace, identified=chosen.identified)
     run = _Run(_run_id(workspace), chosen.mode)

@@ -11,6 +11,7 @@ from ctenrich.catalog.queries import bind, load_query, parse_query, shipped_quer
 from ctenrich.catalog.sql import table_names, to_duckdb
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
+from ctenrich.results.complete import check_tables
 from ctenrich.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def run_query(workspace: Workspace, sql: str, parameters: Mapping[str, object] |
     files = table_files(workspace)
     if not files:
         raise UsageError(Reason.NOT_PREPARED, "the run has no tables yet", "run: ctenrich report RUN")
+    check_tables(workspace)
     text, values = _to_duckdb_query(sql.strip(), given, files)
     return _run_in_duckdb(text, values, files)
 
@@ -93,7 +95,7 @@ def _run_in_duckdb(text: str, values: dict[str, Any], files: Mapping[str, Path])
 
     with duckdb.connect(":memory:", config={"memory_limit": _MEMORY, "autoload_known_extensions": "false"}) as db:
         for name, path in files.items():
-            db.read_parquet(str(path)).create_view(name)
+            db.read_parquet(str(path), hive_partitioning=False).create_view(name)
         db.execute("SET allowed_paths = ?", [[str(p) for p in files.values()]])
         db.execute("SET enable_external_access = false")
         db.execute("SET lock_configuration = true")

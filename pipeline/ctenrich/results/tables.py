@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ctenrich.dicom.nested import SEQUENCE_LIMIT, Nested, media_class, read_nested
 from ctenrich.dicom.sop_classes import SEGMENTATION, SEGMENTATION_CLASSES
 from ctenrich.progress import SILENT, Progress
+from ctenrich.results.complete import begin_tables, complete_tables
 from ctenrich.results.metadata import Tree, base_tree, conform, grow, metadata_schema, tree_to_rows
 from ctenrich.results.rows import Rows, object_rows
 from ctenrich.results.runs import build_run_tables
@@ -37,7 +38,8 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
 
     The object tables (with IDC's names and types) and ``dicom_metadata`` are read back from
     ``series/*/*/objects/*.dcm``; deleting the tables and calling this again gives the same bytes. The run tables come
-    from the records and the ledger; without a ledger, those of the ledger are empty.
+    from the records and the ledger; without a ledger, those of the ledger are empty. ``tables/tables.json`` marks the
+    set as complete when the last table is there.
 
     Parameters
     ----------
@@ -53,9 +55,11 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
     dict
         Table name -> file.
     """
+    begin_tables(workspace)
     files = object_files(workspace)
     out = build_object_tables(files, workspace.tables, progress=progress, processes=processes)
     out.update(build_run_tables(workspace))
+    complete_tables(workspace, out)
     return out
 
 
@@ -183,13 +187,14 @@ class _Writers:
         import pyarrow.parquet as pq
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._stack = ExitStack()
-        self._spill = Path(self._stack.enter_context(TemporaryDirectory(prefix=".metadata-", dir=self._folder)))
         self._writers = {}
-        for name in _TABLES:
-            temporary = self._stack.enter_context(atomic_path(self._folder / f"{name}.parquet"))
-            writer = pq.ParquetWriter(temporary, arrow_schema(name), compression="zstd")
-            self._writers[name] = self._stack.enter_context(writer)
+        with ExitStack() as stack:  # an error here removes the temporary files of the tables before it
+            self._spill = Path(stack.enter_context(TemporaryDirectory(prefix=".metadata-", dir=self._folder)))
+            for name in _TABLES:
+                temporary = stack.enter_context(atomic_path(self._folder / f"{name}.parquet"))
+                writer = pq.ParquetWriter(temporary, arrow_schema(name), compression="zstd")
+                self._writers[name] = stack.enter_context(writer)
+            self._stack = stack.pop_all()
         return self
 
     def write(self, result: _FileRows) -> None:

@@ -241,7 +241,7 @@ def forecast_rest(run: Run) -> Forecast | None:
     if not ended or not rates.seconds:
         return None
     rest = tuple(e for e in run.cohort.series if e.series_instance_uid not in ended)
-    products = [(p.product.kind, str(p.product)) for p in run.config.products if p.missing is None]
+    products = [(p.product.kind, str(p.product)) for p in run.config.products]
     serial = not runs or runs[-1].executor == "serial"
     pools = None if serial else worker_pools(run.config.settings.run)
     return forecast(replace(run.cohort, series=rest), products, rates, pools=pools)

@@ -20,3 +20,9 @@ class SeriesInFlight:
     waiting_for_scores: list[Job] = field(default_factory=list)
     failures: dict[str, Failure] = field(default_factory=dict)
     """Product -> failure of its last attempt; ``""`` is the series itself."""
+    succeeded: dict[str, set[str]] = field(default_factory=dict)
+    """Product -> stages that are done after this pass; ``""`` is the series itself."""
+    worked: bool = False
+    """Whether a stage did work in this pass."""
+    recorded: set[str] = field(default_factory=set)
+    """Products that got an outcome in this pass."""

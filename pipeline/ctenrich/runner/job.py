@@ -14,18 +14,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ctenrich.errors import CtenrichError
+from ctenrich.errors import CtenrichError, is_disk_full
 from ctenrich.inference.model_cache import ModelCache
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.rows import ProductKey, StageTiming
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import Issue, SeriesEntry
+from ctenrich.records import Issue, Product, SeriesEntry
 from ctenrich.runner.manifest import cached_failure, is_done, run_stage, stage_key
 from ctenrich.settings import Settings
 from ctenrich.stages.fetch import prefetch_series
 from ctenrich.stages.stage import StageContext, StageFindingsError
-from ctenrich.stages.table import STAGES
+from ctenrich.stages.table import STAGES, objects_left_out
 from ctenrich.workspace import Workspace
 
 __all__ = ["Failure", "Job", "JobResult", "run_job"]
@@ -43,6 +43,8 @@ class Job:
     attempt: int = 1
     prefetch: tuple[SeriesEntry, ...] = ()
     """The next series: their objects are fetched together with those of this one."""
+    scorer: Product | None = None
+    """Product of the run whose slice scores a crop is derived from."""
 
     @property
     def key(self) -> ProductKey:
@@ -75,6 +77,8 @@ class JobResult:
     """Of the stages that did work; the others were done before."""
     issues: dict[str, tuple[Issue, ...]] = field(default_factory=dict)
     """Stage -> issues that it found."""
+    left_out: dict[str, Reason] = field(default_factory=dict)
+    """Object kinds of a product that are not written because they would have no content; after its last stage."""
 
     @property
     def ran(self) -> tuple[str, ...]:
@@ -114,6 +118,7 @@ def run_job(
         workspace=Workspace(root),
         models=models,
         progress=progress,
+        scorer=job.scorer,
     )
     timings: list[StageTiming] = []
     issues: dict[str, tuple[Issue, ...]] = {}
@@ -145,7 +150,9 @@ def run_job(
             )
         if failure is not None:
             break
-    return JobResult(job=job, failure=failure, timings=tuple(timings), issues=issues)
+    ended = failure is None and job.plan is not None and "validate" in job.stages
+    left_out = objects_left_out(context) if ended else {}
+    return JobResult(job=job, failure=failure, timings=tuple(timings), issues=issues, left_out=left_out)
 
 
 def _run_unless_done(name: str, context: StageContext, issues: dict[str, tuple[Issue, ...]]) -> bool:
@@ -175,6 +182,11 @@ def _prefetch(job: Job, context: StageContext) -> None:
 
 
 def _failure_of(stage: str, error: Exception) -> Failure:
+    estimated = isinstance(error, CtenrichError) and error.reason is Reason.DISK_FULL  # another series may still fit
+    if is_disk_full(error) and not estimated:
+        trace = "".join(traceback.format_exception(error))
+        message = "there is no space left on the disk"
+        return Failure(stage=stage, reason=Reason.DISK_FULL, message=message, fatal=True, trace=trace)
     if isinstance(error, CtenrichError):
         hint = f" ({error.hint})" if error.hint else ""
         return Failure(stage=stage, reason=error.reason, message=error.message + hint, retryable=error.retryable)
@@ -182,8 +194,6 @@ def _failure_of(stage: str, error: Exception) -> Failure:
     fatal = False
     if isinstance(error, MemoryError):
         reason, message = Reason.OUT_OF_MEMORY, "memory ran out"
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason, message, fatal = Reason.DISK_FULL, "there is no space left on the disk", True
     elif isinstance(error, OSError) and error.errno == errno.EROFS:
         reason, message, fatal = Reason.IO_ERROR, "the run's folder is read-only", True
     elif isinstance(error, OSError):

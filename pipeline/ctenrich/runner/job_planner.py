@@ -8,6 +8,7 @@ from ctenrich.inference.kinds import segmenter_kind
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.records import SeriesEntry
 from ctenrich.runner.job import Job
+from ctenrich.runner.products import find_scorer
 from ctenrich.runner.run import RunConfig
 from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
 
@@ -29,27 +30,29 @@ class JobPlanner:
 
     def __init__(self, config: RunConfig, stages: Iterable[str]) -> None:
         self._config = config
-        self._stages = frozenset(stages)
+        self.stages = frozenset(stages)
+        """Stages that the runner is to run."""
+        self._scorer = find_scorer(config.products)
 
     @property
     def with_all_stages(self) -> bool:
         """Whether no stage is left out."""
-        return self._stages == frozenset(STAGES)
+        return self.stages == frozenset(STAGES)
 
     @property
     def with_last_stage(self) -> bool:
         """Whether products are taken to their end, so that they get an outcome."""
-        return "validate" in self._stages
+        return "validate" in self.stages
 
     @property
     def with_input(self) -> bool:
         """Whether a stage of the series itself, before its products, is to run."""
-        return not self._stages.isdisjoint(SERIES_STAGES)
+        return not self.stages.isdisjoint(SERIES_STAGES)
 
     @property
     def with_fetch(self) -> bool:
         """Whether objects are fetched."""
-        return "fetch" in self._stages
+        return "fetch" in self.stages
 
     def input_job(self, entry: SeriesEntry, prefetch: tuple[SeriesEntry, ...] = ()) -> Job:
         """Return the first job of a series; it has no stages if the run starts after the input.
@@ -61,7 +64,9 @@ class JobPlanner:
         prefetch : tuple of SeriesEntry
             Series whose objects its fetch transfers too.
         """
-        return Job(entry=entry, pool="input", stages=self._chosen(SERIES_STAGES), prefetch=prefetch)
+        return Job(
+            entry=entry, pool="input", stages=self._chosen(SERIES_STAGES), prefetch=prefetch, scorer=self._scorer
+        )
 
     def product_job(self, entry: SeriesEntry, requested: RequestedProduct, after: Job | None = None) -> Job | None:
         """Return the next job of a product; None if it has no further stage.
@@ -79,7 +84,7 @@ class JobPlanner:
         for pool in pools:
             stages = self._chosen(s for s in product_stages(requested.product.kind) if STAGES[s].pool == pool)
             if stages:
-                return Job(entry=entry, plan=requested, pool=pool, stages=stages)
+                return Job(entry=entry, plan=requested, pool=pool, stages=stages, scorer=self._scorer)
         return None
 
     def series_output_job(self, entry: SeriesEntry) -> Job | None:
@@ -89,10 +94,10 @@ class JobPlanner:
 
     def waits_for_scores(self, job: Job) -> bool:
         """Return whether a job needs the slice scores of its series, which determine the crop."""
-        crops = bool(self._config.settings.segment.crop) and "score" in self._stages
+        crops = bool(self._config.settings.segment.crop) and "score" in self.stages
         return (
             crops and job.plan is not None and job.pool == "infer" and segmenter_kind(job.plan.product.kind).takes_crop
         )
 
     def _chosen(self, stages: Iterable[str]) -> tuple[str, ...]:
-        return tuple(stage for stage in stages if stage in self._stages)
+        return tuple(stage for stage in stages if stage in self.stages)

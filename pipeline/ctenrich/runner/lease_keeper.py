@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
+from ctenrich.errors import CtenrichError
 from ctenrich.ledger.leases import Lease, Leases
 
 __all__ = ["LEASE_SECONDS", "LeaseKeeper"]
@@ -80,6 +84,28 @@ class LeaseKeeper:
                 renewed = self._leases.renew(lease, self._seconds)
                 if renewed is not None:
                     self._held[series_instance_uid] = renewed
+
+    @contextmanager
+    def renewing(self) -> Iterator[None]:
+        """Renew the leases from a second thread while this one runs a job, which may take longer than a lease lasts.
+
+        The thread ends before the block is left; meanwhile only it uses the leases. A renewal that fails (no network, a
+        full disk) is tried again; whether the lease was kept is decided by :meth:`confirm` when the job has ended.
+        """
+        ended = threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(self._seconds / 4):
+                with suppress(CtenrichError, OSError, sqlite3.Error):
+                    self.renew_due()
+
+        thread = threading.Thread(target=renew, name="leases", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def release(self, series_instance_uid: str, *, finished: bool = False) -> None:
         """Give the lease of a series back.

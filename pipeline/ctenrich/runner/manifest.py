@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue
 from ctenrich.stages.stage import Stage, StageContext
-from ctenrich.workspace import sha256_of_file, write_bytes
+from ctenrich.workspace import sha256_of_file, sync_folders, write_bytes
 
 __all__ = ["cache_failure", "cached_failure", "forget_failures", "forget_stage", "is_done", "run_stage", "stage_key"]
 
@@ -187,5 +188,15 @@ def run_stage(stage: Stage, context: StageContext, key: str) -> tuple[Issue, ...
         name = path.relative_to(context.folder).as_posix()
         entries[name] = (status.st_size, status.st_mtime_ns, sha256_of_file(path))
     content = {"stage": stage.name, "version": stage.version, "key": key, "files": entries}
-    write_bytes(manifest, json.dumps(content, indent=1).encode() + b"\n")
+    _sync_before_manifest(context, result.files)
+    write_bytes(manifest, json.dumps(content, indent=1).encode() + b"\n", durable=True)
     return result.issues
+
+
+def _sync_before_manifest(context: StageContext, files: Iterable[Path]) -> None:
+    """Flush the folders that a manifest is going to rely on: after a power failure it must not name lost files."""
+    manifests = context.folder / "manifests"
+    manifests.mkdir(exist_ok=True)
+    series = context.workspace.series_dir(context.uid)
+    inside = {parent for path in files for parent in path.parents if parent.is_relative_to(series)}
+    sync_folders({*inside, context.folder, series, series.parent})

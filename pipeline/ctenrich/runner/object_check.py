@@ -11,17 +11,17 @@ from ctenrich import __version__
 from ctenrich.dicom.objects import claims_to_be_dicom, header, quiet
 from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES, is_structured_report
 from ctenrich.errors import CtenrichError, InputError
-from ctenrich.inference.model_cache import ModelCache
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, EncodedObjects, Issue, Proof, ProofState, Severity
+from ctenrich.runner.readiness import context_of
 from ctenrich.runner.run import Run
 from ctenrich.settings import Settings
 from ctenrich.stages.stage import StageContext
 from ctenrich.stages.table import prove_objects
 from ctenrich.validate import validate_objects
-from ctenrich.workspace import sha256_of_file
+from ctenrich.workspace import files_below, sha256_of_file
 
 __all__ = ["ObjectReport", "check_files", "check_run", "instances_below"]
 
@@ -82,19 +82,11 @@ def check_run(
         for row in ledger.issues():
             if row.stage == "validate":
                 kept.setdefault((row.series_instance_uid, row.product), []).append(row.issue)
-    models = ModelCache(settings)
     progress.start("objects", len(run.cohort.series))
     for entry in run.cohort.series:
         for plan in run.config.products:
-            context = StageContext(
-                entry=entry,
-                requested=plan,
-                settings=settings,
-                workspace=run.workspace,
-                models=models,
-                progress=SILENT,
-            )
-            record = context.store.find(EncodedObjects, context.uid, plan.product) if plan.missing is None else None
+            context = context_of(run, entry, plan, settings)
+            record = context.store.find(EncodedObjects, context.uid, plan.product)
             if record is None:
                 continue
             found, objects = True, record.objects
@@ -186,7 +178,7 @@ def _reports_of(
 
 
 def _files(top: Path) -> list[Path]:
-    return sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
+    return [path for path, _ in files_below(top)] if top.is_dir() else [top]
 
 
 def _is_checked(path: Path) -> bool:

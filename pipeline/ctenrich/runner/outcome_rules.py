@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ctenrich.errors import InconsistencyError
 from ctenrich.inference.products import RequestedProduct
@@ -20,7 +20,6 @@ __all__ = [
     "end_of_product",
     "end_of_series",
     "failures_that_count",
-    "not_requested",
     "upstream_failed",
 ]
 
@@ -50,19 +49,25 @@ PROCESSED_ELSEWHERE = End(
 )
 
 
-def not_requested(reason: Reason) -> End:
-    """Return the end of a product that the run does not make, because for instance no model was named."""
-    return End(state=State.SKIPPED, stage="plan", reason=reason, message=reason.sentence)
-
-
 def upstream_failed(failure: Failure) -> End:
     """Return the end of a product whose series failed before it."""
     message = f"{failure.stage} ended with {failure.reason.value}"
     return End(state=State.SKIPPED, stage=failure.stage, reason=Reason.UPSTREAM_FAILED, message=message)
 
 
-def end_of_product(failure: Failure | None) -> End:
-    """Return the end of a product whose last job came back."""
+def end_of_product(failure: Failure | None, left_out: Mapping[str, Reason] | None = None) -> End:
+    """Return the end of a product whose last job came back.
+
+    Parameters
+    ----------
+    failure : Failure or None
+        Why the job did not finish.
+    left_out : mapping of str to Reason, optional
+        Object kinds that are not written because they would have no content; the product is done, with the reason.
+    """
+    if failure is None and left_out:
+        reason = next(iter(left_out.values()))
+        return replace(DONE, reason=reason, message=reason.sentence)
     if failure is None:
         return DONE
     state = State.SKIPPED if failure.reason in _NOTHING_TO_DO else State.FAILED
@@ -102,7 +107,7 @@ def end_of_series(entry: SeriesEntry, failures: Mapping[str, Failure], products:
     if failed:
         message = f"{len(failed)} of {len(products)} products failed"
         return End(state=State.FAILED, stage=failed[0].stage, reason=failed[0].reason, message=message)
-    if of_products and len(of_products) == sum(p.missing is None for p in products):
+    if of_products and len(of_products) == len(products):
         first = of_products[0]
         return End(state=State.SKIPPED, stage=first.stage, reason=first.reason, message=first.message)
     return DONE

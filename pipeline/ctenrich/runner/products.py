@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ctenrich.errors import UsageError
+from ctenrich.inference.device import check_device
 from ctenrich.inference.kinds import segmenter_kind
 from ctenrich.inference.products import RequestedProduct, SegmenterSpec, absolute, parse_segmenter
 from ctenrich.reasons import Reason
-from ctenrich.records import ModelInfo, Product, ProductKind
+from ctenrich.records import ModelInfo, Product, ProductKind, SliceScores
 from ctenrich.stages.crop import check_crop
 from ctenrich.stages.table import check_kind
 
 if TYPE_CHECKING:
     from ctenrich.settings import Settings
 
-__all__ = ["request_products"]
+__all__ = ["find_scorer", "request_products"]
 
 
 def request_products(
-    segmenters: tuple[str, ...], bodypart: str, *, settings: Settings, allow_demo: bool
+    segmenters: tuple[str, ...],
+    bodypart: str,
+    *,
+    settings: Settings,
+    allow_demo: bool,
+    kept: tuple[RequestedProduct, ...] = (),
 ) -> tuple[RequestedProduct, ...]:
     """Open every model once, so that whatever is wrong with one is found before any work starts.
 
@@ -34,6 +41,14 @@ def request_products(
         Of the run.
     allow_demo : bool
         Whether demonstration models are accepted.
+    kept : tuple of RequestedProduct
+        Products that the run has already. Those that are not asked for again are kept as they are; their models are
+        not opened.
+
+    Returns
+    -------
+    tuple of RequestedProduct
+        The kept products, then those that were asked for.
 
     Raises
     ------
@@ -43,19 +58,24 @@ def request_products(
     ModelError
         What is wrong with a model.
     """
-    check_crop(settings, with_bodypart=bodypart != "none")
+    for device in (settings.segment.device, *settings.run.devices):
+        check_device(device)
+    check_crop(settings, with_bodypart=bodypart != "none" or find_scorer(kept) is not None)
     requested = [_opened(_absolute_spec(t), parse_segmenter(t), settings, allow_demo) for t in segmenters]
-    if bodypart == "none":
-        missing = RequestedProduct("none", Product(ProductKind.BODYPART, "none"), missing=Reason.NO_MODEL)
-        requested.append(missing)
-    else:
+    if bodypart != "none":
         spec = SegmenterSpec(kind=ProductKind.BODYPART, model=bodypart)
         requested.append(_opened(absolute(bodypart), spec, settings, allow_demo))
     keys = [str(r.product) for r in requested]
     twice = sorted({k for k in keys if keys.count(k) > 1})
     if twice:
         raise UsageError(Reason.BAD_PARAMETER, f"{twice[0]} was asked for twice", "give each segmenter once")
-    return tuple(requested)
+    return (*(p for p in kept if str(p.product) not in keys), *requested)
+
+
+def find_scorer(products: Sequence[RequestedProduct]) -> Product | None:
+    """Return the product whose slice scores a crop is derived from: the last one asked for; None if there is none."""
+    scorers = [p.product for p in products if segmenter_kind(p.product.kind).makes is SliceScores]
+    return scorers[-1] if scorers else None
 
 
 def _opened(text: str, spec: SegmenterSpec, settings: Settings, allow_demo: bool) -> RequestedProduct:

@@ -52,6 +52,12 @@ class RunSummary:
     ran: int
     """Number of stages that did work; stages that were done before do not count."""
     seconds: float
+    failures: tuple[Outcome, ...] = ()
+    """Products and series that failed in this pass."""
+    attempted: int = 0
+    """Number of jobs of products and series in this pass."""
+    left_alone: int = 0
+    """Number of products and series that had not reached the chosen stages; their outcomes are as they were."""
 
     @property
     def stopped_early(self) -> bool:
@@ -60,8 +66,11 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int:
-        """0: done (what is left out has its reason); 1: failures, or nothing done; 3: stopped early; 4: budget."""
-        if self.stopped_early:
+        """0: done (what is left out has its reason); 1: failures, or nothing done; 3: stopped early; 4: budget.
+
+        A series that the disk has no space for counts as stopped early: the same command continues with it.
+        """
+        if self.stopped_early or self.reasons.get(Reason.DISK_FULL.value):
             return 3
         if self.ended is RunEnd.BUDGET:
             return 4
@@ -79,8 +88,7 @@ class RunRecorder:
     log : Path
         File of JSON lines.
     progress : Progress
-        Gets the throughput, and a note for everything that does not end as requested. A product for which no model was
-        named was not requested: it has an outcome, but no note.
+        Gets the throughput, and a note for everything that does not end as requested.
     clock : Clock, optional
         Time of the lines.
     """
@@ -94,6 +102,8 @@ class RunRecorder:
         self._spent: dict[tuple[str, str], tuple[float, int]] = {}
         self.ran = 0
         """Number of stages that did work."""
+        self.failures: list[Outcome] = []
+        """Outcomes with the state FAILED, in the order in which they were recorded."""
 
     def record_outcome(self, entry: SeriesEntry, product: str, end: End) -> None:
         """Record the outcome of a product.
@@ -109,16 +119,21 @@ class RunRecorder:
         """
         uid = entry.series_instance_uid
         seconds, peak = self._spent.get((uid, product), (0.0, 0))
-        self._ledger.record(
-            Outcome(uid, product, end.state, end.stage, end.reason, end.message, round(seconds, 3), peak)
-        )
-        if end.reason not in {None, Reason.NO_MODEL}:
+        outcome = Outcome(uid, product, end.state, end.stage, end.reason, end.message, round(seconds, 3), peak)
+        self._ledger.record(outcome)
+        if end.state is State.FAILED:
+            self.failures.append(outcome)
+        if end.reason is not None:
             name = product or "series"
             self._progress.note(f"{uid} {name}: {end.state.value} ({end.reason.value}) {end.message}")
 
     def forget_outcome(self, key: ProductKey) -> None:
         """Delete the outcome of a product that runs again."""
         self._ledger.forget([key])
+
+    def outcomes_of(self, series_instance_uid: str) -> dict[str, Outcome]:
+        """Return the outcomes of a series: product -> outcome; ``""`` is the series itself."""
+        return self._ledger.outcomes_of(series_instance_uid)
 
     def record_result(self, result: JobResult) -> None:
         """Record the timings and issues of a job."""

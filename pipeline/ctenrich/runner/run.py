@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from ctenrich import __version__
 from ctenrich.codes.mappings import use_mappings
 from ctenrich.errors import UsageError
 from ctenrich.inference.products import RequestedProduct
+from ctenrich.ledger.database import check_database_path
 from ctenrich.ledger.rows import ProductKey
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
@@ -20,11 +23,12 @@ from ctenrich.settings import Settings
 from ctenrich.shape.pyradiomics import need_radiomics
 from ctenrich.shape.pyradiomics_features import Radiomics
 from ctenrich.tools import need_package
-from ctenrich.workspace import Workspace, load_record, save_record, write_bytes
+from ctenrich.workspace import Workspace, load_record, save_record, sync_folders, write_bytes
 
 __all__ = ["Run", "RunConfig"]
 
 _FORMAT = 1
+_LEDGER = "ledger.sqlite"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Run:
     @property
     def ledger_path(self) -> Path:
         """``ledger.sqlite``."""
-        return self.root / "ledger.sqlite"
+        return self.root / _LEDGER
 
     @classmethod
     def create(
@@ -74,40 +78,41 @@ class Run:
     ) -> Run:
         """Make a run's folder, or update the one that is there (what did not change is not done again).
 
+        Products are added to those of an existing run, which keeps its own: their objects stay part of it.
+
         Raises
         ------
         UsageError
-            BAD_RUN if the folder holds another cohort or is something else; BAD_COHORT, DEMO_MODEL, BAD_PARAMETER;
-            BAD_MAPPING if the user's mappings cannot be used.
+            BAD_RUN if the folder holds another cohort, is something else or has too long a path; BAD_COHORT,
+            DEMO_MODEL, BAD_PARAMETER; BAD_MAPPING if the user's mappings cannot be used.
         ModelError
             What is wrong with a model: found here, before any work.
         """
         settings = _absolute_mappings(settings or Settings())
-        use_mappings(settings.codes.mappings)
         cohort = read_cohort(cohort_file)
         if not cohort.series:
             raise UsageError(Reason.EMPTY_COHORT, "the cohort has no series", "look at NAME.excluded.parquet for why")
         if not all(i.url for entry in cohort.series for i in entry.instances):
             hint = "select again on this computer: ctenrich select --lock NAME.lock.json --catalog folder:FILE"
             raise UsageError(Reason.BAD_COHORT, "the cohort was written without the paths of its files", hint)
-        products = request_products(tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo)
-        if all(p.missing for p in products):
+        out = Path(out)
+        check_database_path(out / _LEDGER)
+        found = _existing_run(out, cohort)
+        use_mappings(settings.codes.mappings)  # after those of the existing run
+        kept = found.config.products if found else ()
+        products = request_products(tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo, kept=kept)
+        if not products:
             raise UsageError(
                 Reason.NO_MODEL, "nothing to do: neither a segmenter nor a body part model was named",
                 "add --segmenter expert, --segmenter nnunet:MODEL or --bodypart MODEL",
             )  # fmt: skip
         _check_engines(settings)
-        config = RunConfig(_FORMAT, __version__, cohort.name, cohort.sha256, products, settings, allow_demo)
-        out = Path(out)
-        if (out / "run.json").exists():
-            found = cls.open(out)
-            if found.config.cohort_sha256 != cohort.sha256:
-                raise UsageError(Reason.BAD_RUN, "the folder is a run of another cohort", "choose a new --out folder")
-        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(Reason.BAD_RUN, "the folder is not empty and not a run", "choose a new --out folder")
-        out.mkdir(parents=True, exist_ok=True)
+        demo = allow_demo or (found is not None and found.config.demo)
+        config = RunConfig(_FORMAT, __version__, cohort.name, cohort.sha256, products, settings, demo)
+        _make_folder(out)
         _copy_cohort(cohort_file, out)
-        save_record(out / "run.json", config)
+        save_record(out / "run.json", config, durable=True)
+        sync_folders([out.absolute().parent])
         return cls(out, config, cohort)
 
     @classmethod
@@ -131,6 +136,7 @@ class Run:
             message = f"the run has format {found}, this software reads {_FORMAT}"
             raise UsageError(Reason.BAD_RUN, message, "use the version that made it, or start a new run folder")
         config = load_record(path, RunConfig)
+        config = replace(config, products=tuple(p for p in config.products if p.missing is None))
         cohort = read_cohort(Path(root) / "cohort.parquet")
         if cohort.sha256 != config.cohort_sha256:
             raise UsageError(Reason.BAD_COHORT, "the run's cohort file was changed", "start a new run folder")
@@ -152,6 +158,39 @@ def _absolute_mappings(settings: Settings) -> Settings:
     if not chosen:
         return settings
     return replace(settings, codes=replace(settings.codes, mappings=str(Path(chosen).resolve())))
+
+
+def _existing_run(out: Path, cohort: Cohort) -> Run | None:
+    """Open the run that `out` is; None for a folder that is empty or does not exist, an error for anything else."""
+    try:
+        if (out / "run.json").exists():
+            found = Run.open(out)
+            if found.config.cohort_sha256 != cohort.sha256:
+                raise UsageError(Reason.BAD_RUN, "the folder is a run of another cohort", "choose a new --out folder")
+            return found
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(Reason.BAD_RUN, "the folder is not empty and not a run", "choose a new --out folder")
+    except OSError as error:
+        raise _unusable_folder(error) from error
+    return None
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable_folder(error) from error
+
+
+_UNUSABLE_NAME = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL})
+
+
+def _unusable_folder(error: OSError) -> Exception:
+    """Return a UsageError if the name is why the folder cannot be made; otherwise (a full disk, rights) `error`."""
+    if error.errno not in _UNUSABLE_NAME:
+        return error
+    text = os.strerror(error.errno).lower()
+    return UsageError(Reason.BAD_RUN, f"the run's folder cannot be made: {text}", "choose another --out folder")
 
 
 def _copy_cohort(cohort_file: Path, out: Path) -> None:

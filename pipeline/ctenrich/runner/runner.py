@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ctenrich import __version__
+from ctenrich.errors import is_disk_full
+from ctenrich.ledger.database import set_aside_if_damaged
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.progress import SILENT, Progress
-from ctenrich.records import Outcome, SeriesEntry, State
+from ctenrich.records import State
 from ctenrich.runner.executors.base import Executor
 from ctenrich.runner.job_planner import JobPlanner
 from ctenrich.runner.lease_keeper import LeaseKeeper
@@ -18,7 +21,6 @@ from ctenrich.runner.outcome_rules import check_totals
 from ctenrich.runner.recorder import RunEnd, RunRecorder, RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.scheduler import RunnerOptions, Scheduler
-from ctenrich.stages.table import SERIES_STAGES
 from ctenrich.workspace import remove_temporaries
 
 __all__ = ["Runner", "RunnerOptions"]
@@ -64,14 +66,19 @@ class Runner:
         ------
         InconsistencyError
             INCONSISTENT_TOTALS if something ended without exactly one outcome.
+        OSError
+            ENOSPC if the ledger cannot even be opened because the disk is full.
         """
         clock = self._options.clock
         started = clock.monotonic()
         planner = JobPlanner(self._run.config, self._options.stages)
+        broken = set_aside_if_damaged(self._run.ledger_path)
+        if broken is not None:
+            self._progress.note(f"the ledger was damaged: it is kept as {broken.name}, and made anew")
         with Ledger(self._run.ledger_path, now=clock.time) as ledger:
             ledger.set_plan(self._run.jobs())
             recorder = RunRecorder(ledger, self._run.root / "log.jsonl", progress=self._progress, clock=clock)
-            ended = self._schedule(ledger, recorder, planner, command)
+            scheduler, ended = self._schedule(ledger, recorder, command)
             outcomes = ledger.outcomes()
             if ended.early or not planner.with_all_stages:
                 states = dict(Counter(o.state.value for o in outcomes))
@@ -79,9 +86,18 @@ class Runner:
                 states = check_totals(ledger.plan(), outcomes)
         reasons = dict(Counter(o.reason.value for o in outcomes if o.reason))
         seconds = clock.monotonic() - started
-        return RunSummary(ended=ended, states=states, reasons=reasons, ran=recorder.ran, seconds=seconds)
+        return RunSummary(
+            ended=ended,
+            states=states,
+            reasons=reasons,
+            ran=recorder.ran,
+            seconds=seconds,
+            failures=tuple(recorder.failures),
+            attempted=scheduler.attempted,
+            left_alone=scheduler.left_alone,
+        )
 
-    def _schedule(self, ledger: Ledger, recorder: RunRecorder, planner: JobPlanner, command: str) -> RunEnd:
+    def _schedule(self, ledger: Ledger, recorder: RunRecorder, command: str) -> tuple[Scheduler, RunEnd]:
         """Run the scheduler; whatever happens, close the executor, release leases and record the end."""
         clock = self._options.clock
         leases = LeaseKeeper(self._options.leases or ledger.leases(clock.boottime), _runner_name(), clock.boottime)
@@ -97,26 +113,31 @@ class Runner:
         ended = RunEnd.FAILED
         try:
             remove_temporaries(self._run.root)
-            ended = scheduler.run(_series_to_run(self._run, planner, ledger.outcomes()))
+            ended = scheduler.run(self._run.cohort.series)
             if ended is RunEnd.DONE and any(o.state is State.NOT_STARTED_BUDGET for o in ledger.outcomes()):
                 ended = RunEnd.BUDGET
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            ended = RunEnd.DISK
         finally:
             self._executor.close(kill=ended is not RunEnd.DONE)
             remove_temporaries(self._run.root)  # of workers that were killed
-            leases.release_all()
-            ledger.finish_run(number, ended.value)
-        return ended
+            with _unless_disk_full():
+                leases.release_all()
+            with _unless_disk_full():
+                ledger.finish_run(number, ended.value)
+        return scheduler, ended
 
 
-def _series_to_run(run: Run, planner: JobPlanner, outcomes: Sequence[Outcome]) -> list[SeriesEntry]:
-    """All series; if the run starts after the input, only those whose input was made."""
-    if planner.with_input:
-        return list(run.cohort.series)
-    ended = (State.FAILED, State.EXCLUDED)
-    failed = {
-        o.series_instance_uid for o in outcomes if not o.product and o.state in ended and o.stage in SERIES_STAGES
-    }
-    return [e for e in run.cohort.series if e.series_instance_uid not in failed]
+@contextmanager
+def _unless_disk_full() -> Iterator[None]:
+    """Leave a record out if the disk is full: leases expire, and a run without a recorded end counts as killed."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
 
 
 def _runner_name() -> str:

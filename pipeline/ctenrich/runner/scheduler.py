@@ -21,10 +21,11 @@ from ctenrich.runner.outcome_rules import (
     End,
     end_of_product,
     end_of_series,
-    not_requested,
     upstream_failed,
 )
+from ctenrich.runner.partial import failures_of, settle_outcomes
 from ctenrich.runner.prefetch import Prefetcher
+from ctenrich.runner.readiness import has_reached
 from ctenrich.runner.recorder import RunEnd, RunRecorder
 from ctenrich.runner.retry import NextStep, PostponedSeries, RetryPolicy
 from ctenrich.runner.run import Run
@@ -99,6 +100,10 @@ class Scheduler:
         self._in_flight: dict[str, SeriesInFlight] = {}
         self._refused = 0
         self._fatal = False
+        self.attempted = 0
+        """Number of first jobs of products and series that were submitted."""
+        self.left_alone = 0
+        """Number of products and series that had not reached the chosen stages."""
 
     def run(self, entries: Iterable[SeriesEntry]) -> RunEnd:
         """Run all jobs of some series.
@@ -118,7 +123,7 @@ class Scheduler:
             if self._fatal:
                 return self._drain(RunEnd.DISK)
             self._start_series(started)
-            result = self._executor.collect(_COLLECT_SECONDS)
+            result = self._collect()
             if result is not None:
                 self._take_result(result)
                 self._refused = 0
@@ -130,6 +135,13 @@ class Scheduler:
             return RunEnd.DISK
         self._progress.finish("series")
         return RunEnd.DONE
+
+    def _collect(self) -> JobResult | None:
+        """Take a result; leases are renewed by another thread if the executor runs the job in this one."""
+        if self._executor.works_in_background or not self._in_flight:
+            return self._executor.collect(_COLLECT_SECONDS)
+        with self._leases.renewing():
+            return self._executor.collect(_COLLECT_SECONDS)
 
     # ------------------------------------------------------------ starting series
 
@@ -167,12 +179,22 @@ class Scheduler:
                 self._progress.note(f"{uid} series: its objects were deleted after use; they are fetched again")
             prefetch = self._prefetcher.take(entry, self._waiting)
         job = self._planner.input_job(entry, prefetch)
-        if job.stages:
-            self._submit(flight, job)
-        else:
+        if not job.stages:
             self._start_products(flight, None)
-            self._end_if_no_job_is_left(flight)
+        elif self._has_reached(job):
+            self._submit(flight, job)
+        self._end_if_no_job_is_left(flight)
         return True
+
+    def _has_reached(self, job: Job) -> bool:
+        """Return whether the stages before a job are done; whoever runs all stages need not ask."""
+        if self._planner.with_all_stages or has_reached(
+            self._run, job.entry, job.plan, job.stages, self._planner.stages
+        ):
+            self.attempted += 1
+            return True
+        self.left_alone += 1
+        return False
 
     def _end_unstarted(self, entry: SeriesEntry, end: End) -> None:
         for product in ("", *(str(p.product) for p in self._run.config.products)):
@@ -192,6 +214,7 @@ class Scheduler:
                 self._waiting.append(flight.entry)
             return
         self._recorder.record_result(result)
+        flight.worked = flight.worked or bool(result.ran)
         step = self._retry.decide(result, others_at_work=len(self._in_flight) > 1)
         if step is NextStep.STOP:
             self._fatal = True
@@ -204,19 +227,20 @@ class Scheduler:
         elif step is NextStep.RETRY:
             self._executor.submit(replace(job, attempt=job.attempt + 1))
         else:
-            self._accept(flight, job, result.failure)
+            self._accept(flight, job, result)
 
-    def _accept(self, flight: SeriesInFlight, job: Job, failure: Failure | None) -> None:
+    def _accept(self, flight: SeriesInFlight, job: Job, result: JobResult) -> None:
         """Go on after a job that succeeded, or failed for good."""
+        failure = result.failure
         if failure is not None:
             flight.failures[job.key.product] = failure
+        else:
+            flight.succeeded.setdefault(job.key.product, set()).update(job.stages)
         if job.plan is not None and "score" in job.stages:
             self._submit_jobs_that_wait_for_scores(flight)
         if job.plan is not None:
-            self._continue_product(flight, job, failure)
+            self._continue_product(flight, job, result)
         elif job.pool == "input":
-            if failure is None and not self._planner.with_last_stage:
-                self._recorder.forget_outcome(job.key)
             self._start_products(flight, failure)
         flight.open_jobs -= 1
         self._end_if_no_job_is_left(flight)
@@ -225,29 +249,29 @@ class Scheduler:
         """Submit the first job of every product after the input of its series, or end the product."""
         for requested in self._run.config.products:
             product = str(requested.product)
-            if requested.missing is not None:
-                self._recorder.record_outcome(flight.entry, product, not_requested(requested.missing))
-            elif failure is not None:
-                self._recorder.record_outcome(flight.entry, product, upstream_failed(failure))
-            else:
-                self._submit_or_end(flight, self._planner.product_job(flight.entry, requested), product)
+            if failure is not None:
+                self._record(flight, product, upstream_failed(failure))
+                continue
+            job = self._planner.product_job(flight.entry, requested)
+            if job is None or self._has_reached(job):
+                self._submit_or_end(flight, job, end_of_product(None), product)
         beside = self._planner.series_output_job(flight.entry)
-        if beside is not None and failure is None:
+        if beside is not None and failure is None and self._has_reached(beside):
             self._submit(flight, beside)
 
-    def _continue_product(self, flight: SeriesInFlight, job: Job, failure: Failure | None) -> None:
+    def _continue_product(self, flight: SeriesInFlight, job: Job, result: JobResult) -> None:
         assert job.plan is not None
-        if failure is not None:
-            self._recorder.record_outcome(flight.entry, job.key.product, end_of_product(failure))
+        if result.failure is not None:
+            self._record(flight, job.key.product, end_of_product(result.failure))
         else:
             following = self._planner.product_job(flight.entry, job.plan, after=job)
-            self._submit_or_end(flight, following, job.key.product)
+            self._submit_or_end(flight, following, end_of_product(None, result.left_out), job.key.product)
 
-    def _submit_or_end(self, flight: SeriesInFlight, job: Job | None, product: str) -> None:
-        """Submit the next job of a product, or keep it until there are scores; without one the product is done."""
+    def _submit_or_end(self, flight: SeriesInFlight, job: Job | None, end: End, product: str) -> None:
+        """Submit the next job of a product, or keep it until there are scores; without one the product ends."""
         if job is None:
             if self._planner.with_last_stage:
-                self._recorder.record_outcome(flight.entry, product, end_of_product(None))
+                self._record(flight, product, end)
         elif self._planner.waits_for_scores(job):
             flight.waiting_for_scores.append(job)
         else:
@@ -258,6 +282,10 @@ class Scheduler:
         for job in flight.waiting_for_scores:
             self._submit(flight, job)
         flight.waiting_for_scores.clear()
+
+    def _record(self, flight: SeriesInFlight, product: str, end: End) -> None:
+        flight.recorded.add(product)
+        self._recorder.record_outcome(flight.entry, product, end)
 
     def _submit(self, flight: SeriesInFlight, job: Job) -> None:
         flight.open_jobs += 1
@@ -279,12 +307,16 @@ class Scheduler:
         entry = flight.entry
         del self._in_flight[entry.series_instance_uid]
         self._postponed.series_ended()
-        if "" in flight.failures or self._planner.with_last_stage:
-            end = end_of_series(entry, flight.failures, self._run.config.products)
-            self._recorder.record_outcome(entry, "", end)
-        if self._run.config.settings.fetch.delete_after_use and self._planner.with_last_stage:
-            delete_after_use(self._run, entry, flight.failures)
-        self._leases.release(entry.series_instance_uid, finished=self._planner.with_last_stage)
+        failures, ended = flight.failures, True
+        if "" in failures or self._planner.with_all_stages:
+            self._recorder.record_outcome(entry, "", end_of_series(entry, failures, self._run.config.products))
+        else:
+            settle_outcomes(self._run, flight, self._recorder)
+            outcomes = self._recorder.outcomes_of(entry.series_instance_uid)
+            failures, ended = failures_of(outcomes), self._planner.with_last_stage and "" in outcomes
+        if self._run.config.settings.fetch.delete_after_use and self._planner.with_last_stage and ended:
+            delete_after_use(self._run, entry, failures)
+        self._leases.release(entry.series_instance_uid, finished=ended and self._planner.with_last_stage)
         self._progress.advance("series")
 
     def _drain(self, ended: RunEnd) -> RunEnd:

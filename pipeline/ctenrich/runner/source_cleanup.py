@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ctenrich.errors import CtenrichError, InputError
-from ctenrich.inference.model_cache import ModelCache
-from ctenrich.inference.products import RequestedProduct
-from ctenrich.progress import SILENT
 from ctenrich.records import SeriesEntry
 from ctenrich.runner.job import Failure
 from ctenrich.runner.manifest import cache_failure, cached_failure, is_done, stage_key
 from ctenrich.runner.outcome_rules import failures_that_count
+from ctenrich.runner.readiness import context_of
 from ctenrich.runner.run import Run
 from ctenrich.stages.fetch import fetched_bytes
 from ctenrich.stages.stage import StageContext
@@ -64,7 +62,7 @@ def delete_source(run: Run, entry: SeriesEntry, failure: CtenrichError | None = 
     int
         Number of bytes that were deleted.
     """
-    context = _context(run, entry, None)
+    context = context_of(run, entry, None)
     source = context.folder / "source"
     manifest = _read_fetch_manifest(context.folder)
     if manifest is None or not source.is_dir():
@@ -89,15 +87,15 @@ def needs_refetch(run: Run, entry: SeriesEntry) -> bool:
     entry : SeriesEntry
         A series of it.
     """
-    context = _context(run, entry, None)
+    context = context_of(run, entry, None)
     manifest = _read_fetch_manifest(context.folder)
     if manifest is None or not manifest.get("released"):
         return False
     settled = _settled(context, (*SERIES_STAGES, *series_output(run.config.settings)))
     if settled is not True:
         return settled is None
-    plans = (p for p in run.config.products if p.missing is None)
-    return any(_settled(_context(run, entry, p), product_stages(p.product.kind)) is None for p in plans)
+    plans = run.config.products
+    return any(_settled(context_of(run, entry, p), product_stages(p.product.kind)) is None for p in plans)
 
 
 def mark_for_refetch(run: Run, entry: SeriesEntry) -> None:
@@ -127,18 +125,6 @@ def _settled(context: StageContext, stages: tuple[str, ...]) -> bool | None:
         if not is_done(STAGES[name], context, key):
             return None
     return True
-
-
-def _context(run: Run, entry: SeriesEntry, plan: RequestedProduct | None) -> StageContext:
-    settings = run.config.settings
-    return StageContext(
-        entry=entry,
-        requested=plan,
-        settings=settings,
-        workspace=run.workspace,
-        models=ModelCache(settings),
-        progress=SILENT,
-    )
 
 
 def _fetch_manifest_path(folder: Path) -> Path:

@@ -9,20 +9,18 @@ from statistics import median
 from typing import NamedTuple
 
 from ctenrich.errors import CtenrichError, UsageError
-from ctenrich.inference.model_cache import ModelCache
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.ledger.rows import ProductKey
-from ctenrich.progress import SILENT
 from ctenrich.reasons import Reason, current_code
 from ctenrich.records import FetchedSeries, SeriesEntry, State
 from ctenrich.runner.forecast import forecast_rest
 from ctenrich.runner.manifest import forget_failures, forget_stage, is_done, stage_key
+from ctenrich.runner.readiness import context_of
 from ctenrich.runner.run import Run
 from ctenrich.runner.source_cleanup import needs_refetch
 from ctenrich.series_store import SeriesStore
-from ctenrich.stages.stage import StageContext
 from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
 
 __all__ = ["StagePreview", "StageStatus", "Status", "preview", "retry", "status"]
@@ -52,7 +50,7 @@ class Status:
     """A run at one moment."""
 
     states: tuple[tuple[str, int], ...]
-    """(state, number of series and products)."""
+    """(state, number of series and products); the numbers add up to everything that is planned."""
     reasons: tuple[tuple[str, int], ...]
     """(reason code, number of series and products)."""
     stages: tuple[StageStatus, ...]
@@ -66,10 +64,14 @@ class Status:
 
 def status(run: Run) -> Status:
     """Read a run's ledger (which may be in use)."""
+    planned_keys = set(run.jobs())
     with LedgerReader(run.ledger_path) as ledger:
-        outcomes, timings, runs = ledger.outcomes(), ledger.timings(), ledger.runs()
-    planned = len(run.jobs())
+        timings, runs = ledger.timings(), ledger.runs()
+        outcomes = [o for o in ledger.outcomes() if (o.series_instance_uid, o.product) in planned_keys]
+    planned = len(planned_keys)
     states = Counter(o.state.value for o in outcomes)
+    if planned > len(outcomes):
+        states["no outcome yet"] = planned - len(outcomes)
     reasons = Counter(o.reason.value for o in outcomes if o.reason)
     rows = []
     for stage in STAGES:
@@ -107,7 +109,7 @@ def retry(run: Run, reasons: Sequence[str]) -> int:
     run : Run
         The run; no runner may be at work.
     reasons : sequence of str
-        Reason codes; empty: all but NO_MODEL.
+        Reason codes; empty: all.
 
     Returns
     -------
@@ -127,8 +129,7 @@ def retry(run: Run, reasons: Sequence[str]) -> int:
         found = [
             o
             for o in ledger.outcomes()
-            if o.state in (State.FAILED, State.SKIPPED)
-            and (o.reason and o.reason.value in codes if codes else o.reason is not Reason.NO_MODEL)
+            if o.state in (State.FAILED, State.SKIPPED) and (not codes or (o.reason and o.reason.value in codes))
         ]
         ledger.forget([ProductKey(o.series_instance_uid, o.product) for o in found])
     for outcome in found:
@@ -157,9 +158,7 @@ def preview(run: Run) -> list[StagePreview]:
         whole = _count(run, entry, None, SERIES_STAGES, (todo, done))
         _count(run, entry, None, series_output(run.config.settings), (todo, done), whole=whole)
         for plan in run.config.products:
-            if plan.missing is None:
-                stages = product_stages(plan.product.kind)
-                _count(run, entry, plan, stages, (todo, done), whole=whole)
+            _count(run, entry, plan, product_stages(plan.product.kind), (todo, done), whole=whole)
         if needs_refetch(run, entry):
             todo["fetch"] += 1
             done["fetch"] -= 1
@@ -177,15 +176,7 @@ def _count(
 ) -> bool:
     """Count the stages of one job; once one has to run (`whole` is False), so do those after it."""
     todo, done = counts
-    settings = run.config.settings
-    context = StageContext(
-        entry=entry,
-        requested=plan,
-        settings=settings,
-        workspace=run.workspace,
-        models=ModelCache(settings),
-        progress=SILENT,
-    )
+    context = context_of(run, entry, plan)
     for name in stages:
         if whole:
             try:

@@ -25,7 +25,7 @@ from ctenrich.records import Issue, Matrix4, Quantity, Severity, SortedSeries, V
 from ctenrich.settings import ConvertSettings, GeometrySettings, Settings
 from ctenrich.stages.dcm2niix import compress
 from ctenrich.stages.second_reader import DecodedSlices, ReadSlice, write_compared_nifti
-from ctenrich.workspace import Workspace, atomic_path, write_bytes
+from ctenrich.workspace import Workspace, atomic_path, reserve_space, write_bytes
 
 __all__ = ["ReadSlice", "compress_nifti", "convert_series", "read_volume", "volume_affine"]
 
@@ -81,6 +81,7 @@ def convert_series(
     progress.start("convert", len(paths))
     with atomic_path(folder / "ct.npy") as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype="<i2", shape=series.shape)
+        reserve_space(temporary)
         read = read_volume(series, paths, array, settings=settings, progress=progress, issues=issues)
         paddings = [r.padding_hu for r in read]
         if settings.convert.nifti:

@@ -17,17 +17,16 @@ from ctenrich.errors import UsageError
 from ctenrich.geometry import as_matrix4
 from ctenrich.masks import masks_from_label_map
 from ctenrich.reasons import Reason
-from ctenrich.records import Box, Issue, Product, SegmentMasks, Severity, SliceScores, SortedSeries, Volume
-from ctenrich.series_store import SeriesStore
+from ctenrich.records import Box, Issue, SegmentMasks, Severity, SliceScores, SortedSeries, Volume
 from ctenrich.workspace import load_array, save_array
 
 if TYPE_CHECKING:
     from ctenrich.inference.segmenter import Segmenter
-    from ctenrich.progress import Progress
     from ctenrich.settings import Settings
+    from ctenrich.stages.stage import StageContext
     from ctenrich.workspace import Workspace
 
-__all__ = ["check_crop", "crop_ends", "find_scorer", "segment_cropped"]
+__all__ = ["check_crop", "crop_ends", "segment_cropped"]
 
 
 def crop_ends(text: str) -> tuple[str, str]:
@@ -72,32 +71,13 @@ def check_crop(settings: Settings, *, with_bodypart: bool) -> None:
         raise UsageError(Reason.BAD_SETTINGS, "segment.crop needs a body part model", "add --bodypart MODEL")
 
 
-def find_scorer(store: SeriesStore, uid: str) -> Product | None:
-    """Find the product of a series whose slice scores determine the crop.
-
-    Parameters
-    ----------
-    store : SeriesStore
-        The records on disk.
-    uid : str
-        Series Instance UID.
-
-    Returns
-    -------
-    Product or None
-        None if no scores have been saved.
-    """
-    return next((p for p in store.products(uid) if store.has(SliceScores, uid, p)), None)
-
-
 def segment_cropped(
     segmenter: Segmenter,
     volume: Volume,
     series: SortedSeries,
+    scores: SliceScores | None,
     *,
-    settings: Settings,
-    workspace: Workspace,
-    progress: Progress,
+    context: StageContext,
 ) -> SegmentMasks:
     """Segment the slices between the landmarks of ``segment.crop``, or all slices if the landmarks are unknown.
 
@@ -109,12 +89,10 @@ def segment_cropped(
         The whole volume, HU, [k, j, i].
     series : SortedSeries
         The source series.
-    settings : Settings
-        ``settings.segment.crop``: the landmarks.
-    workspace : Workspace
-        Folder of the run.
-    progress : Progress
-        Passed to the segmenter.
+    scores : SliceScores or None
+        Slice scores of the run's body part model; None if it could not score the series.
+    context : StageContext
+        Of the product; ``context.settings.segment.crop`` names the landmarks.
 
     Returns
     -------
@@ -126,13 +104,11 @@ def segment_cropped(
     UsageError
         BAD_SETTINGS if ``segment.crop`` does not name two landmarks.
     """
-    common: dict[str, Any] = {"settings": settings, "workspace": workspace, "progress": progress}
-    low, high = crop_ends(settings.segment.crop)
-    uid, store = volume.series_instance_uid, SeriesStore(workspace)
-    scorer = find_scorer(store, uid)
-    box = None
-    if scorer is not None:
-        box = crop_hint(store.scores(uid, scorer), volume.shape, low=low, high=high)
+    common: dict[str, Any] = {
+        "settings": context.settings, "workspace": context.workspace, "progress": context.progress,
+    }  # fmt: skip
+    low, high = crop_ends(context.settings.segment.crop)
+    box = crop_hint(scores, volume.shape, low=low, high=high) if scores is not None else None
     if box is None:
         masks = segmenter.segment({"CT": volume}, series, **common)
         return _with_note(

@@ -236,7 +236,8 @@ def _run_dcm2niix(
         else:
             place.symlink_to(path)
     options = ["-z", "n", "-b", "n", "-m", "y", "-l", "n", "-x", "i", "-d", "0", "-f", "ct"]
-    result = run_tool([find_tool("dcm2niix"), *options, "-o", out, source], check=False)
+    # names below the working directory: dcm2niix takes no path of more than about 500 characters
+    result = run_tool([find_tool("dcm2niix"), *options, "-o", out.name, source.name], check=False, cwd=folder)
     files = sorted(out.glob("*.nii"))
     if result.returncode != 0 and copy is not None and not files:
         raise ToolError(Reason.TOOL_FAILED, f"dcm2niix ended with exit code {result.returncode} and wrote nothing")

@@ -21,7 +21,7 @@ from ctenrich.settings import FetchSettings, Settings
 from ctenrich.storage import BatchStorage, open_storage, prefers_batches
 from ctenrich.storage.base import Storage, StoredObject, Transfer, verify_file
 from ctenrich.storage.local import check_regular, local_path
-from ctenrich.workspace import Workspace, check_uid, sha256_of_file
+from ctenrich.workspace import Workspace, check_uid, files_below, sha256_of_file
 
 __all__ = ["fetch_series", "fetched_bytes", "prefetch_series"]
 
@@ -338,7 +338,7 @@ def _check_disk(wanted: Sequence[_Wanted], folder: Path, settings: FetchSettings
 
 def fetched_bytes(folder: Path) -> int:
     """Return the size of the fetched objects in a series' folder, in bytes."""
-    return sum(p.stat().st_size for p in (folder / "source").rglob("*") if p.is_file())
+    return sum(status.st_size for _, status in files_below(folder / "source"))
 
 
 def _companion_issue(error: CtenrichError) -> Issue:

@@ -44,6 +44,8 @@ class StageContext:
     workspace: Workspace
     models: ModelCache
     progress: Progress
+    scorer: Product | None = None
+    """Product whose slice scores a crop is derived from; None: the run has none."""
 
     @property
     def uid(self) -> str:

@@ -39,7 +39,7 @@ from ctenrich.records import (
 )
 from ctenrich.shape.measure import measure_shape
 from ctenrich.stages.convert import compress_nifti, convert_series
-from ctenrich.stages.crop import find_scorer, segment_cropped
+from ctenrich.stages.crop import segment_cropped
 from ctenrich.stages.fetch import fetch_series
 from ctenrich.stages.sort import sort_series
 from ctenrich.stages.stage import Stage, StageContext, StageFindingsError, StageResult, WorkerPool
@@ -49,7 +49,15 @@ from ctenrich.workspace import sha256_of_file
 if TYPE_CHECKING:
     from ctenrich.settings import Settings
 
-__all__ = ["SERIES_STAGES", "STAGES", "check_kind", "product_stages", "prove_objects", "series_output"]
+__all__ = [
+    "SERIES_STAGES",
+    "STAGES",
+    "check_kind",
+    "objects_left_out",
+    "product_stages",
+    "prove_objects",
+    "series_output",
+]
 
 
 # ---------------------------------------------------------------- series stages
@@ -99,9 +107,8 @@ def _run_segment(context: StageContext) -> StageResult:
             segmenter,
             records.volume,
             records.series,
-            settings=context.settings,
-            workspace=context.workspace,
-            progress=context.progress,
+            _scores_for_crop(context),
+            context=context,
         )
     else:
         masks = segmenter.segment(
@@ -119,6 +126,11 @@ def _run_segment(context: StageContext) -> StageResult:
 
 def _is_cropped(context: StageContext) -> bool:
     return bool(context.settings.segment.crop) and context.kind.takes_crop
+
+
+def _scores_for_crop(context: StageContext) -> SliceScores | None:
+    """Load the slice scores of the run's body part model; None if the series has none."""
+    return context.store.find(SliceScores, context.uid, context.scorer) if context.scorer else None
 
 
 def _run_score(context: StageContext) -> StageResult:
@@ -164,7 +176,12 @@ def _measure_masks(context: StageContext) -> StageResult:
 def _run_encode(context: StageContext) -> StageResult:
     written: dict[str, EncodedObject] = {}
     records = context.records
+    empty = objects_left_out(context)
     for kind in _object_kinds(context.kind):
+        if kind.key in empty:  # that of an earlier version may be there
+            context.store.object_file(context.uid, context.product, kind.key).unlink(missing_ok=True)
+            (context.folder / "archive" / f"{kind.key}.dcm").unlink(missing_ok=True)
+            continue
         context.progress.start(kind.title)
         encode = EncodeContext(
             records=records, written=dict(written), settings=context.settings, workspace=context.workspace
@@ -175,6 +192,19 @@ def _run_encode(context: StageContext) -> StageResult:
     record = context.store.save(EncodedObjects(context.product, context.uid, objects), context.uid, context.product)
     issues = tuple(issue for o in objects for issue in o.issues)
     return StageResult(files=(record, *(context.resolve(o.path) for o in objects)), issues=issues)
+
+
+def objects_left_out(context: StageContext) -> dict[str, Reason]:
+    """Return the object kinds of a product for which its records have no content: kind -> why.
+
+    Raises
+    ------
+    InputError
+        NOT_PREPARED if a record is missing.
+    """
+    records = context.records
+    found = {kind.key: kind.why_empty(records) for kind in _object_kinds(context.kind) if kind.why_empty is not None}
+    return {key: reason for key, reason in found.items() if reason is not None}
 
 
 def _run_validate(context: StageContext) -> StageResult:
@@ -226,8 +256,9 @@ def prove_objects(context: StageContext, objects: tuple[EncodedObject, ...]) -> 
         result = SegmentationResult(
             masks=records.masks, shape=records.shape, volume=records.volume, series=records.series
         )
-    provers = {kind.key: kind.prove for kind in _object_kinds(context.kind)}
-    return prove(result, objects, provers, settings=context.settings, workspace=context.workspace)
+    left_out = tuple(objects_left_out(context))
+    provers = {kind.key: kind.prove for kind in _object_kinds(context.kind) if kind.key not in left_out}
+    return prove(result, objects, provers, left_out=left_out, settings=context.settings, workspace=context.workspace)
 
 
 def _object_kinds(kind: SegmenterKind) -> list[ObjectDefinition]:
@@ -270,8 +301,9 @@ def _segment_inputs(context: StageContext) -> list[str]:
     assert context.requested is not None
     crop: list[str] = []
     if _is_cropped(context):
-        scorer = find_scorer(context.store, context.uid)
-        digest = context.store.digest(SliceScores, context.uid, scorer) if scorer else ""
+        scorer = context.scorer
+        scored = scorer is not None and context.store.has(SliceScores, context.uid, scorer)
+        digest = context.store.digest(SliceScores, context.uid, scorer) if scored else ""
         crop = [context.settings.segment.crop, digest]
     return [
         context.requested.model_sha256,
@@ -307,6 +339,7 @@ def _encode_inputs(context: StageContext) -> list[str]:
         _series_digest(context, SortedSeries),
         _settings_json(context, "encode"),
         mappings_sha256(),
+        *(f"left out: {key}" for key in objects_left_out(context)),
     ]
 
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ctenrich.errors import IncompleteError, InputError, TransientError, UnsafeInputError, UsageError
+from ctenrich.errors import IncompleteError, InputError, TransientError, UnsafeInputError, UsageError, is_disk_full
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.storage.base import Storage, StoredObject, Transfer, name_taken, verify_file
-from ctenrich.workspace import atomic_path, sha256_of_file
+from ctenrich.workspace import atomic_path, files_below, sha256_of_file
 
 __all__ = ["LocalStorage", "check_regular", "local_path"]
 
@@ -57,18 +57,14 @@ class LocalStorage(Storage):
     """Files below local folders, addressed as ``file:///absolute/path``."""
 
     def list_objects(self, url: str) -> list[StoredObject]:
-        """All regular files below a folder, by path; links are left out, and never followed."""
+        """All regular files below a folder, by path; links are left out, and never followed.
+
+        Files that another process renames or deletes meanwhile are left out.
+        """
         root = local_path(url)
         if root.is_symlink() or not root.is_dir():
             raise IncompleteError(Reason.INCOMPLETE, "a folder of the series is not there, or is a link")
-        found: list[StoredObject] = []
-        for folder, names, files in os.walk(root, followlinks=False):
-            names.sort()
-            for name in sorted(files):
-                path = Path(folder, name)
-                if stat.S_ISREG(path.lstat().st_mode):
-                    found.append(_stored_file(path))
-        return found
+        return [_stored_object(path, status) for path, status in files_below(root)]
 
     def download(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
         """Copy files."""
@@ -82,6 +78,8 @@ class LocalStorage(Storage):
             except TransientError as error:
                 raise InputError(error.reason, error.message) from error
             except OSError as error:
+                if is_disk_full(error):
+                    raise
                 raise InputError(Reason.IO_ERROR, f"a file could not be copied: {error.strerror}") from error
             progress.advance("fetch")
 
@@ -106,5 +104,8 @@ class LocalStorage(Storage):
 
 
 def _stored_file(path: Path) -> StoredObject:
-    status = path.lstat()
+    return _stored_object(path, path.lstat())
+
+
+def _stored_object(path: Path, status: os.stat_result) -> StoredObject:
     return StoredObject(path.as_uri(), status.st_size, version=str(status.st_mtime_ns))
