@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import http.client
 import socket
+import stat
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
+from typer.testing import CliRunner
 
 from ctenrich import steps
+from ctenrich.cli.main import app
 from ctenrich.errors import UnsafeInputError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, ProductKind
@@ -58,7 +64,7 @@ def get(server: ViewServer, path: str, **headers: str) -> tuple[int, dict[str, s
 
 
 def known(server: ViewServer) -> dict[str, str]:
-    return {"Cookie": f"ctenrich_view={server.token}"}
+    return {"Cookie": f"ctenrich_view_{server.port}={server.token}"}
 
 
 def test_the_token_gives_a_cookie_and_nothing_goes_without(server: ViewServer) -> None:
@@ -192,3 +198,136 @@ def test_a_run_without_any_success_shows_its_cts(tmp_path: Path, site: Path) -> 
         target = get(server, f"/open/{uid}", **known(server))[1]["Location"]
         assert target.endswith(f"initialSeriesInstanceUID={uid}")
         assert f"/open/{uid}" in get(server, "/", **known(server))[2].decode()
+
+
+# ---------------------------------------------------------------- several viewers, faults, ranges
+
+
+def test_two_viewers_on_one_computer(run: Workspace, site: Path) -> None:
+    """A browser sends the cookies of both to both; each finds its own. A port in use is not an error."""
+    with serve(run, ohif=site, port=0) as first, serve(run, ohif=site, port=first.port) as second:
+        assert first.port < second.port <= first.port + 20
+        cookies = {}
+        for server in (first, second):
+            made = get(server, f"/?token={server.token}")[1]["Set-Cookie"].split(";")[0]
+            name, _, value = made.partition("=")
+            cookies[name] = value
+        assert len(cookies) == 2
+        both = {"Cookie": "; ".join(f"{k}={v}" for k, v in cookies.items())}
+        assert get(first, "/", **both)[0] == get(second, "/", **both)[0] == 200
+        assert get(second, "/", **known(first))[0] == 403
+
+
+def test_a_link_of_the_report_is_explained(server: ViewServer) -> None:
+    uid = server.view.series[0]
+    status, headers, page = get(server, f"/open/{uid}", Accept="text/html,*/*")
+    assert status == 403
+    assert headers["Content-Type"].startswith("text/html")
+    assert b"ctenrich view" in page
+    assert server.token.encode() not in page
+    assert f'href="/open/{uid}"'.encode() in page
+    strange = get(server, '/x%22%3E%3Cscript%3Ealert(1)%3C/script%3E"><img>', Accept="text/html")[2]
+    assert b"<img>" not in strange
+    assert b"<script" not in strange
+    assert get(server, "/dicom-web/studies", Accept="text/html")[1]["Content-Type"].startswith("text/plain")
+
+
+def test_a_fault_is_an_answer_and_one_line(
+    server: ViewServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("secret of a patient")
+
+    monkeypatch.setattr(server.web, "answer", fail)
+    status, _, content = get(server, "/dicom-web/studies", **known(server))
+    assert (status, content) == (500, b"This page could not be made.")
+    line = capfd.readouterr().err
+    assert line == "view: dicom-web could not be answered (ValueError)\n"
+    assert get(server, "/", **known(server))[0] == 200
+
+
+def test_a_damaged_object_is_an_answer(server: ViewServer, tmp_path: Path) -> None:
+    uid = server.view.series[0]
+    report = next(o for o in server.view.objects(uid) if o.item.kind == "shape_sr")
+    content = report.path.read_bytes()
+    try:
+        report.path.write_bytes(b"no DICOM any more")
+        assert get(server, f"/sr/{uid}/{report.item.sop_instance_uid}", **known(server))[0] in (404, 500)
+    finally:
+        report.path.write_bytes(content)
+
+
+@pytest.mark.parametrize("path", ["/", "/dicom-web/studies", "/app-config.js", "/app.js", "/viewer"])
+def test_nothing_is_stored_by_the_browser(server: ViewServer, path: str) -> None:
+    assert get(server, path, **known(server))[1]["Cache-Control"] == "no-store"
+    assert get(server, path)[1]["Cache-Control"] == "no-store"
+    assert get(server, f"/?token={server.token}")[1]["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content"),
+    [
+        ("bytes=0-3", 206, b"0123"),
+        ("bytes=4-", 206, b"456789"),
+        ("bytes=-3", 206, b"789"),
+        ("bytes=8-99", 206, b"89"),
+        ("bytes=10-", 416, b""),
+        ("bytes=5-2", 200, b"0123456789"),
+        ("lines=1-2", 200, b"0123456789"),
+        ("bytes=0-1,4-5", 200, b"0123456789"),
+    ],
+)
+def test_ranges(run: Workspace, site: Path, asked: str, status: int, content: bytes) -> None:
+    (site / "digits.wasm").write_bytes(b"0123456789")
+    with serve(run, ohif=site, port=0) as server:
+        found = get(server, "/digits.wasm", Range=asked, **known(server))
+        assert (found[0], found[2]) == (status, content)
+        assert int(found[1]["Content-Length"]) == len(content)
+        if status == 206:
+            assert found[1]["Content-Range"].endswith("/10")
+
+
+def test_a_silent_connection_is_closed(server: ViewServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctenrich.view.server._Handler.timeout", 0.3)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as silent:
+        silent.sendall(b"GET / HTTP/1.1\r\n")
+        assert silent.recv(100) == b""
+
+
+def test_the_browser_is_started_without_the_token(
+    run: Workspace, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The token is in a file that only this user can read, never in an argument of the browser."""
+    opened: list[str] = []
+    pages: list[str] = []
+
+    def start(address: str) -> bool:
+        path = Path(url2pathname(urlsplit(address).path))
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        opened.append(address)
+        pages.append(path.read_text())
+        return True
+
+    def wait(_: threading.Event, timeout: float | None = None) -> bool:
+        if threading.current_thread() is threading.main_thread() and opened and timeout is None:
+            raise KeyboardInterrupt
+        return real_wait(_, timeout)
+
+    real_wait = threading.Event.wait
+    monkeypatch.setattr("webbrowser.open", start)
+    monkeypatch.setattr(threading.Event, "wait", wait)
+    result = CliRunner().invoke(app, ["view", str(run.root), "--ohif", str(site), "--port", "0"])
+    assert opened, result.output
+    token = result.output.partition("token=")[2].split()[0]
+    assert token not in opened[0]
+    assert f"token={token}" in pages[0]
+    assert not Path(url2pathname(urlsplit(opened[0]).path)).exists()
+
+
+def test_from_another_page_the_cookie_is_set_by_a_page(server: ViewServer) -> None:
+    found = get(server, f"/?token={server.token}", **{"Sec-Fetch-Site": "cross-site"})
+    assert found[0] == 200
+    assert found[1]["Set-Cookie"].startswith(f"{server.cookie}={server.token}")
+    assert b'content="0;url=/"' in found[2]
+    assert server.token.encode() not in found[2]
+    assert "Set-Cookie" not in get(server, "/", **known(server))[1]

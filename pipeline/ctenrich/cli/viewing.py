@@ -43,20 +43,25 @@ def view(
     browser: Annotated[bool, typer.Option(help="Open the address in the browser.")] = True,
 ) -> None:
     """Show the CTs of a run with their SEGs in OHIF, on this computer only, until interrupted."""
+    import tempfile
     import threading
     import webbrowser
 
     from ctenrich import steps
     from ctenrich.view import serve
+    from ctenrich.view.pages import forward_page
 
     opened = steps.open_run(run)
     with serve(opened.workspace, series=series, ohif=ohif, port=port, pacs=orthanc) as server:
         typer.echo(f"Open {server.url(series)}")
         typer.echo(server.note)
         typer.echo("Ctrl+C ends it.")
-        if browser:
-            webbrowser.open(server.url(series))
-        threading.Event().wait()
+        with tempfile.TemporaryDirectory() as private:  # only this user can read it
+            if browser:
+                start = Path(private, "view.html")
+                start.write_text(forward_page(server.url(series)), "utf-8")
+                webbrowser.open(start.as_uri())  # the address with the token is in no command line
+            threading.Event().wait()
 
 
 def publish(

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ctenrich.dicom.sr_tree import children, concept_code
 
-__all__ = ["front_page", "report_page"]
+__all__ = ["closed_page", "forward_page", "front_page", "report_page"]
 
 _STYLE = Markup(
     "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1b2430}"
@@ -57,6 +57,37 @@ def front_page(
     report = Markup('<p><a href="/report/index.html">The report of this run</a></p>') if has_report else Markup("")
     table = Markup("<table><tr><th>Series</th><th>Open</th></tr>{}</table>").format(Markup("").join(rows))
     return _PAGE.format(title=f"Run {name}", style=_STYLE, body=report + table + Markup("<p>{}</p>").format(note))
+
+
+def forward_page(address: str) -> str:
+    """Make a page that goes on to an address of this server at once."""
+    body = Markup('<meta http-equiv="refresh" content="0;url={0}"><p><a href="{0}">Open the viewer</a></p>')
+    return _PAGE.format(title="ctenrich view", style=_STYLE, body=body.format(address))
+
+
+def closed_page(name: str, address: str) -> str:
+    """Make the page for a browser without cookie: it was not opened yet, or a page elsewhere (the report) led here.
+
+    Parameters
+    ----------
+    name : str
+        Name of the run.
+    address : str
+        The address that was asked for, on this server; a browser that was let in gets there by a link of this page.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    text = Markup(
+        '<p><a href="{}">Go on to the viewer</a>, if this browser has opened it before.</p>'
+        "<p>Otherwise open the address that "
+        "<code>ctenrich view</code> printed in its terminal (<code>Open http://127.0.0.1...</code>) once in "
+        "this browser; after that, links of the report work too.</p>"
+        "<p>If another viewer answers here, end it, and start <code>ctenrich view {}</code> again.</p>"
+    ).format(address, name)
+    return _PAGE.format(title="Not opened yet", style=_STYLE, body=text)
 
 
 def report_page(path: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
+import http.client
 import mimetypes
 import re
 import secrets
@@ -11,6 +13,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
@@ -25,14 +28,19 @@ from ctenrich.records import ObjectKind
 from ctenrich.view.contents import RunView
 from ctenrich.view.dicomweb import DicomWeb
 from ctenrich.view.ohif import app_config, clean_index, overlap_note, repaired
-from ctenrich.view.pages import front_page, report_page
+from ctenrich.view.pages import closed_page, forward_page, front_page, report_page
 from ctenrich.workspace import check_uid
 
 __all__ = ["DEFAULT_PORT", "ViewServer"]
 
 DEFAULT_PORT = 8790
 """The port that local links in the report use."""
-_COOKIE = "ctenrich_view"
+_COOKIE = "ctenrich_view_{port}"
+"""Browsers send a cookie to every port of a host: the name tells two viewers apart."""
+_PORTS_TRIED = 20
+"""Ports that are tried from the wanted one on."""
+_SOCKET_TIMEOUT = 30.0
+"""Seconds that a connection may be silent."""
 _WEB = "dicom-web"
 _POLICY = (
     "default-src 'self' blob: data:; script-src 'self' 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval' blob:; "
@@ -68,7 +76,7 @@ class ViewServer:
         self.web = DicomWeb(self.view)
 
     def __enter__(self) -> ViewServer:
-        self._server = _Server(("127.0.0.1", self.port), _Handler)
+        self._server = _open_port(self.port)
         self._server.owner = self  # type: ignore[attr-defined]
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -90,6 +98,11 @@ class ViewServer:
         """Address without the token."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie that holds the token."""
+        return _COOKIE.format(port=self.port)
+
     def url(self, series: str = "") -> str:
         """Address to open first, with the token that becomes the browser's cookie."""
         return f"{self.root}{f'/open/{series}' if series else '/'}?token={self.token}"
@@ -97,6 +110,7 @@ class ViewServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    allow_reuse_address = sys.platform != "win32"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore closed connections, which every closed page causes."""
@@ -104,7 +118,24 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def _open_port(wanted: int) -> _Server:
+    """Listen on a port of the loopback, or on the next one that is free."""
+    for port in range(wanted, min(wanted + _PORTS_TRIED, 65536)) if wanted else (0,):
+        try:
+            return _Server(("127.0.0.1", port), _Handler)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+    last = min(wanted + _PORTS_TRIED, 65536) - 1
+    raise UsageError(
+        Reason.BAD_PARAMETER, f"the ports {wanted} to {last} are in use", "give another --port, or 0 for any"
+    )
+
+
 class _Handler(BaseHTTPRequestHandler):
+    timeout = _SOCKET_TIMEOUT
+    _answered = False
+    _new_cookie = False
     protocol_version = "HTTP/1.1"
     server_version = "ctenrich"
     sys_version = ""
@@ -126,10 +157,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer()
         except (InputError, UsageError) as error:
             self._send_text(str(error.message), HTTPStatus.NOT_FOUND)
-        except (BrokenPipeError, ConnectionResetError):
+        except (ConnectionError, TimeoutError):
             self.close_connection = True
+        except Exception as error:  # noqa: BLE001  every request has an answer; the log gets one line
+            self._answer_fault(error)
+
+    def _answer_fault(self, error: Exception) -> None:
+        """Send 500 where nothing was sent yet; print one line without values of the request."""
+        kind = urlsplit(self.path).path.split("/")[1][:20] if self.path.startswith("/") else ""
+        place = kind if kind.isalnum() or kind == _WEB else "a page"
+        sys.stderr.write(f"view: {place} could not be answered ({type(error).__name__})\n")
+        self.close_connection = True
+        if not self._answered:
+            with suppress(OSError):
+                self._send_text("This page could not be made.", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Send the status line; from then on no other answer can be given."""
+        self._answered = True
+        super().send_response(code, message)
 
     def _answer(self) -> None:
+        self._answered = False
         parts = urlsplit(self.path)
         asked = parse_qs(parts.query)
         hosts = {f"127.0.0.1:{self.owner.port}", f"localhost:{self.owner.port}"}
@@ -138,14 +187,24 @@ class _Handler(BaseHTTPRequestHandler):
         token = (asked.get("token") or [""])[0]
         if token and hmac.compare_digest(token.encode(), self.owner.token.encode()):
             rest = "&".join(f"{k}={v[0]}" for k, v in asked.items() if k != "token")
-            return self._redirect(parts.path + (f"?{rest}" if rest else ""), cookie=True)
+            target = f"/{parts.path.lstrip('/')}" + (f"?{rest}" if rest else "")
+            if self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
+                return self._redirect(target, cookie=True)
+            # from another page (the file that starts the browser): a redirect would not send the new cookie
+            return self._send_page(forward_page(target), cookie=True)
         if not self._has_cookie():
-            return self._send_text("Open the address that ctenrich view printed.", HTTPStatus.FORBIDDEN)
+            if parts.path.startswith(f"/{_WEB}") or "text/html" not in self.headers.get("Accept", ""):
+                return self._send_text("Open the address that ctenrich view printed.", HTTPStatus.FORBIDDEN)
+            page = closed_page(self.owner.view.workspace.root.name, f"/{self.path.lstrip('/')}").encode()
+            return self._send_bytes(page, "text/html; charset=utf-8", HTTPStatus.FORBIDDEN, _OWN_POLICY)
         return self._route(parts.path, asked)
+
+    def _cookie_value(self) -> str:
+        return f"{self.owner.cookie}={self.owner.token}; HttpOnly; SameSite=Strict; Path=/"
 
     def _has_cookie(self) -> bool:
         pairs = (c.strip().partition("=") for c in self.headers.get("Cookie", "").split(";"))
-        found = next((value for name, _, value in pairs if name == _COOKIE), "")
+        found = next((value for name, _, value in pairs if name == self.owner.cookie), "")
         return hmac.compare_digest(found.encode(), self.owner.token.encode())
 
     def _route(self, path: str, asked: dict[str, list[str]]) -> None:
@@ -178,7 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = view.object_file(uid, words[2] if len(words) > 2 else "")
         return self._send_page(report_page(path))
 
-    def _send_page(self, text: str) -> None:
+    def _send_page(self, text: str, *, cookie: bool = False) -> None:
+        self._new_cookie = cookie
         self._send_bytes(text.encode(), "text/html; charset=utf-8", policy=_OWN_POLICY)
 
     def _send_ohif(self, path: str) -> None:
@@ -214,14 +274,17 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send_bytes(content, kind)
         except urllib.error.HTTPError as error:
             return self._send_text(f"The PACS answered {error.code}.", HTTPStatus(error.code))
-        except urllib.error.URLError:
-            return self._send_text("The PACS cannot be reached.", HTTPStatus.BAD_GATEWAY)
+        except (OSError, http.client.HTTPException):
+            host = urlsplit(pacs).hostname
+            return self._send_text(f"The PACS at {host} cannot be reached.", HTTPStatus.BAD_GATEWAY)
 
     def _redirect(self, target: str, *, cookie: bool = False) -> None:
         self.send_response(HTTPStatus.FOUND)
         self.send_header("Location", target)
         if cookie:
-            self.send_header("Set-Cookie", f"{_COOKIE}={self.owner.token}; HttpOnly; SameSite=Strict; Path=/")
+            self.send_header("Set-Cookie", self._cookie_value())
+        for name, value in _security_headers(_OWN_POLICY):
+            self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -229,12 +292,43 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_bytes(text.encode(), f"{kind}; charset=utf-8", status)
 
     def _send_bytes(self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, policy: str = _POLICY) -> None:
-        self.send_response(status)
-        for name, value in (("Content-Type", kind), ("Content-Length", str(len(content))), *_security_headers(policy)):
+        part = _asked_range(self.headers.get("Range", ""), len(content)) if status is HTTPStatus.OK else None
+        if part is not None and part[0] >= len(content):
+            self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+            part, extra, content = None, [("Content-Range", f"bytes */{len(content)}")], b""
+        elif part is not None:
+            self.send_response(HTTPStatus.PARTIAL_CONTENT)
+            extra = [("Content-Range", f"bytes {part[0]}-{part[1] - 1}/{len(content)}")]
+            content = content[part[0] : part[1]]
+        else:
+            self.send_response(status)
+            extra = [("Accept-Ranges", "bytes")]
+        headers = (("Content-Type", kind), ("Content-Length", str(len(content))), *_security_headers(policy), *extra)
+        if self._new_cookie:
+            self._new_cookie = False
+            self.send_header("Set-Cookie", self._cookie_value())
+        for name, value in headers:
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+def _asked_range(header: str, size: int) -> tuple[int, int] | None:
+    """First and last byte plus one of a Range header with one range (RFC 9110, 14.1.2); None: the whole content.
+
+    A range that begins after the end gives ``(size, size)``.
+    """
+    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
+    if found is None or not any(found.groups()):
+        return None
+    first, last = found.groups()
+    if not first:
+        return (max(size - int(last), 0), size) if int(last) else (size, size)
+    start, end = int(first), min(int(last) + 1, size) if last else size
+    if start >= size:
+        return (size, size)
+    return (start, end) if start < end else None
 
 
 def _has_report(view: RunView) -> bool:
@@ -263,5 +357,5 @@ def _security_headers(policy: str) -> Iterator[tuple[str, str]]:
     yield "Cross-Origin-Resource-Policy", "same-origin"
     yield "X-Content-Type-Options", "nosniff"
     yield "Referrer-Policy", "no-referrer"
-    yield "Cache-Control", "private, max-age=60"
+    yield "Cache-Control", "no-store"
     yield "Content-Security-Policy", policy
