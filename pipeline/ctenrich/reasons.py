@@ -68,6 +68,7 @@ class Reason(StrEnum):
     MISSING_COLUMN = "MISSING_COLUMN", "The catalog lacks a column that the query needs."
     BYTE_LIMIT = "BYTE_LIMIT", "The query would read more bytes than the limit allows."
     NO_CREDENTIALS = "NO_CREDENTIALS", "No credentials for the cloud service were found."
+    UNFINISHED_CRAWL = "UNFINISHED_CRAWL", "The last crawl of the catalog did not end: files are missing from it."
     CATALOG_UNREACHABLE = "CATALOG_UNREACHABLE", "The catalog could not be reached in time."
     EMPTY_INPUT = "EMPTY_INPUT", "The folder holds no DICOM file."
     NO_CT = "NO_CT", "The input holds no CT image."

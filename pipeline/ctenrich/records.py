@@ -49,6 +49,7 @@ __all__ = [
     "SegmentMasks",
     "SegmentShape",
     "SeriesEntry",
+    "SeriesFacts",
     "Severity",
     "ShapeMeasurements",
     "Slice",
@@ -110,6 +111,8 @@ class CompanionLink(StrEnum):
 
     REFERENCE = "reference"
     FRAME_OF_REFERENCE = "frame_of_reference"
+    UNREADABLE = "unreadable"
+    """The companion could not be read by the crawl; it is of the same study, or from the folders around the series."""
 
 
 class ProductKind(StrEnum):
@@ -206,6 +209,32 @@ class Companion:
     link: CompanionLink
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeriesFacts:
+    """Attributes of a series by which users filter, as its instances state them; None where none does.
+
+    Where instances differ, the values are joined by `` | ``.
+    """
+
+    modality: str | None = None
+    image_type: str | None = None
+    """Values joined by a backslash, as in DICOM."""
+    manufacturer: str | None = None
+    manufacturer_model_name: str | None = None
+    convolution_kernel: str | None = None
+    body_part_examined: str | None = None
+    patient_position: str | None = None
+    series_description: str | None = None
+    slice_thickness: float | None = None
+    """Largest Slice Thickness, mm."""
+    study_date: str | None = None
+    """YYYY-MM-DD."""
+    patient_age: str | None = None
+    """As in DICOM, e.g. 063Y."""
+    patient_sex: str | None = None
+    contrast_bolus_agent: str | None = None
+
+
 @dataclass(frozen=True)
 class SeriesEntry:
     """One selected series, with all the catalog metadata that later stages need."""
@@ -223,6 +252,10 @@ class SeriesEntry:
     source_doi: str = ""
     expected_instances: int | None = None
     """Number of instances by the index; None if unknown, and completeness is then not claimed."""
+    notes: tuple[Issue, ...] = ()
+    """What the selection found about the series and its companions: issues of the stage fetch."""
+    facts: SeriesFacts | None = None
+    """Attributes by which users filter series; None where the query returned none."""
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def set_on(k: int, **elements: object) -> Edit:
         ({"RescaleSlope": 100}, Reason.HU_RANGE),
         ({"RescaleIntercept": 40000}, Reason.HU_RANGE),
         ({"PixelData": b"\0" * 100}, Reason.TRUNCATED),
-        ({"PixelData": b"\0" * 10000}, Reason.DECODE_ERROR),
+        ({"PixelData": b"\1" * 10000}, Reason.DECODE_ERROR),
     ],
 )
 def test_one_odd_slice_stops_the_volume(

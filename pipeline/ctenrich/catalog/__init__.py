@@ -20,7 +20,7 @@ GROUP = "ctenrich.catalogs"
 """Entry point group in which other packages register a `CatalogKind` by the name of the kind."""
 
 
-def open_catalog(spec: str, *, byte_limit: int | None = None) -> Catalog:
+def open_catalog(spec: str, *, byte_limit: int | None = None, partial: bool = False) -> Catalog:
     """Open a catalog by its specification, ``KIND`` or ``KIND:ARGUMENT``.
 
     Parameters
@@ -31,6 +31,8 @@ def open_catalog(spec: str, *, byte_limit: int | None = None) -> Catalog:
         ``bigquery[:PROJECT]`` (PROJECT pays), or a kind that another package registers.
     byte_limit : int, optional
         Bytes that one BigQuery query may read; None: 50 GiB. Other catalogs bill nothing.
+    partial : bool
+        Answer queries on a folder catalog although its last crawl did not end.
 
     Returns
     -------
@@ -44,7 +46,7 @@ def open_catalog(spec: str, *, byte_limit: int | None = None) -> Catalog:
     """
     name, _, argument = spec.partition(":")
     kind = _kind_of(name)
-    catalog = kind.open(argument, CatalogOptions(byte_limit=byte_limit)) if kind is not None else None
+    catalog = kind.open(argument, CatalogOptions(byte_limit=byte_limit, partial=partial)) if kind is not None else None
     if catalog is None:
         forms = [known.form for known in map(_kind_of, [*CATALOGS, *plugins(GROUP)]) if known is not None]
         names = [] if kind is not None else [*CATALOGS, *plugins(GROUP)]

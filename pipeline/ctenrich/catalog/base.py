@@ -80,6 +80,8 @@ class CatalogOptions:
 
     byte_limit: int | None = None
     """Bytes that one billed query may read; None: the catalog's own limit."""
+    partial: bool = False
+    """Whether queries are answered although the catalog is known to be incomplete."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,15 +14,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ctenrich.catalog.headers import read_header
+from ctenrich.catalog.headers import FileHeader, read_header
 from ctenrich.catalog.schema import COLUMNS, arrow_schema
+from ctenrich.dicom.fast_header import HEAD
+from ctenrich.dicom.other_files import kind_of_other_file
+from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
 from ctenrich.errors import InputError, UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["Batch", "FileFault", "FoundFile", "find_files", "md5_of", "read_batches"]
+__all__ = ["Batch", "FileFault", "FoundFile", "FoundFiles", "find_files", "md5_of", "read_batches", "utf8_name"]
 
 BATCH = 256
 """Files that one process reads at a time: what is lost when a crawl is stopped."""
+
+
+_UID = re.compile(r"[0-9.]{1,64}")
+_IMAGE_SUFFIX = re.compile(r"|\.(dcm|dicom|ima|img|[0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,30 @@ class FoundFile:
     """A file as the file system knows it."""
 
     path: str
+    """As Python opens it: bytes that are not UTF-8 are surrogates."""
     size: int
     mtime_ns: int
+
+    @property
+    def name(self) -> str:
+        """The path as UTF-8 text."""
+        return utf8_name(self.path)
+
+
+class FoundFiles(NamedTuple):
+    """What the file system has below some folders."""
+
+    files: list[FoundFile]
+    """Plain files, by path."""
+    links: list[str]
+    """Symbolic links, which were not followed."""
+    closed: list[str]
+    """Folders that could not be listed."""
+
+
+def utf8_name(path: str) -> str:
+    """Write a path as UTF-8 text; a byte that is not UTF-8 becomes a backslash, an x and two hexadecimal digits."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class FileFault(NamedTuple):
@@ -41,6 +71,12 @@ class FileFault(NamedTuple):
     message: str
     series: str
     """Series Instance UID; empty where it is not known."""
+    study: str = ""
+    """Study Instance UID; empty where it is not known."""
+    modality: str = ""
+    """Modality; empty where it is not known."""
+    lost: bool = False
+    """Whether the file may hold an instance that the catalog has in no series."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +91,18 @@ class Batch:
     """Paths of files that hold no DICOM instance."""
 
 
-def find_files(folders: Sequence[Path]) -> tuple[list[FoundFile], list[str]]:
-    """All plain files below `folders`, sorted by path, and the links that were not followed.
+def find_files(folders: Sequence[Path]) -> FoundFiles:
+    """Find all plain files below folders.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Searched with their subfolders; symbolic links are not followed.
+
+    Returns
+    -------
+    FoundFiles
+        A file or folder that goes away meanwhile is left out.
 
     Raises
     ------
@@ -65,21 +111,35 @@ def find_files(folders: Sequence[Path]) -> tuple[list[FoundFile], list[str]]:
     """
     found: dict[str, FoundFile] = {}
     links: list[str] = []
+    closed: list[str] = []
     for folder in folders:
         if not folder.is_dir():
-            raise UsageError(Reason.NOT_FOUND, f"there is no folder {folder.name}")
+            raise UsageError(Reason.NOT_FOUND, f"there is no folder {utf8_name(folder.name)}")
         waiting = [str(folder.resolve())]
         while waiting:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if entry.is_symlink():
-                        links.append(entry.path)
-                    elif entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        stat = entry.stat(follow_symlinks=False)
-                        found[entry.path] = FoundFile(entry.path, stat.st_size, stat.st_mtime_ns)
-    return [found[path] for path in sorted(found)], sorted(links)
+            place = waiting.pop()
+            try:
+                with os.scandir(place) as entries:
+                    for entry in entries:
+                        _sort_entry(entry, found, links, waiting)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                closed.append(utf8_name(place))
+    return FoundFiles([found[path] for path in sorted(found)], sorted(map(utf8_name, links)), sorted(closed))
+
+
+def _sort_entry(entry: os.DirEntry[str], found: dict[str, FoundFile], links: list[str], folders: list[str]) -> None:
+    if entry.is_symlink():
+        links.append(entry.path)
+    elif entry.is_dir(follow_symlinks=False):
+        folders.append(entry.path)
+    elif entry.is_file(follow_symlinks=False):
+        try:
+            stat = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        found[entry.path] = FoundFile(entry.path, stat.st_size, stat.st_mtime_ns)
 
 
 def read_batches(files: Sequence[FoundFile], collection_id: str, processes: int) -> Iterator[Batch]:
@@ -133,28 +193,124 @@ def _read_batch(files: tuple[FoundFile, ...], collection_id: str) -> Batch:
     rows: list[dict[str, Any]] = []
     faults: list[FileFault] = []
     other: list[str] = []
-    for file in files:
-        path = Path(file.path)
-        header = read_header(path)
-        series = (header.row or {}).get("SeriesInstanceUID") or ""
-        faults += [FileFault(file.path, reason.value, message, series) for reason, message in header.faults]
-        if header.row is None:
-            other.append(file.path)
-            continue
-        url = path.as_uri()
-        own = {"collection_id": collection_id, "instance_size": file.size, "gcs_url": url, "local_path": file.path}
-        rows.append({**header.row, **own})
     schema = arrow_schema().append(pa.field("local_path", pa.string()))
-    empty: dict[str, Any] = {c.name: [] if c.repeated else None for c in COLUMNS}
-    table = pa.Table.from_pylist([{**empty, **row} for row in rows], schema)
+    for file in files:
+        header = read_header(Path(file.path))
+        if file.name != file.path:
+            unnamed = (Reason.IO_ERROR, "the name of the file, or of a folder above it, is not UTF-8: rename it")
+            header = FileHeader(None, (*header.faults, unnamed), header.row)
+        faults += _file_faults(file, header)
+        if header.row is None:
+            other.append(file.name)
+            continue
+        own = {"collection_id": collection_id, "instance_size": file.size, "gcs_url": Path(file.path).as_uri()}
+        rows.append({**_EMPTY, **header.row, **own, "local_path": file.path})
+    try:
+        table = pa.Table.from_pylist(rows, schema)
+    except Exception:  # noqa: BLE001  a value that no column can hold; its file is found by trying each
+        table = _table_of_the_good(rows, schema, faults, other)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_table(table)
     return Batch(files=files, instances=sink.getvalue().to_pybytes(), faults=tuple(faults), other=tuple(other))
 
 
+_EMPTY: dict[str, Any] = {c.name: [] if c.repeated else None for c in COLUMNS}
+
+
+def _table_of_the_good(rows: list[dict[str, Any]], schema: Any, faults: list[FileFault], other: list[str]) -> Any:
+    """The rows that fit the columns; the file of every other row is a fault, and lost to its series."""
+    import pyarrow as pa
+
+    good = []
+    for row in rows:
+        try:
+            pa.Table.from_pylist([row], schema)
+        except Exception as error:  # noqa: BLE001  Arrow and text codecs raise several kinds
+            message = f"a value of the header does not fit its column ({type(error).__name__})"
+            series, study = row["SeriesInstanceUID"] or "", row["StudyInstanceUID"] or ""
+            fault = FileFault(row["local_path"], Reason.DECODE_ERROR.value, message, series, study, "", True)
+            faults.append(FileFault(*(utf8_name(v) if isinstance(v, str) else v for v in fault)))
+            other.append(row["local_path"])
+        else:
+            good.append(row)
+    return pa.Table.from_pylist(good, schema)
+
+
+def _file_faults(file: FoundFile, header: FileHeader) -> list[FileFault]:
+    """Faults of one file; one that may be lost to its series names the series where its first bytes do."""
+    if not header.faults:
+        return []
+    row = header.row or header.withheld or {}
+    series, study, modality = (
+        str(row.get(name) or "") for name in ("SeriesInstanceUID", "StudyInstanceUID", "Modality")
+    )
+    lost = False
+    if header.row is None or not modality or _UID.fullmatch(series) is None:
+        start = _first_bytes(file.path)
+        lost = header.withheld is not None or _may_be_instance(file, header, start)
+        series = series or find_text(start, 0x0020000E)
+        study = study or find_text(start, 0x0020000D)
+        modality = modality or find_text(start, 0x00080060) or ("RTSTRUCT" if _RT_STRUCTURE_SET in start else "")
+    found = [
+        FileFault(file.name, reason.value, message, series, study, modality, lost) for reason, message in header.faults
+    ]
+    return [FileFault(*(utf8_name(v) if isinstance(v, str) else v for v in fault)) for fault in found]
+
+
+_RT_STRUCTURE_SET = RT_STRUCTURE_SET.encode()
+
+
+def _first_bytes(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as handle:
+            return handle.read(HEAD)
+    except OSError:
+        return b""
+
+
+def _may_be_instance(file: FoundFile, header: FileHeader, start: bytes) -> bool:
+    """Whether a file without a usable row may be an image of a series beside it."""
+    if header.row is not None or start[128:132] == b"DICM":
+        return True
+    name = Path(file.name)
+    if name.name.startswith(".") or _IMAGE_SUFFIX.fullmatch(name.suffix.lower()) is None:
+        return False
+    try:
+        return kind_of_other_file(Path(file.path)) is None
+    except OSError:
+        return True
+
+
+def find_text(start: bytes, tag: int) -> str:
+    """Value of a UID or code string in the first bytes of a damaged file, wherever its element is.
+
+    Parameters
+    ----------
+    start : bytes
+        The first bytes of a file.
+    tag : int
+        Tag of an element of VR UI or CS.
+
+    Returns
+    -------
+    str
+        The first value that consists of plausible characters; empty if there is none.
+    """
+    key = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")
+    at = start.find(key)
+    while at >= 0:
+        explicit = start[at + 4 : at + 6] in {b"UI", b"CS"}
+        length = int.from_bytes(start[at + 6 : at + 8] if explicit else start[at + 4 : at + 8], "little")
+        value = start[at + 8 : at + 8 + length].strip(b" \0")
+        if 0 < length <= 64 and re.fullmatch(rb"[0-9A-Z_.]+", value):
+            return value.decode("ascii")
+        at = start.find(key, at + 1)
+    return ""
+
+
 def md5_of(path: str) -> str:
-    """Hex MD5 of a file's bytes (what IDC calls instance_hash); empty if it cannot be read."""
+    """Hex MD5 of a file's bytes (IDC's instance_hash); empty if it cannot be read."""
     try:
         with Path(path).open("rb") as handle:
             return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,9 +1,10 @@
 """The folder catalog: DICOM files on disk, crawled into a DuckDB file whose `dicom_all` has IDC's columns.
 
 The file holds: ``instances`` (one row per file with a DICOM instance), ``files`` (what was crawled, with size and
-time of change, so that a second crawl reads only what is new), ``faults`` (what was wrong with which file) and the
-view ``dicom_all``. ``gcs_url``, IDC's "where the object is", holds the ``file://`` URL. A file that is there twice
-with the same bytes counts once; two different files with one SOP Instance UID stay both, so that selection can refuse
+time of change, so that a second crawl reads only what is new), ``faults`` (what was wrong with which file), ``crawls``
+(when each crawl began and ended) and the views ``dicom_all`` and ``series``. ``gcs_url``, IDC's "where the object is",
+holds the ``file://`` URL. An image that is there twice counts once, whether the two files have the same bytes or only
+the same pixels and geometry; two different images with one SOP Instance UID stay both, so that selection can refuse
 their series.
 """
 
@@ -11,15 +12,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ctenrich.catalog.base import CatalogKind, CatalogOptions, Estimate, QueryResult
-from ctenrich.catalog.crawl import Batch, FoundFile, find_files, md5_of, read_batches
+from ctenrich.catalog.crawl import Batch, FileFault, FoundFile, FoundFiles, find_files, md5_of, read_batches, utf8_name
+from ctenrich.catalog.damage import Damage, find_damage
 from ctenrich.catalog.engine import duckdb_error, run_on_duckdb
 from ctenrich.catalog.queries import Query
 from ctenrich.catalog.schema import COLUMNS, duckdb_type
+from ctenrich.dicom.ct_slice import same_image
 from ctenrich.errors import InputError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -27,8 +30,9 @@ from ctenrich.reasons import Reason
 __all__ = ["KIND", "FolderCatalog", "IndexSummary", "index_folders"]
 
 _TASK = "Read headers"
-_LAYOUT = 1
-_OWN = frozenset({"instances", "files", "faults", "about"})
+_LAYOUT = 2
+"""1: version 0.1.0, without the table of crawls and with fewer columns of faults."""
+_OWN = frozenset({"instances", "files", "faults", "about", "crawls"})
 """Tables that only the crawl uses."""
 
 
@@ -45,7 +49,7 @@ class IndexSummary:
     instances: int
     """DICOM instances, copies of one file counted once."""
     copies: int
-    """Further files with the same bytes as another."""
+    """Further files with the same bytes, or the same image, as another."""
     series: int
     ct_series: int
     other_files: int
@@ -54,6 +58,8 @@ class IndexSummary:
     """Symbolic links, which are not followed."""
     faults: tuple[tuple[str, int], ...]
     """(reason, files) of what was wrong with DICOM files."""
+    kept: tuple[tuple[str, int], ...] = ()
+    """(collection_id, instances) below the folders that were read by an earlier crawl and keep another collection."""
 
     def __str__(self) -> str:
         text = (
@@ -61,7 +67,12 @@ class IndexSummary:
             f"from {self.files} files; {self.read} read now, {self.removed} gone, {self.copies} copies, "
             f"{self.other_files} not DICOM, {self.links} links not followed"
         )
-        return text + "".join(f"\n{reason}: {count} files" for reason, count in self.faults)
+        text += "".join(f"\n{reason}: {count} files" for reason, count in self.faults)
+        return text + "".join(
+            f"\n{count} instances were indexed before and keep the collection {name}: for another, index them into a "
+            "new catalog"
+            for name, count in self.kept
+        )
 
 
 def index_folders(
@@ -103,20 +114,26 @@ def index_folders(
 
     if not collection_id or len(collection_id) > 64 or not collection_id.replace("_", "").replace("-", "").isalnum():
         raise UsageError(Reason.BAD_PARAMETER, "a collection_id has letters, digits, _ and -")
-    found, links = find_files(folders)
+    found = find_files(folders)
     catalog_file.parent.mkdir(parents=True, exist_ok=True)
     with _open(catalog_file, read_only=False) as connection:
         try:
             _create(connection)
-            todo, changed, gone = _compare(connection, folders, found)
+            _begin_crawl(connection, folders)
+            todo, changed, gone = _compare(connection, folders, found.files)
             _forget(connection, [*gone, *changed])
+            _store_closed(connection, folders, found.closed)
             progress.start(_TASK, len(todo))
             for batch in read_batches(todo, collection_id, processes):
                 _store(connection, batch)
                 progress.advance(_TASK, len(batch.files))
             progress.finish(_TASK)
             _mark_copies(connection)
-            summary = _summary(connection, len(todo), len(gone), len(found), len(links))
+            connection.execute(
+                "UPDATE crawls SET ended = now() WHERE ended IS NULL AND id = (SELECT max(id) FROM crawls)"
+            )
+            summary = _summary(connection, len(todo), len(gone), found)
+            kept = _kept_collections(connection, folders, collection_id)
         except duckdb.Error as error:
             raise duckdb_error(error, "index") from error
     if summary.instances == 0:
@@ -125,7 +142,7 @@ def index_folders(
         )
     if summary.ct_series == 0:
         raise InputError(Reason.NO_CT, f"{summary.instances} DICOM instances, none of them CT")
-    return summary
+    return replace(summary, kept=kept)
 
 
 def _open(path: Path, *, read_only: bool) -> Any:
@@ -141,6 +158,10 @@ def _open(path: Path, *, read_only: bool) -> Any:
         raise UsageError(Reason.BAD_PARAMETER, f"{path.name} cannot be opened as a catalog", hint) from error
 
 
+_FAULT_COLUMNS = {"study": "VARCHAR", "modality": "VARCHAR", "lost": "BOOLEAN"}
+"""Columns of ``faults`` that version 0.1.0 did not have."""
+
+
 def _create(connection: Any) -> None:
     columns = ", ".join(f'"{c.name}" {duckdb_type(c)}' for c in COLUMNS)
     names = ", ".join(f'"{c.name}"' for c in COLUMNS)
@@ -151,9 +172,47 @@ def _create(connection: Any) -> None:
     connection.execute(
         "CREATE TABLE IF NOT EXISTS faults (path VARCHAR, reason VARCHAR, message VARCHAR, series VARCHAR)"
     )
+    for name, kind in _FAULT_COLUMNS.items():
+        connection.execute(f"ALTER TABLE faults ADD COLUMN IF NOT EXISTS {name} {kind}")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS crawls (id BIGINT, folders VARCHAR[], started TIMESTAMPTZ, ended TIMESTAMPTZ)"
+    )
     connection.execute("CREATE TABLE IF NOT EXISTS about (layout INTEGER)")
-    connection.execute(f"INSERT INTO about SELECT {_LAYOUT} WHERE NOT EXISTS (FROM about)")
+    (layout,) = connection.execute("SELECT max(layout) FROM about").fetchone()
+    if layout is not None and layout < _LAYOUT:
+        # an earlier version read fewer kinds of files, and noted less about those that it could not read
+        again = connection.execute(
+            "SELECT path FROM files WHERE NOT is_instance OR path IN (SELECT path FROM faults)"
+        ).fetchall()
+        _forget(connection, [path for (path,) in again])
+    connection.execute("DELETE FROM about")
+    connection.execute("INSERT INTO about VALUES (?)", [_LAYOUT])
     connection.execute(f"CREATE OR REPLACE VIEW dicom_all AS SELECT {names} FROM instances WHERE NOT is_copy")  # noqa: S608 - our own columns
+
+
+def _begin_crawl(connection: Any, folders: Sequence[Path]) -> None:
+    """Note that a crawl began; it takes the place of unfinished ones of the same folders, or of folders above them."""
+    roots = [folder.resolve() for folder in folders]
+    for number, earlier in connection.execute("SELECT id, folders FROM crawls WHERE ended IS NULL").fetchall():
+        if all(any(Path(name).is_relative_to(root) for root in roots) for name in earlier):
+            connection.execute("DELETE FROM crawls WHERE id = ?", [number])
+    connection.execute(
+        "INSERT INTO crawls SELECT coalesce(max(id), 0) + 1, ?, now(), NULL FROM crawls",
+        [[utf8_name(str(root)) for root in roots]],
+    )
+
+
+def _store_closed(connection: Any, folders: Sequence[Path], closed: Sequence[str]) -> None:
+    """Folders that could not be listed are faults like files, which may be lost to the series around them."""
+    known = [p for (p,) in connection.execute("SELECT path FROM faults WHERE modality = '(folder)'").fetchall()]
+    roots = [folder.resolve() for folder in folders]
+    _forget(connection, [p for p in known if any(Path(p).is_relative_to(root) for root in roots)])
+    faults = [
+        FileFault(path, Reason.IO_ERROR.value, "the folder cannot be listed", "", "", "(folder)", True)
+        for path in closed
+    ]
+    if faults:
+        connection.executemany("INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?, ?)", faults)
 
 
 def _compare(
@@ -164,11 +223,11 @@ def _compare(
         path: (size, mtime)
         for path, size, mtime in connection.execute("SELECT path, size, mtime_ns FROM files").fetchall()
     }
-    todo = [file for file in found if known.get(file.path) != (file.size, file.mtime_ns)]
+    todo = [file for file in found if known.get(file.name) != (file.size, file.mtime_ns)]
     roots = [folder.resolve() for folder in folders]
-    present = {file.path for file in found}
+    present = {file.name for file in found}
     gone = [p for p in known if p not in present and any(Path(p).is_relative_to(root) for root in roots)]
-    return todo, [file.path for file in todo if file.path in known], gone
+    return todo, [file.name for file in todo if file.name in known], gone
 
 
 def _forget(connection: Any, paths: list[str]) -> None:
@@ -187,7 +246,7 @@ def _store(connection: Any, batch: Batch) -> None:
     import pyarrow as pa
 
     other = set(batch.other)
-    files = [(f.path, f.size, f.mtime_ns, f.path not in other) for f in batch.files]
+    files = [(f.name, f.size, f.mtime_ns, f.name not in other) for f in batch.files]
     names = ("path", "size", "mtime_ns", "is_instance")
     connection.register("batch", pa.ipc.open_stream(batch.instances).read_all())
     connection.register("batch_files", pa.table([list(column) for column in zip(*files, strict=True)], names=names))
@@ -195,41 +254,64 @@ def _store(connection: Any, batch: Batch) -> None:
     connection.execute("INSERT INTO instances BY NAME SELECT *, FALSE AS is_copy FROM batch")
     connection.execute("INSERT INTO files BY NAME SELECT * FROM batch_files")
     # a text or picture beside the images is no fault
-    faults = [f for f in batch.faults if f.reason != Reason.NOT_DICOM or f.path.lower().endswith((".dcm", ".ima"))]
+    faults = [
+        f for f in batch.faults if f.lost or f.reason != Reason.NOT_DICOM or f.path.lower().endswith((".dcm", ".ima"))
+    ]
     if faults:
-        connection.executemany("INSERT INTO faults VALUES (?, ?, ?, ?)", faults)
+        connection.executemany("INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?, ?)", faults)
     connection.execute("COMMIT")
     connection.unregister("batch")
     connection.unregister("batch_files")
 
 
 def _mark_copies(connection: Any) -> None:
-    """Mark all but the first of files that hold the same bytes under one SOP Instance UID."""
+    """Mark all but the first of files that hold the same bytes, or the same CT image, under one SOP Instance UID."""
     rows = connection.execute(
-        "SELECT SOPInstanceUID, instance_size, list(local_path ORDER BY local_path) FROM instances "
-        "WHERE SOPInstanceUID <> '' GROUP BY ALL HAVING count(*) > 1"
+        "SELECT list(local_path ORDER BY local_path), bool_and(coalesce(Modality = 'CT', FALSE)) FROM instances "
+        "WHERE SOPInstanceUID <> '' GROUP BY SOPInstanceUID HAVING count(*) > 1"
     ).fetchall()
-    copies: list[tuple[str]] = []
-    for _, _, paths in rows:
-        seen: set[str] = set()
-        for path in paths:
-            digest = md5_of(path)
-            if digest in seen:
-                copies.append((path,))
-            seen.add(digest or path)
+    copies = [(path,) for paths, is_ct in rows for path in _copies_among(paths, is_ct)]
     connection.execute("UPDATE instances SET is_copy = FALSE WHERE is_copy")
     if copies:
         connection.executemany("UPDATE instances SET is_copy = TRUE WHERE local_path = ?", copies)
 
 
-def _summary(connection: Any, read: int, removed: int, files: int, links: int) -> IndexSummary:
+def _copies_among(paths: Sequence[str], is_ct: bool) -> list[str]:
+    """Files that hold the same as an earlier one of the list."""
+    kept: list[tuple[str, str]] = []
+    copies = []
+    for path in paths:
+        digest = md5_of(path)
+        if any(
+            (digest and digest == other) or (is_ct and same_image(Path(path), Path(first))) for first, other in kept
+        ):
+            copies.append(path)
+        else:
+            kept.append((path, digest))
+    return copies
+
+
+def _kept_collections(connection: Any, folders: Sequence[Path], collection_id: str) -> tuple[tuple[str, int], ...]:
+    """Collections other than the given one of the instances below `folders`."""
+    counts: dict[str, int] = {}
+    roots = [folder.resolve() for folder in folders]
+    found = connection.execute(
+        "SELECT local_path, collection_id FROM instances WHERE collection_id <> ?", [collection_id]
+    ).fetchall()
+    for path, name in found:
+        if any(Path(path).is_relative_to(root) for root in roots):
+            counts[name] = counts.get(name, 0) + 1
+    return tuple(sorted(counts.items()))
+
+
+def _summary(connection: Any, read: int, removed: int, found: FoundFiles) -> IndexSummary:
     def one(sql: str) -> int:
         return int(connection.execute(sql).fetchone()[0])
 
     faults = connection.execute("SELECT reason, count(DISTINCT path) FROM faults GROUP BY 1 ORDER BY 1").fetchall()
     series = "SELECT count(DISTINCT coalesce(SeriesInstanceUID, '')) FROM dicom_all"
     return IndexSummary(
-        files=files,
+        files=len(found.files),
         read=read,
         removed=removed,
         instances=one("SELECT count(*) FROM dicom_all"),
@@ -237,13 +319,20 @@ def _summary(connection: Any, read: int, removed: int, files: int, links: int) -
         series=one(series),
         ct_series=one(f"{series} WHERE Modality = 'CT'"),
         other_files=one("SELECT count(*) FROM files WHERE NOT is_instance"),
-        links=links,
+        links=len(found.links),
         faults=tuple((reason, int(count)) for reason, count in faults),
     )
 
 
 class FolderCatalog:
     """A DuckDB file that `index_folders` made, opened for reading.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    partial : bool
+        Answer queries although the last crawl did not end.
 
     Raises
     ------
@@ -255,17 +344,38 @@ class FolderCatalog:
     instance_level = True
     complete = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, partial: bool = False) -> None:
         import duckdb
 
         if not path.is_file():
             raise UsageError(Reason.NOT_FOUND, f"there is no catalog {path.name}", "make it with: ctenrich index")
         self._connection = _open(path, read_only=True)
+        self._partial = partial
         try:
-            self._layout = self._connection.execute("SELECT max(layout) FROM about").fetchone()[0]
-        except duckdb.Error as error:
+            self._layout = int(self._connection.execute("SELECT max(layout) FROM about").fetchone()[0] or 0)
+            self._unfinished = self._unfinished_folders()
+        except (duckdb.Error, TypeError) as error:
             self._connection.close()
             raise UsageError(Reason.BAD_PARAMETER, f"{path.name} is not a catalog of ctenrich") from error
+
+    def _unfinished_folders(self) -> tuple[str, ...]:
+        if self._layout < 2:
+            return ()
+        rows = self._connection.execute("SELECT folders FROM crawls WHERE ended IS NULL ORDER BY id").fetchall()
+        return tuple(dict.fromkeys(name for (folders,) in rows for name in folders))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know: an unfinished crawl, a catalog of an earlier version."""
+        if self._unfinished:
+            return (f"INCOMPLETE CATALOG: {_unfinished_text(self._unfinished)}; series and slices may be missing",)
+        if self._layout < 2:
+            text = (
+                "the catalog was made by an earlier version, which noted neither the end of its crawl nor every "
+                "unreadable file: run ctenrich index again"
+            )
+            return (text,)
+        return ()
 
     @property
     def engine(self) -> str:
@@ -288,10 +398,35 @@ class FolderCatalog:
         return self._connection
 
     def run(self, query: Query, parameters: Mapping[str, object]) -> QueryResult:
-        """Answer a query on ``dicom_all``, or on tables that the user added to the file (clinical ones)."""
+        """Answer a query on ``dicom_all``, or on tables that the user added to the file (clinical ones).
+
+        Parameters
+        ----------
+        query : Query
+            The query, in BigQuery's dialect.
+        parameters : mapping
+            Values of its @parameters.
+
+        Returns
+        -------
+        QueryResult
+            The rows.
+
+        Raises
+        ------
+        UsageError
+            UNFINISHED_CRAWL unless the catalog was opened with `partial`; BAD_QUERY, BAD_PARAMETER, MISSING_COLUMN.
+        """
+        if self._unfinished and not self._partial:
+            hint = "run the same ctenrich index again (it goes on where it stopped), or select with --partial"
+            raise UsageError(Reason.UNFINISHED_CRAWL, _unfinished_text(self._unfinished), hint)
         rows = self._connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
         added = {name.lower(): name for (name,) in rows if name not in _OWN}
         return run_on_duckdb(self._connection, query, parameters, {**added, "dicom_all": "dicom_all"})
+
+    def damage(self) -> tuple[Damage, ...]:
+        """Files that could not be read, copies that were left out, and the CT series that they concern."""
+        return find_damage(self._connection) if self._layout >= 2 else ()
 
     def estimate(self, query: Query, parameters: Mapping[str, object]) -> Estimate | None:
         """Nothing is billed."""
@@ -302,8 +437,13 @@ class FolderCatalog:
         self._connection.close()
 
 
+def _unfinished_text(folders: Sequence[str]) -> str:
+    names = ", ".join(Path(name).name for name in folders[:3]) + (", ..." if len(folders) > 3 else "")
+    return f"the last crawl of {names} did not end"
+
+
 def _open_kind(argument: str, options: CatalogOptions) -> FolderCatalog | None:
-    return FolderCatalog(Path(argument)) if argument else None
+    return FolderCatalog(Path(argument), partial=options.partial) if argument else None
 
 
 KIND = CatalogKind(form="folder:FILE", open=_open_kind)

@@ -18,15 +18,14 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ctenrich.catalog.column_values import PLAIN_VRS, columns_by_tag, fast_header_row
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
 from ctenrich.dicom.datetimes import parse_temporal
 from ctenrich.dicom.fast_header import HEAD
-from ctenrich.dicom.reader import BoundedReader, typed_cause
+from ctenrich.dicom.reader import BoundedReader, DataSetStart, find_data_set, typed_cause
 from ctenrich.dicom.sop_classes import MEDIA_STORAGE_DIRECTORY
-from ctenrich.errors import CtenrichError
 from ctenrich.reasons import Reason
 
 __all__ = ["FileHeader", "read_header"]
@@ -34,10 +33,6 @@ __all__ = ["FileHeader", "read_header"]
 _LARGEST_HEADER = 64 * 1024**2
 """Bytes of header that are looked at; what comes before the pixels of a slice is a few thousand."""
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-_FAULTS = (
-    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError,
-    LookupError, NotImplementedError, RecursionError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
 _DICOM = tuple(column for column in COLUMNS if column.vr)
 _IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
@@ -50,16 +45,17 @@ class FileHeader:
     """Values by column; None if the file holds no DICOM instance."""
     faults: tuple[tuple[Reason, str], ...] = ()
     """What is wrong with it: reason and a sentence without values."""
+    withheld: dict[str, Any] | None = None
+    """Values of an instance that the catalog cannot keep (its file has no usable name)."""
 
 
 def read_header(path: Path) -> FileHeader:
-    """Read the attributes that the catalog keeps.
+    """Read the attributes that the catalog keeps; whatever is wrong with the file is a fault, never an exception.
 
-    Pixel data are not read, but their length is held against the size of the file, so that a file that was cut short
-    is known. A deflated file is inflated to 64 MB at most.
+    Files are recognised by :func:`ctenrich.dicom.reader.find_data_set`, as in the stage sort. Pixel data are not read,
+    but their length is held against the size of the file, so that a file that was cut short is known. A deflated file
+    is inflated to 64 MB at most.
     """
-    from pydicom.errors import InvalidDicomError
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -70,9 +66,7 @@ def read_header(path: Path) -> FileHeader:
                     return FileHeader(row, _identifier_faults(row))
                 handle.seek(0)
                 return _read_by_pydicom(handle, size)
-        except InvalidDicomError:
-            return FileHeader(None, ((Reason.NOT_DICOM, "no DICOM file meta information"),))
-        except (CtenrichError, *_FAULTS) as error:
+        except Exception as error:  # noqa: BLE001  pydicom and codecs of text raise many kinds for broken files
             typed = typed_cause(error)
             if typed is not None:
                 return FileHeader(None, ((typed.reason, typed.message),))
@@ -86,29 +80,25 @@ def _reason_of(error: BaseException) -> Reason:
 
 
 def _read_by_pydicom(handle: BinaryIO, size: int) -> FileHeader:
-    from pydicom.errors import InvalidDicomError
-
-    if handle.read(132)[128:] != b"DICM":
-        raise InvalidDicomError
     faults: list[tuple[Reason, str]] = []
-    meta, _ = _elements(_Watched(handle, size), False, True, lambda tag, vr, length: tag.group != 2)
-    syntax = str(meta.get("TransferSyntaxUID", ""))
-    if str(meta.get("MediaStorageSOPClassUID", "")) == MEDIA_STORAGE_DIRECTORY:
+    start = find_data_set(handle)
+    if str(start.meta.get("MediaStorageSOPClassUID", "")) == MEDIA_STORAGE_DIRECTORY:
         return FileHeader(None)
     end = _Stop()
-    if syntax == DeflatedExplicitVRLittleEndian:
+    if start.syntax == DeflatedExplicitVRLittleEndian:
         body, bomb = _inflated(handle)
-        dataset, whole = _elements(_Watched(body, size), False, True, end)
+        dataset, whole = _elements(_Watched(body, size), start, end, faults)
         if bomb:
             faults.append((Reason.DECOMPRESSION_BOMB, f"the header unpacks to more than {_LARGEST_HEADER >> 20} MB"))
     else:
-        implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
-        dataset, whole = _elements(_Watched(handle, size), implicit, little, end)
+        dataset, whole = _elements(_Watched(handle, size), start, end, faults)
         whole = whole and handle.tell() + end.length <= size
-    if not whole:
+    if not whole and not faults:
         place = "pixel data" if end.length else "header"
         faults.append((Reason.TRUNCATED, f"the file ends inside its {place}"))
-    row = _Reader(dataset, meta, faults).row()
+    row = _Reader(dataset, start.meta, faults).row()
+    if start.bare and not ((row["SOPClassUID"] or "").startswith("1.2.") and row["SOPInstanceUID"]):
+        return FileHeader(None, (*faults, (Reason.NOT_DICOM, "no prefix DICM, and no SOP class and instance UID")))
     if whole and not end.reached and row["Modality"] == "CT" and row["Rows"]:
         faults.append((Reason.TRUNCATED, "the file ends before its pixel data"))
     if not row.get("SOPClassUID") and not row.get("Modality"):
@@ -122,23 +112,38 @@ def _identifier_faults(row: dict[str, Any]) -> tuple[tuple[Reason, str], ...]:
     return ((Reason.UNSAFE_IDENTIFIER, "the study, series or SOP instance UID is not a DICOM UID"),)
 
 
-def _elements(source: _Watched, implicit: bool, little: bool, stop: Any) -> tuple[Dataset, bool]:
+def _elements(
+    source: _Watched, start: DataSetStart, stop: _Stop, faults: list[tuple[Reason, str]]
+) -> tuple[Dataset, bool]:
     """The elements up to `stop` or the end of the file, and whether the file is complete up to there."""
     from pydicom.filereader import data_element_generator
 
     found: dict[BaseTag, Any] = {}
     try:
-        for element in data_element_generator(source, implicit, little, stop, specific_tags=_wanted_tags()):  # type: ignore[arg-type]
+        for element in data_element_generator(
+            source,  # type: ignore[arg-type]
+            start.implicit,
+            start.little,
+            stop,
+            specific_tags=_wanted_tags(),
+        ):
             found[element.tag] = element
     except (EOFError, struct.error):
         source.short = True
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  a broken element; what came before it may name the series
+        source.short = True
+        typed = typed_cause(error)
+        message = f"the header cannot be read to its end ({type(error).__name__})"
+        faults.append((typed.reason, typed.message) if typed else (Reason.DECODE_ERROR, message))
     encoding: Any = "iso8859"
     characters = found.get(BaseTag(0x00080005))
     if characters is not None and characters.value:
         names = characters.value.decode("latin-1").split("\\") if isinstance(characters.value, bytes) else "ISO_IR 6"
         encoding = convert_encodings([name.strip(" \x00") for name in names] if isinstance(names, list) else names)
     dataset = Dataset(found, parent_encoding=encoding)
-    dataset.set_original_encoding(implicit, little, encoding)
+    dataset.set_original_encoding(start.implicit, start.little, encoding)
     return dataset, not source.short
 
 
@@ -170,6 +175,8 @@ class _Stop:
         """Bytes of the element, its own header included; 0 where there is none or it is of undefined length."""
 
     def __call__(self, tag: int, vr: str | None, length: int) -> bool:
+        if int(tag) < 0x00020000:
+            raise ValueError("an element of group 0 in a data set")
         if int(tag) < _PIXEL_TAGS[0]:
             return False
         self.reached = True
@@ -217,7 +224,7 @@ class _Reader:
             if column.vr == "SQ":
                 return [{f.name: self._value(item, f) for f in column.fields} for item in dataset[tag].value or ()]
             values = self._scalars(dataset, tag, column)
-        except _FAULTS:
+        except Exception:  # noqa: BLE001  pydicom raises many kinds for a value that does not fit its VR
             self._faults.append((Reason.DECODE_ERROR, f"{column.name} cannot be read"))
             return empty
         if column.repeated:

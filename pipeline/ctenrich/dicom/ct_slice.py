@@ -19,7 +19,7 @@ from pydicom.uid import (
 
 from ctenrich.dicom import codestream
 from ctenrich.dicom.decoders import decoder_and_plugins
-from ctenrich.dicom.reader import InflatingReader, Parsed, number, numbers, open_dicom, text, texts, whole
+from ctenrich.dicom.reader import InflatingReader, Parsed, number, numbers, open_dicom, quiet, text, texts, whole
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.geometry import SliceHeader
 from ctenrich.reasons import Reason
@@ -33,6 +33,7 @@ __all__ = [
     "SlicePixels",
     "pixel_format",
     "read_slice",
+    "same_image",
     "slice_header",
 ]
 
@@ -43,6 +44,8 @@ PADDING_BELOW = -1000
 MAX_SIDE = 16384
 MAX_PIXELS = 8192 * 8192
 """Largest matrix of one slice that is read (128 MiB at 16 bits)."""
+_LARGEST_PADDING = 2**24
+"""Bytes of padding after the pixels that are read, to check that they are zero."""
 UNDEFINED = 0xFFFFFFFF
 NATIVE = frozenset(
     {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
@@ -182,8 +185,8 @@ def read_slice(path: Path, out: NDArray[np.int16] | None = None) -> SlicePixels:
         native = parsed.transfer_syntax in NATIVE
         if out is not None and out.shape != (form.rows, form.columns):
             out = None
-        stored = _read_native(parsed, form, out) if native else _read_encapsulated(parsed, form, path)
-    notes: list[str] = []
+        notes = list(parsed.notes)
+        stored = _read_native(parsed, form, notes, out) if native else _read_encapsulated(parsed, form, path)
     stored = _used_bits(stored, form, notes)
     slope, intercept = _rescale(data, notes)
     hu = _to_hu(stored, slope, intercept, notes)
@@ -203,15 +206,48 @@ def read_slice(path: Path, out: NDArray[np.int16] | None = None) -> SlicePixels:
     )
 
 
+def same_image(first: Path, second: Path) -> bool:
+    """Whether two files hold one image: equal UIDs and geometry, equal Hounsfield units, equal padding.
+
+    Parameters
+    ----------
+    first, second : Path
+        CT images.
+
+    Returns
+    -------
+    bool
+        False also where one of them cannot be decoded.
+    """
+    try:
+        with quiet():
+            headers = [_image_header(path) for path in (first, second)]
+            if headers[0] != headers[1]:
+                return False
+            a, b = read_slice(first), read_slice(second)
+    except CtenrichError:
+        return False
+    return bool(np.array_equal(a.hu, b.hu)) and a.padding_hu == b.padding_hu
+
+
+def _image_header(path: Path) -> tuple[SliceHeader, str, str]:
+    with open_dicom(path, tags=HEADER_TAGS) as parsed:
+        data = parsed.dataset
+        return slice_header(data), text(data, "StudyInstanceUID"), text(data, "SeriesInstanceUID")
+
+
 def _dtype(form: PixelFormat, little: bool = True) -> np.dtype[Any]:
     order = "<" if little else ">"
     return np.dtype(f"{order}{'i' if form.signed else 'u'}{form.bits_allocated // 8}")
 
 
-def _read_native(parsed: Parsed, form: PixelFormat, out: NDArray[np.int16] | None = None) -> NDArray[Any]:
+def _read_native(
+    parsed: Parsed, form: PixelFormat, notes: list[str], out: NDArray[np.int16] | None = None
+) -> NDArray[Any]:
     if parsed.pixel_length == UNDEFINED:
         raise InputError(Reason.DECODE_ERROR, "a slice's pixel data are encapsulated, its transfer syntax is not")
-    if not form.bytes <= parsed.pixel_length <= form.bytes + 2:
+    excess = parsed.pixel_length - form.bytes - form.bytes % 2
+    if parsed.pixel_length < form.bytes or excess > _LARGEST_PADDING:
         reason = Reason.TRUNCATED if parsed.pixel_length < form.bytes else Reason.DECODE_ERROR
         raise InputError(reason, f"a slice has {parsed.pixel_length} bytes of pixel data where {form.bytes} are needed")
     kind = _dtype(form, parsed.little_endian)
@@ -223,6 +259,12 @@ def _read_native(parsed: Parsed, form: PixelFormat, out: NDArray[np.int16] | Non
     stream.seek(parsed.pixel_offset or 0)
     if stream.readinto(array.reshape(-1).view(np.uint8).data) != form.bytes:  # type: ignore[attr-defined]
         raise InputError(Reason.TRUNCATED, "a slice's file ends inside its pixel data")
+    if excess > 0:
+        rest = stream.read(parsed.pixel_length - form.bytes)
+        if rest[form.bytes % 2 :].strip(b"\0"):
+            message = f"a slice has {parsed.pixel_length} bytes of pixel data where {form.bytes} are needed"
+            raise InputError(Reason.DECODE_ERROR, f"{message}, and the rest is not zero")
+        notes.append("zero bytes follow the pixels in Pixel Data (PS3.5 8.1.1); they were left out")
     return array if parsed.little_endian else array.astype(_dtype(form))
 
 

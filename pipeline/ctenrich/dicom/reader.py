@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO, cast
 from pydicom import config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filereader import _read_file_meta_info, read_dataset, read_partial, read_preamble
 from pydicom.tag import BaseTag
 from pydicom.uid import (
@@ -26,6 +26,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from ctenrich.dicom.elements import LONG_VRS, SHORT_VRS
 from ctenrich.dicom.fast_header import fast_elements, fast_meta
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.reasons import Reason
@@ -33,8 +34,10 @@ from ctenrich.reasons import Reason
 __all__ = [
     "HEADER_LIMIT",
     "BoundedReader",
+    "DataSetStart",
     "InflatingReader",
     "Parsed",
+    "find_data_set",
     "largest_unpacked",
     "number",
     "numbers",
@@ -211,6 +214,26 @@ class Parsed:
     """First byte of the value of Pixel Data in `stream`; None where there is no such element."""
     pixel_length: int = 0
     """Value length; 0xFFFFFFFF (undefined) where the pixel data are encapsulated."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the file although it can be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSetStart:
+    """How the data set of a file is encoded, by its own first bytes and by the file meta information (PS3.10 7.1)."""
+
+    meta: FileMetaDataset
+    """File meta information; empty where the file has none."""
+    syntax: str
+    """Transfer syntax: the stated one, or that of the bytes where none is stated or an uncompressed one is wrong."""
+    implicit: bool
+    """Whether the VR is implicit."""
+    little: bool
+    """Whether the byte order is little endian."""
+    bare: bool
+    """Whether the file has no preamble and no prefix DICM."""
+    misstated: bool
+    """Whether the file meta information states an encoding that the data set does not have."""
 
 
 def parse(source: IO[bytes], *, tags: Sequence[str] | None = None, max_header: int = HEADER_LIMIT) -> Parsed:
@@ -292,39 +315,110 @@ def open_dicom(path: Path, *, tags: Sequence[str] | None = None, max_header: int
         yield parse(handle, tags=tags, max_header=max_header)
 
 
-def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Parsed:
-    start = source.read(132)
+_NOT_A_DATA_SET = "a file has neither the prefix DICM nor a data set at its start"
+_MISSTATED = "the file meta information states another transfer syntax than the data set has; the data set was followed"
+
+
+def find_data_set(source: IO[bytes], *, fast: bool = False) -> DataSetStart:
+    """Find the data set of a DICOM file: with or without preamble and file meta information.
+
+    The crawl and the stage sort both recognise files by this function, so that what one reads the other reads too.
+
+    Parameters
+    ----------
+    source : binary file
+        Positioned at the first byte of the file; it is left at the first byte of the data set.
+    fast : bool
+        Read only transfer syntax and SOP class of the file meta information, where that is possible.
+
+    Returns
+    -------
+    DataSetStart
+        How the data set is encoded. Where the first element shows another VR encoding or byte order than the stated
+        transfer syntax has, the element counts.
+
+    Raises
+    ------
+    InputError
+        NOT_DICOM: the file is empty, or begins neither with the prefix DICM nor with an element of group 2 or 8.
+    """
+    start = source.read(140)
     size = source.seek(0, io.SEEK_END)
-    source.seek(len(start))
     if not start:
         raise InputError(Reason.NOT_DICOM, "a file is empty")
-    bare = start[128:] != b"DICM"
-    if bare:
-        source.seek(0)
-    meta = fast_meta(source) if wanted is not None and not bare else None
+    bare = start[128:132] != b"DICM"
+    if bare and start[:4] == b"DICM":
+        start = start[4:]
+        source.seek(4)
+    else:
+        source.seek(0 if bare else 132)
+    if bare and not _is_first_element(start[:8]):
+        raise InputError(Reason.NOT_DICOM, _NOT_A_DATA_SET)
+    meta = fast_meta(source) if fast and not bare else None
     if meta is None:
         meta = _read_file_meta_info(cast(BinaryIO, BoundedReader(source, size)))
-    syntax = str(meta.get("TransferSyntaxUID", "") or "")
-    stream: Any = InflatingReader(source, max_header) if syntax == DeflatedExplicitVRLittleEndian else source
-    implicit, little = _encoding_of(syntax) if syntax else _guess_encoding(source)
-    if wanted is not None and not bare and syntax and stream is source and little:
-        fast = fast_elements(source, frozenset(wanted), implicit)
-        if fast is not None:
-            data, offset, length = fast
-            data.file_meta = meta
-            return Parsed(data, stream, syntax, little, offset, length)
-    data, place = _read_by_pydicom(BoundedReader(stream, size), implicit, little, wanted)
-    data.file_meta = meta
-    if bare and not (text(data, "SOPClassUID").startswith("1.2.") and text(data, "SOPInstanceUID")):
-        raise InputError(Reason.NOT_DICOM, "a file without DICOM preamble holds no SOP Class and Instance UID")
-    if not syntax:
-        syntax = str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
-    return Parsed(data, stream, syntax, little, *place)
+    stated = str(meta.get("TransferSyntaxUID", "") or "")
+    if stated == DeflatedExplicitVRLittleEndian:
+        return DataSetStart(meta=meta, syntax=stated, implicit=False, little=True, bare=bare, misstated=False)
+    implicit, little = _encoding_at(source, stated)
+    found = str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
+    misstated = bool(stated) and (implicit, little) != _encoding_of(stated)
+    syntax = found if not stated or (misstated and stated in _UNCOMPRESSED) else stated
+    return DataSetStart(meta=meta, syntax=syntax, implicit=implicit, little=little, bare=bare, misstated=misstated)
+
+
+_UNCOMPRESSED = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian})
+_VRS = SHORT_VRS | LONG_VRS
+_FIRST_GROUPS = frozenset({b"\x02\x00", b"\x08\x00", b"\x00\x08"})
+
+
+def _is_first_element(start: bytes) -> bool:
+    """Whether 8 bytes may be the header of the first element: group 2 or 8, and an existing VR or a short length."""
+    if len(start) < 8 or start[:2] not in _FIRST_GROUPS:
+        return False
+    return start[4:6] in _VRS or (start[:2] == b"\x08\x00" and int.from_bytes(start[4:8], "little") <= 0xFFFF)
+
+
+def _encoding_at(source: IO[bytes], stated: str) -> tuple[bool, bool]:
+    """Whether the data set at the position of `source` is implicit VR, and little endian, by its first element."""
+    place = source.tell()
+    start = source.read(8)
+    source.seek(place)
+    if len(start) < 8:
+        if not stated:
+            raise EOFError
+        return _encoding_of(stated)
+    if start[4:6] in _VRS:
+        return False, int.from_bytes(start[:2], "little") <= int.from_bytes(start[:2], "big")
+    if not stated or (stated != ImplicitVRLittleEndian and int.from_bytes(start[4:8], "little") <= 0xFFFF):
+        return True, True
+    return _encoding_of(stated)
 
 
 def _encoding_of(syntax: str) -> tuple[bool, bool]:
     """Whether a transfer syntax is implicit VR, and little endian."""
     return syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+
+
+def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Parsed:
+    start = find_data_set(source, fast=wanted is not None)
+    deflated = start.syntax == DeflatedExplicitVRLittleEndian
+    stream: Any = InflatingReader(source, max_header) if deflated else source
+    notes = (_MISSTATED,) if start.misstated else ()
+    if wanted is not None and not start.bare and not deflated and start.little:
+        fast = fast_elements(source, frozenset(wanted), start.implicit)
+        if fast is not None:
+            data, offset, length = fast
+            data.file_meta = start.meta
+            return Parsed(data, stream, start.syntax, True, offset, length, notes)
+    place = source.tell()
+    size = source.seek(0, io.SEEK_END)
+    source.seek(place)
+    data, pixels = _read_by_pydicom(BoundedReader(stream, size), start.implicit, start.little, wanted)
+    data.file_meta = start.meta
+    if start.bare and not (text(data, "SOPClassUID").startswith("1.2.") and text(data, "SOPInstanceUID")):
+        raise InputError(Reason.NOT_DICOM, "a file without DICOM preamble holds no SOP Class and Instance UID")
+    return Parsed(data, stream, start.syntax, start.little, *pixels, notes)
 
 
 def _read_by_pydicom(
@@ -334,6 +428,8 @@ def _read_by_pydicom(
     place: list[int] = []
 
     def stop(tag: int, vr: str | None, length: int) -> bool:
+        if tag < 0x00020000:
+            raise ValueError("an element of group 0 in a data set")
         if tag < 0x7FE00008:
             if tag == length == 0:
                 raise InputError(Reason.NOT_DICOM, "zeros follow where the elements of a file should be")
@@ -344,17 +440,6 @@ def _read_by_pydicom(
 
     data = read_dataset(stream, implicit, little, stop_when=stop, specific_tags=wanted)
     return data, (place[0], place[1]) if place else (None, 0)
-
-
-def _guess_encoding(source: IO[bytes]) -> tuple[bool, bool]:
-    """Whether a file without a stated transfer syntax is implicit VR, and little endian, by its first element."""
-    place = source.tell()
-    start = source.read(6)
-    source.seek(place)
-    if len(start) < 6:
-        raise EOFError
-    explicit = start[4:6].isalpha() and start[4:6].isupper()
-    return not explicit, not explicit or struct.unpack("<H", start[:2])[0] < 0x0400
 
 
 def open_dataset(path: Path, *, max_unpacked: int = 1024**3) -> Dataset:

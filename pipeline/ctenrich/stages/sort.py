@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from ctenrich.dicom.ct_slice import HEADER_TAGS, read_slice, slice_header
+from ctenrich.dicom.ct_slice import HEADER_TAGS, same_image, slice_header
+from ctenrich.dicom.other_files import kind_of_other_file
 from ctenrich.dicom.reader import InflatingReader, open_dicom, quiet, text, whole
 from ctenrich.dicom.sop_classes import CT_IMAGE, MEDIA_STORAGE_DIRECTORY
 from ctenrich.errors import GeometryError, IncompleteError, InputError
@@ -25,17 +24,6 @@ __all__ = ["sort_series"]
 _REFERENCES = ("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "FrameOfReferenceUID")
 _COMPANION_MODALITIES = ("RTSTRUCT", "SEG")
 _KIND_REASONS = frozenset({Reason.NOT_CT, Reason.LOCALIZER, Reason.DERIVED_REFORMATTED, Reason.MULTIFRAME})
-_OTHER_FILES = (b"%PDF", b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"SQLite format 3", b"\x00\x05\x16\x07", b"n+1", b"ni1")
-_ARCHIVES = (
-    b"PK\x03\x04",
-    b"PK\x05\x06",
-    b"\x1f\x8b",
-    b"BZh",
-    b"\xfd7zXZ",
-    b"7z\xbc\xaf",
-    b"Rar!",
-    b"\x28\xb5\x2f\xfd",
-)
 
 
 @dataclass(frozen=True)
@@ -118,7 +106,7 @@ def _read_all(fetched: FetchedSeries, workspace: Workspace, issues: list[Issue],
 
 
 def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | None:
-    kind = _other_kind(path)
+    kind = kind_of_other_file(path)
     if kind is not None and not file.sop_instance_uid:
         issues.append(Issue("sort.other_file", Severity.NOTE, _file_label(file), f"left aside: {kind}"))
         return None
@@ -161,25 +149,6 @@ def _check_pixels(offset: int | None, length: int, size: int) -> None:
         )
 
 
-def _other_kind(path: Path) -> str | None:
-    """Describe a file that certainly is not a slice; None if it may be one."""
-    with path.open("rb") as handle:
-        start = handle.read(4096)
-    if start[128:132] == b"DICM" or not start:
-        return None
-    if start.startswith(_ARCHIVES) or start[257:262] == b"ustar":
-        return "an archive (it was not opened)"
-    if start.startswith(_OTHER_FILES) or start[344:347] in {b"n+1", b"ni1"}:
-        return "a file of another kind"
-    try:
-        content = start.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(start) - 4:
-            return None
-        content = start[: error.start].decode("utf-8")
-    return "a text file" if all(c.isprintable() or c.isspace() for c in content) else None
-
-
 def _file_label(file: FetchedFile) -> str:
     """Name of a file in messages: its hash, because file names may contain a patient's name."""
     return f"file sha256:{file.sha256[:12]}"
@@ -193,18 +162,10 @@ def _without_duplicates(found: Sequence[_Found], issues: list[Issue]) -> list[_F
         first = kept.setdefault(uid, item)
         if first is item:
             continue
-        if first.file.sha256 != item.file.sha256 and not _same_image(first, item):
+        if first.file.sha256 != item.file.sha256 and not same_image(first.path, item.path):
             raise InputError(Reason.CONFLICTING_DUPLICATE, f"two different images have the SOP Instance UID {uid}")
         issues.append(Issue("sort.duplicate", Severity.NOTE, uid, "an identical copy was dropped"))
     return list(kept.values())
-
-
-def _same_image(a: _Found, b: _Found) -> bool:
-    if a.header != b.header:
-        return False
-    with quiet():
-        first, second = read_slice(a.path), read_slice(b.path)
-    return bool(np.array_equal(first.hu, second.hu)) and first.padding_hu == second.padding_hu
 
 
 def _check_complete(slices: Sequence[_Found], fetched: FetchedSeries) -> None:
