@@ -252,9 +252,9 @@ class SeriesEntry:
     source_doi: str = ""
     expected_instances: int | None = None
     """Number of instances by the index; None if unknown, and completeness is then not claimed."""
-    notes: tuple[Issue, ...] = ()
+    notes: tuple[Issue, ...] = field(default=(), repr=False)
     """What the selection found about the series and its companions: issues of the stage fetch."""
-    facts: SeriesFacts | None = None
+    facts: SeriesFacts | None = field(default=None, repr=False)
     """Attributes by which users filter series; None where the query returned none."""
 
 

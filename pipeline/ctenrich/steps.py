@@ -227,6 +227,8 @@ class SelectRequest:
     """Whether the cohort file is written without the paths of this computer."""
     identified: bool = False
     """Whether the BigQuery table may have the Patient IDs of a catalog of the user's own."""
+    partial: bool = False
+    """Select from a folder catalog although its last crawl did not end."""
 
 
 def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tuple[Selection, CohortDiff | None]:
@@ -251,7 +253,7 @@ def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tu
     """
     if sum(map(bool, (request.query, request.series_list, request.lock))) != 1:
         raise UsageError(Reason.BAD_PARAMETER, "give exactly one of QUERY, --series-list and --lock")
-    catalog = open_catalog(request.catalog, byte_limit=request.byte_limit)
+    catalog = open_catalog(request.catalog, byte_limit=request.byte_limit, partial=request.partial)
     table = _table_writer(catalog, request.save_table)
     difference: CohortDiff | None = None
     name = request.out.stem

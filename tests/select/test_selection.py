@@ -62,13 +62,14 @@ def test_every_series_ends_in_the_cohort_or_with_its_reasons(tree: Path) -> None
     assert first.expected_instances is None, "a folder does not know how many there should be"
 
 
-def test_companions_come_by_reference_else_by_frame_of_reference(tree: Path) -> None:
+def test_a_companion_of_the_same_frame_of_reference_as_three_series_belongs_to_none(tree: Path) -> None:
     first, second = select_cohort("select_ct_series", catalog_of(tree), {}).cohort.series
-    assert [(c.instance.sop_instance_uid[-2:], c.link) for c in first.companions] == [
-        (".1", CompanionLink.REFERENCE),
-        (".2", CompanionLink.FRAME_OF_REFERENCE),
-    ]
-    assert second.companions == ()
+    assert [(c.instance.sop_instance_uid[-2:], c.link) for c in first.companions] == [(".1", CompanionLink.REFERENCE)]
+    (note,) = first.notes
+    assert (note.rule, note.object) == ("companion.several", f"{ROOT}.8.7.2")
+    assert all(f"{ROOT}.1.{n}" in note.message for n in (1, 2, 3)), "the candidates are listed, chosen or not"
+    assert f"{ROOT}.1.4" not in note.message, "a localizer is no candidate"
+    assert (second.companions, second.notes) == ((), ())
 
 
 def test_a_cohort_file_reads_back_as_it_was(tree: Path) -> None:

@@ -229,8 +229,7 @@ def _table_of_the_good(rows: list[dict[str, Any]], schema: Any, faults: list[Fil
         except Exception as error:  # noqa: BLE001  Arrow and text codecs raise several kinds
             message = f"a value of the header does not fit its column ({type(error).__name__})"
             series, study = row["SeriesInstanceUID"] or "", row["StudyInstanceUID"] or ""
-            fault = FileFault(row["local_path"], Reason.DECODE_ERROR.value, message, series, study, "", True)
-            faults.append(FileFault(*(utf8_name(v) if isinstance(v, str) else v for v in fault)))
+            faults.append(FileFault(row["local_path"], Reason.DECODE_ERROR.value, message, series, study, "", True))
             other.append(row["local_path"])
         else:
             good.append(row)
@@ -252,10 +251,9 @@ def _file_faults(file: FoundFile, header: FileHeader) -> list[FileFault]:
         series = series or find_text(start, 0x0020000E)
         study = study or find_text(start, 0x0020000D)
         modality = modality or find_text(start, 0x00080060) or ("RTSTRUCT" if _RT_STRUCTURE_SET in start else "")
-    found = [
+    return [
         FileFault(file.name, reason.value, message, series, study, modality, lost) for reason, message in header.faults
     ]
-    return [FileFault(*(utf8_name(v) if isinstance(v, str) else v for v in fault)) for fault in found]
 
 
 _RT_STRUCTURE_SET = RT_STRUCTURE_SET.encode()

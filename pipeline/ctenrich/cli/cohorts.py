@@ -82,6 +82,7 @@ def select(
     identified: Annotated[
         bool, typer.Option("--identified", help="BigQuery: save the Patient IDs of a folder's or Parquet catalog too.")
     ] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Use a catalog whose last crawl did not end.")] = False,
 ) -> None:
     """Select the series that can be reconstructed as a volume, and report why the others cannot."""
     from ctenrich import steps
@@ -101,6 +102,7 @@ def select(
         byte_limit=byte_limit,
         portable=portable,
         identified=identified,
+        partial=partial,
     )
     with progress_bars() as progress:
         selection, diff = steps.select_request(request, progress=progress)

@@ -31,6 +31,9 @@ from ctenrich.workspace import Workspace, load_array
 
 __all__ = ["ExpertSegmenter", "find_structures"]
 
+_UNLINKED = ("companion.several", "companion.other_series")
+"""Rules of the selection's notes on structure sets that were not given to the series."""
+
 
 class ExpertSegmenter:
     """Segments a series by its experts' contours; implements the segmenter protocol.
@@ -154,6 +157,9 @@ def find_structures(
         by_reference = link is CompanionLink.REFERENCE
         found.append((by_reference, structures.stamp, structures.sop_instance_uid, structures, link))
     if not found:
+        told = list(dict.fromkeys(i.message for i in series.issues if i.rule in _UNLINKED))
+        if told:
+            raise InputError(Reason.NO_REFERENCE, "; ".join(told))
         if strangers:
             text = "the structure set belongs to another series: neither its references nor its frame of reference fit"
             raise InputError(Reason.NO_REFERENCE, text)

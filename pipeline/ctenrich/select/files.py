@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
-from ctenrich.records import Cohort, Companion, CompanionLink, Instance, SeriesEntry
+from ctenrich.records import Cohort, Companion, CompanionLink, Instance, Issue, SeriesEntry, SeriesFacts, Severity
 from ctenrich.select.lock import lock_of
 from ctenrich.select.selection import EXCLUDED_COLUMNS, Selection, cohort_sha256
 from ctenrich.workspace import atomic_path, require_file, write_bytes
@@ -67,8 +67,16 @@ def cohort_schema() -> pa.Schema:
             ("expected_instances", pa.int64()),
             ("instances", pa.list_(pa.struct(instance))),
             ("companions", pa.list_(companion)),
+            ("notes", pa.list_(pa.struct([(name, text) for name in _NOTE]))),
+            ("facts", pa.struct([(f.name, pa.float64() if f.name == "slice_thickness" else text) for f in _FACTS])),
         ]
     )
+
+
+_NOTE = ("rule", "severity", "object", "message")
+_FACTS = fields(SeriesFacts)
+_ADDED = frozenset({"notes", "facts"})
+"""Columns that cohort files of version 0.1.0 do not have."""
 
 
 def cohort_table(cohort: Cohort) -> pa.Table:
@@ -118,6 +126,8 @@ def _row(entry: SeriesEntry, names: list[str]) -> dict[str, Any]:
             }
             for c in entry.companions
         ],
+        "notes": [{name: str(getattr(note, name)) for name in _NOTE} for note in entry.notes],
+        "facts": asdict(entry.facts) if entry.facts is not None else None,
     }
 
 
@@ -166,7 +176,7 @@ def read_cohort(path: Path) -> Cohort:
     """
     table = _read_table(path)
     wanted = cohort_schema()
-    missing = [name for name in wanted.names if name not in table.column_names]
+    missing = [name for name in wanted.names if name not in table.column_names and name not in _ADDED]
     if missing:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} is no cohort file: it lacks {', '.join(missing)}")
     try:
@@ -227,5 +237,7 @@ def _entry(row: dict[str, Any]) -> SeriesEntry:
                 Companion(**{**c, "instance": Instance(**c["instance"]), "link": CompanionLink(c["link"])})
                 for c in row["companions"]
             ),
+            "notes": tuple(Issue(**{**n, "severity": Severity(n["severity"])}) for n in row.get("notes") or ()),
+            "facts": SeriesFacts(**row["facts"]) if row.get("facts") else None,
         }
     )

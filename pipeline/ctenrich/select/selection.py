@@ -6,15 +6,17 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ctenrich.catalog.base import Catalog, QueryResult, ask
+from ctenrich.catalog.damage import Damage
 from ctenrich.catalog.queries import Query, bind, load_query
 from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, Instance, SeriesEntry
 from ctenrich.select.companions import attach_companions
+from ctenrich.select.damage import note_damage, without_damaged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,23 +111,29 @@ def select_cohort(
     result = ask(catalog, loaded, parameters, progress)
     progress.advance(_TASK)
     selection = select_rows(result, loaded, values, catalog, name)
-    if companions and catalog.instance_level and selection.cohort.series:
-        frames = _frames(result)
-        series, looked_up = attach_companions(selection.cohort.series, frames, catalog, values, progress)
+    series = selection.cohort.series
+    if companions and catalog.instance_level and series:
+        series, looked_up = attach_companions(series, catalog, values, progress)
         read = None if selection.bytes_read is None else selection.bytes_read + (looked_up.bytes_read or 0)
-        selection = replace(selection, cohort=replace(selection.cohort, series=series), bytes_read=read)
+        selection = replace(selection, bytes_read=read)
         progress.advance(_TASK)
+    series = note_damage(series, _damage_in(catalog))
     progress.finish(_TASK)
-    return selection
+    return replace(selection, cohort=replace(selection.cohort, series=series))
 
 
-def _frames(result: QueryResult) -> dict[str, str]:
-    """Frame of Reference UID by series, where the query returns it."""
-    table = result.table
-    if "FrameOfReferenceUID" not in table.column_names:
-        return {}
-    names, frames = table["SeriesInstanceUID"].to_pylist(), table["FrameOfReferenceUID"].to_pylist()
-    return {series: frame or "" for series, frame in zip(names, frames, strict=True)}
+def _damage_in(catalog: Catalog) -> tuple[Damage, ...]:
+    """What a catalog of files could not read."""
+    found: tuple[Damage, ...] = catalog.damage() if isinstance(catalog, _CrawledCatalog) else ()
+    return found
+
+
+@runtime_checkable
+class _CrawledCatalog(Protocol):
+    """A catalog that was made by reading files."""
+
+    def damage(self) -> tuple[Damage, ...]:
+        """Files that could not be read."""
 
 
 def select_rows(
@@ -173,6 +181,7 @@ def select_rows(
             excluded.append(_excluded_row(row, reasons))
         else:
             chosen.append(_entry(row if nested is None else {**row, "instances": nested[at].as_py()}, catalog))
+    chosen = without_damaged(chosen, excluded, _damage_in(catalog))
     _balance(rows, chosen, excluded)
     cohort = Cohort(name, tuple(chosen), cohort_sha256(chosen))
     return Selection(

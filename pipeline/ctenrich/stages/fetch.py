@@ -88,7 +88,7 @@ def fetch_series(
     if known and expected is not None and len(wanted) < expected:
         message = f"{expected - len(wanted)} of {expected} objects are missing"
         raise IncompleteError(Reason.INCOMPLETE, message)
-    issues: list[Issue] = []
+    issues: list[Issue] = list(entry.notes)
     companions: list[_Wanted] = []
     for companion in entry.companions:
         try:

@@ -282,7 +282,8 @@ def _product_digest(context: StageContext, record: type) -> str:
 
 
 def _fetch_inputs(context: StageContext) -> list[str]:
-    return [repr(context.entry), _settings_json(context, "fetch", "copy_local")]
+    notes = [repr(context.entry.notes)] if context.entry.notes else []
+    return [repr(context.entry), *notes, _settings_json(context, "fetch", "copy_local")]
 
 
 def _sort_inputs(context: StageContext) -> list[str]:

@@ -1,0 +1,111 @@
+"""Apply what a crawl could not read to a selection: incomplete series, warnings, damaged companions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ctenrich.catalog.damage import Damage, DamageKind
+from ctenrich.reasons import Reason
+from ctenrich.records import Companion, CompanionLink, Instance, Issue, SeriesEntry, Severity
+
+__all__ = ["note_damage", "without_damaged"]
+
+
+def without_damaged(
+    chosen: Sequence[SeriesEntry], excluded: list[dict[str, Any]], damage: Sequence[Damage]
+) -> list[SeriesEntry]:
+    """Exclude the series that lack a slice because its file could not be read.
+
+    Parameters
+    ----------
+    chosen : sequence of SeriesEntry
+        Series that fail no rule of the query.
+    excluded : list of dict
+        Rows of excluded series; INCOMPLETE is added to the reasons of those that lack a slice too, and rows for the
+        series that are excluded now.
+    damage : sequence of Damage
+        What the catalog could not read.
+
+    Returns
+    -------
+    list of SeriesEntry
+        The series that are left.
+    """
+    damaged = {d.series for d in damage if d.kind is DamageKind.SLICE}
+    reason = Reason.INCOMPLETE.value
+    for row in excluded:
+        if row["series_instance_uid"] in damaged:
+            row["reasons"] = [*row["reasons"], reason]
+    excluded.extend(
+        {
+            "collection_id": entry.collection_id,
+            "patient_id": entry.patient_id,
+            "study_instance_uid": entry.study_instance_uid,
+            "series_instance_uid": entry.series_instance_uid,
+            "num_instances": len(entry.instances),
+            "reason": reason,
+            "reasons": [reason],
+        }
+        for entry in chosen
+        if entry.series_instance_uid in damaged
+    )
+    excluded.sort(key=lambda row: str(row["series_instance_uid"]))
+    return [entry for entry in chosen if entry.series_instance_uid not in damaged]
+
+
+def note_damage(series: Sequence[SeriesEntry], damage: Sequence[Damage]) -> tuple[SeriesEntry, ...]:
+    """Add notes on unreadable files and copies to series, and damaged companions as companions.
+
+    A damaged companion is fetched like any other, so that the segmenter reports what is wrong with it instead of
+    finding none.
+
+    Parameters
+    ----------
+    series : sequence of SeriesEntry
+        The selected series, with their companions.
+    damage : sequence of Damage
+        What the catalog could not read.
+
+    Returns
+    -------
+    tuple of SeriesEntry
+        In the same order.
+    """
+    by_series: dict[str, list[Damage]] = defaultdict(list)
+    for item in damage:
+        by_series[item.series].append(item)
+    return tuple(_noted(entry, by_series.get(entry.series_instance_uid, [])) for entry in series)
+
+
+def _noted(entry: SeriesEntry, damage: Sequence[Damage]) -> SeriesEntry:
+    if not damage:
+        return entry
+    uid = entry.series_instance_uid
+    notes = list(entry.notes)
+    beside = [d for d in damage if d.kind is DamageKind.BESIDE]
+    if beside:
+        codes = ", ".join(sorted({d.reason for d in beside}))
+        text = (
+            f"{len(beside)} files in the folder of the series could not be read ({codes}); if one of them is a slice "
+            "of this series, the volume lacks it"
+        )
+        notes.append(Issue("catalog.unreadable_file", Severity.WARNING, uid, text))
+    copies = sum(d.kind is DamageKind.COPY for d in damage)
+    if copies:
+        notes.append(Issue("catalog.copies", Severity.NOTE, uid, f"{copies} copies of slices were left out"))
+    companions = list(entry.companions)
+    known = {c.instance.url for c in companions}
+    for item in damage:
+        if item.kind is not DamageKind.COMPANION:
+            continue
+        url = Path(item.path).as_uri()
+        text = f"a damaged {item.modality} of the same study or folder could not be read ({item.reason})"
+        if url not in known:
+            notes.append(Issue("companion.unreadable", Severity.WARNING, uid, text))
+            if Path(item.path).is_file():
+                companions.append(Companion(item.modality, "", Instance("", url), CompanionLink.UNREADABLE))
+    return replace(entry, notes=tuple(notes), companions=tuple(companions))
