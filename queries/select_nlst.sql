@@ -266,7 +266,8 @@ WITH
   spaced AS (
     SELECT
       *,
-      all_geometry AND NOT turned AND NOT skewed AND num_instances > 1 AS ordered,
+      -- where two different images have one SOP Instance UID, there is no order to judge
+      all_geometry AND NOT turned AND NOT skewed AND NOT repeated_uid AND num_instances > 1 AS ordered,
       gaps[SAFE_OFFSET(CAST(FLOOR((num_instances - 2) / 2) AS INT64))] AS base,
       worst_gap <= GREATEST(@spacing_relative * slice_spacing, @spacing_absolute)
       AND off_line <= @line_tolerance AS uniform

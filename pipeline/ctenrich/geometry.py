@@ -25,12 +25,13 @@ Rules of :func:`check_stack_geometry`, over the instances of one series with eac
 ``MISSING_SLICE``          spacing not uniform, and every gap is a multiple of the lower median gap (within tolerance)
 ``IRREGULAR_SPACING``      spacing not uniform otherwise
 ``MULTI_FRAME_OF_REFERENCE``  the Frame of Reference UID varies (a missing one counts as a value of its own)
+``CONFLICTING_DUPLICATE``  two instances have one SOP Instance UID (identical copies are left out before the rules apply)
 =========================  =============================================================================================
 
 Spacing is uniform when every gap lies within max(`spacing_relative` x mean, `spacing_absolute`) of the mean gap
 ``(last - first) / (n - 1)``, and every slice within `line_tolerance` of the line through the first and last slice,
 which is the line that the affine uses. Where a value that a rule needs is missing, the rules from MULTI_ORIENTATION
-to MULTI_MATRIX are not judged; where the orientation is missing, mixed or not orthogonal, the rules on positions
+to MULTI_MATRIX are not judged; where the orientation is missing, mixed or not orthogonal, or a SOP Instance UID comes twice, the rules on positions
 (the second half of ZERO_SPACING, and DUPLICATE_POSITION to IRREGULAR_SPACING) are not judged either.
 """
 
@@ -311,6 +312,8 @@ def check_stack_geometry(headers: Sequence[SliceHeader], settings: GeometrySetti
         found.add(Reason.TOO_FEW_SLICES)
     if len({h.frame_of_reference_uid for h in headers}) > 1:
         found.add(Reason.MULTI_FRAME_OF_REFERENCE)
+    if len({h.sop_instance_uid for h in headers}) < n:
+        found.add(Reason.CONFLICTING_DUPLICATE)
     if n == 0:
         return StackGeometry(_sort_reasons(found))
     if not all(_has_geometry(h) for h in headers):
@@ -320,7 +323,7 @@ def check_stack_geometry(headers: Sequence[SliceHeader], settings: GeometrySetti
     spacing = np.array([h.pixel_spacing for h in headers], float)
     found |= _orientation_reasons(orientation, settings.cosines)
     found |= _pixel_reasons(headers, spacing, settings)
-    if found & {Reason.MULTI_ORIENTATION, Reason.NOT_ORTHOGONAL}:
+    if found & {Reason.MULTI_ORIENTATION, Reason.NOT_ORTHOGONAL, Reason.CONFLICTING_DUPLICATE}:
         return StackGeometry(_sort_reasons(found))
 
     # the middle of the range does not depend on the order, and is the value itself where all agree

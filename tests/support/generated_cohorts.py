@@ -110,6 +110,8 @@ def _one(rng: random.Random, s: Series) -> dict[str, Any]:
 
 def _shift(row: dict[str, Any], axis: int, amount: float) -> None:
     values = list(row["ImagePositionPatient"])
+    if _floats(values) is None or len(values) < 3:
+        return
     values[axis] = f"{float(values[axis]) + amount:.6f}"
     row["ImagePositionPatient"] = values
 
@@ -188,6 +190,19 @@ def _spelled(rng: random.Random, s: Series) -> None:
             ]
 
 
+def _repeat(rng: random.Random, s: Series) -> None:
+    """One instance twice under one SOP Instance UID: at its place, or at another."""
+    again = {**_one(rng, s)}
+    if rng.random() < 0.5:
+        _shift(again, 2, rng.choice([0.5, 3.0, 100.0]))
+    s.rows.append(again)
+
+
+def _repeat_all(rng: random.Random, s: Series) -> None:
+    """The whole series twice, as an archive sends it again with changed pixels."""
+    s.rows += [{**row} for row in s.rows]
+
+
 CHANGES: dict[str, Callable[[random.Random, Series], None]] = {
     "none": lambda rng, s: None,
     "spelled": _spelled,
@@ -199,6 +214,8 @@ CHANGES: dict[str, Callable[[random.Random, Series], None]] = {
     "all at one place": _all_one_place,
     "one turned": _turn,
     "skewed": _skew,
+    "repeated": _repeat,
+    "all repeated": _repeat_all,
     "class": _set("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.4", ""),
     "enhanced": _set("SOPClassUID", CT + ".1", CT + ".2"),
     "captured": _set_all("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.4"),
