@@ -25,14 +25,15 @@ Rules of :func:`check_stack_geometry`, over the instances of one series with eac
 ``MISSING_SLICE``          spacing not uniform, and every gap is a multiple of the lower median gap (within tolerance)
 ``IRREGULAR_SPACING``      spacing not uniform otherwise
 ``MULTI_FRAME_OF_REFERENCE``  the Frame of Reference UID varies (a missing one counts as a value of its own)
-``CONFLICTING_DUPLICATE``  two instances have one SOP Instance UID (identical copies are left out before the rules apply)
+``CONFLICTING_DUPLICATE``  two instances have one SOP Instance UID (identical copies are left out before)
 =========================  =============================================================================================
 
 Spacing is uniform when every gap lies within max(`spacing_relative` x mean, `spacing_absolute`) of the mean gap
 ``(last - first) / (n - 1)``, and every slice within `line_tolerance` of the line through the first and last slice,
 which is the line that the affine uses. Where a value that a rule needs is missing, the rules from MULTI_ORIENTATION
-to MULTI_MATRIX are not judged; where the orientation is missing, mixed or not orthogonal, or a SOP Instance UID comes twice, the rules on positions
-(the second half of ZERO_SPACING, and DUPLICATE_POSITION to IRREGULAR_SPACING) are not judged either.
+to MULTI_MATRIX are not judged; where the orientation is missing, mixed or not orthogonal, or two instances have one
+SOP Instance UID, the rules on positions (the second half of ZERO_SPACING, and DUPLICATE_POSITION to
+IRREGULAR_SPACING) are not judged either.
 """
 
 from __future__ import annotations

@@ -66,6 +66,8 @@ def _column_value(column: Column, vr: bytes, content: bytes) -> Any:
 def _element_values(column: Column, vr: bytes, content: bytes) -> list[Any]:
     if column.vr in PLAIN_VRS:
         text = content.decode("latin-1").strip(" \x00")
+        if not text.isprintable():
+            raise UnsupportedHeaderError
         return [part.strip(" \x00") for part in text.split("\\")] if text else []
     kind = vr.decode("latin-1") or column.vr
     if kind != column.vr and not (column.vr == "US or SS" and kind in {"US", "SS"}):

@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ctenrich.reasons import Reason
+
 __all__ = ["Damage", "DamageKind", "find_damage"]
 
 _COMPANIONS = ("RTSTRUCT", "SEG")
@@ -16,7 +18,8 @@ class DamageKind(StrEnum):
     """How a file that could not be read concerns a CT series."""
 
     SLICE = "slice"
-    """It is one of its slices: its header names the series, or no other series has a file in the folder."""
+    """It is one of its slices: its header names the series, or no other series has a file in the folder. With the
+    reason MIXED_SERIES: it can be read, but states another Modality than the other instances."""
     BESIDE = "beside"
     """It is in the same folder, and may be a slice of the series or of another one."""
     COMPANION = "companion"
@@ -86,6 +89,13 @@ def find_damage(connection: Any) -> tuple[Damage, ...]:
             by_folder[place.folder].append(place)
         for fault in (_Fault(*row) for row in rows):
             found.update(_damage_of(fault, places, by_folder))
+    # the queries look at instances of Modality CT only: one of another modality would be missing in silence
+    mixed = connection.execute(
+        "SELECT SeriesInstanceUID, min(local_path) FILTER (Modality IS DISTINCT FROM 'CT') FROM instances "
+        "WHERE SeriesInstanceUID <> '' GROUP BY SeriesInstanceUID HAVING bool_or(coalesce(Modality = 'CT', FALSE)) "
+        "AND bool_or(Modality IS DISTINCT FROM 'CT')"
+    ).fetchall()
+    found.update(Damage(series, DamageKind.SLICE, path, Reason.MIXED_SERIES.value) for series, path in mixed)
     copies = connection.execute(
         "SELECT DISTINCT SeriesInstanceUID, local_path FROM instances WHERE is_copy AND Modality = 'CT'"
     ).fetchall()

@@ -236,6 +236,8 @@ class _Reader:
         raw: Any = dataset.get_item(tag)
         if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) and column.vr in PLAIN_VRS:
             text = raw.value.decode("latin-1").strip(" \x00")
+            if any(c < " " and c not in "\t\r\n" for c in text):
+                raise ValueError("control characters")  # the bytes of other elements, names among them
             return [part.strip(" \x00") for part in text.split("\\")] if text else []
         value: Any = dataset[tag].value
         if value is None or value in ("", b""):

@@ -25,8 +25,8 @@ def without_damaged(
     chosen : sequence of SeriesEntry
         Series that fail no rule of the query.
     excluded : list of dict
-        Rows of excluded series; INCOMPLETE is added to the reasons of those that lack a slice too, and rows for the
-        series that are excluded now.
+        Rows of excluded series; INCOMPLETE or MIXED_SERIES is added to the reasons of those that lack a slice too,
+        and rows for the series that are excluded now.
     damage : sequence of Damage
         What the catalog could not read.
 
@@ -35,10 +35,14 @@ def without_damaged(
     list of SeriesEntry
         The series that are left.
     """
-    damaged = {d.series for d in damage if d.kind is DamageKind.SLICE}
-    reason = Reason.INCOMPLETE.value
+    damaged: dict[str, str] = {}
+    for item in damage:
+        if item.kind is DamageKind.SLICE:
+            is_mixed = item.reason == Reason.MIXED_SERIES
+            damaged[item.series] = item.reason if is_mixed else Reason.INCOMPLETE.value
     for row in excluded:
-        if row["series_instance_uid"] in damaged:
+        reason = damaged.get(row["series_instance_uid"])
+        if reason is not None and reason not in row["reasons"]:
             row["reasons"] = [*row["reasons"], reason]
     excluded.extend(
         {
@@ -47,8 +51,8 @@ def without_damaged(
             "study_instance_uid": entry.study_instance_uid,
             "series_instance_uid": entry.series_instance_uid,
             "num_instances": len(entry.instances),
-            "reason": reason,
-            "reasons": [reason],
+            "reason": damaged[entry.series_instance_uid],
+            "reasons": [damaged[entry.series_instance_uid]],
         }
         for entry in chosen
         if entry.series_instance_uid in damaged
