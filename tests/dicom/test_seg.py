@@ -322,7 +322,7 @@ def test_a_grid_that_no_segmentation_needs_is_refused(tmp_path: Path, workspace:
 
 
 def test_masks_stay_within_their_budget(tmp_path: Path, workspace: Workspace) -> None:
-    path, series, _ = write(tmp_path, workspace)
+    path, _, series = write(tmp_path, workspace)
     with pytest.raises(UnsafeInputError, match="more memory") as caught:
         read_seg(path, series, max_bytes=100)
     assert caught.value.reason is Reason.DECOMPRESSION_BOMB
