@@ -6,7 +6,7 @@ EXTRAS := cloud,dev,docs,notebooks,pacs,ray,reference
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-all soak check bench docs wheel clean
+.PHONY: help setup demo test test-all soak fuzz check bench docs wheel clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -32,6 +32,9 @@ test-all: $(VENV)/.full check ## Also the long tests: parity, faults, services, 
 
 soak: $(VENV)/.full ## Kills, faults and ten thousand series: takes hours
 	$(BIN)/python -m benchmarks.soak
+
+fuzz: $(VENV)/.full ## Ten thousand damaged files and three hundred damaged series: takes minutes
+	$(BIN)/python -m benchmarks.fuzz
 
 check: $(VENV)/.full ## Lint, types, layers, mappings, known holes of the dependencies
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = frozenset({"soak"})
+LONG = frozenset({"fuzz", "soak"})
 """Not part of ``make bench``: takes hours."""
 
 

@@ -85,6 +85,7 @@ class BoundedReader:
     def __init__(self, source: IO[bytes], size: int) -> None:
         self._read = source.read
         self._left = min(_READS + size // _BYTES_PER_READ, _MOST_READS)
+        self._end = None if isinstance(source, InflatingReader) else size
         self.seek = source.seek
         self.tell = source.tell
 
@@ -93,6 +94,8 @@ class BoundedReader:
         self._left -= 1
         if self._left < 0:
             raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, "a file has far more elements than a DICOM object needs")
+        if self._end is not None and size > _STEP:  # a file allocates what it is asked for, whether it has it or not
+            size = min(size, max(self._end - self.tell(), 0))
         return self._read(size)
 
 

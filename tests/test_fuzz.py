@@ -1,0 +1,52 @@
+"""A minute of the damaged files of `make fuzz`, and what its mutators and checks do."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks.fuzz import Tally, attempt, mutate
+
+from ctenrich.errors import InputError
+from ctenrich.reasons import Reason
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_mutations_are_reproducible_and_change_the_file() -> None:
+    content = bytes(range(256)) * 8
+    first = [mutate(content, random.Random(seed)) for seed in range(50)]
+    assert first == [mutate(content, random.Random(seed)) for seed in range(50)]
+    assert sum(changed != content for changed in first) > 40
+    assert mutate(b"", random.Random(1)) == b""
+
+
+def test_only_errors_of_our_own_are_no_findings() -> None:
+    tally = Tally()
+
+    def refuse() -> None:
+        raise InputError(Reason.NOT_DICOM, "no DICOM")
+
+    def crash() -> None:
+        raise KeyError("x")
+
+    for act in (refuse, crash, lambda: None):
+        attempt("header", "1", act, tally)
+    assert (tally.refused["header"], tally.accepted["header"]) == (1, 1)
+    assert tally.findings == ["header 1: KeyError: 'x'"]
+
+
+@pytest.mark.long
+def test_a_minute_of_damaged_files_has_no_finding() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.fuzz", "--seed", "7", "--seconds", "60"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    assert report["findings"] == []
+    assert done.returncode == 0
+    assert report["peak_memory_mb"] < 2048
+    assert sum(report["accepted"].values()) > 50
+    assert sum(report["refused"].values()) > 50
