@@ -42,6 +42,10 @@ class Window(NamedTuple):
         """Index of the window in a slice."""
         return slice(self.j0, self.j1), slice(self.i0, self.i1)
 
+    def touches(self, shape: tuple[int, ...]) -> bool:
+        """Whether the window reaches the border of a slice of (rows, columns)."""
+        return self.j0 == 0 or self.i0 == 0 or self.j1 == shape[0] or self.i1 == shape[1]
+
 
 class Filled(NamedTuple):
     """What polygons enclose, in a window."""

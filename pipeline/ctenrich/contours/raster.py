@@ -197,7 +197,7 @@ def rasterise(contours: Iterable[Contour], grid: Grid, *, nesting: Nesting = "ho
         without_pixel=drawing.without_pixel,
         between_slices=between,
         furthest=furthest,
-        beyond_image=sum(_leaves_image(p.polygon, grid.shape) for p in placed),
+        beyond_image=drawing.beyond_image,
         slices=tuple(sorted({p.k for p in placed})),
         on_centres=on_centres,
         with_rim=with_rim,
@@ -230,6 +230,7 @@ class _Drawing:
         self.counts = PlaneCounts()
         self.without_pixel = 0
         self.rim_voxels = 0
+        self.beyond_image = 0
         self._nesting = nesting
         self._on_centres, self._with_rim = on_centres, with_rim
         self._tolerance = COPY_TOLERANCE / min(grid.pixel_spacing)
@@ -272,6 +273,8 @@ class _Drawing:
             u, v = one.polygon
             polygon = Polygon(np.rint(u), np.rint(v)) if self._on_centres else Polygon(snap(u), snap(v))
             outline = outline_of(polygon, shape, exclusive=one.exclusive, with_rim=self._with_rim)
+            if outline is None or outline.window.touches(shape):
+                self.beyond_image += _leaves_image(one.polygon, shape)
             if outline is None:
                 self.without_pixel += 1
                 continue
@@ -281,9 +284,9 @@ class _Drawing:
         return remove_copies(outlines, self._tolerance, self.counts) if len(outlines) > 1 else outlines
 
 
-def _leaves_image(polygon: Polygon, shape: tuple[int, int, int]) -> bool:
+def _leaves_image(polygon: Polygon, shape: tuple[int, ...]) -> bool:
     u, v = polygon
-    return bool(u.min() < -0.5 or v.min() < -0.5 or u.max() > shape[2] - 0.5 or v.max() > shape[1] - 0.5)
+    return bool(u.min() < -0.5 or v.min() < -0.5 or u.max() > shape[1] - 0.5 or v.max() > shape[0] - 0.5)
 
 
 def _traced_through_centres(placed: Sequence[_Placed]) -> tuple[bool, bool]:
