@@ -25,7 +25,7 @@ from tests.support.storage_servers import gcs_bucket, gcs_server, s3_bucket, s3_
 from ctenrich import steps
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.publish import objects
-from ctenrich.publish.objects import Sent, _bearer, publish_dicomweb, publish_node, read_log
+from ctenrich.publish.objects import Sent, bearer_of, publish_dicomweb, publish_node, read_log
 from ctenrich.reasons import Reason
 from ctenrich.results.tables import build_tables
 from ctenrich.settings import Settings
@@ -201,13 +201,13 @@ def test_google_healthcare_gets_a_fresh_token_and_nobody_else_does(
     made = Credentials()
     monkeypatch.setattr(google.auth, "default", lambda scopes: (made, "project"))
     store = "https://healthcare.googleapis.com/v1/projects/p/dicomStores/d/dicomWeb"
-    fresh = _bearer(store, "")
+    fresh = bearer_of(store, "")
     assert [fresh(), fresh()] == ["x", "x"]
     made.valid = False
     assert fresh() == "xx", "an hour later"
-    assert _bearer(store, "mine")() == "mine"
+    assert bearer_of(store, "mine")() == "mine"
     for other in (store.replace("https", "http"), "https://healthcare.googleapis.com.evil.example/x"):
-        assert _bearer(other, "")() == ""
+        assert bearer_of(other, "")() == ""
     monkeypatch.undo()
     no_credentials(monkeypatch, tmp_path)
     with pytest.raises(UsageError) as caught:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ctenrich.runner.run import Run
 
 __all__ = ["register"]
 
@@ -28,7 +31,8 @@ def register(app: typer.Typer) -> None:
         epilog="Examples:  ctenrich publish my-run bigquery:my-project.results  \n"
         "ctenrich publish my-run gs://my-bucket/results  \n"
         "ctenrich publish my-run http://127.0.0.1:8042/dicom-web  \n"
-        "ctenrich publish my-run dicom://pacs.example:104/PACS"
+        "ctenrich publish my-run dicom://pacs.example:104/PACS  \n"
+        "ctenrich publish my-run gs://my-bucket/results --verify"
     )(publish)
 
 
@@ -80,6 +84,9 @@ def publish(
         bool,
         typer.Option("--identified", help="BigQuery, buckets: also where Patient Identity Removed is not YES."),
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Send nothing: read the published objects back and compare them.")
+    ] = False,
 ) -> None:
     """Send a run's tables or objects elsewhere; objects that were sent already are not sent again."""
     from ctenrich import steps
@@ -87,6 +94,9 @@ def publish(
     from ctenrich.publish.objects import publish_to
 
     opened = steps.open_run(run)
+    if verify:
+        _verify(opened, target)
+        return
     with progress_bars() as progress:
         if target.startswith("bigquery:"):
             from ctenrich.publish.bigquery import BigQueryOptions, Mode, publish_bigquery
@@ -99,3 +109,20 @@ def publish(
         settings = opened.config.settings
         sent = publish_to(opened.workspace, target, settings=settings, identified=identified, progress=progress)
     typer.echo(f"{len(sent)} objects, {sum(1 for s in sent if s.status == 'sent')} of them sent now")
+
+
+def _verify(opened: Run, target: str) -> None:
+    """Compare what a target holds with the objects of a run; exit code 1 unless all are equal."""
+    from collections import Counter
+
+    from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.publish.verify import verify_published
+
+    with progress_bars() as progress:
+        found = verify_published(opened.workspace, target, settings=opened.config.settings, progress=progress)
+    bad = [(one.name, one.status, one.detail) for one in found if one.status != "equal"]
+    if bad:
+        print_table("Not as published", ("file", "status", "what is wrong"), bad)
+    counts = Counter(one.status for one in found)
+    typer.echo(f"{len(found)} objects: " + ", ".join(f"{number} {status}" for status, number in sorted(counts.items())))
+    raise typer.Exit(1 if bad else 0)

@@ -26,6 +26,8 @@ from ctenrich.workspace import Workspace, sha256_of_file
 
 __all__ = [
     "Sent",
+    "bearer_of",
+    "files_of",
     "publish_bucket",
     "publish_dicomweb",
     "publish_node",
@@ -201,7 +203,7 @@ def publish_dicomweb(
     """
     if not re.match(r"https?://", url):
         raise UsageError(Reason.BAD_PARAMETER, "a DICOMweb store has an http or https address")
-    bearer = _bearer(url, token)
+    bearer = bearer_of(url, token)
 
     def send(path: Path) -> str:
         boundary = "ctenrich-boundary"
@@ -233,8 +235,25 @@ def _refused(body: bytes) -> str:
     return f"refused with reason {failed.get('00081197', {}).get('Value', ['unknown'])[0]}"
 
 
-def _bearer(url: str, token: str) -> Callable[[], str]:
-    """What gives the bearer token of a request; Google's end after an hour and are renewed."""
+def bearer_of(url: str, token: str) -> Callable[[], str]:
+    """Return a function that gives the bearer token of a request; Google's end after an hour and are renewed.
+
+    Parameters
+    ----------
+    url : str
+        Root of the DICOMweb store.
+    token : str
+        Token that the user gave; empty: made from this machine's credentials for Google Healthcare, none elsewhere.
+
+    Returns
+    -------
+    function
+
+    Raises
+    ------
+    UsageError
+        NO_CREDENTIALS, MISSING_EXTRA for Google Healthcare.
+    """
     parts = urlsplit(url)
     if token or (parts.scheme, parts.hostname) != ("https", _HEALTHCARE):
         return lambda: token
@@ -310,11 +329,18 @@ def _contexts(workspace: Workspace) -> list[tuple[str, str]]:
     """SOP classes of the objects with the transfer syntax that they are written in: nothing is converted."""
     import pydicom
 
-    read = (pydicom.dcmread(p, specific_tags=["SOPClassUID"], stop_before_pixels=True) for p in _files(workspace))
+    read = (pydicom.dcmread(p, specific_tags=["SOPClassUID"], stop_before_pixels=True) for p in files_of(workspace))
     return sorted({(str(data.SOPClassUID), str(data.file_meta.TransferSyntaxUID)) for data in read})
 
 
-def _files(workspace: Workspace) -> list[Path]:
+def files_of(workspace: Workspace) -> list[Path]:
+    """List the written objects of a run.
+
+    Raises
+    ------
+    UsageError
+        NOT_PREPARED if there are none.
+    """
     found = sorted((workspace.root / "series").glob("*/*/objects/*.dcm"))
     if not found:
         raise UsageError(Reason.NOT_PREPARED, "the run has no objects to publish", "run it first")
@@ -325,7 +351,7 @@ def _send_all(
     workspace: Workspace, target: str, send: Callable[[Path], str], progress: Progress, at_once: int = 1
 ) -> tuple[Sent, ...]:
     """Send every object that the log does not hold as sent, some at once; the log gets their lines in order."""
-    files = _files(workspace)
+    files = files_of(workspace)
     sending = _Sending(send, frozenset((s.name, s.sha256) for s in read_log(workspace, target) if s.status != "failed"))
     out: list[Sent] = []
     progress.start("publish", len(files))

@@ -1,0 +1,180 @@
+"""Read back what was published and compare it with the run's objects."""
+
+from __future__ import annotations
+
+import email.policy
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from email.parser import BytesParser
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ctenrich.errors import CtenrichError, UsageError
+from ctenrich.progress import SILENT, Progress
+from ctenrich.publish.objects import bearer_of, files_of, read_log
+from ctenrich.reasons import Reason
+from ctenrich.settings import Settings
+from ctenrich.storage import is_storage_url, open_storage
+from ctenrich.storage.base import Transfer
+from ctenrich.workspace import Workspace
+
+__all__ = ["Verified", "verify_published"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """Outcome of one object."""
+
+    name: str
+    """File of the object, relative to the run."""
+    status: str
+    """``equal``, ``differs``, ``missing``, ``failed`` (it could not be read) or ``not sent`` (by the log)."""
+    detail: str = ""
+
+
+def verify_published(
+    workspace: Workspace, target: str, *, settings: Settings | None = None, progress: Progress = SILENT
+) -> tuple[Verified, ...]:
+    """Read every published object back from a bucket or DICOMweb store (WADO-RS) and compare it with the run's.
+
+    From a bucket every byte is compared. A DICOMweb store may write file meta information of its own (PS3.10 7.1):
+    there the data sets are compared.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run.
+    target : str
+        As it was published to.
+    settings : Settings, optional
+        How buckets are reached.
+    progress : Progress
+        Advanced by one for every object.
+
+    Returns
+    -------
+    tuple of Verified
+        One for every object of the run.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for a target that cannot be read back; NOT_PREPARED if the run has no objects.
+    """
+    read = _reader(workspace, target, settings or Settings())
+    sent = {(one.name, one.sha256) for one in read_log(workspace, target) if one.status != "failed"}
+    files = files_of(workspace)
+    progress.start("verify", len(files))
+    out = []
+    for path in files:
+        out.append(_verify_one(path, path.relative_to(workspace.root).as_posix(), sent, read))
+        progress.advance("verify")
+    progress.finish("verify")
+    return tuple(out)
+
+
+_Read = Callable[[Path], tuple[bytes | None, bool]]
+"""File of the run -> what the target holds (None: nothing), and whether its file meta information counts."""
+
+
+def _verify_one(path: Path, name: str, sent: set[tuple[str, str]], read: _Read) -> Verified:
+    import hashlib
+
+    import pydicom
+
+    content = path.read_bytes()
+    uid = str(pydicom.dcmread(BytesIO(content), specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+    if (uid, hashlib.sha256(content).hexdigest()) not in sent:
+        return Verified(name=name, status="not sent", detail="the log of the publication does not hold these bytes")
+    try:
+        found, whole = read(path)
+    except CtenrichError as error:
+        return Verified(name=name, status="failed", detail=error.message)
+    except OSError as error:
+        return Verified(name=name, status="failed", detail=f"{type(error).__name__}: {str(error)[:200]}")
+    if found is None:
+        return Verified(name=name, status="missing", detail="the target does not have it")
+    if found == content or (not whole and _same_dataset(found, content)):
+        return Verified(name=name, status="equal")
+    return Verified(name=name, status="differs", detail=f"{len(found)} bytes instead of {len(content)}, or other ones")
+
+
+def _same_dataset(one: bytes, two: bytes) -> bool:
+    import pydicom
+
+    try:
+        return bool(pydicom.dcmread(BytesIO(one)) == pydicom.dcmread(BytesIO(two)))
+    except Exception:  # noqa: BLE001  pydicom raises many kinds; what cannot be parsed is not the same
+        return False
+
+
+def _reader(workspace: Workspace, target: str, settings: Settings) -> _Read:
+    scheme = urlsplit(target).scheme
+    if scheme in ("http", "https"):
+        return _dicomweb_reader(target)
+    if scheme != "dicom" and is_storage_url(target):
+        return _bucket_reader(workspace, target, settings)
+    message = "only buckets and DICOMweb stores can be read back"
+    hint = "a DICOM node has confirmed every object that is logged as sent with status 0000 of C-STORE"
+    raise UsageError(Reason.BAD_PARAMETER, message, hint)
+
+
+def _bucket_reader(workspace: Workspace, url: str, settings: Settings) -> _Read:
+    storage = open_storage(url, replace(settings.fetch, anonymous=False))
+
+    def read(path: Path) -> tuple[bytes | None, bool]:
+        place = f"{url.rstrip('/')}/{path.relative_to(workspace.root).as_posix()}"
+        folder = place.rpartition("/")[0] + "/"
+        held = [one for one in storage.list_objects(folder) if one.url == place]
+        if not held:
+            return None, True
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch, path.name)
+            storage.download([Transfer(place, copy)])
+            return copy.read_bytes(), True
+
+    return read
+
+
+def _dicomweb_reader(url: str) -> _Read:
+    bearer = bearer_of(url, os.environ.get("CTENRICH_DICOMWEB_TOKEN", ""))
+
+    def read(path: Path) -> tuple[bytes | None, bool]:
+        import pydicom
+
+        head = pydicom.dcmread(path, stop_before_pixels=True)
+        address = (
+            f"{url.rstrip('/')}/studies/{head.StudyInstanceUID}/series/{head.SeriesInstanceUID}"
+            f"/instances/{head.SOPInstanceUID}"
+        )
+        headers = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+        if token := bearer():
+            headers["Authorization"] = f"Bearer {token}"
+        request = urllib.request.Request(address, headers=headers)  # noqa: S310 - http or https, checked by the caller
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - as above
+                return _first_part(answer.headers.get("Content-Type", ""), answer.read()), False
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in (404, 410):
+                return None, False
+            raise
+
+    return read
+
+
+def _first_part(kind: str, body: bytes) -> bytes:
+    """The first part of a multipart answer (PS3.18 section 8.6.1.2), or the whole body where it has none."""
+    if not kind.lower().startswith("multipart/"):
+        return body
+    whole = BytesParser(policy=email.policy.HTTP).parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
+    for part in whole.walk():
+        if not part.is_multipart():
+            content = part.get_payload(decode=True)
+            return content if isinstance(content, bytes) else b""
+    return b""
