@@ -49,7 +49,6 @@ __all__ = [
     "SegmentMasks",
     "SegmentShape",
     "SeriesEntry",
-    "SeriesFacts",
     "Severity",
     "ShapeMeasurements",
     "Slice",
@@ -209,32 +208,6 @@ class Companion:
     link: CompanionLink
 
 
-@dataclass(frozen=True, kw_only=True)
-class SeriesFacts:
-    """Attributes of a series by which users filter, as its instances state them; None where none does.
-
-    Where instances differ, the values are joined by `` | ``.
-    """
-
-    modality: str | None = None
-    image_type: str | None = None
-    """Values joined by a backslash, as in DICOM."""
-    manufacturer: str | None = None
-    manufacturer_model_name: str | None = None
-    convolution_kernel: str | None = None
-    body_part_examined: str | None = None
-    patient_position: str | None = None
-    series_description: str | None = None
-    slice_thickness: float | None = None
-    """Largest Slice Thickness, mm."""
-    study_date: str | None = None
-    """YYYY-MM-DD."""
-    patient_age: str | None = None
-    """As in DICOM, e.g. 063Y."""
-    patient_sex: str | None = None
-    contrast_bolus_agent: str | None = None
-
-
 @dataclass(frozen=True)
 class SeriesEntry:
     """One selected series, with all the catalog metadata that later stages need."""
@@ -254,8 +227,6 @@ class SeriesEntry:
     """Number of instances by the index; None if unknown, and completeness is then not claimed."""
     notes: tuple[Issue, ...] = field(default=(), repr=False)
     """What the selection found about the series and its companions: issues of the stage fetch."""
-    facts: SeriesFacts | None = field(default=None, repr=False)
-    """Attributes by which users filter series; None where the query returned none."""
 
 
 @dataclass(frozen=True)

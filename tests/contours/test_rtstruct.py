@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctenrich.contours import ContourFaults, link_to, load_contours
+from ctenrich.contours import ContourFaults, StructureSet, link_to, load_contours
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink
@@ -54,6 +54,25 @@ def test_the_tie_is_reference_then_frame_then_none(tmp_path, series):
     assert link_to(by_images, series) is CompanionLink.REFERENCE
     assert link_to(by_frame, series) is CompanionLink.FRAME_OF_REFERENCE
     assert link_to(stranger, series) is None
+
+
+def test_of_several_listed_series_the_contours_images_decide(series):
+    frame, own = series.frame_of_reference_uid, frozenset(series.sop_instance_uids)
+    other = frozenset({"2.25.71", "2.25.72"})
+
+    def linked(listed: set[str], images: frozenset[str], drawn: frozenset[str]) -> CompanionLink | None:
+        found = StructureSet(
+            sop_instance_uid="2.25.9", rois=(), frame_of_reference_uids=frozenset({frame}), image_uids=images | drawn,
+            series_instance_uids=frozenset(listed), contour_image_uids=drawn,
+        )  # fmt: skip
+        return link_to(found, series)
+
+    uid = series.series_instance_uid
+    assert linked({uid, "2.25.7"}, own | other, other) is None, "listed, but drawn on the other series"
+    assert linked({"2.25.7"}, own, other) is None, "images listed, but drawn on the other series"
+    assert linked({uid, "2.25.7"}, own | other, own) is CompanionLink.REFERENCE
+    assert linked({uid, "2.25.7"}, own | other, frozenset()) is CompanionLink.REFERENCE, "contours that state no image"
+    assert linked({uid}, other, other) is CompanionLink.REFERENCE, "the only series that is listed"
 
 
 @pytest.mark.parametrize("broken", [b"", b"junk" * 100])

@@ -180,10 +180,15 @@ def _reference_issues(structures: StructureSet, link: CompanionLink, series: Sor
     if link is CompanionLink.FRAME_OF_REFERENCE:
         text = "the structure set's references do not name this series; its frame of reference does"
         return [contour_issue("contours.link", Severity.WARNING, uid, text)]
-    missing = len(structures.image_uids.difference(series.sop_instance_uids))
-    if not missing:
+    own = frozenset(series.sop_instance_uids)
+    if structures.image_uids <= own:
         return []
-    text = f"{missing} of {len(structures.image_uids)} images that the structure set refers to are not in the series"
+    named = "this series" if series.series_instance_uid in structures.series_instance_uids else "not this series"
+    drawn = structures.contour_image_uids
+    text = (
+        f"the structure set names {named}; {len(structures.image_uids & own)} of {len(structures.image_uids)} images "
+        f"that it refers to are in the series, {len(drawn & own)} of {len(drawn)} of those on which contours were drawn"
+    )
     return [contour_issue("contours.references", Severity.WARNING, uid, text)]
 
 

@@ -109,6 +109,8 @@ class StructureSet:
     """Structure Set Date and Time, for sorting."""
     nameless_contours: int = 0
     """Contours whose ROI number is not in the list of ROIs."""
+    contour_image_uids: frozenset[str] = frozenset()
+    """SOP Instance UIDs of the images on which its contours were drawn, as the contours state them."""
 
 
 def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
@@ -148,6 +150,9 @@ def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
 def link_to(structures: StructureSet, series: SortedSeries) -> CompanionLink | None:
     """Link of a structure set to a series: by its references, else by frame of reference.
 
+    Where it lists several series, the images that its contours refer to decide: a structure set of a 4D-CT may list all
+    phases, and be drawn on one of them.
+
     Parameters
     ----------
     structures : StructureSet
@@ -158,10 +163,12 @@ def link_to(structures: StructureSet, series: SortedSeries) -> CompanionLink | N
     CompanionLink or None
         None if it belongs to another series.
     """
-    if series.series_instance_uid in structures.series_instance_uids:
-        return CompanionLink.REFERENCE
-    if structures.image_uids.intersection(series.sop_instance_uids):
-        return CompanionLink.REFERENCE
+    own = series.sop_instance_uids
+    listed = series.series_instance_uid in structures.series_instance_uids
+    if listed or structures.image_uids.intersection(own):
+        drawn = structures.contour_image_uids
+        others = structures.series_instance_uids - {series.series_instance_uid}
+        return None if others and drawn and drawn.isdisjoint(own) else CompanionLink.REFERENCE
     if series.frame_of_reference_uid and series.frame_of_reference_uid in structures.frame_of_reference_uids:
         return CompanionLink.FRAME_OF_REFERENCE
     return None
@@ -192,12 +199,13 @@ def _parse_structure_set(dataset: Dataset) -> StructureSet:
             for one in study.get("RTReferencedSeriesSequence", None) or ():
                 series.add(str(one.get("SeriesInstanceUID", "")))
                 images |= _image_uids(one)
+    drawn: set[str] = set()
     contours: dict[int, list[Dataset]] = {}
     for item in dataset.get("ROIContourSequence", None) or ():
         own = contours.setdefault(int(item.ReferencedROINumber), [])
         for contour in item.get("ContourSequence", None) or ():
             own.append(contour)
-            images |= _image_uids(contour)
+            drawn |= _image_uids(contour)
     items = list(dataset.get("StructureSetROISequence", None) or ())
     numbers = Counter(int(item.ROINumber) for item in items)
     rois = tuple(
@@ -209,7 +217,8 @@ def _parse_structure_set(dataset: Dataset) -> StructureSet:
         rois=rois,
         frame_of_reference_uids=frozenset(frames - {""}),
         series_instance_uids=frozenset(series - {""}),
-        image_uids=frozenset(images - {""}),
+        image_uids=frozenset((images | drawn) - {""}),
+        contour_image_uids=frozenset(drawn - {""}),
         stamp=f"{dataset.get('StructureSetDate', '')}{dataset.get('StructureSetTime', '')}",
         nameless_contours=sum(len(own) for number, own in contours.items() if number not in numbers),
     )

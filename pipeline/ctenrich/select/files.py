@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
-from ctenrich.records import Cohort, Companion, CompanionLink, Instance, Issue, SeriesEntry, SeriesFacts, Severity
+from ctenrich.records import Cohort, Companion, CompanionLink, Instance, Issue, SeriesEntry, Severity
 from ctenrich.select.lock import lock_of
 from ctenrich.select.selection import EXCLUDED_COLUMNS, Selection, cohort_sha256
 from ctenrich.workspace import atomic_path, require_file, write_bytes
@@ -68,14 +68,12 @@ def cohort_schema() -> pa.Schema:
             ("instances", pa.list_(pa.struct(instance))),
             ("companions", pa.list_(companion)),
             ("notes", pa.list_(pa.struct([(name, text) for name in _NOTE]))),
-            ("facts", pa.struct([(f.name, pa.float64() if f.name == "slice_thickness" else text) for f in _FACTS])),
         ]
     )
 
 
 _NOTE = ("rule", "severity", "object", "message")
-_FACTS = fields(SeriesFacts)
-_ADDED = frozenset({"notes", "facts"})
+_ADDED = frozenset({"notes"})
 """Columns that cohort files of version 0.1.0 do not have."""
 
 
@@ -127,7 +125,6 @@ def _row(entry: SeriesEntry, names: list[str]) -> dict[str, Any]:
             for c in entry.companions
         ],
         "notes": [{name: str(getattr(note, name)) for name in _NOTE} for note in entry.notes],
-        "facts": asdict(entry.facts) if entry.facts is not None else None,
     }
 
 
@@ -238,6 +235,5 @@ def _entry(row: dict[str, Any]) -> SeriesEntry:
                 for c in row["companions"]
             ),
             "notes": tuple(Issue(**{**n, "severity": Severity(n["severity"])}) for n in row.get("notes") or ()),
-            "facts": SeriesFacts(**row["facts"]) if row.get("facts") else None,
         }
     )
