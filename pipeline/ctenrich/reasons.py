@@ -104,7 +104,7 @@ class Reason(StrEnum):
     MIXED_SERIES = "MIXED_SERIES", "The folder holds objects of another series or modality."
     MIXED_PIXEL_FORMAT = "MIXED_PIXEL_FORMAT", "The slices do not share one pixel format."
     HU_RANGE = "HU_RANGE", "Rescaled values do not fit 16 bits or are not numbers."
-    READERS_DISAGREE = "READERS_DISAGREE", "Two independent readers produced different volumes."
+    READERS_DISAGREE = "READERS_DISAGREE", "Neither dcm2niix nor SimpleITK read the volume that ctenrich read."
 
     # segmentation and scoring
     NO_MODEL = "NO_MODEL", "No model was chosen for this product."
