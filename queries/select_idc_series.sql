@@ -9,6 +9,7 @@
 --   @series ARRAY<STRING> = [] -- SeriesInstanceUID of the series to look at; none: all
 --   @original_only BOOL = false -- leave out series that are analysis results (analysis_result_id)
 --   @minimum_slices INT64 = 2 -- fewer slices are TOO_FEW_SLICES
+--   @allow_not_hu BOOL = false -- admit values that are not Hounsfield units, where Image Type names a map
 --   @slice_count_min INT64 = null -- smallest number of slices asked for
 --   @slice_count_max INT64 = null -- largest number of slices asked for
 --   @slice_thickness_min FLOAT64 = null -- smallest Slice Thickness asked for, mm, where ct_index tells it
@@ -88,7 +89,7 @@ WITH
         ),
         IF(REGEXP_CONTAINS(image_type, r'(^|\\)\s*(LOCALIZER|SCOUT|TOPOGRAM)\s*(\\|$)'), ['LOCALIZER'], []),
         IF(
-          REGEXP_CONTAINS(image_type, r'^\s*DERIVED\s*\\(.*[^A-Z])?(REFORMATTED|MPR|PROJECTION)([^A-Z]|$)'),
+          REGEXP_CONTAINS(image_type, r'^\s*DERIVED\s*\\(.*[^A-Z])?(REFORMAT(TED)?|MPR|MPVR|CPR|CURVED|PROJECTION|SLAB|MIP|MINIP|M(AX|IN)[ _-]?I?P|MAXIMUM|MINIMUM|VRT?|SSD|RENDER(ED|ING)?|SUBTRACT(ED|ION)?|DSA|FUSED|FUSION|DIVISION|MULTIPLICATION|MASKED|STD_DEVIATION|SCREEN)([^A-Z]|$)'),
           ['DERIVED_REFORMATTED'],
           []
         ),
@@ -106,6 +107,11 @@ WITH
         IF(same_place AND (strict OR NOT turned), ['DUPLICATE_POSITION'], []),
         IF(drifts AND (strict OR NOT turned), ['LATERAL_DRIFT'], []),
         IF(uneven AND strict, ['IRREGULAR_SPACING'], []),
+        IF(
+          NOT @allow_not_hu AND REGEXP_CONTAINS(image_type, r'(^|[^A-Z])(MAT_(SPECIFIC|FRACTIONAL|VALUE_BASED)|EFF_ATOMIC_NUM|Z[ _-]?EFF|EFFECTIVE[ _-]?Z|ELECTRON[ _-]DENSITY|IODINE|QUANTITY)([^A-Z]|$)'),
+          ['NOT_HU'],
+          []
+        ),
         IF(
           COALESCE(thickness < @slice_thickness_min, FALSE) OR COALESCE(thickness > @slice_thickness_max, FALSE),
           ['SLICE_THICKNESS'],

@@ -15,6 +15,8 @@
 --   @cosines FLOAT64 = 0.0001 -- largest difference of a direction cosine, and from orthogonal unit vectors
 --   @pixel_spacing_relative FLOAT64 = 0.001 -- largest relative difference of pixel spacing
 --   @minimum_slices INT64 = 2 -- fewer slices are TOO_FEW_SLICES
+--   @allow_not_hu BOOL = false -- admit values that are not Hounsfield units, or not whole numbers of them
+--   @max_volume INT64 = 8589934592 -- bytes of the largest volume (two per voxel), as the setting convert.max_volume
 --   @near_axial BOOL = true -- ask for rows along x and columns along y, more than along any other axis
 --   @slice_count_min INT64 = 101 -- smallest number of slices asked for
 --   @slice_count_max INT64 = null -- largest number of slices asked for
@@ -40,6 +42,8 @@
 --   slice_spacing FLOAT64 [mm] -- (last - first) / (n - 1) along the slice normal; null where no order is defined
 --   slice_thickness FLOAT64 [mm] -- largest Slice Thickness
 --   failed ARRAY<STRING> -- codes of all rules that the series fails, in the order of the reasons
+--   detail STRING -- the attributes that divide the slices into groups (MIXED_ACQUISITIONS), with their first and last
+--       values; the Rescale Types where they are not HU; null where there is nothing to add
 --   instances ARRAY<STRUCT> -- SOPInstanceUID, url, size, md5 of every instance, along the slice normal; empty where a
 --       rule failed
 
@@ -73,6 +77,26 @@ WITH
       COALESCE(
         UPPER(TRIM(Manufacturer)) IN (SELECT UPPER(TRIM(name)) FROM UNNEST(@manufacturers) AS name), FALSE
       ) AS made_by,
+      COALESCE(UPPER(TRIM(AcquisitionNumber)), '') AS mark_number,
+      COALESCE(UPPER(TRIM(TemporalPositionIdentifier)), '') AS mark_position,
+      COALESCE(UPPER(TRIM(ContrastBolusAgent)), '') AS mark_agent,
+      COALESCE(UPPER(TRIM(ARRAY_TO_STRING(ConvolutionKernel, '\\'))), '') AS mark_kernel,
+      COALESCE(
+        CAST(CAST(FLOOR(IF(ABS(SAFE_CAST(TRIM(KVP) AS FLOAT64)) < 1e9, SAFE_CAST(TRIM(KVP) AS FLOAT64), NULL) + 0.5) AS INT64) AS STRING),
+        UPPER(TRIM(KVP)),
+        ''
+      ) AS mark_kvp,
+      COALESCE(UPPER(TRIM(FilterType)), '') AS mark_filter,
+      COALESCE(UPPER(TRIM(ImageType[SAFE_OFFSET(2)])), '') AS mark_type3,
+      COALESCE(UPPER(TRIM(ImageType[SAFE_OFFSET(3)])), '') AS mark_type4,
+      COALESCE(REGEXP_EXTRACT(UPPER(ARRAY_TO_STRING(ImageType, '\\')), r'^(?:[^\\]*\\){4}(.*)$'), '') AS mark_type5,
+      COALESCE(UPPER(TRIM(SeriesDescription)), '') AS mark_description,
+      TIME_DIFF(AcquisitionTime, TIME '00:00:00', MICROSECOND) AS acquired,
+      TIME_DIFF(ContentTime, TIME '00:00:00', MICROSECOND) AS made,
+      COALESCE(TRIM(RescaleSlope), '') != '' OR COALESCE(TRIM(RescaleIntercept), '') != '' AS rescaled,
+      SAFE_CAST(TRIM(RescaleSlope) AS FLOAT64) AS slope,
+      SAFE_CAST(TRIM(RescaleIntercept) AS FLOAT64) AS intercept,
+      COALESCE(UPPER(TRIM(RescaleType)), '') AS rescale_type,
       TRIM(LossyImageCompression) = '01' AS lossy,
       SAFE_CAST(TRIM(SliceThickness) AS FLOAT64) AS thickness,
       ARRAY_LENGTH(ImagePositionPatient) AS position_values,
@@ -102,6 +126,8 @@ WITH
   bounded AS (
     SELECT
       * REPLACE (
+        IF(ABS(slope) < 1e9, slope, NULL) AS slope,
+        IF(ABS(intercept) < 1e9, intercept, NULL) AS intercept,
         IF(ABS(x) < 1e9, x, NULL) AS x,
         IF(ABS(y) < 1e9, y, NULL) AS y,
         IF(ABS(z) < 1e9, z, NULL) AS z,
@@ -139,8 +165,14 @@ WITH
       REGEXP_CONTAINS(image_type, r'^\s*DERIVED\s*(\\|$)')
       AND (
         COALESCE(REGEXP_CONTAINS(SOPClassUID, r'^1\.2\.840\.10008\.5\.1\.4\.1\.1\.7(\.|$)'), FALSE)
-        OR REGEXP_CONTAINS(image_type, r'^[^\\]*\\(.*[^A-Z])?(REFORMATTED|MPR|PROJECTION)([^A-Z]|$)')
+        OR REGEXP_CONTAINS(image_type, r'^[^\\]*\\(.*[^A-Z])?(REFORMAT(TED)?|MPR|MPVR|CPR|CURVED|PROJECTION|SLAB|MIP|MINIP|M(AX|IN)[ _-]?I?P|MAXIMUM|MINIMUM|VRT?|SSD|RENDER(ED|ING)?|SUBTRACT(ED|ION)?|DSA|FUSED|FUSION|DIVISION|MULTIPLICATION|MASKED|STD_DEVIATION|SCREEN)([^A-Z]|$)')
       ) AS is_reformatted,
+      rescaled AND COALESCE(slope = 0 OR slope IS NULL OR intercept IS NULL, TRUE) AS bad_rescale,
+      rescale_type NOT IN ('', 'HU', 'US')
+      OR REGEXP_CONTAINS(image_type, r'(^|[^A-Z])(MAT_(SPECIFIC|FRACTIONAL|VALUE_BASED)|EFF_ATOMIC_NUM|Z[ _-]?EFF|EFFECTIVE[ _-]?Z|ELECTRON[ _-]DENSITY|IODINE|QUANTITY)([^A-Z]|$)')
+      OR COALESCE(
+        ABS(slope - FLOOR(slope + 0.5)) > 1e-7 OR ABS(intercept - FLOOR(intercept + 0.5)) > 1e-3, FALSE
+      ) AS other_values,
       COALESCE(SOPClassUID IN ('1.2.840.10008.5.1.4.1.1.2.1', '1.2.840.10008.5.1.4.1.1.2.2'), FALSE)
       OR COALESCE(frames > 1, FALSE) AS has_frames,
       GREATEST(
@@ -167,6 +199,10 @@ WITH
         MAX(c2) OVER of_series - MIN(c2) OVER of_series,
         MAX(c3) OVER of_series - MIN(c3) OVER of_series
       ) AS turn,
+      MIN(acquired) OVER of_series AS acquired_first,
+      MAX(acquired) OVER of_series AS acquired_last,
+      MIN(made) OVER of_series AS made_first,
+      MAX(made) OVER of_series AS made_last,
       (MIN(r1) OVER of_series + MAX(r1) OVER of_series) / 2 AS m1,
       (MIN(r2) OVER of_series + MAX(r2) OVER of_series) / 2 AS m2,
       (MIN(r3) OVER of_series + MAX(r3) OVER of_series) / 2 AS m3,
@@ -195,6 +231,18 @@ WITH
     SELECT
       *,
       distance - LAG(distance) OVER along AS gap,
+      LAG(mark_number) OVER along AS mark_number_before,
+      LAG(mark_position) OVER along AS mark_position_before,
+      LAG(mark_agent) OVER along AS mark_agent_before,
+      LAG(mark_kernel) OVER along AS mark_kernel_before,
+      LAG(mark_kvp) OVER along AS mark_kvp_before,
+      LAG(mark_filter) OVER along AS mark_filter_before,
+      LAG(mark_type3) OVER along AS mark_type3_before,
+      LAG(mark_type4) OVER along AS mark_type4_before,
+      LAG(mark_type5) OVER along AS mark_type5_before,
+      LAG(mark_description) OVER along AS mark_description_before,
+      LAG(acquired) OVER along AS acquired_before,
+      LAG(made) OVER along AS made_before,
       ROW_NUMBER() OVER along - 1 AS place,
       COUNT(*) OVER of_series AS n,
       MIN(distance) OVER of_series AS first,
@@ -233,8 +281,12 @@ WITH
       MIN(LEAST(between_rows, between_columns)) <= 0 AS no_spacing,
       MIN(height) < MAX(height) OR MIN(width) < MAX(width) AS several_sizes,
       MAX(distance) - MIN(distance) <= 0.001 AS no_extent,
-      MIN(gap) <= 0.001 AS same_place,
-      GREATEST(MAX(along_row) - MIN(along_row), MAX(along_column) - MIN(along_column)) > @drift AS drifts,
+      MIN(gap) <= LEAST(0.001, SAFE_DIVIDE(MAX(distance) - MIN(distance), COUNT(*) - 1) / 4) AS same_place,
+      GREATEST(MAX(along_row) - MIN(along_row), MAX(along_column) - MIN(along_column))
+      > LEAST(
+        @drift,
+        LEAST(ABS(MIN(between_rows) + MAX(between_rows)), ABS(MIN(between_columns) + MAX(between_columns))) / 2 / 4
+      ) AS drifts,
       GREATEST(
         MAX(gap) - SAFE_DIVIDE(MAX(distance) - MIN(distance), COUNT(*) - 1),
         SAFE_DIVIDE(MAX(distance) - MIN(distance), COUNT(*) - 1) - MIN(gap)
@@ -242,6 +294,119 @@ WITH
       MAX(ABS(distance - first - place * SAFE_DIVIDE(last - first, n - 1))) AS off_line,
       ARRAY_AGG(gap IGNORE NULLS ORDER BY gap) AS gaps,
       MIN(FrameOfReferenceUID) < MAX(FrameOfReferenceUID) AS several_frames,
+      MAX(FrameOfReferenceUID) = '' AS no_frame,
+      -- an attribute's groups interleave where its values start more often than there are values
+      IF(
+        COUNTIF(place = 0 OR mark_number != mark_number_before)
+        > COUNT(DISTINCT IF(place = 0 OR mark_number != mark_number_before, mark_number, NULL)),
+        CONCAT('AcquisitionNumber: ', MIN(mark_number), ' ... ', MAX(mark_number)),
+        ''
+      ) AS mark_number_mixed,
+      IF(
+        COUNTIF(place = 0 OR mark_position != mark_position_before)
+        > COUNT(DISTINCT IF(place = 0 OR mark_position != mark_position_before, mark_position, NULL)),
+        CONCAT('TemporalPositionIdentifier: ', MIN(mark_position), ' ... ', MAX(mark_position)),
+        ''
+      ) AS mark_position_mixed,
+      IF(
+        COUNTIF(place = 0 OR mark_agent != mark_agent_before)
+        > COUNT(DISTINCT IF(place = 0 OR mark_agent != mark_agent_before, mark_agent, NULL)),
+        CONCAT('ContrastBolusAgent: ', MIN(mark_agent), ' ... ', MAX(mark_agent)),
+        ''
+      ) AS mark_agent_mixed,
+      IF(
+        COUNTIF(place = 0 OR mark_kernel != mark_kernel_before)
+        > COUNT(DISTINCT IF(place = 0 OR mark_kernel != mark_kernel_before, mark_kernel, NULL)),
+        CONCAT('ConvolutionKernel: ', MIN(mark_kernel), ' ... ', MAX(mark_kernel)),
+        ''
+      ) AS mark_kernel_mixed,
+      IF(
+        COUNTIF(place = 0 OR mark_kvp != mark_kvp_before)
+        > COUNT(DISTINCT IF(place = 0 OR mark_kvp != mark_kvp_before, mark_kvp, NULL)),
+        CONCAT('KVP: ', MIN(mark_kvp), ' ... ', MAX(mark_kvp)),
+        ''
+      ) AS mark_kvp_mixed,
+      IF(
+        COUNTIF(place = 0 OR mark_filter != mark_filter_before)
+        > COUNT(DISTINCT IF(place = 0 OR mark_filter != mark_filter_before, mark_filter, NULL)),
+        CONCAT('FilterType: ', MIN(mark_filter), ' ... ', MAX(mark_filter)),
+        ''
+      ) AS mark_filter_mixed,
+      IF(
+        COUNTIF(place = 0 OR mark_type3 != mark_type3_before)
+        > COUNT(DISTINCT IF(place = 0 OR mark_type3 != mark_type3_before, mark_type3, NULL)),
+        CONCAT('ImageType3: ', MIN(mark_type3), ' ... ', MAX(mark_type3)),
+        ''
+      ) AS mark_type3_mixed,
+      IF(
+        COUNTIF(place = 0 OR mark_type4 != mark_type4_before)
+        > COUNT(DISTINCT IF(place = 0 OR mark_type4 != mark_type4_before, mark_type4, NULL)),
+        CONCAT('ImageType4: ', MIN(mark_type4), ' ... ', MAX(mark_type4)),
+        ''
+      ) AS mark_type4_mixed,
+      IF(
+        COUNTIF(place = 0 OR mark_type5 != mark_type5_before)
+        > COUNT(DISTINCT IF(place = 0 OR mark_type5 != mark_type5_before, mark_type5, NULL)),
+        CONCAT('ImageType5: ', MIN(mark_type5), ' ... ', MAX(mark_type5)),
+        ''
+      ) AS mark_type5_mixed,
+      IF(
+        COUNTIF(place = 0 OR mark_description != mark_description_before)
+        > COUNT(DISTINCT IF(place = 0 OR mark_description != mark_description_before, mark_description, NULL)),
+        CONCAT('SeriesDescription: ', MIN(mark_description), ' ... ', MAX(mark_description)),
+        ''
+      ) AS mark_description_mixed,
+      COUNTIF(place > 0 AND (acquired IS NULL) != (acquired_before IS NULL)) >= 2
+      OR (
+        COUNTIF(acquired IS NOT NULL AND (acquired_before IS NULL OR acquired != acquired_before))
+        > COUNT(DISTINCT acquired)
+        AND (
+          5 * LEAST(MAX(acquired - acquired_before), MAX(acquired_before - acquired))
+          >= MAX(acquired) - MIN(acquired)
+          OR COUNTIF(acquired IS NOT NULL AND (acquired_before IS NULL OR acquired != acquired_before))
+          >= 3 * COUNT(DISTINCT acquired)
+        )
+      )
+      OR (
+        COUNTIF(
+          (2 * acquired >= acquired_first + acquired_last)
+          != (2 * acquired_before >= acquired_first + acquired_last)
+        ) >= 2
+        AND 5 * (
+          MIN(IF(2 * acquired >= acquired_first + acquired_last, acquired, NULL))
+          - MAX(IF(2 * acquired < acquired_first + acquired_last, acquired, NULL))
+        ) >= MAX(acquired) - MIN(acquired)
+      ) AS acquired_mixed,
+      COALESCE(MIN(acquired), 0) AS acquired_first,
+      COALESCE(MAX(acquired), 0) AS acquired_last,
+      COUNTIF(place > 0 AND (made IS NULL) != (made_before IS NULL)) >= 2
+      OR (
+        COUNTIF(made IS NOT NULL AND (made_before IS NULL OR made != made_before))
+        > COUNT(DISTINCT made)
+        AND (
+          5 * LEAST(MAX(made - made_before), MAX(made_before - made))
+          >= MAX(made) - MIN(made)
+          OR COUNTIF(made IS NOT NULL AND (made_before IS NULL OR made != made_before))
+          >= 3 * COUNT(DISTINCT made)
+        )
+      )
+      OR (
+        COUNTIF(
+          (2 * made >= made_first + made_last)
+          != (2 * made_before >= made_first + made_last)
+        ) >= 2
+        AND 5 * (
+          MIN(IF(2 * made >= made_first + made_last, made, NULL))
+          - MAX(IF(2 * made < made_first + made_last, made, NULL))
+        ) >= MAX(made) - MIN(made)
+      ) AS made_mixed,
+      COALESCE(MIN(made), 0) AS made_first,
+      COALESCE(MAX(made), 0) AS made_last,
+      LOGICAL_OR(bad_rescale) AS bad_rescale,
+      LOGICAL_OR(other_values AND NOT bad_rescale) AS not_hu,
+      MIN(rescale_type) AS first_rescale_type,
+      MAX(rescale_type) AS last_rescale_type,
+      CAST(MAX(height) AS INT64) * MAX(width) * COUNT(*) * 2 AS volume_bytes,
       LOGICAL_AND(is_axial) AS axial,
       LOGICAL_AND(made_by) AS made_by,
       LOGICAL_AND(positive_screen) AS positive_screen,
@@ -251,9 +416,12 @@ WITH
       OR COALESCE(MIN(PatientID) < MAX(PatientID), FALSE)
       OR COALESCE(MIN(collection_id) < MAX(collection_id), FALSE) AS mixed,
       LOGICAL_OR(
-        NOT REGEXP_CONTAINS(StudyInstanceUID, r'^[0-9.]{1,64}$')
-        OR NOT REGEXP_CONTAINS(SeriesInstanceUID, r'^[0-9.]{1,64}$')
-        OR NOT REGEXP_CONTAINS(SOPInstanceUID, r'^[0-9.]{1,64}$')
+        NOT REGEXP_CONTAINS(StudyInstanceUID, r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$') OR CHAR_LENGTH(StudyInstanceUID) > 64
+        OR NOT REGEXP_CONTAINS(SeriesInstanceUID, r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$') OR CHAR_LENGTH(SeriesInstanceUID) > 64
+        OR NOT REGEXP_CONTAINS(SOPInstanceUID, r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$') OR CHAR_LENGTH(SOPInstanceUID) > 64
+        OR (FrameOfReferenceUID != '' AND NOT REGEXP_CONTAINS(FrameOfReferenceUID, r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$'))
+        OR CHAR_LENGTH(FrameOfReferenceUID) > 64
+        OR REGEXP_CONTAINS(PatientID, r'[\\\x00-\x1f]') OR CHAR_LENGTH(PatientID) > 64
       ) AS unsafe,
       ARRAY_AGG(
         STRUCT(SOPInstanceUID AS SOPInstanceUID, gcs_url AS url, instance_size AS size, instance_hash AS md5)
@@ -269,8 +437,9 @@ WITH
       -- where two different images have one SOP Instance UID, there is no order to judge
       all_geometry AND NOT turned AND NOT skewed AND NOT repeated_uid AND num_instances > 1 AS ordered,
       gaps[SAFE_OFFSET(CAST(FLOOR((num_instances - 2) / 2) AS INT64))] AS base,
-      worst_gap <= GREATEST(@spacing_relative * slice_spacing, @spacing_absolute)
-      AND off_line <= @line_tolerance AS uniform
+      -- no tolerance is larger than a quarter of the spacing
+      worst_gap <= LEAST(GREATEST(@spacing_relative * slice_spacing, @spacing_absolute), slice_spacing / 4)
+      AND off_line <= LEAST(@line_tolerance, slice_spacing / 4) AS uniform
     FROM series
   ),
 
@@ -278,16 +447,67 @@ WITH
     SELECT
       *,
       -- every gap is the lower median gap times a whole number, within tolerance, and one of them twice or more
-      base > 0.001 AND (
+      base > 0 AND (
         SELECT
           LOGICAL_AND(
             FLOOR(SAFE_DIVIDE(g, base) + 0.5) >= 1
-            AND ABS(g - FLOOR(SAFE_DIVIDE(g, base) + 0.5) * base) <= GREATEST(@spacing_relative * base, @spacing_absolute)
+            AND ABS(g - FLOOR(SAFE_DIVIDE(g, base) + 0.5) * base) <= LEAST(GREATEST(@spacing_relative * base, @spacing_absolute), base / 4)
           )
           AND LOGICAL_OR(FLOOR(SAFE_DIVIDE(g, base) + 0.5) >= 2)
         FROM UNNEST(gaps) AS g
       ) AS holes
     FROM spaced
+  ),
+
+  named AS (
+    SELECT
+      *,
+      ARRAY_TO_STRING(
+        ARRAY(
+          SELECT mixture
+          FROM UNNEST([
+            mark_number_mixed,
+            mark_position_mixed,
+            mark_agent_mixed,
+            mark_kernel_mixed,
+            mark_kvp_mixed,
+            mark_filter_mixed,
+            mark_type3_mixed,
+            mark_type4_mixed,
+            mark_type5_mixed,
+            mark_description_mixed,
+            IF(
+              COALESCE(acquired_mixed, FALSE),
+              FORMAT(
+                'AcquisitionTime: %02d:%02d:%02d ... %02d:%02d:%02d',
+                DIV(acquired_first, 3600000000),
+                MOD(DIV(acquired_first, 60000000), 60),
+                MOD(DIV(acquired_first, 1000000), 60),
+                DIV(acquired_last, 3600000000),
+                MOD(DIV(acquired_last, 60000000), 60),
+                MOD(DIV(acquired_last, 1000000), 60)
+              ),
+              ''
+            ),
+            IF(
+              COALESCE(made_mixed, FALSE),
+              FORMAT(
+                'ContentTime: %02d:%02d:%02d ... %02d:%02d:%02d',
+                DIV(made_first, 3600000000),
+                MOD(DIV(made_first, 60000000), 60),
+                MOD(DIV(made_first, 1000000), 60),
+                DIV(made_last, 3600000000),
+                MOD(DIV(made_last, 60000000), 60),
+                MOD(DIV(made_last, 1000000), 60)
+              ),
+              ''
+            )
+          ]) AS mixture
+          WHERE mixture != ''
+        ),
+        '; '
+      ) AS mixtures
+    FROM holed
   ),
 
   reasoned AS (
@@ -307,10 +527,13 @@ WITH
         IF(num_instances > 1 AND num_instances < @minimum_slices, ['TOO_FEW_SLICES'], []),
         IF(num_instances = 1, ['ONE_SLICE'], []),
         IF(ordered AND same_place, ['DUPLICATE_POSITION'], []),
+        IF(ordered AND NOT same_place AND mixtures != '', ['MIXED_ACQUISITIONS'], []),
         IF(ordered AND drifts, ['LATERAL_DRIFT'], []),
         IF(ordered AND NOT uniform AND COALESCE(holes, FALSE), ['MISSING_SLICE'], []),
         IF(ordered AND NOT uniform AND NOT COALESCE(holes, FALSE), ['IRREGULAR_SPACING'], []),
         IF(several_frames, ['MULTI_FRAME_OF_REFERENCE'], []),
+        IF(no_frame, ['MISSING_FRAME_OF_REFERENCE'], []),
+        IF(not_hu AND NOT @allow_not_hu, ['NOT_HU'], []),
         IF(@near_axial AND NOT axial, ['NOT_AXIAL'], []),
         IF(
           (@slice_thickness_min IS NOT NULL AND COALESCE(thinnest < @slice_thickness_min, TRUE))
@@ -327,10 +550,12 @@ WITH
         IF(NOT @allow_lossy AND lossy, ['LOSSY_COMPRESSION'], []),
         IF(NOT positive_screen, ['CLINICAL_CRITERION'], []),
         IF(unsafe, ['UNSAFE_IDENTIFIER'], []),
+        IF(volume_bytes > @max_volume, ['DECOMPRESSION_BOMB'], []),
         IF(repeated_uid, ['CONFLICTING_DUPLICATE'], []),
-        IF(mixed, ['MIXED_SERIES'], [])
+        IF(mixed, ['MIXED_SERIES'], []),
+        IF(bad_rescale, ['HU_RANGE'], [])
       ) AS own_reasons
-    FROM holed
+    FROM named
   ),
 
   -- one series a study, among those that fail nothing
@@ -366,6 +591,11 @@ SELECT
     ['OTHER_SERIES_OF_STUDY'],
     own_reasons
   ) AS failed,
+  CASE
+    WHEN 'MIXED_ACQUISITIONS' IN UNNEST(own_reasons) THEN mixtures
+    WHEN 'NOT_HU' IN UNNEST(own_reasons) AND last_rescale_type NOT IN ('', 'HU', 'US')
+      THEN CONCAT('RescaleType: ', first_rescale_type, IF(first_rescale_type < last_rescale_type, CONCAT(' ... ', last_rescale_type), ''))
+  END AS detail,
   IF(
     ARRAY_LENGTH(own_reasons) = 0 AND (choice = 1 OR NOT @one_per_study),
     instances,

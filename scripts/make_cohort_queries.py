@@ -12,6 +12,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ctenrich.geometry import DERIVED_WORDS, MAP_WORDS
+
 ROOT = Path(__file__).resolve().parents[1]
 QUERIES = ROOT / "queries"
 TEMPLATES = ROOT / "scripts" / "cohort_queries"
@@ -22,7 +24,9 @@ def made() -> dict[str, str]:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
     )
-    return {path.stem: environment.get_template(path.name).render() for path in sorted(TEMPLATES.glob("*.sql.jinja"))}
+    words = {"derived_words": DERIVED_WORDS, "map_words": MAP_WORDS}
+    paths = sorted(TEMPLATES.glob("*.sql.jinja"))
+    return {path.stem: environment.get_template(path.name).render(words) for path in paths}
 
 
 if __name__ == "__main__":

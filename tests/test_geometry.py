@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from ctenrich.dicom.sop_classes import LEGACY_CONVERTED_CT_IMAGE
 from ctenrich.geometry import (
     SliceHeader,
+    SliceMarks,
     StackGeometry,
     affine_lps,
     apply_affine,
     check_stack_geometry,
+    find_splits,
     lps_to_ras,
     match_array,
     ras_to_lps,
+    slice_marks,
     slice_normal,
 )
 from ctenrich.reasons import Reason
@@ -269,3 +272,54 @@ def test_sop_classes(sop_class_uid: str, reason: Reason | None) -> None:
 def test_positions_a_thousandth_of_a_millimetre_apart_are_one_position() -> None:
     assert Reason.DUPLICATE_POSITION in judge(stack([0.0, 1.0, 1.000999, 2.0])).reasons
     assert Reason.DUPLICATE_POSITION not in judge(stack([0.0, 1.0, 1.002, 2.0])).reasons
+
+
+def test_tolerances_are_bounded_by_a_quarter_of_the_spacing() -> None:
+    for spacing in (0.01, 0.04, 0.1):
+        whole = [spacing * n for n in range(20)]
+        assert judge(stack(whole)).reasons == ()
+        holes = [z for n, z in enumerate(whole) if n not in (8, 12)]
+        assert judge(stack(holes)).reasons == (Reason.MISSING_SLICE,)
+        uneven = [z + spacing * 0.4 * (n % 2) for n, z in enumerate(whole)]
+        assert Reason.IRREGULAR_SPACING in judge(stack(uneven)).reasons
+    tilted = [replace(h, pixel_spacing=(0.04, 0.04)) for h in stack([0.0, 0.04, 0.08], lateral=[0.0, 0.02, 0.04])]
+    assert judge(tilted).reasons == (Reason.LATERAL_DRIFT,)
+
+
+def marked(*values: str, name: str = "ConvolutionKernel") -> list[SliceMarks]:
+    return [slice_marks({name: value}, (), {}) for value in values]
+
+
+def timed(*seconds: float | None) -> list[SliceMarks]:
+    return [slice_marks({}, (), {} if s is None else {"ContentTime": round(s * 1e6)}) for s in seconds]
+
+
+def mixed(slices: Sequence[SliceMarks]) -> list[bool]:
+    return [split.interleaved for split in find_splits(slices)]
+
+
+def test_groups_interleave_where_a_value_comes_back() -> None:
+    assert mixed(marked(*"ABABAB")) == [True]
+    assert mixed(marked(*"AAABAA")) == [True], "one stray slice"
+    assert mixed(marked(*"AAABBB")) == [False], "one acquisition after the other"
+    assert mixed(marked("A", "", "A", "")) == [True], "a missing value is a value"
+    assert mixed(marked(*"ABCDEF")) == [], "a value for each slice makes no groups"
+    assert mixed(marked(*"AAAAAA")) == []
+    assert mixed(marked("120", "120.0", "120.0000001", name="KVP")) == [], "numbers, not texts"
+    assert mixed(marked("b30F ", "B30f", "B30F")) == []
+
+
+def test_times_count_only_where_they_part_acquisitions() -> None:
+    assert mixed(timed(*(k // 5 for k in range(50)))) == [], "blocks one after the other"
+    assert mixed(timed(*range(50))) == []
+    assert mixed(timed(*range(50, 0, -1))) == []
+    assert mixed(timed(*((k * 37) % 50 for k in range(50)))) == [], "a time for each slice, in any order"
+    jitter = [0, 0, 1, 0, 1, 2, 1, 2, 2, 3, 2, 3, 3, 4, 5, 4, 5, 6, 6, 7, 8, 9, 10]
+    assert mixed(timed(*jitter)) == [], "slices that were ready in another order, in whole seconds"
+    assert mixed(timed(*(300 * (k % 2) for k in range(20)))) == [True]
+    assert mixed(timed(*(0.35 * (k % 2) for k in range(20)))) == [True], "gated phases"
+    assert mixed(timed(*(300 * (k % 2) + k for k in range(20)))) == [True], "two acquisitions, a time for each slice"
+    assert mixed(timed(*(k % 10 for k in range(40)))) == [True], "ten phases"
+    assert mixed(timed(0, 0, 0, 300, 0, 0)) == [True], "one stray slice"
+    assert mixed(timed(0, None, 0, None, 0, None)) == [True]
+    assert mixed(timed(None, None, 0, 0, 1, 1)) == []

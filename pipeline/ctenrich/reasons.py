@@ -49,10 +49,16 @@ class Reason(StrEnum):
     TOO_FEW_SLICES = "TOO_FEW_SLICES", "The series has fewer slices than a volume needs."
     ONE_SLICE = "ONE_SLICE", "The series has a single slice: no volume can be built."
     DUPLICATE_POSITION = "DUPLICATE_POSITION", "Two slices share one position along the slice normal."
+    MIXED_ACQUISITIONS = (
+        "MIXED_ACQUISITIONS",
+        "The slices of several acquisitions or reconstructions alternate along the slice normal.",
+    )
     LATERAL_DRIFT = "LATERAL_DRIFT", "The slices drift sideways: gantry tilt or a sheared stack."
     MISSING_SLICE = "MISSING_SLICE", "A gap is a multiple of the common spacing: slices are missing."
     IRREGULAR_SPACING = "IRREGULAR_SPACING", "The gaps between slices are not uniform."
     MULTI_FRAME_OF_REFERENCE = "MULTI_FRAME_OF_REFERENCE", "The slices do not share one frame of reference."
+    MISSING_FRAME_OF_REFERENCE = "MISSING_FRAME_OF_REFERENCE", "The slices have no Frame of Reference UID."
+    NOT_HU = "NOT_HU", "The values are not Hounsfield units, or not whole numbers of them."
     NOT_AXIAL = "NOT_AXIAL", "The slices are not near-axial."
     SLICE_THICKNESS = "SLICE_THICKNESS", "The slice thickness is outside the range that was asked for."
     SLICE_COUNT = "SLICE_COUNT", "The number of slices is outside the range that was asked for."
@@ -95,7 +101,7 @@ class Reason(StrEnum):
     DISK_FULL = "DISK_FULL", "There is not enough disk space."
     IO_ERROR = "IO_ERROR", "A file could not be read or written."
     UNSAFE_PATH = "UNSAFE_PATH", "A name, link or archive entry would leave the folder."
-    UNSAFE_IDENTIFIER = "UNSAFE_IDENTIFIER", "An identifier is not a valid DICOM UID."
+    UNSAFE_IDENTIFIER = "UNSAFE_IDENTIFIER", "A UID or the Patient ID is not a valid DICOM identifier."
     DECOMPRESSION_BOMB = "DECOMPRESSION_BOMB", "The decompressed size is far beyond what the file's size justifies."
     NOT_DICOM = "NOT_DICOM", "The file is not DICOM."
     TRUNCATED = "TRUNCATED", "The file or its pixel data is shorter than its header states."
@@ -103,7 +109,7 @@ class Reason(StrEnum):
     CONFLICTING_DUPLICATE = "CONFLICTING_DUPLICATE", "Two different images have the same SOP Instance UID."
     MIXED_SERIES = "MIXED_SERIES", "The folder holds objects of another series or modality."
     MIXED_PIXEL_FORMAT = "MIXED_PIXEL_FORMAT", "The slices do not share one pixel format."
-    HU_RANGE = "HU_RANGE", "Rescaled values do not fit 16 bits or are not numbers."
+    HU_RANGE = "HU_RANGE", "Rescaled values do not fit 16 bits, or the rescale is not a number."
     READERS_DISAGREE = "READERS_DISAGREE", "Neither dcm2niix nor SimpleITK read the volume that ctenrich read."
 
     # segmentation and scoring

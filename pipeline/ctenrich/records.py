@@ -95,6 +95,8 @@ class Quantity(StrEnum):
     HU = "HU"
     GY = "Gy"
     SUV = "SUV"
+    UNKNOWN = "unknown"
+    """Not known to be one of the others: a map, or a CT without calibration that the user asked for."""
 
 
 class ProofState(StrEnum):

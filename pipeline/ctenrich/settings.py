@@ -31,7 +31,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GeometrySettings:
-    """Tolerances of the geometry rules; the default parameters of the SQL queries are the same numbers."""
+    """Tolerances of the geometry rules; the default parameters of the SQL queries are the same numbers.
+
+    No tolerance in mm is larger than a quarter of the spacing to which it applies.
+    """
 
     spacing_relative: float = 0.01
     """Every gap within this share of (last - first) / (n - 1) ..."""
@@ -46,6 +49,8 @@ class GeometrySettings:
     pixel_spacing_relative: float = 1e-3
     """Largest relative difference of pixel spacing between slices."""
     minimum_slices: int = 2
+    allow_not_hu: bool = False
+    """Admit values that are not Hounsfield units, or not whole numbers of them (rounded, with an issue)."""
 
 
 @dataclass(frozen=True)

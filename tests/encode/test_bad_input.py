@@ -164,7 +164,6 @@ def test_a_source_with_malformed_attributes(tmp_path: Path, workspace: Workspace
             StudyTime="25:99",
             StudyID="x" * 40,
             AccessionNumber="y" * 40,
-            PatientID="a\\b",
         )
     shape, seg, report = right_objects(cases.make_masks(series, workspace), volume, series, workspace)
     assert shape.segments

@@ -21,6 +21,8 @@ from ctenrich.encode.landmarks_sr import encode_landmarks_sr
 from ctenrich.encode.regions_sr import encode_regions_sr
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
+from ctenrich.errors import EncodingError
+from ctenrich.reasons import Reason
 from ctenrich.records import EncodedObject, Severity
 from ctenrich.settings import EncodeSettings, Settings
 from ctenrich.tools import find_tool, run_tool
@@ -117,7 +119,6 @@ def test_provenance_is_stated(tmp_path: Path, workspace: Workspace) -> None:
         ("PatientSex", "female", ""),
         ("PatientWeight", "70,5", None),
         ("PatientSize", "NaN", None),
-        ("PatientID", "x" * 70, ""),
         ("StudyID", "x" * 20, ""),
         ("AccessionNumber", "a\x07b", ""),
         ("StudyDescription", "y" * 90, None),
@@ -138,6 +139,16 @@ def test_invalid_values_are_repaired_or_dropped(keyword: str, value: str, expect
     assert keyword in issues[0].message
     assert len(value) < 3 or value not in issues[0].message
     assert issues[0].severity is Severity.NOTE
+
+
+@pytest.mark.parametrize("value", ["x" * 70, "SITE\\0001", "a\x07b"])
+def test_a_patient_id_is_kept_or_refused_never_dropped(value: str) -> None:
+    tag = Tag("PatientID")
+    header = Dataset({tag: RawDataElement(tag, "LO", len(value), value.encode(), 0, False, True)})
+    with pytest.raises(EncodingError, match="Patient ID") as caught:
+        clean_attributes(header, "1.2.3")
+    assert caught.value.reason is Reason.UNSAFE_IDENTIFIER
+    assert value not in str(caught.value)
 
 
 def test_objects_of_a_bad_header_are_valid(tmp_path: Path, workspace: Workspace) -> None:

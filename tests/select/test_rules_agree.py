@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,12 @@ from ctenrich.catalog import open_catalog
 from ctenrich.catalog.folder import index_folders
 from ctenrich.catalog.idc_index import IdcIndexCatalog
 from ctenrich.catalog.queries import load_query
+from ctenrich.dicom.ct_slice import acquisition_marks
 from ctenrich.geometry import SliceHeader, check_stack_geometry
 from ctenrich.reasons import Reason
 from ctenrich.settings import GeometrySettings
 
-SQL_ONLY = {Reason.UNSAFE_IDENTIFIER, Reason.MIXED_SERIES}
+SQL_ONLY = {Reason.UNSAFE_IDENTIFIER, Reason.DECOMPRESSION_BOMB, Reason.MIXED_SERIES}
 
 
 def verdicts(rows: list[dict[str, Any]], **parameters: object) -> dict[str, tuple[str, ...]]:
@@ -52,7 +54,8 @@ def test_a_thousand_series_have_one_verdict(seed: int, settings: GeometrySetting
     assert not wrong
     assert len(in_sql) == len(series)
     # the generator reaches every rule that both sides have
-    wanted = [r.value for r in Reason][: [r.value for r in Reason].index("MULTI_FRAME_OF_REFERENCE") + 1]
+    codes = [r.value for r in Reason]
+    wanted = [*codes[: codes.index("NOT_HU") + 1], "HU_RANGE"]
     assert all(seen[reason] >= 3 for reason in wanted if reason != "TOO_FEW_SLICES" or settings.minimum_slices > 2), (
         seen
     )
@@ -121,11 +124,42 @@ def test_two_phases_in_one_series_are_refused() -> None:
     assert verdicts(rows)["1.1"][0] == "DUPLICATE_POSITION"
 
 
+def test_a_query_names_the_attribute_and_its_values() -> None:
+    heights: list[float] = [0, 3, 6, 9, 12, 15]
+    clock = [dt.time(12, 0, 0), dt.time(12, 5, 0)] * 3
+    rows = [
+        *stack("1.1", heights, ConvolutionKernel=[["B30f"], ["B70f"]] * 3),
+        *stack("1.2", heights, AcquisitionTime=clock),
+        *stack("1.3", heights, AcquisitionTime=sorted(clock), AcquisitionNumber=["1", "1", "2", "2", "3", "3"]),
+        *stack("1.4", heights, RescaleType="Z_EFF"),
+        *stack("1.5", heights, ContrastBolusAgent=[None, "Ultravist"] * 3, KVP=["80", "140"] * 3),
+    ]
+    catalog = TableCatalog(rows)
+    table = catalog.run(load_query("select_ct_series"), {}).table.select(["SeriesInstanceUID", "failed", "detail"])
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        ("1.1", ["MIXED_ACQUISITIONS"], "ConvolutionKernel: B30F ... B70F"),
+        ("1.2", ["MIXED_ACQUISITIONS"], "AcquisitionTime: 12:00:00 ... 12:05:00"),
+        ("1.3", [], None),
+        ("1.4", ["NOT_HU"], "RescaleType: Z_EFF"),
+        ("1.5", ["MIXED_ACQUISITIONS"], "ContrastBolusAgent:  ... ULTRAVIST; KVP: 140 ... 80"),
+    ]
+    assert verdicts(stack("1.4", heights, RescaleType="Z_EFF"), allow_not_hu=True) == {"1.4": ()}
+
+
 def test_what_only_a_table_can_show() -> None:
     twice = stack("1.1", [0, 3, 6]) + stack("1.1", [9])
     mixed = stack("1.2", [0, 3, 6], StudyInstanceUID=["1.5", "1.5", "1.6"])
     unsafe = stack("../x", [0, 3, 6])
-    assert verdicts(twice + mixed + unsafe) == {
+    zeros = stack("1.03", [0, 3, 6])
+    patients = [
+        row
+        for n, patient in enumerate(["SITE\\7", "7" * 81, "7" * 64])
+        for row in stack(f"1.{n + 5}", [0, 3, 6], PatientID=patient)
+    ]
+    large = stack("1.9", [float(z) for z in range(20)], Rows=16384, Columns=16384)
+    assert verdicts(twice + mixed + unsafe + zeros + patients + large) == {
+        "1.03": ("UNSAFE_IDENTIFIER",), "1.5": ("UNSAFE_IDENTIFIER",), "1.6": ("UNSAFE_IDENTIFIER",), "1.7": (),
+        "1.9": ("DECOMPRESSION_BOMB",),
         "1.1": ("CONFLICTING_DUPLICATE",), "1.2": ("MIXED_SERIES",), "../x": ("UNSAFE_IDENTIFIER",),
     }  # fmt: skip
 
@@ -159,6 +193,10 @@ def slice_header(ds: pydicom.Dataset) -> SliceHeader:
         value = ds.get(name)
         return None if value is None else tuple(float(v) for v in value)
 
+    def words(name: str) -> str:
+        value = ds.get(name)
+        return "" if value is None else str(value)
+
     image_type = ds.get("ImageType") or ()
     return SliceHeader(
         sop_instance_uid=str(ds.get("SOPInstanceUID", "")),
@@ -172,6 +210,8 @@ def slice_header(ds: pydicom.Dataset) -> SliceHeader:
         columns=ds.get("Columns"),
         number_of_frames=int(ds.get("NumberOfFrames", 1)),
         frame_of_reference_uid=str(ds.get("FrameOfReferenceUID", "")),
+        rescale=(words("RescaleSlope"), words("RescaleIntercept"), words("RescaleType")),
+        marks=acquisition_marks(ds),
     )
 
 
@@ -183,6 +223,11 @@ SAID = [
     (CT, "DERIVED\\SECONDARY\\REFORMATTED"), (CT, "derived\\primary\\mpr"), (CT, "DERIVED\\PRIMARY\\AXIAL\\CT_MPR"),
     (CT, "DERIVED\\PRIMARY\\PROJECTION IMAGE"), (CT, "ORIGINAL\\PRIMARY\\MPR"), (CT, "DERIVED\\PRIMARY\\IMPROVED"),
     (CT, "DERIVED\\PRIMARY\\UNREFORMATTED"),
+    (CT, "DERIVED\\SECONDARY\\AXIAL\\CT_SOM5 MIP"), (CT, "DERIVED\\PRIMARY\\VOLUME\\MAX_IP"),
+    (CT, "DERIVED\\PRIMARY\\AXIAL\\MINIP"), (CT, "DERIVED\\SECONDARY\\AXIAL\\SUBTRACT"),
+    (CT, "DERIVED\\SECONDARY\\VRT"), (CT, "DERIVED\\PRIMARY\\VOLUME_RENDER"), (CT, "DERIVED\\SECONDARY\\FUSED"),
+    (CT, "DERIVED\\PRIMARY\\AXIAL\\AVERAGE"), (CT, "DERIVED\\PRIMARY\\AXIAL\\IODINE"),
+    (CT, "ORIGINAL\\PRIMARY\\AXIAL\\EFF_ATOMIC_NUM"), (CT, "ORIGINAL\\PRIMARY\\AXIAL\\IODINATED"),
     (CT, "DERIVEDISH\\PRIMARY\\MPR"), (CT, "DERIVED"), (CT, ""), (ENHANCED, "ORIGINAL\\PRIMARY\\VOLUME"),
     (LEGACY, "ORIGINAL\\PRIMARY\\VOLUME"), (CAPTURE, "ORIGINAL\\PRIMARY\\AXIAL"),
 ]  # fmt: skip
@@ -209,7 +254,7 @@ def test_the_query_of_the_series_index_reads_what_a_series_says_as_the_others_do
     table = catalog.run(load_query("select_idc_series"), {}).table.select(["SeriesInstanceUID", "failed"])
     of_series = {row["SeriesInstanceUID"]: row["failed"] for row in table.to_pylist()}
     of_slices = verdicts(rows)
-    rules = {"NOT_CT", "LOCALIZER", "DERIVED_REFORMATTED", "MULTIFRAME"}
+    rules = {"NOT_CT", "LOCALIZER", "DERIVED_REFORMATTED", "MULTIFRAME", "NOT_HU"}
     for uid, said in heads.items():
         assert [r for r in of_series[uid] if r in rules] == [r for r in of_slices[uid] if r in rules], said
     assert rules <= {r for failed in of_series.values() for r in failed}, "each rule has a series that fails it"

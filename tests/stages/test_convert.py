@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -25,9 +26,9 @@ from tests.support.small_series import SERIES, Edit, Small, folder_entry, save, 
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.geometry import apply_affine, lps_to_ras
 from ctenrich.reasons import Reason
-from ctenrich.records import SortedSeries, Volume
+from ctenrich.records import Quantity, Severity, SortedSeries, Volume
 from ctenrich.series_store import SeriesStore
-from ctenrich.settings import ConvertSettings, Settings
+from ctenrich.settings import ConvertSettings, GeometrySettings, Settings
 from ctenrich.stages import dcm2niix as nifti
 from ctenrich.stages.convert import compress_nifti, convert_series
 from ctenrich.stages.fetch import fetch_series
@@ -35,15 +36,16 @@ from ctenrich.stages.sort import sort_series
 from ctenrich.workspace import Workspace, load_array
 
 QUICK = Settings(convert=ConvertSettings(nifti=False))
+ANY_VALUES = Settings(geometry=GeometrySettings(allow_not_hu=True))
 
 
-def sort_folder(folder: Path, workspace: Workspace) -> SortedSeries:
-    fetched = fetch_series(folder_entry(folder), settings=QUICK, workspace=workspace)
-    return sort_series(fetched, settings=QUICK, workspace=workspace)
+def sort_folder(folder: Path, workspace: Workspace, settings: Settings = QUICK) -> SortedSeries:
+    fetched = fetch_series(folder_entry(folder), settings=settings, workspace=workspace)
+    return sort_series(fetched, settings=settings, workspace=workspace)
 
 
 def convert_folder(folder: Path, workspace: Workspace, settings: Settings | None = None) -> tuple[Volume, np.ndarray]:
-    series = sort_folder(folder, workspace)
+    series = sort_folder(folder, workspace, settings or QUICK)
     volume = convert_series(series, settings=settings or Settings(), workspace=workspace)
     return volume, load_array(workspace.resolve(SERIES, volume.array_path))
 
@@ -169,10 +171,93 @@ def test_rescale_is_taken_per_slice(tmp_path: Path, workspace: Workspace) -> Non
 @pytest.mark.parametrize(("slope", "noted"), [(2, False), (0.5, True)])
 def test_slope(tmp_path: Path, workspace: Workspace, slope: float, noted: bool) -> None:
     write_small(tmp_path / "in", Small(count=3, elements={"RescaleSlope": slope}))
-    volume, array = convert_folder(tmp_path / "in", workspace)
+    volume, array = convert_folder(tmp_path / "in", workspace, ANY_VALUES)
     stored = np.stack([small_pixels(Small(), k).astype(int) for k in range(3)])
     np.testing.assert_array_equal(array, np.rint(stored * slope - 1024))
     assert any("rounded" in i.message for i in volume.issues) is noted
+
+
+def rescaled(values: np.ndarray, **elements: Any) -> Edit:
+    """Replace the stored values and elements of a slice; an element that is None is removed."""
+
+    def change(data: Dataset, _: int) -> None:
+        data.PixelRepresentation = int(values.min() < 0)
+        data.PixelData = values.astype("<i2" if values.min() < 0 else "<u2").tobytes()
+        for name, value in elements.items():
+            if value is None:
+                delattr(data, name)
+            else:
+                setattr(data, name, value)
+
+    return change
+
+
+TISSUE = np.linspace(24, 1100, 14 * 18).reshape(14, 18).astype(int)
+LUNG = np.linspace(-900, 60, 14 * 18).reshape(14, 18).astype(int)
+UNDECLARED = np.where(TISSUE < 100, -2000, TISSUE)
+"""Tissue with a padding of -2000 that no element declares."""
+NOTHING: dict[str, Any] = {"RescaleSlope": None, "RescaleIntercept": None, "RescaleType": None}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rescaled(TISSUE, **NOTHING),
+        rescaled(TISSUE, RescaleIntercept=0, RescaleType=None),
+        rescaled(TISSUE, RescaleIntercept=0, RescaleType="US"),
+        rescaled(UNDECLARED, RescaleIntercept=0, RescaleType=None),
+        rescaled(np.where(TISSUE < 100, -1100, TISSUE), PixelPaddingValue=-1100, **NOTHING),
+    ],
+)
+def test_values_without_air_are_no_hounsfield_units(tmp_path: Path, workspace: Workspace, change: Edit) -> None:
+    write_small(tmp_path / "in", Small(count=3), change)
+    with pytest.raises(InputError, match="no voxel has the value of air") as caught:
+        convert_folder(tmp_path / "in", workspace)
+    assert caught.value.reason is Reason.NOT_HU
+    volume, _ = convert_folder(tmp_path / "in", workspace, ANY_VALUES)
+    assert volume.quantity is Quantity.UNKNOWN
+    assert [i.severity for i in volume.issues if i.rule == "convert.not_hu"] == [Severity.WARNING]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rescaled(LUNG, **NOTHING),
+        rescaled(LUNG, RescaleIntercept=0, RescaleType=None),
+        rescaled(LUNG, RescaleIntercept=0, RescaleType="US"),
+        rescaled(LUNG + 1024, RescaleIntercept=-1024, RescaleType=None),
+        rescaled(TISSUE, RescaleIntercept=0, RescaleType="HU"),
+        rescaled(LUNG, RescaleIntercept=0, RescaleSlope="1.00000000001"),
+    ],
+)
+def test_values_with_air_are_hounsfield_units(tmp_path: Path, workspace: Workspace, change: Edit) -> None:
+    write_small(tmp_path / "in", Small(count=3), change)
+    volume, _ = convert_folder(tmp_path / "in", workspace)
+    assert volume.quantity is Quantity.HU
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"RescaleType": "MGML"}, Reason.NOT_HU),
+        ({"RescaleType": "Z_EFF", "RescaleSlope": "0.01"}, Reason.NOT_HU),
+        ({"RescaleType": "PCT"}, Reason.NOT_HU),
+        ({"RescaleSlope": "0.25"}, Reason.NOT_HU),
+        ({"RescaleIntercept": "-1000.5"}, Reason.NOT_HU),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "EFF_ATOMIC_NUM"]}, Reason.NOT_HU),
+        ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "IODINE MAP"]}, Reason.NOT_HU),
+        ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP"]}, Reason.DERIVED_REFORMATTED),
+        ({"ImageType": ["DERIVED", "PRIMARY", "VOLUME", "MIN_IP"]}, Reason.DERIVED_REFORMATTED),
+        ({"ImageType": ["DERIVED", "SECONDARY", "VRT"]}, Reason.DERIVED_REFORMATTED),
+    ],
+)
+def test_maps_fractions_and_projections_are_refused_by_their_header(
+    tmp_path: Path, workspace: Workspace, elements: dict[str, Any], reason: Reason
+) -> None:
+    write_small(tmp_path / "in", Small(count=3, elements=elements))
+    with pytest.raises(InputError) as caught:
+        sort_folder(tmp_path / "in", workspace)
+    assert caught.value.reason is reason
 
 
 def test_padding_becomes_air_in_both_products(tmp_path: Path, workspace: Workspace) -> None:

@@ -171,6 +171,14 @@ def test_a_truncated_slice_stops_the_series(tmp_path: Path, workspace: Workspace
         ({"SeriesInstanceUID": "../../../x"}, UnsafeInputError, Reason.UNSAFE_IDENTIFIER),
         ({"SOPInstanceUID": "../../../x"}, UnsafeInputError, Reason.UNSAFE_IDENTIFIER),
         ({"SOPInstanceUID": ""}, UnsafeInputError, Reason.UNSAFE_IDENTIFIER),
+        ({"SOPInstanceUID": "1.2.03.4"}, UnsafeInputError, Reason.UNSAFE_IDENTIFIER),
+        ({"SOPInstanceUID": "1.2..4"}, UnsafeInputError, Reason.UNSAFE_IDENTIFIER),
+        ({"PatientID": "SITE\\7"}, UnsafeInputError, Reason.UNSAFE_IDENTIFIER),
+        ({"PatientID": "7" * 81}, UnsafeInputError, Reason.UNSAFE_IDENTIFIER),
+        ({"PatientID": "another"}, InputError, Reason.MIXED_SERIES),
+        ({"StudyInstanceUID": "1.2.77"}, InputError, Reason.MIXED_SERIES),
+        ({"RescaleSlope": "0"}, InputError, Reason.HU_RANGE),
+        ({"RescaleIntercept": None}, InputError, Reason.HU_RANGE),
     ],
 )
 def test_one_odd_slice_is_refused_with_its_reason(
@@ -180,6 +188,45 @@ def test_one_odd_slice_is_refused_with_its_reason(
     error = refused(tmp_path / "in", workspace)
     assert error.reason is reason
     assert type(error) is kind
+
+
+def alternating(name: str, *values: object) -> Edit:
+    return lambda data, k: setattr(data, name, values[k % len(values)])
+
+
+@pytest.mark.parametrize(
+    ("edit", "names"),
+    [
+        (alternating("ConvolutionKernel", "B30f", "B70f"), "ConvolutionKernel: B30F (3), B70F (3)"),
+        (alternating("KVP", "80", "140"), "KVP: 80 (3), 140 (3)"),
+        (alternating("AcquisitionTime", "120000", "120500"), "AcquisitionTime: 12:00:00 (3), 12:05:00 (3)"),
+        (alternating("ContrastBolusAgent", "Ultravist", ""), "ContrastBolusAgent: ULTRAVIST (3), (none) (3)"),
+        (alternating("TriggerTime", "0", "400"), "TriggerTime: 0 (3), 400 (3)"),
+        (set_on(2, SeriesDescription="other"), "SeriesDescription: (none) (5), OTHER (1)"),
+    ],
+)
+def test_acquisitions_that_alternate_are_refused_with_their_groups(
+    tmp_path: Path, workspace: Workspace, edit: Edit, names: str
+) -> None:
+    write_small(tmp_path / "in", Small(), edit)
+    error = refused(tmp_path / "in", workspace)
+    assert error.reason is Reason.MIXED_ACQUISITIONS
+    assert names in error.message
+
+
+def test_acquisitions_that_follow_one_another_are_accepted_with_a_note(tmp_path: Path, workspace: Workspace) -> None:
+    def step(data: Dataset, k: int) -> None:
+        data.AcquisitionNumber, data.AcquisitionTime = k // 2 + 1, f"12000{k // 2}"
+
+    write_small(tmp_path / "in", Small(), step)
+    series = sort_folder(tmp_path / "in", workspace)
+    notes = [i.message for i in series.issues if i.rule == "sort.acquisitions"]
+    assert notes == ["groups of slices follow one another: AcquisitionNumber: 1 (2), 2 (2), 3 (2)"]
+
+
+def test_a_series_without_a_frame_of_reference_is_refused(tmp_path: Path, workspace: Workspace) -> None:
+    write_small(tmp_path / "in", Small(elements={"FrameOfReferenceUID": ""}))
+    assert refused(tmp_path / "in", workspace).reason is Reason.MISSING_FRAME_OF_REFERENCE
 
 
 @pytest.mark.parametrize(

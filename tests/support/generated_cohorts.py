@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import random
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from ctenrich.catalog.engine import run_on_duckdb
 from ctenrich.catalog.queries import Query
 from ctenrich.catalog.schema import COLUMNS, arrow_schema
 from ctenrich.geometry import SliceHeader
+from ctenrich.geometry.acquisitions import slice_marks
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -42,6 +44,12 @@ class Series:
                 columns=row["Columns"],
                 number_of_frames=int(row["NumberOfFrames"] or 1),
                 frame_of_reference_uid=row["FrameOfReferenceUID"] or "",
+                rescale=tuple(row.get(name) or "" for name in ("RescaleSlope", "RescaleIntercept", "RescaleType")),
+                marks=slice_marks(
+                    {name: _joined(row.get(name)) for name in COLUMNS_OF_MARKS},
+                    row["ImageType"],
+                    {name: _micros(row[name]) for name in TIME_COLUMNS if row.get(name) is not None},
+                ),
             )
             for row in self.rows
         ]
@@ -52,6 +60,21 @@ def _floats(values: list[str]) -> tuple[float, ...] | None:
         return tuple(float(v) for v in values) or None
     except ValueError:
         return None
+
+
+COLUMNS_OF_MARKS = (
+    "AcquisitionNumber", "TemporalPositionIdentifier", "ContrastBolusAgent", "ConvolutionKernel", "KVP", "FilterType",
+    "SeriesDescription",
+)  # fmt: skip
+TIME_COLUMNS = ("AcquisitionTime", "ContentTime")
+
+
+def _joined(value: Any) -> str:
+    return "\\".join(value) if isinstance(value, list) else value or ""
+
+
+def _micros(time: dt.time) -> int:
+    return ((time.hour * 60 + time.minute) * 60 + time.second) * 1_000_000 + time.microsecond
 
 
 def rotated(rng: random.Random) -> tuple[list[float], list[float]]:
@@ -96,6 +119,8 @@ def regular(rng: random.Random, number: int) -> Series:
                 "Columns": 512,
                 "NumberOfFrames": None,
                 "FrameOfReferenceUID": f"1.9.{number}",
+                "RescaleSlope": "1",
+                "RescaleIntercept": "-1024",
                 "gcs_url": f"gs://b/{series.uid}.{k}.dcm",
                 "instance_size": 1000,
                 "k": k,
@@ -168,7 +193,8 @@ def _all_one_place(rng: random.Random, s: Series) -> None:
 def _turn(rng: random.Random, s: Series) -> None:
     row = _one(rng, s)
     values = [float(v) for v in row["ImageOrientationPatient"]]
-    values[rng.randrange(6)] += rng.choice([2e-5, 5e-4, 0.1])
+    at = rng.randrange(max(len(values), 1))
+    values[at : at + 1] = [v + rng.choice([2e-5, 5e-4, 0.1]) for v in values[at : at + 1]]
     row["ImageOrientationPatient"] = [f"{v:.9g}" for v in values]
 
 
@@ -176,7 +202,7 @@ def _skew(rng: random.Random, s: Series) -> None:
     amount = rng.choice([2e-5, 3e-4, 0.2])
     for row in s.rows:
         values = [float(v) for v in row["ImageOrientationPatient"]]
-        values[0] += amount
+        values[:1] = [v + amount for v in values[:1]]
         row["ImageOrientationPatient"] = [f"{v:.9g}" for v in values]
 
 
@@ -201,6 +227,60 @@ def _repeat(rng: random.Random, s: Series) -> None:
 def _repeat_all(rng: random.Random, s: Series) -> None:
     """The whole series twice, as an archive sends it again with changed pixels."""
     s.rows += [{**row} for row in s.rows]
+
+
+MARK_VALUES: dict[str, list[Any]] = {
+    "AcquisitionNumber": ["1", "2", None, "3"],
+    "TemporalPositionIdentifier": ["1", "2"],
+    "ContrastBolusAgent": [None, "ULTRAVIST 370", ""],
+    "ConvolutionKernel": [["B30f"], ["B70f"], ["b30F "], [], ["B30f", "2"]],
+    "KVP": ["120", "120.0", "80", "120.0000001", None, "140", "x"],
+    "FilterType": ["WEDGE", "FLAT"],
+    "SeriesDescription": ["native", "Native ", "portal venous", None],
+    "ImageType": [["ORIGINAL", "PRIMARY", "AXIAL", x, *more] for x in ("A", "B") for more in ([], ["1"], ["2", "3"])],
+}
+
+
+def _patterns(rng: random.Random, n: int) -> list[int]:
+    """A group for each of n slices in order: alternating, one after the other, one stray, or at random."""
+    stray = rng.randrange(n)
+    return rng.choice(
+        [
+            [k % 2 for k in range(n)],
+            [k % 3 for k in range(n)],
+            [int(k >= stray) for k in range(n)],
+            [int(k == stray) for k in range(n)],
+            [rng.randrange(3) for k in range(n)],
+            list(range(n)),
+            [n - k for k in range(n)],
+            [int(abs(k - stray) < 2) for k in range(n)],
+        ]
+    )
+
+
+def _in_order(s: Series) -> list[dict[str, Any]]:
+    return sorted(s.rows, key=lambda row: row["k"])
+
+
+def _groups(rng: random.Random, s: Series) -> None:
+    name = rng.choice(list(MARK_VALUES))
+    values = MARK_VALUES[name]
+    rows = _in_order(s)
+    for row, group in zip(rows, _patterns(rng, len(rows)), strict=True):
+        row[name] = values[group % len(values)]
+
+
+def _times(rng: random.Random, s: Series) -> None:
+    """Times of one or more acquisitions, each slice with its own or a shared one, jittered, rounded, some missing."""
+    rows = _in_order(s)
+    between, within = rng.choice([0, 1, 7, 35, 300]), rng.choice([0, 0.4, 1])
+    jitter, missing = rng.choice([0, 0, 0.9, 3]), rng.choice([0, 0, 0, 0.2])
+    for name in rng.choice([TIME_COLUMNS, TIME_COLUMNS[:1], TIME_COLUMNS[1:]]):
+        for k, (row, group) in enumerate(zip(rows, _patterns(rng, len(rows)), strict=True)):
+            seconds = 40000 + group * between + k * within + rng.random() * jitter
+            seconds = float(int(seconds)) if rng.random() < 0.5 else round(seconds, 2)
+            moment = dt.datetime(2020, 1, 1) + dt.timedelta(seconds=seconds)
+            row[name] = None if rng.random() < missing else moment.time()
 
 
 CHANGES: dict[str, Callable[[random.Random, Series], None]] = {
@@ -262,6 +342,34 @@ CHANGES: dict[str, Callable[[random.Random, Series], None]] = {
     "pixel spacing of all": _set_all("PixelSpacing", ["0", "0"], ["-1", "-1"], ["0.9", "0.8"], ["x", "1"]),
     "rows": _set("Rows", 256, 0, None, -1),
     "columns": _set("Columns", 256, None),
+    "groups": _groups,
+    "more groups": _groups,
+    "times": _times,
+    "more times": _times,
+    "rescale type": _set("RescaleType", "HU", "hu", "US", "MGML", "Z_EFF", "HU_MOD", " ", None),
+    "rescale type of all": _set_all("RescaleType", "HU", "US", "PCT", "ED"),
+    "slope": _set("RescaleSlope", "1", "1.0", "0.5", "2", "0", "x", "nan", "1e400", "-1", "", "1.00000000001"),
+    "rescale of all": _set_all("RescaleIntercept", "-1024", "-1024.0", "-1000.5", "", "inf"),
+    "map": _set_all(
+        "ImageType",
+        ["DERIVED", "PRIMARY", "AXIAL", "EFF_ATOMIC_NUM"],
+        ["ORIGINAL", "PRIMARY", "AXIAL", "Z EFF"],
+        ["DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"],
+        ["DERIVED", "PRIMARY", "AXIAL", "IODINES"],
+        ["ORIGINAL", "PRIMARY", "AXIAL", "ELECTRON_DENSITY"],
+    ),
+    "projection": _set_all(
+        "ImageType",
+        ["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP"],
+        ["DERIVED", "PRIMARY", "VOLUME", "MAX_IP"],
+        ["DERIVED", "PRIMARY", "MINIP"],
+        ["DERIVED", "PRIMARY", "VOLUME_RENDER"],
+        ["DERIVED", "PRIMARY", "AXIAL", "SUBTRACTION"],
+        ["DERIVED", "PRIMARY", "AXIAL", "SHIP"],
+        ["DERIVED", "SECONDARY", "VRTX"],
+        ["DERIVED", "PRIMARY", "AXIAL", "AVERAGE"],
+        ["ORIGINAL", "PRIMARY", "AXIAL", "MIP"],
+    ),
     "frame of reference": _set("FrameOfReferenceUID", "1.8.8", "", None),
     "frame of reference of all": _set_all("FrameOfReferenceUID", "", None),
 }

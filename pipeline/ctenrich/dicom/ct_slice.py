@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,22 @@ from pydicom.uid import (
 )
 
 from ctenrich.dicom import codestream
+from ctenrich.dicom.datetimes import parse_temporal
 from ctenrich.dicom.decoders import decoder_and_plugins
-from ctenrich.dicom.reader import InflatingReader, Parsed, number, numbers, open_dicom, quiet, text, texts, whole
+from ctenrich.dicom.reader import (
+    InflatingReader,
+    Parsed,
+    joined_text,
+    number,
+    numbers,
+    open_dicom,
+    quiet,
+    text,
+    texts,
+    whole,
+)
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
-from ctenrich.geometry import SliceHeader
+from ctenrich.geometry import MARKS, TIMES, SliceHeader, SliceMarks, slice_marks
 from ctenrich.reasons import Reason
 
 __all__ = [
@@ -31,6 +45,7 @@ __all__ = [
     "PIXEL_TAGS",
     "PixelFormat",
     "SlicePixels",
+    "acquisition_marks",
     "pixel_format",
     "read_slice",
     "same_image",
@@ -39,6 +54,8 @@ __all__ = [
 
 AIR = -1024
 """HU that padding becomes."""
+AIR_RANGE = (-1200, -200)
+"""HU of air, lung and the bed in a CT; lower values are padding that no element declares."""
 PADDING_BELOW = -1000
 """HU; padding is replaced only if its value is below that of air, never if it is the value of a tissue."""
 MAX_SIDE = 16384
@@ -50,10 +67,12 @@ UNDEFINED = 0xFFFFFFFF
 NATIVE = frozenset(
     {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 )
+_MARK_TAGS = tuple(mark for mark in MARKS if not mark.startswith("ImageType"))
 HEADER_TAGS = (
     "SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
     "ImageType", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
-    "NumberOfFrames", "InstanceNumber", "BitsAllocated", "SamplesPerPixel",
+    "NumberOfFrames", "InstanceNumber", "BitsAllocated", "SamplesPerPixel", "PatientID", "RescaleSlope",
+    "RescaleIntercept", "RescaleType", *_MARK_TAGS, *TIMES,
 )  # fmt: skip
 PIXEL_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
@@ -98,6 +117,12 @@ class SlicePixels:
     intercept: float
     padding_hu: tuple[int, int] | None
     """Range of HU, ends included, that is padding; None where there is none, or it is not below air."""
+    rescale_type: str = ""
+    """Rescale Type in capitals; empty where it is absent, or where there is no rescale."""
+    fraction: float = 0.0
+    """Largest difference of a rescaled value from the whole number that it was rounded to, HU."""
+    air_pixels: int | None = None
+    """Pixels of a plausible HU of air or lung (-1200 to -200) that are not padding; None where Rescale Type is HU."""
     notes: tuple[str, ...] = ()
     """What is worth an issue: rounded values, missing rescale, high bits, a padding value in the range of tissue."""
 
@@ -116,7 +141,37 @@ def slice_header(data: Dataset) -> SliceHeader:
         columns=whole(data, "Columns"),
         number_of_frames=whole(data, "NumberOfFrames") or 1,
         frame_of_reference_uid=text(data, "FrameOfReferenceUID"),
+        rescale=(
+            joined_text(data, "RescaleSlope"),
+            joined_text(data, "RescaleIntercept"),
+            joined_text(data, "RescaleType"),
+        ),
+        marks=acquisition_marks(data),
     )
+
+
+def acquisition_marks(data: Dataset) -> SliceMarks:
+    """Attributes of a data set's elements that tell acquisitions apart (PS3.3 C.7.6.1, C.8.2.1)."""
+    texts_ = tuple(joined_text(data, name) for name in _MARK_TAGS)
+    times = tuple(joined_text(data, name) for name in TIMES)
+    return _marks_of(texts_, texts(data, "ImageType"), times)
+
+
+@lru_cache(maxsize=4096)
+def _marks_of(values: tuple[str, ...], image_type: tuple[str, ...], times: tuple[str, ...]) -> SliceMarks:
+    """The marks of slices with these texts: most slices of a series have the same."""
+    stamps = {}
+    for name, value in zip(TIMES, times, strict=True):
+        moment = parse_temporal("DT" if name == "AcquisitionDateTime" else "TM", value)
+        if isinstance(moment, dt.datetime):
+            stamps[name] = (moment - _EPOCH) // _MICROSECOND
+        elif isinstance(moment, dt.time):
+            stamps[name] = (dt.datetime.combine(_EPOCH, moment, dt.UTC) - _EPOCH) // _MICROSECOND
+    return slice_marks(dict(zip(_MARK_TAGS, values, strict=True)), image_type, stamps)
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
 
 
 def pixel_format(data: Dataset) -> PixelFormat:
@@ -189,10 +244,12 @@ def read_slice(path: Path, out: NDArray[np.int16] | None = None) -> SlicePixels:
         stored = _read_native(parsed, form, notes, out) if native else _read_encapsulated(parsed, form, path)
     stored = _used_bits(stored, form, notes)
     slope, intercept = _rescale(data, notes)
-    hu = _to_hu(stored, slope, intercept, notes)
+    hu, fraction = _to_hu(stored, slope, intercept, notes)
     if out is not None and not np.may_share_memory(hu, out):
         out[:] = hu
         hu = out
+    rescale_type = joined_text(data, "RescaleType").upper() if joined_text(data, "RescaleSlope") else ""
+    padding = _padding_hu(form, slope, intercept, notes)
     return SlicePixels(
         sop_instance_uid=text(data, "SOPInstanceUID"),
         position=numbers(data, "ImagePositionPatient"),
@@ -201,7 +258,10 @@ def read_slice(path: Path, out: NDArray[np.int16] | None = None) -> SlicePixels:
         transfer_syntax=parsed.transfer_syntax,
         slope=slope,
         intercept=intercept,
-        padding_hu=_padding_hu(form, slope, intercept, notes),
+        padding_hu=padding,
+        rescale_type=rescale_type,
+        fraction=fraction,
+        air_pixels=None if rescale_type == "HU" else _count_air(hu, padding),
         notes=tuple(notes),
     )
 
@@ -348,13 +408,11 @@ def _rescale(data: Dataset, notes: list[str]) -> tuple[float, float]:
         return 1.0, 0.0
     if not (np.isfinite(slope) and np.isfinite(intercept)) or slope == 0:
         raise InputError(Reason.HU_RANGE, "a slice's rescale slope or intercept is zero or not finite")
-    kind = text(data, "RescaleType")
-    if kind not in {"", "HU"}:
-        notes.append("Rescale Type is not HU; values were taken as HU")
     return slope, intercept
 
 
-def _to_hu(stored: NDArray[Any], slope: float, intercept: float, notes: list[str]) -> NDArray[np.int16]:
+def _to_hu(stored: NDArray[Any], slope: float, intercept: float, notes: list[str]) -> tuple[NDArray[np.int16], float]:
+    """Rescaled values as whole numbers, and the largest difference from the exact ones."""
     low, high = sorted((float(stored.min()) * slope + intercept, float(stored.max()) * slope + intercept))
     if round(low) < -32768 or round(high) > 32767:
         raise InputError(Reason.HU_RANGE, f"rescaled values reach from {low:g} to {high:g} and do not fit 16 bits")
@@ -362,12 +420,20 @@ def _to_hu(stored: NDArray[Any], slope: float, intercept: float, notes: list[str
         # modulo 2^16, which is exact: the true result fits
         hu = stored.view(np.int16) if stored.dtype.itemsize == 2 and stored.flags.writeable else stored.astype(np.int16)
         hu += np.int64(int(intercept)).astype(np.int16)
-        return hu
+        return hu, 0.0
     exact = stored.astype(np.float64) * slope + intercept
     rounded = np.rint(exact)
-    if not np.array_equal(exact, rounded):
+    fraction = float(np.abs(exact - rounded).max())
+    if fraction > 0:
         notes.append("rescaled values are not whole numbers; they were rounded")
-    return rounded.astype(np.int16)
+    return rounded.astype(np.int16), fraction
+
+
+def _count_air(hu: NDArray[np.int16], padding: tuple[int, int] | None) -> int:
+    found = (hu >= AIR_RANGE[0]) & (hu < AIR_RANGE[1])
+    if padding is not None:
+        found &= (hu < padding[0]) | (hu > padding[1])
+    return int(np.count_nonzero(found))
 
 
 def _stored_value(data: Dataset, keyword: str, bits: int, signed: bool) -> int | None:

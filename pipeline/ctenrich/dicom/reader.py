@@ -38,6 +38,7 @@ __all__ = [
     "InflatingReader",
     "Parsed",
     "find_data_set",
+    "joined_text",
     "largest_unpacked",
     "number",
     "numbers",
@@ -612,7 +613,35 @@ def texts(data: Dataset, keyword: str) -> tuple[str, ...]:
         return ()
     if value is None or value == "":
         return ()
-    return (value.strip(" \0"),) if isinstance(value, str) else tuple(str(v).strip(" \0") for v in value)
+    values = [value] if isinstance(value, str) or not hasattr(value, "__len__") else list(value)
+    return tuple(str(v).strip(" \0") for v in values)
+
+
+_TEXT_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"})
+
+
+def joined_text(data: Dataset, keyword: str) -> str:
+    """Values of an element as one string, joined by backslashes as in the file.
+
+    Parameters
+    ----------
+    data : Dataset
+        As :func:`text`.
+    keyword : str
+        Keyword of the element.
+
+    Returns
+    -------
+    str
+        Each value without padding at its ends; empty where the element is missing or unreadable.
+    """
+    vr, raw, _ = _raw(data, keyword)
+    if vr in _TEXT_VRS and raw.isascii() and b"\x1b" not in raw:
+        joined = str(raw, "ascii").strip(" \0")
+        return joined if "\\" not in joined else "\\".join(part.strip(" \0") for part in joined.split("\\"))
+    if not vr and _KNOWN[keyword][0] not in data._dict:
+        return ""
+    return "\\".join(texts(data, keyword))
 
 
 def numbers(data: Dataset, keyword: str) -> tuple[float, ...] | None:

@@ -191,8 +191,9 @@ def _numbers(header: Dataset, keyword: str) -> tuple[float, ...] | None:
 
 def _sorted(planes: list[_Plane]) -> SortedSeries:
     verdict = check_stack_geometry([_slice_header(n, plane) for n, plane in enumerate(planes)], GeometrySettings())
-    if verdict.reasons:
-        raise InputError(verdict.reasons[0], verdict.reasons[0].sentence)
+    reasons = [reason for reason in verdict.reasons if reason is not Reason.MISSING_FRAME_OF_REFERENCE]
+    if reasons:
+        raise InputError(reasons[0], reasons[0].sentence)
     first = planes[verdict.order[0]]
     turn = first.orientation
     row, column = (turn[0], turn[1], turn[2]), (turn[3], turn[4], turn[5])

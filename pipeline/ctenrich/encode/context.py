@@ -146,6 +146,11 @@ def clean_attributes(header: Dataset, subject: str) -> tuple[Dataset, list[Issue
     -------
     tuple of Dataset and list of Issue
         The attributes, and one note per value that was repaired or dropped.
+
+    Raises
+    ------
+    EncodingError
+        UNSAFE_IDENTIFIER for a Patient ID that is not a valid value: an object without it would belong to nobody.
     """
     clean = Dataset()
     issues: list[Issue] = []
@@ -159,6 +164,9 @@ def clean_attributes(header: Dataset, subject: str) -> tuple[Dataset, list[Issue
         if text is None:
             continue
         value = _valid(keyword, text)
+        if value is None and keyword == "PatientID":
+            message = "the Patient ID holds several values, more than 64 characters or invalid ones"
+            raise EncodingError(Reason.UNSAFE_IDENTIFIER, message, "correct the Patient ID in the source")
         if value is None:
             note(keyword, "dropped")
             continue

@@ -206,7 +206,11 @@ def read_excluded(path: Path) -> pa.Table:
     UsageError
         BAD_COHORT if the file has other columns or cannot be read.
     """
+    import pyarrow as pa
+
     table = _read_table(excluded_path(path))
+    if "detail" not in table.column_names:  # written by version 0.1.0
+        table = table.append_column("detail", pa.nulls(table.num_rows, pa.string()))
     if tuple(table.column_names) != EXCLUDED_COLUMNS:
         raise UsageError(Reason.BAD_COHORT, f"{excluded_path(path).name} is not a list of excluded series")
     return table

@@ -32,8 +32,9 @@ EXCLUDED_COLUMNS = (
     "num_instances",
     "reason",
     "reasons",
+    "detail",
 )
-"""Columns of the table of excluded series; ``reason`` is the first of ``reasons``."""
+"""Columns of the table of excluded series; ``reason`` is the first of ``reasons``, ``detail`` what the query adds."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,7 @@ def _excluded_row(row: Mapping[str, Any], reasons: tuple[Reason, ...]) -> dict[s
         "num_instances": row.get("num_instances"),
         "reason": reasons[0].value,
         "reasons": [reason.value for reason in reasons],
+        "detail": row.get("detail"),
     }
 
 

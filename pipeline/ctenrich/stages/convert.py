@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ctenrich.dicom.ct_slice import AIR, NATIVE, PixelFormat, SlicePixels, read_slice
 from ctenrich.dicom.reader import open_dicom, quiet
 from ctenrich.errors import GeometryError, InputError, UnsafeInputError
-from ctenrich.geometry import affine_lps, apply_affine
+from ctenrich.geometry import HU_TYPES, SPACING_SHARE, affine_lps, apply_affine
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Matrix4, Quantity, Severity, SortedSeries, Volume
@@ -28,6 +28,12 @@ from ctenrich.stages.second_reader import DecodedSlices, ReadSlice, write_compar
 from ctenrich.workspace import Workspace, atomic_path, reserve_space, write_bytes
 
 __all__ = ["ReadSlice", "compress_nifti", "convert_series", "read_volume", "volume_affine"]
+
+
+FRACTION = 0.01
+"""HU; rescaled values that are nearer to whole numbers differ from them only by the text of slope and intercept."""
+AIR_SHARE = 1e-4
+"""Share of air (-1200 to -200 HU) below which values without Rescale Type HU are not taken for Hounsfield units."""
 
 
 def convert_series(
@@ -59,8 +65,8 @@ def convert_series(
     Raises
     ------
     InputError
-        TRUNCATED, DECODE_ERROR, MIXED_PIXEL_FORMAT, HU_RANGE, MULTIFRAME, READERS_DISAGREE, IO_ERROR, DISK_FULL,
-        TIMEOUT.
+        TRUNCATED, DECODE_ERROR, MIXED_PIXEL_FORMAT, HU_RANGE, NOT_HU, MULTIFRAME, READERS_DISAGREE, IO_ERROR,
+        DISK_FULL, TIMEOUT.
     UnsafeInputError
         DECOMPRESSION_BOMB: the decompressed slice or volume would exceed the limits.
     ToolError
@@ -84,6 +90,7 @@ def convert_series(
         reserve_space(temporary)
         read = read_volume(series, paths, array, settings=settings, progress=progress, issues=issues)
         paddings = [r.padding_hu for r in read]
+        quantity = _check_quantity(series, read, settings.geometry, issues)
         if settings.convert.nifti:
             slices = DecodedSlices(series=series, paths=paths, affine=affine, array=array, read=read)
             write_compared_nifti(slices, nifti, issues)
@@ -102,7 +109,7 @@ def convert_series(
         spacing=(series.slice_spacing, *series.pixel_spacing),
         frame_of_reference_uid=series.frame_of_reference_uid,
         sha256=digest,
-        quantity=Quantity.HU,
+        quantity=quantity,
         nifti_path=workspace.relative(uid, _nifti_product(nifti, settings)) if settings.convert.nifti else None,
         issues=tuple(issues),
     )
@@ -161,7 +168,9 @@ def _check_affine_fits_positions(series: SortedSeries, affine: Matrix4, settings
     placed = apply_affine(affine, [[0.0, 0.0, float(k)] for k in range(len(series.slices))])
     apart = np.linalg.norm(placed - np.array([s.position for s in series.slices]), axis=1)
     worst = int(np.argmax(apart))
-    if float(apart[worst]) > settings.line_tolerance + 2 * settings.drift:
+    line = min(settings.line_tolerance, series.slice_spacing / SPACING_SHARE)
+    drift = min(settings.drift, min(series.pixel_spacing) / SPACING_SHARE)
+    if float(apart[worst]) > line + 2 * drift:
         message = f"the affine puts slice {worst} {float(apart[worst]):.2f} mm from its own position"
         raise GeometryError(Reason.READERS_DISAGREE, message)
 
@@ -243,6 +252,9 @@ def read_volume(
             padding_hu=pixels.padding_hu,
             transfer_syntax=pixels.transfer_syntax,
             slope=pixels.slope,
+            rescale_type=pixels.rescale_type,
+            fraction=pixels.fraction,
+            air_pixels=pixels.air_pixels,
         )
 
     with quiet(), ThreadPoolExecutor(_decoder_threads(paths[0], settings)) as pool:
@@ -271,6 +283,31 @@ def _check_slice(pixels: SlicePixels, series: SortedSeries, k: int) -> SlicePixe
     if pixels.hu.shape != (series.rows, series.columns):
         raise InputError(Reason.MULTI_MATRIX, f"the matrix of slice {k} differs from that of the series")
     return pixels
+
+
+def _check_quantity(
+    series: SortedSeries, read: Sequence[ReadSlice], settings: GeometrySettings, issues: list[Issue]
+) -> Quantity:
+    """Check that the values are whole Hounsfield units (PS3.3 C.11.1.1.2).
+
+    Rescale Type HU states it. Where the type is absent or US (unspecified), air has to be there.
+    """
+    found = []
+    types = sorted({r.rescale_type for r in read} - HU_TYPES)
+    if types:
+        found.append(f"Rescale Type is {', '.join(t[:16] for t in types)}")
+    unstated = [r.air_pixels for r in read if r.air_pixels is not None]
+    if unstated and not types and sum(unstated) < AIR_SHARE * len(unstated) * series.rows * series.columns:
+        found.append("no Rescale Type states Hounsfield units, and no voxel has the value of air (-1200 to -200 HU)")
+    rounded = sum(r.fraction > FRACTION for r in read)
+    problems = [*found, *([f"the values of {rounded} slices are not whole numbers"] if rounded else [])]
+    if problems and not settings.allow_not_hu:
+        hint = "geometry.allow_not_hu = true takes the values as they are, rounded to whole numbers"
+        raise InputError(Reason.NOT_HU, "; ".join(problems), hint)
+    if found:
+        message = f"{'; '.join(found)}: the volume's quantity is unknown, and networks for CT refuse it"
+        issues.append(Issue("convert.not_hu", Severity.WARNING, series.series_instance_uid, message))
+    return Quantity.UNKNOWN if found else Quantity.HU
 
 
 def _check_formats(formats: Sequence[PixelFormat]) -> None:

@@ -43,6 +43,10 @@ class ReadSlice:
     """Smallest and largest HU of padding pixels."""
     transfer_syntax: str
     slope: float
+    rescale_type: str = ""
+    fraction: float = 0.0
+    air_pixels: int | None = None
+    """As in :class:`ctenrich.dicom.ct_slice.SlicePixels`."""
 
     @property
     def tolerance(self) -> float:

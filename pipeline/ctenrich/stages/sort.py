@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctenrich.dicom.ct_slice import HEADER_TAGS, same_image, slice_header
 from ctenrich.dicom.other_files import kind_of_other_file
-from ctenrich.dicom.reader import InflatingReader, open_dicom, quiet, text, whole
+from ctenrich.dicom.reader import InflatingReader, open_dicom, quiet, text, texts, whole
 from ctenrich.dicom.sop_classes import CT_IMAGE, MEDIA_STORAGE_DIRECTORY
-from ctenrich.errors import GeometryError, IncompleteError, InputError
+from ctenrich.errors import GeometryError, IncompleteError, InputError, UnsafeInputError
 from ctenrich.geometry import SliceHeader, StackGeometry, check_stack_geometry
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -23,10 +24,20 @@ __all__ = ["sort_series"]
 
 _REFERENCES = ("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "FrameOfReferenceUID")
 _COMPANION_MODALITIES = ("RTSTRUCT", "SEG")
-_KIND_REASONS = frozenset({Reason.NOT_CT, Reason.LOCALIZER, Reason.DERIVED_REFORMATTED, Reason.MULTIFRAME})
+_KIND_REASONS = frozenset(
+    {
+        Reason.NOT_CT,
+        Reason.LOCALIZER,
+        Reason.DERIVED_REFORMATTED,
+        Reason.MULTIFRAME,
+        Reason.MIXED_ACQUISITIONS,
+        Reason.NOT_HU,
+        Reason.HU_RANGE,
+    }
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Found:
     """One readable DICOM file."""
 
@@ -34,6 +45,8 @@ class _Found:
     path: Path
     header: SliceHeader
     series_instance_uid: str
+    study_instance_uid: str
+    patient_id: tuple[str, ...]
     instance_number: int | None
 
 
@@ -64,7 +77,8 @@ def sort_series(
     Raises
     ------
     InputError
-        NO_CT, NOT_CT, LOCALIZER, DERIVED_REFORMATTED, MULTIFRAME, NOT_DICOM, TRUNCATED, CONFLICTING_DUPLICATE.
+        NO_CT, NOT_CT, LOCALIZER, DERIVED_REFORMATTED, MULTIFRAME, MIXED_ACQUISITIONS, NOT_HU, HU_RANGE, NOT_DICOM,
+        TRUNCATED, CONFLICTING_DUPLICATE, MIXED_SERIES.
     IncompleteError
         INCOMPLETE: fewer instances than the catalog lists, or a file with a different instance.
     GeometryError
@@ -86,6 +100,8 @@ def sort_series(
     verdict = check_stack_geometry([f.header for f in slices], settings.geometry)
     if not verdict.ok:
         _raise_geometry_error(verdict)
+    _check_identity(slices)
+    issues += _acquisition_notes(verdict, uid)
     series = _make_series(fetched, [slices[x] for x in verdict.order], verdict, issues)
     others = [f for f in found if f.series_instance_uid != uid]
     return _with_companions(series, fetched, others, workspace, issues)
@@ -128,12 +144,21 @@ def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | No
                     raise InputError(Reason.NOT_DICOM, "an image without Series Instance UID")
                 check_uid(series_uid)
             number = whole(data, "InstanceNumber")
+            study_uid, patient_id = text(data, "StudyInstanceUID"), texts(data, "PatientID")
     except InputError as error:
         raise type(error)(error.reason, f"{_file_label(file)}: {error.message}", _HASH_HINT) from error
     if file.sop_instance_uid and header.sop_instance_uid != file.sop_instance_uid:
         message = f"{_file_label(file)} does not hold the instance that the catalog lists"
         raise IncompleteError(Reason.INCOMPLETE, message, _HASH_HINT)
-    return _Found(file, path, header, series_uid, number)
+    return _Found(
+        file=file,
+        path=path,
+        header=header,
+        series_instance_uid=series_uid,
+        study_instance_uid=study_uid,
+        patient_id=patient_id,
+        instance_number=number,
+    )
 
 
 _HASH_HINT = "fetched.json lists the hash of every file"
@@ -182,7 +207,39 @@ def _raise_geometry_error(verdict: StackGeometry) -> None:
     first = verdict.reasons[0]
     kind = InputError if first in _KIND_REASONS else GeometryError
     others = ", ".join(r.value for r in verdict.reasons[1:])
-    raise kind(first, first.sentence + (f" Also: {others}." if others else ""))
+    mixed = "; ".join(str(split) for split in verdict.splits if split.interleaved)
+    groups = f" {mixed}." if first is Reason.MIXED_ACQUISITIONS else ""
+    raise kind(first, first.sentence + groups + (f" Also: {others}." if others else ""))
+
+
+_VALID_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+
+
+def _check_identity(slices: Sequence[_Found]) -> None:
+    """Check what every object of the series inherits: valid UIDs (PS3.5 9.1), and one patient and study.
+
+    Patient ID is one value of at most 64 characters (PS3.5 6.2, LO).
+    """
+    for item in slices:
+        h = item.header
+        for name in (item.study_instance_uid, item.series_instance_uid, h.sop_instance_uid, h.frame_of_reference_uid):
+            if len(name) > 64 or _VALID_UID.fullmatch(name) is None:
+                message = f"a UID of {len(name)} characters in {_file_label(item.file)} is not valid"
+                raise UnsafeInputError(Reason.UNSAFE_IDENTIFIER, message, _HASH_HINT)
+        if len(item.patient_id) > 1 or any(len(p) > 64 or not p.isprintable() for p in item.patient_id):
+            message = "the Patient ID holds several values, more than 64 characters or control characters"
+            raise UnsafeInputError(Reason.UNSAFE_IDENTIFIER, message, "correct the Patient ID in the source")
+    if len({(item.study_instance_uid, item.patient_id) for item in slices}) > 1:
+        raise InputError(Reason.MIXED_SERIES, "the slices belong to several patients or studies")
+
+
+def _acquisition_notes(verdict: StackGeometry, uid: str) -> list[Issue]:
+    """A note for each attribute whose groups of slices follow one another, as in step and shoot."""
+    return [
+        Issue("sort.acquisitions", Severity.NOTE, uid, f"groups of slices follow one another: {split}")
+        for split in verdict.splits
+        if not split.interleaved
+    ]
 
 
 def _make_series(

@@ -291,7 +291,15 @@ def _sort_inputs(context: StageContext) -> list[str]:
 
 
 def _convert_inputs(context: StageContext) -> list[str]:
-    return [_series_digest(context, SortedSeries), _settings_json(context, "convert", "nifti", "compress_nifti")]
+    return [
+        _series_digest(context, SortedSeries),
+        _settings_json(context, "convert", "nifti", "compress_nifti"),
+        *_not_hu_input(context),
+    ]
+
+
+def _not_hu_input(context: StageContext) -> list[str]:
+    return ["allow_not_hu"] if context.settings.geometry.allow_not_hu else []
 
 
 def _compress_inputs(context: StageContext) -> list[str]:
@@ -354,8 +362,8 @@ def _validate_inputs(context: StageContext) -> list[str]:
 _INPUT, _INFER, _OUTPUT = WorkerPool.INPUT, WorkerPool.INFER, WorkerPool.OUTPUT
 _ROWS = (
     Stage(name="fetch", version=1, pool=_INPUT, cache_key_inputs=_fetch_inputs, run=_run_fetch),
-    Stage(name="sort", version=1, pool=_INPUT, cache_key_inputs=_sort_inputs, run=_run_sort),
-    Stage(name="convert", version=2, pool=_INPUT, cache_key_inputs=_convert_inputs, run=_run_convert),
+    Stage(name="sort", version=2, pool=_INPUT, cache_key_inputs=_sort_inputs, run=_run_sort),
+    Stage(name="convert", version=3, pool=_INPUT, cache_key_inputs=_convert_inputs, run=_run_convert),
     Stage(name="compress", version=1, pool=_OUTPUT, cache_key_inputs=_compress_inputs, run=_run_compress),
     Stage(name="segment", version=1, pool=_INFER, cache_key_inputs=_segment_inputs, run=_run_segment),
     Stage(name="score", version=2, pool=_INFER, cache_key_inputs=_score_inputs, run=_run_score),

@@ -8,8 +8,9 @@ Rules of :func:`check_stack_geometry`, over the instances of one series with eac
 =========================  =============================================================================================
 ``NOT_CT``                 an instance has Modality other than CT, or a SOP class other than the three CT image classes
 ``LOCALIZER``              an instance has LOCALIZER, SCOUT or TOPOGRAM among the values of Image Type
-``DERIVED_REFORMATTED``    Image Type begins with DERIVED, and another value holds the word REFORMATTED, MPR or
-                           PROJECTION, or the SOP class is a Secondary Capture class
+``DERIVED_REFORMATTED``    Image Type begins with DERIVED, and another value holds a word of `DERIVED_WORDS` (reformats,
+                           projections, renderings, differences, fused images), or the SOP class is a Secondary
+                           Capture class
 ``MULTIFRAME``             Enhanced or Legacy Converted Enhanced CT, or Number of Frames above 1
 ``MISSING_GEOMETRY``       an instance lacks 3 position, 6 orientation or 2 spacing values, each a number below 1e9 in
                            magnitude (so not NaN, not infinite), or Rows or Columns above 0
@@ -21,11 +22,17 @@ Rules of :func:`check_stack_geometry`, over the instances of one series with eac
 ``TOO_FEW_SLICES``         1 < n < `minimum_slices` (or no instance at all)
 ``ONE_SLICE``              n = 1
 ``DUPLICATE_POSITION``     two neighbours along the normal are at most 0.001 mm apart
+``MIXED_ACQUISITIONS``     an attribute divides the slices into groups that alternate along the normal, as
+                           :func:`ctenrich.geometry.acquisitions.find_splits` defines it
 ``LATERAL_DRIFT``          the positions projected on the row or column direction vary by more than `drift`
 ``MISSING_SLICE``          spacing not uniform, and every gap is a multiple of the lower median gap (within tolerance)
 ``IRREGULAR_SPACING``      spacing not uniform otherwise
 ``MULTI_FRAME_OF_REFERENCE``  the Frame of Reference UID varies (a missing one counts as a value of its own)
 ``CONFLICTING_DUPLICATE``  two instances have one SOP Instance UID (identical copies are left out before)
+``MISSING_FRAME_OF_REFERENCE``  no instance has a Frame of Reference UID
+``NOT_HU``                 unless `allow_not_hu`: Rescale Type is neither absent nor HU nor US, Rescale Slope or
+                           Intercept is not a whole number, or a value of Image Type names a map (`MAP_WORDS`)
+``HU_RANGE``               Rescale Slope or Intercept is not a number, the slope is 0, or one of them is missing
 =========================  =============================================================================================
 
 Spacing is uniform when every gap lies within max(`spacing_relative` x mean, `spacing_absolute`) of the mean gap
@@ -33,14 +40,19 @@ Spacing is uniform when every gap lies within max(`spacing_relative` x mean, `sp
 which is the line that the affine uses. Where a value that a rule needs is missing, the rules from MULTI_ORIENTATION
 to MULTI_MATRIX are not judged; where the orientation is missing, mixed or not orthogonal, or two instances have one
 SOP Instance UID, the rules on positions (the second half of ZERO_SPACING, and DUPLICATE_POSITION to
-IRREGULAR_SPACING) are not judged either.
+IRREGULAR_SPACING) are not judged either. MIXED_ACQUISITIONS is not judged where two slices have one position, because
+their order is then arbitrary.
+
+No tolerance in mm is larger than a quarter of the spacing: of (last - first) / (n - 1) or the median gap for those
+along the normal, of the smaller pixel spacing for `drift`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +63,17 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from ctenrich.geometry.acquisitions import AcquisitionSplit, SliceMarks, find_splits
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4, Vector
 from ctenrich.settings import GeometrySettings
 
 __all__ = [
+    "DERIVED_WORDS",
+    "HU_TYPES",
+    "MAP_WORDS",
     "POSITION_EPSILON",
+    "SPACING_SHARE",
     "Affine",
     "SliceHeader",
     "StackGeometry",
@@ -75,7 +92,25 @@ _CT_IMAGE = str(CTImageStorage)
 _MULTI_FRAME_CT = frozenset({str(EnhancedCTImageStorage), str(LegacyConvertedEnhancedCTImageStorage)})
 _SECONDARY_CAPTURE = str(SecondaryCaptureImageStorage)
 LOCALIZER_VALUES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
-REFORMATTED_WORDS = re.compile(r"(^|[^A-Z])(REFORMATTED|MPR|PROJECTION)([^A-Z]|$)")
+DERIVED_WORDS = (
+    "REFORMAT(TED)?|MPR|MPVR|CPR|CURVED|PROJECTION|SLAB|MIP|MINIP|M(AX|IN)[ _-]?I?P|MAXIMUM|MINIMUM"
+    "|VRT?|SSD|RENDER(ED|ING)?|SUBTRACT(ED|ION)?|DSA|FUSED|FUSION|DIVISION|MULTIPLICATION|MASKED|STD_DEVIATION|SCREEN"
+)
+"""Words of Image Type in derived images that are no CT volume (PS3.3 C.8.16.1.3, C.8.16.1.4 and vendors' words).
+
+Averages (MEAN, AVERAGE, AVG) are not among them: the average of a 4D-CT is a CT volume, and plans are made on it.
+"""
+MAP_WORDS = (
+    "MAT_(SPECIFIC|FRACTIONAL|VALUE_BASED)|EFF_ATOMIC_NUM|Z[ _-]?EFF|EFFECTIVE[ _-]?Z"
+    "|ELECTRON[ _-]DENSITY|IODINE|QUANTITY"
+)
+"""Words of Image Type whose values are not Hounsfield units (PS3.3 C.8.15.3.1.1 and vendors' words)."""
+_DERIVED = re.compile(rf"(^|[^A-Z])({DERIVED_WORDS})([^A-Z]|$)")
+_MAP = re.compile(rf"(^|[^A-Z])({MAP_WORDS})([^A-Z]|$)")
+SPACING_SHARE = 4
+"""No tolerance in mm is larger than the spacing divided by this."""
+HU_TYPES = frozenset({"", "HU", "US"})
+"""Values of Rescale Type that may be Hounsfield units (PS3.3 C.11.1.1.2; US: unspecified)."""
 POSITION_EPSILON = 1e-3
 """Slices at most this many mm apart along the normal are at one position."""
 LARGEST = 1e9
@@ -103,6 +138,10 @@ class SliceHeader:
     columns: int | None = None
     number_of_frames: int = 1
     frame_of_reference_uid: str = ""
+    rescale: tuple[str, str, str] = ("", "", "")
+    """Text of Rescale Slope, Rescale Intercept and Rescale Type."""
+    marks: SliceMarks = field(default=SliceMarks(), compare=False)
+    """Attributes that tell acquisitions apart."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +159,8 @@ class StackGeometry:
     row_cosines: Vector | None = None
     column_cosines: Vector | None = None
     pixel_spacing: tuple[float, float] | None = None
+    splits: tuple[AcquisitionSplit, ...] = ()
+    """Attributes that divide the slices into groups, interleaved or one after the other."""
 
     @property
     def ok(self) -> bool:
@@ -311,10 +352,14 @@ def check_stack_geometry(headers: Sequence[SliceHeader], settings: GeometrySetti
         found.add(Reason.ONE_SLICE)
     elif n < max(settings.minimum_slices, 1):
         found.add(Reason.TOO_FEW_SLICES)
-    if len({h.frame_of_reference_uid for h in headers}) > 1:
+    found |= _value_reasons(headers, settings)
+    frames = {h.frame_of_reference_uid for h in headers}
+    if len(frames) > 1:
         found.add(Reason.MULTI_FRAME_OF_REFERENCE)
     if len({h.sop_instance_uid for h in headers}) < n:
         found.add(Reason.CONFLICTING_DUPLICATE)
+    if frames == {""}:
+        found.add(Reason.MISSING_FRAME_OF_REFERENCE)
     if n == 0:
         return StackGeometry(_sort_reasons(found))
     if not all(_has_geometry(h) for h in headers):
@@ -347,12 +392,16 @@ def _check_positions(
     order = sorted(range(len(headers)), key=lambda x: (distance[x], headers[x].sop_instance_uid))
     d = distance[order]
     mean = None
+    splits: tuple[AcquisitionSplit, ...] = ()
     if len(headers) > 1:
         mean = float(d[-1] - d[0]) / (len(headers) - 1)
         drift = max(float(np.ptp(positions @ row)), float(np.ptp(positions @ col)))
-        if drift > settings.drift:
+        if drift > min(settings.drift, abs(min(pixel_spacing)) / SPACING_SHARE):
             found.add(Reason.LATERAL_DRIFT)
         found |= _spacing_reasons(d, mean, settings)
+        if Reason.DUPLICATE_POSITION not in found:
+            splits = find_splits([headers[x].marks for x in order])
+            found |= {Reason.MIXED_ACQUISITIONS for split in splits if split.interleaved}
     return StackGeometry(
         reasons=_sort_reasons(found),
         order=tuple(order),
@@ -361,6 +410,7 @@ def _check_positions(
         row_cosines=_as_vector(row),
         column_cosines=_as_vector(col),
         pixel_spacing=(float(pixel_spacing[0]), float(pixel_spacing[1])),
+        splits=splits,
     )
 
 
@@ -374,11 +424,44 @@ def _kind_reasons(headers: Sequence[SliceHeader]) -> set[Reason]:
         if LOCALIZER_VALUES.intersection(values):
             found.add(Reason.LOCALIZER)
         captured = h.sop_class_uid == _SECONDARY_CAPTURE or h.sop_class_uid.startswith(_SECONDARY_CAPTURE + ".")
-        if values[:1] == ["DERIVED"] and (captured or any(REFORMATTED_WORDS.search(v) for v in values[1:])):
+        if values[:1] == ["DERIVED"] and (captured or any(_DERIVED.search(v) for v in values[1:])):
             found.add(Reason.DERIVED_REFORMATTED)
         if multi or h.number_of_frames > 1:
             found.add(Reason.MULTIFRAME)
     return found
+
+
+def _value_reasons(headers: Sequence[SliceHeader], settings: GeometrySettings) -> set[Reason]:
+    """Rules on the physical quantity of the values and their rescale."""
+    found: set[Reason] = set()
+    for h in headers:
+        slope_text, intercept_text, kind = (part.strip() for part in h.rescale)
+        other = kind.upper() not in HU_TYPES or any(_MAP.search(v.strip().upper()) for v in h.image_type)
+        if slope_text or intercept_text:
+            slope, intercept = _finite(slope_text), _finite(intercept_text)
+            if slope is None or intercept is None or slope == 0:
+                found.add(Reason.HU_RANGE)
+                continue
+            other = other or _fraction(slope) > SLOPE_FRACTION or _fraction(intercept) > INTERCEPT_FRACTION
+        if other and not settings.allow_not_hu:
+            found.add(Reason.NOT_HU)
+    return found
+
+
+SLOPE_FRACTION, INTERCEPT_FRACTION = 1e-7, 1e-3
+"""A slope or intercept that is nearer to a whole number is one: 16 bits of it are off by less than 0.01 HU."""
+
+
+def _finite(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < LARGEST else None
+
+
+def _fraction(value: float) -> float:
+    return abs(value - math.floor(value + 0.5))
 
 
 def _has_geometry(h: SliceHeader) -> bool:
@@ -416,22 +499,26 @@ def _spacing_reasons(d: Floats, mean: float, settings: GeometrySettings) -> set[
     gaps = np.diff(d)
     if float(d[-1] - d[0]) <= POSITION_EPSILON:
         found.add(Reason.ZERO_SPACING)
-    if float(gaps.min()) <= POSITION_EPSILON:
+    if float(gaps.min()) <= min(POSITION_EPSILON, mean / SPACING_SHARE):
         found.add(Reason.DUPLICATE_POSITION)
-    tolerance = max(settings.spacing_relative * mean, settings.spacing_absolute)
+    tolerance = _gap_tolerance(mean, settings)
     line = d[0] + mean * np.arange(len(d))
     uniform = float(np.abs(gaps - mean).max()) <= tolerance
-    if uniform and float(np.abs(d - line).max()) <= settings.line_tolerance:
+    if uniform and float(np.abs(d - line).max()) <= min(settings.line_tolerance, mean / SPACING_SHARE):
         return found
     found.add(Reason.MISSING_SLICE if _has_holes(gaps, settings) else Reason.IRREGULAR_SPACING)
     return found
 
 
+def _gap_tolerance(spacing: float, settings: GeometrySettings) -> float:
+    return min(max(settings.spacing_relative * spacing, settings.spacing_absolute), spacing / SPACING_SHARE)
+
+
 def _has_holes(gaps: Floats, settings: GeometrySettings) -> bool:
     base = float(np.sort(gaps)[(len(gaps) - 1) // 2])
-    if base <= POSITION_EPSILON:
+    if base <= 0:
         return False
-    tolerance = max(settings.spacing_relative * base, settings.spacing_absolute)
+    tolerance = _gap_tolerance(base, settings)
     times = np.floor(gaps / base + 0.5)
     return bool((times >= 1).all() and (times >= 2).any() and (np.abs(gaps - times * base) <= tolerance).all())
 
