@@ -17,12 +17,14 @@ from ctenrich.workspace import (
     Workspace,
     atomic_open,
     check_uid,
+    files_below,
     load_array,
     load_record,
     remove_temporaries,
     save_array,
     save_record,
     sha256_of_array,
+    write_bytes,
 )
 
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -116,3 +118,36 @@ def test_arrays_are_memory_mapped_and_hashed_by_content(tmp_path: Path) -> None:
     assert not loaded.flags.writeable
     assert sha256_of_array(loaded) == sha256_of_array(array.transpose(2, 1, 0).copy())
     assert sha256_of_array(array) != sha256_of_array(array.reshape(4, 3, 2))
+
+
+def test_listings_pass_over_files_that_others_rename_and_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/2", "a", "c.tmp"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    real = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == "c.tmp":  # between the listing and this call
+            path.unlink()
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    found = files_below(tmp_path)
+    assert [(path.relative_to(tmp_path).as_posix(), status.st_size) for path, status in found] == [("a", 1), ("b/2", 3)]
+    assert files_below(tmp_path / "nothing") == []
+
+
+def test_a_file_that_was_promised_has_its_folder_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_bytes(tmp_path / "small", b"1")
+    assert str(tmp_path) not in synced
+    write_bytes(tmp_path / "promised", b"1", durable=True)
+    assert synced[-1] == str(tmp_path), "after the rename"

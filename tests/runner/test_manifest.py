@@ -126,3 +126,21 @@ def test_failures_that_an_earlier_version_cached_are_read(
     assert found.reason is new
     path.write_text(path.read_text().replace(old, "NONSENSE"))
     assert cached_failure(stage, context, "key") is None
+
+
+def test_the_folders_that_a_manifest_relies_on_are_flushed_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, stages = context_of(tmp_path), FakeStages().table()
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run_stage(stages["first"], context, "key")
+    manifest = next(n for n, name in enumerate(synced) if Path(name).name.startswith(".first.json."))
+    assert {str(context.folder), str(context.folder.parent)} <= set(synced[:manifest])
+    assert synced[-1] == str(context.folder / "manifests")
