@@ -116,6 +116,7 @@ def bucket(folder: Path, s3_endpoint: str) -> str:
 QUERIES: dict[str, dict[str, object]] = {
     "select_ct_series": {},
     "select_companions": {"patients": ["P0"], "collections": ["nsclc_radiomics"]},
+    "select_companion_candidates": {"patients": ["P0"], "collections": ["nsclc_radiomics"]},
     "select_nsclc_radiomics": {},
     "select_nsclc_radiomics_paper": {},
     "select_nlst": {},

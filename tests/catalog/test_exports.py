@@ -25,6 +25,7 @@ from ctenrich.catalog.schema import COLUMNS, Column
 QUERIES: dict[str, dict[str, object]] = {
     "select_ct_series": {"one_per_study": True, "study_order": "thinnest"},
     "select_companions": {"patients": ["P1", "L1"]},
+    "select_companion_candidates": {"patients": ["P1", "L1"]},
     "select_nsclc_radiomics": {},
     "select_nsclc_radiomics_paper": {},
     "select_nlst": {"slice_count_min": 4},
