@@ -137,7 +137,8 @@ def test_a_deflated_bomb_is_refused(tmp_path, series):
     data = path.read_bytes()
     start = 132 + 12 + int(pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength)
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    path.write_bytes(data[:start] + deflate.compress(bytes(50_000_000)) + deflate.flush())
+    element = b"\x09\x00\x10\x10OB\0\0" + (50_000_000).to_bytes(4, "little")
+    path.write_bytes(data[:start] + deflate.compress(element + bytes(50_000_000)) + deflate.flush())
     with pytest.raises(UnsafeInputError) as caught:
         load_contours(path, limit=10_000_000)
     assert caught.value.reason is Reason.DECOMPRESSION_BOMB

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 
 from ctenrich.dicom.reader import read_part10, typed_cause
@@ -28,7 +28,9 @@ OPEN = ("OPEN_PLANAR", "OPEN_NONPLANAR")
 _GEOMETRIC_TYPE, _NUMBER_OF_POINTS, _CONTOUR_DATA = Tag(0x30060042), Tag(0x30060046), Tag(0x30060050)
 _DEFAULT_LIMIT = 4 * 1024**3
 _READ_ERRORS = (
+    BytesLengthException,
     InvalidDicomError,
+    NotImplementedError,
     EOFError,
     ValueError,
     KeyError,
@@ -138,9 +140,9 @@ def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
         # pydicom warns and continues with a part of the file: fewer contours would be a silently wrong mask.
         warnings.filterwarnings("error", message=".*end of file.*")
         dataset = _read_rtstruct(path, limit)
-        if str(dataset.get("SOPClassUID", "")) != RT_STRUCTURE_SET:
-            raise InputError(Reason.NO_EXPERT, "the file is not an RT Structure Set")
         try:
+            if str(dataset.get("SOPClassUID", "")) != RT_STRUCTURE_SET:
+                raise InputError(Reason.NO_EXPERT, "the file is not an RT Structure Set")
             return _parse_structure_set(dataset)
         except (OSError, *_READ_ERRORS) as error:
             name = type(error).__name__

@@ -231,9 +231,9 @@ def read_seg(
     """
     with quiet():
         dataset = whole(path)
-        if str(dataset.get("SOPClassUID")) not in SEGMENTATION_CLASSES or not dataset.get("SegmentSequence"):
-            raise InputError(Reason.NOT_DICOM, "the file is not a DICOM Segmentation")
         with damage_as_input_error("segmentation"):
+            if str(dataset.get("SOPClassUID")) not in SEGMENTATION_CLASSES or not dataset.get("SegmentSequence"):
+                raise InputError(Reason.NOT_DICOM, "the file is not a DICOM Segmentation")
             return _decode(dataset, source, max_voxels, max_bytes)
 
 

@@ -172,6 +172,13 @@ def read_cohort(path: Path) -> Cohort:
         NOT_FOUND, or BAD_COHORT if it is not a cohort file or its rows were changed since it was written.
     """
     table = _read_table(path)
+    try:
+        return _checked_cohort(path, table)
+    except UnicodeDecodeError as error:
+        raise UsageError(Reason.BAD_COHORT, f"{path.name} has names that are not UTF-8") from error
+
+
+def _checked_cohort(path: Path, table: pa.Table) -> Cohort:
     wanted = cohort_schema()
     missing = [name for name in wanted.names if name not in table.column_names and name not in _ADDED]
     if missing:

@@ -131,7 +131,7 @@ def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | No
             data = parsed.dataset
             if (
                 text(data, "SOPClassUID") == ""
-                and parsed.dataset.file_meta.get("MediaStorageSOPClassUID") == MEDIA_STORAGE_DIRECTORY
+                and text(parsed.dataset.file_meta, "MediaStorageSOPClassUID") == MEDIA_STORAGE_DIRECTORY
             ):
                 issues.append(Issue("sort.dicomdir", Severity.NOTE, _file_label(file), "left aside: a DICOMDIR"))
                 return None
