@@ -165,3 +165,14 @@ def test_timings_after_healing_go_on(run: Path) -> None:
             )
         )
         assert max(t.attempt for t in opened.timings()) == before + 1
+
+
+def test_text_that_is_not_utf8_is_damage(run: Path) -> None:
+    path = run / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE outcomes SET message = CAST(x'ff80' AS TEXT)")
+        db.commit()
+    with pytest.raises(InputError) as caught, LedgerReader(path) as ledger:
+        ledger.outcomes()
+    assert caught.value.reason is Reason.DAMAGED_LEDGER
+    assert call("status", run).exit_code != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import socket
 import subprocess
@@ -75,6 +76,11 @@ def fields(columns: Sequence[Column]) -> list[Any]:
     return [bigquery.SchemaField(c.name, c.type, c.mode, fields=fields(c.fields)) for c in columns]
 
 
+def _json_value(value: Any) -> Any:
+    """Dates and times as BigQuery reads them from JSON."""
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else value
+
+
 def load_table(endpoint: str, table: str, columns: Sequence[Column], rows: list[dict[str, Any]]) -> None:
     """Make ``bigquery-public-data.DATASET.TABLE`` of JSON rows."""
     from google.auth.credentials import AnonymousCredentials
@@ -84,4 +90,5 @@ def load_table(endpoint: str, table: str, columns: Sequence[Column], rows: list[
     with bigquery.Client(PROJECT, AnonymousCredentials(), client_options=options) as client:
         client.create_dataset(f"{PROJECT}.{table.split('.', maxsplit=1)[0]}", exists_ok=True)
         config = bigquery.LoadJobConfig(schema=fields(columns), write_disposition="WRITE_TRUNCATE")
-        client.load_table_from_json(rows, f"{PROJECT}.{table}", job_config=config).result(timeout=120)
+        values = [{name: _json_value(value) for name, value in row.items()} for row in rows]
+    client.load_table_from_json(values, f"{PROJECT}.{table}", job_config=config).result(timeout=120)

@@ -43,8 +43,10 @@ def run_isolated(module: str, request: Mapping[str, Any], *, input_bytes: int) -
 
     Raises
     ------
-    CtenrichError
+    ModelError
         The child's own error; UNSAFE_WEIGHTS if it exceeds its limits, BAD_MODEL if it ends without an answer.
+    InputError
+        The child's own error, if it is one.
     """
     limits = {
         "memory": _MEMORY + _MEMORY_PER_BYTE * input_bytes,

@@ -126,6 +126,8 @@ class Database:
         """Raise typed errors for a damaged file and a full disk."""
         try:
             yield
+        except UnicodeDecodeError as error:  # SQLite returns text as it is on the page; Python decodes it
+            raise damaged_ledger("a text is not UTF-8") from error
         except sqlite3.DatabaseError as error:
             if _is_damage(error):
                 raise damaged_ledger(str(error)) from error
@@ -227,7 +229,7 @@ def _has_damage(path: Path) -> bool:
 def _readable_rows(path: Path, select: str) -> list[tuple[object, ...]]:
     """Rows that a statement returns before the first page that cannot be read."""
     rows: list[tuple[object, ...]] = []
-    with suppress(sqlite3.Error):
+    with suppress(sqlite3.Error, UnicodeDecodeError):
         connection = _connect(path, read_only=True)
         try:
             rows.extend(map(tuple, connection.execute(select)))  # rows before an error are kept
