@@ -167,8 +167,10 @@ def pull_model(name: str, *, accept: bool = False, url: str | None = None, progr
 
     Raises
     ------
+    UnknownModelError
+        NOT_FOUND if there is no such model to download.
     ModelError
-        NOT_FOUND, LICENCE_NOT_ACCEPTED, HASH_MISMATCH, or the fault of the model.
+        LICENCE_NOT_ACCEPTED, HASH_MISMATCH, or the fault of the model.
     TransientError
         The download failed a bounded number of times.
     """
@@ -220,8 +222,10 @@ def import_model(
 
     Raises
     ------
+    UnknownModelError
+        NOT_FOUND if the file or folder does not exist.
     ModelError
-        NOT_FOUND, LICENCE_NOT_ACCEPTED, HASH_MISMATCH, BAD_MODEL, UNSAFE_WEIGHTS, WRONG_MODALITY or UNMAPPED_LABEL.
+        LICENCE_NOT_ACCEPTED, HASH_MISMATCH, BAD_MODEL, UNSAFE_WEIGHTS, WRONG_MODALITY or UNMAPPED_LABEL.
     UnsafeInputError
         The archive would unpack outside its folder, or to far more than its size.
     """
