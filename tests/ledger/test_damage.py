@@ -176,3 +176,6 @@ def test_text_that_is_not_utf8_is_damage(run: Path) -> None:
         ledger.outcomes()
     assert caught.value.reason is Reason.DAMAGED_LEDGER
     assert call("status", run).exit_code != 0
+    assert set_aside_if_damaged(path) == run / "ledger.sqlite.broken-1"
+    with LedgerReader(path) as ledger:
+        assert ledger.outcomes() == []

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -214,14 +215,28 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return connection
 
 
+_TEXTS = (
+    "SELECT series_instance_uid, product FROM plan",
+    "SELECT series_instance_uid, product, state, stage, reason, message FROM outcomes",
+    "SELECT series_instance_uid, product, stage, rule, severity, object, message, checker FROM issues",
+    "SELECT series_instance_uid, product, stage, worker FROM timings",
+)
+
+
 def _has_damage(path: Path) -> bool:
     try:
         connection = _connect(path, read_only=True)
         try:
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            return found is None or found[0] != "ok"
+            if found is None or found[0] != "ok":
+                return True
+            for select in _TEXTS:  # the integrity check does not decode texts
+                deque(connection.execute(select), maxlen=0)
+            return False
         finally:
             connection.close()
+    except UnicodeDecodeError:
+        return True
     except sqlite3.DatabaseError as error:
         return _is_damage(error)
 
