@@ -218,7 +218,18 @@ IDENTITY = {"collection_id", "PatientID", "StudyInstanceUID", "SeriesInstanceUID
 GEOMETRY = {"FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns"}
 KIND = {"Modality", "ImageType", "NumberOfFrames", "SliceThickness", "Manufacturer", "LossyImageCompression"}
 BYTES = {"gcs_url", "instance_size", "instance_hash", "crdc_series_uuid"}
-NEEDED = IDENTITY | GEOMETRY | KIND | BYTES | {"license_short_name", "Source_DOI", "analysis_result_id"}
+TIMES = {"AcquisitionNumber", "AcquisitionTime", "ContentTime", "TemporalPositionIdentifier"}
+ACQUISITION = TIMES | {"ContrastBolusAgent", "ConvolutionKernel", "FilterType", "KVP"}
+QUANTITY = {"RescaleIntercept", "RescaleSlope", "RescaleType", "SeriesDescription"}
+NEEDED = (
+    IDENTITY
+    | GEOMETRY
+    | KIND
+    | BYTES
+    | ACQUISITION
+    | QUANTITY
+    | {"license_short_name", "Source_DOI", "analysis_result_id"}
+)
 
 
 @pytest.mark.parametrize("name", ["select_ct_series", "select_nsclc_radiomics", "select_nlst"])

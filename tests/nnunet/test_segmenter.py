@@ -23,8 +23,9 @@ from ctenrich.nnunet.preprocess import canonical_axes
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.reasons import Reason
 from ctenrich.records import Quantity, SegmentMasks
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import SegmentSettings, Settings
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.workspace import Workspace
 
 SETTINGS = Settings(segment=SegmentSettings(threads=1))
 
@@ -46,7 +47,9 @@ def test_masks_labels_and_record(tmp_path: Path, workspace: Workspace) -> None:
     assert str(masks.product) == "nnunet:my_model:3d_fullres:0,1:mirror"
     assert [(s.number, s.name) for s in masks.segments] == [(1, "heart"), (2, "aorta"), (3, "trachea")]
     assert masks.shape == (18, 40, 36)
-    assert load_record(workspace.product_dir(UID, masks.product) / "masks.json", SegmentMasks) == masks
+    store = SeriesStore(workspace)
+    store.save(masks, UID, masks.product)
+    assert store.masks(UID, masks.product) == masks
     assert masks.model is not None
     assert len(masks.model.sha256) == 64
     assert set(masks.agreement) == {"heart", "aorta", "trachea"}

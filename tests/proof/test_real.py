@@ -14,11 +14,11 @@ from ctenrich.masks import full_mask
 from ctenrich.records import Severity
 from ctenrich.settings import Settings
 from ctenrich.shape.measure import measure_shape
+from ctenrich.stages.convert import convert_series
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.validate import validate_objects
 from tests.conftest import skip_or_fail
 from tests.support.contours import sorted_real
-from tests.support.encode_cases import volume_of
 from tests.support.proofs import prove_segmentation
 
 SETTINGS = Settings()
@@ -35,8 +35,8 @@ def dcmqi(name: str):
 @pytest.mark.parametrize("archive", ["LUNG1-005", pytest.param("LUNG1-001", marks=pytest.mark.long)])
 def test_the_objects_of_a_real_series_are_proven_valid_and_read_by_others(archive, real_data, workspace, tmp_path):
     series = sorted_real(real_data(archive))
-    volume = volume_of(series)
     options = {"settings": SETTINGS, "workspace": workspace}
+    volume = convert_series(series, **options)
     masks = ExpertSegmenter().segment({"CT": volume}, series, **options)
     shape = measure_shape(masks, volume, **options)
     seg = encode_seg(masks, volume, series, **options)

@@ -68,7 +68,7 @@ def test_without_deleting_the_quota_ends_the_others_with_a_reason(cohort: Path, 
     run = steps.start(cohort, tmp_path / "run", segmenters=["expert"], settings=settings(quota, delete=False))
     summary = steps.run_all(run)
     assert summary.reasons[Reason.DISK_FULL.value] == COUNT - 1
-    assert summary.exit_code == 1
+    assert summary.exit_code == 3, "the same command continues once there is space"
     assert len({p.parent for p in fetched(run)} - {p.parent for p in run.root.glob("*/*/source/companions/*")}) == 1
 
 

@@ -73,5 +73,6 @@ THRESHOLD = SegmenterKind(
     series_title=lambda product: f"threshold{product.model}",
     seconds_per_slice={"segment": 0.5, "measure": 0.01, "encode": 0.01, "validate": 0.01},
     options=(SegmenterOption(name="tissue", values="HU", parse=int, default=30),),
+    registered_models=False,
     takes_crop=True,
 )

@@ -88,6 +88,8 @@ class SegmenterKind:
     """Stage -> seconds per slice of 512 x 512 pixels on two CPU cores without GPU; the forecast's reference figures."""
     needs_model: bool = True
     """Whether the specification names a model."""
+    registered_models: bool = True
+    """Whether that model is a name of the registry or a folder, which is checked before a forecast."""
     has_configurations: bool = False
     """Whether a configuration may follow the model."""
     options: tuple[SegmenterOption, ...] = ()

@@ -92,7 +92,7 @@ def full_slabs(
     target = (shape[axis or 0], *(n for a, n in enumerate(shape) if a != (axis or 0)))
     enlarge = _PlaneResampler(moved, target[1:])
     if axis is not None or moved.shape[1] == target[0]:
-        wanted = np.arange(target[0]) if part is None else np.asarray(part)
+        wanted = np.arange(target[0]) if part is None else np.asarray(part, dtype=np.intp)  # also of no plane
         index = nearest_index(moved.shape[1], target[0])[wanted]
         for k in np.unique(index).tolist():
             yield wanted[index == k], enlarge(k)

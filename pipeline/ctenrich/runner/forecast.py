@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from ctenrich.inference.kinds import find_segmenter_kind
+from ctenrich.inference.kinds import find_segmenter_kind, segmenter_kind
 from ctenrich.inference.products import parse_segmenter
 from ctenrich.inference.registry import check_model_name, registry
 from ctenrich.ledger.reader import LedgerReader
@@ -277,7 +277,8 @@ def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str
         NOT_FOUND for a model that is neither known nor a folder.
     """
     specs = [(parse_segmenter(text), text) for text in segmenters]
-    for model in (*(spec.model for spec, _ in specs if spec.model), *((bodypart,) if bodypart != "none" else ())):
+    models = [spec.model for spec, _ in specs if spec.model and segmenter_kind(spec.kind).registered_models]
+    for model in (*models, *((bodypart,) if bodypart != "none" else ())):
         check_model_name(model)
     found = [(spec.kind, f"{spec.kind}:{Path(spec.model).name}".rstrip(":")) for spec, _ in specs]
     if bodypart != "none":
