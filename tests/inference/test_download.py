@@ -77,6 +77,7 @@ def server() -> Iterator[Server]:
         thread.start()
         yield made
         made.shutdown()
+        made.server_close()
         thread.join()
 
 
