@@ -77,7 +77,6 @@ def server() -> Iterator[Server]:
         thread.start()
         yield made
         made.shutdown()
-        made.server_close()
         thread.join()
 
 
