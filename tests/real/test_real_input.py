@@ -41,9 +41,9 @@ EXPECTED = {
     "ref_objects": {
         "424112888259": "LOCALIZER",
         ".3.3456.3456": "MULTIFRAME",
-        "902700569139": (3, 38, 24),
+        "902700569139": "NOT_HU",  # crops of soft tissue without air, and no Rescale Type
         "3.10.23430.1": (3, 512, 512),
-        "069050794718": (3, 38, 23),
+        "069050794718": "NOT_HU",
         "241703565.43": "ONE_SLICE",
         "072730.12322": "NOT_CT",
     },
