@@ -122,12 +122,12 @@ WITH
       AND (NOT @original_only OR analysis_result_id IS NULL)
   ),
 
-  -- no coordinate reaches 1e9, NaN and infinity are none: without them no product overflows, which would end the query
+  -- no coordinate reaches 1e9, no rescale 1e10, NaN and infinity are none: without them no product overflows, which would end the query
   bounded AS (
     SELECT
       * REPLACE (
-        IF(ABS(slope) < 1e9, slope, NULL) AS slope,
-        IF(ABS(intercept) < 1e9, intercept, NULL) AS intercept,
+        IF(ABS(slope) < 1e10, slope, NULL) AS slope,
+        IF(ABS(intercept) < 1e10, intercept, NULL) AS intercept,
         IF(ABS(x) < 1e9, x, NULL) AS x,
         IF(ABS(y) < 1e9, y, NULL) AS y,
         IF(ABS(z) < 1e9, z, NULL) AS z,

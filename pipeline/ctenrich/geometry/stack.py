@@ -115,6 +115,8 @@ POSITION_EPSILON = 1e-3
 """Slices at most this many mm apart along the normal are at one position."""
 LARGEST = 1e9
 """No coordinate, cosine or spacing reaches this; a larger one is not a measurement."""
+LARGEST_RESCALE = 1e10
+"""No slope or intercept reaches this; stored values of 32 bits reach 4.3e9, and the intercept may undo that."""
 
 Floats = NDArray[np.float64]
 Affine = Matrix4 | Floats
@@ -457,7 +459,7 @@ def _finite(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if abs(value) < LARGEST else None
+    return value if abs(value) < LARGEST_RESCALE else None
 
 
 def _fraction(value: float) -> float:
