@@ -139,6 +139,9 @@ def _code_columns(row: Mapping[str, str]) -> list[tuple[str, tuple[str, str, str
 
 
 def _row_key(row: Mapping[str, str]) -> str:
+    """The name of a row, unique in its file; in tables of labels: task, network and number."""
+    if "task" in row:
+        return " ".join(row[column].strip() for column in ("task", "model", "label") if column in row)
     return next((value.strip() for column, value in row.items() if column.strip()), "")
 
 

@@ -7,7 +7,8 @@ in a folder of mappings. Each file has one table:
 * ``features.csv``: pyradiomics' feature name -> quantity and unit;
 * ``landmarks.csv``, ``regions.csv``: body part regression's landmarks and regions -> anatomic sites;
 * ``concepts.csv``: further concepts in objects, and knowledge about codes beyond DICOM's dictionaries;
-* ``rois.csv``: the general code of an expert's ROI that has no row in ``segments.csv`` and was asked for by name.
+* ``rois.csv``: the general code of an expert's ROI that has no row in ``segments.csv`` and was asked for by name;
+* ``tasks.csv``, ``parts.csv``: label tables of published models (:mod:`ctenrich.codes.tasks`).
 
 A folder of the user's (:func:`use_mappings`) is used beside the package's: its ``segments.csv`` adds rows and replaces
 those of the same name, its ``rois.csv`` replaces the package's.
@@ -249,11 +250,12 @@ def general_name(label: str) -> str:
 def mappings_sha256() -> str:
     """SHA-256 over all mapping files (name and content, sorted): the identity of the codes that objects carry.
 
-    The general code of ROIs has its own, :func:`general_sha256`: it does not concern models.
+    The general code of ROIs has its own, :func:`general_sha256`: it does not concern models. Label tables of published
+    models belong to the recipes that use them.
     """
     digest = hashlib.sha256()
     for path in sorted(folder("mappings").glob("*.csv")):
-        if path.name != "rois.csv":
+        if path.name not in {"rois.csv", "tasks.csv", "parts.csv"}:
             _add_file(digest, path)
     own = _own_file("segments.csv")
     if own:
