@@ -39,7 +39,7 @@ INTERFACE = {
     "measure": (
         "Measurements and comparison",
         ["shape.measure", "shape.features", "masks", "evaluate.overlap", "evaluate.products",
-         "evaluate.landmarks", "evaluate.lungs"],
+         "evaluate.other_segs", "evaluate.landmarks", "evaluate.lungs"],
     ),
     "objects": (
         "DICOM objects",

@@ -73,6 +73,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "others-objects").mkdir()
     for path in folder.glob("my-run/series/*/*/objects/*.dcm"):
         shutil.copy(path, folder / "others-objects")
+    (folder / "others-segs").mkdir()
+    (seg,) = (folder / "my-run").glob("series/*/expert/objects/seg.dcm")
+    for name in ("others-segs/one.dcm", "theirs.dcm", "mine.dcm"):
+        shutil.copy(seg, folder / name)
     (folder / "series.csv").write_text(f"SeriesInstanceUID\n{run.cohort.series[0].series_instance_uid}\n")
     (folder / "model").symlink_to(own_folder("mappings"))
     return folder

@@ -51,7 +51,10 @@ def test_numbers_worked_out_by_hand(run: Workspace) -> None:
 
 
 def test_only_the_model_that_was_asked_for(run: Workspace) -> None:
-    assert compare_products(run, model="nnunet:other") == ()
+    with pytest.raises(UsageError, match="no series of the run has masks of 'nnunet:test-organ'") as caught:
+        compare_products(run, model="nnunet:test-organ")
+    assert (caught.value.reason, caught.value.exit_code) == (Reason.NOT_FOUND, 2)
+    assert caught.value.hint.endswith(f"there are expert, {NETWORK}")
     assert len(compare_products(run, model=str(NETWORK))) == 2
     swapped = compare_products(run, reference=str(NETWORK))
     assert {o.model for o in swapped} == {"expert"}
@@ -65,7 +68,7 @@ def test_nobody_to_compare_with(run: Workspace) -> None:
 
 @pytest.mark.parametrize(
     ("command", "more"),
-    [("evaluate-segmentations", ("--model", "nnunet:other")), ("evaluate-landmarks", ())],
+    [("evaluate-segmentations", ()), ("evaluate-landmarks", ())],
 )
 def test_nothing_to_compare_is_said(tmp_path: Path, command: str, more: tuple[str, ...]) -> None:
     made = steps.start(make_cohort(tmp_path, 1), tmp_path / "run", segmenters=["expert"])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+
+if TYPE_CHECKING:
+    from ctenrich.workspace import Workspace
 
 __all__ = ["register"]
 
@@ -29,7 +32,9 @@ def register(app: typer.Typer) -> None:
     app.command(
         "evaluate-segmentations",
         epilog="Examples:  ctenrich evaluate-segmentations my-run  \n"
-        "ctenrich evaluate-segmentations my-run --reference nnunet:a:3d_fullres:0:True --csv",
+        "ctenrich evaluate-segmentations my-run --reference nnunet:a:3d_fullres:0:True --csv  \n"
+        "ctenrich evaluate-segmentations my-run others-segs/  \n"
+        "ctenrich evaluate-segmentations theirs.dcm mine.dcm --source their-ct/ --reference theirs.dcm",
     )(evaluate_segmentations)
 
 
@@ -135,27 +140,60 @@ def evaluate(
 
 
 def evaluate_segmentations(
-    run: RunFolder,
-    reference: Annotated[str, typer.Option(help="Reference product.")] = "expert",
-    model: Annotated[str | None, typer.Option(help="Product to compare with it; default: every other one.")] = None,
+    targets: Annotated[
+        list[Path], typer.Argument(metavar="[RUN] [PATH...]", help="A run's folder, and SEGs of any maker, or both.")
+    ],
+    reference: Annotated[str, typer.Option(help="Reference: a product of the run, or the path of a SEG.")] = "expert",
+    model: Annotated[
+        str | None, typer.Option(help="Product, or path of a SEG, to compare with it; default: every other one.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="SEGs without a run: folder of the CT, MR or PET that they refer to.")
+    ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV to stdout instead of a table.")] = False,
 ) -> None:
-    """Compare the masks of two products, organ by organ, with Dice and Hausdorff distances."""
+    """Compare masks, organ by organ, with Dice and Hausdorff distances: of products of a run, and of other SEGs."""
     from dataclasses import astuple, fields
 
-    from ctenrich import steps
     from ctenrich.cli.console import print_csv, print_table
-    from ctenrich.evaluate.products import ProductOverlap, compare_products
+    from ctenrich.evaluate.products import ProductOverlap, compare_objects
 
-    found = compare_products(steps.open_run(run).workspace, reference=reference, model=model)
+    workspace, paths = _run_and_paths(targets, source)
+    found = compare_objects(paths, workspace=workspace, source=source, reference=reference, model=model)
     names = [f.name for f in fields(ProductOverlap)]
-    rows = [tuple("" if v is None else v for v in astuple(one)) for one in found]
+    rows = [tuple("" if v is None else v for v in astuple(one)) for one in found.overlaps]
+    for item in found.objects:
+        for issue in item.issues:
+            typer.echo(f"{issue.severity.value}: {item.name}: {issue.message} [{issue.rule}]", err=True)
+    failed = [item for item in found.objects if item.reason is not None]
+    for item in failed:
+        typer.echo(f"not compared: {item.name}: {item.reason}: {item.message}", err=True)
+    if not rows:
+        other = model or "another product"
+        typer.echo(
+            f"nothing to compare: no series has masks of {reference} and {other} with an organ in common", err=True
+        )
     if csv:
         print_csv(names, rows)
-        return
-    if not rows:
-        typer.echo(f"nothing to compare: no series has masks of {reference} and {model or 'another product'}", err=True)
-    print_table(f"{len(rows)} organs", names, rows)
+    elif rows:
+        print_table(f"{len(rows)} organs", names, rows)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _run_and_paths(targets: list[Path], source: Path | None) -> tuple[Workspace | None, list[Path]]:
+    """The run among the targets, if there is one, and the SEGs beside it."""
+    from ctenrich import steps
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
+
+    runs = [path for path in targets if (path / "run.json").is_file()]
+    if len(runs) > 1:
+        hint = f"name one; the SEGs of the other one are in {runs[1] / 'series'}"
+        raise UsageError(Reason.BAD_PARAMETER, f"{len(runs)} runs are named", hint)
+    if not runs and source is None and not targets[0].is_file():
+        steps.open_run(targets[0])  # raises: it is no run
+    paths = [path for path in targets if path not in runs]
+    return (steps.open_run(runs[0]).workspace if runs else None), paths
 
 
 def report(run: RunFolder) -> None:

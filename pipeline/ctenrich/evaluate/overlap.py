@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ctenrich.masks import bounding_box, dice, distance_from, surface_of
 
-__all__ = ["Overlap", "compare_masks"]
+__all__ = ["Mask", "Overlap", "compare_masks"]
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]

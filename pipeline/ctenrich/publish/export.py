@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from ctenrich import __version__
-from ctenrich.dicom.objects import claims_to_be_dicom, header, quiet
+from ctenrich.dicom.references import read_object_header
 from ctenrich.dicom.seg import read_seg
 from ctenrich.dicom.series import SourceFolder
 from ctenrich.dicom.sop_classes import (
@@ -58,7 +57,6 @@ _COLUMNS = (
 
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of the disk that no other object of the export would escape."""
-_TAGS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ReferencedSeriesSequence")
 _TABLE = "measurements.csv"
 
 
@@ -303,37 +301,20 @@ def _free_name(item: _Planned, taken: set[str]) -> Path:
 def _read_header(path: Path, name: str, target: Path) -> _Planned | None:
     """Header of an object; a fault where it is damaged; None for a file that is not DICOM."""
     try:
-        with quiet():
-            head = header(path, list(_TAGS))
-            references = head.get("ReferencedSeriesSequence") or ()
-            referenced = [
-                str(instance.get("ReferencedSOPInstanceUID", ""))
-                for series in references
-                for instance in series.get("ReferencedInstanceSequence") or ()
-            ]
-            return _Planned(
-                path=path,
-                name=name,
-                target=target,
-                sop_class=_sop_class_of(head),
-                sop_instance_uid=_uid_or_nothing(str(head.get("SOPInstanceUID", ""))),
-                source_series=str(references[0].get("SeriesInstanceUID", "")) if references else "",
-                referenced=frozenset(referenced),
-            )
+        head = read_object_header(path)
     except CtenrichError as error:
-        fault: CtenrichError = error
-    except Exception as error:  # noqa: BLE001  pydicom parses late and raises many kinds
-        fault = InputError(Reason.DECODE_ERROR, f"the header is damaged ({type(error).__name__})")
-    if fault.reason is Reason.NOT_DICOM and not claims_to_be_dicom(path):
+        return _Planned(path=path, name=name, target=target, fault=error)
+    if head is None:
         return None
-    return _Planned(path=path, name=name, target=target, fault=fault)
-
-
-def _sop_class_of(head: Dataset) -> str:
-    found = head.get("SOPClassUID") or head.file_meta.get("MediaStorageSOPClassUID")
-    if not found:
-        raise InputError(Reason.TRUNCATED, "the header has no SOP Class UID")
-    return str(found)
+    return _Planned(
+        path=path,
+        name=name,
+        target=target,
+        sop_class=head.sop_class,
+        sop_instance_uid=_uid_or_nothing(head.sop_instance_uid),
+        source_series=head.source_series,
+        referenced=head.referenced,
+    )
 
 
 def _uid_or_nothing(text: str) -> str:
