@@ -139,6 +139,7 @@ class Reason(StrEnum):
     WORKER_DIED = "WORKER_DIED", "The worker process died (out of memory or a crash)."
     UPSTREAM_FAILED = "UPSTREAM_FAILED", "An earlier stage of the same series failed."
     BUDGET = "BUDGET", "The budget (time or cost) was spent before the series started."
+    OVER_LIMIT = "OVER_LIMIT", "The run was limited to the first series of the cohort."
     DONE_BY_OTHER_RUNNER = "DONE_BY_OTHER_RUNNER", "Another runner that shares the cohort completed it."
     INCONSISTENT_TOTALS = "INCONSISTENT_TOTALS", "Totals are inconsistent."
     INTERNAL = "INTERNAL", "An unexpected error; the log has the details."

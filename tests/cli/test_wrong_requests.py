@@ -32,11 +32,11 @@ def call(*arguments: object) -> Result:
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        ("run dicom --out r --segmenter expert", ["dicom is a folder", "cohort file (.parquet)"]),
+        ("run dicom --out r --segmenter expert --settings none.toml", ["none.toml"]),
         ("plan dicom --segmenter expert", ["dicom is a folder"]),
         ("cohort show dicom", ["dicom is a folder"]),
         ("cohort diff cohort.parquet dicom", ["dicom is a folder"]),
-        ("run none/c.parquet --out r --segmenter expert", ["there is no file none/c.parquet"]),
+        ("run none/c.parquet --out r --segmenter expert", ["there is no file or folder none/c.parquet"]),
         ("run cohort.parquet --out r --segmenter nnunet:/no/such/place", ["there is no model /no/such/place"]),
         ("plan cohort.parquet --segmenter nnunet:/no/such/place", ["there is no model /no/such/place"]),
         ("plan cohort.parquet --bodypart ./none", ["there is no model ./none"]),

@@ -276,6 +276,24 @@ def test_the_budget_ends_the_start_of_series_not_those_at_work(tmp_path: Path, c
     assert summary.states["not_started_budget"] == 2
 
 
+def test_a_budget_that_is_spent_takes_no_outcome_back(tmp_path: Path, clock: FakeClock) -> None:
+    run = make_run(tmp_path / "run", 2)
+    go(run, FakeExecutor(), clock)
+    before = outcomes(run)
+    go(run, FakeExecutor(), clock, budget=Budget(max_hours=0))
+    assert outcomes(run) == before
+
+
+def test_a_limit_keeps_to_the_first_series_and_is_no_failure(tmp_path: Path, clock: FakeClock) -> None:
+    run = make_run(tmp_path / "run", 3)
+    executor = FakeExecutor()
+    summary = go(run, executor, clock, budget=Budget(max_series=2))
+    first = [entry.series_instance_uid for entry in run.cohort.series[:2]]
+    assert {job.key.series_instance_uid for job in executor.submitted} == set(first)
+    assert (summary.ended, summary.exit_code, summary.reasons) == (RunEnd.DONE, 0, {"OVER_LIMIT": 2})
+    assert go(run, FakeExecutor(), clock).states["done"] == 6
+
+
 def test_segmentations_wait_for_the_scores_that_crop_them(tmp_path: Path, clock: FakeClock) -> None:
     settings = Settings(segment=SegmentSettings(crop="lung_start..lung_end"))
     run = make_run(tmp_path / "run", products=(EXPERT, NETWORK, SCORER), settings=settings)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from ctenrich.cli.viewing import show_run
+
 if TYPE_CHECKING:
     from ctenrich.runner.executors import ExecutorName
     from ctenrich.runner.run import Run
@@ -55,7 +57,9 @@ Demo = Annotated[bool, typer.Option("--allow-demo-models", help="Accept models t
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
-        epilog="Examples:  ctenrich run cohort.parquet --out my-run --segmenter expert --roi 'PTV.*'  \n"
+        epilog="Examples:  ctenrich run /data/ct --out my-run --segmenter nnunet:/models/Dataset055 --view  \n"
+        "ctenrich run idc:nsclc_radiomics/LUNG1-001 --out my-run --segmenter nnunet:/models/Dataset055  \n"
+        "ctenrich run cohort.parquet --out my-run --segmenter expert --roi 'PTV.*'  \n"
         "ctenrich run cohort.parquet --out my-run --segmenter nnunet:/models/Dataset055:3d_fullres:folds=0:mirror=off "
         "--bodypart /models/bpr"
     )(run)
@@ -120,8 +124,17 @@ def make_run(cohort: Path, out: Path, options: RunOptions) -> Run:
     )
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of DICOM files, idc:COLLECTION[/PATIENT], cohort file of select, list of series (.csv, .txt), or "
+        "folder:FILE of index."
+    ),
+]
+
+
 def run(
-    cohort: CohortFile,
+    source: Source,
     out: Out,
     segmenter: Segmenters = None,
     bodypart: Bodypart = "none",
@@ -139,21 +152,31 @@ def run(
     max_hours: Annotated[float | None, typer.Option(min=0, help="Start no series after this time.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Start no series after this cost.")] = None,
     price_per_hour: Annotated[float, typer.Option(min=0, help="Price of this machine, for --max-cost.")] = 0.0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Run only the first series of the cohort, this many.")
+    ] = None,
+    catalog: Annotated[str, typer.Option(help="Catalog in which a list of series is looked up.")] = "idc",
+    view: Annotated[bool, typer.Option("--view", help="Open the viewer at the end.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")] = False,
 ) -> None:
-    """Fetch, sort, convert, segment, score, measure, encode and validate every series; then write tables and report."""
+    """Select the series of a source, then run all stages on each, and write tables and report.
+
+    The stages are fetch, sort, convert, segment, score, measure, encode and validate. Catalog and cohort file of a
+    folder or collection are kept in OUT/input. The same command continues a run that was interrupted.
+    """
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.runner.stopping import Budget
 
     chosen = _executor(executor)
+    cohort = _cohort_of(source, out, segmenter or [], bodypart, catalog)
     made = make_run(cohort, out, RunOptions(segmenter, bodypart, device, settings, allow_demo_models, roi, mappings))
     if dry_run:
         print_table("Plan", ("stage", "to do", "done"), steps.preview(made))
         return
     kept = [str(p.product) for p in made.config.products]
     typer.echo(f"{len(made.cohort.series)} series, products of this run: {', '.join(kept)}")
-    budget = Budget(max_hours, max_cost, price_per_hour)
+    budget = Budget(max_hours, max_cost, price_per_hour, limit)
     with progress_bars() as progress:
         summary = steps.run_all(made, executor=chosen, address=address, share=share, budget=budget, progress=progress)
     states = {state: count for state, count in summary.states.items() if count}
@@ -170,7 +193,27 @@ def run(
         typer.echo("the disk is full: free some space, then run the same command again to continue", err=True)
     else:
         typer.echo(f"Report: {made.workspace.report / 'index.html'}")
+        if view:
+            show_run(out)
     raise typer.Exit(summary.exit_code)
+
+
+def _cohort_of(source: str, out: Path, segmenters: list[str], bodypart: str, catalog: str) -> Path:
+    """Return the cohort file of a source, and print how it was chosen; wrong requests fail before a folder is read."""
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.runner.forecast import products_of
+    from ctenrich.runner.run import INPUT, need_products
+    from ctenrich.select.sources import make_cohort
+
+    if not (out / "run.json").exists():
+        need_products(products_of(segmenters, bodypart))
+    with progress_bars() as progress:
+        found = make_cohort(source, out / INPUT, catalog=catalog, progress=progress)
+    if found.selected is not None:
+        for note in found.notes:
+            typer.echo(note, err=True)
+        typer.echo(str(found))
+    return found.path
 
 
 def _executor(name: str) -> ExecutorName:

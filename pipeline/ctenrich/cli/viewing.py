@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from ctenrich.runner.run import Run
 
-__all__ = ["register"]
+__all__ = ["register", "show_run"]
 
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder.")]
 
@@ -47,6 +47,19 @@ def view(
     browser: Annotated[bool, typer.Option(help="Open the address in the browser.")] = True,
 ) -> None:
     """Show the CTs of a run with their SEGs in OHIF, on this computer only, until interrupted."""
+    show_run(run, series=series, ohif=ohif, port=port, orthanc=orthanc, browser=browser)
+
+
+def show_run(
+    run: Path,
+    *,
+    series: str = "",
+    ohif: Path | None = None,
+    port: int = 8790,
+    orthanc: str = "",
+    browser: bool = True,
+) -> None:
+    """Serve the viewer of a run until interrupted."""
     import tempfile
     import threading
     import webbrowser

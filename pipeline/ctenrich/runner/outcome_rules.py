@@ -14,6 +14,7 @@ from ctenrich.runner.job import Failure
 __all__ = [
     "DONE",
     "OVER_BUDGET",
+    "OVER_LIMIT",
     "PROCESSED_ELSEWHERE",
     "End",
     "check_totals",
@@ -40,6 +41,9 @@ class End:
 DONE = End(state=State.DONE, stage="validate")
 OVER_BUDGET = End(
     state=State.NOT_STARTED_BUDGET, stage="plan", reason=Reason.BUDGET, message=Reason.BUDGET.sentence
+)  # fmt: skip
+OVER_LIMIT = End(
+    state=State.NOT_STARTED_BUDGET, stage="plan", reason=Reason.OVER_LIMIT, message=Reason.OVER_LIMIT.sentence
 )  # fmt: skip
 PROCESSED_ELSEWHERE = End(
     state=State.SKIPPED,

@@ -25,10 +25,12 @@ from ctenrich.shape.pyradiomics_features import Radiomics
 from ctenrich.tools import need_package
 from ctenrich.workspace import Workspace, load_record, save_record, sync_folders, write_bytes
 
-__all__ = ["Run", "RunConfig"]
+__all__ = ["INPUT", "Run", "RunConfig", "need_products"]
 
 _FORMAT = 1
 _LEDGER = "ledger.sqlite"
+INPUT = "input"
+"""Folder of a run for the catalog and the cohort file that were made for it; it may be there before the run."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +99,11 @@ class Run:
             raise UsageError(Reason.BAD_COHORT, "the cohort was written without the paths of its files", hint)
         out = Path(out)
         check_database_path(out / _LEDGER)
-        found = _existing_run(out, cohort)
+        found = _existing_run(out, cohort, made_here=cohort_file.parent.resolve() == (out / INPUT).resolve())
         use_mappings(settings.codes.mappings)  # after those of the existing run
         kept = found.config.products if found else ()
         products = request_products(tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo, kept=kept)
-        if not products:
-            raise UsageError(
-                Reason.NO_MODEL, "nothing to do: neither a segmenter nor a body part model was named",
-                "add --segmenter expert, --segmenter nnunet:MODEL or --bodypart MODEL",
-            )  # fmt: skip
+        need_products(products)
         _check_engines(settings)
         demo = allow_demo or (found is not None and found.config.demo)
         config = RunConfig(_FORMAT, __version__, cohort.name, cohort.sha256, products, settings, demo)
@@ -153,6 +151,20 @@ class Run:
         ]
 
 
+def need_products(products: Sequence[object]) -> None:
+    """Refuse a run without products.
+
+    Raises
+    ------
+    UsageError
+        NO_MODEL.
+    """
+    if not products:
+        message = "nothing to do: neither a segmenter nor a body part model was named"
+        hint = "add --segmenter expert, --segmenter nnunet:MODEL or --bodypart MODEL"
+        raise UsageError(Reason.NO_MODEL, message, hint)
+
+
 def _absolute_mappings(settings: Settings) -> Settings:
     chosen = settings.codes.mappings
     if not chosen:
@@ -160,19 +172,27 @@ def _absolute_mappings(settings: Settings) -> Settings:
     return replace(settings, codes=replace(settings.codes, mappings=str(Path(chosen).resolve())))
 
 
-def _existing_run(out: Path, cohort: Cohort) -> Run | None:
+def _existing_run(out: Path, cohort: Cohort, *, made_here: bool) -> Run | None:
     """Open the run that `out` is; None for a folder that is empty or does not exist, an error for anything else."""
     try:
         if (out / "run.json").exists():
             found = Run.open(out)
             if found.config.cohort_sha256 != cohort.sha256:
-                raise UsageError(Reason.BAD_RUN, "the folder is a run of another cohort", "choose a new --out folder")
+                raise _other_cohort(out, made_here=made_here)
             return found
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(file.name != INPUT for file in out.iterdir())):
             raise UsageError(Reason.BAD_RUN, "the folder is not empty and not a run", "choose a new --out folder")
     except OSError as error:
         raise _unusable_folder(error) from error
     return None
+
+
+def _other_cohort(out: Path, *, made_here: bool) -> UsageError:
+    if not made_here:
+        return UsageError(Reason.BAD_RUN, "the folder is a run of another cohort", "choose a new --out folder")
+    message = "the series that are selected now are not those of this run: images or rules changed since it was made"
+    hint = f"choose a new --out for them, or go on with the run's own: ctenrich run {out}/cohort.parquet --out {out}"
+    return UsageError(Reason.BAD_RUN, message, hint)
 
 
 def _make_folder(out: Path) -> None:

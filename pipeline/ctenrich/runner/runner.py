@@ -13,7 +13,7 @@ from ctenrich.errors import is_disk_full
 from ctenrich.ledger.database import set_aside_if_damaged
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.progress import SILENT, Progress
-from ctenrich.records import State
+from ctenrich.reasons import Reason
 from ctenrich.runner.executors.base import Executor
 from ctenrich.runner.job_planner import JobPlanner
 from ctenrich.runner.lease_keeper import LeaseKeeper
@@ -114,7 +114,7 @@ class Runner:
         try:
             remove_temporaries(self._run.root)
             ended = scheduler.run(self._run.cohort.series)
-            if ended is RunEnd.DONE and any(o.state is State.NOT_STARTED_BUDGET for o in ledger.outcomes()):
+            if ended is RunEnd.DONE and any(o.reason is Reason.BUDGET for o in ledger.outcomes()):
                 ended = RunEnd.BUDGET
         except OSError as error:
             if not is_disk_full(error):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ctenrich.ledger.leases import Leases
 from ctenrich.progress import SILENT, Progress
-from ctenrich.records import SeriesEntry
+from ctenrich.records import SeriesEntry, State
 from ctenrich.runner.clock import Clock, SystemClock
 from ctenrich.runner.executors.base import Executor
 from ctenrich.runner.in_flight import SeriesInFlight
@@ -17,6 +17,7 @@ from ctenrich.runner.job_planner import JobPlanner
 from ctenrich.runner.lease_keeper import LeaseKeeper
 from ctenrich.runner.outcome_rules import (
     OVER_BUDGET,
+    OVER_LIMIT,
     PROCESSED_ELSEWHERE,
     End,
     end_of_product,
@@ -115,7 +116,11 @@ class Scheduler:
             after a stop signal.
         """
         started = self._options.clock.monotonic()
-        self._waiting = deque(entries)
+        series = tuple(entries)
+        chosen = series[: self._options.budget.max_series]
+        for entry in series[len(chosen) :]:
+            self._end_unstarted(entry, OVER_LIMIT)
+        self._waiting = deque(chosen)
         self._progress.start("series", len(self._waiting))
         while self._waiting or self._in_flight:
             if self._options.stop():
@@ -197,8 +202,15 @@ class Scheduler:
         return False
 
     def _end_unstarted(self, entry: SeriesEntry, end: End) -> None:
+        """Record why a series was not started; what an earlier start of the run ended keeps its outcome."""
+        ended = {
+            product
+            for product, outcome in self._recorder.outcomes_of(entry.series_instance_uid).items()
+            if outcome.state is not State.NOT_STARTED_BUDGET
+        }
         for product in ("", *(str(p.product) for p in self._run.config.products)):
-            self._recorder.record_outcome(entry, product, end)
+            if product not in ended:
+                self._recorder.record_outcome(entry, product, end)
 
     # ------------------------------------------------------------ taking results
 

@@ -1,4 +1,4 @@
-"""Stop a run before its end: a budget of hours or money, or a signal."""
+"""Stop a run before its end: a budget of hours or money, a number of series, or a signal."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Budget:
     max_hours: float | None = None
     max_cost: float | None = None
     price_per_hour: float = 0.0
+    max_series: int | None = None
+    """Only the first series of the cohort, this many, are run."""
 
     def spent(self, seconds: float) -> bool:
         """Return whether `seconds` of wall time use up the budget."""
