@@ -45,6 +45,8 @@ __all__ = [
     "ProofState",
     "Quantity",
     "Regions",
+    "RoiDrop",
+    "RoiRecord",
     "Segment",
     "SegmentMasks",
     "SegmentShape",
@@ -56,6 +58,7 @@ __all__ = [
     "SliceScores",
     "SortedSeries",
     "State",
+    "StructureRois",
     "Volume",
 ]
 
@@ -114,6 +117,26 @@ class CompanionLink(StrEnum):
     FRAME_OF_REFERENCE = "frame_of_reference"
     UNREADABLE = "unreadable"
     """The companion could not be read by the crawl; it is of the same study, or from the folders around the series."""
+
+
+class RoiDrop(StrEnum):
+    """Why an ROI of a structure set became no segment."""
+
+    NO_MAPPING = "no_mapping"
+    """No row of mappings/segments.csv has its name, and no pattern of ``contours.rois`` matches it."""
+    OTHER_FRAME = "other_frame_of_reference"
+    OTHER_SERIES = "other_series"
+    """Its contours refer to images of another series."""
+    SEVERAL_SERIES = "several_series"
+    """It may have been drawn on any of several series."""
+    SAME_NAME = "same_name"
+    """Another ROI of the same name was drawn (``contours.same_name = "first"``)."""
+    DAMAGED = "damaged"
+    """It has no voxel, and contours that cannot be read."""
+    UNPLACEABLE = "unplaceable"
+    """Its contours are on no slice, not parallel to the slices, or beyond the image."""
+    NO_AREA = "no_area"
+    """It has only points or open lines."""
 
 
 class ProductKind(StrEnum):
@@ -451,6 +474,48 @@ class SegmentMasks:
     """Segment name -> mean Dice of each fold's result with the ensemble's; empty for a single fold."""
     probabilities_path: str | None = None
     """``.npy`` float16, [class, k, j, i], classes in the order of `segments`; None unless requested."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoiRecord:
+    """One ROI of a structure set: the segment that it became, or why it was dropped."""
+
+    number: int
+    """ROI Number (3006,0022)."""
+    name: str
+    """ROI Name (3006,0026), as it is in the file."""
+    segment: str = ""
+    """Name of the segment; empty if the ROI was dropped."""
+    segment_number: int | None = None
+    dropped: RoiDrop | None = None
+    detail: str = ""
+    """Sentence with the cause; empty unless it was dropped."""
+    contours: int = 0
+    """Contours of all types in the file, unreadable ones included."""
+    copies: int | None = None
+    """Contours that were removed because they repeat another one; None if the ROI was not drawn."""
+    missing_slices: int | None = None
+    """Slices without a contour between the first and the last that have one; None if the ROI was not drawn."""
+    voxels: dict[str, int] = field(default_factory=dict)
+    """Rule of nesting (holes, union, xor) -> voxels; empty if the ROI was not drawn."""
+    images: int = 0
+    """Images to which its contours refer."""
+    images_found: int = 0
+    """Images of the series among them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureRois:
+    """All ROIs of the structure set of a series; saved also if none of them became a segment."""
+
+    product: Product
+    series_instance_uid: str
+    source_sop_instance_uid: str
+    """The RT Structure Set."""
+    voxel_volume: float
+    """mm3."""
+    items: tuple[RoiRecord, ...]
+    """In the order of the structure set."""
 
 
 @dataclass(frozen=True)

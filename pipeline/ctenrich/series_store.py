@@ -4,7 +4,8 @@ Every record class has one file (:data:`RECORD_FILES`), in the folder of the ser
 return records; the stage table saves them here, once.
 
 ``series/<SeriesInstanceUID>/{fetched.json, sorted.json, volume.json, source/, volume/, <product folder>/{masks.json,
-scores.json, shape.json, landmarks.json, regions.json, objects.json, proof.json, masks/, scores/, objects/, archive/}}``
+rois.json, scores.json, shape.json, landmarks.json, regions.json, objects.json, proof.json, masks/, scores/, objects/,
+archive/}}``
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ctenrich.records import (
     ShapeMeasurements,
     SliceScores,
     SortedSeries,
+    StructureRois,
     Volume,
 )
 from ctenrich.workspace import Workspace, load_record, save_record
@@ -36,7 +38,7 @@ from ctenrich.workspace import Workspace, load_record, save_record
 __all__ = ["PRODUCT_RECORDS", "RECORD_FILES", "SERIES_RECORDS", "ProductRecords", "SeriesStore"]
 
 T = TypeVar("T")
-_NamesProduct = EncodedObjects | SegmentMasks | SliceScores | Landmarks | Regions
+_NamesProduct = EncodedObjects | SegmentMasks | SliceScores | Landmarks | Regions | StructureRois
 
 SERIES_RECORDS = MappingProxyType(
     {FetchedSeries: "fetched.json", SortedSeries: "sorted.json", Volume: "volume.json"},
@@ -46,6 +48,7 @@ SERIES_RECORDS = MappingProxyType(
 PRODUCT_RECORDS = MappingProxyType(
     {
         SegmentMasks: "masks.json",
+        StructureRois: "rois.json",
         SliceScores: "scores.json",
         ShapeMeasurements: "shape.json",
         Landmarks: "landmarks.json",
@@ -59,7 +62,14 @@ PRODUCT_RECORDS = MappingProxyType(
 RECORD_FILES: MappingProxyType[type, str] = MappingProxyType({**SERIES_RECORDS, **PRODUCT_RECORDS})
 """Class of a record -> name of its file."""
 
-_NAMES_A_PRODUCT: tuple[type[_NamesProduct], ...] = (EncodedObjects, SegmentMasks, SliceScores, Landmarks, Regions)
+_NAMES_A_PRODUCT: tuple[type[_NamesProduct], ...] = (
+    EncodedObjects,
+    SegmentMasks,
+    SliceScores,
+    Landmarks,
+    Regions,
+    StructureRois,
+)
 """Records that contain the product of their folder, in the order in which they are tried."""
 
 

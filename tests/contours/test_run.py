@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 
@@ -17,8 +19,10 @@ from ctenrich.errors import UsageError
 from ctenrich.inference.kinds import segmenter_kind
 from ctenrich.reasons import Reason
 from ctenrich.resources import folder
+from ctenrich.results.tables import build_tables
 from ctenrich.runner.executors import ExecutorName
 from ctenrich.settings import CodesSettings, ContoursSettings, Settings
+from ctenrich.workspace import Workspace
 from tests.support.cohorts import TINY, make_cohort, write_series
 
 
@@ -103,3 +107,58 @@ def test_settings_of_contours_make_only_the_expert_run_again() -> None:
     assert len(keys) == 4
     assert segmenter_kind("nnunet").cache_key is None
     assert segmenter_kind("bodypart").cache_key is None
+
+
+def rois_of(run: Path) -> dict[str, dict[str, object]]:
+    return {row["roi_name"]: row for row in pq.read_table(run / "tables" / "rois.parquet").to_pylist()}
+
+
+def test_every_roi_is_in_the_table_and_the_report_dropped_ones_too(tmp_path: Path) -> None:
+    cohort = cohort_with_contours(tmp_path, {"Spinal-Cord": "Couch"})
+    steps.run_all(steps.start(cohort, tmp_path / "run", segmenters=["expert"]), executor=ExecutorName.SERIAL)
+    found = rois_of(tmp_path / "run")
+    heart, couch = found["Heart"], found["Couch"]
+    segments = pq.read_table(tmp_path / "run" / "tables" / "segments.parquet").to_pylist()
+    (segment,) = (row for row in segments if row["segment"] == "heart")
+    assert heart["segment_number"] == segment["segment_number"]
+    assert heart["volume_holes"] == pytest.approx(segment["voxels"] * 10 * 10 * 20 / 1000)
+    assert heart["volume_union"] >= heart["volume_holes"]
+    assert heart["dropped"] is None
+    assert (couch["segment"], couch["dropped"], couch["volume_holes"]) == (None, "no_mapping", None)
+    page = "".join(p.read_text() for p in (tmp_path / "run" / "report").rglob("*.html"))
+    assert "ROIs of the structure set" in page
+    assert re.search(r'<th scope="row">Couch</th>.*?no mapping: it has no row', page)
+
+
+def test_rois_of_a_product_that_failed_are_in_the_table_the_report_and_the_message(tmp_path: Path) -> None:
+    names = ("Heart", "Esophagus", "Aorta", "Trachea", "Spinal-Cord", "Lung-Left", "Lung-Right", "GTV-1", "Liver")
+    cohort = cohort_with_contours(tmp_path, {name: f"X {n}" for n, name in enumerate(names)})
+    run = steps.start(cohort, tmp_path / "run", segmenters=["expert"])
+    for _ in range(2):  # the second time the failure is remembered
+        steps.run_all(run, executor=ExecutorName.SERIAL)
+        found = rois_of(tmp_path / "run")
+        assert len(found) > 3
+        assert {row["dropped"] for row in found.values()} == {"no_mapping"}
+        outcomes = pq.read_table(tmp_path / "run" / "tables" / "outcomes.parquet").to_pylist()
+        (outcome,) = (row for row in outcomes if row["product"] == "expert")
+        assert outcome["reason"] == "NO_MAPPED_ROI"
+        page = "".join(p.read_text() for p in (tmp_path / "run" / "report").rglob("*.html"))
+        for name in found:
+            assert repr(name) in outcome["message"]
+            assert f'<th scope="row">{name}</th>' in page
+
+
+def test_a_run_without_records_of_rois_has_rows_of_its_segments(tmp_path: Path) -> None:
+    cohort = cohort_with_contours(tmp_path, {})
+    steps.run_all(steps.start(cohort, tmp_path / "run", segmenters=["expert"]), executor=ExecutorName.SERIAL)
+    new = rois_of(tmp_path / "run")
+    (record,) = (tmp_path / "run").glob("series/*/expert/rois.json")
+    record.unlink()
+    build_tables(Workspace(tmp_path / "run"))
+    old = rois_of(tmp_path / "run")
+    assert old.keys() == new.keys()
+    assert {row["segment"]: row["segment_number"] for row in old.values()} == {
+        row["segment"]: row["segment_number"] for row in new.values()
+    }
+    for name in ("roi_number", "dropped", "contours", "copies", "missing_slices", "volume_holes", "images"):
+        assert {row[name] for row in old.values()} == {None}

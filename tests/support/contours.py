@@ -147,3 +147,30 @@ def write_rtstruct(
     path.parent.mkdir(parents=True, exist_ok=True)
     ds.save_as(path, enforce_file_format=True)
     return path
+
+
+def list_series(path: Path, listed: Sequence[tuple[str, Sequence[str]]], sop_class: str = CT) -> None:
+    """Add (series, images) to the series that an RTSTRUCT lists."""
+    ds = pydicom.dcmread(path)
+    sequence = ds.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence
+    for series_uid, images in listed:
+        one = Dataset()
+        one.SeriesInstanceUID, one.ContourImageSequence = series_uid, DicomSequence()
+        for image in images:
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, image
+            one.ContourImageSequence.append(item)
+        sequence.append(one)
+    ds.save_as(path)
+
+
+def refer_contours(path: Path, images: Sequence[Sequence[str | None]]) -> None:
+    """Give the contours of an RTSTRUCT the image on which each was drawn: by ROI, by contour; None: no reference."""
+    ds = pydicom.dcmread(path)
+    for roi, uids in zip(ds.ROIContourSequence, images, strict=True):
+        for contour, uid in zip(roi.ContourSequence, uids, strict=True):
+            if uid is not None:
+                item = Dataset()
+                item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CT, uid
+                contour.ContourImageSequence = DicomSequence([item])
+    ds.save_as(path)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from ctenrich.codes.mappings import find_segment, general_name, numbered_name
 from ctenrich.contours.findings import contour_issue
+from ctenrich.contours.ownership import Elsewhere
 from ctenrich.contours.rtstruct import Roi, StructureSet
 from ctenrich.errors import InputError, UsageError
 from ctenrich.reasons import Reason
-from ctenrich.records import Issue, Severity, SortedSeries
+from ctenrich.records import Issue, RoiDrop, Severity, SortedSeries
 from ctenrich.settings import ContoursSettings
 
-__all__ = ["ChosenRoi", "check_patterns", "choose_rois"]
+__all__ = ["ChosenRoi", "RoiChoice", "check_patterns", "choose_rois"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,61 @@ class ChosenRoi:
     """Several if they are to be united."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoiChoice:
+    """The ROIs of a structure set, chosen or dropped."""
+
+    structures: StructureSet
+    chosen: tuple[ChosenRoi, ...]
+    """In the order of the structure set."""
+    dropped: dict[int, tuple[RoiDrop, str]]
+    """Position of an ROI in the structure set -> why it became no segment, as a code and a sentence."""
+    issues: tuple[Issue, ...]
+    """Every ROI that was dropped, or that shares its name."""
+
+    def check(self) -> None:
+        """Refuse a structure set of which no ROI was chosen.
+
+        Raises
+        ------
+        InputError
+            NO_REFERENCE if all ROIs are drawn in another frame of reference, NO_MAPPED_ROI if none is left; the message
+            names every ROI that was dropped.
+        """
+        if self.chosen:
+            return
+        rois = self.structures.rois
+        if not rois:
+            raise InputError(Reason.NO_MAPPED_ROI, "the structure set lists no ROI")
+        if all(reason is RoiDrop.OTHER_FRAME for reason, _ in self.dropped.values()):
+            text = "the structure set belongs to another series: all its ROIs are drawn in another frame of reference"
+            raise InputError(Reason.NO_REFERENCE, text)
+        names: dict[str, list[str]] = {}
+        for position, (reason, _) in self.dropped.items():
+            names.setdefault(_HEADINGS[reason], []).append(repr(rois[position].name))
+        parts = [f"{heading}: {', '.join(found)}" for heading, found in names.items()]
+        text = f"none of the {len(rois)} ROIs becomes a segment; {'; '.join(parts)}"
+        hint = "take ROIs along with --roi PATTERN, or add the names to a segments.csv of your own (--mappings DIR)"
+        raise InputError(Reason.NO_MAPPED_ROI, text, hint)
+
+
+_HEADINGS = {
+    RoiDrop.NO_MAPPING: "without a row in mappings/segments.csv",
+    RoiDrop.OTHER_FRAME: "in another frame of reference",
+    RoiDrop.OTHER_SERIES: "drawn on another series",
+    RoiDrop.SEVERAL_SERIES: "drawn on one of several series, which are not told apart",
+}
+_RULES = {
+    RoiDrop.NO_MAPPING: ("contours.unmapped", Severity.NOTE),
+    RoiDrop.OTHER_FRAME: ("contours.frame_of_reference", Severity.WARNING),
+    RoiDrop.OTHER_SERIES: ("contours.other_series", Severity.WARNING),
+    RoiDrop.SEVERAL_SERIES: ("contours.several_series", Severity.WARNING),
+}
+
+
 def choose_rois(
-    structures: StructureSet, series: SortedSeries, settings: ContoursSettings
-) -> tuple[list[ChosenRoi], list[Issue]]:
+    structures: StructureSet, series: SortedSeries, settings: ContoursSettings, elsewhere: Elsewhere | None = None
+) -> RoiChoice:
     """Choose the ROIs of a structure set that become segments, in its order.
 
     ROIs whose name a row of mappings/segments.csv knows, and those whose whole name matches one of ``contours.rois``
@@ -41,48 +94,46 @@ def choose_rois(
     series : SortedSeries
         Its frame of reference must be that of the ROIs.
     settings : ContoursSettings
+    elsewhere : dict, optional
+        ROIs that were drawn on another series: :func:`ctenrich.contours.ownership.rois_of_other_series`.
 
     Returns
     -------
-    list of ChosenRoi
-    list of Issue
-        Every ROI that was dropped, or that shares its name.
-
-    Raises
-    ------
-    InputError
-        NO_REFERENCE if all ROIs are drawn in another frame of reference, NO_MAPPED_ROI if none is left; the message
-        names every ROI that was dropped.
+    RoiChoice
+        May be empty: see :meth:`RoiChoice.check`.
     """
-    issues: list[Issue] = []
-    uid = structures.sop_instance_uid
+    dropped: dict[int, tuple[RoiDrop, str]] = dict(elsewhere or {})
     patterns = check_patterns(settings.rois)
     groups: dict[str, list[Roi]] = {}
-    elsewhere: list[str] = []
-    unmapped: list[str] = []
-    for roi in structures.rois:
+    for position, roi in enumerate(structures.rois):
         frame = roi.frame_of_reference_uid
         if frame and series.frame_of_reference_uid and frame != series.frame_of_reference_uid:
-            elsewhere.append(roi.name)
-            text = f"ROI {roi.name!r} is drawn in another frame of reference and was dropped"
-            issues.append(contour_issue("contours.frame_of_reference", Severity.WARNING, uid, text))
+            dropped[position] = RoiDrop.OTHER_FRAME, "it is drawn in another frame of reference"
+        if position in dropped:
             continue
         name = _segment_name(roi, patterns)
         if name is None:
-            unmapped.append(roi.name)
-            text = f"ROI {roi.name!r} has no row in mappings/segments.csv and was dropped"
-            issues.append(contour_issue("contours.unmapped", Severity.NOTE, uid, text))
+            dropped[position] = RoiDrop.NO_MAPPING, "it has no row in mappings/segments.csv"
             continue
         groups.setdefault(name, []).append(roi)
+    dropped = dict(sorted(dropped.items()))
+    issues = [_dropped_issue(structures, position, *cause) for position, cause in dropped.items()]
     if structures.nameless_contours:
         text = f"{structures.nameless_contours} contours have the number of no ROI and were dropped"
+        uid = structures.sop_instance_uid
         issues.append(contour_issue("contours.nameless", Severity.WARNING, uid, text))
-    if elsewhere and len(elsewhere) == len(structures.rois):
-        text = "the structure set belongs to another series: all its ROIs are drawn in another frame of reference"
-        raise InputError(Reason.NO_REFERENCE, text)
-    if not groups:
-        raise _no_roi(structures, elsewhere, unmapped)
-    return _in_order(groups, structures, settings, issues), issues
+    chosen = _in_order(groups, structures, settings, issues)
+    kept = {id(roi) for one in chosen for roi in one.rois}
+    for position, roi in enumerate(structures.rois):
+        if position not in dropped and id(roi) not in kept:
+            dropped[position] = RoiDrop.SAME_NAME, "another ROI of the same segment name was drawn"
+    return RoiChoice(structures=structures, chosen=tuple(chosen), dropped=dropped, issues=tuple(issues))
+
+
+def _dropped_issue(structures: StructureSet, position: int, reason: RoiDrop, detail: str) -> Issue:
+    rule, severity = _RULES[reason]
+    text = f"ROI {structures.rois[position].name!r} was dropped: {detail}"
+    return contour_issue(rule, severity, structures.sop_instance_uid, text)
 
 
 def check_patterns(patterns: Sequence[str]) -> list[re.Pattern[str]]:
@@ -108,19 +159,6 @@ def _segment_name(roi: Roi, patterns: list[re.Pattern[str]]) -> str | None:
     if code is not None:
         return code.name
     return general_name(roi.name) if any(pattern.fullmatch(roi.name) for pattern in patterns) else None
-
-
-def _no_roi(structures: StructureSet, elsewhere: list[str], unmapped: list[str]) -> InputError:
-    if not structures.rois:
-        return InputError(Reason.NO_MAPPED_ROI, "the structure set lists no ROI")
-    parts = []
-    if unmapped:
-        parts.append("without a row in mappings/segments.csv: " + ", ".join(map(repr, unmapped)))
-    if elsewhere:
-        parts.append("in another frame of reference: " + ", ".join(map(repr, elsewhere)))
-    text = f"none of the {len(structures.rois)} ROIs becomes a segment; {'; '.join(parts)}"
-    hint = "take ROIs along with --roi PATTERN, or add the names to a segments.csv of your own (--mappings DIR)"
-    return InputError(Reason.NO_MAPPED_ROI, text, hint)
 
 
 def _in_order(

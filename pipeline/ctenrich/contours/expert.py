@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ctenrich.contours.choice import ChosenRoi, choose_rois
+from ctenrich.contours.companions import LinkedStructures, read_companions
 from ctenrich.contours.findings import FindingContext, contour_issue, damage_of, drawing_issues, roi_issues
+from ctenrich.contours.ownership import own_contours
 from ctenrich.contours.raster import Mask, grid_of, rasterise
-from ctenrich.contours.rtstruct import StructureSet, link_to, load_contours
-from ctenrich.errors import CtenrichError, InputError
+from ctenrich.contours.roi_records import RoiRecords
+from ctenrich.contours.rtstruct import Roi, StructureSet
+from ctenrich.errors import InputError
 from ctenrich.masks import masks_from_segments
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -21,18 +23,18 @@ from ctenrich.records import (
     ModelInfo,
     Product,
     ProductKind,
+    RoiDrop,
     SegmentMasks,
     Severity,
     SortedSeries,
+    StructureRois,
     Volume,
 )
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_array
 
-__all__ = ["ExpertSegmenter", "find_structures"]
-
-_UNLINKED = ("companion.several", "companion.other_series")
-"""Rules of the selection's notes on structure sets that were not given to the series."""
+__all__ = ["ExpertSegmenter"]
 
 
 class ExpertSegmenter:
@@ -77,13 +79,22 @@ class ExpertSegmenter:
         """
         started = time.perf_counter()
         uid = series.series_instance_uid
+        store = SeriesStore(workspace)
+        store.path(StructureRois, uid, self._product).unlink(missing_ok=True)  # of an earlier attempt
+        grid = grid_of(series)
         paths = [workspace.resolve(uid, path) for path in series.companions]
-        structures, link, issues = find_structures(paths, series, limit=settings.convert.max_unpacked)
-        issues += _reference_issues(structures, link, series)
-        chosen, more = choose_rois(structures, series, settings.contours)
-        issues += more
+        companions = read_companions(paths, series, limit=settings.convert.max_unpacked)
+        if not companions.found and companions.elsewhere:
+            structures, dropped = companions.elsewhere[-1]
+            rois = RoiRecords(structures, series)
+            rois.drop_elsewhere(dropped)
+            store.save(rois.record(self._product, grid.voxel_volume), uid, self._product)
+        chosen = companions.choose(series)
+        structures, issues = chosen.structures, [*companions.issues, *_reference_issues(chosen, series)]
+        choice = choose_rois(structures, series, settings.contours, chosen.elsewhere)
+        issues += choice.issues
         read = time.perf_counter()
-        progress.start("contours", len(chosen))
+        progress.start("contours", len(choice.chosen))
         template = SegmentMasks(
             product=self._product,
             series_instance_uid=uid,
@@ -97,87 +108,26 @@ class ExpertSegmenter:
         folder = workspace.product_dir(uid, self._product) / "masks"
         volume = inputs.get("CT")
         array = load_array(workspace.resolve(uid, volume.array_path)) if volume else None
-        drawing = _Drawing(FindingContext(grid_of(series), array, settings.contours.nesting), issues, progress)
-        masks = masks_from_segments(drawing.segments(chosen), template, folder, workspace)
-        drawing.check_content(masks)
+        rois = RoiRecords(structures, series)
+        rois.choose(choice)
+        context = FindingContext(grid, array, settings.contours.nesting)
+        drawing = _Drawing(context, series, structures, rois, issues)
+        try:
+            choice.check()
+            masks = masks_from_segments(drawing.segments(choice.chosen, progress), template, folder, workspace)
+            drawing.check_content(masks)
+        finally:
+            store.save(rois.record(self._product, grid.voxel_volume), uid, self._product)
         progress.finish("contours")
         timings = {"read": read - started, "rasterise": time.perf_counter() - read}
         return replace(masks, issues=tuple(issues), timings=timings)
 
 
-def find_structures(
-    paths: list[Path], series: SortedSeries, *, limit: int
-) -> tuple[StructureSet, CompanionLink, list[Issue]]:
-    """Choose the structure set of a series: linked by reference before frame of reference, then the newest.
-
-    Companions of other kinds (SEG) are ignored.
-
-    Parameters
-    ----------
-    paths : list of Path
-        Companion files of the series.
-    series : SortedSeries
-    limit : int
-        Bytes that a deflated file may unpack to.
-
-    Returns
-    -------
-    StructureSet
-    CompanionLink
-        How it is linked to the series.
-    list of Issue
-        Unreadable companions, structure sets of other series, structure sets that were not chosen.
-
-    Raises
-    ------
-    InputError
-        NO_EXPERT without a structure set, NO_REFERENCE if all belong to other series, or the first error of
-        `load_contours`.
-    """
-    issues: list[Issue] = []
-    found: list[tuple[bool, str, str, StructureSet, CompanionLink]] = []
-    strangers = 0
-    failure: CtenrichError | None = None
-    for position, path in enumerate(paths, start=1):
-        try:
-            structures = load_contours(path, limit=limit)
-        except InputError as error:
-            if error.reason is not Reason.NO_EXPERT:
-                failure = failure or error
-                issues.append(
-                    contour_issue("contours.unreadable", Severity.WARNING, f"companion {position}", error.message)
-                )
-            continue
-        link = link_to(structures, series)
-        if link is None:
-            strangers += 1
-            text = "the structure set refers to another series and another frame of reference"
-            issues.append(contour_issue("contours.reference", Severity.WARNING, structures.sop_instance_uid, text))
-            continue
-        by_reference = link is CompanionLink.REFERENCE
-        found.append((by_reference, structures.stamp, structures.sop_instance_uid, structures, link))
-    if not found:
-        told = list(dict.fromkeys(i.message for i in series.issues if i.rule in _UNLINKED))
-        if told:
-            raise InputError(Reason.NO_REFERENCE, "; ".join(told))
-        if strangers:
-            text = "the structure set belongs to another series: neither its references nor its frame of reference fit"
-            raise InputError(Reason.NO_REFERENCE, text)
-        if failure is not None:
-            raise failure
-        raise InputError(Reason.NO_EXPERT, "the series has no RT Structure Set", "expert needs an RTSTRUCT companion")
-    found.sort(key=lambda item: item[:3])
-    *others, (_, _, _, chosen, link) = found
-    for other in others:
-        text = "another structure set of this series was chosen (tied by reference first, then the newest)"
-        issues.append(contour_issue("contours.other", Severity.NOTE, other[3].sop_instance_uid, text))
-    return chosen, link, issues
-
-
-def _reference_issues(structures: StructureSet, link: CompanionLink, series: SortedSeries) -> list[Issue]:
+def _reference_issues(chosen: LinkedStructures, series: SortedSeries) -> list[Issue]:
     """Faults in the references of a structure set that was accepted."""
+    structures = chosen.structures
     uid = structures.sop_instance_uid
-    if link is CompanionLink.FRAME_OF_REFERENCE:
+    if chosen.link is CompanionLink.FRAME_OF_REFERENCE:
         text = "the structure set's references do not name this series; its frame of reference does"
         return [contour_issue("contours.link", Severity.WARNING, uid, text)]
     own = frozenset(series.sop_instance_uids)
@@ -195,21 +145,33 @@ def _reference_issues(structures: StructureSet, link: CompanionLink, series: Sor
 class _Drawing:
     """Draws one segment after the other; keeps what could not be drawn."""
 
-    def __init__(self, context: FindingContext, issues: list[Issue], progress: Progress) -> None:
+    def __init__(
+        self,
+        context: FindingContext,
+        series: SortedSeries,
+        structures: StructureSet,
+        rois: RoiRecords,
+        issues: list[Issue],
+    ) -> None:
         self._context = context
+        self._series = series
+        self._structures = structures
+        self._rois = rois
         self._issues = issues
-        self._progress = progress
         self._left_out: list[tuple[Reason, str]] = []
 
-    def segments(self, chosen: list[ChosenRoi]) -> Iterator[tuple[int, str, str, Mask]]:
+    def segments(
+        self, chosen: Sequence[ChosenRoi], progress: Progress = SILENT
+    ) -> Iterator[tuple[int, str, str, Mask]]:
         """Masks one at a time: (number, name, ROI names, mask)."""
         number = 0
         for one in chosen:
             mask = self._draw(one)
             if mask is not None:
                 number += 1
+                self._rois.number(one.rois, number)
                 yield number, one.name, " + ".join(roi.name for roi in one.rois), mask
-            self._progress.advance("contours")
+            progress.advance("contours")
 
     def check_content(self, masks: SegmentMasks) -> None:
         """Refuse a structure set of which nothing was drawn, with the first cause.
@@ -230,11 +192,16 @@ class _Drawing:
         damaged = False
         for roi in chosen.rois:
             self._issues += roi_issues(chosen.name, roi)
-            drawn = rasterise(roi.contours, self._context.grid, nesting=self._context.nesting)
+            own, foreign = own_contours(self._structures, roi, self._series)
+            if foreign:
+                text = f"{foreign} contours refer to images of another series and were left out"
+                self._issues.append(contour_issue("contours.other_series", Severity.WARNING, chosen.name, text))
+            drawn = rasterise(own.contours, self._context.grid, nesting=self._context.nesting)
+            self._rois.draw(roi, drawn)
             self._issues += drawing_issues(chosen.name, drawn, self._context)
-            damage = damage_of(roi, drawn)
+            damage = damage_of(own, drawn)
             if damage is not None:
-                self._leave_out(chosen.name, roi.name, *damage)
+                self._leave_out(chosen.name, roi, *damage)
                 damaged = True
                 continue
             if mask is None:
@@ -245,11 +212,15 @@ class _Drawing:
             text = "the ROI has no contours" if not any(roi.contours for roi in chosen.rois) else ""
             text = text or "the contours enclose no voxel centre"
             self._issues.append(contour_issue("contours.empty", Severity.WARNING, chosen.name, text))
-            return None if damaged else mask
+            if damaged:
+                for roi in chosen.rois:
+                    self._rois.drop(roi, RoiDrop.DAMAGED, "it has no voxel, and an ROI united with it is damaged")
+                return None
         return mask
 
-    def _leave_out(self, name: str, label: str, reason: Reason, text: str) -> None:
-        message = f"ROI {label!r}: {text}"
+    def _leave_out(self, name: str, roi: Roi, reason: Reason, text: str) -> None:
+        message = f"ROI {roi.name!r}: {text}"
+        self._rois.drop(roi, _DROPS[reason], text)
         self._left_out.append((reason, message))
         rule = {
             Reason.DECODE_ERROR: "contours.damaged",
@@ -260,3 +231,8 @@ class _Drawing:
 
 
 _BY_WEIGHT = [Reason.DECODE_ERROR, Reason.CONTOURS_OFF_SLICES, Reason.EMPTY_SEGMENTATION]
+_DROPS = {
+    Reason.DECODE_ERROR: RoiDrop.DAMAGED,
+    Reason.CONTOURS_OFF_SLICES: RoiDrop.UNPLACEABLE,
+    Reason.EMPTY_SEGMENTATION: RoiDrop.NO_AREA,
+}

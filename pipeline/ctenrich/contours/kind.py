@@ -15,7 +15,7 @@ from ctenrich.settings import Settings
 
 __all__ = ["EXPERT"]
 
-_DRAWING = 2
+_DRAWING = 3
 """Version of the rules by which contours become voxels; raised by hand when they give another result."""
 
 

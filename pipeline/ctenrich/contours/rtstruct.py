@@ -21,7 +21,7 @@ from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, SortedSeries
 
-__all__ = ["Contour", "ContourFaults", "Roi", "StructureSet", "link_to", "load_contours"]
+__all__ = ["Contour", "ContourFaults", "ListedSeries", "Roi", "StructureSet", "link_to", "load_contours"]
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 OPEN = ("OPEN_PLANAR", "OPEN_NONPLANAR")
@@ -50,6 +50,8 @@ class Contour:
     """(n, 3), mm, LPS; the last point is joined to the first."""
     exclusive: bool = False
     """Whether contours of one slice are combined by exclusive or (type CLOSEDPLANAR_XOR)."""
+    image_uids: frozenset[str] = frozenset()
+    """SOP Instance UIDs of the images on which it was drawn; often a single one, or none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,24 @@ class Roi:
     faults: ContourFaults = ContourFaults()
     shares_number: bool = False
     """Whether another ROI of the structure set has the same number, so that the contours may be those of the other."""
+    image_uids: frozenset[str] = frozenset()
+    """SOP Instance UIDs of the images to which its contours refer, unreadable contours included."""
+
+    @property
+    def count(self) -> int:
+        """Number of its contours in the file, of all types, unreadable ones included."""
+        return len(self.contours) + self.faults.damaged + self.faults.without_area
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedSeries:
+    """One series that a structure set refers to (RT Referenced Series Sequence)."""
+
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    image_uids: frozenset[str] = frozenset()
+    sop_class_uids: frozenset[str] = frozenset()
+    """SOP classes of these images, as the structure set states them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +133,8 @@ class StructureSet:
     """Contours whose ROI number is not in the list of ROIs."""
     contour_image_uids: frozenset[str] = frozenset()
     """SOP Instance UIDs of the images on which its contours were drawn, as the contours state them."""
+    listed: tuple[ListedSeries, ...] = ()
+    """The series that it refers to, with their images."""
 
 
 def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
@@ -193,48 +215,58 @@ def _read_rtstruct(path: Path, limit: int) -> Dataset:
 
 def _parse_structure_set(dataset: Dataset) -> StructureSet:
     frames: set[str] = set()
-    series: set[str] = set()
-    images: set[str] = set()
+    listed: list[ListedSeries] = []
     for reference in dataset.get("ReferencedFrameOfReferenceSequence", None) or ():
-        frames.add(str(reference.get("FrameOfReferenceUID", "")))
+        frame = str(reference.get("FrameOfReferenceUID", ""))
+        frames.add(frame)
         for study in reference.get("RTReferencedStudySequence", None) or ():
-            for one in study.get("RTReferencedSeriesSequence", None) or ():
-                series.add(str(one.get("SeriesInstanceUID", "")))
-                images |= _image_uids(one)
-    drawn: set[str] = set()
+            listed += [_listed_series(one, frame) for one in study.get("RTReferencedSeriesSequence", None) or ()]
     contours: dict[int, list[Dataset]] = {}
     for item in dataset.get("ROIContourSequence", None) or ():
-        own = contours.setdefault(int(item.ReferencedROINumber), [])
-        for contour in item.get("ContourSequence", None) or ():
-            own.append(contour)
-            drawn |= _image_uids(contour)
+        contours.setdefault(int(item.ReferencedROINumber), []).extend(item.get("ContourSequence", None) or ())
     items = list(dataset.get("StructureSetROISequence", None) or ())
     numbers = Counter(int(item.ROINumber) for item in items)
     rois = tuple(
         _parse_roi(item, contours.get(int(item.ROINumber), []), numbers[int(item.ROINumber)] > 1) for item in items
     )
+    nameless = [contour for number, own in contours.items() if number not in numbers for contour in own]
+    drawn = frozenset().union(*(roi.image_uids for roi in rois), *map(_image_uids, nameless))
     frames |= {roi.frame_of_reference_uid for roi in rois}
     return StructureSet(
         sop_instance_uid=str(dataset.SOPInstanceUID),
         rois=rois,
         frame_of_reference_uids=frozenset(frames - {""}),
-        series_instance_uids=frozenset(series - {""}),
-        image_uids=frozenset((images | drawn) - {""}),
-        contour_image_uids=frozenset(drawn - {""}),
+        series_instance_uids=frozenset(one.series_instance_uid for one in listed) - {""},
+        image_uids=drawn.union(*(one.image_uids for one in listed)),
+        contour_image_uids=drawn,
         stamp=f"{dataset.get('StructureSetDate', '')}{dataset.get('StructureSetTime', '')}",
-        nameless_contours=sum(len(own) for number, own in contours.items() if number not in numbers),
+        nameless_contours=len(nameless),
+        listed=tuple(listed),
     )
 
 
-def _image_uids(item: Dataset) -> set[str]:
+def _listed_series(item: Dataset, frame: str) -> ListedSeries:
     images = item.get("ContourImageSequence", None) or ()
-    return {str(image.get("ReferencedSOPInstanceUID", "")) for image in images}
+    return ListedSeries(
+        series_instance_uid=str(item.get("SeriesInstanceUID", "")),
+        frame_of_reference_uid=frame,
+        image_uids=_image_uids(item),
+        sop_class_uids=frozenset(str(image.get("ReferencedSOPClassUID", "")) for image in images) - {""},
+    )
+
+
+def _image_uids(item: Dataset) -> frozenset[str]:
+    images = item.get("ContourImageSequence", None) or ()
+    return frozenset(str(image.get("ReferencedSOPInstanceUID", "")) for image in images) - {""}
 
 
 def _parse_roi(item: Dataset, contours: list[Dataset], shares_number: bool) -> Roi:
     found: list[Contour] = []
     faults: Counter[str] = Counter()
+    images: set[str] = set()
     for contour in contours:
+        own = _image_uids(contour)
+        images |= own
         kind = _raw_text(contour, _GEOMETRIC_TYPE).upper()
         if kind not in CLOSED:
             names = {"": "untyped", "POINT": "points"} | dict.fromkeys(OPEN, "open")
@@ -246,7 +278,7 @@ def _parse_roi(item: Dataset, contours: list[Dataset], shares_number: bool) -> R
             continue
         stated = _raw_text(contour, _NUMBER_OF_POINTS)
         faults["miscounted"] += bool(stated) and stated != str(len(points))
-        found.append(Contour(points, exclusive=kind == "CLOSEDPLANAR_XOR"))
+        found.append(Contour(points, exclusive=kind == "CLOSEDPLANAR_XOR", image_uids=own))
     return Roi(
         number=int(item.ROINumber),
         name=str(item.get("ROIName", "") or "").strip(),
@@ -254,6 +286,7 @@ def _parse_roi(item: Dataset, contours: list[Dataset], shares_number: bool) -> R
         contours=tuple(found),
         faults=ContourFaults(**faults),
         shares_number=shares_number,
+        image_uids=frozenset(images),
     )
 
 

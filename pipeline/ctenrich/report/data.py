@@ -51,6 +51,7 @@ class RunData:
     objects: list[Row]
     segments: list[Row]
     landmarks: list[Row]
+    rois: list[Row] = field(default_factory=list)
     features: list[Group] = field(default_factory=list)
     lung: list[Group] = field(default_factory=list)
     regions: list[Group] = field(default_factory=list)
@@ -98,6 +99,7 @@ def load_run(workspace: Workspace) -> RunData:
         objects=_table_rows(workspace, "objects"),
         segments=_table_rows(workspace, "segments"),
         landmarks=_table_rows(workspace, "landmarks"),
+        rois=_table_rows(workspace, "rois"),
     )
     data.measurements = _measurements(workspace, data)
     data.features = _features(data)

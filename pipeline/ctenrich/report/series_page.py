@@ -33,7 +33,7 @@ class SeriesIndex:
     rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("outcomes", "issues", "timings", "objects", "landmarks", "segments"):
+        for name in ("outcomes", "issues", "timings", "objects", "landmarks", "segments", "rois"):
             by_series: dict[str, list[Row]] = defaultdict(list)
             for row in getattr(self.data, name):
                 by_series[row["SeriesInstanceUID"]].append(row)
@@ -177,7 +177,12 @@ def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Ro
 
 def _product_records(store: SeriesStore, index: SeriesIndex, uid: str) -> dict[str, _ProductRecords]:
     """Key of a product -> its records, for every product that the tables name."""
-    names = {r["product"] for name in ("outcomes", "objects", "segments") for r in index.of(name, uid) if r["product"]}
+    names = {
+        r["product"]
+        for name in ("outcomes", "objects", "segments", "rois")
+        for r in index.of(name, uid)
+        if r["product"]
+    }
     saved = {str(product): product for product in store.products(uid)}
     return {name: _records_of(store, uid, saved.get(name)) for name in sorted(names)}
 
@@ -238,6 +243,7 @@ def _product_part(name: str, records: _ProductRecords, index: SeriesIndex, uid: 
         ],
         "organs": organs,
         "measurements": measurements,
+        "rois": [_roi_row(r) for r in index.of("rois", uid, name)],
         "landmarks": [_landmark_row(r) for r in index.of("landmarks", uid, name)],
         "checks": records.proof.checks if records.proof else (),
         "issues": index.of("issues", uid, name),
@@ -266,6 +272,20 @@ def _landmark_row(row: Row) -> Row:
         "slice": "" if row["slice_index"] is None else row["slice_index"],
         "confidence": "" if confidence is None else f"{confidence:.2f}",
         "note": row["absent_reason"] or "",
+    }
+
+
+def _roi_row(row: Row) -> Row:
+    found = "" if row["images"] is None else f"{row['images_found']} of {row['images']}"
+    counts = {name: "" if row[name] is None else row[name] for name in ("contours", "copies", "missing_slices")}
+    volumes = [_number(row[f"volume_{rule}"]) for rule in ("holes", "union", "xor")]
+    dropped = f"{row['dropped'].replace('_', ' ')}: {row['detail']}" if row["dropped"] else ""
+    return {
+        "number": "" if row["roi_number"] is None else row["roi_number"],
+        "name": row["roi_name"],
+        "segment": row["segment"] or "",
+        "dropped": dropped,
+        "numbers": [*counts.values(), *volumes, found],
     }
 
 

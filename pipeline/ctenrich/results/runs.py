@@ -13,12 +13,14 @@ from ctenrich.records import (
     EncodedObjects,
     Landmarks,
     Product,
+    ProductKind,
     Proof,
     Regions,
     SegmentMasks,
     ShapeMeasurements,
     SliceScores,
     SortedSeries,
+    StructureRois,
 )
 from ctenrich.results.rows import viewer_url
 from ctenrich.results.schema import RUN_TABLES, arrow_schema
@@ -104,6 +106,8 @@ def _product_rows(store: SeriesStore, uid: str, product: Product, rows: dict[str
     rows["objects"] += _object_rows(store.workspace, uid, product, objects) if objects else []
     masks = store.find_valid(SegmentMasks, uid, product)
     rows["segments"] += _segment_rows(masks) if masks else []
+    rois = store.find_valid(StructureRois, uid, product)
+    rows["rois"] += _roi_rows(rois) if rois else _roi_rows_of_masks(masks)
     shape = store.find_valid(ShapeMeasurements, uid, product)
     rows["radiomics_features"] += _radiomics_rows(shape) if shape else []
     proof = store.find_valid(Proof, uid, product)
@@ -169,6 +173,47 @@ def _segment_rows(masks: SegmentMasks) -> list[Row]:
             "source_label": segment.source_label,
             "voxels": segment.voxels,
             "absent": segment.absent,
+        }
+        for segment in masks.segments
+    ]
+
+
+def _roi_rows(rois: StructureRois) -> list[Row]:
+    unit = rois.voxel_volume / 1000
+    return [
+        {
+            "SeriesInstanceUID": rois.series_instance_uid,
+            "product": str(rois.product),
+            "structure_set_uid": rois.source_sop_instance_uid,
+            "roi_number": roi.number,
+            "roi_name": roi.name,
+            "segment": roi.segment or None,
+            "segment_number": roi.segment_number,
+            "dropped": roi.dropped,
+            "detail": roi.detail or None,
+            "contours": roi.contours,
+            "copies": roi.copies,
+            "missing_slices": roi.missing_slices,
+            **{f"volume_{rule}": voxels * unit for rule, voxels in roi.voxels.items()},
+            "images": roi.images,
+            "images_found": roi.images_found,
+        }
+        for roi in rois.items
+    ]
+
+
+def _roi_rows_of_masks(masks: SegmentMasks | None) -> list[Row]:
+    """Rows of the ROIs that became segments, from a run of a version that did not record ROIs."""
+    if masks is None or masks.product.kind != ProductKind.EXPERT:
+        return []
+    return [
+        {
+            "SeriesInstanceUID": masks.series_instance_uid,
+            "product": str(masks.product),
+            "structure_set_uid": masks.source_sop_instance_uid or None,
+            "roi_name": segment.source_label,
+            "segment": segment.name,
+            "segment_number": segment.number,
         }
         for segment in masks.segments
     ]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ctenrich.records import RoiDrop
+
 __all__ = ["OBJECT_TABLES", "RUN_TABLES", "SCHEMA_VERSION", "STRICT_TABLES", "Column", "arrow_schema", "columns"]
 
 SCHEMA_VERSION = "1"
@@ -208,6 +210,25 @@ _RUN = {
         Column("source_label", "string", "What the model or the contours call it"),
         Column("voxels", "int", "Number of voxels; 0: absent"),
         Column("absent", "bool", "Whether the segmenter looked for it and found nothing"),
+    ),
+    "rois": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("structure_set_uid", "string", "SOP Instance UID of the RT Structure Set"),
+        Column("roi_number", "int", "ROI Number; NULL in runs of versions that did not record ROIs"),
+        Column("roi_name", "string", "ROI Name, as it is in the file"),
+        Column("segment", "string", "Name of the segment that it became; NULL if it was dropped"),
+        Column("segment_number", "int", "Segment Number in the SEG; NULL if it was dropped"),
+        Column("dropped", "string", f"Why it became no segment: {', '.join(RoiDrop)}; NULL if it became one"),
+        Column("detail", "string", "Sentence with the cause; NULL if it became a segment"),
+        Column("contours", "int", "Contours of all types in the file, unreadable ones included"),
+        Column("copies", "int", "Contours that were removed because they repeat another one; NULL if it was not drawn"),
+        Column("missing_slices", "int", "Slices without a contour between the first and the last that have one"),
+        Column("volume_holes", "float", "mL, with contours of opposite direction inside others as holes"),
+        Column("volume_union", "float", "mL, with all contours filled"),
+        Column("volume_xor", "float", "mL, with the contours of a slice combined by exclusive or"),
+        Column("images", "int", "Images to which its contours refer"),
+        Column("images_found", "int", "Images of the series among them"),
     ),
     "landmarks": (
         Column("SeriesInstanceUID", "string", _SERIES),

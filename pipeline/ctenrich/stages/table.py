@@ -35,6 +35,7 @@ from ctenrich.records import (
     ShapeMeasurements,
     SliceScores,
     SortedSeries,
+    StructureRois,
     Volume,
 )
 from ctenrich.shape.measure import measure_shape
@@ -121,7 +122,10 @@ def _run_segment(context: StageContext) -> StageResult:
     masks = replace(masks, algorithm_type=context.kind.algorithm_type)
     record = context.store.save(masks, context.uid, context.product)
     paths = [masks.label_map_path, *(s.mask_path for s in masks.segments)]
-    return StageResult(files=(record, *(context.resolve(p) for p in paths if p)), issues=masks.issues)
+    files = [record, *(context.resolve(p) for p in paths if p)]
+    if context.store.has(StructureRois, context.uid, context.product):  # the expert saves it, also if it then fails
+        files.append(context.store.path(StructureRois, context.uid, context.product))
+    return StageResult(files=tuple(files), issues=masks.issues)
 
 
 def _is_cropped(context: StageContext) -> bool:
