@@ -184,7 +184,8 @@ def ours(dicom: Path, model: str, out: Path) -> float:
 
     steps.index([dicom], out / "catalog.duckdb")
     steps.select("select_ct_series", f"folder:{out / 'catalog.duckdb'}", out / "cohort.parquet")
-    run = steps.start(out / "cohort.parquet", out / "run", segmenters=[f"nnunet:{model}"], allow_demo=True)
+    segmenter = f"nnunet:{model}:axes=LAS"  # the axes of dcm2niix's files, which the peer feeds
+    run = steps.start(out / "cohort.parquet", out / "run", segmenters=[segmenter], allow_demo=True)
     with counting(engine, "forward", time.thread_time) as forward:
         summary = steps.run_all(run, executor=ExecutorName(out.name))
     assert summary.exit_code == 0, summary

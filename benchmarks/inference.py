@@ -126,7 +126,7 @@ def peer(dicom: Path, model: str, out: Path, _: int) -> dict[str, float]:
 
 def ours(dicom: Path, model: str, out: Path, count: int) -> dict[str, float]:
     """The stages' own reading, then the resident segmenter; means over `count` series."""
-    from ctenrich.nnunet.preprocess import canonical_axes
+    from ctenrich.nnunet.conventions import Conventions
     from ctenrich.nnunet.segmenter import open_nnunet
     from ctenrich.settings import ConvertSettings, Settings
     from ctenrich.stages.convert import convert_series
@@ -134,7 +134,7 @@ def ours(dicom: Path, model: str, out: Path, count: int) -> dict[str, float]:
     from ctenrich.workspace import Workspace, load_array
 
     settings = Settings(convert=ConvertSettings(nifti=False))
-    segmenter = open_nnunet(model, settings=settings)
+    segmenter = open_nnunet(model, conventions=Conventions(axes="LAS"), settings=settings)
     total: dict[str, float] = {}
     begin = time.perf_counter()
     for n in range(count):
@@ -144,7 +144,7 @@ def ours(dicom: Path, model: str, out: Path, count: int) -> dict[str, float]:
         volume = convert_series(series, settings=settings, workspace=workspace)
         array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
         converted = time.perf_counter()
-        axes = canonical_axes(volume.affine_lps, "LAS")
+        axes = segmenter.turned(volume.affine_lps)
         answer = segmenter.label(array, axes, volume.spacing)
         np.save(out, axes.back(answer.labels))
         for key, value in {"convert": converted - start, **answer.timings}.items():
@@ -195,6 +195,7 @@ def ablation(dicom: Path, model: str, work: Path) -> None:
     from torch.nn import functional as nnf
 
     from ctenrich.nnunet import sliding_window, unet
+    from ctenrich.nnunet.conventions import Conventions
     from ctenrich.nnunet.preprocess import canonical_axes
     from ctenrich.nnunet.segmenter import open_nnunet
     from ctenrich.settings import ConvertSettings, Settings
@@ -220,7 +221,8 @@ def ablation(dicom: Path, model: str, work: Path) -> None:
 
     def measure(batch: int = 0) -> tuple[float, int]:
         chosen = replace(settings, segment=replace(settings.segment, batch_size=batch))
-        answer = open_nnunet(model, settings=chosen).label(array, axes, volume.spacing)
+        segmenter = open_nnunet(model, conventions=Conventions(axes="LAS"), settings=chosen)
+        answer = segmenter.label(array, axes, volume.spacing)
         return answer.timings["network"], int((axes.back(answer.labels) != wanted).sum())
 
     cases: list[tuple[str, tuple[float, int]]] = [("all accelerations", measure())]

@@ -115,6 +115,7 @@ class Reason(StrEnum):
     # segmentation and scoring
     NO_MODEL = "NO_MODEL", "No model was chosen for this product."
     BAD_MODEL = "BAD_MODEL", "The folder or file is not a usable model."
+    UNKNOWN_AXES = "UNKNOWN_AXES", "Nothing states the axes of the arrays that the model was trained on."
     UNSAFE_WEIGHTS = "UNSAFE_WEIGHTS", "The weights hold something other than plain tensors and numbers."
     HASH_MISMATCH = "HASH_MISMATCH", "A file does not have the pinned SHA-256."
     LICENCE_NOT_ACCEPTED = "LICENCE_NOT_ACCEPTED", "The licence of the weights has not been accepted."

@@ -368,8 +368,8 @@ class Volume:
 class Product:
     """The result of one segmenter or scorer for one series; ``str(product)`` is its key everywhere.
 
-    Keys: ``expert``, ``nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR``, ``bodypart:MODEL``. FOLDS is ``0,1`` or ``all``,
-    MIRROR is ``mirror`` or ``nomirror``.
+    Keys: ``expert``, ``nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR[:axes=AXES][:step=STEP]``, ``bodypart:MODEL``. FOLDS is
+    ``0,1`` or ``all``, MIRROR is ``mirror`` or ``nomirror``.
     """
 
     kind: str
@@ -379,18 +379,37 @@ class Product:
     configuration: str = ""
     folds: tuple[str, ...] = ()
     mirror: bool = True
+    axes: str = ""
+    """Axes of the network, RAS, LAS or LPS; empty: those of the model in the registry, LPS for every other model."""
+    step: float | None = None
+    """Distance of the network's tiles as a share of the tile; None: ``[segment] step_size`` of the run."""
 
     def __str__(self) -> str:
         kind = str(self.kind)
         if self.configuration or self.folds:
             mirror = "mirror" if self.mirror else "nomirror"
-            return ":".join((kind, self.model, self.configuration, ",".join(self.folds), mirror))
+            stated = [f"axes={self.axes}"] if self.axes else []
+            stated += [f"step={self.step:g}"] if self.step is not None else []
+            return ":".join((kind, self.model, self.configuration, ",".join(self.folds), mirror, *stated))
         return f"{kind}:{self.model}" if self.model else kind
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Leave `axes` and `step` out of the JSON where they are not set: version 0.1.0 wrote neither."""
+        from pydantic_core import core_schema  # takes long to import, and is there wherever records are saved
+
+        def without_defaults(product: Any, serialise: Any) -> Any:
+            defaults = {"axes": "", "step": None}
+            return {k: v for k, v in serialise(product).items() if k not in defaults or v != defaults[k]}
+
+        schema = handler(source)
+        schema["serialization"] = core_schema.wrap_serializer_function_ser_schema(without_defaults)
+        return schema
 
     @property
     def folder(self) -> str:
         """Name of the product's folder: the key, restricted to characters that are safe on every file system."""
-        return str(self).replace(":", "__").replace(",", "-")
+        return str(self).replace(":", "__").replace(",", "-").replace("=", "-")
 
 
 @dataclass(frozen=True)

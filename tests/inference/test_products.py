@@ -10,7 +10,7 @@ import pytest
 from ctenrich.errors import UsageError
 from ctenrich.inference.products import SegmenterSpec, parse_segmenter
 
-DEFAULTS = {"folds": None, "mirror": True}
+DEFAULTS = {"folds": None, "mirror": True, "axes": "", "step": None}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,8 @@ DEFAULTS = {"folds": None, "mirror": True}
         ("nnunet:m:3d_fullres", "3d_fullres", {}),
         ("nnunet:m:folds=0,1", None, {"folds": ("0", "1")}),
         ("nnunet:m:2d:folds=all:mirror=off", "2d", {"folds": ("all",), "mirror": False}),
+        ("nnunet:m:axes=RAS:step=0.8", None, {"axes": "RAS", "step": 0.8}),
+        ("nnunet:m:axes=las", None, {"axes": "LAS"}),
     ],
 )
 def test_specifications_are_parsed(text: str, configuration: str | None, options: dict[str, Any]) -> None:
@@ -36,6 +38,7 @@ def test_expert_has_neither_model_nor_options() -> None:
     [
         *("", "expert:x", "nnunet", "nnunet:", "unet:m", "bodypart:m"),
         *("nnunet:m:mirror=maybe", "nnunet:m:fold=0", "nnunet:m:a:b"),
+        *("nnunet:m:axes=RPS", "nnunet:m:axes=", "nnunet:m:step=0", "nnunet:m:step=1.5", "nnunet:m:step=nan"),
     ],
 )
 def test_anything_else_is_refused_with_the_form(text: str) -> None:

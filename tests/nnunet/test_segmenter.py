@@ -19,6 +19,7 @@ from ctenrich.errors import CtenrichError, InputError, UsageError
 from ctenrich.inference.registry import models_home
 from ctenrich.masks import full_mask
 from ctenrich.models.parity import Case, ParityOptions, check_model, compare_labels
+from ctenrich.nnunet.conventions import Conventions
 from ctenrich.nnunet.preprocess import canonical_axes
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.reasons import Reason
@@ -28,6 +29,7 @@ from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.workspace import Workspace
 
 SETTINGS = Settings(segment=SegmentSettings(threads=1))
+LPS = Conventions(axes="LPS")
 
 
 def segment(
@@ -286,8 +288,10 @@ def test_real_ct_against_the_unmodified_predictor(
 
     case, model = real_case(real_data("LUNG1-005")), str(shared_model("lung1-demo"))
     axes = canonical_axes(case.affine_lps)
-    ours = open_nnunet(model, settings=Settings())
-    reference = open_nnunet(model, settings=Settings(segment=SegmentSettings(engine="reference")))
+    ours, reference = (
+        open_nnunet(model, conventions=LPS, settings=Settings(segment=SegmentSettings(engine=engine)))
+        for engine in ("fast", "reference")
+    )
     theirs = reference.label(case.array, axes, case.spacing).labels
     engine = ours.engines[0]
     data, grids = to_network(axes.turn(case.array), case.spacing, engine.plan, engine.device)
@@ -330,7 +334,7 @@ def test_organs_of_a_real_ct_are_where_the_experts_drew_them(
     """Its training data: a test of plumbing and orientation, no more."""
     folder = real_data("LUNG1-005")
     case = real_case(folder)
-    segmenter = open_nnunet(str(shared_model("lung1-demo")), settings=Settings())
+    segmenter = open_nnunet(str(shared_model("lung1-demo")), conventions=LPS, settings=Settings())
     labels = segmenter.label(case.array, canonical_axes(case.affine_lps), case.spacing).labels
     drawn = expert_masks(folder, case)
     found = {name: value for value, name, _ in segmenter.names}

@@ -85,7 +85,7 @@ def networks_005(
     return _job(
         tmp_path_factory.mktemp("networks005"),
         real_data("LUNG1-005"),
-        ["expert", f"nnunet:{shared_model('lung1-demo')}"],
+        ["expert", f"nnunet:{shared_model('lung1-demo')}:axes=LPS"],
         str(shared_model("bpr-lung1-demo")),
     )
 

@@ -131,8 +131,9 @@ def write_v2(
     dataset: dict[str, Any] | None = None,
     folds: tuple[str, ...] = ("0",),
     axes: tuple[int, ...] | None = None,
+    stated: str = 'axes = "LPS"',
 ) -> Path:
-    """An ordinary model folder of nnU-Net v2, with what its trainer saves in a checkpoint."""
+    """An ordinary model folder of nnU-Net v2, with what its trainer saves in a checkpoint, and a ctenrich.toml."""
     plans, dataset = plans or v2_plans(), dataset or v2_dataset()
     name = next(iter(plans["configurations"]))
     dims = len(plans["configurations"][name]["patch_size"])
@@ -140,6 +141,8 @@ def write_v2(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset))
+    if stated:
+        (folder / "ctenrich.toml").write_text(stated)
     for number, fold in enumerate(folds):
         torch.manual_seed(number)
         network = library_network(parse_v2(plans, dataset, name, axes).network)
@@ -237,13 +240,14 @@ def write_v1(
     postprocessing: dict[str, Any] | None = None,
     legacy: bool = False,
 ) -> Path:
-    """A trained model's folder as nnU-Net v1 exports it; the network is v1's own class."""
+    """A trained model's folder as nnU-Net v1 exports it, with a ctenrich.toml; the network is v1's own class."""
     from nnunet.network_architecture.generic_UNet import Generic_UNet
     from nnunet.network_architecture.initialization import InitWeights_He
     from torch import nn
 
     folder.mkdir(parents=True)
     (folder / "plans.pkl").write_bytes(pickle.dumps(plans))
+    (folder / "ctenrich.toml").write_text('axes = "LPS"')
     trainer = "nnUNetTrainerV2CascadeFullRes" if cascade else "nnUNetTrainerV2"
     where = plans["plans_per_stage"][stage]
     dims = len(where["patch_size"])

@@ -34,7 +34,9 @@ Out = Annotated[Path, typer.Option(help="The run's folder; an existing run is re
 Segmenters = Annotated[
     list[str] | None,
     typer.Option(
-        "--segmenter", help="expert, or nnunet:MODEL[:CONFIGURATION][:folds=0,1][:mirror=on|off]; repeatable."
+        "--segmenter",
+        help="expert, or nnunet:MODEL[:CONFIGURATION][:folds=0,1][:mirror=on|off][:axes=RAS|LAS|LPS][:step=0.8]; "
+        "repeatable.",
     ),
 ]
 Bodypart = Annotated[str, typer.Option(help="Body part regression model: a name, a folder, or none.")]

@@ -337,6 +337,9 @@ def _algorithm_identification(masks: SegmentMasks) -> Any:
         parameters = {"model": model.name, "weights_sha256": model.sha256, "configuration": model.configuration}
         parameters["folds"] = "+".join(model.folds) or "all"
         parameters["mirroring"] = "on" if model.mirror else "off"
+        product = masks.product
+        parameters |= {"axes": product.axes} if product.axes else {}
+        parameters |= {"step": f"{product.step:g}"} if product.step is not None else {}
     name = product_title(masks.product)
     return AlgorithmIdentificationSequence(
         name=name[:64],

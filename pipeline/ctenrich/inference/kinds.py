@@ -95,6 +95,8 @@ class SegmenterKind:
     options: tuple[SegmenterOption, ...] = ()
     takes_crop: bool = False
     """Whether ``[segment] crop`` applies to it."""
+    check: Callable[[SegmenterSpec], None] | None = None
+    """Checks that need not open the model, for a forecast; raises what `open` would raise."""
     cache_key: Callable[[Settings], tuple[str, ...]] | None = None
     """What, beside the model and ``[segment]``, its masks depend on: versions of its own rules, settings of its own."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.codes.mappings import use_mappings
@@ -64,8 +65,8 @@ class ModelCache:
 
 
 def spec_of(requested: RequestedProduct) -> SegmenterSpec:
-    """The parsed specification of a product: scorers are asked for by their model alone."""
+    """The parsed specification of a product that a run has: scorers are asked for by their model alone."""
     kind = segmenter_kind(requested.product.kind)
     if kind.makes is SegmentMasks:
-        return parse_segmenter(requested.spec)
-    return SegmenterSpec(kind=kind.key, model=requested.spec)
+        return replace(parse_segmenter(requested.spec), product=requested.product)
+    return SegmenterSpec(kind=kind.key, model=requested.spec, product=requested.product)

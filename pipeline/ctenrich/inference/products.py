@@ -26,6 +26,8 @@ class SegmenterSpec:
     configuration: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     """Option -> value, of all options of the kind."""
+    product: Product | None = None
+    """The product that a run has already: its axes and step apply, whatever the model's files state today."""
 
 
 @dataclass(frozen=True)

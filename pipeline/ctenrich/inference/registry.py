@@ -77,8 +77,10 @@ class ModelEntry:
     modalities: tuple[str, ...] = ("CT",)
     labels: Mapping[str, int] = field(default_factory=dict)
     """Label name -> value, where the model's own files have no names (nnU-Net v1)."""
-    axes: str = "LPS"
-    """Directions of the model's array axes x, y, z (see `ctenrich.nnunet.preprocess.canonical_axes`)."""
+    axes: str = ""
+    """Axes of the network: RAS, LAS or LPS (see `ctenrich.nnunet.preprocess.canonical_axes`); empty: not stated."""
+    step: float | None = None
+    """Distance of the network's tiles as a share of the tile; None: not stated."""
     demo: bool = False
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.errors import UsageError
+from ctenrich.inference.registry import resolve_model
 from ctenrich.masks import bounding_box, dice_of_counts, surface_dice
-from ctenrich.nnunet.preprocess import canonical_axes
+from ctenrich.nnunet.conventions import Conventions, stated_conventions
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -207,6 +208,8 @@ class ParityOptions:
     """Run the reference twice, for its own noise."""
     limits: ParityLimits = ParityLimits(1e-4, 0.999)
     """By default those for the unmodified predictor, which gathers in half precision."""
+    conventions: Conventions | None = None
+    """Axes and step; by default those that are stated, and LPS where none are: both engines get the same array."""
     predictor: Any = None
     """A subclass of nnunetv2's predictor for the reference; None: the unmodified one."""
 
@@ -249,9 +252,17 @@ def check_model(
     chosen = options or ParityOptions()
     fast = replace(settings, segment=replace(settings.segment, engine="fast"))
     slow = replace(settings, segment=replace(settings.segment, engine="reference", probabilities=False))
+    conventions = chosen.conventions or stated_conventions(resolve_model(model))
+    if not conventions.axes:
+        conventions = replace(conventions, axes="LPS")
     ours, theirs = (
         open_nnunet(
-            model, configuration=chosen.configuration, folds=chosen.folds, mirror=chosen.mirror, settings=engine
+            model,
+            configuration=chosen.configuration,
+            folds=chosen.folds,
+            mirror=chosen.mirror,
+            conventions=conventions,
+            settings=engine,
         )
         for engine in (fast, slow)
     )
@@ -263,7 +274,7 @@ def check_model(
     apart: dict[str, float] = {}
     for case in cases:
         progress.note(f"comparing on {case.name}")
-        axes = canonical_axes(case.affine_lps)
+        axes = ours.turned(case.affine_lps)
         a, b = (s.label(case.array, axes, case.spacing, progress=progress).labels for s in (ours, theirs))
         spacing = tuple(case.spacing[axis] for axis in axes.order)
         rows += compare_labels(a, b, spacing, names, case.name)  # type: ignore[arg-type]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ctenrich.errors import ModelError
 from ctenrich.inference.kinds import SegmenterKind, SegmenterOption
 from ctenrich.inference.products import SegmenterSpec
+from ctenrich.inference.registry import resolve_model
+from ctenrich.nnunet.conventions import Conventions, axes_before, check_stated_axes, parse_axes, parse_step
 from ctenrich.nnunet.segmenter import NnunetSegmenter, open_nnunet
 from ctenrich.records import Product, SegmentMasks
 from ctenrich.settings import Settings
@@ -12,13 +17,32 @@ __all__ = ["NNUNET"]
 
 
 def _open(spec: SegmenterSpec, settings: Settings) -> NnunetSegmenter:
-    return open_nnunet(
+    """Open the model; a product that a run has already keeps its axes and step."""
+    made = spec.product
+    conventions = Conventions(axes=spec.options["axes"], step=spec.options["step"])
+    if made is not None:
+        step = settings.segment.step_size if made.step is None else made.step
+        conventions = Conventions(axes=made.axes or axes_before(resolve_model(spec.model)), step=step)
+    opened = open_nnunet(
         spec.model,
         configuration=spec.configuration,
         folds=spec.options["folds"],
         mirror=spec.options["mirror"],
+        conventions=conventions,
         settings=settings,
     )
+    return opened if made is None else replace(opened, product=replace(opened.product, axes=made.axes, step=made.step))
+
+
+def _check(spec: SegmenterSpec) -> None:
+    """Refuse a model on this machine whose axes nothing states, without opening it."""
+    if spec.options["axes"] or spec.product is not None:
+        return
+    try:
+        model = resolve_model(spec.model)
+    except ModelError:  # not on this machine yet, or its licence is not accepted: the run will state it
+        return
+    check_stated_axes(model)
 
 
 def _series_title(product: Product) -> str:
@@ -50,6 +74,9 @@ NNUNET = SegmenterKind(
     options=(
         SegmenterOption(name="folds", values="0,1", parse=_folds),
         SegmenterOption(name="mirror", values="on|off", parse=_switch, default=True),
+        SegmenterOption(name="axes", values="RAS|LAS|LPS", parse=parse_axes, default=""),
+        SegmenterOption(name="step", values="0.8", parse=parse_step),
     ),
     takes_crop=True,
+    check=_check,
 )

@@ -13,6 +13,7 @@ from ctenrich.codes.mappings import find_segment
 from ctenrich.errors import InputError, ModelError, UsageError
 from ctenrich.inference.registry import ModelKind, ResolvedModel, resolve_model
 from ctenrich.masks import masks_from_label_map
+from ctenrich.nnunet.conventions import Conventions, axes_before, stated_conventions, unknown_axes
 from ctenrich.nnunet.engine import Engine, LabelMapResult
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.preprocess import Axes, canonical_axes
@@ -22,6 +23,7 @@ from ctenrich.nnunet.store import StoredModel, load_weights, prepare
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import (
+    Matrix4,
     ModelInfo,
     Product,
     ProductKind,
@@ -30,7 +32,7 @@ from ctenrich.records import (
     SortedSeries,
     Volume,
 )
-from ctenrich.settings import Settings
+from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.tools import need_package
 from ctenrich.workspace import Workspace, load_array
 
@@ -43,6 +45,7 @@ def open_nnunet(
     configuration: str | None = None,
     folds: tuple[str, ...] | None = None,
     mirror: bool = True,
+    conventions: Conventions | None = None,
     settings: Settings,
 ) -> NnunetSegmenter:
     """Load an nnU-Net model; every fault of the model is found here, before any series is touched.
@@ -57,6 +60,9 @@ def open_nnunet(
         ``("0", "1")`` or ``("all",)``; by default all numbered folds that there are, else ``all``.
     mirror : bool
         Average over mirrored passes (test-time augmentation) along the axes that training mirrored.
+    conventions : Conventions, optional
+        Axes and step; whatever it does not state is what the model's record, files or name state, and the step of
+        `settings` where those state none (see `ctenrich.nnunet.conventions`).
     settings : Settings
         `segment`: device, engine, precision, step, batch, threads.
 
@@ -67,7 +73,8 @@ def open_nnunet(
     Raises
     ------
     ModelError
-        NOT_FOUND, BAD_MODEL, UNSAFE_WEIGHTS, HASH_MISMATCH, LICENCE_NOT_ACCEPTED, WRONG_MODALITY or UNMAPPED_LABEL.
+        NOT_FOUND, BAD_MODEL, UNSAFE_WEIGHTS, HASH_MISMATCH, LICENCE_NOT_ACCEPTED, WRONG_MODALITY, UNMAPPED_LABEL, or
+        UNKNOWN_AXES if nothing states the axes.
     UsageError
         BAD_SETTINGS; BAD_PARAMETER if the model has several configurations and none was chosen; MISSING_EXTRA if a
         cascade or the reference engine is asked for without the libraries of nnU-Net.
@@ -76,14 +83,26 @@ def open_nnunet(
     if resolved.entry is not None and resolved.entry.kind is ModelKind.BODYPART:
         fail(f"{resolved.name} is a body part regression model, not a segmentation model")
     stored = prepare(resolved)
+    used = _complete_conventions(resolved, conventions or Conventions())
     name = _choose_configuration(stored, configuration)
     chosen = _choose_folds(stored, name, folds)
     names = label_names(stored.plan(name))
     chain = _cascade_chain(stored, name)
     _check_libraries(stored.plan(name), settings)
-    engines = [_open_engine(stored, n, chosen, mirror, settings) for n in chain]
-    product = Product(ProductKind.NNUNET, stored.name, name, chosen, mirror)
-    return NnunetSegmenter(product, _nnunet_model_info(resolved, stored, product), names, engines, resolved)
+    segment = settings.segment if used.step is None else replace(settings.segment, step_size=used.step)
+    engines = [_open_engine(stored, n, chosen, mirror, segment) for n in chain]
+    axes = "" if used.axes == axes_before(resolved) else used.axes
+    product = Product(ProductKind.NNUNET, stored.name, name, chosen, mirror, axes, used.step)
+    return NnunetSegmenter(product, _nnunet_model_info(resolved, stored, product), names, engines, used.axes)
+
+
+def _complete_conventions(model: ResolvedModel, given: Conventions) -> Conventions:
+    """Axes and step that are used: the given ones, else those that are stated."""
+    stated = stated_conventions(model)
+    axes = given.axes or stated.axes
+    if not axes:
+        raise unknown_axes(model)
+    return Conventions(axes=axes, step=stated.step if given.step is None else given.step)
 
 
 def _choose_configuration(stored: StoredModel, wanted: str | None) -> str:
@@ -151,14 +170,16 @@ def label_names(plan: ModelPlan) -> tuple[tuple[int, str, str], ...]:
     return tuple(sorted(rows))
 
 
-def _open_engine(stored: StoredModel, name: str, folds: tuple[str, ...], mirror: bool, settings: Settings) -> Any:
+def _open_engine(
+    stored: StoredModel, name: str, folds: tuple[str, ...], mirror: bool, settings: SegmentSettings
+) -> Any:
     plan = stored.plan(name)
     weights = {fold: load_weights(stored, name, fold) for fold in _choose_folds(stored, name, folds)}
-    if settings.segment.engine == "reference":
-        return ReferenceEngine(plan, stored.meta["configurations"][name], weights, settings.segment, mirror)
-    if settings.segment.engine != "fast":
-        raise UsageError(Reason.BAD_SETTINGS, f"unknown engine {settings.segment.engine!r}", "fast or reference")
-    return Engine(plan, weights, settings.segment, mirror)
+    if settings.engine == "reference":
+        return ReferenceEngine(plan, stored.meta["configurations"][name], weights, settings, mirror)
+    if settings.engine != "fast":
+        raise UsageError(Reason.BAD_SETTINGS, f"unknown engine {settings.engine!r}", "fast or reference")
+    return Engine(plan, weights, settings, mirror)
 
 
 def _nnunet_model_info(resolved: ResolvedModel, stored: StoredModel, product: Product) -> ModelInfo:
@@ -186,7 +207,12 @@ class NnunetSegmenter:
     names: tuple[tuple[int, str, str], ...]
     engines: list[Any]
     """One a stage; more than one for a cascade."""
-    resolved: ResolvedModel
+    axes: str
+    """Axes of the network: RAS, LAS or LPS."""
+
+    def turned(self, affine_lps: Matrix4) -> Axes:
+        """Exchange and flips of axes that turn an array [k, j, i] with this affine to the network's axes."""
+        return canonical_axes(affine_lps, self.axes)
 
     def segment(
         self,
@@ -210,7 +236,7 @@ class NnunetSegmenter:
             raise InputError(Reason.WRONG_MODALITY, f"the model {self.info.name} needs a CT volume in Hounsfield units")
         folder = workspace.product_dir(volume.series_instance_uid, self.product)
         array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
-        axes = canonical_axes(volume.affine_lps, self.resolved.entry.axes if self.resolved.entry else "LPS")
+        axes = self.turned(volume.affine_lps)
         keep: Probabilities | None = None
         if settings.segment.probabilities:
             keep = Probabilities(folder / "masks" / "probabilities.npy", self.engines[-1].plan, axes, array.shape)
@@ -246,7 +272,7 @@ class NnunetSegmenter:
         ----------
         array : array, [k, j, i], HU
         axes : Axes
-            From the array to canonical axes.
+            From the array to the network's axes (see `turned`).
         spacing : (k, j, i), mm
         keep : callable, optional
             Receives the last stage's probabilities (see `ctenrich.nnunet.postprocess.to_source`).
@@ -255,7 +281,7 @@ class NnunetSegmenter:
         Returns
         -------
         LabelMapResult
-            On canonical axes [z, y, x].
+            On the network's axes [z, y, x].
         """
         turned = axes.turn(array)
         turned_spacing = tuple(spacing[a] for a in axes.order)

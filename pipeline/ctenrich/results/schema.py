@@ -162,7 +162,7 @@ _IMAGE_LEVEL = (
 )
 
 _SERIES = "Series Instance UID of the CT"
-_PRODUCT = "What made it: expert, nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR or bodypart:MODEL"
+_PRODUCT = "What made it: expert, nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR[:axes=AXES][:step=STEP] or bodypart:MODEL"
 _RUN = {
     "series": (
         Column("SeriesInstanceUID", "string", _SERIES),

@@ -275,11 +275,17 @@ def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str
         BAD_PARAMETER for a segmenter that cannot be parsed.
     UnknownModelError
         NOT_FOUND for a model that is neither known nor a folder.
+    ModelError
+        UNKNOWN_AXES for a model on this machine whose axes nothing states.
     """
     specs = [(parse_segmenter(text), text) for text in segmenters]
     models = [spec.model for spec, _ in specs if spec.model and segmenter_kind(spec.kind).registered_models]
     for model in (*models, *((bodypart,) if bodypart != "none" else ())):
         check_model_name(model)
+    for spec, _ in specs:
+        check = segmenter_kind(spec.kind).check
+        if check is not None:
+            check(spec)
     found = [(spec.kind, f"{spec.kind}:{Path(spec.model).name}".rstrip(":")) for spec, _ in specs]
     if bodypart != "none":
         found.append((ProductKind.BODYPART, f"{ProductKind.BODYPART.value}:{Path(bodypart).name}"))

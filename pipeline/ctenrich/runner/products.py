@@ -43,7 +43,7 @@ def request_products(
         Whether demonstration models are accepted.
     kept : tuple of RequestedProduct
         Products that the run has already. Those that are not asked for again are kept as they are; their models are
-        not opened.
+        not opened. A specification that the run has already means the product that it has, with its axes and step.
 
     Returns
     -------
@@ -61,7 +61,9 @@ def request_products(
     for device in (settings.segment.device, *settings.run.devices):
         check_device(device)
     check_crop(settings, with_bodypart=bodypart != "none" or find_scorer(kept) is not None)
-    requested = [_opened(_absolute_spec(t), parse_segmenter(t), settings, allow_demo) for t in segmenters]
+    known = {p.spec: p.product for p in kept}
+    texts = [_absolute_spec(text) for text in segmenters]
+    requested = [_opened(t, replace(parse_segmenter(t), product=known.get(t)), settings, allow_demo) for t in texts]
     if bodypart != "none":
         spec = SegmenterSpec(kind=ProductKind.BODYPART, model=bodypart)
         requested.append(_opened(absolute(bodypart), spec, settings, allow_demo))
