@@ -12,6 +12,7 @@ from ctenrich.cli.viewing import show_run
 if TYPE_CHECKING:
     from ctenrich.runner.executors import ExecutorName
     from ctenrich.runner.run import Run
+    from ctenrich.settings import Settings
 
 __all__ = [
     "Bodypart",
@@ -103,10 +104,22 @@ def make_run(cohort: Path, out: Path, options: RunOptions) -> Run:
     CtenrichError
         As `Run.create` and `load_settings`.
     """
+    from ctenrich.runner.run import Run
+
+    return Run.create(
+        cohort,
+        out,
+        segmenters=options.segmenters or [],
+        bodypart=options.bodypart,
+        settings=_settings_of(options),
+        allow_demo=options.allow_demo_models,
+    )
+
+
+def _settings_of(options: RunOptions) -> Settings:
     from dataclasses import replace
 
     from ctenrich.inference.device import check_device_name
-    from ctenrich.runner.run import Run
     from ctenrich.settings import load_settings
 
     settings = load_settings(options.settings)
@@ -116,14 +129,7 @@ def make_run(cohort: Path, out: Path, options: RunOptions) -> Run:
         settings = replace(settings, contours=replace(settings.contours, rois=rois))
     if options.mappings:
         settings = replace(settings, codes=replace(settings.codes, mappings=str(options.mappings)))
-    return Run.create(
-        cohort,
-        out,
-        segmenters=options.segmenters or [],
-        bodypart=options.bodypart,
-        settings=settings,
-        allow_demo=options.allow_demo_models,
-    )
+    return settings
 
 
 Source = Annotated[
@@ -171,8 +177,8 @@ def run(
     from ctenrich.runner.stopping import Budget
 
     chosen = _executor(executor)
-    cohort = _cohort_of(source, out, segmenter or [], bodypart, catalog)
-    made = make_run(cohort, out, RunOptions(segmenter, bodypart, device, settings, allow_demo_models, roi, mappings))
+    options = RunOptions(segmenter, bodypart, device, settings, allow_demo_models, roi, mappings)
+    made = make_run(_cohort_of(source, out, options, catalog), out, options)
     if dry_run:
         print_table("Plan", ("stage", "to do", "done"), steps.preview(made))
         return
@@ -200,15 +206,17 @@ def run(
     raise typer.Exit(summary.exit_code)
 
 
-def _cohort_of(source: str, out: Path, segmenters: list[str], bodypart: str, catalog: str) -> Path:
+def _cohort_of(source: str, out: Path, options: RunOptions, catalog: str) -> Path:
     """Return the cohort file of a source, and print how it was chosen; wrong requests fail before a folder is read."""
     from ctenrich.cli.console import progress_bars
     from ctenrich.runner.forecast import products_of
     from ctenrich.runner.run import INPUT, need_products
     from ctenrich.select.sources import make_cohort
 
+    _settings_of(options)
+    products = products_of(options.segmenters or [], options.bodypart)
     if not (out / "run.json").exists():
-        need_products(products_of(segmenters, bodypart))
+        need_products(products)
     with progress_bars() as progress:
         found = make_cohort(source, out / INPUT, catalog=catalog, progress=progress)
     if found.selected is not None:
