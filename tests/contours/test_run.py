@@ -21,7 +21,7 @@ from ctenrich.reasons import Reason
 from ctenrich.resources import folder
 from ctenrich.results.tables import build_tables
 from ctenrich.runner.executors import ExecutorName
-from ctenrich.settings import CodesSettings, ContoursSettings, Settings
+from ctenrich.settings import CodesSettings, ContoursSettings, EncodeSettings, RunSettings, Settings
 from ctenrich.workspace import Workspace
 from tests.support.cohorts import TINY, make_cohort, write_series
 
@@ -162,3 +162,13 @@ def test_a_run_without_records_of_rois_has_rows_of_its_segments(tmp_path: Path) 
     }
     for name in ("roi_number", "dropped", "contours", "copies", "missing_slices", "volume_holes", "images"):
         assert {row[name] for row in old.values()} == {None}
+
+
+def test_a_label_map_that_cannot_fit_is_found_in_the_first_stage_of_the_product(tmp_path: Path) -> None:
+    cohort = cohort_with_contours(tmp_path, {})
+    settings = Settings(encode=EncodeSettings(seg_type="LABELMAP"), run=RunSettings(memory_limit=1000))
+    run = steps.start(cohort, tmp_path / "run", segmenters=["expert"], settings=settings)
+    steps.run_all(run, executor=ExecutorName.SERIAL)
+    outcomes = pq.read_table(tmp_path / "run" / "tables" / "outcomes.parquet").to_pylist()
+    (outcome,) = (row for row in outcomes if row["product"] == "expert")
+    assert (outcome["stage"], outcome["reason"]) == ("segment", "OUT_OF_MEMORY")

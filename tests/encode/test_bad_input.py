@@ -16,7 +16,7 @@ import pytest
 
 from ctenrich.codes import mappings as codes
 from ctenrich.codes.mappings import load_segments
-from ctenrich.encode.memory import LARGEST_PIXEL_DATA, check_frames, frames_at_most
+from ctenrich.encode.memory import LARGEST_PIXEL_DATA, check_frames, check_label_map, frames_at_most
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
 from ctenrich.errors import CtenrichError, EncodingError, InputError, UsageError
@@ -275,6 +275,15 @@ def test_a_large_segmentation_is_refused_before_anything_is_made() -> None:
     check_frames(masks, limited(16 * 2**30))
     check_frames(tall(600, 10), limited(4 * 2**30))
     check_frames(masks, limited(2**30, "LABELMAP"))
+
+
+def test_a_label_map_is_forecast_from_the_volume_alone() -> None:
+    shape = (600, 512, 512)
+    check_label_map(shape, limited(2 * 600 * 512 * 512, "LABELMAP"))
+    with pytest.raises(EncodingError, match="label map") as caught:
+        check_label_map(shape, limited(2 * 600 * 512 * 512 - 1, "LABELMAP"))
+    assert caught.value.reason is Reason.OUT_OF_MEMORY
+    check_label_map(shape, limited(1, "BINARY"))
 
 
 def test_pixel_data_longer_than_dicom_can_say() -> None:

@@ -119,8 +119,6 @@ def test_provenance_is_stated(tmp_path: Path, workspace: Workspace) -> None:
         ("PatientSex", "female", ""),
         ("PatientWeight", "70,5", None),
         ("PatientSize", "NaN", None),
-        ("StudyID", "x" * 20, ""),
-        ("AccessionNumber", "a\x07b", ""),
         ("StudyDescription", "y" * 90, None),
         ("PatientIdentityRemoved", "MAYBE", None),
     ],
@@ -141,14 +139,43 @@ def test_invalid_values_are_repaired_or_dropped(keyword: str, value: str, expect
     assert issues[0].severity is Severity.NOTE
 
 
-@pytest.mark.parametrize("value", ["x" * 70, "SITE\\0001", "a\x07b"])
-def test_a_patient_id_is_kept_or_refused_never_dropped(value: str) -> None:
-    tag = Tag("PatientID")
-    header = Dataset({tag: RawDataElement(tag, "LO", len(value), value.encode(), 0, False, True)})
-    with pytest.raises(EncodingError, match="Patient ID") as caught:
+@pytest.mark.parametrize(
+    ("keyword", "name", "value"),
+    [
+        ("PatientID", "Patient ID", "x" * 70),
+        ("PatientID", "Patient ID", "SITE\\0001"),
+        ("PatientID", "Patient ID", "a\x07b"),
+        ("IssuerOfPatientID", "Issuer of Patient ID", "x" * 65),
+        ("StudyID", "Study ID", "x" * 17),
+        ("StudyID", "Study ID", "1\\2"),
+        ("AccessionNumber", "Accession Number", "a\x07b"),
+        ("AccessionNumber", "Accession Number", "A" * 20),
+    ],
+)
+def test_identity_is_kept_or_refused_never_dropped(keyword: str, name: str, value: str) -> None:
+    tag = Tag(keyword)
+    header = Dataset({tag: RawDataElement(tag, dictionary_VR(tag), len(value), value.encode(), 0, False, True)})
+    with pytest.raises(EncodingError, match=name) as caught:
         clean_attributes(header, "1.2.3")
     assert caught.value.reason is Reason.UNSAFE_IDENTIFIER
     assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("IssuerOfPatientID", "x" * 64),
+        ("StudyID", "x" * 16),
+        ("AccessionNumber", "A 1/2-3"),
+        ("PatientID", "\u5c71" * 64),
+    ],
+)
+def test_identity_at_its_longest_is_kept(keyword: str, value: str) -> None:
+    header = Dataset()
+    setattr(header, keyword, value)
+    clean, issues = clean_attributes(header, "1.2.3")
+    assert clean[keyword].value == value
+    assert issues == []
 
 
 def test_objects_of_a_bad_header_are_valid(tmp_path: Path, workspace: Workspace) -> None:

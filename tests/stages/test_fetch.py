@@ -115,7 +115,24 @@ def test_a_missing_companion_is_a_warning(tmp_path: Path, workspace: Workspace) 
     entry = folder_entry(instances=listed(paths), companions=(gone, here))
     fetched = fetch_series(entry, settings=Settings(), workspace=workspace)
     assert [f.path for f in fetched.companions] == [str(paths[0])]
-    assert [i.rule for i in fetched.issues] == ["fetch.companion"]
+    (issue,) = fetched.issues
+    assert (issue.rule, issue.object) == ("fetch.companion", "1.9.1")
+    assert issue.message.startswith("the RTSTRUCT that belongs to the series could not be fetched: INCOMPLETE: ")
+
+
+def test_a_companion_that_changed_since_the_crawl_is_a_warning_with_its_reason(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    paths = write_small(tmp_path / "in")
+    changed = Instance("1.9.1", paths[0].as_uri(), size=paths[0].stat().st_size + 1)
+    entry = folder_entry(
+        instances=listed(paths), companions=(Companion("SEG", "1.9", changed, CompanionLink.REFERENCE),)
+    )
+    fetched = fetch_series(entry, settings=Settings(), workspace=workspace)
+    assert fetched.companions == ()
+    assert [i.message.split(": ")[:2] for i in fetched.issues] == [
+        ["the SEG that belongs to the series could not be fetched", "CHECKSUM"]
+    ]
 
 
 def test_what_is_whole_is_not_copied_again(tmp_path: Path, workspace: Workspace) -> None:

@@ -73,7 +73,7 @@ def test_a_folder_of_everything(tmp_path: Path, workspace: Workspace) -> None:
         archive.writestr("../../evil.dcm", b"x")
     save(_companion("RTSTRUCT", reference="1.2.3.4.2"), folder / "rs.dcm")
     save(_companion("RTSTRUCT", reference="9.9.9"), folder / "another.dcm")
-    save(_companion("SEG", frame=FRAME), folder / "seg.dcm")
+    save(_companion("SEG", reference="1.2.3.4.3"), folder / "seg.dcm")
     save(_companion("RTDOSE", frame=FRAME), folder / "dose.dcm")
     series = sort_folder(folder, workspace)
     assert len(series.slices) == 6
@@ -83,6 +83,40 @@ def test_a_folder_of_everything(tmp_path: Path, workspace: Workspace) -> None:
     assert any("archive" in i.message for i in series.issues)
     assert any("5 files of other series" in i.message for i in series.issues)
     assert not (tmp_path.parent / "evil.dcm").exists()
+
+
+@pytest.mark.parametrize(
+    ("reference", "count", "rules"),
+    [
+        ("1.2.3.4.2", 3, []),
+        ("1.2.3.5.1", 3, ["companion.other_series"]),
+        ("9.9.9", 3, ["companion.several"]),
+        ("9.9.9", 1, []),
+    ],
+)
+def test_a_structure_set_of_the_folder_belongs_to_one_of_its_phases(
+    tmp_path: Path, workspace: Workspace, reference: str, count: int, rules: list[str]
+) -> None:
+    folder = tmp_path / "in"
+    write_small(folder / "ct")
+    write_small(folder / "other", Small(count=count, elements={"SeriesInstanceUID": "1.2.3.99"}), _other_uid)
+    save(_companion("RTSTRUCT", reference=reference, frame=FRAME), folder / "rs.dcm")
+    series = sort_folder(folder, workspace)
+    assert [Path(p).name for p in series.companions] == ([] if rules else ["rs.dcm"])
+    assert [i.rule for i in series.issues if i.rule.startswith("companion")] == rules
+
+
+@pytest.mark.parametrize("left_out", [20, 60, 100])
+def test_a_structure_set_of_the_folder_with_unreadable_references_is_handed_on(
+    tmp_path: Path, workspace: Workspace, left_out: int
+) -> None:
+    folder = tmp_path / "in"
+    write_small(folder / "ct")
+    save(_companion("RTSTRUCT", reference="1.2.3.4.2"), folder / "rs.dcm")
+    (folder / "rs.dcm").write_bytes((folder / "rs.dcm").read_bytes()[:-left_out])
+    series = sort_folder(folder, workspace)
+    assert [Path(p).name for p in series.companions] == ["rs.dcm"]
+    assert [i.rule for i in series.issues] == ["sort.companion"]
 
 
 def _other_uid(data: Dataset, k: int) -> None:
@@ -109,6 +143,27 @@ def _companion(modality: str, reference: str = "", frame: str = "") -> Dataset:
         item.RTReferencedStudySequence = [study]
         data.ReferencedFrameOfReferenceSequence = [item]
     return data
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("AccessionNumber", "A" * 17), ("StudyID", "1\\2"), ("IssuerOfPatientID", "x" * 65), ("StudyID", "a\x1fb")],
+)
+def test_identity_that_no_object_may_have_is_refused_before_any_work(
+    tmp_path: Path, workspace: Workspace, keyword: str, value: str
+) -> None:
+    write_small(tmp_path / "in", Small(elements={keyword: value}))
+    error = refused(tmp_path / "in", workspace)
+    assert (type(error), error.reason) == (UnsafeInputError, Reason.UNSAFE_IDENTIFIER)
+    assert value not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("AccessionNumber", "A" * 16), ("StudyID", " 1 "), ("PatientName", "x" * 70 + "^Y")]
+)
+def test_other_values_are_left_to_the_encoder(tmp_path: Path, workspace: Workspace, keyword: str, value: str) -> None:
+    write_small(tmp_path / "in", Small(elements={keyword: value}))
+    assert len(sort_folder(tmp_path / "in", workspace).slices) == 6
 
 
 def test_an_identical_copy_is_dropped_with_a_note(tmp_path: Path, workspace: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,17 @@ from pathlib import Path
 from ctenrich.contours.findings import contour_issue
 from ctenrich.contours.ownership import Elsewhere, rois_of_other_series, several_series
 from ctenrich.contours.rtstruct import StructureSet, link_to, load_contours
+from ctenrich.dicom.reader import open_dicom, quiet
+from ctenrich.dicom.reader import text as text_of
+from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, Issue, Severity, SortedSeries
 
 __all__ = ["Companions", "LinkedStructures", "read_companions"]
 
+_OTHER_KIND = re.compile(r"the (?!RTSTRUCT )\w+ that belongs ")
+"""Messages about companions that are no structure sets."""
 _UNLINKED = ("companion.several", "companion.other_series")
 """Rules of the selection's notes on structure sets that were not given to the series."""
 
@@ -44,10 +50,29 @@ class Companions:
     """Structure sets all of whose ROIs were drawn on other series, or on one of several that cannot be told apart."""
     refusals: list[str] = field(default_factory=list)
     """Why structure sets were not taken for the series."""
-    failure: CtenrichError | None = None
-    """Error of the first structure set that cannot be read."""
+    failure: InputError | None = None
+    """Error of the first companion that is or may be a structure set and cannot be read."""
     issues: list[Issue] = field(default_factory=list)
     """Unreadable companions, structure sets of other series, structure sets that were not chosen."""
+
+    def add_failure(self, path: Path, error: InputError, label: str) -> None:
+        """Keep that a companion cannot be read; only one that may be a structure set counts as one.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        error : InputError
+            What reading it raised.
+        label : str
+            Name of the companion in the message.
+        """
+        self.issues.append(contour_issue("contours.unreadable", Severity.WARNING, label, error.message))
+        modality = _stated_modality(path)
+        if self.failure is None and modality in {"", "RTSTRUCT"}:
+            known = "there is an RT Structure Set for the series, but it"
+            subject = known if modality else "a companion, which may be the RT Structure Set of the series,"
+            self.failure = type(error)(error.reason, f"{subject} cannot be used: {error.message}", error.hint)
 
     def choose(self, series: SortedSeries) -> LinkedStructures:
         """Choose the structure set of a series.
@@ -64,8 +89,8 @@ class Companions:
         Raises
         ------
         InputError
-            NO_REFERENCE if all structure sets belong to other series, the error of the first that cannot be read, the
-            reason of one that could not be fetched, NO_EXPERT if there is none.
+            The reason of a structure set that cannot be read or could not be fetched, NO_REFERENCE if all belong to
+            other series, NO_EXPERT if there is none.
         """
         if not self.found:
             raise self._absence(series)
@@ -78,12 +103,34 @@ class Companions:
         return chosen
 
     def _absence(self, series: SortedSeries) -> CtenrichError:
-        unlinked = list(dict.fromkeys(i.message for i in series.issues if i.rule in _UNLINKED))
-        if unlinked or self.refusals:
-            return InputError(Reason.NO_REFERENCE, "; ".join(dict.fromkeys([*unlinked, *self.refusals])))
-        return self.failure or InputError(
-            Reason.NO_EXPERT, "the series has no RT Structure Set", "expert needs an RTSTRUCT companion"
-        )
+        """Damage first: a structure set that exists and cannot be read or fetched is not absent."""
+        lost = [i.message for i in series.issues if i.rule == "fetch.companion" and not _OTHER_KIND.match(i.message)]
+        unlinked = [i.message for i in series.issues if i.rule in _UNLINKED]
+        others = list(dict.fromkeys([*unlinked, *self.refusals]))
+        if self.failure is not None:
+            return InputError(self.failure.reason, "; ".join([self.failure.message, *others]), self.failure.hint)
+        if lost:
+            hint = "remove the cause, then ctenrich retry"
+            return InputError(_reason_in(lost[0]), "; ".join([*lost, *others]), hint)
+        if others:
+            return InputError(Reason.NO_REFERENCE, "; ".join(others))
+        return InputError(Reason.NO_EXPERT, "the series has no RT Structure Set", "expert needs an RTSTRUCT companion")
+
+
+def _stated_modality(path: Path) -> str:
+    """Modality of a file that cannot be read as a whole; empty if it cannot be found either."""
+    try:
+        with quiet(), open_dicom(path, tags=("Modality",)) as parsed:
+            media = text_of(parsed.dataset.file_meta, "MediaStorageSOPClassUID")
+            return text_of(parsed.dataset, "Modality") or ("RTSTRUCT" if media == RT_STRUCTURE_SET else "")
+    except InputError:
+        return ""
+
+
+def _reason_in(message: str) -> Reason:
+    """Reason code in a message of the stage fetch."""
+    codes = {reason.value: reason for reason in Reason}
+    return next((codes[word] for word in re.findall(r"\b[A-Z_]+(?=: )", message) if word in codes), Reason.INCOMPLETE)
 
 
 def read_companions(paths: Sequence[Path], series: SortedSeries, *, limit: int) -> Companions:
@@ -107,9 +154,7 @@ def read_companions(paths: Sequence[Path], series: SortedSeries, *, limit: int) 
             structures = load_contours(path, limit=limit)
         except InputError as error:
             if error.reason is not Reason.NO_EXPERT:
-                out.failure = out.failure or error
-                issue = contour_issue("contours.unreadable", Severity.WARNING, f"companion {position}", error.message)
-                out.issues.append(issue)
+                out.add_failure(path, error, f"companion {position}")
             continue
         uid = structures.sop_instance_uid
         link = link_to(structures, series)

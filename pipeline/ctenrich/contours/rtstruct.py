@@ -163,12 +163,38 @@ def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
         warnings.filterwarnings("error", message=".*end of file.*")
         dataset = _read_rtstruct(path, limit)
         try:
-            if str(dataset.get("SOPClassUID", "")) != RT_STRUCTURE_SET:
-                raise InputError(Reason.NO_EXPERT, "the file is not an RT Structure Set")
+            _check_class(dataset)
+            _check_sequences(dataset)
             return _parse_structure_set(dataset)
         except (OSError, *_READ_ERRORS) as error:
             name = type(error).__name__
             raise InputError(Reason.DECODE_ERROR, f"the RT Structure Set is malformed ({name})") from error
+
+
+def _check_class(dataset: Dataset) -> None:
+    """Refuse another object; one that says RTSTRUCT under another SOP class is damaged, not absent."""
+    sop_class = str(dataset.get("SOPClassUID", "") or "")
+    if sop_class == RT_STRUCTURE_SET:
+        return
+    if not sop_class:
+        raise InputError(Reason.TRUNCATED, "the file ends early or is malformed: it has no SOP class")
+    meta = getattr(dataset, "file_meta", None) or Dataset()
+    stated_by_meta = str(meta.get("MediaStorageSOPClassUID", "")) == RT_STRUCTURE_SET
+    if stated_by_meta or str(dataset.get("Modality", "")) == "RTSTRUCT" or "StructureSetROISequence" in dataset:
+        text = f"the RT Structure Set is malformed: its SOP class is {sop_class[:64]}"
+        raise InputError(Reason.DECODE_ERROR, text)
+    raise InputError(Reason.NO_EXPERT, "the file is not an RT Structure Set")
+
+
+def _check_sequences(dataset: Dataset) -> None:
+    """Refuse a file without the sequences that every structure set has (Type 1, PS3.3 C.8.8.5 and C.8.8.6).
+
+    A file that was cut between two of its elements looks like one without ROIs, or without contours.
+    """
+    for keyword in ("StructureSetROISequence", "ROIContourSequence"):
+        if not dataset.get(keyword):
+            message = f"the RT Structure Set ends early or is malformed: it has no item in {keyword}"
+            raise InputError(Reason.TRUNCATED, message)
 
 
 def link_to(structures: StructureSet, series: SortedSeries) -> CompanionLink | None:

@@ -1,7 +1,8 @@
 """Attributes that all objects share: patient and study, equipment, dates and deterministic UIDs.
 
 Only the attributes in :data:`PATIENT_AND_STUDY` are copied from the source. Values that DICOM does not allow (an
-invalid character, an age without unit) are repaired or dropped, each with a note.
+invalid character, an age without unit) are repaired or dropped, each with a note; those of :data:`IDENTITY` are
+refused.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import re
 import warnings
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydicom import config, dcmread, valuerep
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pydicom.sr.coding import Code as PydicomCode
 
 __all__ = [
+    "IDENTITY",
     "MANUFACTURER",
     "PATIENT_AND_STUDY",
     "ObjectIdentity",
@@ -62,6 +65,7 @@ TYPE_2 = (
 """Type 2 attributes of the Patient and General Study modules: present, possibly empty (PS3.3 C.7.1.1, C.7.2.1)."""
 
 OPTIONAL = (
+    "IssuerOfPatientID",
     "PatientAge",
     "PatientSize",
     "PatientWeight",
@@ -78,6 +82,15 @@ CLINICAL_TRIAL = (
     "ClinicalTrialSubjectID",
     "ClinicalTrialTimePointID",
 )
+IDENTITY = MappingProxyType(
+    {
+        "PatientID": "Patient ID",
+        "IssuerOfPatientID": "Issuer of Patient ID",
+        "StudyID": "Study ID",
+        "AccessionNumber": "Accession Number",
+    }
+)
+"""Attributes by which an archive files an object: an object without one of them would be filed elsewhere."""
 ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 PATIENT_AND_STUDY = (*TYPE_2, *OPTIONAL, *CLINICAL_TRIAL)
 """The allow-list of attributes that are copied from the source."""
@@ -123,6 +136,11 @@ def read_source(series: SortedSeries, workspace: Workspace) -> Source:
     -------
     Source
         Valid attributes, and a note per value that was repaired or dropped.
+
+    Raises
+    ------
+    EncodingError
+        UNSAFE_IDENTIFIER: see :func:`clean_attributes`.
     """
     path = workspace.resolve(series.series_instance_uid, series.slices[0].path)
     with warnings.catch_warnings(), config.disable_value_validation():
@@ -150,7 +168,7 @@ def clean_attributes(header: Dataset, subject: str) -> tuple[Dataset, list[Issue
     Raises
     ------
     EncodingError
-        UNSAFE_IDENTIFIER for a Patient ID that is not a valid value: an object without it would belong to nobody.
+        UNSAFE_IDENTIFIER for an attribute of :data:`IDENTITY` whose value is not valid (PS3.5 6.2).
     """
     clean = Dataset()
     issues: list[Issue] = []
@@ -164,9 +182,10 @@ def clean_attributes(header: Dataset, subject: str) -> tuple[Dataset, list[Issue
         if text is None:
             continue
         value = _valid(keyword, text)
-        if value is None and keyword == "PatientID":
-            message = "the Patient ID holds several values, more than 64 characters or invalid ones"
-            raise EncodingError(Reason.UNSAFE_IDENTIFIER, message, "correct the Patient ID in the source")
+        if value is None and keyword in IDENTITY:
+            longest = {"LO": 64, "SH": 16}[dictionary_VR(keyword)]
+            message = f"the {IDENTITY[keyword]} holds several values, more than {longest} characters or invalid ones"
+            raise EncodingError(Reason.UNSAFE_IDENTIFIER, message, f"correct the {IDENTITY[keyword]} in the source")
         if value is None:
             note(keyword, "dropped")
             continue

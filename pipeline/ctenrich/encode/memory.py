@@ -7,7 +7,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import SegmentMasks
 from ctenrich.settings import Settings
 
-__all__ = ["LARGEST_PIXEL_DATA", "check_array", "check_frames", "frames_at_most"]
+__all__ = ["LARGEST_PIXEL_DATA", "check_array", "check_frames", "check_label_map", "frames_at_most"]
 
 LARGEST_PIXEL_DATA = 2**32 - 2
 """Largest length of native pixel data in bytes: an even 32-bit number (PS3.5 7.1.2, PS3.5 A.2)."""
@@ -37,10 +37,10 @@ def check_frames(masks: SegmentMasks, settings: Settings) -> None:
     EncodingError
         OUT_OF_MEMORY, or ENCODING if the pixel data would exceed the length that DICOM can express.
     """
-    slices, rows, columns = masks.shape
+    _, rows, columns = masks.shape
     kind = settings.encode.seg_type
     if kind == "LABELMAP":
-        check_array(2 * (1 if len(masks.segments) < 256 else 2) * slices * rows * columns, "the label map", settings)
+        check_label_map(masks.shape, settings, segments=len(masks.segments))
         return
     frames = frames_at_most(masks)
     pixel_data = -(-frames * rows * columns * (8 if kind == "FRACTIONAL" else 1) // 8)
@@ -49,6 +49,28 @@ def check_frames(masks: SegmentMasks, settings: Settings) -> None:
         message += f" limit is {_gib(LARGEST_PIXEL_DATA)}"
         raise EncodingError(Reason.ENCODING, message, "set [encode] seg_type = 'LABELMAP', or segment less at a time")
     check_array(COPIES * pixel_data + FRAME_ITEM * frames, f"up to {frames} frames of {rows} x {columns}", settings)
+
+
+def check_label_map(shape: tuple[int, int, int], settings: Settings, *, segments: int = 1) -> None:
+    """Refuse a volume whose label map SEG would not fit into memory; it has all voxels, whatever was found.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (slices, rows, columns).
+    settings : Settings
+        ``encode.seg_type`` (other types are not checked) and ``run.memory_limit``.
+    segments : int
+        Number of segments, if it is known.
+
+    Raises
+    ------
+    EncodingError
+        OUT_OF_MEMORY.
+    """
+    if settings.encode.seg_type == "LABELMAP":
+        slices, rows, columns = shape
+        check_array(2 * (1 if segments < 256 else 2) * slices * rows * columns, "the label map", settings)
 
 
 def check_array(size: int, what: str, settings: Settings) -> None:

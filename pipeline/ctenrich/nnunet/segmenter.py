@@ -15,6 +15,7 @@ from ctenrich.inference.registry import ModelKind, ResolvedModel, resolve_model
 from ctenrich.masks import masks_from_label_map
 from ctenrich.nnunet.conventions import Conventions, axes_before, stated_conventions, unknown_axes
 from ctenrich.nnunet.engine import Engine, LabelMapResult
+from ctenrich.nnunet.memory import check_memory, device_memory
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.preprocess import Axes, canonical_axes
 from ctenrich.nnunet.probabilities import Probabilities
@@ -229,7 +230,7 @@ class NnunetSegmenter:
         ------
         InputError
             WRONG_MODALITY without a CT volume in HU; HU_RANGE if it holds values that are not numbers;
-            OUT_OF_MEMORY.
+            OUT_OF_MEMORY, before the network runs where the forecast shows it.
         """
         volume = inputs.get("CT")
         if volume is None or volume.quantity is not Quantity.HU:
@@ -237,6 +238,7 @@ class NnunetSegmenter:
         folder = workspace.product_dir(volume.series_instance_uid, self.product)
         array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
         axes = self.turned(volume.affine_lps)
+        self._check_memory(array, axes, volume.spacing, settings)
         keep: Probabilities | None = None
         if settings.segment.probabilities:
             keep = Probabilities(folder / "masks" / "probabilities.npy", self.engines[-1].plan, axes, array.shape)
@@ -256,6 +258,15 @@ class NnunetSegmenter:
         path = folder / "masks" / "labels.npy"
         masks = masks_from_label_map(axes.back(answer.labels), self.names, template, path, workspace)
         return replace(masks, timings={**answer.timings, "save": time.perf_counter() - start})
+
+    def _check_memory(self, array: NDArray[Any], axes: Axes, spacing: tuple[float, ...], settings: Settings) -> None:
+        """Refuse a volume that cannot fit, before anything is computed; the reference engine has its own arrays."""
+        turned = axes.turn(array)
+        turned_spacing = tuple(spacing[a] for a in axes.order)
+        for engine in self.engines:
+            if isinstance(engine, Engine):
+                limits = (settings.run.worker_memory(), device_memory(engine.device))
+                check_memory(engine.plan, turned, turned_spacing, folds=len(engine.networks), limits=limits)
 
     def label(
         self,

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from ctenrich.errors import CtenrichError, IncompleteError, InputError, TransientError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import FetchedFile, FetchedSeries, Instance, Issue, SeriesEntry, Severity
+from ctenrich.records import Companion, FetchedFile, FetchedSeries, Instance, Issue, SeriesEntry, Severity
 from ctenrich.settings import FetchSettings, Settings
 from ctenrich.storage import BatchStorage, open_storage, prefers_batches
 from ctenrich.storage.base import Storage, StoredObject, Transfer, verify_file
@@ -89,24 +89,24 @@ def fetch_series(
         message = f"{expected - len(wanted)} of {expected} objects are missing"
         raise IncompleteError(Reason.INCOMPLETE, message)
     issues: list[Issue] = list(entry.notes)
-    companions: list[_Wanted] = []
+    companions: list[tuple[Companion, _Wanted]] = []
     for companion in entry.companions:
         try:
-            companions += _list_objects((companion.instance,), stores)
-        except IncompleteError as error:
-            issues.append(_companion_issue(error))
+            companions += [(companion, item) for item in _list_objects((companion.instance,), stores)]
+        except (IncompleteError, InputError) as error:
+            issues.append(_companion_issue(companion, error))
     source = workspace.series_dir(entry.series_instance_uid) / "source"
-    _check_disk([*wanted, *companions], source, settings.fetch, workspace)
+    _check_disk([*wanted, *(item for _, item in companions)], source, settings.fetch, workspace)
     progress.start("fetch", len(wanted) + len(companions))
     files = _download_missing(wanted, source, stores, settings.fetch, workspace, progress)
     fetched_companions: list[FetchedFile] = []
-    for item in companions:
+    for companion, item in companions:
         try:
             fetched_companions += _download_missing(
                 [item], source / "companions", stores, settings.fetch, workspace, progress
             )
         except (IncompleteError, InputError) as error:
-            issues.append(_companion_issue(error))
+            issues.append(_companion_issue(companion, error))
     progress.finish("fetch")
     return FetchedSeries(
         series_instance_uid=entry.series_instance_uid,
@@ -341,5 +341,7 @@ def fetched_bytes(folder: Path) -> int:
     return sum(status.st_size for _, status in files_below(folder / "source"))
 
 
-def _companion_issue(error: CtenrichError) -> Issue:
-    return Issue("fetch.companion", Severity.WARNING, "companion", f"a companion could not be fetched: {error}")
+def _companion_issue(companion: Companion, error: CtenrichError) -> Issue:
+    """A warning that names the kind of the companion and the reason code; the segmenter ``expert`` repeats both."""
+    text = f"the {companion.modality} that belongs to the series could not be fetched: {error}"
+    return Issue("fetch.companion", Severity.WARNING, companion.instance.sop_instance_uid or "companion", text)

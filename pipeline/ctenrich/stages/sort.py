@@ -12,18 +12,18 @@ from ctenrich.dicom.ct_slice import HEADER_TAGS, same_image, slice_header
 from ctenrich.dicom.other_files import kind_of_other_file
 from ctenrich.dicom.reader import InflatingReader, open_dicom, quiet, text, texts, whole
 from ctenrich.dicom.sop_classes import CT_IMAGE, MEDIA_STORAGE_DIRECTORY
-from ctenrich.errors import GeometryError, IncompleteError, InputError, UnsafeInputError
+from ctenrich.encode.context import read_source
+from ctenrich.errors import EncodingError, GeometryError, IncompleteError, InputError, UnsafeInputError
 from ctenrich.geometry import SliceHeader, StackGeometry, check_stack_geometry
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import FetchedFile, FetchedSeries, Issue, Severity, Slice, SortedSeries
 from ctenrich.settings import Settings
+from ctenrich.stages.folder_companions import MODALITIES, FolderFile, FolderSeries, belongs_to_series
 from ctenrich.workspace import Workspace, check_uid
 
 __all__ = ["sort_series"]
 
-_REFERENCES = ("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "FrameOfReferenceUID")
-_COMPANION_MODALITIES = ("RTSTRUCT", "SEG")
 _KIND_REASONS = frozenset(
     {
         Reason.NOT_CT,
@@ -103,6 +103,7 @@ def sort_series(
     _check_identity(slices)
     issues += _acquisition_notes(verdict, uid)
     series = _make_series(fetched, [slices[x] for x in verdict.order], verdict, issues)
+    _check_archive_identity(series, workspace)
     others = [f for f in found if f.series_instance_uid != uid]
     return _with_companions(series, fetched, others, workspace, issues)
 
@@ -233,6 +234,19 @@ def _check_identity(slices: Sequence[_Found]) -> None:
         raise InputError(Reason.MIXED_SERIES, "the slices belong to several patients or studies")
 
 
+def _check_archive_identity(series: SortedSeries, workspace: Workspace) -> None:
+    """Check the identity that every object copies from the first slice, before anything is computed.
+
+    A slice whose header cannot be read in that way is left to the encoder.
+    """
+    try:
+        read_source(series, workspace)
+    except EncodingError as error:
+        raise UnsafeInputError(error.reason, error.message, error.hint) from error
+    except Exception:  # noqa: BLE001 - pydicom raises many kinds for values that no rule of this stage needs
+        return
+
+
 def _acquisition_notes(verdict: StackGeometry, uid: str) -> list[Issue]:
     """A note for each attribute whose groups of slices follow one another, as in step and shoot."""
     return [
@@ -285,28 +299,20 @@ def _with_companions(
 ) -> SortedSeries:
     """Add the companions that the cohort lists, and those in the same folder that belong to the series."""
     named = {f.sha256: f.path for f in sorted(fetched.companions, key=lambda f: f.path)}
+    files = {
+        o.file.sha256: FolderFile(path=o.path, series_instance_uid=o.series_instance_uid, header=o.header)
+        for o in others
+    }
+    folder = FolderSeries.of(list(files.values()))
     found = {
         o.file.sha256: o.file.path
         for o in others
-        if o.header.modality in _COMPANION_MODALITIES
+        if o.header.modality in MODALITIES
         and o.file.sha256 not in named
-        and _belongs_to_series(o.path, series)
+        and belongs_to_series(files[o.file.sha256], series, folder, issues)
     }
     left = sum(o.file.sha256 not in found and o.file.sha256 not in named for o in others)
     if left:
         issues.append(Issue("sort.other_series", Severity.NOTE, "folder", f"{left} files of other series left aside"))
     paths = (*(p for _, p in sorted(named.items())), *(p for _, p in sorted(found.items())))
     return replace(series, companions=paths, issues=tuple(issues))
-
-
-def _belongs_to_series(path: Path, series: SortedSeries) -> bool:
-    """Whether an RTSTRUCT or SEG refers to the series or a slice of it, or shares its frame of reference."""
-    wanted = {series.series_instance_uid, *series.sop_instance_uids}
-    try:
-        with quiet(), open_dicom(path, tags=_REFERENCES) as parsed:
-            elements = list(parsed.dataset.iterall())
-            named = {str(e.value) for e in elements if e.keyword in {"SeriesInstanceUID", "ReferencedSOPInstanceUID"}}
-            frames = {str(e.value) for e in elements if "FrameOfReferenceUID" in e.keyword}
-    except InputError:
-        return False
-    return bool(wanted & named) or series.frame_of_reference_uid in frames

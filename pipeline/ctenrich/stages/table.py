@@ -17,6 +17,7 @@ from ctenrich.bodypart.landmarks import find_landmarks
 from ctenrich.bodypart.plausibility import check_bodypart
 from ctenrich.bodypart.regions import find_regions
 from ctenrich.codes.mappings import mappings_sha256
+from ctenrich.encode.memory import check_label_map
 from ctenrich.errors import UsageError
 from ctenrich.inference.kinds import SegmenterKind, segmenter_kind
 from ctenrich.objects.kinds import EncodeContext, ObjectDefinition, object_kind
@@ -28,6 +29,7 @@ from ctenrich.records import (
     FetchedSeries,
     Issue,
     Landmarks,
+    ObjectKind,
     Proof,
     Regions,
     SegmentMasks,
@@ -102,6 +104,8 @@ def _run_compress(context: StageContext) -> StageResult:
 def _run_segment(context: StageContext) -> StageResult:
     assert context.requested is not None
     records = context.records
+    if ObjectKind.SEG in context.kind.objects:
+        check_label_map(records.volume.shape, context.settings)
     segmenter = context.models.segmenter(context.requested)
     if _is_cropped(context):
         masks = segment_cropped(
