@@ -231,6 +231,8 @@ def load_settings(path: Path | None) -> Settings:
         raise UsageError(Reason.BAD_SETTINGS, f"there is no settings file {path.name}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(Reason.BAD_SETTINGS, f"{path.name} is not TOML: {error}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(Reason.BAD_SETTINGS, f"{path.name} is not TOML ({type(error).__name__})") from error
 
 
 def parse_settings(data: dict[str, Any]) -> Settings:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from ctenrich.cli.console import print_table, printable, progress_bars
@@ -55,3 +58,32 @@ def test_numbers_are_aligned_to_the_right(capsys: pytest.CaptureFixture[str]) ->
     lines = capsys.readouterr().out.splitlines()
     assert any("1.23457 │ a " in line for line in lines)
     assert any("     10 │ bb" in line for line in lines)
+
+
+CODE = """
+import os, subprocess, sys
+from ctenrich.cli.console import keep_libraries_off_console
+keep_libraries_off_console()
+os.write(1, b"a library\\n"); os.write(2, b"Unsupported JPEG data precision 12\\n")
+subprocess.run([sys.executable, "-c", "import sys; print('a child'); print('a child', file=sys.stderr)"], check=True)
+print("our result"); print("our note", file=sys.stderr)
+"""
+
+
+def test_what_libraries_print_does_not_reach_the_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("our result\n", "our note\n")
+    monkeypatch.setenv("CTENRICH_LIBRARY_MESSAGES", "1")
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    assert "a library" in done.stdout
+    assert "precision 12" in done.stderr
+
+
+def test_commands_print_and_fail_as_before() -> None:
+    command = [sys.executable, "-m", "ctenrich.cli.main"]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("ctenrich ")
+    done = subprocess.run([*command, "report", "none"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")

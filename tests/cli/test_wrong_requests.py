@@ -30,6 +30,32 @@ def call(*arguments: object) -> Result:
 
 
 @pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("run cohort.parquet --out r --segmenter expert --settings other", "BAD_SETTINGS"),
+        ("run cohort.parquet --out r --segmenter expert --mappings folder", "BAD_MAPPING"),
+        ("check-mappings folder", "ENCODING"),
+        ("evaluate-landmarks run --extents other", "BAD_PARAMETER"),
+        ("select --series-list other --catalog folder:catalog.duckdb --out c.parquet", "BAD_PARAMETER"),
+        ("select --lock other --catalog folder:catalog.duckdb --out c.parquet", "BAD_COHORT"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"name,labels\n\xff\xfe,\x80\n", b"[" * 100_000, b'"' + b"x" * 200_000])
+def test_text_files_that_are_no_such_files(
+    command: str, reason: str, content: bytes, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "folder").mkdir(exist_ok=True)
+    for path in ("other", "folder/segments.csv"):
+        (place / path).write_bytes(content)
+    done = call(*command.split())
+    assert isinstance(done.exception, SystemExit | None), done.exception
+    if content.startswith(b"name"):
+        assert done.exit_code in (1, 2)
+        assert reason in done.output
+
+
+@pytest.mark.parametrize(
     ("line", "shown"),
     [
         ("run dicom --out r --segmenter expert --settings none.toml", ["none.toml"]),

@@ -115,3 +115,30 @@ def test_inflating_stops_at_the_limit() -> None:
     assert len(InflatingReader(io.BytesIO(packed), 5000).read(5000)) == 5000
     with pytest.raises(UnsafeInputError, match="more than 4999 bytes"):
         InflatingReader(io.BytesIO(packed), 4999).read(5001)
+
+
+def test_quiet_ends_when_the_last_thread_leaves_it() -> None:
+    """Two threads that overlap: the first to enter leaves first."""
+    import threading
+    import warnings
+
+    from pydicom import config
+
+    from ctenrich.dicom.reader import quiet
+
+    entered, left = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with quiet():
+            entered.set()
+            left.wait(10)
+
+    filters, mode = list(warnings.filters), config.settings.reading_validation_mode
+    thread = threading.Thread(target=other)
+    with quiet():
+        thread.start()
+        assert entered.wait(10)
+    assert config.settings.reading_validation_mode == config.IGNORE, "the other thread is inside"
+    left.set()
+    thread.join()
+    assert (list(warnings.filters), config.settings.reading_validation_mode) == (filters, mode)

@@ -179,3 +179,17 @@ def test_text_that_is_not_utf8_is_damage(run: Path) -> None:
     assert set_aside_if_damaged(path) == run / "ledger.sqlite.broken-1"
     with LedgerReader(path) as ledger:
         assert ledger.outcomes() == []
+
+
+def test_a_schema_of_other_columns_is_damage(run: Path) -> None:
+    """A changed byte in the page of the schema: SQLite's integrity check accepts it."""
+    ledger = run / "ledger.sqlite"
+    content = ledger.read_bytes()
+    assert content.count(b"position INTEGER") == 1
+    ledger.write_bytes(content.replace(b"position INTEGER", b"positiox INTEGER"))
+    with LedgerReader(ledger) as reader, pytest.raises(InputError) as caught:
+        reader.plan()
+    assert caught.value.reason is Reason.DAMAGED_LEDGER
+    assert set_aside_if_damaged(ledger) == run / "ledger.sqlite.broken-1"
+    with LedgerReader(ledger) as reader:
+        assert reader.plan() == []

@@ -12,7 +12,7 @@ from ctenrich.reasons import Reason
 if TYPE_CHECKING:
     from ctenrich.progress import Progress
 
-__all__ = ["parse_parameters", "print_csv", "print_table", "printable", "progress_bars"]
+__all__ = ["keep_libraries_off_console", "parse_parameters", "print_csv", "print_table", "printable", "progress_bars"]
 
 
 class _Bars:
@@ -44,6 +44,44 @@ class _Bars:
             return
         if task != "series":
             self._bars.remove_task(self._tasks.pop(task))
+
+
+def keep_libraries_off_console() -> None:
+    """Keep what native libraries print (decoders, about damaged images) off the console, for the rest of the process.
+
+    Such libraries write to the file descriptors 1 and 2, which child processes inherit too. From now on these lead
+    nowhere, and Python's own streams to where they led before. CTENRICH_LIBRARY_MESSAGES=1 leaves them as they are.
+    """
+    import faulthandler
+    import os
+    import sys
+
+    if os.environ.get("CTENRICH_LIBRARY_MESSAGES", "") not in ("", "0"):
+        return
+    try:
+        streams = {1: sys.stdout, 2: sys.stderr}
+        for number, stream in streams.items():
+            stream.flush()
+            if stream.fileno() != number:
+                return  # somebody else has redirected them
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except (AttributeError, OSError, ValueError):
+        return  # there is no console
+    own = [
+        os.fdopen(
+            os.dup(number),
+            "w",
+            buffering=1 if number == 2 or stream.isatty() else -1,
+            encoding=stream.encoding,
+            errors=stream.errors,
+        )
+        for number, stream in streams.items()
+    ]
+    sys.stdout, sys.stderr = own
+    for number in streams:
+        os.dup2(nowhere, number)
+    os.close(nowhere)
+    faulthandler.enable(sys.stderr)  # a crash in a library has nothing but its trace to show
 
 
 @contextmanager

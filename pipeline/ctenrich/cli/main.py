@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +15,11 @@ from typer.models import CommandInfo
 
 from ctenrich import __version__
 from ctenrich.cli import checking, cohorts, demo, exports, mappings, models, results, running, stages, viewing
+from ctenrich.cli.console import keep_libraries_off_console
 from ctenrich.errors import CtenrichError, UsageError, is_disk_full
 from ctenrich.reasons import Reason
 
-__all__ = ["app"]
+__all__ = ["app", "main"]
 
 
 class _ErrorReportingGroup(TyperGroup):
@@ -125,5 +125,11 @@ for _commands in app.registered_groups:
     _keep_lines(_commands.typer_instance.registered_commands if _commands.typer_instance else ())
 
 
+def main() -> None:
+    """Run the command line; nothing but its own lines reaches the console."""
+    keep_libraries_off_console()
+    app()
+
+
 if __name__ == "__main__":
-    sys.exit(app())
+    main()

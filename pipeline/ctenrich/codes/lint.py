@@ -93,7 +93,15 @@ def _mapping_issue(rule: str, severity: Severity, place: str, message: str) -> I
 
 
 def _check_file(path: Path, triples: list[_Triple]) -> Iterator[Issue]:
-    rows = _read_numbered_rows(path)
+    try:
+        rows = _read_numbered_rows(path)
+    except UnicodeDecodeError as error:
+        message = f"byte {error.start} is not UTF-8"
+        yield _mapping_issue("ENCODING", Severity.ERROR, f"{path.name}:1", message)
+        return
+    except csv.Error as error:
+        yield _mapping_issue("ENCODING", Severity.ERROR, f"{path.name}:1", f"it is not a CSV file: {error}")
+        return
     groups = _code_columns(rows[0][1]) if rows else []
     seen: dict[str, int] = {}
     for line, row in rows:

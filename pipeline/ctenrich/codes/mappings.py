@@ -361,10 +361,13 @@ def _load_cached(path: Path, mtime: int, size: int, make: Callable[[Row], T]) ->
 
 
 def _numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        reader = csv.DictReader(handle)
-        for row in reader:
-            yield reader.line_num, {str(k): v for k, v in row.items() if isinstance(v, str)}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle)
+            for row in reader:
+                yield reader.line_num, {str(k): v for k, v in row.items() if isinstance(v, str)}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(Reason.BAD_MAPPING, f"{path.name} is not a CSV file in UTF-8") from error
 
 
 def _required(row: Row, column: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import math
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -191,17 +192,42 @@ class InflatingReader(io.RawIOBase):
             raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, message)
 
 
+class _Quiet:
+    """Filters of warnings and pydicom's checks belong to the process: the last thread to leave sets them back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                settings = config.settings
+                self._before.callback(setattr, settings, "reading_validation_mode", settings.reading_validation_mode)
+                settings.reading_validation_mode = config.IGNORE
+                self._before.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._before.close()
+
+
+_quiet = _Quiet()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom from warning about values that our own rules judge anyway."""
-    mode = config.settings.reading_validation_mode
-    config.settings.reading_validation_mode = config.IGNORE
+    """Keep pydicom from warning about values that our own rules judge anyway; several threads may be inside."""
+    _quiet.enter()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        config.settings.reading_validation_mode = mode
+        _quiet.leave()
 
 
 @dataclass
@@ -315,7 +341,7 @@ def open_dicom(path: Path, *, tags: Sequence[str] | None = None, max_header: int
         handle = path.open("rb")
     except OSError as error:
         raise InputError(Reason.IO_ERROR, f"a file could not be opened: {error.strerror}") from error
-    with handle:
+    with handle, quiet():
         yield parse(handle, tags=tags, max_header=max_header)
 
 

@@ -106,9 +106,9 @@ def read_sr(path: Path) -> Report:
     """
     with quiet():
         dataset = whole(path)
-        if dataset.get("ValueType") != "CONTAINER" or "ContentSequence" not in dataset:
-            raise InputError(Reason.NOT_DICOM, "the file is not a structured report")
         with damage_as_input_error("report"):
+            if dataset.get("ValueType") != "CONTAINER" or "ContentSequence" not in dataset:
+                raise InputError(Reason.NOT_DICOM, "the file is not a structured report")
             return _report(dataset)
 
 

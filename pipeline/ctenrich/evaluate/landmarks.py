@@ -73,15 +73,18 @@ def read_expert_extents(path: Path) -> ExpertExtents:
         NOT_FOUND, or BAD_PARAMETER if the file is not such a table.
     """
     require_file(path)
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(Reason.BAD_PARAMETER, f"{path.name} is not a CSV file in UTF-8") from error
     if not rows or not set(rows[0]) >= _COLUMNS:
         raise UsageError(Reason.BAD_PARAMETER, f"{path.name} lacks one of {', '.join(sorted(_COLUMNS))}")
     table: ExpertExtents = {}
     for number, row in enumerate(rows, start=2):
         try:
             table.setdefault(row["SeriesInstanceUID"], {})[_ENDS[row["lung"]]] = float(row["position"])
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, TypeError):
             raise UsageError(Reason.BAD_PARAMETER, f"{path.name}:{number}: not an end of the lungs") from None
     return table
 

@@ -215,12 +215,16 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return connection
 
 
-_TEXTS = (
-    "SELECT series_instance_uid, product FROM plan",
-    "SELECT series_instance_uid, product, state, stage, reason, message FROM outcomes",
-    "SELECT series_instance_uid, product, stage, rule, severity, object, message, checker FROM issues",
-    "SELECT series_instance_uid, product, stage, worker FROM timings",
+_ALL_COLUMNS = (
+    "SELECT series_instance_uid, product, position FROM plan",
+    "SELECT series_instance_uid, product, state, stage, reason, message, seconds, peak_memory FROM outcomes",
+    "SELECT series_instance_uid, product, stage, attempt, worker, seconds, cpu_seconds, finished FROM timings",
+    "SELECT series_instance_uid, product, stage, rule, severity, object, message, checker, checker_version FROM issues",
+    "SELECT started, finished, command, version, executor, pid, machine, ended FROM runs",
+    "SELECT series_instance_uid, owner, token, boot, expires FROM leases",
 )
+_OTHER_SCHEMA = ("no such table", "no such column", "has no column named", "values were supplied")
+"""Messages of SQLite where the page that holds the schema was changed."""
 
 
 def _has_damage(path: Path) -> bool:
@@ -230,7 +234,7 @@ def _has_damage(path: Path) -> bool:
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if found is None or found[0] != "ok":
                 return True
-            for select in _TEXTS:  # the integrity check does not decode texts
+            for select in _ALL_COLUMNS:  # the integrity check decodes no text, and accepts any schema
                 deque(connection.execute(select), maxlen=0)
             return False
         finally:
@@ -254,8 +258,10 @@ def _readable_rows(path: Path, select: str) -> list[tuple[object, ...]]:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "Could not decode" in str(error)
+    code, text = getattr(error, "sqlite_errorcode", 0) & 0xFF, str(error)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "Could not decode" in text:
+        return True
+    return code == sqlite3.SQLITE_ERROR and any(words in text for words in _OTHER_SCHEMA)
 
 
 def _is_full(error: sqlite3.DatabaseError, folder: Path) -> bool:

@@ -211,7 +211,7 @@ def read_lock(path: Path) -> dict[str, Any]:
         whole = lock["format"] == LOCK_FORMAT and isinstance(lock["query"]["text"], str)
         whole = whole and isinstance(lock["parameters"], dict) and isinstance(lock["series"], list)
         whole = whole and isinstance(lock["cohort"]["sha256"], str) and isinstance(lock["excluded"], dict)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} is not a lock of this version")

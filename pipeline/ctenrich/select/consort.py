@@ -125,7 +125,7 @@ def load_consort(path: Path) -> Consort:
     require_file(path)
     try:
         return _from_json(json.loads(path.read_text("utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} does not hold the counts of a flow diagram") from error
 
 

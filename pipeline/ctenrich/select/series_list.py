@@ -34,16 +34,22 @@ def read_series_list(path: Path) -> tuple[str, ...]:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UsageError(Reason.BAD_PARAMETER, f"{path.name} is not text") from error
-    if lines and _COLUMN in next(csv.reader(lines[:1])):
-        found = [(number, row[_COLUMN] or "") for number, row in enumerate(csv.DictReader(lines), start=2)]
-    else:
-        found = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    try:
+        found = _numbered_uids(lines)
+    except csv.Error as error:
+        raise UsageError(Reason.BAD_PARAMETER, f"{path.name} is not a CSV file: {error}") from error
     for number, text in found:
         if _UID.fullmatch(text.strip()) is None:
             raise UsageError(Reason.BAD_PARAMETER, f"line {number} of {path.name} holds no Series Instance UID")
     if not found:
         raise UsageError(Reason.EMPTY_INPUT, f"{path.name} names no series")
     return tuple(dict.fromkeys(text.strip() for _, text in found))
+
+
+def _numbered_uids(lines: Sequence[str]) -> list[tuple[int, str]]:
+    if lines and _COLUMN in next(csv.reader(lines[:1])):
+        return [(number, row[_COLUMN] or "") for number, row in enumerate(csv.DictReader(lines), start=2)]
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def select_series_list(
