@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,17 +101,24 @@ class Run:
             raise UsageError(Reason.BAD_COHORT, "the cohort was written without the paths of its files", hint)
         out = Path(out)
         check_database_path(out / _LEDGER)
-        found = _existing_run(out, cohort, made_here=cohort_file.parent.resolve() == (out / INPUT).resolve())
+        made_here = cohort_file.parent.resolve() == (out / INPUT).resolve()
+        with _locked(out) if out.is_dir() else nullcontext():
+            found = _existing_run(out, cohort, made_here=made_here)
         use_mappings(settings.codes.mappings)  # after those of the existing run
         kept = found.config.products if found else ()
         products = request_products(tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo, kept=kept)
         need_products(products)
         _check_engines(settings)
-        demo = allow_demo or (found is not None and found.config.demo)
-        config = RunConfig(_FORMAT, __version__, cohort.name, cohort.sha256, products, settings, demo)
         _make_folder(out)
-        _copy_cohort(cohort_file, out)
-        save_record(out / "run.json", config, durable=True)
+        with _locked(out):  # another runner may have made the run, or added products to it, meanwhile
+            found = _existing_run(out, cohort, made_here=made_here)
+            if found is not None:
+                use_mappings(settings.codes.mappings)
+                products = _added(found.config.products, products)
+            demo = allow_demo or (found is not None and found.config.demo)
+            config = RunConfig(_FORMAT, __version__, cohort.name, cohort.sha256, products, settings, demo)
+            _copy_cohort(cohort_file, out)
+            save_record(out / "run.json", config, durable=True)
         sync_folders([out.absolute().parent])
         return cls(out, config, cohort)
 
@@ -150,6 +159,18 @@ class Run:
             for name in ("", *(str(p.product) for p in self.config.products))
         ]
 
+    @contextmanager
+    def planned_jobs(self) -> Iterator[list[ProductKey]]:
+        """All jobs of the run at this moment, those of products that other runners have added too.
+
+        No runner adds a product until the block is left, so that a plan that is recorded in it is complete.
+        """
+        with _locked(self.root):
+            path = self.root / "run.json"
+            newest = load_record(path, RunConfig).products if path.is_file() else ()
+            products = _added(tuple(p for p in newest if p.missing is None), self.config.products)
+            yield Run(self.root, replace(self.config, products=products), self.cohort).jobs()
+
 
 def need_products(products: Sequence[object]) -> None:
     """Refuse a run without products.
@@ -163,6 +184,24 @@ def need_products(products: Sequence[object]) -> None:
         message = "nothing to do: neither a segmenter nor a body part model was named"
         hint = "add --segmenter expert, --segmenter nnunet:MODEL or --bodypart MODEL"
         raise UsageError(Reason.NO_MODEL, message, hint)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runners from starting in a folder during the block; the system ends the lock of a killed process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _added(first: Sequence[RequestedProduct], further: Sequence[RequestedProduct]) -> tuple[RequestedProduct, ...]:
+    """The first products that are not asked for again, then the further ones, as `request_products` orders them."""
+    asked = {str(p.product) for p in further}
+    return (*(p for p in first if str(p.product) not in asked), *further)
 
 
 def _absolute_mappings(settings: Settings) -> Settings:

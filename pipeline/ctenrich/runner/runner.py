@@ -72,18 +72,20 @@ class Runner:
         clock = self._options.clock
         started = clock.monotonic()
         planner = JobPlanner(self._run.config, self._options.stages)
-        broken = set_aside_if_damaged(self._run.ledger_path)
-        if broken is not None:
-            self._progress.note(f"the ledger was damaged: it is kept as {broken.name}, and made anew")
-        with Ledger(self._run.ledger_path, now=clock.time) as ledger:
-            ledger.set_plan(self._run.jobs())
+        with self._open_ledger() as ledger:
             recorder = RunRecorder(ledger, self._run.root / "log.jsonl", progress=self._progress, clock=clock)
             scheduler, ended = self._schedule(ledger, recorder, command)
             outcomes = ledger.outcomes()
             if ended.early or not planner.with_all_stages:
                 states = dict(Counter(o.state.value for o in outcomes))
             else:
-                states = check_totals(ledger.plan(), outcomes)
+                own = set(self._run.jobs())  # other runners' products may not have ended yet
+                plan = ledger.plan()
+                others = set(plan) - own
+                states = check_totals(
+                    [key for key in plan if key in own],
+                    [o for o in outcomes if (o.series_instance_uid, o.product) not in others],
+                )
         reasons = dict(Counter(o.reason.value for o in outcomes if o.reason))
         seconds = clock.monotonic() - started
         return RunSummary(
@@ -96,6 +98,21 @@ class Runner:
             attempted=scheduler.attempted,
             left_alone=scheduler.left_alone,
         )
+
+    def _open_ledger(self) -> Ledger:
+        """Open the ledger and record the plan; runners that start at once do so one after the other."""
+        path = self._run.ledger_path
+        with self._run.planned_jobs() as jobs:
+            broken = set_aside_if_damaged(path)
+            if broken is not None:
+                self._progress.note(f"the ledger was damaged: it is kept as {broken.name}, and made anew")
+            ledger = Ledger(path, now=self._options.clock.time)
+            try:
+                ledger.set_plan(jobs)
+            except BaseException:
+                ledger.close()
+                raise
+            return ledger
 
     def _schedule(self, ledger: Ledger, recorder: RunRecorder, command: str) -> tuple[Scheduler, RunEnd]:
         """Run the scheduler; whatever happens, close the executor, release leases and record the end."""
