@@ -60,7 +60,20 @@ def test_import_list_show_and_verify(tmp_path: Path) -> None:
     assert "small" in call("models", "list")
     changed = next((tmp_path / "home").rglob("fold_0/checkpoint_final.pth"))
     changed.write_bytes(changed.read_bytes()[:-9])
-    assert "BAD_MODEL" in call("models", "verify", "small", code=1)
+    said = call("models", "verify", "small", code=1)
+    assert "HASH_MISMATCH" in said
+    assert "checkpoint_final.pth" in said
+
+
+def test_axes_are_recorded_at_import_and_shown(tmp_path: Path) -> None:
+    folder = write_v2(tmp_path / "v2", stated="")
+    assert "axes: not stated" in call("models", "import", folder, "--name", "open")
+    said = call("models", "import", folder, "--name", "small", "--axes", "ras", "--step", "0.8")
+    assert "axes: RAS (models import --axes)" in said
+    shown = " ".join(call("models", "show", "small").split())
+    assert "axes RAS axes from models import --axes step 0.8 step from models import --step" in shown
+    assert "15825003 SCT Aorta" in shown
+    assert "RAS, LAS or LPS" in call("models", "import", folder, "--name", "x", "--axes", "RPI", code=2)
 
 
 def test_check_prints_both_tables_and_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

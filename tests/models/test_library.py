@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.small_models import write_v2
+from tests.support.small_models import v2_dataset, write_v2
 
 from ctenrich.errors import CtenrichError, ModelError, RetryExhaustedError
 from ctenrich.inference.download import download
 from ctenrich.inference.registry import ModelKind, accept_licence, models_home, registry, resolve_model
 from ctenrich.models import library as manage
 from ctenrich.models.library import import_model, list_models, pull_model, show_model, verify_model
+from ctenrich.nnunet import conversion, store
+from ctenrich.nnunet.conventions import Conventions
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
@@ -30,6 +32,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of models for each test."""
     monkeypatch.setenv("CTENRICH_MODELS", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are converted in this process: a child imports torch anew for each of them."""
+    monkeypatch.setattr(store, "run_isolated", lambda _, request, **__: conversion._convert_request(request))
 
 
 def zipped(folder: Path, file: Path) -> Path:
@@ -81,6 +89,69 @@ def test_imported_models_work_by_name(tmp_path: Path, packed: bool) -> None:
     assert verify_model("thorax") == ()
     shutil.rmtree(folder)
     assert open_nnunet("thorax", settings=Settings()).info.name == "thorax"
+
+
+@pytest.mark.usefixtures("in_process")
+def test_import_records_the_axes_and_who_states_them(tmp_path: Path) -> None:
+    """Those given, else those found where the model came from: the folder above a trainer's folder loses its name."""
+    trainer = Path("Dataset297_TotalSegmentator_total_3mm_1559subj") / "nnUNetTrainer__plans__3d_fullres"
+    published = write_v2(tmp_path / trainer, stated="")
+    import_model(published, name="fast")
+    shown = show_model("fast")
+    assert (shown["axes"], shown["step"]) == ("RAS", 0.8)
+    assert "TotalSegmentator" in shown["axes_from"]
+    assert str(open_nnunet("fast", settings=Settings()).product) == "nnunet:fast:3d_fullres:0:mirror:axes=RAS:step=0.8"
+    import_model(published, name="fast", conventions=Conventions(axes="LAS", step=0.5))
+    shown = show_model("fast")
+    assert (shown["axes"], shown["axes_from"], shown["step"]) == ("LAS", "models import --axes", 0.5)
+    import_model(
+        zipped(write_v2(tmp_path / "x" / "m", stated=""), tmp_path / "clin_ct_ribs_ras_08052025.zip"), name="ribs"
+    )
+    assert show_model("ribs")["axes"] == "RAS"
+    import_model(write_v2(tmp_path / "own", stated=""))
+    assert "not stated" in show_model("own")["axes"]
+    with pytest.raises(ModelError) as caught:
+        open_nnunet("own", settings=Settings())
+    assert caught.value.reason is Reason.UNKNOWN_AXES
+    assert "models check own --axes" in caught.value.hint
+    import_model(resolve_model("own").folder, name="own", conventions=Conventions(axes="RAS"))
+    assert open_nnunet("own", settings=Settings()).axes == "RAS"
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("name", ["fold_0/checkpoint_final.pth", "plans.json", "dataset.json"])
+def test_an_imported_model_whose_files_changed_is_refused_before_work(tmp_path: Path, name: str) -> None:
+    import_model(write_v2(tmp_path / "m"), name="m")
+    path = resolve_model("m").folder / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ModelError, match=Path(name).name) as caught:
+        open_nnunet("m", settings=Settings())
+    assert caught.value.reason is Reason.HASH_MISMATCH
+    import_model(tmp_path / "m", name="m")
+    assert open_nnunet("m", settings=Settings()).info.name == "m"
+
+
+@pytest.mark.usefixtures("in_process")
+def test_show_states_the_code_and_side_of_every_class(tmp_path: Path) -> None:
+    labels = {"background": 0, "lung_left": 1, "aorta": 2, "flux capacitor": 3}
+    rows = show_model(str(write_v2(tmp_path / "m", dataset=v2_dataset(labels))))["classes"]
+    assert [(row["value"], row["label"], row["side"]) for row in rows] == [
+        ("1", "lung_left", "Left"), ("2", "aorta", ""), ("3", "flux capacitor", ""),
+    ]  # fmt: skip
+    assert [row["code"] for row in rows] == ["39607008 SCT Lung", "15825003 SCT Aorta", ""]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_labels_of_ctenrich_toml_replace_those_of_the_model(tmp_path: Path) -> None:
+    labels = {"background": 0, "Herz": 1, "Aorta ascendens et descendens": 2, "Luftroehre": 3}
+    stated = 'axes = "LPS"\n[labels]\nheart = 1\naorta = 2\ntrachea = 3\n'
+    folder = write_v2(tmp_path / "m", dataset=v2_dataset(labels), stated=stated)
+    assert [name for _, name, _ in open_nnunet(str(folder), settings=Settings()).names] == ["heart", "aorta", "trachea"]
+    for wrong in ("heart = 1", "heart = 1\naorta = 2\ntrachea = 4", 'heart = "one"'):
+        (folder / "ctenrich.toml").write_text(f'axes = "LPS"\n[labels]\n{wrong}\n')
+        with pytest.raises(ModelError, match=r"ctenrich\.toml") as caught:
+            open_nnunet(str(folder), settings=Settings())
+        assert caught.value.reason is Reason.BAD_MODEL
 
 
 def test_verify_finds_changed_files(tmp_path: Path, home: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
     from ctenrich.models.library import ModelStatus
     from ctenrich.models.parity import Case
+    from ctenrich.nnunet.conventions import Conventions
 
 __all__ = ["register"]
 
@@ -33,7 +36,7 @@ def list_all() -> None:
 
     rows = [(m.name, m.kind, "yes" if m.installed else "no", _licence(m), m.title) for m in list_models()]
     print_table("Models", ("name", "kind", "installed", "licence", "title"), rows)
-    typer.echo("Any nnU-Net v2 model folder works without a name: --segmenter nnunet:PATH")
+    typer.echo("Any nnU-Net v2 model folder works without a name: --segmenter nnunet:PATH:axes=RAS (or LAS, or LPS)")
 
 
 def _licence(status: ModelStatus) -> str:
@@ -42,13 +45,18 @@ def _licence(status: ModelStatus) -> str:
 
 @models_app.command("show", epilog="Example:  ctenrich models show Task055_SegTHOR")
 def show(name: Name) -> None:
-    """Show a model's source, licence, labels, configurations and citation."""
+    """Show a model's source, licence, axes and step with their sources, configurations, and the code of every class."""
+    from ctenrich.cli.console import print_table
     from ctenrich.models.library import show_model
 
-    for key, value in show_model(name).items():
+    found = show_model(name)
+    classes = found.pop("classes", [])
+    for key, value in found.items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else shown
         typer.echo(f"{key.replace('_', ' '):16} {shown}")
+    if classes:
+        print_table("Classes", tuple(classes[0]), [tuple(row.values()) for row in classes])
 
 
 @models_app.command("pull", epilog="Example:  ctenrich models pull Task055_SegTHOR --accept-licence")
@@ -66,20 +74,46 @@ def pull(
     typer.echo(f"{status.name} is ready ({status.licence})")
 
 
-@models_app.command("import", epilog="Example:  ctenrich models import Task055_SegTHOR.zip --accept-licence")
+@models_app.command(
+    "import",
+    epilog="Examples:  ctenrich models import Task055_SegTHOR.zip --accept-licence  \n"
+    "ctenrich models import /models/Dataset042_Chest --name chest --axes RAS",
+)
 def import_(
     source: Annotated[Path, typer.Argument(help="Zip file or folder: nnU-Net v1 or v2, or the BPR model's files.")],
     name: Annotated[str | None, typer.Option(help="Name to install it under.")] = None,
     labels: Annotated[Path | None, typer.Option(help="JSON of label names and values, for unknown v1 exports.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Axes that the model was trained on: RAS, LAS or LPS.")] = None,
+    step: Annotated[str | None, typer.Option(help="Distance of its tiles as a share of a tile, e.g. 0.8.")] = None,
     accept_licence: Accept = False,
 ) -> None:
     """Install a model from a file or folder; no pickle is loaded freely, and a failure leaves nothing behind."""
     from ctenrich.cli.console import progress_bars
-    from ctenrich.models.library import import_model
+    from ctenrich.models.library import import_model, show_model
 
+    stated = _conventions(axes, step)
     with progress_bars() as progress:
-        status = import_model(source, name=name, labels=labels, accept=accept_licence, progress=progress)
+        status = import_model(
+            source, name=name, labels=labels, conventions=stated, accept=accept_licence, progress=progress
+        )
     typer.echo(f"{status.name} is ready ({status.licence or 'licence unknown'})")
+    found = show_model(status.name)
+    if "axes" in found:
+        typer.echo(f"axes: {found['axes']}" + (f" ({found['axes_from']})" if "axes_from" in found else ""))
+
+
+def _conventions(axes: str | None, step: str | None) -> Conventions:
+    from ctenrich.errors import UsageError
+    from ctenrich.nnunet.conventions import Conventions, parse_axes, parse_step
+    from ctenrich.reasons import Reason
+
+    try:
+        return Conventions(
+            axes=parse_axes(axes) if axes is not None else "", step=parse_step(step) if step is not None else None
+        )
+    except ValueError as error:
+        hint = "axes: RAS, LAS or LPS; step: 0.05 to 1"
+        raise UsageError(Reason.BAD_PARAMETER, f"--axes or --step: {error}", hint) from None
 
 
 @models_app.command("verify", epilog="Example:  ctenrich models verify demo-organs")
@@ -94,18 +128,33 @@ def verify(name: Name) -> None:
     raise typer.Exit(1 if issues else 0)
 
 
-@models_app.command("check", epilog="Example:  ctenrich models check lung-model --reference --on my-run")
+@models_app.command(
+    "check",
+    epilog="Examples:  ctenrich models check lung-model --reference --on my-run  \n"
+    "ctenrich models check /models/Dataset042_Chest --axes --on my-run",
+)
 def check(
     name: Name,
     reference: Annotated[
         bool, typer.Option("--reference", help="Compare with nnunetv2's own predictor (the only reference; implied).")
     ] = True,
-    on: Annotated[Path | None, typer.Option(help="Run whose volumes are used; default: two phantoms.")] = None,
+    axes: Annotated[
+        bool, typer.Option("--axes", help="Run the model in RAS, LAS and LPS and compare with an expert's contours.")
+    ] = False,
+    on: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run whose volumes are used; default: two phantoms. With --axes: a run with the product expert, or a "
+            "cohort file of series with contours."
+        ),
+    ] = None,
     configuration: Annotated[str | None, typer.Option(help="Configuration, where the model has several.")] = None,
     mirror: Annotated[bool, typer.Option(help="Use test-time mirroring.")] = True,
     repeat: Annotated[bool, typer.Option(help="Run the reference twice to measure its own noise.")] = True,
 ) -> None:
-    """Compare our inference engine with nnunetv2's, organ by organ, worst case first."""
+    """Compare our inference engine with nnunetv2's, organ by organ, worst case first; or find the model's axes."""
+    if axes:
+        _check_axes(name, on, configuration)
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.models.parity import ParityOptions, check_model
     from ctenrich.settings import Settings
@@ -129,6 +178,47 @@ def check(
         typer.echo(f"{case}: {share:.2e} of its voxels differ")
     typer.echo("passed" if report.passed else "NOT passed")
     raise typer.Exit(0 if report.passed else 1)
+
+
+def _check_axes(name: str, on: Path | None, configuration: str | None) -> NoReturn:
+    """Print the Dice of every organ in all three axes, and which fits; without mirroring, which takes longer."""
+    from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.models.axes_check import AxesOptions, check_axes, expert_cases
+    from ctenrich.settings import Settings
+
+    with progress_bars() as progress, _expert_run(on) as run:
+        options = AxesOptions(configuration=configuration)
+        report = check_axes(name, expert_cases(run), settings=Settings(), options=options, progress=progress)
+    rows = report.table()
+    print_table(f"{report.model}: Dice with the expert", tuple(rows[0]), [tuple(row.values()) for row in rows])
+    typer.echo(report.verdict)
+    if report.fitting:
+        best = report.fitting[0]
+        typer.echo(f"to use it: --segmenter nnunet:{name}:axes={best}")
+        typer.echo(f"to record it: ctenrich models import {name} --axes {best}")
+    raise typer.Exit(0 if report.fitting else 1)
+
+
+@contextlib.contextmanager
+def _expert_run(on: Path | None) -> Iterator[Path]:
+    """The run's folder; for a cohort file a temporary run that draws the expert's contours."""
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
+
+    if on is None:
+        hint = "add --on RUN, a run with --segmenter expert, or --on COHORT.parquet"
+        raise UsageError(Reason.BAD_PARAMETER, "--axes compares with an expert's contours", hint)
+    if not on.is_file():
+        from ctenrich.runner.run import Run
+
+        yield Run.open(on).root
+        return
+    from ctenrich import steps
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = steps.start(on, Path(folder) / "run", segmenters=["expert"])
+        steps.run_all(run)
+        yield run.root
 
 
 def _cases(run_folder: Path | None) -> Iterator[Case]:

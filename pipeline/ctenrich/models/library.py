@@ -9,11 +9,12 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctenrich.bodypart.scorer import load_bodypart_model
+from ctenrich.codes.mappings import find_segment
 from ctenrich.errors import ModelError, UnknownModelError, UnsafeInputError, did_you_mean
 from ctenrich.inference.download import download
 from ctenrich.inference.registry import (
@@ -27,9 +28,10 @@ from ctenrich.inference.registry import (
     registry,
     resolve_model,
 )
-from ctenrich.nnunet.plans import fail
+from ctenrich.nnunet.conventions import REGISTRY, Conventions, stated_conventions
+from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.segmenter import label_names
-from ctenrich.nnunet.store import StoredModel, load_weights, prepare
+from ctenrich.nnunet.store import StoredModel, load_weights, prepare, source_files
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Severity
@@ -120,14 +122,34 @@ def show_model(name: str) -> dict[str, Any]:
     if _is_bodypart(model):
         return out | {"kind": ModelKind.BODYPART.value, **_bodypart_details(model)}
     stored = prepare(model)
-    return out | {"kind": stored.meta["kind"], **_nnunet_details(stored)}
+    return out | {"kind": stored.meta["kind"], **_nnunet_details(model, stored)}
 
 
-def _nnunet_details(stored: StoredModel) -> dict[str, Any]:
+def _classes(plan: ModelPlan) -> list[dict[str, str]]:
+    """Value, label, segment, code and side of every class; the segment is empty where no mapping knows the label."""
+    rows = []
+    for label, value in sorted(plan.labels.names.items(), key=lambda item: item[1]):
+        code = find_segment(label)
+        row = {"value": str(value), "label": label, "segment": "", "code": "", "side": ""}
+        if code is not None:
+            row |= {"segment": code.name, "code": f"{code.type.value} {code.type.scheme} {code.type.meaning}"}
+            side = code.finding_site_laterality
+            row["side"] = side.meaning if side else ""
+        rows.append(row)
+    return rows
+
+
+def _nnunet_details(model: ResolvedModel, stored: StoredModel) -> dict[str, Any]:
     plans = {name: stored.plan(name) for name in stored.configurations}
     first = next(iter(plans.values()))
+    stated = stated_conventions(model)
     return {
+        "axes": stated.axes or "not stated: give :axes=RAS, :axes=LAS or :axes=LPS",
+        **({"axes_from": stated.axes_from} if stated.axes else {}),
+        "step": "that of the run's settings, 0.5 by default" if stated.step is None else stated.step,
+        **({"step_from": stated.step_from} if stated.step is not None else {}),
         "labels": dict(first.labels.names),
+        "classes": _classes(first),
         "configurations": list(plans),
         "folds": {name: list(stored.folds(name)) for name in plans},
         "spacing": {name: list(plan.spacing) for name, plan in plans.items()},
@@ -198,6 +220,7 @@ def import_model(
     *,
     name: str | None = None,
     labels: Path | None = None,
+    conventions: Conventions | None = None,
     accept: bool = False,
     progress: Progress = SILENT,
 ) -> ModelStatus:
@@ -212,6 +235,9 @@ def import_model(
         By default the registry's name if the file's hash or name is known, else the file's own name.
     labels : Path, optional
         JSON file of label names and values, for v1 exports that the registry does not know.
+    conventions : Conventions, optional
+        Axes and step of an nnU-Net model, recorded for every use of its name; by default those that its files or
+        their names state.
     accept : bool
         The user accepts the licence of a model of the registry.
     progress : Progress
@@ -246,10 +272,13 @@ def import_model(
         progress.note(f"reading {source.name}")
         folder = staging / chosen
         _copy_or_unpack(source, folder)
+        (folder / "import.json").unlink(missing_ok=True)  # of a model that had been imported before
         if labels is not None:
             shutil.copyfile(labels, folder / "labels.json")
-        kind = _check_import(ResolvedModel(chosen, folder, entry))
+        model = ResolvedModel(chosen, folder, entry)
+        kind = _check_import(model)
         record = {"kind": kind, "file": source.name, "sha256": pinned}
+        record |= _recorded_conventions(model, source, kind, conventions or Conventions())
         write_bytes(folder / "import.json", (json.dumps(record, indent=1) + "\n").encode())
         _replace_folder(folder, imported / chosen, staging / "old")
     finally:
@@ -257,6 +286,26 @@ def import_model(
     if entry is not None:
         return _model_status(entry)
     return ModelStatus(chosen, kind, "imported", "", True)
+
+
+def _recorded_conventions(model: ResolvedModel, source: Path, kind: str, given: Conventions) -> dict[str, Any]:
+    """What the record of an import states: hashes, axes and step as given, or as found where the model came from."""
+    if kind == ModelKind.BODYPART.value:
+        if given.axes or given.step is not None:
+            fail("axes and step are those of nnU-Net models", 'give a body part model a config.json with "image axes"')
+        return {}
+    here = stated_conventions(model, source.name.removesuffix(".zip"))
+    found = stated_conventions(replace(model, folder=source.resolve())) if source.is_dir() else here
+    out: dict[str, Any] = {"files": source_files(model.folder)}
+    if given.axes:
+        out |= {"axes": given.axes, "axes_from": "models import --axes"}
+    elif found.axes and found.axes_from != REGISTRY:
+        out |= {"axes": found.axes, "axes_from": found.axes_from}
+    if given.step is not None:
+        out |= {"step": given.step, "step_from": "models import --step"}
+    elif found.step is not None and found.step_from != REGISTRY:
+        out |= {"step": found.step, "step_from": found.step_from}
+    return out
 
 
 def _guess_name(source: Path, sha256: str) -> str:

@@ -20,7 +20,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,16 @@ from ctenrich.reasons import Reason
 __all__ = [
     "AXES",
     "FILE",
+    "REGISTRY",
     "Conventions",
     "axes_before",
     "check_stated_axes",
+    "import_record",
     "parse_axes",
     "parse_step",
     "read_model_toml",
     "stated_conventions",
+    "toml_labels",
     "unknown_axes",
 ]
 
@@ -49,6 +52,9 @@ AXES = ("RAS", "LAS", "LPS")
 
 FILE = "ctenrich.toml"
 """File of a model's folder in which its owner states axes, step and labels."""
+
+REGISTRY = "the registry"
+"""Source of what the registry states."""
 
 _KEYS = {"axes", "step", "labels"}
 _MAX_TOML = 1024**2
@@ -117,13 +123,15 @@ def check_stated_axes(model: ResolvedModel) -> None:
         raise unknown_axes(model)
 
 
-def stated_conventions(model: ResolvedModel) -> Conventions:
+def stated_conventions(model: ResolvedModel, *names: str) -> Conventions:
     """Find what is stated about a model, from the most to the least specific source.
 
     Parameters
     ----------
     model : ResolvedModel
         Its folder's small files are read; weights are not.
+    *names : str
+        Further names under which the model was published, e.g. that of its zip file.
 
     Returns
     -------
@@ -137,7 +145,7 @@ def stated_conventions(model: ResolvedModel) -> Conventions:
         of one kind contradict each other; WRONG_MODALITY for a published model of MR.
     """
     axes, axes_from, step, step_from = "", "", None, ""
-    for found in _statements(model):
+    for found in _statements(model, names):
         if found.axes and not axes:
             axes, axes_from = found.axes, found.axes_from
         if found.step is not None and step is None:
@@ -145,16 +153,26 @@ def stated_conventions(model: ResolvedModel) -> Conventions:
     return Conventions(axes=axes, step=step, axes_from=axes_from, step_from=step_from)
 
 
-def _statements(model: ResolvedModel) -> Iterator[Conventions]:
+def _statements(model: ResolvedModel, more_names: tuple[str, ...]) -> Iterator[Conventions]:
     """All statements about a model, the most specific first."""
-    record = _import_record(model.folder)
-    yield _checked_statement(record, record.get("axes_from") or "the record of its import")
+    record = import_record(model.folder)
+    imported = _checked_statement(record, "the record of its import")
+    yield replace(
+        imported,
+        axes_from=str(record.get("axes_from", imported.axes_from)),
+        step_from=str(record.get("step_from", imported.step_from)),
+    )
     places = _places(model.folder)
     own = [read_model_toml(place) for place in places]
     yield _one_statement([_checked_statement(values, FILE) for values in own if values], FILE)
     if model.entry is not None:
-        yield _named_statement(model.entry.axes, model.entry.step, "the registry")
-    names = [*(place.name for place in places), model.name, str(record.get("file", "")).removesuffix(".zip")]
+        yield _named_statement(model.entry.axes, model.entry.step, REGISTRY)
+    names = [
+        *(place.name for place in places),
+        model.name,
+        *more_names,
+        str(record.get("file", "")).removesuffix(".zip"),
+    ]
     files = _plan_files(places)
     names += [str(plans.get("dataset_name", "")) for plans, _ in files]
     yield _layout_statement(model.name, names)
@@ -210,9 +228,30 @@ def _plan_files(places: list[Path]) -> list[tuple[dict[str, Any], dict[str, Any]
     ]
 
 
-def _import_record(folder: Path) -> dict[str, Any]:
+def import_record(folder: Path) -> dict[str, Any]:
+    """Read what the import of a model recorded beside its files; an empty dictionary if it was not imported.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL if the record is damaged.
+    """
     path = folder / "import.json"
     return read_json(path) if path.is_file() else {}
+
+
+def toml_labels(folder: Path) -> dict[str, int]:
+    """Label name -> value of a folder's ctenrich.toml, empty if it states none.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL if they are not names with whole numbers from 1 on.
+    """
+    labels = read_model_toml(folder).get("labels", {})
+    if not isinstance(labels, dict) or not all(type(v) is int and v > 0 for v in labels.values()):
+        fail(f"[labels] of {FILE} are not names with whole numbers from 1 on", "for example: heart = 1")
+    return {str(name): value for name, value in labels.items()}
 
 
 def read_model_toml(folder: Path) -> dict[str, Any]:

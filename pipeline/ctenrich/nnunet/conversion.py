@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ctenrich.inference.isolation import serve_isolated
 from ctenrich.inference.registry import ModelEntry, ModelKind, ResolvedModel, check_name
+from ctenrich.nnunet.conventions import toml_labels
 from ctenrich.nnunet.plans import ModelPlan, fail, parse_v2
 from ctenrich.nnunet.source_folder import SourceConfiguration, read_v2
 from ctenrich.nnunet.unet import check_weights
@@ -106,7 +108,7 @@ def _source_configurations(model: ResolvedModel) -> Iterator[SourceConfiguration
     if folders:
         seen: set[str] = set()
         for folder in folders:
-            source = read_v2(folder)
+            source = _with_toml_labels(read_v2(folder), model.folder, folder)
             if source.configuration in seen:
                 fail(
                     f"{model.name} contains the configuration {source.configuration} twice",
@@ -116,6 +118,21 @@ def _source_configurations(model: ResolvedModel) -> Iterator[SourceConfiguration
             yield source
         return
     yield from read_v1(model)
+
+
+def _with_toml_labels(source: SourceConfiguration, top: Path, folder: Path) -> SourceConfiguration:
+    """Rename the labels of dataset.json as ctenrich.toml states, in the model's folder or the configuration's."""
+    stated = toml_labels(folder) or toml_labels(top)
+    known = source.dataset.get("labels")
+    if not stated or not isinstance(known, dict):  # whatever else it is, the plan's parser refuses it
+        return source
+    values = [v for k, v in known.items() if k not in {"background", "ignore"}]
+    if any(isinstance(v, list) for v in values):
+        fail("[labels] of ctenrich.toml cannot rename regions", "rename them in dataset.json")
+    if sorted(stated.values()) != sorted(int(v) for v in values):
+        fail("[labels] of ctenrich.toml and dataset.json do not have the same values")
+    kept = {k: v for k, v in known.items() if k in {"background", "ignore"}}
+    return replace(source, dataset={**source.dataset, "labels": {**kept, **stated}})
 
 
 def _convert_request(request: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ctenrich.errors import ModelError
 from ctenrich.inference.isolation import run_isolated
 from ctenrich.inference.registry import ModelKind, ResolvedModel, models_home
+from ctenrich.nnunet.conventions import FILE, import_record
 from ctenrich.nnunet.conversion import FORMAT, canonical_json, plan_of
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.source_folder import CHECKPOINTS
@@ -30,7 +31,7 @@ from ctenrich.workspace import sha256_of_file
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["StoredModel", "load_weights", "plan_of", "prepare"]
+__all__ = ["StoredModel", "load_weights", "plan_of", "prepare", "source_files"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def prepare(model: ResolvedModel) -> StoredModel:
     ModelError
         BAD_MODEL, UNSAFE_WEIGHTS, WRONG_MODALITY or HASH_MISMATCH.
     """
-    sources = _source_files(model.folder)
+    sources = source_files(model.folder)
+    _check_import_pin(model, sources)
     digest = hashlib.sha256("".join(f"{h}  {n}\n" for n, h in sorted(sources.items())).encode()).hexdigest()
     folder = models_home() / "converted" / f"{model.name}-{digest[:16]}"
     if not (folder / "model.json").is_file():
@@ -132,16 +134,35 @@ def load_weights(stored: StoredModel, configuration: str, fold: str) -> dict[str
 # ---------------------------------------------------------------- converting
 
 
-def _source_files(folder: Path) -> dict[str, str]:
-    wanted = {"plans.json", "dataset.json", "plans.pkl", "postprocessing.json", "labels.json", *CHECKPOINTS}
+def source_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a model that decides its results, by its path below the folder.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL if there is none.
+    """
+    wanted = {"plans.json", "dataset.json", "plans.pkl", "postprocessing.json", "labels.json", FILE, *CHECKPOINTS}
     found = {
         path.relative_to(folder).as_posix(): sha256_of_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and (path.name in wanted or ".model" in path.suffixes)
     }
-    if not found:
+    if not found.keys() - {FILE}:
         fail(f"{folder.name} contains no nnU-Net model", "plans.json (v2) or plans.pkl (v1) and folds are expected")
     return found
+
+
+def _check_import_pin(model: ResolvedModel, sources: dict[str, str]) -> None:
+    """Refuse an imported model whose files are not those that were imported; 0.1.0 recorded no hashes."""
+    pinned = import_record(model.folder).get("files")
+    if isinstance(pinned, dict) and pinned != sources:
+        changed = sorted(name for name in pinned.keys() | sources.keys() if pinned.get(name) != sources.get(name))
+        raise ModelError(
+            Reason.HASH_MISMATCH,
+            f"the imported model {model.name} changed after its import: {', '.join(changed[:3])}",
+            "import the model again",
+        )
 
 
 def _convert_model(model: ResolvedModel, sources: dict[str, str], folder: Path) -> None:

@@ -19,6 +19,7 @@ from ctenrich.errors import ModelError
 from ctenrich.inference.checkpoint import load_restricted
 from ctenrich.inference.registry import ModelKind, ResolvedModel
 from ctenrich.inference.restricted_unpickler import load_pickle_restricted
+from ctenrich.nnunet.conventions import toml_labels
 from ctenrich.nnunet.plans import LabelPlan, ModelPlan, NetworkPlan, Normalisation, Resampling, fail
 from ctenrich.nnunet.source_folder import SourceConfiguration, read_json
 from ctenrich.reasons import Reason
@@ -152,11 +153,14 @@ def _as_json_value(value: Any) -> Any:
 
 
 def _labels_v1(model: ResolvedModel, folder: Path, count: int) -> dict[str, int]:
-    """Label name -> value: labels.json or dataset.json beside or above the export, else from the registry."""
+    """Label name -> value: ctenrich.toml, labels.json or dataset.json beside or above the export, else the registry."""
     labels: dict[str, int] = {}
     inside = [folder, *(p for p in folder.parents if p == model.folder or p.is_relative_to(model.folder))]
+    stated = next(filter(None, map(toml_labels, inside)), {})
     files = [p / name for p in inside for name in ("labels.json", "dataset.json") if (p / name).is_file()]
-    if files:
+    if stated:
+        labels = stated
+    elif files:
         found = read_json(files[0])
         found = found.get("labels", found)
         for key, value in found.items():
@@ -166,7 +170,7 @@ def _labels_v1(model: ResolvedModel, folder: Path, count: int) -> dict[str, int]
     elif model.entry is not None and model.entry.labels:
         labels = dict(model.entry.labels)
     else:
-        hint = 'give a labels.json such as {"heart": 1, "aorta": 2}'
+        hint = 'give a labels.json such as {"heart": 1, "aorta": 2}, or [labels] in ctenrich.toml'
         fail(f"the v1 export {model.name} does not name its {count} labels", hint)
     if sorted(labels.values()) != list(range(1, count + 1)):
         fail(f"{count} labels are in the plan, and {len(labels)} are named")
