@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from ctenrich import steps
 from ctenrich.cli.main import app
+from ctenrich.codes.mappings import use_mappings
 from ctenrich.errors import ModelError, UnknownModelError, did_you_mean
 from ctenrich.inference.download import download
 
@@ -48,7 +49,10 @@ def test_text_files_that_are_no_such_files(
     (place / "folder").mkdir(exist_ok=True)
     for path in ("other", "folder/segments.csv"):
         (place / path).write_bytes(content)
-    done = call(*command.split())
+    try:
+        done = call(*command.split())
+    finally:
+        use_mappings("")
     assert isinstance(done.exception, SystemExit | None), done.exception
     if content.startswith(b"name"):
         assert done.exit_code in (1, 2)

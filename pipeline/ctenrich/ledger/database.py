@@ -234,6 +234,8 @@ def _has_damage(path: Path) -> bool:
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if found is None or found[0] != "ok":
                 return True
+            if connection.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
+                return False  # of another version, or not made yet
             for select in _ALL_COLUMNS:  # the integrity check decodes no text, and accepts any schema
                 deque(connection.execute(select), maxlen=0)
             return False

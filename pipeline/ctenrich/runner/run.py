@@ -102,7 +102,7 @@ class Run:
         out = Path(out)
         check_database_path(out / _LEDGER)
         made_here = cohort_file.parent.resolve() == (out / INPUT).resolve()
-        with _locked(out) if out.is_dir() else nullcontext():
+        with _locked(out) if _is_folder(out) else nullcontext():
             found = _existing_run(out, cohort, made_here=made_here)
         use_mappings(settings.codes.mappings)  # after those of the existing run
         kept = found.config.products if found else ()
@@ -209,6 +209,13 @@ def _absolute_mappings(settings: Settings) -> Settings:
     if not chosen:
         return settings
     return replace(settings, codes=replace(settings.codes, mappings=str(Path(chosen).resolve())))
+
+
+def _is_folder(out: Path) -> bool:
+    try:
+        return out.is_dir()
+    except OSError as error:
+        raise _unusable_folder(error) from error
 
 
 def _existing_run(out: Path, cohort: Cohort, *, made_here: bool) -> Run | None:
