@@ -43,8 +43,8 @@ INTERFACE = {
     ),
     "objects": (
         "DICOM objects",
-        ["codes.mappings", "codes.lint", "uids", "objects.kinds", "encode.seg", "encode.shape_sr",
-         "encode.landmarks_sr", "encode.regions_sr", "dicom.seg", "dicom.sr", "proof", "validate"],
+        ["codes.mappings", "codes.tasks", "codes.describe", "codes.lint", "uids", "objects.kinds", "encode.seg",
+         "encode.shape_sr", "encode.landmarks_sr", "encode.regions_sr", "dicom.seg", "dicom.sr", "proof", "validate"],
     ),
     "runner": (
         "Running a cohort",

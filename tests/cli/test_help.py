@@ -20,7 +20,8 @@ from ctenrich.resources import folder as own_folder
 
 LOCAL = re.compile(
     r"ctenrich (index|cohort|plan|status|report|query my-run|export|check-mappings|retry|evaluate-segmentations|prepare"
-    r"|fetch|sort|convert|segment|score|measure|encode|validate others|models list|models show|models verify demo"
+    r"|codes list|codes show|fetch|sort|convert|segment|score|measure|encode|validate others"
+    r"|models list|models show|models verify demo"
     r"|select (select_ct_series --catalog folder|--series-list|--lock))\b"
 )
 """Examples that are run; the others need a network, an account, a model, a browser or minutes."""

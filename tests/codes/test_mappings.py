@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -13,17 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctenrich.codes.mappings import (
+    CODES_REVISION,
     check_mappings,
     codes_of,
+    codes_sha256,
     find_segment,
     general_name,
     general_sha256,
+    labels_sha256,
     load_concepts,
     load_features,
     load_landmarks,
     load_regions,
     load_segments,
-    mappings_sha256,
+    newer_codes,
     normalise_label,
     numbered_name,
     use_mappings,
@@ -136,7 +140,8 @@ def test_every_side_and_colour_is_coded() -> None:
         for side in ("left", "right"):
             if side in words:
                 codes = [code.laterality, code.region_modifier]
-                stated = [c.meaning.casefold() for c in codes if c] or [code.type.meaning.casefold()]
+                whole = [c.meaning.casefold() for c in (code.type, code.region) if c]
+                stated = [c.meaning.casefold() for c in codes if c] or whole
                 assert any(side in text for text in stated), name
     assert segments["esophagus"].type.value == "32849002"
     assert segments["heart"].colour == (5, 183, 61)
@@ -241,6 +246,108 @@ def test_what_is_planted_is_found_at_its_line(
     assert any(i.rule == rule and i.severity is severity and i.object == f"{file}:{line}" for i in issues), issues
 
 
+SCT_LEFT = {"laterality_scheme": "SCT", "laterality_code": "7771000", "laterality_meaning": "Left"}
+NO_SIDE = {"laterality_scheme": "", "laterality_code": "", "laterality_meaning": ""}
+
+
+def line_of(file: str, name: str) -> int:
+    """Line of a row, as a text editor counts."""
+    with (folder("mappings") / file).open(newline="") as handle:
+        return next(n for n, row in enumerate(csv.reader(handle), start=1) if row[0] == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "rule", "severity", "message"),
+    [
+        (
+            "subclavian_artery_left",
+            {"type_code": "29700009"},
+            "SIDE",
+            Severity.ERROR,
+            "means 'Right Subclavian Artery', but its modifier is left",
+        ),
+        ("subclavian_artery_right", {"type_code": "29700009"}, "SIDE", Severity.WARNING, "states the side twice"),
+        ("kidney_right", SCT_LEFT, "SIDE", Severity.ERROR, "names right, but 7771000 (Left) is its modifier"),
+        (
+            "atrial_appendage_left",
+            {"type_code": "68300000", "type_meaning": "Right auricular appendage"},
+            "SIDE",
+            Severity.ERROR,
+            "names left, but 68300000 means 'Right auricular appendage'",
+        ),
+        ("kidney_cyst_left", {"region_code": "29700009"}, "SIDE", Severity.ERROR, "but its modifier is left"),
+        ("gluteus_maximus_left", {"type_code": "181674001"}, "ENTIRE", Severity.WARNING, "use the structure 206007"),
+        ("breast", {"type_code": "181131000"}, "ENTIRE", Severity.WARNING, "an organ as a whole"),
+        (
+            "spleen",
+            {"type_code": "361097006", "type_meaning": "Entire Vessel"},
+            "ENTIRE",
+            Severity.WARNING,
+            "structure",
+        ),
+    ],
+)
+def test_contradictory_sides_and_entireties_are_found(
+    name: str, cells: dict[str, str], rule: str, severity: Severity, message: str, tmp_path: Path
+) -> None:
+    line = line_of("segments.csv", name)
+    issues = check_mappings(plant(tmp_path, "segments.csv", line, **cells))
+    found = [i for i in issues if i.rule == rule and i.object == f"segments.csv:{line}"]
+    assert [i.severity for i in found] == [severity], issues
+    assert message in found[0].message
+
+
+def test_left_and_right_with_equal_codes_are_found(tmp_path: Path) -> None:
+    left, right = (line_of("segments.csv", f"kidney_{side}") for side in ("left", "right"))
+    target = plant(tmp_path, "segments.csv", left, **NO_SIDE)
+    assert not [i for i in check_mappings(target) if i.rule == "EQUAL_SIDES"], "the other one has its modifier"
+    rows = (target / "segments.csv").read_text().splitlines()
+    rows[right - 1] = rows[left - 1].replace("kidney_left", "kidney_right")
+    (target / "segments.csv").write_text("\n".join(rows) + "\n")
+    found = [i for i in check_mappings(target) if i.rule == "EQUAL_SIDES"]
+    assert [(i.severity, i.object) for i in found] == [(Severity.ERROR, f"segments.csv:{max(left, right)}")]
+
+
+def test_one_concept_for_two_labels_of_a_task_is_found(tmp_path: Path) -> None:
+    line = line_of("segments.csv", "stomach")
+    target = plant(tmp_path, "segments.csv", line, type_code="78961009", type_meaning="Spleen")
+    found = [i for i in check_mappings(target) if i.rule == "SAME_CONCEPT"]
+    assert {i.severity for i in found} == {Severity.WARNING}
+    assert "tasks.csv:7" in {i.object for i in found}
+    assert "'stomach' has the codes of 'spleen' of the same task" in {i.message for i in found}
+    tasks = target / "tasks.csv"
+    tasks.write_text(tasks.read_text().replace("totalsegmentator:total,6,stomach,,", "totalsegmentator:total,6,crop,,"))
+    found = [i for i in check_mappings(target) if i.rule == "UNKNOWN_SEGMENT"]
+    assert [(i.severity, i.object) for i in found] == [(Severity.ERROR, "tasks.csv:7")]
+
+
+def test_tables_of_several_models_are_checked_model_by_model(tmp_path: Path) -> None:
+    columns = [
+        f"Segmented{part}CodeSequence.{name}"
+        for part in ("PropertyType", "PropertyTypeModifier")
+        for name in ("CodingSchemeDesignator", "CodeValue", "CodeMeaning")
+    ]
+    rows = [
+        ["organs", "spleen", "SCT", "78961009", "Spleen", "", "", ""],
+        ["fast", "spleen", "SCT", "78961009", "Spleen", "", "", ""],
+        ["fast", "milt", "SCT", "78961009", "Spleen", "", "", ""],
+        ["fast", "subclavian", "SCT", "29700009", "Subclavian artery", "SCT", "7771000", "Left"],
+    ]
+    with (tmp_path / "table.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([["model", "label_name", *columns], *rows])
+    found = [(i.rule, i.object) for i in check_mappings(tmp_path)]
+    assert found == [("SAME_CONCEPT", "table.csv:4"), ("SIDE", "table.csv:5")]
+
+
+def test_structures_without_a_concept_share_the_general_one() -> None:
+    generic = {
+        name for name, code in load_segments().items() if (code.type.scheme, code.type.value) == ("DCM", "111099")
+    }
+    assert {"rectus_abdominis_left", "ventricle_trigone_right", "lingual_canal", "aorta_true_lumen"} <= generic
+    assert all(load_segments()[name].region for name in generic)
+    assert not [i for i in check_mappings(folder("mappings")) if i.rule == "SAME_CONCEPT"]
+
+
 def test_a_faulty_row_is_refused_with_its_line(tmp_path: Path) -> None:
     target = plant(tmp_path, "segments.csv", 4, type_code="44567002")
     with pytest.raises(UsageError) as caught:
@@ -262,8 +369,38 @@ def test_nearest_codes_are_offered() -> None:
     assert nearest_code("SCT", "816029008", "Pelvis", known) == "816092008", "two digits exchanged"
 
 
-def test_identity_of_the_mappings() -> None:
-    assert len(mappings_sha256()) == 64
+def published_rows() -> str:
+    """The rows of the first revision that objects carry, as version 0.1.0 had them, without other names."""
+    with (folder("mappings") / "segments.csv").open(newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if not row.pop("revision")]
+    for row in rows:
+        del row["labels"]
+    lines = [",".join(row.values()) for row in rows]
+    for name in ("features.csv", "landmarks.csv", "regions.csv"):
+        lines += (folder("mappings") / name).read_text().splitlines()
+    with (folder("mappings") / "concepts.csv").open(newline="") as handle:
+        used = [row for row in csv.DictReader(handle) if row["scheme"] != "SCT" or row["name"] in USED_CONCEPTS]
+    return "\n".join([*lines, *(",".join(row.values()) for row in used)])
+
+
+USED_CONCEPTS = {"top", "bottom", "anatomical_structure", "organ", "finding_category"}
+
+
+def test_rows_of_the_first_revision_are_those_of_0_1_0() -> None:
+    """Objects get other bytes when one of these rows changes: raise its revision, or CODES_REVISION for other files."""
+    assert CODES_REVISION == "bff15f79c207d176074a86d4f554566ed32bd65a00098386d7e2d4abb137aa41"
+    digest = hashlib.sha256(published_rows().encode()).hexdigest()
+    assert digest == "8b3426ce96caf02497320ad520c500a93255e358220555a6f1b4d91e34000d80"
+
+
+def test_newer_codes_are_part_of_the_identity_only_where_they_are_used() -> None:
+    assert newer_codes(["heart", "lung_left#2", "roi:ptv", "vertebrae_L5"]) == ()
+    left = newer_codes(["heart", "gluteus_maximus_left"])
+    assert len(left) == 1
+    assert len(left[0]) == 64
+    assert newer_codes(["gluteus_maximus_left#2", "heart", "spleen"]) == left
+    assert newer_codes(["gluteus_maximus_right"]) != left
+    assert newer_codes(["gluteus_maximus_left", "mandible"]) != left
 
 
 def test_snomed_ids_of_dicom_pass_the_check_digit() -> None:
@@ -326,7 +463,8 @@ def own_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_rows_of_the_user_are_added_and_replace_those_of_the_same_name(own_folder: Path) -> None:
-    before = mappings_sha256()
+    before, labels = codes_sha256(), labels_sha256()
+    assert before == CODES_REVISION
     use_mappings(own_folder)
     assert find_segment("Organ-7") == load_segments()["spare_organ"]
     assert find_segment("trachea") == load_segments()["spare_organ"]
@@ -334,10 +472,12 @@ def test_rows_of_the_user_are_added_and_replace_those_of_the_same_name(own_folde
     assert find_segment("pump") == load_segments()["heart"]
     assert load_segments()["heart"].colour == (1, 2, 3)
     assert find_segment("whole heart") is None
-    changed = mappings_sha256()
-    assert changed != before
+    assert codes_sha256() != before
+    assert labels_sha256() != labels
+    assert len(newer_codes(["heart"])) == 1
+    assert newer_codes(["spleen"]) == ()
     use_mappings("")
-    assert mappings_sha256() == before
+    assert (codes_sha256(), labels_sha256()) == (before, labels)
     assert find_segment("pump") is None
     assert find_segment("whole heart") == load_segments()["heart"]
 
@@ -365,11 +505,11 @@ def test_numbered_and_general_names_have_codes() -> None:
 
 
 def test_the_general_code_is_no_part_of_what_makes_models_run_again(own_folder: Path) -> None:
-    before, general = mappings_sha256(), general_sha256()
+    before, general = codes_sha256(), general_sha256()
     (own_folder / "segments.csv").unlink()
     (own_folder / "rois.csv").write_text((folder("mappings") / "rois.csv").read_text().replace("9AA0A6", "000000"))
     use_mappings(own_folder)
-    assert mappings_sha256() == before
+    assert codes_sha256() == before
     assert general_sha256() != general
     found = codes_of("roi:x")
     assert found is not None

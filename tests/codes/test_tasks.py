@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ctenrich.codes.mappings import check_mappings, mappings_sha256
+from ctenrich.codes.describe import describe_classes, describe_task
+from ctenrich.codes.mappings import load_segments
 from ctenrich.codes.tasks import load_parts, load_tasks, task_classes, task_parts
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
-from ctenrich.resources import folder
 
 COUNTS = {
     "totalsegmentator:total": 117,
@@ -100,6 +100,44 @@ def test_an_unknown_task_is_reported_with_the_nearest_name() -> None:
     assert "totalsegmentator:total" in caught.value.hint
 
 
-def test_label_tables_are_no_part_of_the_identity_of_codes() -> None:
-    assert mappings_sha256() == "bff15f79c207d176074a86d4f554566ed32bd65a00098386d7e2d4abb137aa41"
-    assert not [i for i in check_mappings(folder("mappings")) if i.object.startswith(("tasks.csv", "parts.csv"))]
+def test_every_class_of_every_task_has_codes() -> None:
+    segments = load_segments()
+    assert [i for task in load_tasks().values() for i in task if not i.auxiliary and i.segment not in segments] == []
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "code", "side", "region"),
+    [
+        ("totalsegmentator:total", "gluteus_maximus_left", "SCT 206007 Gluteus maximus muscle", "left", ""),
+        ("totalsegmentator:total", "subclavian_artery_left", "SCT 36765005 Subclavian artery", "left", ""),
+        ("totalsegmentator:total", "lung_middle_lobe_right", "SCT 72481006 Middle lobe of right lung", "right", ""),
+        ("totalsegmentator:total", "kidney_cyst_left", "SCT 367643001 Cyst", "left", "SCT 64033007 Kidney"),
+        ("totalsegmentator:total_v3", "vertebrae_L6", "SCT 1156198008 L6 vertebra", "", ""),
+        ("totalsegmentator:liver_segments", "liver_segment_4", "SCT 277958008 Couinaud hepatic segment IV", "", ""),
+        (
+            "totalsegmentator:teeth",
+            "upper_left_canine_pulp_fdi123",
+            "SCT 26671000 Pulp of tooth",
+            "left",
+            "SCT 860780009 Permanent maxillary left canine tooth",
+        ),
+        ("moose:clin_ct_organs", "bladder", "SCT 89837001 Bladder", "", ""),
+        ("moose:clin_ct_ribs", "rib_right_13", "SCT 1193560003 Thirteenth rib", "right", ""),
+        ("lungmask:R231", "Left lung", "SCT 39607008 Lung", "left", ""),
+    ],
+)
+def test_classes_are_described_with_code_side_and_region(
+    task: str, label: str, code: str, side: str, region: str
+) -> None:
+    found = next(item for item in describe_task(task) if item.label == label)
+    assert (found.code, found.side, found.region, found.note) == (code, side, region, "")
+
+
+def test_notes_of_descriptions() -> None:
+    notes = {item.label: item.note for item in describe_task("totalsegmentator:abdominal_muscles")}
+    assert notes["rectus_abdominis_left"] == "generic"
+    assert notes["psoas_major_left"] == ""
+    cysts = {item.label: item.note for item in describe_task("totalsegmentator:kidney_cysts")}
+    assert cysts["kidney_left"] == "auxiliary"
+    found = describe_classes([(2, "flux_capacitor"), (0, "background"), (1, "Heart")])
+    assert [(item.number, item.segment, item.note) for item in found] == [(1, "heart", ""), (2, "", "no code")]

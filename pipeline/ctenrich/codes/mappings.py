@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -33,6 +34,7 @@ from ctenrich.records import Severity
 from ctenrich.resources import folder
 
 __all__ = [
+    "CODES_REVISION",
     "GENERAL",
     "Code",
     "ConceptCode",
@@ -42,15 +44,17 @@ __all__ = [
     "SegmentCode",
     "check_mappings",
     "codes_of",
+    "codes_sha256",
     "find_segment",
     "general_name",
     "general_sha256",
+    "labels_sha256",
     "load_concepts",
     "load_features",
     "load_landmarks",
     "load_regions",
     "load_segments",
-    "mappings_sha256",
+    "newer_codes",
     "normalise_label",
     "numbered_name",
     "plain_name",
@@ -59,6 +63,16 @@ __all__ = [
 
 GENERAL = "roi"
 """Name of the row of rois.csv, and the start of the names of segments that have its code."""
+
+CODES_REVISION = "bff15f79c207d176074a86d4f554566ed32bd65a00098386d7e2d4abb137aa41"
+"""Identity of the package's codes: the SHA-256 of the mapping files of version 0.1.0, which its objects carry.
+
+Set by hand to another value when a row of features.csv, landmarks.csv or regions.csv, or a concept that objects carry,
+changes. A row of segments.csv that is added or changed gets a higher `revision` instead (:func:`newer_codes`), so that
+objects without that structure stay what they are.
+"""
+
+_STATUSES = ("current", "older", "entire", "doubtful")
 
 _SEPARATOR = "#"
 """Between the name of a row and the number of a further segment with the same code."""
@@ -99,6 +113,8 @@ class SegmentCode:
     """Finding (121071, DCM) of a measurement group."""
     colour: tuple[int, int, int]
     """Recommended display colour, RGB 0..255."""
+    revision: int = 1
+    """Revision of the package's codes in which the row was added or last changed."""
 
     @property
     def finding_site(self) -> Code:
@@ -155,7 +171,7 @@ class ConceptCode:
     name: str
     code: Code
     status: str
-    """``current``, ``older`` (replaced by another concept) or ``doubtful``."""
+    """``current``, ``older`` (replaced by another concept), ``entire`` (an organ as a whole) or ``doubtful``."""
     instead: str
     """Code value to use instead, if the status is not current."""
     note: str
@@ -206,7 +222,7 @@ def normalise_label(label: str) -> str:
 
 def find_segment(label: str) -> SegmentCode | None:
     """Find the structure that a model's label or an ROI's name denotes; None if no row has it."""
-    return _segment_index(mappings_sha256()).get(normalise_label(label))
+    return _segment_index(_own_identity()).get(normalise_label(label))
 
 
 def codes_of(name: str) -> SegmentCode | None:
@@ -246,21 +262,50 @@ def general_name(label: str) -> str:
     return f"{GENERAL}:{kept[:44] or 'unnamed'}"
 
 
-@cache
-def mappings_sha256() -> str:
-    """SHA-256 over all mapping files (name and content, sorted): the identity of the codes that objects carry.
+def codes_sha256() -> str:
+    """Identity of the codes that a model's labels can get: the revision of the package's, and the user's segments.csv.
 
     The general code of ROIs has its own, :func:`general_sha256`: it does not concern models. Label tables of published
     models belong to the recipes that use them.
     """
-    digest = hashlib.sha256()
-    for path in sorted(folder("mappings").glob("*.csv")):
-        if path.name not in {"rois.csv", "tasks.csv", "parts.csv"}:
-            _add_file(digest, path)
     own = _own_file("segments.csv")
-    if own:
-        _add_file(digest, own)
+    if own is None:
+        return CODES_REVISION
+    digest = hashlib.sha256(CODES_REVISION.encode())
+    _add_file(digest, own)
     return digest.hexdigest()
+
+
+def newer_codes(names: Iterable[str]) -> tuple[str, ...]:
+    """Identity of those codes of an object that are not the codes of the first revision.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of the object's segments, also numbered and general ones.
+
+    Returns
+    -------
+    tuple of str
+        Empty if every segment has the codes of the first revision, so that the identity of the object is what it was;
+        otherwise one SHA-256 over the rows that are newer or the user's own. Other names of a row do not count.
+    """
+    own = _load_table(path, _segment_row) if (path := _own_file("segments.csv")) else {}
+    rows = {plain: code for name in names if (code := codes_of(plain := plain_name(name))) is not None}
+    newer = {name: code for name, code in rows.items() if code.revision > 1 or name in own}
+    if not newer:
+        return ()
+    digest = hashlib.sha256()
+    for name, code in sorted(newer.items()):
+        parts = (code.category, code.type, code.laterality, code.region, code.region_modifier, code.finding)
+        values = [[part.scheme, part.value, part.meaning] if part else [] for part in parts]
+        digest.update(json.dumps([name, values, code.colour]).encode())
+    return (digest.hexdigest(),)
+
+
+def labels_sha256() -> str:
+    """SHA-256 over every known name of a structure: the identity of what names of experts' ROIs can mean."""
+    return _labels_sha256(_own_identity())
 
 
 def general_sha256() -> str:
@@ -297,8 +342,7 @@ def use_mappings(path: str | Path) -> None:
     _own.clear()
     if chosen is not None:
         _own.append(chosen)
-    mappings_sha256.cache_clear()
-    _segment_index(mappings_sha256())
+    _segment_index(_own_identity())
 
 
 _own: list[Path] = []
@@ -309,13 +353,30 @@ def _own_file(name: str) -> Path | None:
     return next((path / name for path in _own if (path / name).is_file()), None)
 
 
+def _own_identity() -> str:
+    """Identity of the user's segments.csv, for caches; empty if there is none."""
+    own = _own_file("segments.csv")
+    if own is None:
+        return ""
+    stamp = own.stat()
+    return f"{own} {stamp.st_mtime_ns} {stamp.st_size}"
+
+
 def _add_file(digest: hashlib._Hash, path: Path) -> None:
     content = path.read_bytes().replace(b"\r\n", b"\n")
     digest.update(f"{path.name}:{len(content)}\n".encode() + content)
 
 
 @lru_cache(maxsize=8)
-def _segment_index(_identity: str) -> dict[str, SegmentCode]:
+def _labels_sha256(own_identity: str) -> str:
+    digest = hashlib.sha256()
+    for label, segment in sorted(_segment_index(own_identity).items()):
+        digest.update(f"{label}: {segment.name}\n".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _segment_index(_own_identity: str) -> dict[str, SegmentCode]:
     """Rows by every name; those of the user's folder are asked first."""
     own = _own_file("segments.csv")
     index = _index_of(_load_table(own, _segment_row)) if own else {}
@@ -408,6 +469,7 @@ def _segment_row(row: Row) -> SegmentCode:
         region_modifier=_optional_code(row, "region_modifier"),
         finding=_code_of(row, "finding"),
         colour=(int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)),
+        revision=int(row.get("revision", "").strip() or 1),
     )
 
 
@@ -443,7 +505,7 @@ def _region_row(row: Row) -> RegionCode:
 
 def _concept_row(row: Row) -> ConceptCode:
     status = _required(row, "status")
-    if status not in {"current", "older", "doubtful"}:
-        raise ValueError(f"status {status!r} is not current, older or doubtful")
+    if status not in _STATUSES:
+        raise ValueError(f"status {status!r} is not {', '.join(_STATUSES[:-1])} or {_STATUSES[-1]}")
     code = Code(_required(row, "code"), _required(row, "scheme"), _required(row, "meaning"))
     return ConceptCode(name=_required(row, "name"), code=code, status=status, instead=row["instead"], note=row["note"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from ctenrich.codes.mappings import general_sha256
+from ctenrich.codes.mappings import general_sha256, labels_sha256
 from ctenrich.contours.choice import check_patterns
 from ctenrich.contours.expert import ExpertSegmenter
 from ctenrich.inference.kinds import SegmenterKind
@@ -26,7 +26,7 @@ def _open_expert(_spec: SegmenterSpec, settings: Settings) -> ExpertSegmenter:
 
 def _cache_key(settings: Settings) -> tuple[str, ...]:
     general = general_sha256() if settings.contours.rois else ""
-    return f"drawing {_DRAWING}", json.dumps(asdict(settings.contours), sort_keys=True), general
+    return f"drawing {_DRAWING}", json.dumps(asdict(settings.contours), sort_keys=True), general, labels_sha256()
 
 
 EXPERT = SegmenterKind(

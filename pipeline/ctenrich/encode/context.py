@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as dicom_codes
 
 from ctenrich import RELEASE_DATE, __version__
-from ctenrich.codes.mappings import Code, mappings_sha256
+from ctenrich.codes.mappings import CODES_REVISION, Code
 from ctenrich.errors import EncodingError
 from ctenrich.inference.kinds import segmenter_kind
 from ctenrich.reasons import Reason
@@ -288,8 +288,8 @@ def identify(
 ) -> ObjectIdentity:
     """Derive Series and SOP Instance UID of an object.
 
-    They depend only on the source's UIDs and bytes, the product, the hashes in `made_of`, the mappings, the settings of
-    the encoder and its version.
+    They depend only on the source's UIDs and bytes, the product, the hashes in `made_of`, the revision of the codes,
+    the settings of the encoder and its version.
 
     Parameters
     ----------
@@ -302,7 +302,7 @@ def identify(
     settings : EncodeSettings
         Settings that change the bytes of the object.
     *made_of : str
-        Hashes of the results that the object contains.
+        Hashes of the results that the object contains, and of codes newer than the first revision.
 
     Returns
     -------
@@ -317,7 +317,7 @@ def identify(
         series.source_sha256,
         hashlib.sha256("\n".join(series.sop_instance_uids).encode()).hexdigest(),
         str(product),
-        mappings_sha256(),
+        CODES_REVISION,
         repr((settings.content_date or RELEASE_DATE, settings.content_time, settings.seg_type)),
         *made_of,
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ctenrich import __version__
-from ctenrich.codes.mappings import Code, SegmentCode, codes_of
+from ctenrich.codes.mappings import Code, SegmentCode, codes_of, newer_codes
 from ctenrich.dicom.sop_classes import CT_IMAGE
 from ctenrich.encode.context import (
     MANUFACTURER,
@@ -98,7 +98,8 @@ def encode_seg(
     _check_grids(masks, volume, series)
     check_frames(masks, settings)
     source = read_source(series, workspace)
-    identity = identify("seg", series, masks.product, settings.encode, masks.sha256, _model_hash(masks))
+    made_of = (masks.sha256, _model_hash(masks), *newer_codes(segment.name for segment in masks.segments))
+    identity = identify("seg", series, masks.product, settings.encode, *made_of)
     dataset = _build_segmentation(masks, series, source, identity, settings, workspace)
     _set_reproducible_values(dataset, masks, series, identity, settings)
     uid, deflate = series.series_instance_uid, settings.encode.deflated_copy

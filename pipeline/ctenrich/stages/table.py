@@ -16,7 +16,7 @@ from ctenrich.bodypart.bpreg_json import write_bodypart_json
 from ctenrich.bodypart.landmarks import find_landmarks
 from ctenrich.bodypart.plausibility import check_bodypart
 from ctenrich.bodypart.regions import find_regions
-from ctenrich.codes.mappings import mappings_sha256
+from ctenrich.codes.mappings import CODES_REVISION, codes_sha256, newer_codes
 from ctenrich.encode.memory import check_label_map
 from ctenrich.errors import UsageError
 from ctenrich.inference.kinds import SegmenterKind, segmenter_kind
@@ -326,7 +326,7 @@ def _segment_inputs(context: StageContext) -> list[str]:
         context.requested.model_sha256,
         str(context.product),
         _settings_json(context, "segment", "engine", "precision", "step_size", "probabilities"),
-        mappings_sha256(),
+        codes_sha256(),
         _series_digest(context, SortedSeries),
         _series_digest(context, Volume),
         *crop,
@@ -342,7 +342,7 @@ def _score_inputs(context: StageContext) -> list[str]:
 
 def _measure_inputs(context: StageContext) -> list[str]:
     if context.kind.makes is SliceScores:
-        return [_product_digest(context, SliceScores), mappings_sha256()]
+        return [_product_digest(context, SliceScores), CODES_REVISION]
     chosen = context.settings.measure.radiomics
     radiomics = [sha256_of_file(Path(chosen))] if chosen and Path(chosen).is_file() else []
     engine = _settings_json(context, "measure", "engine")
@@ -355,9 +355,18 @@ def _encode_inputs(context: StageContext) -> list[str]:
         *(_product_digest(context, record) for record in reads),
         _series_digest(context, SortedSeries),
         _settings_json(context, "encode"),
-        mappings_sha256(),
+        CODES_REVISION,
+        *_newer_codes(context),
         *(f"left out: {key}" for key in objects_left_out(context)),
     ]
+
+
+def _newer_codes(context: StageContext) -> tuple[str, ...]:
+    """Codes of the product's structures that are newer than the first revision; a record that is damaged has none."""
+    if context.kind.makes is not SegmentMasks:
+        return ()
+    masks = context.store.find_valid(SegmentMasks, context.uid, context.product)
+    return newer_codes(segment.name for segment in masks.segments) if masks else ()
 
 
 def _validate_inputs(context: StageContext) -> list[str]:
