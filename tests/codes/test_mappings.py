@@ -143,6 +143,7 @@ def test_every_side_and_colour_is_coded() -> None:
                 whole = [c.meaning.casefold() for c in (code.type, code.region) if c]
                 stated = [c.meaning.casefold() for c in codes if c] or whole
                 assert any(side in text for text in stated), name
+        assert code.system, name
     assert segments["esophagus"].type.value == "32849002"
     assert segments["heart"].colour == (5, 183, 61)
     assert segments["gtv_1"].finding_site.meaning == "Lung"
@@ -374,7 +375,7 @@ def published_rows() -> str:
     with (folder("mappings") / "segments.csv").open(newline="") as handle:
         rows = [row for row in csv.DictReader(handle) if not row.pop("revision")]
     for row in rows:
-        del row["labels"]
+        del row["labels"], row["system"]
     lines = [",".join(row.values()) for row in rows]
     for name in ("features.csv", "landmarks.csv", "regions.csv"):
         lines += (folder("mappings") / name).read_text().splitlines()

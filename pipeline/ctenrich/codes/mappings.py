@@ -115,6 +115,8 @@ class SegmentCode:
     """Recommended display colour, RGB 0..255."""
     revision: int = 1
     """Revision of the package's codes in which the row was added or last changed."""
+    system: str = ""
+    """Body system under which reports list the structure, e.g. ``Heart and vessels``; empty: none."""
 
     @property
     def finding_site(self) -> Code:
@@ -470,6 +472,7 @@ def _segment_row(row: Row) -> SegmentCode:
         finding=_code_of(row, "finding"),
         colour=(int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)),
         revision=int(row.get("revision", "").strip() or 1),
+        system=row.get("system", "").strip(),
     )
 
 

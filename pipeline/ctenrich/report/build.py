@@ -21,6 +21,7 @@ from ctenrich.report.charts import Bar, bars
 from ctenrich.report.data import Group, RunData, flow_of, load_run
 from ctenrich.report.outliers import box, rank
 from ctenrich.report.series_page import Pictures, SeriesIndex, page_of
+from ctenrich.report.systems import MANY, body_system
 from ctenrich.select.consort import consort_svg
 from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace, write_bytes
@@ -156,6 +157,7 @@ def _chart_data(data: RunData, pattern: str) -> Markup:
     found: Row = {name: [group(g) for g in groups] for name, groups in sets.items()}
     found |= {"series": names, "page": pattern, "viewer": [row["viewer_url"] or "" for row in data.series]}
     found["local"] = LOCAL_VIEWER
+    found |= {"systems": {g.organ: body_system(g.organ) for g in data.features}, "many": MANY}
     text = json.dumps(found, separators=(",", ":"), allow_nan=False)
     safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return Markup(safe)  # noqa: S704 - no character of markup is left

@@ -12,10 +12,11 @@ from typing import Any
 from markupsafe import Markup
 
 from ctenrich.codes.mappings import codes_of
-from ctenrich.records import Landmarks, Product, Proof, Regions, SegmentMasks, Volume
+from ctenrich.records import Landmarks, Product, Proof, Regions, Segment, SegmentMasks, Volume
 from ctenrich.report.charts import Bar, bands, bars
 from ctenrich.report.data import RunData
 from ctenrich.report.pictures import PLANES, View, choose_view, overlay_png, picture_webp, plane_of
+from ctenrich.report.systems import MANY, by_system
 from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace, write_bytes
 
@@ -237,13 +238,11 @@ def _product_part(name: str, records: _ProductRecords, index: SeriesIndex, uid: 
         "message": outcome.get("message", ""),
         "planes": planes,
         "caption": _caption(planes),
-        "legend": [
-            {"name": s.name.replace("_", " "), "colour": _hex(_colour(s.name)), "absent": s.absent, "voxels": s.voxels}
-            for s in found
-        ],
+        "legend": _legend(found),
         "organs": organs,
         "measurements": measurements,
         "rois": [_roi_row(r) for r in index.of("rois", uid, name)],
+        "organ_groups": _organ_groups(organs, measurements),
         "landmarks": [_landmark_row(r) for r in index.of("landmarks", uid, name)],
         "checks": records.proof.checks if records.proof else (),
         "issues": index.of("issues", uid, name),
@@ -252,6 +251,34 @@ def _product_part(name: str, records: _ProductRecords, index: SeriesIndex, uid: 
             for o in objects
         ],
     }
+
+
+def _legend(segments: tuple[Segment, ...]) -> list[Row]:
+    """Entries of the legend by body system; one group without a name if they are few."""
+    entries = {
+        s.name: {"name": _words(s.name), "colour": _hex(_colour(s.name)), "absent": s.absent, "voxels": s.voxels}
+        for s in segments
+    }
+    groups = by_system(entries) if len(entries) > MANY else [("", list(entries))]
+    return [{"system": system, "entries": [entries[name] for name in names]} for system, names in groups if names]
+
+
+def _words(segment: str) -> str:
+    return segment.replace("_", " ")
+
+
+def _organ_groups(organs: list[str], measurements: list[Row]) -> list[Row]:
+    """Measurements with a row per organ, by body system; empty if the organs are few enough for columns."""
+    if len(organs) <= MANY:
+        return []
+    column = {organ: number for number, organ in enumerate(organs)}
+    return [
+        {
+            "system": system,
+            "rows": [{"organ": _words(n), "values": [m["organs"][column[n]] for m in measurements]} for n in names],
+        }
+        for system, names in by_system(organs)
+    ]
 
 
 def _caption(planes: list[Row]) -> str:

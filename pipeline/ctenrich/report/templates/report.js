@@ -142,15 +142,50 @@
     const organ = figure.querySelector("select.organ");
     const show = () => {
       const wanted = choose ? choose.value : null;
-      const groups = sets.filter((group) => (wanted === null || group.q === wanted) && (!organ || !organ.value || group.o === organ.value));
+      const fits = (group) => !organ || !organ.value || group.o === organ.value || organ.value === "system:" + data.systems[group.o];
+      const groups = sets.filter((group) => (wanted === null || group.q === wanted) && fits(group));
       const unit = groups.length && groups[0].u && groups[0].u !== "1" ? " (" + groups[0].u + ")" : "";
       figure.querySelector(".what").textContent = (wanted || (groups[0] || { q: "" }).q) + unit;
       draw(figure, groups, "Distribution of " + (wanted || figure.dataset.set));
     };
     const fill = (select, values) => values.forEach((value) => select.add(new Option(value, value)));
     if (choose) { fill(choose, [...new Set(sets.map((g) => g.q))]); choose.addEventListener("change", show); if (choose.dataset.first) choose.value = choose.dataset.first; }
-    if (organ) { fill(organ, [...new Set(sets.map((g) => g.o))]); organ.addEventListener("change", show); }
+    if (organ) {
+      const names = [...new Set(sets.map((g) => g.o))];
+      if (names.length > data.many) {
+        const systems = [...new Set(names.map((name) => data.systems[name]))].sort();
+        systems.forEach((system) => {
+          const part = document.createElement("optgroup");
+          part.label = system;
+          part.appendChild(new Option("all: " + system, "system:" + system));
+          fill({ add: (option) => part.appendChild(option) }, names.filter((name) => data.systems[name] === system));
+          organ.appendChild(part);
+        });
+        organ.value = "system:" + systems[0];
+      } else fill(organ, names);
+      organ.addEventListener("change", show);
+    }
     show();
+  });
+
+  /* structures of a series: legend and measurements */
+  document.querySelectorAll("input.organ-find").forEach((input) => {
+    const product = input.closest(".product");
+    input.addEventListener("input", () => {
+      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const fits = (element) => words.every((word) => element.textContent.toLowerCase().includes(word));
+      product.querySelectorAll(".legend").forEach((list) => {
+        const entries = Array.from(list.children);
+        entries.forEach((entry) => { entry.hidden = !fits(entry); });
+        const title = list.previousElementSibling;
+        if (title && title.classList.contains("system")) title.hidden = entries.every((entry) => entry.hidden);
+      });
+      product.querySelectorAll(".organs tbody").forEach((body) => {
+        const rows = Array.from(body.rows).slice(1);
+        rows.forEach((row) => { row.hidden = !fits(row.cells[0]); });
+        body.hidden = rows.every((row) => row.hidden);
+      });
+    });
   });
 
   /* overlays on and off */
