@@ -166,5 +166,22 @@ def known_meanings(scheme: str) -> dict[str, tuple[str, ...]]:
 
 
 def mapping_issue(rule: str, severity: Severity, place: str, message: str) -> Issue:
-    """Make the issue of a finding."""
+    """Make the issue of a finding.
+
+    Parameters
+    ----------
+    rule : str
+        Name of the rule.
+    severity : Severity
+        Error, warning or note.
+    place : str
+        ``file:line``.
+    message : str
+        What is wrong.
+
+    Returns
+    -------
+    Issue
+        With the linter as its checker.
+    """
     return Issue(rule, severity, place, message, "ctenrich mappings", __version__)
