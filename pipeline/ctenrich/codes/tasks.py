@@ -146,14 +146,17 @@ def _load_part_table(path: Path) -> dict[str, dict[int, dict[int, str]]]:
 def _table_rows(path: Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     if not path.is_file():
         raise UsageError(Reason.BAD_MAPPING, f"there is no mapping file {path.name}")
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        reader = csv.DictReader(handle)
-        for row in reader:
-            place = f"{path.name}:{reader.line_num}"
-            missing = [column for column in columns if not isinstance(row.get(column), str)]
-            if missing:
-                raise UsageError(Reason.BAD_MAPPING, f"{place}: column {missing[0]} is missing")
-            yield place, {column: row[column].strip() for column in columns}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle)
+            for row in reader:
+                place = f"{path.name}:{reader.line_num}"
+                missing = [column for column in columns if not isinstance(row.get(column), str)]
+                if missing:
+                    raise UsageError(Reason.BAD_MAPPING, f"{place}: column {missing[0]} is missing")
+                yield place, {column: row[column].strip() for column in columns}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(Reason.BAD_MAPPING, f"{path.name} is not a CSV file in UTF-8") from error
 
 
 def _label_number(place: str, text: str) -> int:
