@@ -98,6 +98,11 @@ def test_check_prints_both_tables_and_judges(tmp_path: Path, monkeypatch: pytest
     said = call(*options, "--no-repeat", code=1)
     assert "run-to-run" not in said
     assert "NOT passed" in said
+    monkeypatch.setattr(engine, "to_source", plain)
+    said = call("models", "check", "demo-organs", "--axes", "--on", tmp_path / "run")
+    assert all(shown in said for shown in ("Dice with the expert", "RAS", "LAS", "LPS", "heart", "mean"))
+    assert "models import demo-organs --axes" in said
+    assert "add --on RUN" in call("models", "check", "demo-organs", "--axes", code=2)
 
 
 def test_what_is_no_model_is_refused_with_nothing_left(tmp_path: Path) -> None:

@@ -176,6 +176,23 @@ def test_the_plan_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert hours[1] <= hours[0]
 
 
+def test_a_model_whose_axes_nothing_states_is_refused_when_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(cohort_table(cohort_of([100] * 5)), tmp_path / "cohort.parquet")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "plans.json").write_text('{"image_reader_writer": "SimpleITKIO"}')
+    codes = []
+    for more in ("", ":axes=RAS"):
+        with pytest.raises(SystemExit) as ended:
+            app(["plan", str(tmp_path / "cohort.parquet"), "--segmenter", f"nnunet:{tmp_path / 'm'}{more}"])
+        codes.append(ended.value.code or 0)
+    assert codes == [1, 0]
+    assert "UNKNOWN_AXES" in capsys.readouterr().err
+
+
 def test_the_plan_names_the_terms_of_data_and_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import pyarrow.parquet as pq
 

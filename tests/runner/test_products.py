@@ -11,15 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.cohorts import make_cohort, result_hashes
 from tests.support.runner_cases import EXPERT, NETWORK, SCORER
+from tests.support.small_models import write_v2
 
 from ctenrich import steps
-from ctenrich.errors import UsageError
+from ctenrich.errors import ModelError, UsageError
+from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.reasons import Reason
 from ctenrich.records import Landmarks, Outcome, Product, ProductKind, State
 from ctenrich.runner.manifest import forget_stage
-from ctenrich.runner.products import find_scorer
+from ctenrich.runner.products import find_scorer, request_products
 from ctenrich.runner.run import Run
 from ctenrich.settings import RunSettings, SegmentSettings, Settings
 
@@ -59,6 +61,23 @@ def test_a_later_run_adds_its_products_and_keeps_the_others(run: Path) -> None:
     assert steps.run_all(steps.start(run / "cohort.parquet", run)).ran == 0, "nothing new is asked for: it is resumed"
     again = steps.start(run / "cohort.parquet", run, bodypart="demo-bodypart", allow_demo=True)
     assert products(again) == ["expert", "bodypart:demo-bodypart"]
+
+
+def test_a_specification_that_the_run_has_keeps_the_axes_of_its_product(tmp_path: Path) -> None:
+    """0.1.0 fed LPS to a folder that states nothing, and to TotalSegmentator's; the same command resumes that run."""
+    for name in ("m", "Dataset297_TotalSegmentator_total_3mm_1559subj"):
+        folder = write_v2(tmp_path / name, stated="")
+        spec = f"nnunet:{folder}"
+        old = Product(ProductKind.NNUNET, name, "3d_fullres", ("0",))
+        kept = (RequestedProduct(spec, old, "0" * 64),)
+        again = request_products((spec,), "none", settings=Settings(), allow_demo=False, kept=kept)
+        assert [r.product for r in again] == [old]
+        more = request_products((f"{spec}:axes=RAS",), "none", settings=Settings(), allow_demo=False, kept=kept)
+        assert [r.product.axes for r in more] == ["", "RAS"]
+        if name == "m":
+            with pytest.raises(ModelError) as caught:
+                request_products((spec,), "none", settings=Settings(), allow_demo=False)
+            assert caught.value.reason is Reason.UNKNOWN_AXES
 
 
 def test_what_was_not_asked_for_is_nowhere(run: Path) -> None:
