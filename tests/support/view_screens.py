@@ -61,6 +61,8 @@ def canvas_pixels(page: Any, shape: tuple[int, int]) -> NDArray[np.uint8]:
     picture = np.asarray(Image.open(BytesIO(page.screenshot())).convert("RGB"))
     box = page.locator(".cornerstone-canvas").first.bounding_box()
     rows, columns = shape
+    if box is None:  # OHIF is replacing its viewport
+        return np.zeros((*shape, 3), np.uint8)
     scale = min(box["width"] / columns, box["height"] / rows)
     y = box["y"] + box["height"] / 2 + scale * (np.arange(rows) + 0.5 - rows / 2)
     x = box["x"] + box["width"] / 2 + scale * (np.arange(columns) + 0.5 - columns / 2)
