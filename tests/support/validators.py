@@ -20,11 +20,15 @@ from tests.support import encode_cases as cases
 
 
 def write_four(
-    folder: Path, workspace: Workspace, grid: cases.Grid | None = None, expert: bool = False
+    folder: Path,
+    workspace: Workspace,
+    grid: cases.Grid | None = None,
+    expert: bool = False,
+    settings: Settings | None = None,
 ) -> tuple[SortedSeries, dict[str, Path]]:
     """SEG, shape SR, landmarks SR and regions SR of a small series: {kind: path}."""
     series, volume = cases.make_series(folder / "ct", grid)
-    options = {"settings": Settings(), "workspace": workspace}
+    options = {"settings": settings or Settings(), "workspace": workspace}
     masks = cases.make_expert_masks(series, workspace) if expert else cases.make_masks(series, workspace)
     shape = measure_shape(masks, volume, **options)
     seg = encode_seg(masks, volume, series, **options)

@@ -36,6 +36,24 @@ def test_expert_objects_with_overlaps_have_no_error(tmp_path, workspace):
     assert errors(validate_objects(list(paths.values()), settings=Settings(), sources=series.sop_instance_uids)) == []
 
 
+def test_reports_on_a_label_map_have_no_error(tmp_path, workspace):
+    """dciodvfy does not know the SOP class, and calls the segment number of every reference to it an error."""
+    settings = replace(Settings(), encode=replace(Settings().encode, seg_type="LABELMAP"))
+    series, paths = write_four(tmp_path, workspace, settings=settings)
+    both = [paths["seg"], paths["shape_sr"]]
+    found = validate_objects(both, settings=Settings(), sources=series.sop_instance_uids)
+    assert errors(found) == []
+    assert any(i.severity.value == "note" and "Label Map Segmentation Storage" in i.message for i in found)
+
+    def number_of_an_image(ds):
+        reference = next(iter(items(groups(ds)[0], "IMAGE"))).ReferencedSOPSequence[0]
+        reference.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+
+    planted = edited(paths["shape_sr"], tmp_path / "planted.dcm", number_of_an_image)
+    found = errors(validate_objects([planted], settings=Settings()))
+    assert any("ReferencedSegmentNumber" in i.message and i.checker == "dciodvfy" for i in found)
+
+
 def groups(ds):
     return ds.ContentSequence[-1].ContentSequence
 

@@ -275,7 +275,7 @@ def _organ_groups(organs: list[str], measurements: list[Row]) -> list[Row]:
     return [
         {
             "system": system,
-            "rows": [{"organ": _words(n), "values": [m["organs"][column[n]] for m in measurements]} for n in names],
+            "rows": [{"organ": _words(n), "numbers": [m["organs"][column[n]] for m in measurements]} for n in names],
         }
         for system, names in by_system(organs)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -11,7 +12,7 @@ from pydicom.dataset import Dataset
 from ctenrich import __version__
 from ctenrich.dicom.inflate import inflated_copy
 from ctenrich.dicom.reader import open_dataset
-from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES, is_structured_report
+from ctenrich.dicom.sop_classes import LABEL_MAP_SEGMENTATION, SEGMENTATION_CLASSES, is_structured_report
 from ctenrich.errors import CtenrichError
 from ctenrich.records import Issue, Severity
 from ctenrich.settings import Settings
@@ -78,9 +79,32 @@ def _programs(path: Path, item: Dataset, about: str, settings: Settings) -> Iter
     """Run the external programs, which do not read deflated files, on an inflated copy where that is needed."""
     with inflated_copy(path) as readable:
         if settings.validate.dciodvfy:
-            yield from run_dciodvfy(readable, about)
+            yield from (_judged_by_standard(issue, item) for issue in run_dciodvfy(readable, about))
         if settings.validate.pixelmed and _is_report(item):
             yield from run_pixelmed(readable, about)
+
+
+_SEGMENT_OF_NO_SEGMENTATION = "Shall not be present for Referenced SOP Class that is not segmentation"
+
+
+def _judged_by_standard(issue: Issue, item: Dataset) -> Issue:
+    """Make a note of dciodvfy's error about a segment number whose every reference is to a label map segmentation.
+
+    dciodvfy does not know that SOP class (Label Map Segmentation Storage); PS3.3 Table 10-3 asks for the number.
+    """
+    if _SEGMENT_OF_NO_SEGMENTATION not in issue.message:
+        return issue
+    sequences = (element.value for element in item.iterall() if element.keyword == "ReferencedSOPSequence")
+    classes = {
+        str(reference.get("ReferencedSOPClassUID", ""))
+        for sequence in sequences
+        for reference in sequence
+        if "ReferencedSegmentNumber" in reference
+    }
+    if classes != {LABEL_MAP_SEGMENTATION}:
+        return issue
+    message = f"{issue.message}: dciodvfy does not know Label Map Segmentation Storage"
+    return replace(issue, severity=Severity.NOTE, message=message)
 
 
 def _own_checks(item: Dataset, about: str, others: Sequence[Dataset], known: set[str] | None) -> Iterable[Issue]:
