@@ -108,22 +108,22 @@ def test_every_class_of_every_task_has_codes() -> None:
 @pytest.mark.parametrize(
     ("task", "label", "code", "side", "region"),
     [
-        ("totalsegmentator:total", "gluteus_maximus_left", "SCT 206007 Gluteus maximus muscle", "left", ""),
-        ("totalsegmentator:total", "subclavian_artery_left", "SCT 36765005 Subclavian artery", "left", ""),
-        ("totalsegmentator:total", "lung_middle_lobe_right", "SCT 72481006 Middle lobe of right lung", "right", ""),
-        ("totalsegmentator:total", "kidney_cyst_left", "SCT 367643001 Cyst", "left", "SCT 64033007 Kidney"),
+        ("totalsegmentator:total", "gluteus_maximus_left", "SCT 206007 Gluteus maximus muscle", "Left", ""),
+        ("totalsegmentator:total", "subclavian_artery_left", "SCT 36765005 Subclavian artery", "Left", ""),
+        ("totalsegmentator:total", "lung_middle_lobe_right", "SCT 72481006 Middle lobe of right lung", "Right", ""),
+        ("totalsegmentator:total", "kidney_cyst_left", "SCT 367643001 Cyst", "Left", "SCT 64033007 Kidney"),
         ("totalsegmentator:total_v3", "vertebrae_L6", "SCT 1156198008 L6 vertebra", "", ""),
         ("totalsegmentator:liver_segments", "liver_segment_4", "SCT 277958008 Couinaud hepatic segment IV", "", ""),
         (
             "totalsegmentator:teeth",
             "upper_left_canine_pulp_fdi123",
             "SCT 26671000 Pulp of tooth",
-            "left",
+            "Left",
             "SCT 860780009 Permanent maxillary left canine tooth",
         ),
         ("moose:clin_ct_organs", "bladder", "SCT 89837001 Bladder", "", ""),
-        ("moose:clin_ct_ribs", "rib_right_13", "SCT 1193560003 Thirteenth rib", "right", ""),
-        ("lungmask:R231", "Left lung", "SCT 39607008 Lung", "left", ""),
+        ("moose:clin_ct_ribs", "rib_right_13", "SCT 1193560003 Thirteenth rib", "Right", ""),
+        ("lungmask:R231", "Left lung", "SCT 39607008 Lung", "Left", ""),
     ],
 )
 def test_classes_are_described_with_code_side_and_region(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ctenrich.codes.mappings import Code, SegmentCode, codes_of, find_segment
 from ctenrich.codes.tasks import task_classes
 
-__all__ = ["ClassDescription", "describe_classes", "describe_task"]
+__all__ = ["ClassDescription", "describe_classes", "describe_task", "side_of"]
 
 _GENERIC = ("DCM", "111099")
 
@@ -26,7 +26,7 @@ class ClassDescription:
     code: str
     """Segmented property type, e.g. ``SCT 64033007 Kidney``; empty without a row."""
     side: str
-    """Laterality, also one that the concept contains: ``left``, ``right`` or empty."""
+    """Laterality, also one that the concept contains: ``Left``, ``Right`` or empty."""
     region: str
     """Anatomic region, if the type is not itself a location; empty otherwise."""
     note: str
@@ -74,7 +74,7 @@ def _describe(number: int, label: str, code: SegmentCode | None, note: str = "")
         label=label,
         segment=code.name,
         code=_code_text(code.type),
-        side=_side(code),
+        side=side_of(code),
         region=_code_text(code.region) if code.region else "",
         note=note or ("generic" if generic else ""),
     )
@@ -84,9 +84,10 @@ def _code_text(code: Code) -> str:
     return f"{code.scheme} {code.value} {code.meaning}"
 
 
-def _side(code: SegmentCode) -> str:
+def side_of(code: SegmentCode) -> str:
+    """Return the side of a structure, stated by a modifier or inside its concept: ``Left``, ``Right`` or empty."""
     for modifier in (code.laterality, code.region_modifier):
         if modifier:
-            return modifier.meaning.casefold()
-    meanings = f" {code.type.meaning} {code.region.meaning if code.region else ''} ".casefold()
-    return next((side for side in ("left", "right") if f" {side} " in meanings), "")
+            return modifier.meaning
+    words = f"{code.type.meaning} {code.region.meaning if code.region else ''}".casefold().split()
+    return next((side for side in ("Left", "Right") if side.casefold() in words), "")

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctenrich.bodypart.scorer import load_bodypart_model
+from ctenrich.codes.describe import side_of
 from ctenrich.codes.mappings import find_segment
 from ctenrich.errors import ModelError, UnknownModelError, UnsafeInputError, did_you_mean
 from ctenrich.inference.download import download
@@ -133,8 +134,7 @@ def _classes(plan: ModelPlan) -> list[dict[str, str]]:
         row = {"value": str(value), "label": label, "segment": "", "code": "", "side": ""}
         if code is not None:
             row |= {"segment": code.name, "code": f"{code.type.value} {code.type.scheme} {code.type.meaning}"}
-            side = code.finding_site_laterality
-            row["side"] = side.meaning if side else ""
+            row["side"] = side_of(code)
         rows.append(row)
     return rows
 
