@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from ctenrich.bodypart.scorer import BodyPartScorer, open_bodypart
+from typing import TYPE_CHECKING
+
 from ctenrich.inference.kinds import SegmenterKind
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.records import SliceScores
 from ctenrich.settings import Settings
 
+if TYPE_CHECKING:
+    from ctenrich.bodypart.scorer import BodyPartScorer
+
 __all__ = ["BODYPART"]
 
 
 def _open(spec: SegmenterSpec, settings: Settings) -> BodyPartScorer:
+    from ctenrich.bodypart.scorer import open_bodypart  # imports torch, which reports and queries never need
+
     return open_bodypart(spec.model, settings=settings)
 
 
