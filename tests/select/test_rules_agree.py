@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from tests.support.generated_cohorts import TableCatalog, generate, regular
+from tests.support.small_series import folder_entry, write_small
 
 from ctenrich.catalog import open_catalog
 from ctenrich.catalog.folder import index_folders
 from ctenrich.catalog.idc_index import IdcIndexCatalog
 from ctenrich.catalog.queries import load_query
 from ctenrich.dicom.ct_slice import acquisition_marks
+from ctenrich.errors import CtenrichError
 from ctenrich.geometry import SliceHeader, check_stack_geometry
 from ctenrich.reasons import Reason
-from ctenrich.settings import GeometrySettings
+from ctenrich.settings import GeometrySettings, Settings
+from ctenrich.stages.fetch import fetch_series
+from ctenrich.stages.sort import sort_series
+from ctenrich.workspace import Workspace
 
 SQL_ONLY = {Reason.UNSAFE_IDENTIFIER, Reason.DECOMPRESSION_BOMB, Reason.MIXED_SERIES}
 
@@ -64,8 +71,6 @@ def test_a_thousand_series_have_one_verdict(seed: int, settings: GeometrySetting
 
 
 def stack(uid: str, heights: list[float] | list[str], **changes: Any) -> list[dict[str, Any]]:
-    import random
-
     base = regular(random.Random(0), 0).rows[0]
     rows = []
     for k, z in enumerate(heights):
@@ -258,3 +263,121 @@ def test_the_query_of_the_series_index_reads_what_a_series_says_as_the_others_do
     for uid, said in heads.items():
         assert [r for r in of_series[uid] if r in rules] == [r for r in of_slices[uid] if r in rules], said
     assert rules <= {r for failed in of_series.values() for r in failed}, "each rule has a series that fails it"
+
+
+# ---------------------------------------------------------------- files: what the crawl and the stage sort read
+
+
+def _kernels_alternate(data: Dataset, k: int) -> None:
+    data.ConvolutionKernel = "B30f" if k % 2 else "B70f"
+
+
+def _kernels_follow(data: Dataset, k: int) -> None:
+    data.ConvolutionKernel = "B30f" if k < 3 else "B70f"
+
+
+def _times_alternate(data: Dataset, k: int) -> None:
+    data.AcquisitionTime = f"12{k % 2:02d}00"
+
+
+def _phases(data: Dataset, k: int) -> None:
+    data.TemporalPositionIdentifier = 1 + k % 2
+
+
+def _map(data: Dataset, _: int) -> None:
+    data.RescaleType = "MGML"
+
+
+def _gap(data: Dataset, k: int) -> None:
+    if k == 5:
+        x, y, z = data.ImagePositionPatient
+        data.ImagePositionPatient = [x, y, float(z) + 2.5]
+
+
+def _without_frame(data: Dataset, _: int) -> None:
+    del data.FrameOfReferenceUID
+
+
+EDITS = (_kernels_alternate, _kernels_follow, _times_alternate, _phases, _map, _gap, _without_frame)
+
+
+def _bare(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[132:])
+
+
+def _prefix_alone(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[128:])
+
+
+def _misstated(path: Path) -> None:
+    data = path.read_bytes()
+    explicit, implicit = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2\0\0\0"
+    path.write_bytes(data.replace(explicit, implicit, 1))
+
+
+def _padded(path: Path) -> None:
+    data = path.read_bytes()
+    place = data.rindex(b"\xe0\x7f\x10\x00OW") + 8
+    length = int.from_bytes(data[place : place + 4], "little")
+    path.write_bytes(data[:place] + (length + 64).to_bytes(4, "little") + data[place + 4 :] + bytes(64))
+
+
+def _resent(path: Path) -> None:
+    path.with_suffix(".copy").write_bytes(path.read_bytes())
+
+
+def _resent_with_another_date(path: Path) -> None:
+    ds = pydicom.dcmread(path, force=True)
+    ds.InstanceCreationDate = "20260101"
+    ds.save_as(path.with_suffix(".copy"))
+
+
+def _resent_with_other_pixels(path: Path) -> None:
+    ds = pydicom.dcmread(path, force=True)
+    ds.PixelData = bytes(len(ds.PixelData))
+    ds.save_as(path.with_suffix(".copy"))
+
+
+ODD = (_bare, _prefix_alone, _misstated, _padded)
+COPIES = (_resent, _resent_with_another_date, _resent_with_other_pixels)
+
+
+def test_odd_files_copies_and_mixed_acquisitions_have_one_verdict(tmp_path: Path) -> None:
+    """Of series with one to three oddities each, the crawl's query and the stage sort accept and refuse the same."""
+    dice = random.Random(7)
+    folders = {}
+    for n in range(36):
+        uid, folder = f"1.2.3.9.{n + 1}", tmp_path / "in" / f"s{n}"
+        edits = dice.sample(EDITS, dice.choice((0, 0, 1, 1, 2)))
+
+        def edit(data: Dataset, k: int, uid: str = uid, edits: Sequence[Any] = edits) -> None:
+            data.SeriesInstanceUID, data.SOPInstanceUID, data.RescaleType = uid, f"{uid}.{k + 1}", "HU"
+            for one in edits:
+                one(data, k)
+
+        paths = write_small(folder, edit=edit)
+        for change in dice.sample(COPIES, dice.choice((0, 0, 1))):
+            change(dice.choice(paths))
+        for change in dice.sample(ODD, dice.choice((0, 1, 2))):
+            change(paths.pop(dice.randrange(len(paths))))
+        folders[uid] = folder
+    index_folders([tmp_path / "in"], tmp_path / "c.duckdb", processes=1)
+    catalog = open_catalog(f"folder:{tmp_path / 'c.duckdb'}")
+    found = catalog.run(load_query("select_ct_series"), {}).table.select(["SeriesInstanceUID", "failed"]).to_pylist()
+    in_sql = {row["SeriesInstanceUID"]: row["failed"][0] if row["failed"] else "accepted" for row in found}
+    in_python = {uid: verdict_of_sort(uid, folder, tmp_path / "run") for uid, folder in folders.items()}
+    assert in_sql == in_python
+    seen = Counter(in_python.values())
+    wanted = {"accepted", "MIXED_ACQUISITIONS", "CONFLICTING_DUPLICATE", "NOT_HU", "MISSING_FRAME_OF_REFERENCE"}
+    assert wanted <= seen.keys(), seen
+
+
+def verdict_of_sort(uid: str, folder: Path, run: Path) -> str:
+    entry, workspace = folder_entry(folder, series_instance_uid=uid), Workspace(run)
+    try:
+        sort_series(
+            fetch_series(entry, settings=Settings(), workspace=workspace), settings=Settings(), workspace=workspace
+        )
+    except CtenrichError as error:
+        return error.reason.value
+    return "accepted"

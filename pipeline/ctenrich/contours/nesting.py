@@ -38,6 +38,11 @@ class Outline:
         """Square pixels, signed by direction."""
         return signed_area(self.polygon)
 
+    @cached_property
+    def count(self) -> int:
+        """Pixels that belong to the contour where it is filled."""
+        return int(np.count_nonzero(self.solid))
+
     @property
     def solid(self) -> Mask:
         """Pixels that belong to the contour where it is filled."""
@@ -114,7 +119,7 @@ def outline_of(
         return None
     filled = fill_polygons([polygon], window, whole_edges=with_rim)
     outline = Outline(polygon, window, filled, exclusive, with_rim)
-    return outline if outline.solid.any() else None
+    return outline if outline.count else None
 
 
 def remove_copies(outlines: Sequence[Outline], tolerance: float, counts: PlaneCounts) -> list[Outline]:
@@ -198,7 +203,7 @@ def combine_outlines(outlines: Sequence[Outline], tolerance: float, counts: Plan
     total = 0
     for outline in outlines:
         union[_within(window, outline)] |= outline.solid
-        total += int(np.count_nonzero(outline.solid))
+        total += outline.count
     exclusive = sum(o.exclusive for o in outlines)
     counts.mixed_planes += 0 < exclusive < len(outlines)
     if total == int(np.count_nonzero(union)):
@@ -231,7 +236,7 @@ def _balance(nodes: Sequence[_Node]) -> int:
     total = 0
     for node in nodes:
         outline = node.outline
-        total += -int(np.count_nonzero(outline.hole)) if node.hole else int(np.count_nonzero(outline.solid))
+        total += -int(np.count_nonzero(outline.hole)) if node.hole else outline.count
         total += _balance(node.children)
     return total
 

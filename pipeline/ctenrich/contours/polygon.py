@@ -100,19 +100,20 @@ def fill_polygons(polygons: Sequence[Polygon], window: Window, *, whole_edges: b
     rising = v <= v2
     low_u, low_v = np.where(rising, u, u2), np.where(rising, v, v2)
     high_u, high_v = np.where(rising, u2, u), np.where(rising, v2, v)
-    first = np.clip(np.ceil(low_v), j0, j1 + 1).astype(np.int64)
-    last = np.clip(np.floor(high_v), j0 - 1, j1).astype(np.int64)
+    # minimum and maximum: several times faster than np.clip for the few edges of a contour
+    first = np.minimum(np.maximum(np.ceil(low_v), j0), j1 + 1).astype(np.int64)
+    last = np.minimum(np.maximum(np.floor(high_v), j0 - 1), j1).astype(np.int64)
     count = np.where(high_v > low_v, np.maximum(last - first + 1, 0), 0)
-    edge = np.repeat(np.arange(u.size), count)
-    row = first[edge] + np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)
+    edge = np.arange(u.size).repeat(count)
+    row = first[edge] + np.arange(edge.size) - (count.cumsum() - count)[edge]
     share = (row - low_v[edge]) / (high_v[edge] - low_v[edge])
     x = snap(low_u[edge] + share * (high_u[edge] - low_u[edge]))
     # Half-open edges [low, high): a row through a corner is crossed once where the contour continues, not at all or
     # twice where it turns.
     counted = row < high_v[edge]
-    at = np.clip(np.ceil(x[counted]) - i0, 0, width).astype(np.int64)
+    at = np.minimum(np.maximum(np.ceil(x[counted]) - i0, 0), width).astype(np.int64)
     toggles = np.bincount((row[counted] - j0) * (width + 1) + at, minlength=height * (width + 1))
-    parity = np.cumsum(toggles.reshape(height, width + 1)[:, :width], axis=1, dtype=np.int64) & 1
+    parity = toggles.reshape(height, width + 1)[:, :width].cumsum(axis=1, dtype=np.int64) & 1
     inside = parity.astype(bool)
     on = (x == np.rint(x)) & (x >= i0) & (x <= i1)
     on_row, on_column, on_edge = row[on], x[on].astype(np.int64), edge[on]

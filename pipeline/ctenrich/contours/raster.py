@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,15 +108,26 @@ class Rasterised:
         return tuple(sorted(set(range(self.slices[0], self.slices[-1])) - set(self.slices)))
 
 
-@dataclass(frozen=True)
-class _Placed:
+class _Placed(NamedTuple):
     """A contour on its slice."""
 
     k: int
     height: float
     """mm from the slice along the normal."""
     polygon: Polygon
+    snapped: Polygon
+    """Corners near pixel centres moved onto them."""
     exclusive: bool
+
+
+class _Placement(NamedTuple):
+    """The contours of an ROI on their slices."""
+
+    placed: list[_Placed]
+    off_slice: int = 0
+    tilted: int = 0
+    between: int = 0
+    furthest: float = 0.0
 
 
 def grid_of(series: SortedSeries) -> Grid:
@@ -159,29 +171,8 @@ def rasterise(contours: Iterable[Contour], grid: Grid, *, nesting: Nesting = "ho
     Rasterised
         Mask [k, j, i], volumes by every rule, and counts.
     """
-    placed: list[_Placed] = []
-    off_slice = tilted = 0
-    reach = 0.5 * grid.slice_spacing * (1 + 1e-6)
-    furthest = 0.0
-    between = 0
-    for contour in contours:
-        heights = contour.points @ grid.normal
-        if np.ptp(heights) > reach:
-            tilted += 1
-            continue
-        height = float(heights.mean())
-        away = np.abs(grid.distances - height)
-        k = int(np.argmax(away <= away.min() + 1e-6 * grid.slice_spacing))
-        if away[k] > reach:
-            off_slice += 1
-            continue
-        miss = float(np.abs(heights - grid.distances[k]).max())
-        furthest = max(furthest, miss)
-        between += miss > OFF_PLANE * grid.slice_spacing
-        relative = contour.points - grid.origins[k]
-        across = relative @ grid.row / grid.pixel_spacing[1]
-        down = relative @ grid.column / grid.pixel_spacing[0]
-        placed.append(_Placed(k, height - float(grid.distances[k]), Polygon(across, down), contour.exclusive))
+    placement = _place(list(contours), grid)
+    placed = placement.placed
     on_centres, with_rim = _traced_through_centres(placed)
     drawing = _Drawing(grid, nesting, on_centres, with_rim)
     for k, planes in _planes(placed, grid):
@@ -189,19 +180,62 @@ def rasterise(contours: Iterable[Contour], grid: Grid, *, nesting: Nesting = "ho
     return Rasterised(
         mask=drawing.mask,
         drawn=len(placed),
-        off_slice=off_slice,
-        tilted=tilted,
+        off_slice=placement.off_slice,
+        tilted=placement.tilted,
         voxels=drawing.voxels,
         differences=tuple(drawing.differences),
         counts=drawing.counts,
         without_pixel=drawing.without_pixel,
-        between_slices=between,
-        furthest=furthest,
+        between_slices=placement.between,
+        furthest=placement.furthest,
         beyond_image=drawing.beyond_image,
         slices=tuple(sorted({p.k for p in placed})),
         on_centres=on_centres,
         with_rim=with_rim,
         rim_voxels=drawing.rim_voxels,
+    )
+
+
+def _place(contours: Sequence[Contour], grid: Grid) -> _Placement:
+    """Put every contour of an ROI on its slice; all corners together, since an ROI may have thousands of contours."""
+    if not contours:
+        return _Placement([])
+    reach = 0.5 * grid.slice_spacing * (1 + 1e-6)
+    sizes = np.array([len(contour.points) for contour in contours])
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    points = np.concatenate([contour.points for contour in contours])
+    heights = points @ grid.normal
+    low, high = np.minimum.reduceat(heights, starts), np.maximum.reduceat(heights, starts)
+    middle = np.add.reduceat(heights, starts) / sizes
+    away = np.abs(grid.distances - middle[:, None])
+    nearest = np.argmax(away <= away.min(axis=1, keepdims=True) + 1e-6 * grid.slice_spacing, axis=1)
+    tilted = high - low > reach
+    kept = ~tilted & (away[np.arange(nearest.size), nearest] <= reach)
+    own = grid.distances[nearest]
+    miss = np.maximum(np.abs(low - own), np.abs(high - own))[kept]
+    relative = points - np.repeat(grid.origins[nearest], sizes, axis=0)
+    across = relative @ grid.row / grid.pixel_spacing[1]
+    down = relative @ grid.column / grid.pixel_spacing[0]
+    across_snapped, down_snapped = snap(across), snap(down)
+    placed = []
+    for n in np.flatnonzero(kept).tolist():
+        part = slice(starts[n], ends[n])
+        placed.append(
+            _Placed(
+                int(nearest[n]),
+                float(middle[n] - own[n]),
+                Polygon(across[part], down[part]),
+                Polygon(across_snapped[part], down_snapped[part]),
+                contours[n].exclusive,
+            )
+        )
+    return _Placement(
+        placed=placed,
+        off_slice=int(np.count_nonzero(~kept & ~tilted)),
+        tilted=int(np.count_nonzero(tilted)),
+        between=int(np.count_nonzero(miss > OFF_PLANE * grid.slice_spacing)),
+        furthest=float(miss.max(initial=0.0)),
     )
 
 
@@ -242,9 +276,8 @@ class _Drawing:
         if len(parts) == 1 and len(parts[0]) == 1:  # most slices: one contour, no rule needed
             (outline,) = parts[0]
             plane[outline.window.slices] = outline.solid
-            count = int(np.count_nonzero(outline.solid))
             for rule in self.voxels:
-                self.voxels[rule] += count
+                self.voxels[rule] += outline.count
             return
         found = [combine_outlines(part, self._tolerance, self.counts) for part in parts]
         if not found:
@@ -270,8 +303,7 @@ class _Drawing:
     def _outlines(self, members: list[_Placed], shape: tuple[int, ...]) -> list[Outline]:
         outlines: list[Outline] = []
         for one in members:
-            u, v = one.polygon
-            polygon = Polygon(np.rint(u), np.rint(v)) if self._on_centres else Polygon(snap(u), snap(v))
+            polygon = Polygon(*map(np.rint, one.polygon)) if self._on_centres else one.snapped
             outline = outline_of(polygon, shape, exclusive=one.exclusive, with_rim=self._with_rim)
             if outline is None or outline.window.touches(shape):
                 self.beyond_image += _leaves_image(one.polygon, shape)

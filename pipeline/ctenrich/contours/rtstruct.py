@@ -26,6 +26,7 @@ __all__ = ["Contour", "ContourFaults", "ListedSeries", "Roi", "StructureSet", "l
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 OPEN = ("OPEN_PLANAR", "OPEN_NONPLANAR")
 _GEOMETRIC_TYPE, _NUMBER_OF_POINTS, _CONTOUR_DATA = Tag(0x30060042), Tag(0x30060046), Tag(0x30060050)
+_CONTOUR_IMAGES, _REFERENCED_INSTANCE = Tag(0x30060016), Tag(0x00081155)
 _DEFAULT_LIMIT = 4 * 1024**3
 _READ_ERRORS = (
     BytesLengthException,
@@ -282,8 +283,11 @@ def _listed_series(item: Dataset, frame: str) -> ListedSeries:
 
 
 def _image_uids(item: Dataset) -> frozenset[str]:
-    images = item.get("ContourImageSequence", None) or ()
-    return frozenset(str(image.get("ReferencedSOPInstanceUID", "")) for image in images) - {""}
+    """UIDs of the images in a Contour Image Sequence, read without pydicom's conversion: every contour has one."""
+    if _CONTOUR_IMAGES not in item:
+        return frozenset()
+    images = item[_CONTOUR_IMAGES].value or ()
+    return frozenset(_raw_text(image, _REFERENCED_INSTANCE) for image in images) - {""}
 
 
 def _parse_roi(item: Dataset, contours: list[Dataset], shares_number: bool) -> Roi:
