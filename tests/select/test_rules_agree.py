@@ -346,7 +346,7 @@ def test_odd_files_copies_and_mixed_acquisitions_have_one_verdict(tmp_path: Path
     """Of series with one to three oddities each, the crawl's query and the stage sort accept and refuse the same."""
     dice = random.Random(7)
     folders = {}
-    for n in range(36):
+    for n in range(24):
         uid, folder = f"1.2.3.9.{n + 1}", tmp_path / "in" / f"s{n}"
         edits = dice.sample(EDITS, dice.choice((0, 0, 1, 1, 2)))
 
@@ -364,9 +364,11 @@ def test_odd_files_copies_and_mixed_acquisitions_have_one_verdict(tmp_path: Path
     index_folders([tmp_path / "in"], tmp_path / "c.duckdb", processes=1)
     catalog = open_catalog(f"folder:{tmp_path / 'c.duckdb'}")
     found = catalog.run(load_query("select_ct_series"), {}).table.select(["SeriesInstanceUID", "failed"]).to_pylist()
-    in_sql = {row["SeriesInstanceUID"]: row["failed"][0] if row["failed"] else "accepted" for row in found}
+    in_sql = {row["SeriesInstanceUID"]: row["failed"] or ["accepted"] for row in found}
     in_python = {uid: verdict_of_sort(uid, folder, tmp_path / "run") for uid, folder in folders.items()}
-    assert in_sql == in_python
+    assert in_sql.keys() == in_python.keys()
+    for uid, verdict in in_python.items():  # sort ends at two images of one UID, before the rules of geometry
+        assert verdict == in_sql[uid][0] or (verdict == "CONFLICTING_DUPLICATE" and verdict in in_sql[uid]), uid
     seen = Counter(in_python.values())
     wanted = {"accepted", "MIXED_ACQUISITIONS", "CONFLICTING_DUPLICATE", "NOT_HU", "MISSING_FRAME_OF_REFERENCE"}
     assert wanted <= seen.keys(), seen
