@@ -21,6 +21,7 @@ __all__ = [
     "Nesting",
     "RunSettings",
     "SameName",
+    "SegSettings",
     "SegmentSettings",
     "Settings",
     "ValidateSettings",
@@ -174,6 +175,16 @@ class ValidateSettings:
 
 
 @dataclass(frozen=True)
+class SegSettings:
+    """Segmentations that are read for an export or a comparison."""
+
+    max_voxels: int = 2**31
+    """Voxels of the largest grid; by default 2000 slices of 1024 x 1024."""
+    max_bytes: int = 2 * 1024**3
+    """Bytes that the masks of one object may take, each slice of a segment cropped to what it holds."""
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """Running a cohort; none of these settings changes a result."""
 
@@ -212,6 +223,7 @@ class Settings:
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     encode: EncodeSettings = field(default_factory=EncodeSettings)
     validate: ValidateSettings = field(default_factory=ValidateSettings)
+    seg: SegSettings = field(default_factory=SegSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
 

@@ -59,7 +59,7 @@ from ctenrich.select.compare import CohortDiff, relock
 from ctenrich.select.files import cohort_table, without_local_paths, without_patients
 from ctenrich.select.series_list import read_series_list, select_series_list
 from ctenrich.series_store import SeriesStore
-from ctenrich.settings import Settings
+from ctenrich.settings import SegSettings, Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -710,7 +710,9 @@ def report(run: Run, *, progress: Progress = SILENT) -> Path:
     return build_report(run.workspace, progress=progress)
 
 
-def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) -> Export:
+def export(
+    run: Run, fmt: str, out: str | Path, *, limits: SegSettings | None = None, progress: Progress = SILENT
+) -> Export:
     """Export all results of a run.
 
     Parameters
@@ -721,6 +723,8 @@ def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) 
         ``nifti``, ``nrrd`` or ``csv``.
     out : str or Path
         Folder to write to.
+    limits : SegSettings, optional
+        Limits of the grid and the masks of an object; default: those of the run's settings.
     progress : Progress
         Receives one step per object, and the issues as notes.
 
@@ -736,11 +740,17 @@ def export(run: Run, fmt: str, out: str | Path, *, progress: Progress = SILENT) 
     InputError
         NOT_PREPARED if the run has no such object.
     """
-    return export_run(run.workspace, fmt, Path(out), progress=progress)
+    return export_run(run.workspace, fmt, Path(out), limits=limits or run.config.settings.seg, progress=progress)
 
 
 def export_objects(
-    paths: Sequence[Path], fmt: str, out: Path, *, source: Path | None = None, progress: Progress = SILENT
+    paths: Sequence[Path],
+    fmt: str,
+    out: Path,
+    *,
+    source: Path | None = None,
+    limits: SegSettings | None = None,
+    progress: Progress = SILENT,
 ) -> Export:
     """Export SEG and SR objects of any manufacturer.
 
@@ -755,6 +765,8 @@ def export_objects(
     source : Path, optional
         Folder with the series (CT, MR, PET) that SEGs refer to; without it, and where it does not fit, masks have the
         smallest grid that contains their frames.
+    limits : SegSettings, optional
+        Limits of the grid and the masks of an object.
     progress : Progress
         Receives one step per object, and the issues as notes.
 
@@ -771,7 +783,7 @@ def export_objects(
     InputError
         NOT_FOUND if there is no such object.
     """
-    return export_any(paths, fmt, out, source=source, progress=progress)
+    return export_any(paths, fmt, out, source=source, limits=limits, progress=progress)
 
 
 def finish(run: Run, *, progress: Progress = SILENT) -> Path:

@@ -15,7 +15,9 @@ from tests.support.storage_servers import s3_bucket, s3_put, s3_server
 
 from ctenrich import steps
 from ctenrich.dicom.ct_slice import HEADER_TAGS
-from ctenrich.dicom.reader import open_dicom, quiet, text
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import open_dicom
+from ctenrich.dicom.values import text
 from ctenrich.errors import IncompleteError
 from ctenrich.records import Cohort
 from ctenrich.settings import ConvertSettings, FetchSettings, Settings

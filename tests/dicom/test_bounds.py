@@ -22,16 +22,32 @@ from pydicom.uid import (
 )
 
 from ctenrich.catalog.headers import read_header
+from ctenrich.dicom.nested_elements import cost_of_elements
 from ctenrich.dicom.objects import header, whole
-from ctenrich.dicom.reader import InflatingReader, open_dataset, open_dicom
+from ctenrich.dicom.reader import open_dataset, open_dicom
+from ctenrich.dicom.streams import InflatingReader
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 
 ELEMENT = struct.pack("<HH2sH2s", 0x0010, 0x1000, b"LO", 2, b"ab")
 SEQUENCE = struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF)
 ITEM = struct.pack("<HHLHHL", 0xFFFE, 0xE000, 0xFFFFFFFF, 0xFFFE, 0xE00D, 0)
+SEQUENCE_END = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 SECONDS = 10.0
 """CPU time of one reading; a tenth of it on a machine without other work."""
+
+
+ELEMENT_ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, len(ELEMENT)) + ELEMENT
+
+
+def explicit(content: bytes) -> bytes:
+    """A sequence of explicit length."""
+    return struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, len(content)) + content
+
+
+def item(content: bytes) -> bytes:
+    """An item of explicit length."""
+    return struct.pack("<HHL", 0xFFFE, 0xE000, len(content)) + content
 
 
 def part10(syntax: str, content: bytes) -> bytes:
@@ -82,6 +98,50 @@ def test_millions_of_elements_are_refused(tmp_path: Path, name: str) -> None:
     assert time.process_time() - begin < SECONDS
 
 
+NESTED = {
+    "explicit length": (ExplicitVRLittleEndian, lambda n: explicit(ELEMENT_ITEM * n), 410_000),
+    "two levels": (ExplicitVRLittleEndian, lambda n: explicit(item(explicit(ELEMENT_ITEM * n))), 410_000),
+    "a level of undefined length": (
+        ExplicitVRLittleEndian,
+        lambda n: SEQUENCE + ITEM[:8] + explicit(ELEMENT_ITEM * n) + ITEM[8:] + SEQUENCE_END,
+        410_000,
+    ),
+    "deflated": (DeflatedExplicitVRLittleEndian, lambda n: explicit(ELEMENT_ITEM * n), 80_000),
+}
+
+
+@pytest.mark.parametrize("name", list(NESTED))
+def test_elements_of_sequences_of_explicit_length_are_counted(tmp_path: Path, name: str) -> None:
+    """pydicom reads such a sequence as one value, and parses it later."""
+    syntax, make, number = NESTED[name]
+    path = tmp_path / "bomb.dcm"
+    path.write_bytes(part10(syntax, make(number)))
+    for read in (_parsed, whole, open_dataset):
+        begin = time.process_time()
+        with pytest.raises(UnsafeInputError) as caught:
+            read(path)
+        assert caught.value.reason is Reason.DECOMPRESSION_BOMB
+        assert time.process_time() - begin < SECONDS
+    path.write_bytes(part10(syntax, make(100)))
+    assert whole(path)
+
+
+@pytest.mark.parametrize(("implicit", "little"), [(True, True), (False, True), (False, False)])
+def test_the_cost_of_a_sequence(implicit: bool, little: bool) -> None:
+    """Two items with an element and a sequence with an empty item each: 4 items of cost 4, 4 elements of cost 1."""
+    inner = pydicom.Dataset()
+    inner.CodeMeaning = "x"
+    inner.PurposeOfReferenceCodeSequence = [pydicom.Dataset()]
+    outer = pydicom.Dataset()
+    outer.ReferencedImageSequence = [inner, inner]
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, outer, implicit_vr=implicit, little_endian=little)
+    content = out.getvalue()[8 if implicit else 12 :]
+    assert cost_of_elements(content, implicit, little, 1000) == 20
+    assert cost_of_elements(content, implicit, little, 7) == 7
+    assert cost_of_elements(content[:-9], implicit, little, 1000) <= 20
+
+
 @pytest.mark.parametrize("start", [b"", part10(ImplicitVRLittleEndian, b""), part10(ExplicitVRLittleEndian, b"")])
 def test_zeros_are_no_elements(tmp_path: Path, start: bytes) -> None:
     path = tmp_path / "zeros.dcm"
@@ -124,7 +184,7 @@ def test_quiet_ends_when_the_last_thread_leaves_it() -> None:
 
     from pydicom import config
 
-    from ctenrich.dicom.reader import quiet
+    from ctenrich.dicom.quiet import quiet
 
     entered, left = threading.Event(), threading.Event()
 

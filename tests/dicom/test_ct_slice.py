@@ -28,7 +28,9 @@ from tests.support.small_series import Small, save, small_pixels, small_slice
 
 from ctenrich.dicom.codestream import check_frame
 from ctenrich.dicom.ct_slice import read_slice
-from ctenrich.dicom.reader import HEADER_LIMIT, open_dataset, open_dicom, quiet, text
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import HEADER_LIMIT, open_dataset, open_dicom
+from ctenrich.dicom.values import text
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 

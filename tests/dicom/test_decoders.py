@@ -34,7 +34,7 @@ from ctenrich.dicom import decoders
 from ctenrich.dicom.ct_slice import read_slice
 from ctenrich.dicom.decoders import decoder_and_plugins
 from ctenrich.dicom.frames import frame_pixels
-from ctenrich.dicom.reader import quiet
+from ctenrich.dicom.quiet import quiet
 from ctenrich.errors import InputError
 
 SMALL = Small(rows=40, columns=56)

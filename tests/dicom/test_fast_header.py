@@ -17,7 +17,8 @@ from tests.support.small_series import Small, save, small_slice
 from ctenrich.dicom import reader as safe
 from ctenrich.dicom.ct_slice import HEADER_TAGS, PIXEL_TAGS
 from ctenrich.dicom.fast_header import HEAD
-from ctenrich.dicom.reader import Parsed, open_dicom, quiet
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import Parsed, open_dicom
 from ctenrich.errors import CtenrichError
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)

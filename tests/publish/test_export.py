@@ -26,7 +26,7 @@ from ctenrich.masks import full_mask
 from ctenrich.publish.export import export_objects, export_run
 from ctenrich.reasons import Reason
 from ctenrich.records import SegmentMasks, Severity, SortedSeries, State
-from ctenrich.settings import Settings
+from ctenrich.settings import SegSettings, Settings
 from ctenrich.workspace import Workspace, save_record
 
 OBLIQUE = Grid(row=(0.8, 0.6, 0.0), column=(-0.6, 0.8, 0.0))
@@ -415,3 +415,18 @@ def test_no_cell_of_the_table_is_a_formula(tmp_path: Path, axial: Made) -> None:
     assert {row["series_description"] for row in rows} == {f"'{report.SeriesDescription}"}
     assert {row["product"] for row in rows} == {"'@sum(1)"}
     assert all(float(row["value"]) for row in rows if row["value"]), "numbers stay numbers"
+
+
+def test_the_largest_grid_is_a_setting_and_an_option(tmp_path: Path, axial: Made) -> None:
+    seg = seg_of(axial)
+    for limits in (SegSettings(max_voxels=10), SegSettings(max_bytes=10)):
+        (item,) = export_objects([seg], "nifti", tmp_path / "out", limits=limits).objects
+        assert (item.state, item.reason) == (State.FAILED, Reason.DECOMPRESSION_BOMB)
+        assert "seg.max_" in item.message
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[seg]\nmax_voxels = 10\n")
+    line = ["export", str(seg), "nifti", "--out", str(tmp_path / "cli"), "--settings", str(settings)]
+    refused = CliRunner().invoke(app, line)
+    assert refused.exit_code == 1
+    assert "--max-voxels" in refused.output.replace("\n", "")
+    assert CliRunner().invoke(app, [*line, "--max-voxels", "1000000"]).exit_code == 0

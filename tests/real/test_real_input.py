@@ -12,7 +12,9 @@ import pytest
 from tests.support.small_series import folder_entry
 
 from ctenrich.dicom.ct_slice import HEADER_TAGS, read_slice
-from ctenrich.dicom.reader import open_dicom, quiet, text
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import open_dicom
+from ctenrich.dicom.values import text
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.geometry import apply_affine, lps_to_ras
 from ctenrich.records import SortedSeries, Volume

@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_encoder
 from pydicom.uid import UID, RLELossless
 
-from ctenrich.dicom.reader import quiet
+from ctenrich.dicom.quiet import quiet
 from tests.support.small_series import Small, small_slice
 
 __all__ = ["COLUMNS", "ROWS", "SLICES", "Encoder", "jpeg", "jpeg2000", "jpegls", "rle", "stored_bits", "write_frames"]

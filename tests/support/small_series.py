@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from ctenrich.dicom.reader import quiet
+from ctenrich.dicom.quiet import quiet
 from ctenrich.geometry import slice_normal
 from ctenrich.records import Instance, SeriesEntry
 

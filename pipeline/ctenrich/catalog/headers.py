@@ -24,8 +24,9 @@ from ctenrich.catalog.column_values import PLAIN_VRS, columns_by_tag, fast_heade
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
 from ctenrich.dicom.datetimes import parse_temporal
 from ctenrich.dicom.fast_header import HEAD
-from ctenrich.dicom.reader import BoundedReader, DataSetStart, find_data_set, typed_cause
+from ctenrich.dicom.reader import DataSetStart, find_data_set, typed_cause
 from ctenrich.dicom.sop_classes import MEDIA_STORAGE_DIRECTORY
+from ctenrich.dicom.streams import BoundedReader
 from ctenrich.reasons import Reason
 
 __all__ = ["FileHeader", "read_header"]

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ctenrich.cli.options import MaxVoxels, SettingsFile, seg_limits
+
 __all__ = ["register"]
 
 
@@ -35,6 +37,8 @@ def export(
     source: Annotated[
         Path | None, typer.Option(help="SEGs from elsewhere: folder of their source CT, MR or PET.")
     ] = None,
+    settings: SettingsFile = None,
+    max_voxels: MaxVoxels = None,
 ) -> None:
     """Export masks on the full grid of the CT (nifti, nrrd) or all measurements (csv), read from the DICOM objects."""
     from ctenrich import steps
@@ -44,10 +48,12 @@ def export(
     with progress_bars() as progress:
         if (run / "run.json").is_file():
             target = out or run / "export"
-            found = steps.export(steps.open_run(run), fmt.value, target, progress=progress)
+            opened = steps.open_run(run)
+            limits = seg_limits(settings, max_voxels, opened.config.settings.seg)
+            found = steps.export(opened, fmt.value, target, limits=limits, progress=progress)
         else:
-            target = out or Path("export")
-            found = steps.export_objects([run], fmt.value, target, source=source, progress=progress)
+            target, limits = out or Path("export"), seg_limits(settings, max_voxels)
+            found = steps.export_objects([run], fmt.value, target, source=source, limits=limits, progress=progress)
     for item in found.objects:
         for issue in item.issues:
             typer.echo(f"{issue.severity.value}: {item.name}: {issue.message} [{issue.rule}]", err=True)

@@ -52,7 +52,8 @@ class _ErrorReportingGroup(TyperGroup):
         reason, message, hint = _disk_message(error)
         typer.secho(f"error: {reason.value}: {message}", fg="red", err=True)
         typer.echo(f"hint: {hint}", err=True)
-        ctx.exit(3 if reason is Reason.DISK_FULL else 1)
+        wrong_name = getattr(error, "errno", None) in _UNUSABLE_NAME
+        ctx.exit(3 if reason is Reason.DISK_FULL else 2 if wrong_name else 1)
 
 
 def _refuse_empty_values(arguments: Sequence[str]) -> None:
@@ -63,7 +64,8 @@ def _refuse_empty_values(arguments: Sequence[str]) -> None:
             raise UsageError(Reason.BAD_PARAMETER, f"{where} is empty", "is a variable of your script not set?")
 
 
-_UNUSABLE_PATH = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_UNUSABLE_NAME = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_UNUSABLE_PATH = (errno.ENOENT, *_UNUSABLE_NAME)
 
 
 def _disk_message(error: Exception) -> tuple[Reason, str, str]:

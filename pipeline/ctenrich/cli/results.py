@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from ctenrich.cli.options import MaxVoxels, SettingsFile, seg_limits
+
 if TYPE_CHECKING:
-    from ctenrich.workspace import Workspace
+    from ctenrich.runner.run import Run
 
 __all__ = ["register"]
 
@@ -151,6 +153,8 @@ def evaluate_segmentations(
         Path | None, typer.Option(help="SEGs without a run: folder of the CT, MR or PET that they refer to.")
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV to stdout instead of a table.")] = False,
+    settings: SettingsFile = None,
+    max_voxels: MaxVoxels = None,
 ) -> None:
     """Compare masks, organ by organ, with Dice and Hausdorff distances: of products of a run, and of other SEGs."""
     from dataclasses import astuple, fields
@@ -158,8 +162,10 @@ def evaluate_segmentations(
     from ctenrich.cli.console import print_csv, print_table
     from ctenrich.evaluate.products import ProductOverlap, compare_objects
 
-    workspace, paths = _run_and_paths(targets, source)
-    found = compare_objects(paths, workspace=workspace, source=source, reference=reference, model=model)
+    run, paths = _run_and_paths(targets, source)
+    limits = seg_limits(settings, max_voxels, run.config.settings.seg if run else None)
+    workspace = run.workspace if run else None
+    found = compare_objects(paths, workspace=workspace, source=source, reference=reference, model=model, limits=limits)
     names = [f.name for f in fields(ProductOverlap)]
     rows = [tuple("" if v is None else v for v in astuple(one)) for one in found.overlaps]
     for item in found.objects:
@@ -180,7 +186,7 @@ def evaluate_segmentations(
     raise typer.Exit(1 if failed else 0)
 
 
-def _run_and_paths(targets: list[Path], source: Path | None) -> tuple[Workspace | None, list[Path]]:
+def _run_and_paths(targets: list[Path], source: Path | None) -> tuple[Run | None, list[Path]]:
     """The run among the targets, if there is one, and the SEGs beside it."""
     from ctenrich import steps
     from ctenrich.errors import UsageError
@@ -193,7 +199,7 @@ def _run_and_paths(targets: list[Path], source: Path | None) -> tuple[Workspace 
     if not runs and source is None and not targets[0].is_file():
         steps.open_run(targets[0])  # raises: it is no run
     paths = [path for path in targets if path not in runs]
-    return (steps.open_run(runs[0]).workspace if runs else None), paths
+    return (steps.open_run(runs[0]) if runs else None), paths
 
 
 def report(run: RunFolder) -> None:

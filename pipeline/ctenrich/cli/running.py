@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from ctenrich.cli.options import SettingsFile
 from ctenrich.cli.viewing import show_run
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ Segmenters = Annotated[
 ]
 Bodypart = Annotated[str, typer.Option(help="Body part regression model: a name, a folder, or none.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
-SettingsFile = Annotated[Path | None, typer.Option("--settings", help="TOML file with settings.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
 Rois = Annotated[
     list[str] | None,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ctenrich.cli.options import SettingsFile
 from ctenrich.cli.running import (
     Bodypart,
     CohortFile,
@@ -18,7 +19,6 @@ from ctenrich.cli.running import (
     Rois,
     RunOptions,
     Segmenters,
-    SettingsFile,
     make_run,
 )
 

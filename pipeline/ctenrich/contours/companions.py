@@ -10,7 +10,8 @@ from pathlib import Path
 from ctenrich.contours.findings import contour_issue
 from ctenrich.contours.ownership import Elsewhere, rois_of_other_series, several_series
 from ctenrich.contours.rtstruct import StructureSet, link_to, load_contours
-from ctenrich.dicom.reader import open_dicom, quiet
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import open_dicom
 from ctenrich.dicom.reader import text as text_of
 from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
 from ctenrich.errors import CtenrichError, InputError

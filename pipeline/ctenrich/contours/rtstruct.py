@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 
+from ctenrich.dicom.quiet import quiet
 from ctenrich.dicom.reader import read_part10, typed_cause
 from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
 from ctenrich.errors import CtenrichError, InputError
@@ -138,6 +139,7 @@ class StructureSet:
     """The series that it refers to, with their images."""
 
 
+@quiet()
 def load_contours(path: Path, *, limit: int = _DEFAULT_LIMIT) -> StructureSet:
     """Read an RT Structure Set.
 

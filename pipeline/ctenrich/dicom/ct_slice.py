@@ -22,18 +22,10 @@ from pydicom.uid import (
 from ctenrich.dicom import codestream
 from ctenrich.dicom.datetimes import parse_temporal
 from ctenrich.dicom.decoders import decoder_and_plugins
-from ctenrich.dicom.reader import (
-    InflatingReader,
-    Parsed,
-    joined_text,
-    number,
-    numbers,
-    open_dicom,
-    quiet,
-    text,
-    texts,
-    whole,
-)
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import Parsed, open_dicom
+from ctenrich.dicom.streams import InflatingReader
+from ctenrich.dicom.values import joined_text, number, numbers, text, texts, whole
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.geometry import MARKS, TIMES, SliceHeader, SliceMarks, slice_marks
 from ctenrich.reasons import Reason

@@ -15,7 +15,7 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from ctenrich.dicom.objects import MAX_UNPACKED
-from ctenrich.dicom.reader import largest_unpacked
+from ctenrich.dicom.streams import largest_unpacked
 from ctenrich.errors import UnsafeInputError
 from ctenrich.reasons import Reason
 

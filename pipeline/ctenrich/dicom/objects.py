@@ -9,7 +9,8 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from ctenrich.dicom.reader import quiet, read_part10, typed_cause
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import read_part10, typed_cause
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import io
-import math
-import struct
-import threading
-import warnings
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from pydicom import config
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filereader import _read_file_meta_info, read_dataset, read_partial, read_preamble
 from pydicom.tag import BaseTag
@@ -29,205 +22,28 @@ from pydicom.uid import (
 
 from ctenrich.dicom.elements import LONG_VRS, SHORT_VRS
 from ctenrich.dicom.fast_header import fast_elements, fast_meta
+from ctenrich.dicom.nested_elements import count_nested
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.streams import BoundedReader, InflatingReader, largest_unpacked
+from ctenrich.dicom.values import number, text
 from ctenrich.errors import CtenrichError, InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 
 __all__ = [
     "HEADER_LIMIT",
-    "BoundedReader",
     "DataSetStart",
-    "InflatingReader",
     "Parsed",
     "find_data_set",
-    "joined_text",
-    "largest_unpacked",
-    "number",
-    "numbers",
     "open_dataset",
     "open_dicom",
     "parse",
-    "quiet",
     "read_part10",
-    "text",
-    "texts",
     "typed_cause",
-    "whole",
 ]
 
 HEADER_LIMIT = 64 * 1024**2
 """Bytes that the elements before the pixel data may unpack to."""
-_READS, _BYTES_PER_READ, _MOST_READS = 200_000, 32, 1_500_000
-"""Reads of pydicom, one to three for each element, that a file may take: any file, a larger file, the largest file.
-
-200,000 reads take below a second; 20,000 frames of a segmentation need 1,400,000."""
-_SMALL, _LARGEST_RATIO = 256 * 1024**2, 200
-"""Bytes that any deflated object may unpack to, and how often a larger one may unpack to its own size."""
-_STEP = 256 * 1024
-_PLAIN_TEXT = frozenset({"UI", "CS", "IS", "DS"})
-_KNOWN: dict[str, tuple[int, str]] = {}
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
-
-
-class BoundedReader:
-    """A binary file that can be read a limited number of times, so that no number of small elements takes long.
-
-    Parameters
-    ----------
-    source : binary file
-        Must be seekable.
-    size : int
-        Bytes of the file as it is stored; larger files have more elements.
-
-    Raises
-    ------
-    UnsafeInputError
-        DECOMPRESSION_BOMB, from `read`, when the calls are used up.
-    """
-
-    def __init__(self, source: IO[bytes], size: int) -> None:
-        self._read = source.read
-        self._left = min(_READS + size // _BYTES_PER_READ, _MOST_READS)
-        self._end = None if isinstance(source, InflatingReader) else size
-        self.seek = source.seek
-        self.tell = source.tell
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes."""
-        self._left -= 1
-        if self._left < 0:
-            raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, "a file has far more elements than a DICOM object needs")
-        if self._end is not None and size > _STEP:  # a file allocates what it is asked for, whether it has it or not
-            size = min(size, max(self._end - self.tell(), 0))
-        return self._read(size)
-
-
-class InflatingReader(io.RawIOBase):
-    """Inflates a raw deflate stream as it is read, and never more than a limit (PS3.5 A.5).
-
-    Parameters
-    ----------
-    source : binary file
-        Stands at the first byte of the stream.
-    limit : int
-        Bytes that may be asked for; raise it with `allow`.
-
-    Raises
-    ------
-    UnsafeInputError
-        DECOMPRESSION_BOMB, from `read`, when more than `limit` bytes are asked for and there are that many.
-    """
-
-    def __init__(self, source: IO[bytes], limit: int) -> None:
-        super().__init__()
-        self._source = source
-        self._buffer = bytearray()
-        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._pending = b""
-        self._place = 0
-        self._limit = limit
-        self._ended = False
-
-    def allow(self, limit: int) -> None:
-        """Set the limit anew."""
-        self._limit = limit
-
-    def read_from(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on; TRUNCATED if there are fewer."""
-        self.seek(offset)
-        out = self.read(size)
-        if len(out) < size:
-            raise InputError(Reason.TRUNCATED, "a deflated file is shorter than it says")
-        return out
-
-    def readable(self) -> bool:
-        """Whether it can be read: yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Whether it can be positioned: yes."""
-        return True
-
-    def tell(self) -> int:
-        """Position in the inflated bytes."""
-        return self._place
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Set the position; inflates nothing but for SEEK_END."""
-        if whence == io.SEEK_END:
-            self._fill(self._limit + 1)
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: len(self._buffer)}[whence]
-        self._place = max(base + offset, 0)
-        return self._place
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Up to `size` inflated bytes."""
-        end = self._limit + 1 if size is None or size < 0 else self._place + size
-        self._fill(end)
-        out = bytes(self._buffer[self._place : end])
-        self._place += len(out)
-        return out
-
-    def readinto(self, target: Any) -> int:
-        """Fill `target` with inflated bytes."""
-        data = self.read(len(target))
-        target[: len(data)] = data
-        return len(data)
-
-    def _fill(self, end: int) -> None:
-        while len(self._buffer) < min(end, self._limit + 1) and not self._ended:
-            left = self._limit + 1 - len(self._buffer)
-            if not self._pending:
-                self._pending = self._source.read(_STEP)
-                if not self._pending:
-                    self._ended = True
-                    break
-            try:
-                self._buffer += self._inflater.decompress(self._pending, min(_STEP, left))
-            except zlib.error as error:
-                raise InputError(Reason.TRUNCATED, "a deflated file is damaged") from error
-            self._pending = self._inflater.unconsumed_tail
-            self._ended = self._inflater.eof
-        if end > self._limit and len(self._buffer) > self._limit:
-            message = f"a deflated file unpacks to more than {self._limit} bytes"
-            raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, message)
-
-
-class _Quiet:
-    """Filters of warnings and pydicom's checks belong to the process: the last thread to leave sets them back."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = ExitStack()
-
-    def enter(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                settings = config.settings
-                self._before.callback(setattr, settings, "reading_validation_mode", settings.reading_validation_mode)
-                settings.reading_validation_mode = config.IGNORE
-                self._before.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._before.close()
-
-
-_quiet = _Quiet()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom from warning about values that our own rules judge anyway; several threads may be inside."""
-    _quiet.enter()
-    try:
-        yield
-    finally:
-        _quiet.leave()
 
 
 @dataclass
@@ -444,7 +260,9 @@ def _parse(source: IO[bytes], wanted: list[Any] | None, max_header: int) -> Pars
     place = source.tell()
     size = source.seek(0, io.SEEK_END)
     source.seek(place)
-    data, pixels = _read_by_pydicom(BoundedReader(stream, size), start.implicit, start.little, wanted)
+    bounded = BoundedReader(stream, size)
+    data, pixels = _read_by_pydicom(bounded, start.implicit, start.little, wanted)
+    count_nested(bounded, data)
     data.file_meta = start.meta
     if start.bare and not (text(data, "SOPClassUID").startswith("1.2.") and text(data, "SOPInstanceUID")):
         raise InputError(Reason.NOT_DICOM, "a file without DICOM preamble holds no SOP Class and Instance UID")
@@ -516,24 +334,6 @@ def open_dataset(path: Path, *, max_unpacked: int = 1024**3) -> Dataset:
             ) from error
 
 
-def largest_unpacked(path: Path, limit: int) -> int:
-    """Bytes that a deflated file may unpack to.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    limit : int
-        Bytes that no file may exceed.
-
-    Returns
-    -------
-    int
-        256 MB or 200 times the file's size, whichever is larger, but at most `limit`.
-    """
-    return min(limit, max(_SMALL, _LARGEST_RATIO * path.stat().st_size))
-
-
 def read_part10(
     path: Path, tags: Sequence[str] | None = None, *, stop: bool, limit: int, force: bool = False
 ) -> Dataset:
@@ -576,179 +376,18 @@ def read_part10(
         None if tags is None else [BaseTag(tag_for_keyword(keyword) or 0) for keyword in tags]
     )
     size = path.stat().st_size
-    with path.open("rb") as handle:
-        source = cast(BinaryIO, BoundedReader(handle, size))
+    with quiet(), path.open("rb") as handle:
+        bounded = BoundedReader(handle, size)
+        source = cast(BinaryIO, bounded)
         preamble = read_preamble(source, force)
         meta = _read_file_meta_info(source)
         if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
             handle.seek(0)
-            return read_partial(source, stop_when=end, force=force, specific_tags=wanted)
+            found = read_partial(source, stop_when=end, force=force, specific_tags=wanted)
+            count_nested(bounded, found)
+            return found
         inflating = InflatingReader(handle, largest_unpacked(path, limit))
-        body = cast(BinaryIO, BoundedReader(cast(IO[bytes], inflating), size))
-        content = read_dataset(body, False, True, stop_when=end, specific_tags=wanted)
+        body = BoundedReader(cast(IO[bytes], inflating), size)
+        content = read_dataset(cast(BinaryIO, body), False, True, stop_when=end, specific_tags=wanted)
+        count_nested(body, content)
         return FileDataset(str(path), content, preamble, meta, False, True)
-
-
-def text(data: Dataset, keyword: str) -> str:
-    """Value of an element as one string.
-
-    Parameters
-    ----------
-    data : Dataset
-        A data set; elements that pydicom has not converted yet are read from their bytes.
-    keyword : str
-        Keyword of the element.
-
-    Returns
-    -------
-    str
-        Without padding (blanks, NUL); empty where the element is missing or unreadable.
-    """
-    vr, raw, _ = _raw(data, keyword)
-    if vr in _PLAIN_TEXT and raw.isascii():
-        return str(raw, "ascii").strip(" \0")
-    try:
-        value = data.get(keyword)
-    except Exception:  # noqa: BLE001  a broken value counts as missing; the geometry rules decide what follows
-        return ""
-    return "" if value is None else str(value).strip(" \0")
-
-
-def texts(data: Dataset, keyword: str) -> tuple[str, ...]:
-    """Values of an element as strings.
-
-    Parameters
-    ----------
-    data : Dataset
-        As :func:`text`.
-    keyword : str
-        Keyword of the element.
-
-    Returns
-    -------
-    tuple of str
-        Each without padding; empty where the element is missing or unreadable.
-    """
-    vr, raw, _ = _raw(data, keyword)
-    if vr in _PLAIN_TEXT and raw.isascii():
-        joined = str(raw, "ascii").strip(" \0")
-        return tuple(v.strip(" \0") for v in joined.split("\\")) if joined else ()
-    try:
-        value = data.get(keyword)
-    except Exception:  # noqa: BLE001  as above
-        return ()
-    if value is None or value == "":
-        return ()
-    values = [value] if isinstance(value, str) or not hasattr(value, "__len__") else list(value)
-    return tuple(str(v).strip(" \0") for v in values)
-
-
-_TEXT_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"})
-
-
-def joined_text(data: Dataset, keyword: str) -> str:
-    """Values of an element as one string, joined by backslashes as in the file.
-
-    Parameters
-    ----------
-    data : Dataset
-        As :func:`text`.
-    keyword : str
-        Keyword of the element.
-
-    Returns
-    -------
-    str
-        Each value without padding at its ends; empty where the element is missing or unreadable.
-    """
-    vr, raw, _ = _raw(data, keyword)
-    if vr in _TEXT_VRS and raw.isascii() and b"\x1b" not in raw:
-        joined = str(raw, "ascii").strip(" \0")
-        return joined if "\\" not in joined else "\\".join(part.strip(" \0") for part in joined.split("\\"))
-    if not vr and _KNOWN[keyword][0] not in data._dict:
-        return ""
-    return "\\".join(texts(data, keyword))
-
-
-def numbers(data: Dataset, keyword: str) -> tuple[float, ...] | None:
-    """Values of an element as floats.
-
-    Parameters
-    ----------
-    data : Dataset
-        As :func:`text`.
-    keyword : str
-        Keyword of the element.
-
-    Returns
-    -------
-    tuple of float or None
-        None where the element is missing or one of its values is not a number.
-    """
-    vr, raw, little = _raw(data, keyword)
-    try:
-        if vr in {"DS", "IS"}:
-            content = raw.strip(b" \0")
-            return tuple(float(v) for v in content.split(b"\\")) if content else None
-        if vr == "US":
-            return struct.unpack(f"{'<' if little else '>'}{len(raw) // 2}H", raw)
-        value = data.get(keyword)
-        if value is None or value == "":
-            return None
-        parts = [value] if isinstance(value, str) or not hasattr(value, "__len__") else list(value)
-        return tuple(float(v) for v in parts)
-    except Exception:  # noqa: BLE001  as above
-        return None
-
-
-def _raw(data: Dataset, keyword: str) -> tuple[str, bytes, bool]:
-    """VR, bytes and byte order of an element that pydicom has not yet interpreted; an empty VR otherwise.
-
-    The bytes are quicker to read than pydicom's objects are to make, and there are thousands of slices.
-    """
-    known = _KNOWN.get(keyword)
-    if known is None:
-        tag = tag_for_keyword(keyword) or 0
-        _KNOWN[keyword] = known = (tag, dictionary_VR(tag))
-    item = data._dict.get(known[0])  # type: ignore[call-overload]
-    if not isinstance(item, RawDataElement) or not item.value:
-        return "", b"", True
-    return item.VR or known[1], item.value, item.is_little_endian
-
-
-def number(data: Dataset, keyword: str) -> float | None:
-    """First value of an element as a float.
-
-    Parameters
-    ----------
-    data : Dataset
-        As :func:`text`.
-    keyword : str
-        Keyword of the element.
-
-    Returns
-    -------
-    float or None
-        None where the element is missing or one of its values is not a number.
-    """
-    found = numbers(data, keyword)
-    return found[0] if found else None
-
-
-def whole(data: Dataset, keyword: str) -> int | None:
-    """First value of an element as an integer.
-
-    Parameters
-    ----------
-    data : Dataset
-        As :func:`text`.
-    keyword : str
-        Keyword of the element.
-
-    Returns
-    -------
-    int or None
-        None where the element is missing or its first value is not a whole number.
-    """
-    found = number(data, keyword)
-    return int(found) if found is not None and math.isfinite(found) and found == int(found) else None

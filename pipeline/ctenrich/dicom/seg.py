@@ -23,12 +23,13 @@ from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.geometry import affine_lps
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Severity, SortedSeries
+from ctenrich.settings import SegSettings
 
 __all__ = ["MAX_BYTES", "MAX_VOXELS", "DecodedSeg", "DecodedSegment", "SegmentPlanes", "grid_of_series", "read_seg"]
 
-MAX_VOXELS = 2**31
-"""Voxels of the largest grid: 2000 slices of 1024 x 1024."""
-MAX_BYTES = 2 * 1024**3
+MAX_VOXELS = SegSettings().max_voxels
+"""Voxels of the largest grid."""
+MAX_BYTES = SegSettings().max_bytes
 """Bytes that the masks of an object, cropped slice by slice, may take: all organs of a thousand slices take a third."""
 
 
@@ -90,7 +91,8 @@ class SegmentPlanes:
         part = plane[j[0] : j[-1] + 1, i[0] : i[-1] + 1].copy()
         self._left -= part.nbytes
         if self._left < 0:
-            raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, "the masks take more memory than a segmentation needs")
+            message, hint = "the masks take more memory than a segmentation needs", "the limit is seg.max_bytes"
+            raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, message, hint)
         kept = self._parts.setdefault(k, {}).setdefault(number, [])
         kept.append((int(j[0]), int(i[0]), part))
         return len(kept) > 1
@@ -264,7 +266,8 @@ def _decode(dataset: Dataset, source: SortedSeries | None, max_voxels: int, max_
     grid, indices, on_source = _place_frames(frames, (rows, columns), source, issues)
     if math.prod(grid.shape) > max_voxels:
         size = " x ".join(map(str, grid.shape))
-        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, f"the frames need a grid of {size} voxels")
+        hint = "--max-voxels, or the setting seg.max_voxels, allows a larger one"
+        raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, f"the frames need a grid of {size} voxels", hint)
     planes = SegmentPlanes(max_bytes)
     _add_frames(planes, dataset, zip(frames, indices, strict=True), turn or Reorientation(), issues)
     voxels = planes.count_voxels()

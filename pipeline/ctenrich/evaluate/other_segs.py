@@ -17,6 +17,7 @@ from ctenrich.errors import CtenrichError, InputError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, SortedSeries
 from ctenrich.series_store import SeriesStore
+from ctenrich.settings import SegSettings
 
 __all__ = ["OtherSeg", "read_other_segs", "structure_name"]
 
@@ -41,7 +42,9 @@ class _Sources(Protocol):
     def find(self, head: ObjectHeader, path: Path) -> SortedSeries: ...
 
 
-def read_other_segs(paths: Sequence[Path], *, store: SeriesStore | None, source: Path | None) -> tuple[OtherSeg, ...]:
+def read_other_segs(
+    paths: Sequence[Path], *, store: SeriesStore | None, source: Path | None, limits: SegSettings | None = None
+) -> tuple[OtherSeg, ...]:
     """Read SEGs of any maker on the grids of their series.
 
     Parameters
@@ -52,6 +55,8 @@ def read_other_segs(paths: Sequence[Path], *, store: SeriesStore | None, source:
         A run, whose series SEGs refer to.
     source : Path, optional
         Without a run: folder of the CT, MR or PET that SEGs refer to.
+    limits : SegSettings, optional
+        Limits of the grid and the masks of a SEG.
 
     Returns
     -------
@@ -75,7 +80,7 @@ def read_other_segs(paths: Sequence[Path], *, store: SeriesStore | None, source:
         if not path.exists():
             raise UsageError(Reason.NOT_FOUND, f"there is no {path}", "name files or folders of DICOM")
     sources: _Sources = _OfRun(store) if store is not None else _OfFolder(SourceFolder(source or Path()))
-    out = tuple(one for top in paths for one in _read_below(top, sources))
+    out = tuple(one for top in paths for one in _read_below(top, sources, limits or SegSettings()))
     if not out:
         raise UsageError(Reason.NOT_FOUND, f"there is no SEG in {', '.join(str(p) for p in paths)}")
     return out
@@ -176,15 +181,15 @@ class _OfFolder:
 # ---------------------------------------------------------------- reading
 
 
-def _read_below(top: Path, sources: _Sources) -> Iterator[OtherSeg]:
+def _read_below(top: Path, sources: _Sources, limits: SegSettings) -> Iterator[OtherSeg]:
     """SEGs of a folder, or the one file."""
     for path in sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else (top,):
-        found = _read_one(path, sources, named=path == top)
+        found = _read_one(path, sources, limits, named=path == top)
         if found is not None:
             yield found
 
 
-def _read_one(path: Path, sources: _Sources, *, named: bool) -> OtherSeg | None:
+def _read_one(path: Path, sources: _Sources, limits: SegSettings, *, named: bool) -> OtherSeg | None:
     """Read one SEG; None for a file of a folder that is not a SEG."""
     name = path.as_posix()
     try:
@@ -194,9 +199,10 @@ def _read_one(path: Path, sources: _Sources, *, named: bool) -> OtherSeg | None:
                 raise InputError(Reason.NOT_DICOM, "it is not a DICOM Segmentation")
             return None
         series = sources.find(head, path)
-        decoded = read_seg(path, series)
+        decoded = read_seg(path, series, max_voxels=limits.max_voxels, max_bytes=limits.max_bytes)
     except CtenrichError as error:
-        return OtherSeg(name=name, reason=error.reason, message=error.message)
+        text = f"{error.message}; {error.hint}" if error.hint else error.message
+        return OtherSeg(name=name, reason=error.reason, message=text)
     except MemoryError:
         return OtherSeg(name=name, reason=Reason.OUT_OF_MEMORY, message="its masks do not fit into memory")
     if not decoded.on_source_grid:

@@ -14,6 +14,7 @@ from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
 from ctenrich.records import SegmentMasks, Severity, SortedSeries
 from ctenrich.series_store import SeriesStore
+from ctenrich.settings import SegSettings
 from ctenrich.workspace import Workspace
 
 __all__ = ["Comparison", "ProductOverlap", "compare_objects", "compare_products"]
@@ -95,6 +96,7 @@ def compare_objects(
     source: Path | None = None,
     reference: str = "expert",
     model: str | None = None,
+    limits: SegSettings | None = None,
 ) -> Comparison:
     """Compare SEGs of any maker with each other and with the products of a run.
 
@@ -113,6 +115,8 @@ def compare_objects(
         Key of the reference product of the run, or path of a SEG.
     model : str, optional
         What is compared with it; default: everything else.
+    limits : SegSettings, optional
+        Limits of the grid and the masks of a SEG.
 
     Returns
     -------
@@ -125,7 +129,7 @@ def compare_objects(
         BAD_PARAMETER if there is neither a run nor a source, or both.
     """
     store = SeriesStore(workspace) if workspace is not None else None
-    others = read_other_segs(paths, store=store, source=source)
+    others = read_other_segs(paths, store=store, source=source, limits=limits)
     series = {one.series.series_instance_uid: one.series for one in others if one.series is not None}
     names: set[str] = {one.name for one in others if one.decoded is not None}
     out: list[ProductOverlap] = []

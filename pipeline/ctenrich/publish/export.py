@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pydicom.uid import UID
 
@@ -34,6 +35,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Severity, SortedSeries, State
 from ctenrich.results.csv_cells import csv_cell
 from ctenrich.series_store import SeriesStore
+from ctenrich.settings import SegSettings
 from ctenrich.workspace import Workspace, check_uid, write_bytes
 
 __all__ = ["FORMATS", "Export", "ExportedObject", "export_objects", "export_run"]
@@ -126,7 +128,9 @@ class _Planned:
 _FindSource = Callable[[_Planned], tuple[SortedSeries | None, tuple[Issue, ...]]]
 
 
-def export_run(workspace: Workspace, fmt: str, out: Path, *, progress: Progress = SILENT) -> Export:
+def export_run(
+    workspace: Workspace, fmt: str, out: Path, *, limits: SegSettings | None = None, progress: Progress = SILENT
+) -> Export:
     """Export all SEGs (``nifti``, ``nrrd``) or all SRs (``csv``) of a run.
 
     Each segment is written as ``OUT/<series>/<product>/<number>_<label>``, and all of them as one label map where they
@@ -140,6 +144,8 @@ def export_run(workspace: Workspace, fmt: str, out: Path, *, progress: Progress 
         ``nifti``, ``nrrd`` or ``csv``.
     out : Path
         Folder to write to.
+    limits : SegSettings, optional
+        Limits of the grid and the masks of an object.
     progress : Progress
         Advanced by one for every object; gets issues as notes.
 
@@ -166,11 +172,17 @@ def export_run(workspace: Workspace, fmt: str, out: Path, *, progress: Progress 
     def find_source(item: _Planned) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
         return store.find(SortedSeries, item.series), ()
 
-    return _export(planned, fmt, out, find_source, progress)
+    return _export(planned, _Target(fmt, out, limits or SegSettings()), find_source, progress)
 
 
 def export_objects(
-    paths: Sequence[Path], fmt: str, out: Path, *, source: Path | None = None, progress: Progress = SILENT
+    paths: Sequence[Path],
+    fmt: str,
+    out: Path,
+    *,
+    source: Path | None = None,
+    limits: SegSettings | None = None,
+    progress: Progress = SILENT,
 ) -> Export:
     """Export SEG and SR files of any maker.
 
@@ -188,6 +200,8 @@ def export_objects(
     source : Path, optional
         Folder with the series (CT, MR, PET; multi-frame too) that SEGs refer to. Without it, and where it does not fit,
         masks have the smallest grid that holds their frames; the latter is an issue.
+    limits : SegSettings, optional
+        Limits of the grid and the masks of an object.
     progress : Progress
         Advanced by one for every object; gets issues as notes.
 
@@ -226,7 +240,7 @@ def export_objects(
             text = f"the source does not fit ({error.message}): the masks have the grid of their own frames"
             return None, (_issue(item, "SEG_SOURCE", Severity.WARNING, text),)
 
-    return _export(planned, fmt, out, find_source, progress)
+    return _export(planned, _Target(fmt, out, limits or SegSettings()), find_source, progress)
 
 
 def _check_format(fmt: str) -> None:
@@ -327,40 +341,48 @@ def _uid_or_nothing(text: str) -> str:
 # ---------------------------------------------------------------- exporting
 
 
-def _export(planned: Sequence[_Planned], fmt: str, out: Path, find_source: _FindSource, progress: Progress) -> Export:
+class _Target(NamedTuple):
+    fmt: str
+    out: Path
+    limits: SegSettings
+
+
+def _export(planned: Sequence[_Planned], target: _Target, find_source: _FindSource, progress: Progress) -> Export:
     rows: list[dict[str, object]] = []
     outcomes = []
     progress.start("export", len(planned))
     for item in planned:
-        outcome = _one_outcome(item, fmt, out, find_source, rows)
+        outcome = _one_outcome(item, target, find_source, rows)
         outcomes.append(outcome)
         for issue in outcome.issues:
             progress.note(f"{issue.severity.value}: {outcome.name}: {issue.message}")
         progress.advance("export")
     if rows:
-        _write_csv(out / _TABLE, rows)
+        _write_csv(target.out / _TABLE, rows)
     progress.finish("export")
     return Export(objects=tuple(outcomes))
 
 
 def _one_outcome(
-    item: _Planned, fmt: str, out: Path, find_source: _FindSource, rows: list[dict[str, object]]
+    item: _Planned, target: _Target, find_source: _FindSource, rows: list[dict[str, object]]
 ) -> ExportedObject:
     """Export one object; whatever is wrong with it ends this object only."""
     if item.fault is not None:
         return _outcome(item, State.FAILED, item.fault.reason, item.fault.message)
-    if not _is_wanted(item, fmt):
-        what = "SR" if fmt == "csv" else "SEG"
+    if not _is_wanted(item, target.fmt):
+        what = "SR" if target.fmt == "csv" else "SEG"
         return _outcome(item, State.SKIPPED, Reason.NOT_FOUND, f"{item.kind}: not a {what}")
     try:
-        if fmt == "csv":
-            return _add_rows(item, out, rows)
+        if target.fmt == "csv":
+            return _add_rows(item, target.out, rows)
         source, found = find_source(item)
-        decoded = read_seg(item.path, source)
-        files = write_masks(decoded, fmt, out / item.target)
+        limits = target.limits
+        decoded = read_seg(item.path, source, max_voxels=limits.max_voxels, max_bytes=limits.max_bytes)
+        files = write_masks(decoded, target.fmt, target.out / item.target)
         return replace(_outcome(item, State.DONE), files=files, issues=(*found, *decoded.issues))
     except CtenrichError as error:
-        return _outcome(item, State.FAILED, error.reason, error.message)
+        text = f"{error.message}; {error.hint}" if error.hint else error.message
+        return _outcome(item, State.FAILED, error.reason, text)
     except OSError as error:
         if error.errno in _FATAL:
             raise

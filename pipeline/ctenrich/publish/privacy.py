@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from ctenrich.dicom.reader import quiet
+from ctenrich.dicom.quiet import quiet
 from ctenrich.errors import InputError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import SortedSeries

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.dicom.ct_slice import AIR, NATIVE, PixelFormat, SlicePixels, read_slice
-from ctenrich.dicom.reader import open_dicom, quiet
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import open_dicom
 from ctenrich.errors import GeometryError, InputError, UnsafeInputError
 from ctenrich.geometry import HU_TYPES, SPACING_SHARE, affine_lps, apply_affine
 from ctenrich.progress import SILENT, Progress

@@ -18,7 +18,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from ctenrich.dicom.codestream import fragments
-from ctenrich.dicom.reader import open_dataset, quiet
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import open_dataset
 from ctenrich.errors import InputError, ToolError
 from ctenrich.geometry import Affine, affine_lps, apply_affine, grid_match, lps_to_ras, ras_to_lps
 from ctenrich.reasons import Reason

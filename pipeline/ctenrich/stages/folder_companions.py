@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctenrich.dicom.reader import open_dicom, quiet
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import open_dicom
 from ctenrich.geometry.stack import LOCALIZER_VALUES, SliceHeader
 from ctenrich.records import Issue, Severity, SortedSeries
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 from ctenrich.dicom.ct_slice import HEADER_TAGS, same_image, slice_header
 from ctenrich.dicom.other_files import kind_of_other_file
-from ctenrich.dicom.reader import InflatingReader, open_dicom, quiet, text, texts, whole
+from ctenrich.dicom.quiet import quiet
+from ctenrich.dicom.reader import open_dicom
 from ctenrich.dicom.sop_classes import CT_IMAGE, MEDIA_STORAGE_DIRECTORY
+from ctenrich.dicom.streams import InflatingReader
+from ctenrich.dicom.values import text, texts, whole
 from ctenrich.encode.context import read_source
 from ctenrich.errors import EncodingError, GeometryError, IncompleteError, InputError, UnsafeInputError
 from ctenrich.geometry import SliceHeader, StackGeometry, check_stack_geometry
