@@ -12,8 +12,8 @@ from ctenrich.contours.ownership import Elsewhere, rois_of_other_series, several
 from ctenrich.contours.rtstruct import StructureSet, link_to, load_contours
 from ctenrich.dicom.quiet import quiet
 from ctenrich.dicom.reader import open_dicom
-from ctenrich.dicom.reader import text as text_of
 from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
+from ctenrich.dicom.values import text as text_of
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, Issue, Severity, SortedSeries
