@@ -131,7 +131,8 @@ def verify(name: Name) -> None:
 @models_app.command(
     "check",
     epilog="Examples:  ctenrich models check lung-model --reference --on my-run  \n"
-    "ctenrich models check /models/Dataset042_Chest --axes --on my-run",
+    "ctenrich models check /models/Dataset042_Chest --axes --on my-run  \n"
+    "ctenrich models check totalsegmentator:total:fast --reference-python /envs/ts/bin/python --on my-run",
 )
 def check(
     name: Name,
@@ -141,6 +142,13 @@ def check(
     axes: Annotated[
         bool, typer.Option("--axes", help="Run the model in RAS, LAS and LPS and compare with an expert's contours.")
     ] = False,
+    reference_python: Annotated[
+        Path | None,
+        typer.Option(
+            help="Python of an environment with the peer's own package (nnunetv2, TotalSegmentator) to compare with; "
+            "NAME may be a segmenter as --segmenter takes it."
+        ),
+    ] = None,
     on: Annotated[
         Path | None,
         typer.Option(
@@ -155,6 +163,8 @@ def check(
     """Compare our inference engine with nnunetv2's, organ by organ, worst case first; or find the model's axes."""
     if axes:
         _check_axes(name, on, configuration)
+    if reference_python is not None:
+        _check_with_peer(name, reference_python, on)
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.models.parity import ParityOptions, check_model
     from ctenrich.settings import Settings
@@ -197,6 +207,32 @@ def _check_axes(name: str, on: Path | None, configuration: str | None) -> NoRetu
         typer.echo(f"to use it: --segmenter nnunet:{name}:axes={best}")
         typer.echo(f"to record it: ctenrich models import {name} --axes {best}")
     raise typer.Exit(0 if report.fitting else 1)
+
+
+def _check_with_peer(name: str, python: Path, on: Path | None) -> NoReturn:
+    """Print one row per class: our label maps against those of the peer's own package."""
+    from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.errors import UsageError
+    from ctenrich.inference.kinds import segmenter_kinds
+    from ctenrich.inference.products import parse_segmenter
+    from ctenrich.models.peer import check_with_peer
+    from ctenrich.reasons import Reason
+    from ctenrich.runner.run import Run
+    from ctenrich.settings import Settings
+
+    if on is None:
+        raise UsageError(Reason.BAD_PARAMETER, "--reference-python needs CTs", "add --on RUN")
+    spec = parse_segmenter(name if name.partition(":")[0] in segmenter_kinds() else f"nnunet:{name}")
+    root = Run.open(on).root
+    with progress_bars() as progress:
+        report = check_with_peer(spec, python, root, settings=Settings(), progress=progress)
+    rows = report.table()
+    print_table(f"{report.product}, compared with {report.package}", tuple(rows[0]), [tuple(r.values()) for r in rows])
+    for series, count in report.different.items():
+        typer.echo(f"{series}: {count} voxels differ")
+    typer.echo(f"ctenrich {report.seconds[0]:.1f} s, {report.package} {report.seconds[1]:.1f} s")
+    typer.echo("passed" if report.passed else "NOT passed")
+    raise typer.Exit(0 if report.passed else 1)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,95 @@
+"""Segment one NIfTI file with a peer's own package; run by the Python of an environment that has that package.
+
+``PYTHON -I peer_script.py REQUEST.json``: only the standard library and the peer are imported, ctenrich is not. The
+request names the package and its options, the input and the file to write; the last line on standard output is JSON
+with the package's version and the seconds that it took, its imports included.
+"""
+
+import json
+import os
+import sys
+import time
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def _segment_by_nnunetv2(request: dict[str, Any]) -> None:
+    """nnunetv2's predictor on a model folder; the file is read as it is, in the axes in which it was written."""
+    torch = import_module("torch")
+    predict = import_module("nnunetv2.inference.predict_from_raw_data")
+    reader = import_module("nnunetv2.imageio.simpleitk_reader_writer").SimpleITKIO()
+    device = torch.device(request["device"])
+    predictor = predict.nnUNetPredictor(
+        tile_step_size=request["step"],
+        use_gaussian=True,
+        use_mirroring=request["mirror"],
+        perform_everything_on_device=device.type == "cuda",
+        device=device,
+        verbose=False,
+        allow_tqdm=False,
+    )
+    if not _finds_trainers():
+        trainer = import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer").nnUNetTrainer
+        for search in ("recursive_find_trainer_class_by_name", "recursive_find_python_class"):
+            if hasattr(predict, search):
+                setattr(predict, search, lambda *_: trainer)
+    predictor.initialize_from_trained_model_folder(request["model"], tuple(request["folds"]), request["checkpoint"])
+    image, properties = reader.read_images([request["image"]])
+    labels = predictor.predict_single_npy_array(image, properties)
+    reader.write_seg(labels, request["answer"], properties)
+
+
+def _finds_trainers() -> bool:
+    """Whether nnunetv2's search for a trainer works: it imports all trainers, one of which needs a working timm."""
+    try:
+        import_module("timm")
+    except (ImportError, RuntimeError, AttributeError):
+        return False
+    return True
+
+
+def _segment_by_totalsegmentator(request: dict[str, Any]) -> None:
+    """TotalSegmentator's Python interface, with its network access and its statistics off."""
+    home = Path(request["home"])
+    home.mkdir(exist_ok=True)
+    settings = {"totalseg_id": "none", "send_usage_stats": False, "prediction_counter": 0}
+    (home / "config.json").write_text(json.dumps(settings))
+    os.environ["TOTALSEG_HOME_DIR"] = str(home)
+    os.environ["TOTALSEG_WEIGHTS_PATH"] = request["weights"]
+    requests = import_module("requests")
+    requests.get = requests.post = _refuse_network
+    if not _finds_trainers():
+        trainer = import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer").nnUNetTrainer
+        variants = "nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring"
+        plain = import_module(variants).nnUNetTrainerNoMirroring
+        known = {"nnUNetTrainer": trainer, "nnUNetTrainerNoMirroring": plain}
+        known["nnUNetTrainer_4000epochs_NoMirroring"] = plain
+        import_module("totalsegmentator.nnunet").custom_trainers.update(known)
+    options = {"ml": True, "nr_thr_saving": 1, "quiet": True, **request["options"]}
+    import_module("totalsegmentator.python_api").totalsegmentator(request["image"], request["answer"], **options)
+
+
+def _refuse_network(*_: Any, **__: Any) -> None:
+    raise RuntimeError("a comparison uses no network")
+
+
+_PEERS = {
+    "nnunetv2": ("nnunetv2", _segment_by_nnunetv2),
+    "TotalSegmentator": ("TotalSegmentator", _segment_by_totalsegmentator),
+}
+
+
+def _main() -> None:
+    start = time.perf_counter()
+    request = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    package, segment = _PEERS[request["package"]]
+    output, sys.stdout = sys.stdout, sys.stderr  # what the peer prints is no answer
+    segment(request)
+    answer = {"version": version(package), "seconds": time.perf_counter() - start}
+    print(json.dumps(answer), file=output)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,102 @@
+"""A peer's own package, run by another Python, answers on the grid of the CT; label maps are compared by class."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import need_package
+from tests.support.small_models import UID, any_series, smooth_volume, volume_record, write_v2
+
+from ctenrich.errors import ToolError, UsageError
+from ctenrich.inference.products import parse_segmenter
+from ctenrich.models.peer import ClassParity, Peer, check_with_peer, label_by_peer, peer_of
+from ctenrich.nnunet.conventions import Conventions
+from ctenrich.nnunet.segmenter import open_nnunet
+from ctenrich.reasons import Reason
+from ctenrich.series_store import SeriesStore
+from ctenrich.settings import SegmentSettings, Settings
+from ctenrich.workspace import Workspace
+
+SETTINGS = Settings(segment=SegmentSettings(threads=1, device="cpu"))
+FEET_FIRST = ((-1.3, 0.0, 0.0, 9.0), (0.0, 1.2, 0.0, 5.0), (0.0, 0.0, -3.0, 7.0), (0.0, 0.0, 0.0, 1.0))
+
+
+@pytest.mark.long
+def test_nnunetv2_in_another_process_labels_what_we_label(tmp_path: Path, workspace: Workspace) -> None:
+    """Half precision of its sums turns some voxels where random weights score alike; the axes are the same."""
+    need_package("reference", "nnunetv2")
+    folder = write_v2(tmp_path / "m", axes=(), stated="")
+    record = volume_record(smooth_volume((10, 28, 31), 5), (3.0, 1.2, 1.3), workspace, affine_lps=FEET_FIRST)
+    store = SeriesStore(workspace)
+    store.save(record, UID)
+    store.save(any_series(record), UID)
+    spec = parse_segmenter(f"nnunet:{folder}:mirror=off:axes=RAS:step=0.8")
+    before = sorted(workspace.root.rglob("*"))
+    report = check_with_peer(spec, Path(sys.executable), workspace.root, settings=SETTINGS)
+    assert sorted(workspace.root.rglob("*")) == before, "nothing is written to the run"
+    assert report.package.startswith("nnunetv2 2.")
+    assert [(row.value, row.organ) for row in report.rows] == [(1, "heart"), (2, "aorta"), (3, "trachea")]
+    assert min(row.dice for row in report.rows) > 0.9
+    assert max(report.different.values()) < 0.03 * 10 * 28 * 31
+    assert report.table()[0]["organ"] == "heart"
+
+
+def test_what_the_peer_is_asked_for(tmp_path: Path) -> None:
+    folder = write_v2(tmp_path / "m", folds=("0", "1"), stated='axes = "LAS"')
+    spec = parse_segmenter(f"nnunet:{folder}:folds=1:step=0.25")
+    opened = open_nnunet(str(folder), folds=("1",), conventions=Conventions(step=0.25), settings=SETTINGS)
+    peer = peer_of(spec, opened, SETTINGS)
+    assert (peer.package, peer.axes) == ("nnunetv2", "LAS")
+    assert peer.request == {
+        "model": str(folder), "folds": ["1"], "checkpoint": "checkpoint_final.pth", "mirror": True, "step": 0.25,
+        "device": "cpu",
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="no peer"):
+        peer_of(parse_segmenter("expert"), None, SETTINGS)
+
+
+def stub(tmp_path: Path, body: str) -> Path:
+    """A program in place of the environment's Python; it gets ``-I SCRIPT REQUEST.json``."""
+    path = tmp_path / "python"
+    path.write_text(f"#!{sys.executable}\nimport json, sys\nfrom pathlib import Path\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_answer_comes_back_to_the_grid_of_the_ct(tmp_path: Path) -> None:
+    """The stub answers with the image itself: what comes back must be what was given, whatever the axes."""
+    copy = (
+        "import shutil\nr = json.loads(Path(sys.argv[3]).read_text())\nshutil.copy(r['image'], r['answer'])\n"
+        "print('noise'); print(json.dumps({'version': '9', 'seconds': 1.5}))"
+    )
+    array = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    for axes in ("", "RAS", "LAS", "LPS"):
+        peer = Peer(package="nnunetv2", request={}, axes=axes)
+        answer = label_by_peer(stub(tmp_path, copy), peer, array, FEET_FIRST)
+        assert np.array_equal(answer.labels, array)
+        assert (answer.version, answer.seconds) == ("9", 1.5)
+
+
+def refused(python: Path) -> ToolError:
+    array: Any = np.zeros((2, 3, 4), np.int16)
+    with pytest.raises(ToolError) as caught:
+        label_by_peer(python, Peer(package="nnunetv2", request={}), array, FEET_FIRST)
+    return caught.value
+
+
+def test_what_goes_wrong_in_the_other_process_is_stated(tmp_path: Path) -> None:
+    assert refused(tmp_path / "none").reason is Reason.TOOL_MISSING
+    error = refused(stub(tmp_path, "sys.exit('no module named nnunetv2')"))
+    assert error.reason is Reason.TOOL_FAILED
+    assert "no module named nnunetv2" in error.message
+    assert refused(stub(tmp_path, "print('hello')")).reason is Reason.TOOL_FAILED
+
+
+def test_dice_of_a_class() -> None:
+    row = ClassParity(value=1, organ="heart", ours=10, theirs=6, different=8, common=4)
+    assert row.dice == 0.5
+    assert ClassParity(value=2, organ="aorta", ours=0, theirs=0, different=0, common=0).dice == 1
