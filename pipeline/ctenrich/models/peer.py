@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -216,8 +217,7 @@ def label_by_peer(
         TOOL_MISSING if there is no such interpreter, TIMEOUT, TOOL_FAILED with the last line of its error, or if it
         gives no answer on this grid.
     """
-    import nibabel  # takes long to import
-
+    nibabel: Any = import_module("nibabel")  # takes long to import; it has few types
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine_lps, float)
     image = nibabel.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), affine)
     own = nibabel.io_orientation(affine)

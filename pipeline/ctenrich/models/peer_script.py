@@ -58,7 +58,7 @@ def _segment_by_totalsegmentator(request: dict[str, Any]) -> None:
     (home / "config.json").write_text(json.dumps(settings))
     os.environ["TOTALSEG_HOME_DIR"] = str(home)
     os.environ["TOTALSEG_WEIGHTS_PATH"] = request["weights"]
-    requests = import_module("requests")
+    requests: Any = import_module("requests")
     requests.get = requests.post = _refuse_network
     if not _finds_trainers():
         trainer = import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer").nnUNetTrainer
