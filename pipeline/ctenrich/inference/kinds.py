@@ -41,6 +41,8 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "expert": "ctenrich.contours.kind:EXPERT",
         "nnunet": "ctenrich.nnunet.kind:NNUNET",
+        "totalsegmentator": "ctenrich.recipes.kind:TOTALSEGMENTATOR",
+        "recipe": "ctenrich.recipes.kind:RECIPE",
         "bodypart": "ctenrich.bodypart.kind:BODYPART",
     }
 )
@@ -88,10 +90,14 @@ class SegmenterKind:
     """Stage -> seconds per slice of 512 x 512 pixels on two CPU cores without GPU; the forecast's reference figures."""
     needs_model: bool = True
     """Whether the specification names a model."""
+    takes_path: bool = True
+    """Whether the model may be a path, which is made absolute."""
     registered_models: bool = True
     """Whether that model is a name of the registry or a folder, which is checked before a forecast."""
     has_configurations: bool = False
     """Whether a configuration may follow the model."""
+    words: tuple[str, str] = ("MODEL", "CONFIGURATION")
+    """Names of the model and of the configuration in help texts."""
     options: tuple[SegmenterOption, ...] = ()
     takes_crop: bool = False
     """Whether ``[segment] crop`` applies to it."""
@@ -103,7 +109,12 @@ class SegmenterKind:
     @property
     def usage(self) -> str:
         """The form of the specification, e.g. ``nnunet:MODEL[:CONFIGURATION][:folds=0,1]``."""
-        parts = [self.key, ":MODEL" if self.needs_model else "", "[:CONFIGURATION]" if self.has_configurations else ""]
+        model, configuration = self.words
+        parts = [
+            self.key,
+            f":{model}" if self.needs_model else "",
+            f"[:{configuration}]" if self.has_configurations else "",
+        ]
         return "".join((*parts, *(f"[:{option.name}={option.values}]" for option in self.options)))
 
 

@@ -57,7 +57,8 @@ def parse_segmenter(text: str) -> SegmenterSpec:
         names = [name for name, known in segmenter_kinds().items() if known.makes is SegmentMasks and name != key]
         hint = did_you_mean(key, names, f"use {' or '.join(usages)}")
         raise UsageError(Reason.BAD_PARAMETER, f"{text!r} does not name a segmenter", hint)
-    model, parts = (absolute(rest[0]), rest[1:]) if kind.needs_model else ("", rest)
+    model, parts = (rest[0], rest[1:]) if kind.needs_model else ("", rest)
+    model = absolute(model) if kind.takes_path else model
     configuration: str | None = None
     options = {option.name: option.default for option in kind.options}
     for part in parts:
@@ -81,6 +82,6 @@ def _option_value(kind: SegmenterKind, name: str, value: str, shown: tuple[str, 
 
 
 def absolute(model: str) -> str:
-    """Make the path of an existing model folder absolute; leave a registry name as it is."""
+    """Make the path of an existing folder or recipe file absolute; leave a name as it is."""
     path = Path(model)
-    return str(path.resolve()) if path.is_dir() else model
+    return str(path.resolve()) if path.is_dir() or (path.suffix == ".toml" and path.is_file()) else model

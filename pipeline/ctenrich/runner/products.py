@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ctenrich.errors import UsageError
 from ctenrich.inference.device import check_device
-from ctenrich.inference.kinds import segmenter_kind
+from ctenrich.inference.kinds import find_segmenter_kind, segmenter_kind
 from ctenrich.inference.products import RequestedProduct, SegmenterSpec, absolute, parse_segmenter
 from ctenrich.reasons import Reason
 from ctenrich.records import ModelInfo, Product, ProductKind, SliceScores
@@ -88,7 +88,9 @@ def _opened(text: str, spec: SegmenterSpec, settings: Settings, allow_demo: bool
 
 
 def _absolute_spec(text: str) -> str:
-    model = text.split(":")[1] if ":" in text else ""
+    key, *rest = text.split(":")
+    kind = find_segmenter_kind(key.strip())
+    model = rest[0] if rest and kind is not None and kind.takes_path else ""
     return text.replace(model, absolute(model), 1) if model else text
 
 

@@ -1,0 +1,114 @@
+"""The kinds ``totalsegmentator`` and ``recipe``: published ways of using networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ctenrich.errors import UsageError
+from ctenrich.inference.kinds import SegmenterKind, SegmenterOption
+from ctenrich.inference.products import SegmenterSpec
+from ctenrich.inference.registry import check_name
+from ctenrich.reasons import Reason
+from ctenrich.recipes.recipe_file import read_recipes
+from ctenrich.recipes.segmenter import RecipeSegmenter, open_recipe
+from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION, TaskOptions, task_recipe
+from ctenrich.recipes.weights import weights_folders
+from ctenrich.records import Product, SegmentMasks
+from ctenrich.settings import Settings
+
+__all__ = ["RECIPE", "TOTALSEGMENTATOR"]
+
+_SECONDS = {"segment": 0.6, "measure": 0.02, "encode": 0.05, "validate": 0.08}
+
+
+def _open_task(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
+    chosen = spec.options
+    options = TaskOptions(
+        roi=chosen["roi"],
+        version=chosen["as"],
+        robust_crop=chosen["crop"],
+        split=chosen["split"],
+        small=chosen["small"],
+    )
+    name, recipe = task_recipe(spec.model, spec.configuration, options)
+    return open_recipe(recipe, Product("totalsegmentator", check_name(name)), settings=settings)
+
+
+def _open_file(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
+    path = Path(spec.model).expanduser()
+    book = read_recipes(path)
+    if spec.configuration is None and len(book.recipes) > 1:
+        known = ", ".join(book.recipes)
+        raise UsageError(Reason.BAD_PARAMETER, f"{path.name} has several recipes: {known}", "add :NAME of one")
+    recipe = book.find(spec.configuration or next(iter(book.recipes)))
+    folders = (path.resolve().parent, *weights_folders())
+    return open_recipe(recipe, Product("recipe", check_name(recipe.name)), settings=settings, folders=folders)
+
+
+def _series_title(product: Product) -> str:
+    return f"{product.model}_{'TotalSegmentator' if product.kind == 'totalsegmentator' else 'recipe'}"
+
+
+def _classes(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError(text)
+    return names
+
+
+def _on(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(text)
+    return text == "on"
+
+
+def _robust(text: str) -> bool:
+    if text != "robust":
+        raise ValueError(text)
+    return True
+
+
+def _volume(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e9:
+        raise ValueError(text)
+    return value
+
+
+TOTALSEGMENTATOR = SegmenterKind(
+    key="totalsegmentator",
+    title="TotalSegmentator",
+    makes=SegmentMasks,
+    open=_open_task,
+    stages=("segment", "measure", "encode", "validate"),
+    objects=("seg", "shape_sr"),
+    algorithm_type="AUTOMATIC",
+    series_title=_series_title,
+    seconds_per_slice=_SECONDS,
+    takes_path=False,
+    registered_models=False,
+    has_configurations=True,
+    words=("TASK", "fast|fastest"),
+    options=(
+        SegmenterOption(name="roi", values="liver,spleen", parse=_classes, default=()),
+        SegmenterOption(name="crop", values="robust", parse=_robust, default=False),
+        SegmenterOption(name="split", values="on", parse=_on, default=False),
+        SegmenterOption(name="small", values="200", parse=_volume, default=0.0),
+        SegmenterOption(name="as", values=DEFAULT_VERSION, parse=str, default=DEFAULT_VERSION),
+    ),
+)
+
+RECIPE = SegmenterKind(
+    key="recipe",
+    title="segmentation by a recipe",
+    makes=SegmentMasks,
+    open=_open_file,
+    stages=("segment", "measure", "encode", "validate"),
+    objects=("seg", "shape_sr"),
+    algorithm_type="AUTOMATIC",
+    series_title=_series_title,
+    seconds_per_slice=_SECONDS,
+    registered_models=False,
+    has_configurations=True,
+    words=("FILE.toml", "NAME"),
+)

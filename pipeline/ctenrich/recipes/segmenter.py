@@ -1,0 +1,146 @@
+"""Recipes as segmenters: open a recipe with its networks, write masks on the source grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ctenrich.codes.mappings import find_segment
+from ctenrich.errors import InputError, ModelError
+from ctenrich.masks import masks_from_label_map
+from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
+from ctenrich.recipes.executor import RecipeResult, run_recipe
+from ctenrich.recipes.networks import Networks, open_networks
+from ctenrich.recipes.recipe import Recipe, recipe_sha256
+from ctenrich.recipes.weights import weights_folders
+from ctenrich.records import Issue, ModelInfo, Product, Quantity, SegmentMasks, Severity, SortedSeries, Volume
+from ctenrich.settings import Settings
+from ctenrich.workspace import Workspace, load_array
+
+__all__ = ["RecipeSegmenter", "open_recipe", "segment_names"]
+
+RULE_EMPTY = "recipe.crop_empty"
+RULE_NOTE = "recipe.weights"
+
+
+def open_recipe(
+    recipe: Recipe, product: Product, *, settings: Settings, folders: Sequence[Path] | None = None
+) -> RecipeSegmenter:
+    """Load the networks of a recipe; every fault of recipe and weights is found here, before any series is touched.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    product : Product
+        Key of what it makes.
+    settings : Settings
+        `segment`: device, engine, precision, batch, threads.
+    folders : sequence of Path, optional
+        Folders that hold the folders of the weights; by default `ctenrich.recipes.weights.weights_folders`.
+
+    Returns
+    -------
+    RecipeSegmenter
+
+    Raises
+    ------
+    ModelError
+        NOT_FOUND, naming every data set that is missing and where it was published; BAD_MODEL, UNSAFE_WEIGHTS,
+        HASH_MISMATCH, WRONG_MODALITY or UNMAPPED_LABEL.
+    UsageError
+        BAD_SETTINGS; MISSING_EXTRA if the reference engine is asked for without nnunetv2.
+    """
+    names = segment_names(recipe)
+    networks = open_networks(recipe, weights_folders() if folders is None else folders, settings.segment)
+    folds = sorted({fold for part in recipe.parts for fold in part.weights.folds})
+    info = ModelInfo(
+        name=f"{recipe.family} {product.model}",
+        version=recipe.version,
+        sha256=networks.sha256,
+        configuration=f"recipe {recipe_sha256(recipe)[:16]}",
+        folds=tuple(folds),
+        mirror=any(part.mirror for part in recipe.parts),
+        licence=", ".join(dict.fromkeys(part.weights.licence for part in recipe.parts if part.weights.licence)),
+        citation=recipe.citation,
+        source_url=recipe.source,
+    )
+    return RecipeSegmenter(product, info, names, recipe, networks)
+
+
+def segment_names(recipe: Recipe) -> tuple[tuple[int, str, str], ...]:
+    """(label value, segment name, class of the recipe) for every class of the answer.
+
+    Raises
+    ------
+    ModelError
+        UNMAPPED_LABEL, naming the classes that no row of mappings/segments.csv knows; BAD_MAPPING if two are one.
+    """
+    found = {name: find_segment(recipe.segments.get(name, name)) for name in recipe.kept}
+    unmapped = [name for name, code in found.items() if code is None]
+    if unmapped:
+        message = f"no row of mappings/segments.csv knows the class {', '.join(map(repr, unmapped))} of {recipe.name}"
+        raise ModelError(Reason.UNMAPPED_LABEL, message, "add a row, or the class to a row's labels")
+    rows = [(recipe.labels[name], code.name, name) for name, code in found.items() if code is not None]
+    segments = [segment for _, segment, _ in rows]
+    twice = sorted({segment for segment in segments if segments.count(segment) > 1})
+    if twice:
+        raise ModelError(Reason.BAD_MAPPING, f"two classes of {recipe.name} mean {twice[0]} in mappings/segments.csv")
+    return tuple(sorted(rows))
+
+
+@dataclass(frozen=True)
+class RecipeSegmenter:
+    """A recipe with its networks; implements `ctenrich.inference.segmenter.Segmenter`."""
+
+    product: Product
+    info: ModelInfo
+    names: tuple[tuple[int, str, str], ...]
+    recipe: Recipe
+    networks: Networks
+
+    def segment(
+        self,
+        inputs: Mapping[str, Volume],
+        series: SortedSeries,
+        *,
+        settings: Settings,
+        workspace: Workspace,
+        progress: Progress = SILENT,
+    ) -> SegmentMasks:
+        """Segment one series (see `ctenrich.inference.segmenter.Segmenter.segment`).
+
+        Raises
+        ------
+        InputError
+            WRONG_MODALITY without a CT volume in HU; OUT_OF_MEMORY.
+        """
+        volume = inputs.get("CT")
+        if volume is None or volume.quantity is not Quantity.HU:
+            raise InputError(Reason.WRONG_MODALITY, f"{self.info.name} needs a CT volume in Hounsfield units")
+        uid = volume.series_instance_uid
+        array = load_array(workspace.resolve(uid, volume.array_path))
+        answer = run_recipe(self.recipe, self.networks, array, volume.affine_lps, progress=progress)
+        start = time.perf_counter()
+        template = SegmentMasks(
+            product=self.product,
+            series_instance_uid=uid,
+            shape=volume.shape,
+            segments=(),
+            label_map_path=None,
+            sha256="",
+            model=self.info,
+            issues=self._issues(answer, uid),
+        )
+        path = workspace.product_dir(uid, self.product) / "masks" / "labels.npy"
+        masks = masks_from_label_map(answer.labels, self.names, template, path, workspace)
+        return replace(masks, timings={**answer.timings, "save": time.perf_counter() - start})
+
+    def _issues(self, answer: RecipeResult, uid: str) -> tuple[Issue, ...]:
+        notes = [Issue(RULE_NOTE, Severity.NOTE, uid, note) for note in self.networks.notes]
+        if answer.empty_crop:
+            text = f"{answer.empty_crop}: nothing to segment around, so all classes are absent"
+            notes.append(Issue(RULE_EMPTY, Severity.WARNING, uid, text))
+        return tuple(notes)
