@@ -28,7 +28,8 @@ INTERFACE = {
     "models": (
         "Models and segmenters",
         ["inference.segmenter", "inference.kinds", "inference.products", "inference.registry", "models.library",
-         "models.parity", "nnunet.plans", "nnunet.segmenter", "contours.rtstruct", "contours.raster",
+         "models.parity", "nnunet.plans", "nnunet.segmenter", "recipes.recipe", "recipes.recipe_file",
+         "recipes.totalsegmentator", "recipes.executor", "recipes.segmenter", "contours.rtstruct", "contours.raster",
          "contours.expert"],
     ),
     "bodypart": (

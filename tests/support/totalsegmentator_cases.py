@@ -60,7 +60,11 @@ CASES = (
     PeerCase(name="vertebrae-refined", task="vertebrae_pp_refined", stack="lps", long=True),
     PeerCase(name="split", task="vertebrae_body", options={"force_split": True}, ours={"split": True}),
     PeerCase(
-        name="small", task="trunk_cavities", options={"remove_small_blobs": True}, ours={"small": 200.0}, stack="coronal"
+        name="small",
+        task="trunk_cavities",
+        options={"remove_small_blobs": True},
+        ours={"small": 200.0},
+        stack="coronal",
     ),
     PeerCase(name="headneck-muscles", task="headneck_muscles", long=True),
     PeerCase(name="abdominal-muscles", task="abdominal_muscles", stack="oblique", long=True),

@@ -107,7 +107,9 @@ def seed_network(network: torch.nn.Module, seed: int) -> None:
             values = rng.normal(scale=1.0, size=shape)
             if name.endswith("weight"):
                 values -= values.mean(axis=0, keepdims=True)
-                values[[n for n in LOUD if n < len(values)]] *= 3
+                for n in (n for n in range(len(LOUD)) if LOUD[n] < len(values)):
+                    values[LOUD[n]] = 0
+                    values[LOUD[n], n] = 6  # where one feature is high
             else:
                 values *= 0.1
                 values[0] = BACKGROUND * np.sqrt(np.log(len(values)))

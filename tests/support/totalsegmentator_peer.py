@@ -1,6 +1,6 @@
 """What TotalSegmentator does, written a second time from its facts: nibabel, scipy and nnunetv2's predictor, slowly.
 
-Images are NIfTI images in any orientation; every step is done on whole arrays in double precision, as the facts state it.
+Images are NIfTI images in any orientation; every step is done on whole arrays in double precision, as the facts are.
 """
 
 from __future__ import annotations

@@ -37,8 +37,9 @@ Segmenters = Annotated[
     list[str] | None,
     typer.Option(
         "--segmenter",
-        help="expert, or nnunet:MODEL[:CONFIGURATION][:folds=0,1][:mirror=on|off][:axes=RAS|LAS|LPS][:step=0.8]; "
-        "repeatable.",
+        help="expert; nnunet:MODEL[:CONFIGURATION][:folds=0,1][:mirror=on|off][:axes=RAS|LAS|LPS][:step=0.8]; "
+        "totalsegmentator:TASK[:fast|fastest][:roi=liver,spleen][:crop=robust][:split=on][:small=200][:as=2.18]; "
+        "or recipe:FILE.toml[:NAME]; repeatable.",
     ),
 ]
 Bodypart = Annotated[str, typer.Option(help="Body part regression model: a name, a folder, or none.")]

@@ -58,7 +58,7 @@ def parse_segmenter(text: str) -> SegmenterSpec:
         hint = did_you_mean(key, names, f"use {' or '.join(usages)}")
         raise UsageError(Reason.BAD_PARAMETER, f"{text!r} does not name a segmenter", hint)
     model, parts = (rest[0], rest[1:]) if kind.needs_model else ("", rest)
-    model = absolute(model) if kind.takes_path else model
+    model = absolute(model) if model and kind.takes_path else model
     configuration: str | None = None
     options = {option.name: option.default for option in kind.options}
     for part in parts:
