@@ -6,6 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ctenrich.codes.mappings import find_segment
 from ctenrich.errors import InputError, ModelError
@@ -91,6 +95,18 @@ def segment_names(recipe: Recipe) -> tuple[tuple[int, str, str], ...]:
     return tuple(sorted(rows))
 
 
+def _without_gaps(
+    labels: NDArray[Any], names: tuple[tuple[int, str, str], ...]
+) -> tuple[NDArray[Any], tuple[tuple[int, str, str], ...]]:
+    """Number the classes of a subset (``roi=``) 1, 2, ...: segment numbers have no gaps (PS3.3 C.8.20.2)."""
+    values = [value for value, _, _ in names]
+    if values == list(range(1, len(values) + 1)):
+        return labels, names
+    table = np.zeros(max(int(labels.max(initial=0)), *values) + 1, labels.dtype)
+    table[values] = np.arange(1, len(values) + 1)
+    return table[labels], tuple((n, segment, name) for n, (_, segment, name) in enumerate(names, start=1))
+
+
 @dataclass(frozen=True)
 class RecipeSegmenter:
     """A recipe with its networks; implements `ctenrich.inference.segmenter.Segmenter`."""
@@ -135,7 +151,8 @@ class RecipeSegmenter:
             issues=self._issues(answer, uid),
         )
         path = workspace.product_dir(uid, self.product) / "masks" / "labels.npy"
-        masks = masks_from_label_map(answer.labels, self.names, template, path, workspace)
+        labels, names = _without_gaps(answer.labels, self.names)
+        masks = masks_from_label_map(labels, names, template, path, workspace)
         return replace(masks, timings={**answer.timings, "save": time.perf_counter() - start})
 
     def _issues(self, answer: RecipeResult, uid: str) -> tuple[Issue, ...]:
