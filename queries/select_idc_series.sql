@@ -14,7 +14,16 @@
 --   @slice_count_max INT64 = null -- largest number of slices asked for
 --   @slice_thickness_min FLOAT64 = null -- smallest Slice Thickness asked for, mm, where ct_index tells it
 --   @slice_thickness_max FLOAT64 = null -- largest Slice Thickness asked for, mm, where ct_index tells it
---   @manufacturers ARRAY<STRING> = [] -- manufacturers asked for, without regard to case; none: all
+--   @manufacturers ARRAY<STRING> = [] -- manufacturers asked for; case does not count, * is any text; none: all
+--   @models ARRAY<STRING> = [] -- scanner models asked for (Manufacturer's Model Name); case does not count, * is any text; none: all
+--   @body_parts ARRAY<STRING> = [] -- body parts examined that are asked for; case does not count, * is any text; none: all
+--   @descriptions ARRAY<STRING> = [] -- series descriptions asked for; case does not count, * is any text; none: all
+--   @exclude_derived BOOL = false -- leave out images whose Image Type begins with DERIVED
+--   @sexes ARRAY<STRING> = [] -- patient's sexes asked for: M, F, O; case does not count, * is any text; none: all
+--   @age_min FLOAT64 = null -- smallest age of the patient, years (000Y is an age that was removed)
+--   @age_max FLOAT64 = null -- largest age of the patient, years (000Y is an age that was removed)
+--   @study_date_min STRING = null -- smallest study date, as 2020-12-31 or 20201231
+--   @study_date_max STRING = null -- largest study date, as 2020-12-31 or 20201231
 --   @index_doubts STRING = "fetch" {fetch, exclude} -- a series that fails only by the index's stricter comparison: fetch
 --       it and let our rules decide, or exclude it at once
 --   @one_per_study BOOL = false -- keep one series a study, by @study_order
@@ -32,7 +41,17 @@
 --   size_bytes INT64 [bytes] -- sum of the instances, as precise as the index (megabytes with six decimals)
 --   series_url STRING -- folder of the series' objects
 --   geometry_known BOOL -- whether volume_geometry_index tells the verdict
+--   slice_thickness FLOAT64 [mm] -- Slice Thickness, where ct_index tells it
+--   Manufacturer STRING -- the attribute; null where the index has no value
+--   ManufacturerModelName STRING -- the attribute; null where the index has no value
+--   BodyPartExamined STRING -- the attribute; null where the index has no value
+--   SeriesDescription STRING -- the attribute; null where the index has no value
+--   ImageType STRING -- the attribute; null where the index has no value
+--   StudyDate STRING -- the attribute; null where the index has no value
+--   PatientAge STRING -- the attribute; null where the index has no value
+--   PatientSex STRING -- the attribute; null where the index has no value
 --   failed ARRAY<STRING> -- codes of all rules that the series is known to fail
+--   detail STRING -- the attributes that a rule asked about and that it fails; null where there is nothing to add
 
 WITH
   ct AS (
@@ -58,10 +77,15 @@ WITH
       COALESCE(NOT v.uniform_slice_spacing, FALSE) AS uneven,
       @index_doubts = 'exclude' AS strict,
       SAFE_CAST(c.SliceThickness AS FLOAT64) AS thickness,
-      COALESCE(UPPER(ARRAY_TO_STRING(c.ImageType, '\\')), '') AS image_type,
-      COALESCE(
-        UPPER(TRIM(i.Manufacturer)) IN (SELECT UPPER(TRIM(name)) FROM UNNEST(@manufacturers) AS name), FALSE
-      ) AS made_by
+      COALESCE(TRIM(i.Manufacturer), '') AS Manufacturer,
+      COALESCE(TRIM(i.ManufacturerModelName), '') AS ManufacturerModelName,
+      COALESCE(TRIM(i.BodyPartExamined), '') AS BodyPartExamined,
+      COALESCE(TRIM(i.SeriesDescription), '') AS SeriesDescription,
+      COALESCE(TRIM(ARRAY_TO_STRING(c.ImageType, '\\')), '') AS ImageType,
+      COALESCE(TRIM(CAST(i.StudyDate AS STRING)), '') AS StudyDate,
+      COALESCE(TRIM(i.PatientAge), '') AS PatientAge,
+      COALESCE(TRIM(i.PatientSex), '') AS PatientSex,
+      COALESCE(UPPER(ARRAY_TO_STRING(c.ImageType, '\\')), '') AS image_type
     FROM idc_index AS i
     LEFT JOIN volume_geometry_index AS v ON v.SeriesInstanceUID = i.SeriesInstanceUID
     LEFT JOIN ct_index AS c ON c.SeriesInstanceUID = i.SeriesInstanceUID
@@ -122,7 +146,25 @@ WITH
           ['SLICE_COUNT'],
           []
         ),
-        IF(ARRAY_LENGTH(@manufacturers) > 0 AND NOT made_by, ['MANUFACTURER'], [])
+        IF(ARRAY_LENGTH(@manufacturers) > 0 AND (TRIM(Manufacturer) != '' AND NOT REGEXP_CONTAINS(UPPER(Manufacturer), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@manufacturers, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))), ['MANUFACTURER'], []),
+        IF(ARRAY_LENGTH(@models) > 0 AND (TRIM(ManufacturerModelName) != '' AND NOT REGEXP_CONTAINS(UPPER(ManufacturerModelName), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@models, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))), ['MANUFACTURER_MODEL'], []),
+        IF(ARRAY_LENGTH(@body_parts) > 0 AND (TRIM(BodyPartExamined) != '' AND NOT REGEXP_CONTAINS(UPPER(BodyPartExamined), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@body_parts, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))), ['BODY_PART'], []),
+        IF(ARRAY_LENGTH(@descriptions) > 0 AND (TRIM(SeriesDescription) != '' AND NOT REGEXP_CONTAINS(UPPER(SeriesDescription), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@descriptions, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))), ['SERIES_DESCRIPTION'], []),
+        IF(@exclude_derived AND (REGEXP_CONTAINS(UPPER(ImageType), r'^\s*DERIVED\s*(\\|$)')), ['DERIVED_IMAGE'], []),
+        IF(ARRAY_LENGTH(@sexes) > 0 AND (TRIM(PatientSex) != '' AND NOT REGEXP_CONTAINS(UPPER(PatientSex), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@sexes, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))), ['PATIENT_SEX'], []),
+        IF((@age_min IS NOT NULL OR @age_max IS NOT NULL) AND (COALESCE(NULLIF(SAFE_CAST(REGEXP_EXTRACT(PatientAge, r'^\s*([0-9]{1,3})[DWMYdwmy]\s*$') AS FLOAT64), IF(UPPER(PatientAge) LIKE '%Y%', 0, -1)) / CASE UPPER(SUBSTR(TRIM(PatientAge), -1)) WHEN 'Y' THEN 1 WHEN 'M' THEN 12 WHEN 'W' THEN 52.1775 WHEN 'D' THEN 365.25 END < @age_min, FALSE) OR COALESCE(NULLIF(SAFE_CAST(REGEXP_EXTRACT(PatientAge, r'^\s*([0-9]{1,3})[DWMYdwmy]\s*$') AS FLOAT64), IF(UPPER(PatientAge) LIKE '%Y%', 0, -1)) / CASE UPPER(SUBSTR(TRIM(PatientAge), -1)) WHEN 'Y' THEN 1 WHEN 'M' THEN 12 WHEN 'W' THEN 52.1775 WHEN 'D' THEN 365.25 END > @age_max, FALSE)), ['PATIENT_AGE'], []),
+        IF((@study_date_min IS NOT NULL OR @study_date_max IS NOT NULL) AND (COALESCE(NULLIF(REPLACE(StudyDate, '-', ''), '') < REPLACE(@study_date_min, '-', ''), FALSE) OR COALESCE(NULLIF(REPLACE(StudyDate, '-', ''), '') > REPLACE(@study_date_max, '-', ''), FALSE)), ['STUDY_DATE'], []),
+        IF(
+          (ARRAY_LENGTH(@manufacturers) > 0 AND TRIM(Manufacturer) = '')
+          OR (ARRAY_LENGTH(@models) > 0 AND TRIM(ManufacturerModelName) = '')
+          OR (ARRAY_LENGTH(@body_parts) > 0 AND TRIM(BodyPartExamined) = '')
+          OR (ARRAY_LENGTH(@descriptions) > 0 AND TRIM(SeriesDescription) = '')
+          OR (@exclude_derived AND TRIM(ImageType) = '')
+          OR (ARRAY_LENGTH(@sexes) > 0 AND TRIM(PatientSex) = '')
+          OR ((@age_min IS NOT NULL OR @age_max IS NOT NULL) AND (NULLIF(SAFE_CAST(REGEXP_EXTRACT(PatientAge, r'^\s*([0-9]{1,3})[DWMYdwmy]\s*$') AS FLOAT64), IF(UPPER(PatientAge) LIKE '%Y%', 0, -1)) / CASE UPPER(SUBSTR(TRIM(PatientAge), -1)) WHEN 'Y' THEN 1 WHEN 'M' THEN 12 WHEN 'W' THEN 52.1775 WHEN 'D' THEN 365.25 END) IS NULL)
+          OR ((@study_date_min IS NOT NULL OR @study_date_max IS NOT NULL) AND (NULLIF(REPLACE(StudyDate, '-', ''), '')) IS NULL)
+          , ['NOT_STATED'], []
+        )
       ) AS own_reasons
     FROM ct
   ),
@@ -153,10 +195,67 @@ SELECT
   CAST(ROUND(series_size_MB * 1000000) AS INT64) AS size_bytes,
   REGEXP_REPLACE(series_aws_url, r'\*$', '') AS series_url,
   regular AS geometry_known,
+  thickness AS slice_thickness,
+  NULLIF(Manufacturer, '') AS Manufacturer,
+  NULLIF(ManufacturerModelName, '') AS ManufacturerModelName,
+  NULLIF(BodyPartExamined, '') AS BodyPartExamined,
+  NULLIF(SeriesDescription, '') AS SeriesDescription,
+  NULLIF(ImageType, '') AS ImageType,
+  NULLIF(StudyDate, '') AS StudyDate,
+  NULLIF(PatientAge, '') AS PatientAge,
+  NULLIF(PatientSex, '') AS PatientSex,
   IF(
     @one_per_study AND ARRAY_LENGTH(own_reasons) = 0 AND choice > 1,
     ['OTHER_SERIES_OF_STUDY'],
     own_reasons
-  ) AS failed
+  ) AS failed,
+  NULLIF(
+    RTRIM(
+      CONCAT(
+        IF(
+          ARRAY_LENGTH(@manufacturers) > 0 AND (TRIM(Manufacturer) != '' AND NOT REGEXP_CONTAINS(UPPER(Manufacturer), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@manufacturers, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$')) OR TRIM(Manufacturer) = ''),
+          CONCAT('Manufacturer: ', COALESCE(NULLIF(Manufacturer, ''), '(none)'), '; '),
+          ''
+        ),
+        IF(
+          ARRAY_LENGTH(@models) > 0 AND (TRIM(ManufacturerModelName) != '' AND NOT REGEXP_CONTAINS(UPPER(ManufacturerModelName), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@models, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$')) OR TRIM(ManufacturerModelName) = ''),
+          CONCAT('ManufacturerModelName: ', COALESCE(NULLIF(ManufacturerModelName, ''), '(none)'), '; '),
+          ''
+        ),
+        IF(
+          ARRAY_LENGTH(@body_parts) > 0 AND (TRIM(BodyPartExamined) != '' AND NOT REGEXP_CONTAINS(UPPER(BodyPartExamined), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@body_parts, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$')) OR TRIM(BodyPartExamined) = ''),
+          CONCAT('BodyPartExamined: ', COALESCE(NULLIF(BodyPartExamined, ''), '(none)'), '; '),
+          ''
+        ),
+        IF(
+          ARRAY_LENGTH(@descriptions) > 0 AND (TRIM(SeriesDescription) != '' AND NOT REGEXP_CONTAINS(UPPER(SeriesDescription), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@descriptions, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$')) OR TRIM(SeriesDescription) = ''),
+          CONCAT('SeriesDescription: ', COALESCE(NULLIF(SeriesDescription, ''), '(none)'), '; '),
+          ''
+        ),
+        IF(
+          @exclude_derived AND (REGEXP_CONTAINS(UPPER(ImageType), r'^\s*DERIVED\s*(\\|$)') OR TRIM(ImageType) = ''),
+          CONCAT('ImageType: ', COALESCE(NULLIF(ImageType, ''), '(none)'), '; '),
+          ''
+        ),
+        IF(
+          ARRAY_LENGTH(@sexes) > 0 AND (TRIM(PatientSex) != '' AND NOT REGEXP_CONTAINS(UPPER(PatientSex), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@sexes, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$')) OR TRIM(PatientSex) = ''),
+          CONCAT('PatientSex: ', COALESCE(NULLIF(PatientSex, ''), '(none)'), '; '),
+          ''
+        ),
+        IF(
+          (@age_min IS NOT NULL OR @age_max IS NOT NULL) AND (COALESCE(NULLIF(SAFE_CAST(REGEXP_EXTRACT(PatientAge, r'^\s*([0-9]{1,3})[DWMYdwmy]\s*$') AS FLOAT64), IF(UPPER(PatientAge) LIKE '%Y%', 0, -1)) / CASE UPPER(SUBSTR(TRIM(PatientAge), -1)) WHEN 'Y' THEN 1 WHEN 'M' THEN 12 WHEN 'W' THEN 52.1775 WHEN 'D' THEN 365.25 END < @age_min, FALSE) OR COALESCE(NULLIF(SAFE_CAST(REGEXP_EXTRACT(PatientAge, r'^\s*([0-9]{1,3})[DWMYdwmy]\s*$') AS FLOAT64), IF(UPPER(PatientAge) LIKE '%Y%', 0, -1)) / CASE UPPER(SUBSTR(TRIM(PatientAge), -1)) WHEN 'Y' THEN 1 WHEN 'M' THEN 12 WHEN 'W' THEN 52.1775 WHEN 'D' THEN 365.25 END > @age_max, FALSE) OR (NULLIF(SAFE_CAST(REGEXP_EXTRACT(PatientAge, r'^\s*([0-9]{1,3})[DWMYdwmy]\s*$') AS FLOAT64), IF(UPPER(PatientAge) LIKE '%Y%', 0, -1)) / CASE UPPER(SUBSTR(TRIM(PatientAge), -1)) WHEN 'Y' THEN 1 WHEN 'M' THEN 12 WHEN 'W' THEN 52.1775 WHEN 'D' THEN 365.25 END) IS NULL),
+          CONCAT('PatientAge: ', COALESCE(NULLIF(PatientAge, ''), '(none)'), '; '),
+          ''
+        ),
+        IF(
+          (@study_date_min IS NOT NULL OR @study_date_max IS NOT NULL) AND (COALESCE(NULLIF(REPLACE(StudyDate, '-', ''), '') < REPLACE(@study_date_min, '-', ''), FALSE) OR COALESCE(NULLIF(REPLACE(StudyDate, '-', ''), '') > REPLACE(@study_date_max, '-', ''), FALSE) OR (NULLIF(REPLACE(StudyDate, '-', ''), '')) IS NULL),
+          CONCAT('StudyDate: ', COALESCE(NULLIF(StudyDate, ''), '(none)'), '; '),
+          ''
+        )
+      ),
+      '; '
+    ),
+    ''
+  ) AS detail
 FROM ranked
 ORDER BY SeriesInstanceUID

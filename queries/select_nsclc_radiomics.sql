@@ -21,11 +21,25 @@
 --   @slice_count_max INT64 = null -- largest number of slices asked for
 --   @slice_thickness_min FLOAT64 = null -- smallest Slice Thickness asked for, mm
 --   @slice_thickness_max FLOAT64 = null -- largest Slice Thickness asked for, mm
---   @manufacturers ARRAY<STRING> = [] -- manufacturers asked for, without regard to case; none: all
+--   @manufacturers ARRAY<STRING> = [] -- manufacturers asked for; case does not count, * is any text; none: all
+--   @models ARRAY<STRING> = [] -- scanner models asked for (Manufacturer's Model Name); case does not count, * is any text; none: all
+--   @kernels ARRAY<STRING> = [] -- convolution kernels asked for (first value); case does not count, * is any text; none: all
+--   @body_parts ARRAY<STRING> = [] -- body parts examined that are asked for; case does not count, * is any text; none: all
+--   @positions ARRAY<STRING> = [] -- patient positions asked for, e.g. HFS; case does not count, * is any text; none: all
+--   @descriptions ARRAY<STRING> = [] -- series descriptions asked for; case does not count, * is any text; none: all
+--   @contrast STRING = null {yes, no} -- whether Contrast/Bolus Agent names an agent (NO, NONE, N and 0 are none); null: either
+--   @exclude_derived BOOL = false -- leave out images whose Image Type begins with DERIVED
+--   @sexes ARRAY<STRING> = [] -- patient's sexes asked for: M, F, O; case does not count, * is any text; none: all
+--   @age_min FLOAT64 = null -- smallest age of the patient, years (000Y is an age that was removed)
+--   @age_max FLOAT64 = null -- largest age of the patient, years (000Y is an age that was removed)
+--   @study_date_min STRING = null -- smallest study date, as 2020-12-31 or 20201231
+--   @study_date_max STRING = null -- largest study date, as 2020-12-31 or 20201231
 --   @allow_lossy BOOL = true -- admit pixels that went through lossy compression
 --   @one_per_study BOOL = false -- keep one series a study, by @study_order
 --   @study_order STRING = "most_slices" {most_slices, thinnest, smallest_uid} -- which one: most slices, then thinnest,
 --       then smallest UID; or thinnest, then most slices, then smallest UID; or smallest UID
+--   @incomplete ARRAY<STRING> = [] -- SeriesInstanceUID of series that are known to lack slices: none of them is the one
+--       of its study
 -- Columns:
 --   collection_id STRING -- collection
 --   PatientID STRING -- patient
@@ -39,57 +53,70 @@
 --   size_bytes INT64 [bytes] -- sum of the instances
 --   slice_spacing FLOAT64 [mm] -- (last - first) / (n - 1) along the slice normal; null where no order is defined
 --   slice_thickness FLOAT64 [mm] -- largest Slice Thickness
+--   ImageType STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
+--   Manufacturer STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
+--   ManufacturerModelName STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
+--   ConvolutionKernel STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
+--   ContrastBolusAgent STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
+--   BodyPartExamined STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
+--   PatientPosition STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
+--   SeriesDescription STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
+--   StudyDate STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
+--   PatientAge STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
+--   PatientSex STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
 --   failed ARRAY<STRING> -- codes of all rules that the series fails, in the order of the reasons
 --   detail STRING -- the attributes that divide the slices into groups (MIXED_ACQUISITIONS), with their first and last
---       values; the Rescale Types where they are not HU; null where there is nothing to add
+--       values; the Rescale Types where they are not HU; the attributes that a rule asked about, with the first value
+--       that is stated; null where there is nothing to add
 --   instances ARRAY<STRUCT> -- SOPInstanceUID, url, size, md5 of every instance, along the slice normal; empty where a
 --       rule failed
 
 WITH
   ct AS (
     SELECT
-      collection_id,
-      COALESCE(PatientID, '') AS PatientID,
-      COALESCE(StudyInstanceUID, '') AS StudyInstanceUID,
       COALESCE(SeriesInstanceUID, '') AS SeriesInstanceUID,
       COALESCE(SOPInstanceUID, '') AS SOPInstanceUID,
-      SOPClassUID,
+      ARRAY_TO_STRING(
+        [
+          COALESCE(collection_id, ''),
+          COALESCE(PatientID, ''),
+          COALESCE(StudyInstanceUID, ''),
+          COALESCE(FrameOfReferenceUID, ''),
+          COALESCE(license_short_name, ''),
+          COALESCE(Source_DOI, ''),
+          COALESCE(SOPClassUID, ''),
+          COALESCE(NumberOfFrames, ''),
+          COALESCE(RescaleSlope, ''),
+          COALESCE(RescaleIntercept, ''),
+          COALESCE(RescaleType, ''),
+          COALESCE(LossyImageCompression, ''),
+          COALESCE(SliceThickness, ''),
+          COALESCE(ARRAY_TO_STRING(ImageType, '\\'), ''),
+          COALESCE(AcquisitionNumber, ''),
+          COALESCE(TemporalPositionIdentifier, ''),
+          COALESCE(KVP, ''),
+          COALESCE(FilterType, ''),
+          COALESCE(ARRAY_TO_STRING(ConvolutionKernel, '\\'), ''),
+          COALESCE(ContrastBolusAgent, ''),
+          COALESCE(SeriesDescription, ''),
+          COALESCE(Manufacturer, ''),
+          COALESCE(ManufacturerModelName, ''),
+          COALESCE(BodyPartExamined, ''),
+          COALESCE(PatientPosition, ''),
+          COALESCE(CAST(StudyDate AS STRING), ''),
+          COALESCE(PatientAge, ''),
+          COALESCE(PatientSex, '')
+        ],
+        '\n|\n'
+      ) AS header,
       crdc_series_uuid,
-      COALESCE(FrameOfReferenceUID, '') AS FrameOfReferenceUID,
-      license_short_name,
-      Source_DOI,
       gcs_url,
       instance_size,
       instance_hash,
-      COALESCE(UPPER(ARRAY_TO_STRING(ImageType, '\\')), '') AS image_type,
-      SAFE_CAST(TRIM(NumberOfFrames) AS INT64) AS frames,
       `Rows` AS height,
       `Columns` AS width,
-      COALESCE(
-        UPPER(TRIM(Manufacturer)) IN (SELECT UPPER(TRIM(name)) FROM UNNEST(@manufacturers) AS name), FALSE
-      ) AS made_by,
-      COALESCE(UPPER(TRIM(AcquisitionNumber)), '') AS mark_number,
-      COALESCE(UPPER(TRIM(TemporalPositionIdentifier)), '') AS mark_position,
-      COALESCE(UPPER(TRIM(ContrastBolusAgent)), '') AS mark_agent,
-      COALESCE(UPPER(TRIM(ARRAY_TO_STRING(ConvolutionKernel, '\\'))), '') AS mark_kernel,
-      COALESCE(
-        CAST(CAST(FLOOR(IF(ABS(SAFE_CAST(TRIM(KVP) AS FLOAT64)) < 1e9, SAFE_CAST(TRIM(KVP) AS FLOAT64), NULL) + 0.5) AS INT64) AS STRING),
-        UPPER(TRIM(KVP)),
-        ''
-      ) AS mark_kvp,
-      COALESCE(UPPER(TRIM(FilterType)), '') AS mark_filter,
-      COALESCE(UPPER(TRIM(ImageType[SAFE_OFFSET(2)])), '') AS mark_type3,
-      COALESCE(UPPER(TRIM(ImageType[SAFE_OFFSET(3)])), '') AS mark_type4,
-      COALESCE(REGEXP_EXTRACT(UPPER(ARRAY_TO_STRING(ImageType, '\\')), r'^(?:[^\\]*\\){4}(.*)$'), '') AS mark_type5,
-      COALESCE(UPPER(TRIM(SeriesDescription)), '') AS mark_description,
       TIME_DIFF(AcquisitionTime, TIME '00:00:00', MICROSECOND) AS acquired,
       TIME_DIFF(ContentTime, TIME '00:00:00', MICROSECOND) AS made,
-      COALESCE(TRIM(RescaleSlope), '') != '' OR COALESCE(TRIM(RescaleIntercept), '') != '' AS rescaled,
-      SAFE_CAST(TRIM(RescaleSlope) AS FLOAT64) AS slope,
-      SAFE_CAST(TRIM(RescaleIntercept) AS FLOAT64) AS intercept,
-      COALESCE(UPPER(TRIM(RescaleType)), '') AS rescale_type,
-      TRIM(LossyImageCompression) = '01' AS lossy,
-      SAFE_CAST(TRIM(SliceThickness) AS FLOAT64) AS thickness,
       ARRAY_LENGTH(ImagePositionPatient) AS position_values,
       ARRAY_LENGTH(ImageOrientationPatient) AS orientation_values,
       ARRAY_LENGTH(PixelSpacing) AS spacing_values,
@@ -113,12 +140,10 @@ WITH
       AND (NOT @original_only OR analysis_result_id IS NULL)
   ),
 
-  -- no coordinate reaches 1e9, no rescale 1e10, NaN and infinity are none: without them no product overflows, which would end the query
+  -- no coordinate reaches 1e9, NaN and infinity are none: without them no product overflows, which would end the query
   bounded AS (
     SELECT
       * REPLACE (
-        IF(ABS(slope) < 1e10, slope, NULL) AS slope,
-        IF(ABS(intercept) < 1e10, intercept, NULL) AS intercept,
         IF(ABS(x) < 1e9, x, NULL) AS x,
         IF(ABS(y) < 1e9, y, NULL) AS y,
         IF(ABS(z) < 1e9, z, NULL) AS z,
@@ -146,26 +171,6 @@ WITH
         AND height > 0 AND width > 0,
         FALSE
       ) AS has_geometry,
-      NOT COALESCE(
-        SOPClassUID IN (
-          '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.5.1.4.1.1.2.1', '1.2.840.10008.5.1.4.1.1.2.2'
-        ),
-        FALSE
-      ) AS other_class,
-      REGEXP_CONTAINS(image_type, r'(^|\\)\s*(LOCALIZER|SCOUT|TOPOGRAM)\s*(\\|$)') AS is_localizer,
-      REGEXP_CONTAINS(image_type, r'^\s*DERIVED\s*(\\|$)')
-      AND (
-        COALESCE(REGEXP_CONTAINS(SOPClassUID, r'^1\.2\.840\.10008\.5\.1\.4\.1\.1\.7(\.|$)'), FALSE)
-        OR REGEXP_CONTAINS(image_type, r'^[^\\]*\\(.*[^A-Z])?(REFORMAT(TED)?|MPR|MPVR|CPR|CURVED|PROJECTION|SLAB|MIP|MINIP|M(AX|IN)[ _-]?I?P|MAXIMUM|MINIMUM|VRT?|SSD|RENDER(ED|ING)?|SUBTRACT(ED|ION)?|DSA|FUSED|FUSION|DIVISION|MULTIPLICATION|MASKED|STD_DEVIATION|SCREEN)([^A-Z]|$)')
-      ) AS is_reformatted,
-      rescaled AND COALESCE(slope = 0 OR slope IS NULL OR intercept IS NULL, TRUE) AS bad_rescale,
-      rescale_type NOT IN ('', 'HU', 'US')
-      OR REGEXP_CONTAINS(image_type, r'(^|[^A-Z])(MAT_(SPECIFIC|FRACTIONAL|VALUE_BASED)|EFF_ATOMIC_NUM|Z[ _-]?EFF|EFFECTIVE[ _-]?Z|ELECTRON[ _-]DENSITY|IODINE|QUANTITY)([^A-Z]|$)')
-      OR COALESCE(
-        ABS(slope - FLOOR(slope + 0.5)) > 1e-7 OR ABS(intercept - FLOOR(intercept + 0.5)) > 1e-3, FALSE
-      ) AS other_values,
-      COALESCE(SOPClassUID IN ('1.2.840.10008.5.1.4.1.1.2.1', '1.2.840.10008.5.1.4.1.1.2.2'), FALSE)
-      OR COALESCE(frames > 1, FALSE) AS has_frames,
       GREATEST(
         ABS(SQRT(r1 * r1 + r2 * r2 + r3 * r3) - 1),
         ABS(SQRT(c1 * c1 + c2 * c2 + c3 * c3) - 1),
@@ -190,10 +195,6 @@ WITH
         MAX(c2) OVER of_series - MIN(c2) OVER of_series,
         MAX(c3) OVER of_series - MIN(c3) OVER of_series
       ) AS turn,
-      MIN(acquired) OVER of_series AS acquired_first,
-      MAX(acquired) OVER of_series AS acquired_last,
-      MIN(made) OVER of_series AS made_first,
-      MAX(made) OVER of_series AS made_last,
       (MIN(r1) OVER of_series + MAX(r1) OVER of_series) / 2 AS m1,
       (MIN(r2) OVER of_series + MAX(r2) OVER of_series) / 2 AS m2,
       (MIN(r3) OVER of_series + MAX(r3) OVER of_series) / 2 AS m3,
@@ -222,16 +223,7 @@ WITH
     SELECT
       *,
       distance - LAG(distance) OVER along AS gap,
-      LAG(mark_number) OVER along AS mark_number_before,
-      LAG(mark_position) OVER along AS mark_position_before,
-      LAG(mark_agent) OVER along AS mark_agent_before,
-      LAG(mark_kernel) OVER along AS mark_kernel_before,
-      LAG(mark_kvp) OVER along AS mark_kvp_before,
-      LAG(mark_filter) OVER along AS mark_filter_before,
-      LAG(mark_type3) OVER along AS mark_type3_before,
-      LAG(mark_type4) OVER along AS mark_type4_before,
-      LAG(mark_type5) OVER along AS mark_type5_before,
-      LAG(mark_description) OVER along AS mark_description_before,
+      LAG(header) OVER along AS header_before,
       LAG(acquired) OVER along AS acquired_before,
       LAG(made) OVER along AS made_before,
       ROW_NUMBER() OVER along - 1 AS place,
@@ -247,23 +239,11 @@ WITH
   series AS (
     SELECT
       SeriesInstanceUID,
-      MIN(collection_id) AS collection_id,
-      MIN(PatientID) AS PatientID,
-      MIN(StudyInstanceUID) AS StudyInstanceUID,
       MIN(crdc_series_uuid) AS crdc_series_uuid,
-      MIN(FrameOfReferenceUID) AS FrameOfReferenceUID,
-      MIN(license_short_name) AS license_short_name,
-      MIN(Source_DOI) AS Source_DOI,
       COUNT(*) AS num_instances,
       SUM(instance_size) AS size_bytes,
       SAFE_DIVIDE(MAX(distance) - MIN(distance), COUNT(*) - 1) AS slice_spacing,
-      MAX(thickness) AS slice_thickness,
-      MIN(thickness) AS thinnest,
       LOGICAL_AND(all_geometry) AS all_geometry,
-      LOGICAL_OR(other_class) AS not_ct,
-      LOGICAL_OR(is_localizer) AS localizer,
-      LOGICAL_OR(is_reformatted) AS reformatted,
-      LOGICAL_OR(has_frames) AS multiframe,
       MAX(turn) > @cosines AS turned,
       MAX(skew) > @cosines AS skewed,
       MAX(between_rows) - MIN(between_rows) > @pixel_spacing_relative * MAX(ABS(between_rows))
@@ -284,141 +264,242 @@ WITH
       ) AS worst_gap,
       MAX(ABS(distance - first - place * SAFE_DIVIDE(last - first, n - 1))) AS off_line,
       ARRAY_AGG(gap IGNORE NULLS ORDER BY gap) AS gaps,
-      MIN(FrameOfReferenceUID) < MAX(FrameOfReferenceUID) AS several_frames,
-      MAX(FrameOfReferenceUID) = '' AS no_frame,
-      -- an attribute's groups interleave where its values start more often than there are values
-      IF(
-        COUNTIF(place = 0 OR mark_number != mark_number_before)
-        > COUNT(DISTINCT IF(place = 0 OR mark_number != mark_number_before, mark_number, NULL)),
-        CONCAT('AcquisitionNumber: ', MIN(mark_number), ' ... ', MAX(mark_number)),
-        ''
-      ) AS mark_number_mixed,
-      IF(
-        COUNTIF(place = 0 OR mark_position != mark_position_before)
-        > COUNT(DISTINCT IF(place = 0 OR mark_position != mark_position_before, mark_position, NULL)),
-        CONCAT('TemporalPositionIdentifier: ', MIN(mark_position), ' ... ', MAX(mark_position)),
-        ''
-      ) AS mark_position_mixed,
-      IF(
-        COUNTIF(place = 0 OR mark_agent != mark_agent_before)
-        > COUNT(DISTINCT IF(place = 0 OR mark_agent != mark_agent_before, mark_agent, NULL)),
-        CONCAT('ContrastBolusAgent: ', MIN(mark_agent), ' ... ', MAX(mark_agent)),
-        ''
-      ) AS mark_agent_mixed,
-      IF(
-        COUNTIF(place = 0 OR mark_kernel != mark_kernel_before)
-        > COUNT(DISTINCT IF(place = 0 OR mark_kernel != mark_kernel_before, mark_kernel, NULL)),
-        CONCAT('ConvolutionKernel: ', MIN(mark_kernel), ' ... ', MAX(mark_kernel)),
-        ''
-      ) AS mark_kernel_mixed,
-      IF(
-        COUNTIF(place = 0 OR mark_kvp != mark_kvp_before)
-        > COUNT(DISTINCT IF(place = 0 OR mark_kvp != mark_kvp_before, mark_kvp, NULL)),
-        CONCAT('KVP: ', MIN(mark_kvp), ' ... ', MAX(mark_kvp)),
-        ''
-      ) AS mark_kvp_mixed,
-      IF(
-        COUNTIF(place = 0 OR mark_filter != mark_filter_before)
-        > COUNT(DISTINCT IF(place = 0 OR mark_filter != mark_filter_before, mark_filter, NULL)),
-        CONCAT('FilterType: ', MIN(mark_filter), ' ... ', MAX(mark_filter)),
-        ''
-      ) AS mark_filter_mixed,
-      IF(
-        COUNTIF(place = 0 OR mark_type3 != mark_type3_before)
-        > COUNT(DISTINCT IF(place = 0 OR mark_type3 != mark_type3_before, mark_type3, NULL)),
-        CONCAT('ImageType3: ', MIN(mark_type3), ' ... ', MAX(mark_type3)),
-        ''
-      ) AS mark_type3_mixed,
-      IF(
-        COUNTIF(place = 0 OR mark_type4 != mark_type4_before)
-        > COUNT(DISTINCT IF(place = 0 OR mark_type4 != mark_type4_before, mark_type4, NULL)),
-        CONCAT('ImageType4: ', MIN(mark_type4), ' ... ', MAX(mark_type4)),
-        ''
-      ) AS mark_type4_mixed,
-      IF(
-        COUNTIF(place = 0 OR mark_type5 != mark_type5_before)
-        > COUNT(DISTINCT IF(place = 0 OR mark_type5 != mark_type5_before, mark_type5, NULL)),
-        CONCAT('ImageType5: ', MIN(mark_type5), ' ... ', MAX(mark_type5)),
-        ''
-      ) AS mark_type5_mixed,
-      IF(
-        COUNTIF(place = 0 OR mark_description != mark_description_before)
-        > COUNT(DISTINCT IF(place = 0 OR mark_description != mark_description_before, mark_description, NULL)),
-        CONCAT('SeriesDescription: ', MIN(mark_description), ' ... ', MAX(mark_description)),
-        ''
-      ) AS mark_description_mixed,
-      COUNTIF(place > 0 AND (acquired IS NULL) != (acquired_before IS NULL)) >= 2
-      OR (
-        COUNTIF(acquired IS NOT NULL AND (acquired_before IS NULL OR acquired != acquired_before))
-        > COUNT(DISTINCT acquired)
-        AND (
-          5 * LEAST(MAX(acquired - acquired_before), MAX(acquired_before - acquired))
-          >= MAX(acquired) - MIN(acquired)
-          OR COUNTIF(acquired IS NOT NULL AND (acquired_before IS NULL OR acquired != acquired_before))
-          >= 3 * COUNT(DISTINCT acquired)
+      -- the first slice, and each whose header differs from that of the slice before
+      ARRAY_AGG(
+        IF(place = 0 OR header != header_before, STRUCT(header AS header, header_before AS before), NULL) IGNORE NULLS
+      ) AS headers,
+      ARRAY_AGG(
+        STRUCT(
+          gap AS gap,
+          acquired AS acquired,
+          acquired_before AS acquired_before,
+          acquired IS NOT NULL AND (acquired_before IS NULL OR acquired != acquired_before) AS acquired_starts,
+          made AS made,
+          made_before AS made_before,
+          made IS NOT NULL AND (made_before IS NULL OR made != made_before) AS made_starts
         )
-      )
-      OR (
-        COUNTIF(
-          (2 * acquired >= acquired_first + acquired_last)
-          != (2 * acquired_before >= acquired_first + acquired_last)
-        ) >= 2
-        AND 5 * (
-          MIN(IF(2 * acquired >= acquired_first + acquired_last, acquired, NULL))
-          - MAX(IF(2 * acquired < acquired_first + acquired_last, acquired, NULL))
-        ) >= MAX(acquired) - MIN(acquired)
-      ) AS acquired_mixed,
+      ) AS slices,
+      COUNTIF(place > 0 AND (acquired IS NULL) != (acquired_before IS NULL)) AS acquired_missing,
+      MAX(acquired - acquired_before) AS acquired_forward,
+      MAX(acquired_before - acquired) AS acquired_back,
       COALESCE(MIN(acquired), 0) AS acquired_first,
       COALESCE(MAX(acquired), 0) AS acquired_last,
-      COUNTIF(place > 0 AND (made IS NULL) != (made_before IS NULL)) >= 2
-      OR (
-        COUNTIF(made IS NOT NULL AND (made_before IS NULL OR made != made_before))
-        > COUNT(DISTINCT made)
-        AND (
-          5 * LEAST(MAX(made - made_before), MAX(made_before - made))
-          >= MAX(made) - MIN(made)
-          OR COUNTIF(made IS NOT NULL AND (made_before IS NULL OR made != made_before))
-          >= 3 * COUNT(DISTINCT made)
-        )
-      )
-      OR (
-        COUNTIF(
-          (2 * made >= made_first + made_last)
-          != (2 * made_before >= made_first + made_last)
-        ) >= 2
-        AND 5 * (
-          MIN(IF(2 * made >= made_first + made_last, made, NULL))
-          - MAX(IF(2 * made < made_first + made_last, made, NULL))
-        ) >= MAX(made) - MIN(made)
-      ) AS made_mixed,
+      COUNTIF(place > 0 AND (made IS NULL) != (made_before IS NULL)) AS made_missing,
+      MAX(made - made_before) AS made_forward,
+      MAX(made_before - made) AS made_back,
       COALESCE(MIN(made), 0) AS made_first,
       COALESCE(MAX(made), 0) AS made_last,
-      LOGICAL_OR(bad_rescale) AS bad_rescale,
-      LOGICAL_OR(other_values AND NOT bad_rescale) AS not_hu,
-      MIN(rescale_type) AS first_rescale_type,
-      MAX(rescale_type) AS last_rescale_type,
       CAST(MAX(height) AS INT64) * MAX(width) * COUNT(*) * 2 AS volume_bytes,
       LOGICAL_AND(is_axial) AS axial,
-      LOGICAL_AND(made_by) AS made_by,
-      LOGICAL_OR(COALESCE(lossy, FALSE)) AS lossy,
       COUNT(DISTINCT SOPInstanceUID) < COUNT(*) AS repeated_uid,
-      COALESCE(MIN(StudyInstanceUID) < MAX(StudyInstanceUID), FALSE)
-      OR COALESCE(MIN(PatientID) < MAX(PatientID), FALSE)
-      OR COALESCE(MIN(collection_id) < MAX(collection_id), FALSE) AS mixed,
       LOGICAL_OR(
-        NOT REGEXP_CONTAINS(StudyInstanceUID, r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$') OR CHAR_LENGTH(StudyInstanceUID) > 64
-        OR NOT REGEXP_CONTAINS(SeriesInstanceUID, r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$') OR CHAR_LENGTH(SeriesInstanceUID) > 64
-        OR NOT REGEXP_CONTAINS(SOPInstanceUID, r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$') OR CHAR_LENGTH(SOPInstanceUID) > 64
-        OR (FrameOfReferenceUID != '' AND NOT REGEXP_CONTAINS(FrameOfReferenceUID, r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$'))
-        OR CHAR_LENGTH(FrameOfReferenceUID) > 64
-        OR REGEXP_CONTAINS(PatientID, r'[\\\x00-\x1f]') OR CHAR_LENGTH(PatientID) > 64
-      ) AS unsafe,
+        NOT REGEXP_CONTAINS(SOPInstanceUID, r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$') OR CHAR_LENGTH(SOPInstanceUID) > 64
+      ) AS unsafe_instance,
       ARRAY_AGG(
         STRUCT(SOPInstanceUID AS SOPInstanceUID, gcs_url AS url, instance_size AS size, instance_hash AS md5)
         ORDER BY distance, SOPInstanceUID
       ) AS instances
     FROM sorted
     GROUP BY SeriesInstanceUID
+  ),
+
+  -- the headers of a series in one
+  described AS (
+    SELECT
+      *,
+      (
+        SELECT AS STRUCT
+          MIN(NULLIF(parts[SAFE_OFFSET(0)], '')) AS collection_id,
+          MIN(parts[SAFE_OFFSET(1)]) AS PatientID,
+          MIN(parts[SAFE_OFFSET(2)]) AS StudyInstanceUID,
+          MIN(parts[SAFE_OFFSET(3)]) AS FrameOfReferenceUID,
+          MIN(NULLIF(parts[SAFE_OFFSET(4)], '')) AS license_short_name,
+          MIN(NULLIF(parts[SAFE_OFFSET(5)], '')) AS Source_DOI,
+          MAX(SAFE_CAST(TRIM(parts[SAFE_OFFSET(12)]) AS FLOAT64)) AS slice_thickness,
+          MIN(SAFE_CAST(TRIM(parts[SAFE_OFFSET(12)]) AS FLOAT64)) AS thinnest,
+          LOGICAL_OR(NOT (is_ct OR is_enhanced)) AS not_ct,
+          LOGICAL_OR(REGEXP_CONTAINS(image_type, r'(^|\\)\s*(LOCALIZER|SCOUT|TOPOGRAM)\s*(\\|$)')) AS localizer,
+          LOGICAL_OR(
+            REGEXP_CONTAINS(image_type, r'^\s*DERIVED\s*(\\|$)')
+            AND (
+              REGEXP_CONTAINS(parts[SAFE_OFFSET(6)], r'^1\.2\.840\.10008\.5\.1\.4\.1\.1\.7(\.|$)')
+              OR REGEXP_CONTAINS(image_type, r'^[^\\]*\\(.*[^A-Z])?(REFORMAT(TED)?|MPR|MPVR|CPR|CURVED|PROJECTION|SLAB|MIP|MINIP|M(AX|IN)[ _-]?I?P|MAXIMUM|MINIMUM|VRT?|SSD|RENDER(ED|ING)?|SUBTRACT(ED|ION)?|DSA|FUSED|FUSION|DIVISION|MULTIPLICATION|MASKED|STD_DEVIATION|SCREEN)([^A-Z]|$)')
+            )
+          ) AS reformatted,
+          LOGICAL_OR(is_enhanced OR COALESCE(SAFE_CAST(TRIM(parts[SAFE_OFFSET(7)]) AS INT64) > 1, FALSE)) AS multiframe,
+          MIN(parts[SAFE_OFFSET(3)]) < MAX(parts[SAFE_OFFSET(3)]) AS several_frames,
+          MAX(parts[SAFE_OFFSET(3)]) = '' AS no_frame,
+          LOGICAL_OR(bad_rescale) AS bad_rescale,
+          LOGICAL_OR(
+            NOT bad_rescale AND (
+              rescale_type NOT IN ('', 'HU', 'US')
+              OR REGEXP_CONTAINS(image_type, r'(^|[^A-Z])(MAT_(SPECIFIC|FRACTIONAL|VALUE_BASED)|EFF_ATOMIC_NUM|Z[ _-]?EFF|EFFECTIVE[ _-]?Z|ELECTRON[ _-]DENSITY|IODINE|QUANTITY)([^A-Z]|$)')
+              OR COALESCE(
+                ABS(slope - FLOOR(slope + 0.5)) > 1e-7 OR ABS(intercept - FLOOR(intercept + 0.5)) > 1e-3, FALSE
+              )
+            )
+          ) AS not_hu,
+          MIN(rescale_type) AS first_rescale_type,
+          MAX(rescale_type) AS last_rescale_type,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(13)]), '')) AS ImageType,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(21)]), '')) AS Manufacturer,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(22)]), '')) AS ManufacturerModelName,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(18)]), '')) AS ConvolutionKernel,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(19)]), '')) AS ContrastBolusAgent,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(23)]), '')) AS BodyPartExamined,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(24)]), '')) AS PatientPosition,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(20)]), '')) AS SeriesDescription,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(25)]), '')) AS StudyDate,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(26)]), '')) AS PatientAge,
+          MIN(NULLIF(TRIM(parts[SAFE_OFFSET(27)]), '')) AS PatientSex,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(21)]) != '' AND NOT REGEXP_CONTAINS(UPPER(parts[SAFE_OFFSET(21)]), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@manufacturers, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))) AS manufacturers_fails,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(21)]) = '') AS manufacturers_missing,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(22)]) != '' AND NOT REGEXP_CONTAINS(UPPER(parts[SAFE_OFFSET(22)]), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@models, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))) AS models_fails,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(22)]) = '') AS models_missing,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(18)]) != '' AND NOT REGEXP_CONTAINS(UPPER(SPLIT(parts[SAFE_OFFSET(18)], '\\')[SAFE_OFFSET(0)]), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@kernels, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))) AS kernels_fails,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(18)]) = '') AS kernels_missing,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(23)]) != '' AND NOT REGEXP_CONTAINS(UPPER(parts[SAFE_OFFSET(23)]), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@body_parts, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))) AS body_parts_fails,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(23)]) = '') AS body_parts_missing,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(24)]) != '' AND NOT REGEXP_CONTAINS(UPPER(parts[SAFE_OFFSET(24)]), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@positions, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))) AS positions_fails,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(24)]) = '') AS positions_missing,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(20)]) != '' AND NOT REGEXP_CONTAINS(UPPER(parts[SAFE_OFFSET(20)]), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@descriptions, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))) AS descriptions_fails,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(20)]) = '') AS descriptions_missing,
+          LOGICAL_OR((NOT REGEXP_CONTAINS(UPPER(parts[SAFE_OFFSET(19)]), r'^\s*(|NO|NONE|N|0)\s*$')) != (@contrast = 'yes')) AS contrast_fails,
+          LOGICAL_OR(REGEXP_CONTAINS(UPPER(parts[SAFE_OFFSET(13)]), r'^\s*DERIVED\s*(\\|$)')) AS exclude_derived_fails,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(13)]) = '') AS exclude_derived_missing,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(27)]) != '' AND NOT REGEXP_CONTAINS(UPPER(parts[SAFE_OFFSET(27)]), CONCAT(r'^\s*(', REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(UPPER(TRIM(ARRAY_TO_STRING(@sexes, '\n'))), r'([\\.+?()\[\]{}^$|])', r'\\\1'), r' *\n *', '|'), '*', '.*'), r')\s*$'))) AS sexes_fails,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(27)]) = '') AS sexes_missing,
+          LOGICAL_OR(COALESCE(NULLIF(SAFE_CAST(REGEXP_EXTRACT(parts[SAFE_OFFSET(26)], r'^\s*([0-9]{1,3})[DWMYdwmy]\s*$') AS FLOAT64), IF(UPPER(parts[SAFE_OFFSET(26)]) LIKE '%Y%', 0, -1)) / CASE UPPER(SUBSTR(TRIM(parts[SAFE_OFFSET(26)]), -1)) WHEN 'Y' THEN 1 WHEN 'M' THEN 12 WHEN 'W' THEN 52.1775 WHEN 'D' THEN 365.25 END < @age_min, FALSE) OR COALESCE(NULLIF(SAFE_CAST(REGEXP_EXTRACT(parts[SAFE_OFFSET(26)], r'^\s*([0-9]{1,3})[DWMYdwmy]\s*$') AS FLOAT64), IF(UPPER(parts[SAFE_OFFSET(26)]) LIKE '%Y%', 0, -1)) / CASE UPPER(SUBSTR(TRIM(parts[SAFE_OFFSET(26)]), -1)) WHEN 'Y' THEN 1 WHEN 'M' THEN 12 WHEN 'W' THEN 52.1775 WHEN 'D' THEN 365.25 END > @age_max, FALSE)) AS age_fails,
+          LOGICAL_OR((NULLIF(SAFE_CAST(REGEXP_EXTRACT(parts[SAFE_OFFSET(26)], r'^\s*([0-9]{1,3})[DWMYdwmy]\s*$') AS FLOAT64), IF(UPPER(parts[SAFE_OFFSET(26)]) LIKE '%Y%', 0, -1)) / CASE UPPER(SUBSTR(TRIM(parts[SAFE_OFFSET(26)]), -1)) WHEN 'Y' THEN 1 WHEN 'M' THEN 12 WHEN 'W' THEN 52.1775 WHEN 'D' THEN 365.25 END) IS NULL) AS age_missing,
+          LOGICAL_OR(COALESCE(NULLIF(REPLACE(parts[SAFE_OFFSET(25)], '-', ''), '') < REPLACE(@study_date_min, '-', ''), FALSE) OR COALESCE(NULLIF(REPLACE(parts[SAFE_OFFSET(25)], '-', ''), '') > REPLACE(@study_date_max, '-', ''), FALSE)) AS study_date_fails,
+          LOGICAL_OR((NULLIF(REPLACE(parts[SAFE_OFFSET(25)], '-', ''), '')) IS NULL) AS study_date_missing,
+          CONCAT(
+            IF(
+              COUNTIF(parts_before IS NULL OR AcquisitionNumber_mark != AcquisitionNumber_before) > COUNT(DISTINCT AcquisitionNumber_mark),
+              CONCAT('AcquisitionNumber: ', MIN(AcquisitionNumber_mark), ' ... ', MAX(AcquisitionNumber_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR TemporalPositionIdentifier_mark != TemporalPositionIdentifier_before) > COUNT(DISTINCT TemporalPositionIdentifier_mark),
+              CONCAT('TemporalPositionIdentifier: ', MIN(TemporalPositionIdentifier_mark), ' ... ', MAX(TemporalPositionIdentifier_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR ContrastBolusAgent_mark != ContrastBolusAgent_before) > COUNT(DISTINCT ContrastBolusAgent_mark),
+              CONCAT('ContrastBolusAgent: ', MIN(ContrastBolusAgent_mark), ' ... ', MAX(ContrastBolusAgent_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR ConvolutionKernel_mark != ConvolutionKernel_before) > COUNT(DISTINCT ConvolutionKernel_mark),
+              CONCAT('ConvolutionKernel: ', MIN(ConvolutionKernel_mark), ' ... ', MAX(ConvolutionKernel_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR KVP_mark != KVP_before) > COUNT(DISTINCT KVP_mark),
+              CONCAT('KVP: ', MIN(KVP_mark), ' ... ', MAX(KVP_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR FilterType_mark != FilterType_before) > COUNT(DISTINCT FilterType_mark),
+              CONCAT('FilterType: ', MIN(FilterType_mark), ' ... ', MAX(FilterType_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR ImageType3_mark != ImageType3_before) > COUNT(DISTINCT ImageType3_mark),
+              CONCAT('ImageType3: ', MIN(ImageType3_mark), ' ... ', MAX(ImageType3_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR ImageType4_mark != ImageType4_before) > COUNT(DISTINCT ImageType4_mark),
+              CONCAT('ImageType4: ', MIN(ImageType4_mark), ' ... ', MAX(ImageType4_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR ImageType5_mark != ImageType5_before) > COUNT(DISTINCT ImageType5_mark),
+              CONCAT('ImageType5: ', MIN(ImageType5_mark), ' ... ', MAX(ImageType5_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR SeriesDescription_mark != SeriesDescription_before) > COUNT(DISTINCT SeriesDescription_mark),
+              CONCAT('SeriesDescription: ', MIN(SeriesDescription_mark), ' ... ', MAX(SeriesDescription_mark), '; '),
+              ''
+            )
+          ) AS mark_mixtures,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(11)]) = '01') AS lossy,
+          COALESCE(MIN(parts[SAFE_OFFSET(2)]) < MAX(parts[SAFE_OFFSET(2)]), FALSE)
+          OR COALESCE(MIN(parts[SAFE_OFFSET(1)]) < MAX(parts[SAFE_OFFSET(1)]), FALSE)
+          OR COALESCE(MIN(NULLIF(parts[SAFE_OFFSET(0)], '')) < MAX(parts[SAFE_OFFSET(0)]), FALSE) AS mixed,
+          LOGICAL_OR(
+            NOT REGEXP_CONTAINS(parts[SAFE_OFFSET(2)], r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$')
+            OR CHAR_LENGTH(parts[SAFE_OFFSET(2)]) > 64
+            OR (
+              parts[SAFE_OFFSET(3)] != ''
+              AND NOT REGEXP_CONTAINS(parts[SAFE_OFFSET(3)], r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$')
+            )
+            OR CHAR_LENGTH(parts[SAFE_OFFSET(3)]) > 64
+            OR REGEXP_CONTAINS(parts[SAFE_OFFSET(1)], r'[\\\x00-\x1f]') OR CHAR_LENGTH(parts[SAFE_OFFSET(1)]) > 64
+            OR ARRAY_LENGTH(parts) != 28
+          ) AS unsafe_header
+        FROM (
+          SELECT
+            *,
+            rescaled AND COALESCE(slope = 0 OR slope IS NULL OR intercept IS NULL, TRUE) AS bad_rescale
+          FROM (
+            SELECT
+              parts,
+              parts_before,
+              UPPER(TRIM(parts[SAFE_OFFSET(14)])) AS AcquisitionNumber_mark,
+              UPPER(TRIM(parts_before[SAFE_OFFSET(14)])) AS AcquisitionNumber_before,
+              UPPER(TRIM(parts[SAFE_OFFSET(15)])) AS TemporalPositionIdentifier_mark,
+              UPPER(TRIM(parts_before[SAFE_OFFSET(15)])) AS TemporalPositionIdentifier_before,
+              UPPER(TRIM(parts[SAFE_OFFSET(19)])) AS ContrastBolusAgent_mark,
+              UPPER(TRIM(parts_before[SAFE_OFFSET(19)])) AS ContrastBolusAgent_before,
+              UPPER(TRIM(parts[SAFE_OFFSET(18)])) AS ConvolutionKernel_mark,
+              UPPER(TRIM(parts_before[SAFE_OFFSET(18)])) AS ConvolutionKernel_before,
+              COALESCE(
+                CAST(CAST(FLOOR(IF(ABS(SAFE_CAST(TRIM(parts[SAFE_OFFSET(16)]) AS FLOAT64)) < 1e9, SAFE_CAST(TRIM(parts[SAFE_OFFSET(16)]) AS FLOAT64), NULL) + 0.5) AS INT64) AS STRING),
+                UPPER(TRIM(parts[SAFE_OFFSET(16)]))
+              ) AS KVP_mark,
+              COALESCE(
+                CAST(CAST(FLOOR(IF(ABS(SAFE_CAST(TRIM(parts_before[SAFE_OFFSET(16)]) AS FLOAT64)) < 1e9, SAFE_CAST(TRIM(parts_before[SAFE_OFFSET(16)]) AS FLOAT64), NULL) + 0.5) AS INT64) AS STRING),
+                UPPER(TRIM(parts_before[SAFE_OFFSET(16)]))
+              ) AS KVP_before,
+              UPPER(TRIM(parts[SAFE_OFFSET(17)])) AS FilterType_mark,
+              UPPER(TRIM(parts_before[SAFE_OFFSET(17)])) AS FilterType_before,
+              COALESCE(UPPER(TRIM(SPLIT(parts[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(2)])), '') AS ImageType3_mark,
+              COALESCE(UPPER(TRIM(SPLIT(parts_before[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(2)])), '') AS ImageType3_before,
+              COALESCE(UPPER(TRIM(SPLIT(parts[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(3)])), '') AS ImageType4_mark,
+              COALESCE(UPPER(TRIM(SPLIT(parts_before[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(3)])), '') AS ImageType4_before,
+              COALESCE(REGEXP_EXTRACT(UPPER(parts[SAFE_OFFSET(13)]), r'^(?:[^\\]*\\){4}(.*)$'), '') AS ImageType5_mark,
+              COALESCE(REGEXP_EXTRACT(UPPER(parts_before[SAFE_OFFSET(13)]), r'^(?:[^\\]*\\){4}(.*)$'), '') AS ImageType5_before,
+              UPPER(TRIM(parts[SAFE_OFFSET(20)])) AS SeriesDescription_mark,
+              UPPER(TRIM(parts_before[SAFE_OFFSET(20)])) AS SeriesDescription_before,
+              UPPER(parts[SAFE_OFFSET(13)]) AS image_type,
+              parts[SAFE_OFFSET(6)] = '1.2.840.10008.5.1.4.1.1.2' AS is_ct,
+              parts[SAFE_OFFSET(6)] IN ('1.2.840.10008.5.1.4.1.1.2.1', '1.2.840.10008.5.1.4.1.1.2.2') AS is_enhanced,
+              TRIM(parts[SAFE_OFFSET(8)]) != '' OR TRIM(parts[SAFE_OFFSET(9)]) != '' AS rescaled,
+              -- no rescale reaches 1e10, NaN and infinity are none
+              IF(
+                ABS(SAFE_CAST(TRIM(parts[SAFE_OFFSET(8)]) AS FLOAT64)) < 1e10,
+                SAFE_CAST(TRIM(parts[SAFE_OFFSET(8)]) AS FLOAT64),
+                NULL
+              ) AS slope,
+              IF(
+                ABS(SAFE_CAST(TRIM(parts[SAFE_OFFSET(9)]) AS FLOAT64)) < 1e10,
+                SAFE_CAST(TRIM(parts[SAFE_OFFSET(9)]) AS FLOAT64),
+                NULL
+              ) AS intercept,
+              UPPER(TRIM(parts[SAFE_OFFSET(10)])) AS rescale_type
+            FROM (
+              SELECT
+                SPLIT(entry.header, '\n|\n') AS parts,
+                SPLIT(entry.before, '\n|\n') AS parts_before
+              FROM UNNEST(headers) AS entry
+            )
+          )
+        )
+      ) AS facts
+    FROM series
   ),
 
   spaced AS (
@@ -430,84 +511,133 @@ WITH
       -- no tolerance is larger than a quarter of the spacing
       worst_gap <= LEAST(GREATEST(@spacing_relative * slice_spacing, @spacing_absolute), slice_spacing / 4)
       AND off_line <= LEAST(@line_tolerance, slice_spacing / 4) AS uniform
-    FROM series
+    FROM described
   ),
 
-  holed AS (
+  -- what only all slices show: holes, and times that divide the slices into groups
+  compared AS (
     SELECT
       *,
-      -- every gap is the lower median gap times a whole number, within tolerance, and one of them twice or more
-      base > 0 AND (
-        SELECT
-          LOGICAL_AND(
-            FLOOR(SAFE_DIVIDE(g, base) + 0.5) >= 1
-            AND ABS(g - FLOOR(SAFE_DIVIDE(g, base) + 0.5) * base) <= LEAST(GREATEST(@spacing_relative * base, @spacing_absolute), base / 4)
+      SeriesInstanceUID IN UNNEST(@incomplete) AS lacks_slices,
+      (
+        SELECT AS STRUCT
+          -- every gap is the lower median gap times a whole number, within tolerance, and one of them twice or more
+          base > 0
+          AND LOGICAL_AND(
+            COALESCE(
+              FLOOR(SAFE_DIVIDE(slice.gap, base) + 0.5) >= 1
+              AND ABS(slice.gap - FLOOR(SAFE_DIVIDE(slice.gap, base) + 0.5) * base)
+              <= LEAST(GREATEST(@spacing_relative * base, @spacing_absolute), base / 4),
+              TRUE
+            )
           )
-          AND LOGICAL_OR(FLOOR(SAFE_DIVIDE(g, base) + 0.5) >= 2)
-        FROM UNNEST(gaps) AS g
-      ) AS holes
+          AND LOGICAL_OR(COALESCE(FLOOR(SAFE_DIVIDE(slice.gap, base) + 0.5) >= 2, FALSE)) AS holes,
+          acquired_missing >= 2
+          OR (
+            acquired_forward > 0
+            AND acquired_back > 0
+            AND (
+              (
+                COUNTIF(slice.acquired_starts) > COUNT(DISTINCT slice.acquired)
+                AND (
+                  5 * LEAST(acquired_forward, acquired_back) >= acquired_last - acquired_first
+                  OR COUNTIF(slice.acquired_starts) >= 3 * COUNT(DISTINCT slice.acquired)
+                )
+              )
+              OR (
+                COUNTIF(
+                  (2 * slice.acquired >= acquired_first + acquired_last)
+                  != (2 * slice.acquired_before >= acquired_first + acquired_last)
+                ) >= 2
+                AND 5 * (
+                  MIN(IF(2 * slice.acquired >= acquired_first + acquired_last, slice.acquired, NULL))
+                  - MAX(IF(2 * slice.acquired < acquired_first + acquired_last, slice.acquired, NULL))
+                ) >= acquired_last - acquired_first
+              )
+            )
+          ) AS acquired_mixed,
+          made_missing >= 2
+          OR (
+            made_forward > 0
+            AND made_back > 0
+            AND (
+              (
+                COUNTIF(slice.made_starts) > COUNT(DISTINCT slice.made)
+                AND (
+                  5 * LEAST(made_forward, made_back) >= made_last - made_first
+                  OR COUNTIF(slice.made_starts) >= 3 * COUNT(DISTINCT slice.made)
+                )
+              )
+              OR (
+                COUNTIF(
+                  (2 * slice.made >= made_first + made_last)
+                  != (2 * slice.made_before >= made_first + made_last)
+                ) >= 2
+                AND 5 * (
+                  MIN(IF(2 * slice.made >= made_first + made_last, slice.made, NULL))
+                  - MAX(IF(2 * slice.made < made_first + made_last, slice.made, NULL))
+                ) >= made_last - made_first
+              )
+            )
+          ) AS made_mixed
+        FROM
+          UNNEST(
+            IF(
+              NOT uniform OR (acquired_forward > 0 AND acquired_back > 0) OR (made_forward > 0 AND made_back > 0),
+              slices,
+              []
+            )
+          ) AS slice
+      ) AS order_
     FROM spaced
   ),
 
   named AS (
     SELECT
       *,
-      ARRAY_TO_STRING(
-        ARRAY(
-          SELECT mixture
-          FROM UNNEST([
-            mark_number_mixed,
-            mark_position_mixed,
-            mark_agent_mixed,
-            mark_kernel_mixed,
-            mark_kvp_mixed,
-            mark_filter_mixed,
-            mark_type3_mixed,
-            mark_type4_mixed,
-            mark_type5_mixed,
-            mark_description_mixed,
-            IF(
-              COALESCE(acquired_mixed, FALSE),
-              FORMAT(
-                'AcquisitionTime: %02d:%02d:%02d ... %02d:%02d:%02d',
-                DIV(acquired_first, 3600000000),
-                MOD(DIV(acquired_first, 60000000), 60),
-                MOD(DIV(acquired_first, 1000000), 60),
-                DIV(acquired_last, 3600000000),
-                MOD(DIV(acquired_last, 60000000), 60),
-                MOD(DIV(acquired_last, 1000000), 60)
-              ),
-              ''
+      RTRIM(
+        CONCAT(
+          facts.mark_mixtures,
+          IF(
+            COALESCE(order_.acquired_mixed, FALSE),
+            FORMAT(
+              'AcquisitionTime: %02d:%02d:%02d ... %02d:%02d:%02d; ',
+              DIV(acquired_first, 3600000000),
+              MOD(DIV(acquired_first, 60000000), 60),
+              MOD(DIV(acquired_first, 1000000), 60),
+              DIV(acquired_last, 3600000000),
+              MOD(DIV(acquired_last, 60000000), 60),
+              MOD(DIV(acquired_last, 1000000), 60)
             ),
-            IF(
-              COALESCE(made_mixed, FALSE),
-              FORMAT(
-                'ContentTime: %02d:%02d:%02d ... %02d:%02d:%02d',
-                DIV(made_first, 3600000000),
-                MOD(DIV(made_first, 60000000), 60),
-                MOD(DIV(made_first, 1000000), 60),
-                DIV(made_last, 3600000000),
-                MOD(DIV(made_last, 60000000), 60),
-                MOD(DIV(made_last, 1000000), 60)
-              ),
-              ''
-            )
-          ]) AS mixture
-          WHERE mixture != ''
+            ''
+          ),
+          IF(
+            COALESCE(order_.made_mixed, FALSE),
+            FORMAT(
+              'ContentTime: %02d:%02d:%02d ... %02d:%02d:%02d; ',
+              DIV(made_first, 3600000000),
+              MOD(DIV(made_first, 60000000), 60),
+              MOD(DIV(made_first, 1000000), 60),
+              DIV(made_last, 3600000000),
+              MOD(DIV(made_last, 60000000), 60),
+              MOD(DIV(made_last, 1000000), 60)
+            ),
+            ''
+          )
         ),
         '; '
       ) AS mixtures
-    FROM holed
+    FROM compared
   ),
 
   reasoned AS (
     SELECT
       *,
       ARRAY_CONCAT(
-        IF(not_ct, ['NOT_CT'], []),
-        IF(localizer, ['LOCALIZER'], []),
-        IF(reformatted, ['DERIVED_REFORMATTED'], []),
-        IF(multiframe, ['MULTIFRAME'], []),
+        IF(facts.not_ct, ['NOT_CT'], []),
+        IF(facts.localizer, ['LOCALIZER'], []),
+        IF(facts.reformatted, ['DERIVED_REFORMATTED'], []),
+        IF(facts.multiframe, ['MULTIFRAME'], []),
         IF(NOT all_geometry, ['MISSING_GEOMETRY'], []),
         IF(all_geometry AND turned, ['MULTI_ORIENTATION'], []),
         IF(all_geometry AND skewed, ['NOT_ORTHOGONAL'], []),
@@ -519,15 +649,15 @@ WITH
         IF(ordered AND same_place, ['DUPLICATE_POSITION'], []),
         IF(ordered AND NOT same_place AND mixtures != '', ['MIXED_ACQUISITIONS'], []),
         IF(ordered AND drifts, ['LATERAL_DRIFT'], []),
-        IF(ordered AND NOT uniform AND COALESCE(holes, FALSE), ['MISSING_SLICE'], []),
-        IF(ordered AND NOT uniform AND NOT COALESCE(holes, FALSE), ['IRREGULAR_SPACING'], []),
-        IF(several_frames, ['MULTI_FRAME_OF_REFERENCE'], []),
-        IF(no_frame, ['MISSING_FRAME_OF_REFERENCE'], []),
-        IF(not_hu AND NOT @allow_not_hu, ['NOT_HU'], []),
+        IF(ordered AND NOT uniform AND COALESCE(order_.holes, FALSE), ['MISSING_SLICE'], []),
+        IF(ordered AND NOT uniform AND NOT COALESCE(order_.holes, FALSE), ['IRREGULAR_SPACING'], []),
+        IF(facts.several_frames, ['MULTI_FRAME_OF_REFERENCE'], []),
+        IF(facts.no_frame, ['MISSING_FRAME_OF_REFERENCE'], []),
+        IF(facts.not_hu AND NOT @allow_not_hu, ['NOT_HU'], []),
         IF(@near_axial AND NOT axial, ['NOT_AXIAL'], []),
         IF(
-          (@slice_thickness_min IS NOT NULL AND COALESCE(thinnest < @slice_thickness_min, TRUE))
-          OR (@slice_thickness_max IS NOT NULL AND COALESCE(slice_thickness > @slice_thickness_max, TRUE)),
+          (@slice_thickness_min IS NOT NULL AND COALESCE(facts.thinnest < @slice_thickness_min, TRUE))
+          OR (@slice_thickness_max IS NOT NULL AND COALESCE(facts.slice_thickness > @slice_thickness_max, TRUE)),
           ['SLICE_THICKNESS'],
           []
         ),
@@ -536,13 +666,41 @@ WITH
           ['SLICE_COUNT'],
           []
         ),
-        IF(ARRAY_LENGTH(@manufacturers) > 0 AND NOT made_by, ['MANUFACTURER'], []),
-        IF(NOT @allow_lossy AND lossy, ['LOSSY_COMPRESSION'], []),
-        IF(unsafe, ['UNSAFE_IDENTIFIER'], []),
+        IF(ARRAY_LENGTH(@manufacturers) > 0 AND facts.manufacturers_fails, ['MANUFACTURER'], []),
+        IF(ARRAY_LENGTH(@models) > 0 AND facts.models_fails, ['MANUFACTURER_MODEL'], []),
+        IF(ARRAY_LENGTH(@kernels) > 0 AND facts.kernels_fails, ['CONVOLUTION_KERNEL'], []),
+        IF(ARRAY_LENGTH(@body_parts) > 0 AND facts.body_parts_fails, ['BODY_PART'], []),
+        IF(ARRAY_LENGTH(@positions) > 0 AND facts.positions_fails, ['PATIENT_POSITION'], []),
+        IF(ARRAY_LENGTH(@descriptions) > 0 AND facts.descriptions_fails, ['SERIES_DESCRIPTION'], []),
+        IF(@contrast IS NOT NULL AND facts.contrast_fails, ['CONTRAST_AGENT'], []),
+        IF(@exclude_derived AND facts.exclude_derived_fails, ['DERIVED_IMAGE'], []),
+        IF(ARRAY_LENGTH(@sexes) > 0 AND facts.sexes_fails, ['PATIENT_SEX'], []),
+        IF((@age_min IS NOT NULL OR @age_max IS NOT NULL) AND facts.age_fails, ['PATIENT_AGE'], []),
+        IF((@study_date_min IS NOT NULL OR @study_date_max IS NOT NULL) AND facts.study_date_fails, ['STUDY_DATE'], []),
+        IF(
+          (ARRAY_LENGTH(@manufacturers) > 0 AND facts.manufacturers_missing)
+          OR (ARRAY_LENGTH(@models) > 0 AND facts.models_missing)
+          OR (ARRAY_LENGTH(@kernels) > 0 AND facts.kernels_missing)
+          OR (ARRAY_LENGTH(@body_parts) > 0 AND facts.body_parts_missing)
+          OR (ARRAY_LENGTH(@positions) > 0 AND facts.positions_missing)
+          OR (ARRAY_LENGTH(@descriptions) > 0 AND facts.descriptions_missing)
+          OR (@exclude_derived AND facts.exclude_derived_missing)
+          OR (ARRAY_LENGTH(@sexes) > 0 AND facts.sexes_missing)
+          OR ((@age_min IS NOT NULL OR @age_max IS NOT NULL) AND facts.age_missing)
+          OR ((@study_date_min IS NOT NULL OR @study_date_max IS NOT NULL) AND facts.study_date_missing)
+          , ['NOT_STATED'], []
+        ),
+        IF(NOT @allow_lossy AND facts.lossy, ['LOSSY_COMPRESSION'], []),
+        IF(
+          unsafe_instance OR facts.unsafe_header
+          OR NOT REGEXP_CONTAINS(SeriesInstanceUID, r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$') OR CHAR_LENGTH(SeriesInstanceUID) > 64,
+          ['UNSAFE_IDENTIFIER'],
+          []
+        ),
         IF(volume_bytes > @max_volume, ['DECOMPRESSION_BOMB'], []),
         IF(repeated_uid, ['CONFLICTING_DUPLICATE'], []),
-        IF(mixed, ['MIXED_SERIES'], []),
-        IF(bad_rescale, ['HU_RANGE'], [])
+        IF(facts.mixed, ['MIXED_SERIES'], []),
+        IF(facts.bad_rescale, ['HU_RANGE'], [])
       ) AS own_reasons
     FROM named
   ),
@@ -552,10 +710,10 @@ WITH
     SELECT
       *,
       ROW_NUMBER() OVER (
-        PARTITION BY StudyInstanceUID, ARRAY_LENGTH(own_reasons) = 0
+        PARTITION BY facts.StudyInstanceUID, ARRAY_LENGTH(own_reasons) = 0 AND NOT lacks_slices
         ORDER BY
           IF(@study_order = 'most_slices', -num_instances, 0),
-          IF(@study_order IN ('most_slices', 'thinnest'), COALESCE(slice_thickness, 1e9), 0),
+          IF(@study_order IN ('most_slices', 'thinnest'), COALESCE(facts.slice_thickness, 1e9), 0),
           IF(@study_order = 'thinnest', -num_instances, 0),
           SeriesInstanceUID
       ) AS choice
@@ -563,27 +721,101 @@ WITH
   )
 
 SELECT
-  collection_id,
-  PatientID,
-  StudyInstanceUID,
+  facts.collection_id AS collection_id,
+  facts.PatientID AS PatientID,
+  facts.StudyInstanceUID AS StudyInstanceUID,
   SeriesInstanceUID,
   crdc_series_uuid,
-  FrameOfReferenceUID,
-  license_short_name,
-  Source_DOI,
+  facts.FrameOfReferenceUID AS FrameOfReferenceUID,
+  facts.license_short_name AS license_short_name,
+  facts.Source_DOI AS Source_DOI,
   num_instances,
   size_bytes,
   IF(ordered, slice_spacing, NULL) AS slice_spacing,
-  slice_thickness,
+  facts.slice_thickness AS slice_thickness,
+  facts.ImageType AS ImageType,
+  facts.Manufacturer AS Manufacturer,
+  facts.ManufacturerModelName AS ManufacturerModelName,
+  facts.ConvolutionKernel AS ConvolutionKernel,
+  facts.ContrastBolusAgent AS ContrastBolusAgent,
+  facts.BodyPartExamined AS BodyPartExamined,
+  facts.PatientPosition AS PatientPosition,
+  facts.SeriesDescription AS SeriesDescription,
+  facts.StudyDate AS StudyDate,
+  facts.PatientAge AS PatientAge,
+  facts.PatientSex AS PatientSex,
   IF(
-    @one_per_study AND ARRAY_LENGTH(own_reasons) = 0 AND choice > 1,
+    @one_per_study AND ARRAY_LENGTH(own_reasons) = 0 AND choice > 1 AND NOT lacks_slices,
     ['OTHER_SERIES_OF_STUDY'],
     own_reasons
   ) AS failed,
   CASE
     WHEN 'MIXED_ACQUISITIONS' IN UNNEST(own_reasons) THEN mixtures
-    WHEN 'NOT_HU' IN UNNEST(own_reasons) AND last_rescale_type NOT IN ('', 'HU', 'US')
-      THEN CONCAT('RescaleType: ', first_rescale_type, IF(first_rescale_type < last_rescale_type, CONCAT(' ... ', last_rescale_type), ''))
+    WHEN 'NOT_HU' IN UNNEST(own_reasons) AND facts.last_rescale_type NOT IN ('', 'HU', 'US')
+      THEN CONCAT('RescaleType: ', facts.first_rescale_type, IF(facts.first_rescale_type < facts.last_rescale_type, CONCAT(' ... ', facts.last_rescale_type), ''))
+    ELSE NULLIF(
+      RTRIM(
+        CONCAT(
+          IF(
+            ARRAY_LENGTH(@manufacturers) > 0 AND (facts.manufacturers_fails OR facts.manufacturers_missing),
+            CONCAT('Manufacturer: ', COALESCE(facts.Manufacturer, '(none)'), '; '),
+            ''
+          ),
+          IF(
+            ARRAY_LENGTH(@models) > 0 AND (facts.models_fails OR facts.models_missing),
+            CONCAT('ManufacturerModelName: ', COALESCE(facts.ManufacturerModelName, '(none)'), '; '),
+            ''
+          ),
+          IF(
+            ARRAY_LENGTH(@kernels) > 0 AND (facts.kernels_fails OR facts.kernels_missing),
+            CONCAT('ConvolutionKernel: ', COALESCE(facts.ConvolutionKernel, '(none)'), '; '),
+            ''
+          ),
+          IF(
+            ARRAY_LENGTH(@body_parts) > 0 AND (facts.body_parts_fails OR facts.body_parts_missing),
+            CONCAT('BodyPartExamined: ', COALESCE(facts.BodyPartExamined, '(none)'), '; '),
+            ''
+          ),
+          IF(
+            ARRAY_LENGTH(@positions) > 0 AND (facts.positions_fails OR facts.positions_missing),
+            CONCAT('PatientPosition: ', COALESCE(facts.PatientPosition, '(none)'), '; '),
+            ''
+          ),
+          IF(
+            ARRAY_LENGTH(@descriptions) > 0 AND (facts.descriptions_fails OR facts.descriptions_missing),
+            CONCAT('SeriesDescription: ', COALESCE(facts.SeriesDescription, '(none)'), '; '),
+            ''
+          ),
+          IF(
+            @contrast IS NOT NULL AND (facts.contrast_fails),
+            CONCAT('ContrastBolusAgent: ', COALESCE(facts.ContrastBolusAgent, '(none)'), '; '),
+            ''
+          ),
+          IF(
+            @exclude_derived AND (facts.exclude_derived_fails OR facts.exclude_derived_missing),
+            CONCAT('ImageType: ', COALESCE(facts.ImageType, '(none)'), '; '),
+            ''
+          ),
+          IF(
+            ARRAY_LENGTH(@sexes) > 0 AND (facts.sexes_fails OR facts.sexes_missing),
+            CONCAT('PatientSex: ', COALESCE(facts.PatientSex, '(none)'), '; '),
+            ''
+          ),
+          IF(
+            (@age_min IS NOT NULL OR @age_max IS NOT NULL) AND (facts.age_fails OR facts.age_missing),
+            CONCAT('PatientAge: ', COALESCE(facts.PatientAge, '(none)'), '; '),
+            ''
+          ),
+          IF(
+            (@study_date_min IS NOT NULL OR @study_date_max IS NOT NULL) AND (facts.study_date_fails OR facts.study_date_missing),
+            CONCAT('StudyDate: ', COALESCE(facts.StudyDate, '(none)'), '; '),
+            ''
+          )
+        ),
+        '; '
+      ),
+      ''
+    )
   END AS detail,
   IF(
     ARRAY_LENGTH(own_reasons) = 0 AND (choice = 1 OR NOT @one_per_study),

@@ -1,8 +1,9 @@
 """Write the selection queries of single series, whose rules are in one place: scripts/cohort_queries/.
 
-``python scripts/make_cohort_queries.py`` renders queries/select_ct_series.sql, select_nsclc_radiomics.sql and
-select_nlst.sql. The rules are in select_ct_series.sql.jinja; the two cohorts extend it with their defaults and, for
-NLST, the clinical criterion. The written files are complete statements, which BigQuery and DuckDB take as they are. A
+``python scripts/make_cohort_queries.py`` renders queries/select_ct_series.sql, select_idc_series.sql,
+select_nsclc_radiomics.sql and select_nlst.sql. The rules are in select_ct_series.sql.jinja; the two cohorts extend it
+with their defaults and, for NLST, the clinical criterion. The rules on attributes that users may ask for are in
+rules.jinja, one entry each. The written files are complete statements, which BigQuery and DuckDB take as they are. A
 test compares them with the templates.
 """
 

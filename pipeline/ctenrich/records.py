@@ -51,6 +51,7 @@ __all__ = [
     "SegmentMasks",
     "SegmentShape",
     "SeriesEntry",
+    "SeriesFacts",
     "Severity",
     "ShapeMeasurements",
     "Slice",
@@ -233,6 +234,30 @@ class Companion:
     link: CompanionLink
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeriesFacts:
+    """Attributes of a series by which users filter and group; None where the catalog or the header states none.
+
+    Where the instances of a series differ, it is the first value by alphabet.
+    """
+
+    image_type: str | None = None
+    manufacturer: str | None = None
+    manufacturer_model_name: str | None = None
+    convolution_kernel: str | None = None
+    contrast_bolus_agent: str | None = None
+    body_part_examined: str | None = None
+    patient_position: str | None = None
+    series_description: str | None = None
+    study_date: str | None = None
+    """As 2020-12-31."""
+    patient_age: str | None = None
+    """As in DICOM, e.g. 061Y."""
+    patient_sex: str | None = None
+    slice_thickness: float | None = None
+    """The largest, mm."""
+
+
 @dataclass(frozen=True)
 class SeriesEntry:
     """One selected series, with all the catalog metadata that later stages need."""
@@ -252,6 +277,7 @@ class SeriesEntry:
     """Number of instances by the index; None if unknown, and completeness is then not claimed."""
     notes: tuple[Issue, ...] = field(default=(), repr=False)
     """What the selection found about the series and its companions: issues of the stage fetch."""
+    facts: SeriesFacts = field(default=SeriesFacts(), repr=False)
 
 
 @dataclass(frozen=True)

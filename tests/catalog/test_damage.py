@@ -16,7 +16,7 @@ from ctenrich.catalog.folder import FolderCatalog, index_folders
 from ctenrich.errors import InputError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, Severity
-from ctenrich.select import Selection, select_cohort
+from ctenrich.select import Selection, select_cohort, select_series_list
 
 
 def crawl_and_select(folder: Path, **parameters: object) -> Selection:
@@ -65,7 +65,10 @@ def test_names_that_are_not_utf8_are_faults_by_an_escaped_name(tmp_path: Path) -
         named = {Path(p).name for (p,) in connection.execute("SELECT path FROM faults").fetchall()}
     assert {"slice_\\xe9.dcm", "notes_\\xfc.txt"} <= named
     assert len(named) == 5
-    assert excluded(selection) == {f"{ROOT}.1.1": ["INCOMPLETE"]}, "the slice with the bad name is missing from it"
+    assert excluded(selection) == {
+        f"{ROOT}.1.1": ["INCOMPLETE"],  # the slice with the bad name is missing from it
+        f"{ROOT}.1.2": ["INCOMPLETE"],
+    }
     assert index_folders([folder], tmp_path / "c.duckdb", processes=1).read == 0, "what is known is not read again"
 
 
@@ -95,6 +98,36 @@ def test_a_broken_first_or_last_slice_never_shortens_a_series_in_silence(tmp_pat
     else:
         reasons = excluded(selection)[f"{ROOT}.1.1"]
         assert {"INCOMPLETE", "MISSING_GEOMETRY", "MIXED_SERIES"} & set(reasons)
+
+
+@pytest.mark.parametrize("order", ["most_slices", "smallest_uid"])
+def test_a_series_that_lacks_slices_is_not_the_one_of_its_study(tmp_path: Path, order: str) -> None:
+    paths = write_series(tmp_path / "in" / "1", count=6)
+    write_series(tmp_path / "in" / "2", count=4, series="2")
+    write_series(tmp_path / "in" / "3", count=3, series="3")
+    paths[5].write_bytes(bytes(3000))
+    selection = crawl_and_select(tmp_path / "in", one_per_study=True, study_order=order)
+    assert [s.series_instance_uid for s in selection.cohort.series] == [f"{ROOT}.1.2"]
+    reasons = excluded(selection)
+    assert reasons[f"{ROOT}.1.3"] == ["OTHER_SERIES_OF_STUDY"]
+    assert reasons[f"{ROOT}.1.1"] == ["INCOMPLETE"]
+    assert selection.parameters["incomplete"] == [], "the lock is run again with what the catalog knows then"
+
+
+def test_a_series_of_which_nothing_can_be_read_is_accounted_for(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "1", count=4)
+    write_series(Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/Bef\xf6rderung")), count=3, series="2")
+    selection = crawl_and_select(tmp_path / "in")
+    assert [s.series_instance_uid for s in selection.cohort.series] == [f"{ROOT}.1.1"]
+    found = {row["series_instance_uid"]: row for row in selection.excluded.to_pylist()}
+    row = found[f"{ROOT}.1.2"]
+    assert (row["reasons"], row["num_instances"]) == (["INCOMPLETE"], 0)
+    assert row["detail"] == "no file of the series could be read (IO_ERROR)"
+    assert excluded(crawl_and_select(tmp_path / "in", series=[f"{ROOT}.1.1"])) == {}
+    assert excluded(crawl_and_select(tmp_path / "in", patients=["P1"])) == {}
+    catalog = open_catalog(f"folder:{tmp_path / 'c.duckdb'}")
+    listed = select_series_list([f"{ROOT}.1.2", f"{ROOT}.1.9"], catalog)
+    assert excluded(listed) == {f"{ROOT}.1.2": ["INCOMPLETE"], f"{ROOT}.1.9": ["NOT_IN_CATALOG"]}
 
 
 def test_beside_several_series_a_broken_file_is_a_warning_unless_it_names_one(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 import socket
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import need_package
+from tests.select.test_attribute_rules import case_rows, wrong_cases
 from tests.select.test_rules_agree import stack
 from tests.services.bigquery_service import free_port, load_table
 from tests.services.failing_proxy import failing_proxy
@@ -230,6 +232,15 @@ def test_a_whole_selection_on_bigquery_saved_as_a_table(bigquery: BigQueryCatalo
         assert [tuple(row) for row in client.query(sql).result()] == [("1.1", 3), ("1.4", 20)]
 
 
+@pytest.mark.long
+def test_bigquery_has_the_same_rules_on_attributes(bigquery_endpoint: str) -> None:
+    rows = [{k: v.isoformat() if isinstance(v, dt.date) else v for k, v in row.items()} for row in case_rows()]
+    load_table(bigquery_endpoint, "idc_v24.dicom_all", COLUMNS, rows)
+    catalog = BigQueryCatalog("local", endpoint=bigquery_endpoint)
+    assert not wrong_cases(catalog, "idc_v24")
+    catalog.close()
+
+
 # ---------------------------------------------------------------- one scan, and only what is needed
 
 
@@ -261,7 +272,7 @@ def test_one_scan_of_the_needed_columns(folder: Path, name: str) -> None:
     columns = set(wide[0]["extra_info"]["Projections"])
     assert "SegmentSequence" not in columns
     assert "PatientName" not in columns
-    assert len(columns) <= 34, "24 of geometry and identity, 10 that tell acquisitions and quantities apart"
+    assert len(columns) <= 41, "24 of geometry and identity, 10 of acquisitions and quantities, 7 to filter by"
 
 
 def walk(node: dict[str, Any]) -> list[dict[str, Any]]:

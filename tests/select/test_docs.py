@@ -28,7 +28,12 @@ def test_the_selection_queries_are_those_of_the_templates() -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert sorted(module.made()) == ["select_ct_series.sql", "select_nlst.sql", "select_nsclc_radiomics.sql"]
+    assert sorted(module.made()) == [
+        "select_ct_series.sql",
+        "select_idc_series.sql",
+        "select_nlst.sql",
+        "select_nsclc_radiomics.sql",
+    ]
     for name, text in module.made().items():
         assert (data_folder("queries") / name).read_text("utf-8") == text, f"run {path.name}"
 

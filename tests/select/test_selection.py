@@ -164,7 +164,7 @@ def test_options_ask_for_more(tree: Path) -> None:
     assert failed(slice_thickness_min=3.5) == ["SLICE_THICKNESS"]
     assert failed(slice_thickness_max="2.5") == ["SLICE_THICKNESS"]
     assert failed(slice_thickness_min=3.0, slice_thickness_max=3.0) is None
-    assert failed(manufacturers=["acme"]) == ["MANUFACTURER"]
+    assert failed(manufacturers=["acme"]) == ["NOT_STATED"]
     assert failed(near_axial=True, allow_lossy=False) is None
     assert failed(minimum_slices=6) == ["TOO_FEW_SLICES"]
 

@@ -229,7 +229,10 @@ def _table_of_the_good(rows: list[dict[str, Any]], schema: Any, faults: list[Fil
         except Exception as error:  # noqa: BLE001  Arrow and text codecs raise several kinds
             message = f"a value of the header does not fit its column ({type(error).__name__})"
             series, study = row["SeriesInstanceUID"] or "", row["StudyInstanceUID"] or ""
-            faults.append(FileFault(row["local_path"], Reason.DECODE_ERROR.value, message, series, study, "", True))
+            modality = "CT" if row["Modality"] == "CT" else ""
+            faults.append(
+                FileFault(row["local_path"], Reason.DECODE_ERROR.value, message, series, study, modality, True)
+            )
             other.append(row["local_path"])
         else:
             good.append(row)

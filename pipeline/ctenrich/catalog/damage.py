@@ -24,6 +24,8 @@ class DamageKind(StrEnum):
     """It is in the same folder, and may be a slice of the series or of another one."""
     COMPANION = "companion"
     """It is a damaged RTSTRUCT or SEG of the same study or, where it names none, from the folders around it."""
+    SERIES = "series"
+    """It names a CT series of which no file could be read."""
     COPY = "copy"
     """It is a copy of a slice, and was left out."""
 
@@ -120,7 +122,8 @@ def _damage_of(fault: _Fault, places: list[_Place], by_folder: dict[str, list[_P
     if fault.series and any(p.is_ct and p.series == fault.series for p in places):
         return [_damage(fault.series, DamageKind.SLICE, fault)]
     if _is_uid(fault.series):
-        return []
+        unknown = fault.modality == "CT" and all(p.series != fault.series for p in places)
+        return [_damage(fault.series, DamageKind.SERIES, fault)] if unknown else []
     beside = {p.series for p in here if p.is_ct and fault.study in {"", p.study} and p.series}
     alone = len({p.series for p in here if p.series}) == 1 and fault.modality != "(folder)"
     return [_damage(uid, DamageKind.SLICE if alone else DamageKind.BESIDE, fault) for uid in beside]

@@ -351,6 +351,7 @@ class FolderCatalog:
             raise UsageError(Reason.NOT_FOUND, f"there is no catalog {path.name}", "make it with: ctenrich index")
         self._connection = _open(path, read_only=True)
         self._partial = partial
+        self._damage: tuple[Damage, ...] | None = None
         try:
             self._layout = int(self._connection.execute("SELECT max(layout) FROM about").fetchone()[0] or 0)
             self._unfinished = self._unfinished_folders()
@@ -426,7 +427,9 @@ class FolderCatalog:
 
     def damage(self) -> tuple[Damage, ...]:
         """Files that could not be read, copies that were left out, and the CT series that they concern."""
-        return find_damage(self._connection) if self._layout >= 2 else ()
+        if self._damage is None:
+            self._damage = find_damage(self._connection) if self._layout >= 2 else ()
+        return self._damage
 
     def estimate(self, query: Query, parameters: Mapping[str, object]) -> Estimate | None:
         """Nothing is billed."""

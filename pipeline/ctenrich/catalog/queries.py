@@ -235,7 +235,8 @@ def bind(query: Query, given: Mapping[str, object]) -> dict[str, tuple[str, obje
         if name not in given and parameter.required:
             raise UsageError(Reason.BAD_PARAMETER, f"{query.name} needs the parameter {name}", parameter.description)
         value = _check(name, parameter.type, given[name]) if name in given else parameter.default
-        if parameter.choices and value not in parameter.choices:
+        allowed = (*parameter.choices, *([None] if parameter.default is None else []))
+        if parameter.choices and value not in allowed:
             raise UsageError(Reason.BAD_PARAMETER, f"{name} is one of {', '.join(parameter.choices)}")
         bound[name] = (parameter.type, value)
     return bound

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctenrich.cli.selection_options import with_rule_options
+
 if TYPE_CHECKING:
     from ctenrich.select.compare import CohortDiff
 
@@ -24,8 +26,10 @@ def register(app: typer.Typer) -> None:
         "--out nlst.parquet  \n"
         "ctenrich select select_idc_series --param collections=nsclc_radiomics --param patients=LUNG1-001  \n"
         "ctenrich select --series-list series.csv --catalog folder:catalog.duckdb  \n"
+        "ctenrich select select_ct_series --catalog folder:catalog.duckdb --body-part CHEST --kernel 'B30*' "
+        "--min-age 18 --contrast no --out chest.parquet  \n"
         "ctenrich select --lock cohort.lock.json --catalog folder:catalog.duckdb --out again.parquet"
-    )(select)
+    )(with_rule_options(select))
     app.add_typer(cohort_app, name="cohort")
 
 
@@ -75,7 +79,9 @@ def select(
     ] = None,
     lock: Annotated[Path | None, typer.Option(help="Repeat the selection of a lock file and report changes.")] = None,
     save_table: Annotated[str | None, typer.Option(help="BigQuery: also save project.dataset.table.")] = None,
-    byte_limit: Annotated[int | None, typer.Option(help="BigQuery: most bytes that the query may read.")] = None,
+    byte_limit: Annotated[
+        float | None, typer.Option(help="BigQuery: most gigabytes that the query may read.  [default: 53.7]")
+    ] = None,
     portable: Annotated[
         bool, typer.Option("--portable", help="Leave the paths of this computer out of the cohort file, to share it.")
     ] = False,
@@ -83,6 +89,8 @@ def select(
         bool, typer.Option("--identified", help="BigQuery: save the Patient IDs of a folder's or Parquet catalog too.")
     ] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Use a catalog whose last crawl did not end.")] = False,
+    *,
+    rules: dict[str, object],
 ) -> None:
     """Select the series that can be reconstructed as a volume, and report why the others cannot."""
     from ctenrich import steps
@@ -95,11 +103,11 @@ def select(
         query=query,
         catalog=catalog,
         out=out,
-        parameters=parse_parameters(param or []),
+        parameters={**parse_parameters(param or []), **rules},
         series_list=series_list,
         lock=lock,
         save_table=save_table,
-        byte_limit=byte_limit,
+        byte_limit=None if byte_limit is None else int(byte_limit * 1e9),
         portable=portable,
         identified=identified,
         partial=partial,

@@ -5,7 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import re
 
-__all__ = ["parse_temporal"]
+__all__ = ["age_in_years", "parse_temporal"]
+
+_PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.25}
+
+
+def age_in_years(text: str) -> float | None:
+    """Convert an age (VR AS, e.g. ``061Y`` or ``018M``) to years; None for another form.
+
+    ``000Y`` is None too: it is written in place of an age that was removed, and infants' ages are in days to months.
+    The selection queries have the same rule in SQL.
+    """
+    match = re.fullmatch(r"\s*(\d{1,3})([DWMY])\s*", text.upper())
+    if match is None or (int(match[1]) == 0 and match[2] == "Y"):
+        return None
+    return int(match[1]) / _PER_YEAR[match[2]]
 
 
 def parse_temporal(vr: str, text: str) -> dt.date | dt.time | dt.datetime | None:

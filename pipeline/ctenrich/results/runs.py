@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ctenrich.dicom.datetimes import age_in_years
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.records import (
     EncodedObjects,
@@ -71,6 +72,7 @@ def _cohort_rows(workspace: Workspace) -> dict[str, Row]:
         "license_short_name": "licenseshortname",
         "source_doi": "sourcedoi",
         "_idc": "crdcseriesuuid",
+        "_facts": "facts",
     }
     found = {key: names[name] for key, name in wanted.items() if name in names}
     table = pq.read_table(path, columns=sorted(set(found.values())))
@@ -96,9 +98,16 @@ def _series_rows(store: SeriesStore, uid: str, cohort: Row, rows: dict[str, list
     if found is not None:
         series |= _geometry(found)
         rows["slices"] += _slice_rows(found, scores)
+    series |= _fact_columns(series.pop("_facts", None) or {})
     if series.pop("_idc", None):
         series["viewer_url"] = viewer_url(series.get("StudyInstanceUID"), uid)
     rows["series"].append(series)
+
+
+def _fact_columns(facts: Row) -> Row:
+    """Attributes of the cohort file's column ``facts`` by their DICOM keywords, and the age as a number."""
+    by_keyword = {"".join(word.capitalize() for word in name.split("_")): value for name, value in facts.items()}
+    return {**by_keyword, "age_years": age_in_years(facts.get("patient_age") or "")}
 
 
 def _product_rows(store: SeriesStore, uid: str, product: Product, rows: dict[str, list[Row]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ctenrich.catalog.damage import Damage, DamageKind
 from ctenrich.reasons import Reason
 from ctenrich.records import Companion, CompanionLink, Instance, Issue, SeriesEntry, Severity
 
-__all__ = ["note_damage", "without_damaged"]
+__all__ = ["note_damage", "with_unreadable", "without_damaged"]
 
 
 def without_damaged(
@@ -59,6 +59,49 @@ def without_damaged(
     )
     excluded.sort(key=lambda row: str(row["series_instance_uid"]))
     return [entry for entry in chosen if entry.series_instance_uid not in damaged]
+
+
+def with_unreadable(
+    excluded: Sequence[dict[str, Any]], damage: Sequence[Damage], parameters: Mapping[str, object]
+) -> list[dict[str, Any]]:
+    """Add the CT series of which no file could be read: no query sees them.
+
+    Parameters
+    ----------
+    excluded : sequence of dict
+        Rows of excluded series.
+    damage : sequence of Damage
+        What the catalog could not read.
+    parameters : mapping
+        Of the selection. Where they name collections or patients nothing is added, because those of such a series are
+        not known; where they name series, only these.
+
+    Returns
+    -------
+    list of dict
+        All rows, by series; the reason of the added ones is INCOMPLETE.
+    """
+    if parameters.get("collections") or parameters.get("patients"):
+        return list(excluded)
+    asked = parameters.get("series")
+    codes: dict[str, set[str]] = defaultdict(set)
+    for item in damage:
+        if item.kind is DamageKind.SERIES and (not isinstance(asked, list) or not asked or item.series in asked):
+            codes[item.series].add(item.reason)
+    empty = dict.fromkeys(("collection_id", "patient_id", "study_instance_uid"), "")
+    reason = Reason.INCOMPLETE.value
+    added = [
+        {
+            **empty,
+            "series_instance_uid": uid,
+            "num_instances": 0,
+            "reason": reason,
+            "reasons": [reason],
+            "detail": f"no file of the series could be read ({', '.join(sorted(found))})",
+        }
+        for uid, found in codes.items()
+    ]
+    return sorted([*excluded, *added], key=lambda row: str(row["series_instance_uid"]))
 
 
 def note_damage(series: Sequence[SeriesEntry], damage: Sequence[Damage]) -> tuple[SeriesEntry, ...]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
-from ctenrich.records import Cohort, Companion, CompanionLink, Instance, Issue, SeriesEntry, Severity
+from ctenrich.records import Cohort, Companion, CompanionLink, Instance, Issue, SeriesEntry, SeriesFacts, Severity
 from ctenrich.select.lock import lock_of
 from ctenrich.select.selection import EXCLUDED_COLUMNS, Selection, cohort_sha256
 from ctenrich.workspace import atomic_path, require_file, write_bytes
@@ -68,12 +68,14 @@ def cohort_schema() -> pa.Schema:
             ("instances", pa.list_(pa.struct(instance))),
             ("companions", pa.list_(companion)),
             ("notes", pa.list_(pa.struct([(name, text) for name in _NOTE]))),
+            ("facts", pa.struct([(f.name, pa.float64() if f.name == "slice_thickness" else text) for f in _FACTS])),
         ]
     )
 
 
 _NOTE = ("rule", "severity", "object", "message")
-_ADDED = frozenset({"notes"})
+_FACTS = fields(SeriesFacts)
+_ADDED = frozenset({"notes", "facts"})
 """Columns that cohort files of version 0.1.0 do not have."""
 
 
@@ -107,8 +109,14 @@ def _without_path(instance: Instance) -> Instance:
 
 
 def without_patients(cohort: Cohort) -> Cohort:
-    """Copy of a cohort without Patient IDs."""
-    return replace(cohort, series=tuple(replace(entry, patient_id="") for entry in cohort.series))
+    """Copy of a cohort without what describes patients: Patient ID, age, sex, study date and series description."""
+    return replace(cohort, series=tuple(_without_patient(entry) for entry in cohort.series))
+
+
+def _without_patient(entry: SeriesEntry) -> SeriesEntry:
+    # a series description is free text, in which scanners' operators write names
+    facts = replace(entry.facts, study_date=None, patient_age=None, patient_sex=None, series_description=None)
+    return replace(entry, patient_id="", facts=facts)
 
 
 def _row(entry: SeriesEntry, names: list[str]) -> dict[str, Any]:
@@ -125,6 +133,7 @@ def _row(entry: SeriesEntry, names: list[str]) -> dict[str, Any]:
             for c in entry.companions
         ],
         "notes": [{name: str(getattr(note, name)) for name in _NOTE} for note in entry.notes],
+        "facts": asdict(entry.facts),
     }
 
 
@@ -246,5 +255,6 @@ def _entry(row: dict[str, Any]) -> SeriesEntry:
                 for c in row["companions"]
             ),
             "notes": tuple(Issue(**{**n, "severity": Severity(n["severity"])}) for n in row.get("notes") or ()),
+            "facts": SeriesFacts(**(row.get("facts") or {})),
         }
     )

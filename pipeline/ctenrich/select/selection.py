@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ctenrich.catalog.base import Catalog, QueryResult, ask
-from ctenrich.catalog.damage import Damage
+from ctenrich.catalog.damage import Damage, DamageKind
 from ctenrich.catalog.queries import Query, bind, load_query
 from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import Cohort, Instance, SeriesEntry
+from ctenrich.records import Cohort, Instance, SeriesEntry, SeriesFacts
 from ctenrich.select.companions import attach_companions
-from ctenrich.select.damage import note_damage, without_damaged
+from ctenrich.select.damage import note_damage, with_unreadable, without_damaged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,7 +109,7 @@ def select_cohort(
     loaded = query if isinstance(query, Query) else load_query(query)
     progress.start(_TASK, 2 if companions else 1)
     values = {key: value for key, (_, value) in bind(loaded, parameters).items()}
-    result = ask(catalog, loaded, parameters, progress)
+    result = ask(catalog, loaded, {**parameters, **_incomplete(loaded, catalog)}, progress)
     progress.advance(_TASK)
     selection = select_rows(result, loaded, values, catalog, name)
     series = selection.cohort.series
@@ -121,6 +121,13 @@ def select_cohort(
     series = note_damage(series, _damage_in(catalog))
     progress.finish(_TASK)
     return replace(selection, cohort=replace(selection.cohort, series=series))
+
+
+def _incomplete(query: Query, catalog: Catalog) -> dict[str, object]:
+    """The parameter of the series that lack slices, where a query that keeps one series per study asks for it."""
+    damage = _damage_in(catalog) if query.parameter("incomplete") is not None else ()
+    found = sorted({item.series for item in damage if item.kind is DamageKind.SLICE})
+    return {"incomplete": found} if found else {}
 
 
 def _damage_in(catalog: Catalog) -> tuple[Damage, ...]:
@@ -184,6 +191,7 @@ def select_rows(
             chosen.append(_entry(row if nested is None else {**row, "instances": nested[at].as_py()}, catalog))
     chosen = without_damaged(chosen, excluded, _damage_in(catalog))
     _balance(rows, chosen, excluded)
+    excluded = with_unreadable(excluded, _damage_in(catalog), parameters)
     cohort = Cohort(name, tuple(chosen), cohort_sha256(chosen))
     return Selection(
         cohort=cohort,
@@ -248,7 +256,14 @@ def _entry(row: Mapping[str, Any], catalog: Catalog) -> SeriesEntry:
         license_short_name=row.get("license_short_name") or "",
         source_doi=row.get("Source_DOI") or "",
         expected_instances=row.get("num_instances") if catalog.complete else None,
+        facts=_facts(row),
     )
+
+
+def _facts(row: Mapping[str, Any]) -> SeriesFacts:
+    """Attributes of a series, of those columns that the query has."""
+    values = {keyword.lower(): value for keyword, value in row.items()}
+    return SeriesFacts(**{f.name: values.get(f.name.replace("_", ""), values.get(f.name)) for f in fields(SeriesFacts)})
 
 
 def _excluded_row(row: Mapping[str, Any], reasons: tuple[Reason, ...]) -> dict[str, Any]:
