@@ -8,9 +8,16 @@ from ctenrich.errors import ModelError
 from ctenrich.inference.kinds import SegmenterKind, SegmenterOption
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import resolve_model
-from ctenrich.nnunet.conventions import Conventions, axes_before, check_stated_axes, parse_axes, parse_step
+from ctenrich.nnunet.conventions import (
+    Conventions,
+    axes_before,
+    check_stated_axes,
+    parse_axes,
+    parse_step,
+    stated_conventions,
+)
 from ctenrich.nnunet.segmenter import NnunetSegmenter, open_nnunet
-from ctenrich.records import Product, SegmentMasks
+from ctenrich.records import Issue, Product, SegmentMasks, Severity
 from ctenrich.settings import Settings
 
 __all__ = ["NNUNET"]
@@ -23,7 +30,24 @@ def _open(spec: SegmenterSpec, settings: Settings) -> NnunetSegmenter:
     if made is not None:
         step = settings.segment.step_size if made.step is None else made.step
         conventions = Conventions(axes=made.axes or axes_before(resolve_model(spec.model)), step=step)
-    opened = open_nnunet(
+    opened = _open_with(spec, conventions, settings)
+    if made is None:
+        return opened
+    kept = replace(opened.product, axes=made.axes, step=made.step)
+    return replace(opened, product=kept, issues=_contradictions(spec, opened.axes))
+
+
+def _contradictions(spec: SegmenterSpec, used: str) -> tuple[Issue, ...]:
+    """Return a warning if a run goes on with other axes than the model's files state, which 0.1.0 did not read."""
+    stated = stated_conventions(resolve_model(spec.model))
+    if spec.options["axes"] or stated.axes in ("", used):
+        return ()
+    text = f"the run was made with the axes {used}; {stated.axes_from} states {stated.axes}: add :axes={stated.axes}"
+    return (Issue("segment.axes", Severity.WARNING, str(spec.product), text),)
+
+
+def _open_with(spec: SegmenterSpec, conventions: Conventions, settings: Settings) -> NnunetSegmenter:
+    return open_nnunet(
         spec.model,
         configuration=spec.configuration,
         folds=spec.options["folds"],
@@ -31,7 +55,6 @@ def _open(spec: SegmenterSpec, settings: Settings) -> NnunetSegmenter:
         conventions=conventions,
         settings=settings,
     )
-    return opened if made is None else replace(opened, product=replace(opened.product, axes=made.axes, step=made.step))
 
 
 def _check(spec: SegmenterSpec) -> None:

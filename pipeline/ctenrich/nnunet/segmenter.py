@@ -24,6 +24,7 @@ from ctenrich.nnunet.store import StoredModel, load_weights, prepare
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import (
+    Issue,
     Matrix4,
     ModelInfo,
     Product,
@@ -210,6 +211,8 @@ class NnunetSegmenter:
     """One a stage; more than one for a cascade."""
     axes: str
     """Axes of the network: RAS, LAS or LPS."""
+    issues: tuple[Issue, ...] = ()
+    """Warnings about the model, which every series gets."""
 
     def turned(self, affine_lps: Matrix4) -> Axes:
         """Exchange and flips of axes that turn an array [k, j, i] with this affine to the network's axes."""
@@ -252,6 +255,7 @@ class NnunetSegmenter:
             label_map_path=None,
             sha256="",
             model=self.info,
+            issues=self.issues,
             agreement={name: round(answer.agreement[v], 6) for v, name, _ in self.names if v in answer.agreement},
             probabilities_path=keep.save(workspace, volume.series_instance_uid) if keep is not None else None,
         )
