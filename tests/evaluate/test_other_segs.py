@@ -228,6 +228,10 @@ def test_the_command_reads_segs_of_others(case: Case, tmp_path: Path, monkeypatc
         ("heart", ("15825003", "SCT"), None, "aorta"),
         ("Widget 7", ("113343008", "SCT"), None, "roi:widget_7"),
         ("", None, None, "roi:unnamed"),
+        ("Segment 3", ("89546000", "SCT"), None, "skull"),
+        ("Segment 4", ("81040000", "SCT"), None, "roi:segment_4"),
+        ("lung_arteries", ("81040000", "SCT"), None, "lung_arteries"),
+        ("gluteus_maximus_left", ("181674001", "SCT"), ("7771000", "SCT"), "gluteus_maximus_left"),
     ],
 )
 def test_structures_by_label_and_codes(

@@ -90,8 +90,8 @@ def structure_name(segment: DecodedSegment) -> str:
     """Find the row of mappings/segments.csv that a segment of any maker denotes.
 
     The row of its label counts if property type and laterality do not contradict it; otherwise the only row with its
-    codes (type, laterality, anatomic region and its laterality; SRT counts as the SCT code that replaced it); otherwise
-    the row of its label, where no row has its codes.
+    codes (type, laterality, anatomic region and its laterality; SRT counts as the SCT code that replaced it), or the
+    only one of them of the first revision; otherwise the row of its label, where no row has its codes.
 
     Parameters
     ----------
@@ -111,8 +111,9 @@ def structure_name(segment: DecodedSegment) -> str:
     ):
         return by_label.name
     coded = [row for row in load_segments().values() if _has_codes_of(row, segment)]
-    if len(coded) == 1:
-        return coded[0].name
+    first = [row for row in coded if row.revision == 1]
+    if len(coded) == 1 or len(first) == 1:
+        return (first or coded)[0].name
     return by_label.name if by_label is not None and not coded else general_name(segment.label)
 
 
