@@ -55,6 +55,13 @@ def test_what_the_peer_is_asked_for(tmp_path: Path) -> None:
         "model": str(folder), "folds": ["1"], "checkpoint": "checkpoint_final.pth", "mirror": True, "step": 0.25,
         "device": "cpu",
     }  # fmt: skip
+    task = peer_of(parse_segmenter("totalsegmentator:total:fast:crop=robust:small=200"), None, SETTINGS)
+    assert task.package == "TotalSegmentator"
+    assert task.request["options"] == {
+        "task": "total", "device": "cpu", "fast": True, "robust_crop": True, "remove_small_blobs": 200.0,
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="numbered anew"):
+        peer_of(parse_segmenter("totalsegmentator:total:roi=liver"), None, SETTINGS)
     with pytest.raises(UsageError, match="no peer"):
         peer_of(parse_segmenter("expert"), None, SETTINGS)
 

@@ -130,7 +130,7 @@ def peer_of(spec: SegmenterSpec, segmenter: Any, settings: Settings) -> Peer:
     Raises
     ------
     UsageError
-        BAD_PARAMETER for a kind without a peer.
+        BAD_PARAMETER for a kind without a peer, or for a subset of a task.
     """
     make = _PEERS.get(spec.kind)
     if make is None:
@@ -170,11 +170,14 @@ def _configuration_folder(folder: Path, configuration: str) -> Path:
 
 
 def _totalsegmentator_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> Peer:
+    if spec.options.get("roi"):
+        message = "the classes of a subset are numbered anew, so the peer's answer has other numbers"
+        raise UsageError(Reason.BAD_PARAMETER, message, "compare the whole task")
     options: dict[str, Any] = {"task": spec.model, "device": "gpu" if "cuda" in settings.segment.device else "cpu"}
     if spec.configuration:
         options[spec.configuration] = True
-    names = {"roi": "roi_subset", "crop": "robust_crop", "split": "force_split", "small": "remove_small_blobs"}
-    options |= {names[k]: list(v) if isinstance(v, tuple) else v for k, v in spec.options.items() if k in names and v}
+    names = {"crop": "robust_crop", "split": "force_split", "small": "remove_small_blobs"}
+    options |= {names[key]: value for key, value in spec.options.items() if key in names and value}
     home = Path(os.environ.get("TOTALSEG_HOME_DIR") or "~/.totalsegmentator").expanduser()
     weights = os.environ.get("TOTALSEG_WEIGHTS_PATH") or str(home / "nnunet" / "results")
     return Peer(package="TotalSegmentator", request={"options": options, "weights": weights})
