@@ -194,7 +194,7 @@ def test_a_product_that_a_run_has_keeps_its_axes_and_step(tmp_path: Path) -> Non
     kept = NNUNET.open(spec, SETTINGS)
     assert kept.product == old
     assert (kept.axes, kept.engines[0].window.step) == ("LPS", 0.5)
-    assert [issue.rule for issue in kept.issues] == ["segment.axes"]
+    assert [issue.rule for issue in kept.issues] == ["model.axes"]
     assert "add :axes=RAS" in kept.issues[0].message
     again = NNUNET.open(spec_of(RequestedProduct(f"nnunet:{folder}", today.product)), SETTINGS)
     assert (again.product, again.axes, again.engines[0].window.step) == (today.product, "RAS", 0.8)

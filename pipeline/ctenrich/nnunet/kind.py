@@ -43,7 +43,7 @@ def _contradictions(spec: SegmenterSpec, used: str) -> tuple[Issue, ...]:
     if spec.options["axes"] or stated.axes in ("", used):
         return ()
     text = f"the run was made with the axes {used}; {stated.axes_from} states {stated.axes}: add :axes={stated.axes}"
-    return (Issue("segment.axes", Severity.WARNING, str(spec.product), text),)
+    return (Issue("model.axes", Severity.WARNING, str(spec.product), text),)
 
 
 def _open_with(spec: SegmenterSpec, conventions: Conventions, settings: Settings) -> NnunetSegmenter:
