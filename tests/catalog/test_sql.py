@@ -221,6 +221,9 @@ BYTES = {"gcs_url", "instance_size", "instance_hash", "crdc_series_uuid"}
 TIMES = {"AcquisitionNumber", "AcquisitionTime", "ContentTime", "TemporalPositionIdentifier"}
 ACQUISITION = TIMES | {"ContrastBolusAgent", "ConvolutionKernel", "FilterType", "KVP"}
 QUANTITY = {"RescaleIntercept", "RescaleSlope", "RescaleType", "SeriesDescription"}
+TO_FILTER_BY = {
+    "ManufacturerModelName", "BodyPartExamined", "PatientPosition", "StudyDate", "PatientAge", "PatientSex",
+}  # fmt: skip
 NEEDED = (
     IDENTITY
     | GEOMETRY
@@ -251,5 +254,7 @@ def test_bigquery_scans_dicom_all_once_for_the_collection_and_the_needed_columns
     assert "collection_id IN UNNEST(@collections)" in where
     assert "Modality = 'CT'" in where
     columns = {column.name for column in scan.columns}
-    assert columns <= NEEDED | {"dicom_patient_id", "name"}, "columns that no rule and no later step needs"
+    assert columns <= NEEDED | TO_FILTER_BY | {"dicom_patient_id", "name"}, (
+        "columns that no rule and no later step needs"
+    )
     assert columns >= {"collection_id", "ImagePositionPatient", "gcs_url"}

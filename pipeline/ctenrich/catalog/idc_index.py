@@ -33,7 +33,15 @@ _OPTIONAL = {
     "ct_index": "SeriesInstanceUID VARCHAR, ImageType VARCHAR[], SliceThickness DOUBLE",
 }
 
-
+_ATTRIBUTES = (
+    "ManufacturerModelName",
+    "BodyPartExamined",
+    "SeriesDescription",
+    "StudyDate",
+    "PatientAge",
+    "PatientSex",
+)
+"""Columns by which users filter; they are NULL where an index lacks them."""
 _UNKNOWN = "the geometry of series is unknown until their images are fetched (idc:fetch asks for the geometry tables)"
 
 
@@ -83,7 +91,11 @@ class IdcIndexCatalog:
                 self.notes += () if self.notes else (_UNKNOWN,)
 
     def _view(self, name: str, path: Path) -> None:
-        self._connection.read_parquet(str(path)).create_view(name)
+        relation = self._connection.read_parquet(str(path))
+        lacking = [column for column in _ATTRIBUTES if name == "idc_index" and column not in relation.columns]
+        relation.project(", ".join(["*", *(f"CAST(NULL AS VARCHAR) AS {column}" for column in lacking)])).create_view(
+            name
+        )
 
     def _find(self, name: str, *, fetch: bool) -> Path | None:
         for place in (self._folder, self._fetched):
