@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -18,7 +19,7 @@ from benchmarks.fuzz_inputs import SETTINGS, mutate
 from ctenrich import steps
 from ctenrich.errors import CtenrichError
 from ctenrich.ledger.reader import LedgerReader
-from ctenrich.records import Outcome, SortedSeries, State, Volume
+from ctenrich.records import FetchedSeries, Outcome, SortedSeries, State, Volume
 from ctenrich.runner.run import Run
 from ctenrich.series_store import SeriesStore
 from ctenrich.stages.convert import convert_series
@@ -58,21 +59,31 @@ def convert_and_compare(here: Path) -> None:
     series = sort_series(fetched, settings=SETTINGS, workspace=workspace)
     volume = convert_series(series, settings=SETTINGS, workspace=workspace)
     before = {f"1.2.3.4.{k + 1}": [small_pixels(Small(), k).astype(np.float64) - 1024] for k in range(Small().count)}
-    _compare_volume(series, volume, workspace, here / "in", before)
+    _compare_volume(_Read(fetched, series, volume, workspace), here / "in", before)
 
 
-def _compare_volume(series: SortedSeries, volume: Volume, workspace: Workspace, folder: Path, before: Pixels) -> None:
+class _Read(NamedTuple):
+    """What the stages made of a series."""
+
+    fetched: FetchedSeries
+    series: SortedSeries
+    volume: Volume
+    workspace: Workspace
+
+
+def _compare_volume(read: _Read, folder: Path, before: Pixels) -> None:
     """Every slice has the pixels of a file; a file of the folder that is no slice has an issue.
 
     `before` has the pixels of slices before their damage, for files that pydicom cannot read at all.
     """
-    array = load_array(workspace.resolve(series.series_instance_uid, volume.array_path))
+    series = read.series
+    array = load_array(read.workspace.resolve(series.series_instance_uid, read.volume.array_path))
     readable = pixels_by_pydicom(folder)
     for k, item in enumerate(series.slices):
         expected = readable.get(item.sop_instance_uid) or before.get(item.sop_instance_uid, [])
         assert any(np.array_equal(array[k], pixels) for pixels in expected), f"slice {k} differs from pydicom's pixels"
     files = sum(1 for path in folder.iterdir() if not path.name.startswith("rtstruct"))
-    issues = (*series.issues, *volume.issues)
+    issues = (*read.fetched.issues, *series.issues, *read.volume.issues)
     assert len(series.slices) >= files or issues, f"{files} files, {len(series.slices)} slices and no issue"
 
 
@@ -153,7 +164,8 @@ def _check_results(run: Run, folder: Path, before: Pixels) -> None:
         if outcome.state is State.DONE:
             assert series is not None
             assert volume is not None
-            _compare_volume(series, volume, run.workspace, Path(series.slices[0].path).parent, before)
+            read = _Read(store.fetched(uid), series, volume, run.workspace)
+            _compare_volume(read, Path(series.slices[0].path).parent, before)
     again = steps.run_command(run, "validate") if any(o.state is State.DONE for o in outcomes.values()) else None
     assert again is None or again.exit_code == 0, "validate of a finished run"
     after = {(o.series_instance_uid, o.product): o for o in _outcomes(run)}

@@ -106,6 +106,7 @@ def orthanc(tmp_path: Path) -> Iterator[tuple[str, int]]:
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowFind": True,
         "UnknownSopClassAccepted": True,
         "Plugins": [str(plugin)],
     }

@@ -9,10 +9,17 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pydicom
 import pytest
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    SegmentationStorage,
+)
+from tests.conftest import need_package
 from tests.publish.test_objects import orthanc
 from tests.support.cohorts import make_cohort
 from tests.support.storage_servers import gcs_bucket, gcs_server
@@ -20,9 +27,10 @@ from typer.testing import CliRunner
 
 from ctenrich import steps
 from ctenrich.cli.main import app
-from ctenrich.errors import UsageError
-from ctenrich.publish.objects import files_of, publish_bucket, publish_dicomweb
+from ctenrich.errors import TransientError, UsageError
+from ctenrich.publish.objects import files_of, publish_bucket, publish_dicomweb, publish_to
 from ctenrich.publish.verify import verify_published
+from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
 from ctenrich.storage import open_storage
 from ctenrich.workspace import Workspace
@@ -131,10 +139,97 @@ def test_a_bucket(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         assert statuses(run, url) == ["differs", "equal"]
 
 
-def test_a_node_cannot_be_read_back(run: Workspace) -> None:
-    with pytest.raises(UsageError) as caught:
-        verify_published(run, "dicom://127.0.0.1:104/PACS")
-    assert "C-STORE" in caught.value.hint
+@contextmanager
+def node(*, commits: bool, queries: bool, lost: frozenset[str] = frozenset()) -> Iterator[int]:
+    """A DICOM node that stores objects, reports its commitment on the same association, and answers queries."""
+    need_package("orthanc", "pynetdicom")
+    from pynetdicom import AE, evt
+    from pynetdicom.sop_class import StorageCommitmentPushModel, StudyRootQueryRetrieveInformationModelFind
+
+    held: dict[str, str] = {}
+
+    def store(event: Any) -> int:
+        held[str(event.request.AffectedSOPInstanceUID)] = str(event.request.AffectedSOPClassUID)
+        return 0
+
+    def find(event: Any) -> Iterator[tuple[int, pydicom.Dataset | None]]:
+        if event.identifier.SOPInstanceUID in held.keys() - lost:
+            yield 0xFF00, event.identifier
+
+    def act(event: Any) -> tuple[int, None]:
+        wanted = event.action_information
+        answer = pydicom.Dataset()
+        answer.TransactionUID = wanted.TransactionUID
+        answer.ReferencedSOPSequence = [
+            item for item in wanted.ReferencedSOPSequence if item.ReferencedSOPInstanceUID in held.keys() - lost
+        ]
+
+        def report() -> None:
+            event.assoc.send_n_event_report(answer, 1, StorageCommitmentPushModel, "1.2.840.10008.1.20.1.1")
+
+        threading.Timer(0.2, report).start()
+        return 0, None
+
+    entity = AE(ae_title="NODE")
+    for storage in (SegmentationStorage, EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage):
+        entity.add_supported_context(storage)
+    if commits:
+        entity.add_supported_context(StorageCommitmentPushModel)
+    if queries:
+        entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_C_FIND, find), (evt.EVT_N_ACTION, act)]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    try:
+        yield server.socket.getsockname()[1]
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("commits", "queries", "status"), [(True, True, "committed"), (True, False, "committed"), (False, True, "listed")]
+)
+def test_a_node_is_asked(run: Workspace, commits: bool, queries: bool, status: str) -> None:
+    with node(commits=commits, queries=queries) as port:
+        url = f"dicom://127.0.0.1:{port}/NODE"
+        assert statuses(run, url) == ["not sent", "not sent"]
+        publish_to(run, url)
+        assert statuses(run, url) == [status, status]
+        done = CliRunner().invoke(app, ["publish", str(run.root), url, "--verify"])
+        assert done.exit_code == 0, done.output
+        assert f"2 objects: 2 {status}" in done.output
+        assert "bytes were not compared" in done.output
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_node_that_has_lost_an_object(run: Workspace, commits: bool) -> None:
+    gone = str(pydicom.dcmread(files_of(run)[0]).SOPInstanceUID)
+    with node(commits=commits, queries=True, lost=frozenset({gone})) as port:
+        url = f"dicom://127.0.0.1:{port}/NODE"
+        publish_to(run, url)
+        assert sorted(statuses(run, url)) == ["committed" if commits else "listed", "missing"]
+        assert CliRunner().invoke(app, ["publish", str(run.root), url, "--verify"]).exit_code == 1
+
+
+def test_a_node_that_cannot_be_asked(run: Workspace) -> None:
+    with node(commits=False, queries=False) as port:
+        url = f"dicom://127.0.0.1:{port}/NODE"
+        publish_to(run, url)
+        with pytest.raises(TransientError) as caught:
+            verify_published(run, url)
+    assert caught.value.reason is Reason.RETRY_EXHAUSTED
+    with pytest.raises(UsageError) as wrong:
+        verify_published(run, "dicom://127.0.0.1/PACS")
+    assert "dicom://HOST:PORT/AET" in wrong.value.hint
+
+
+def test_orthanc_lists_what_it_has(run: Workspace, orthanc: tuple[str, int]) -> None:
+    """It reports its commitment to nodes that it knows, on an association of its own: a query answers here."""
+    need_package("orthanc", "pynetdicom")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ctenrich.publish.node._REPORT_SECONDS", 3)
+        url = f"dicom://127.0.0.1:{orthanc[1]}/ORTHANC"
+        publish_to(run, url)
+        assert set(statuses(run, url)) <= {"committed", "listed"}
 
 
 def test_an_object_of_a_later_run_was_not_sent(run: Workspace) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ctenrich.errors import TransientError, UsageError, did_you_mean
 from ctenrich.progress import SILENT, Progress
@@ -28,6 +28,7 @@ __all__ = [
     "Sent",
     "bearer_of",
     "files_of",
+    "node_of",
     "publish_bucket",
     "publish_dicomweb",
     "publish_node",
@@ -101,22 +102,43 @@ def publish_to(
     TransientError
         RETRY_EXHAUSTED if some objects failed.
     """
-    try:
-        parts = urlsplit(target)
-        port = parts.port
-    except ValueError as error:
-        raise UsageError(Reason.BAD_PARAMETER, f"{target} is not an address: {error}", _KNOWN_TARGETS) from None
+    parts = _parts_of(target)
     if parts.scheme in ("http", "https"):
         if parts.hostname == _HEALTHCARE:
             check_identity_removed(workspace, identified=identified)
         token = os.environ.get("CTENRICH_DICOMWEB_TOKEN", "")
         return publish_dicomweb(workspace, target, token=token, progress=progress)
-    if parts.scheme == "dicom" and parts.hostname and port and parts.path.strip("/"):
-        return publish_node(workspace, parts.hostname, port, parts.path.strip("/"), progress=progress)
+    if parts.scheme == "dicom":
+        return publish_node(workspace, *node_of(target), progress=progress)
     if parts.netloc and is_storage_url(target):
         return publish_bucket(workspace, target, settings=settings, identified=identified, progress=progress)
     hint = did_you_mean(parts.scheme, ("gs", "s3", "http", "https", "dicom", "bigquery"), f"use {_KNOWN_TARGETS}")
     raise UsageError(Reason.BAD_PARAMETER, f"the target {target} is not known", hint)
+
+
+def _parts_of(target: str) -> SplitResult:
+    try:
+        parts = urlsplit(target)
+        _ = parts.port  # raises for a port that is no number
+    except ValueError as error:
+        raise UsageError(Reason.BAD_PARAMETER, f"{target} is not an address: {error}", _KNOWN_TARGETS) from None
+    return parts
+
+
+def node_of(target: str) -> tuple[str, int, str]:
+    """Host, port and application entity title of ``dicom://HOST:PORT/AET``.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER where one of them is missing.
+    """
+    parts = _parts_of(target)
+    title = parts.path.strip("/")
+    if parts.scheme != "dicom" or not parts.hostname or not parts.port or not title:
+        message = f"the target {target} is not known"
+        raise UsageError(Reason.BAD_PARAMETER, message, "a DICOM node is dicom://HOST:PORT/AET")
+    return parts.hostname, parts.port, title
 
 
 def publish_bucket(

@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.progress import SILENT, Progress
-from ctenrich.publish.objects import bearer_of, files_of, read_log
+from ctenrich.publish.node import NodeObject, ask_node
+from ctenrich.publish.objects import bearer_of, files_of, node_of, read_log
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
 from ctenrich.storage import is_storage_url, open_storage
 from ctenrich.storage.base import Transfer
-from ctenrich.workspace import Workspace
+from ctenrich.workspace import Workspace, sha256_of_file
 
 __all__ = ["Verified", "verify_published"]
 
@@ -33,8 +34,15 @@ class Verified:
     name: str
     """File of the object, relative to the run."""
     status: str
-    """``equal``, ``differs``, ``missing``, ``failed`` (it could not be read) or ``not sent`` (by the log)."""
+    """``equal``, ``differs``, ``missing``, ``failed`` (it could not be read) or ``not sent`` (by the log).
+
+    From a DICOM node: ``committed`` or ``listed``, see :class:`ctenrich.publish.node.Held`; bytes are not compared."""
     detail: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the target has the object, as far as it can be asked."""
+        return self.status in ("equal", "committed", "listed")
 
 
 def verify_published(
@@ -43,7 +51,8 @@ def verify_published(
     """Read every published object back from a bucket or DICOMweb store (WADO-RS) and compare it with the run's.
 
     From a bucket every byte is compared. A DICOMweb store may write file meta information of its own (PS3.10 7.1):
-    there the data sets are compared.
+    there the data sets are compared. A DICOM node is asked for storage commitment, else whether it lists the objects
+    (:func:`ctenrich.publish.node.ask_node`).
 
     Parameters
     ----------
@@ -64,8 +73,12 @@ def verify_published(
     Raises
     ------
     UsageError
-        BAD_PARAMETER for a target that cannot be read back; NOT_PREPARED if the run has no objects.
+        BAD_PARAMETER for a target that cannot be read back; NOT_PREPARED if the run has no objects; MISSING_EXTRA.
+    TransientError
+        RETRY_EXHAUSTED if a DICOM node cannot be asked.
     """
+    if urlsplit(target).scheme == "dicom":
+        return _verify_node(workspace, target, progress)
     read = _reader(workspace, target, settings or Settings())
     sent = {(one.name, one.sha256) for one in read_log(workspace, target) if one.status != "failed"}
     files = files_of(workspace)
@@ -78,6 +91,38 @@ def verify_published(
     return tuple(out)
 
 
+def _verify_node(workspace: Workspace, target: str, progress: Progress) -> tuple[Verified, ...]:
+    """Ask a node for the objects that the log holds as sent, with the bytes that the run has."""
+    import pydicom
+
+    host, port, called = node_of(target)
+    sent = {(one.name, one.sha256) for one in read_log(workspace, target) if one.status != "failed"}
+    files = files_of(workspace)
+    progress.start("verify", len(files))
+    names, asked, out = {}, [], []
+    for path in files:
+        head = pydicom.dcmread(path, stop_before_pixels=True)
+        uid, name = str(head.SOPInstanceUID), path.relative_to(workspace.root).as_posix()
+        if (uid, sha256_of_file(path)) not in sent:
+            out.append(Verified(name=name, status="not sent", detail=_NOT_LOGGED))
+            continue
+        names[uid] = name
+        asked.append(
+            NodeObject(
+                sop_class=str(head.SOPClassUID),
+                sop_instance_uid=uid,
+                series_instance_uid=str(head.SeriesInstanceUID),
+                study_instance_uid=str(head.StudyInstanceUID),
+            )
+        )
+    held = ask_node(asked, (host, port), called) if asked else {}
+    out += [Verified(name=names[uid], status=one.status, detail=one.detail) for uid, one in held.items()]
+    progress.advance("verify", len(files))
+    progress.finish("verify")
+    return tuple(sorted(out, key=lambda one: one.name))
+
+
+_NOT_LOGGED = "the log of the publication does not hold these bytes"
 _Read = Callable[[Path], tuple[bytes | None, bool]]
 """File of the run -> what the target holds (None: nothing), and whether its file meta information counts."""
 
@@ -90,7 +135,7 @@ def _verify_one(path: Path, name: str, sent: set[tuple[str, str]], read: _Read) 
     content = path.read_bytes()
     uid = str(pydicom.dcmread(BytesIO(content), specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
     if (uid, hashlib.sha256(content).hexdigest()) not in sent:
-        return Verified(name=name, status="not sent", detail="the log of the publication does not hold these bytes")
+        return Verified(name=name, status="not sent", detail=_NOT_LOGGED)
     try:
         found, whole = read(path)
     except CtenrichError as error:
@@ -117,11 +162,10 @@ def _reader(workspace: Workspace, target: str, settings: Settings) -> _Read:
     scheme = urlsplit(target).scheme
     if scheme in ("http", "https"):
         return _dicomweb_reader(target)
-    if scheme != "dicom" and is_storage_url(target):
+    if is_storage_url(target):
         return _bucket_reader(workspace, target, settings)
-    message = "only buckets and DICOMweb stores can be read back"
-    hint = "a DICOM node has confirmed every object that is logged as sent with status 0000 of C-STORE"
-    raise UsageError(Reason.BAD_PARAMETER, message, hint)
+    message = f"{target} cannot be read back"
+    raise UsageError(Reason.BAD_PARAMETER, message, "name a bucket, a DICOMweb store or dicom://HOST:PORT/AET")
 
 
 def _bucket_reader(workspace: Workspace, url: str, settings: Settings) -> _Read:
