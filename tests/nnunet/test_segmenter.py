@@ -153,6 +153,18 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     assert not list((models_home() / "converted").glob(".converting-*")), "nothing half-made stays"
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_labels_that_are_not_the_outputs_of_the_network_are_refused(tmp_path: Path, count: int) -> None:
+    """The network has background and three classes."""
+    write_v2(tmp_path / "m")
+    names = ["heart", "aorta", "trachea", "esophagus"][:count]
+    dataset = v2_dataset({"background": 0} | {name: n for n, name in enumerate(names, start=1)})
+    (tmp_path / "m" / "dataset.json").write_text(json.dumps(dataset))
+    error = refused(tmp_path / "m")
+    assert error.reason is Reason.BAD_MODEL
+    assert "do not match the plan" in error.message
+
+
 def test_poisoned_checkpoints_are_refused(tmp_path: Path) -> None:
     class Gadget:
         def __reduce__(self) -> Any:
