@@ -1,7 +1,39 @@
-"""The models' folder of the session."""
+"""The models' folder of the session, and small weights of TotalSegmentator's data sets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ctenrich.recipes.recipe import Recipe
 from tests.support.models_home import models_home
+from tests.support.totalsegmentator_cases import PLAN_SPACINGS
+from tests.support.totalsegmentator_models import write_dataset
 
 __all__ = ["models_home"]
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path]:
+    """Writes the small networks of a recipe, once each, and returns the folder that has them."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def write(recipe: Recipe) -> Path:
+        for part in recipe.all_parts:
+            where = folder / part.weights.folder / part.weights.subfolder
+            if not where.exists():
+                number = int(part.weights.name)
+                spacing = PLAN_SPACINGS.get(number) or _spacing_of(recipe, number)
+                write_dataset(where, len(part.labels), spacing, seed=number)
+        return folder
+
+    return write
+
+
+def _spacing_of(recipe: Recipe, number: int) -> tuple[float, float, float]:
+    for rough in (recipe, *recipe.rough_recipes):
+        if any(part.weights.name == str(number) for part in rough.parts) and rough.spacing is not None:
+            return rough.spacing[::-1]
+    raise AssertionError(number)

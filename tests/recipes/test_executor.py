@@ -19,37 +19,13 @@ from ctenrich.recipes.networks import open_networks
 from ctenrich.recipes.recipe import Recipe
 from ctenrich.recipes.totalsegmentator import TaskOptions, task_recipe
 from ctenrich.settings import SegmentSettings
-from tests.support.totalsegmentator_cases import PLAN_SPACINGS, affine_ras, image
+from tests.support.totalsegmentator_cases import affine_ras, image
 from tests.support.totalsegmentator_models import write_dataset
 from tests.support.totalsegmentator_peer import body_post, network_answer, predict
 
 REFERENCE = SegmentSettings(engine="reference", threads=1, device="cpu")
 TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 STACKS = ("axial", "oblique", "coronal", "feet-first", "reversed")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path]:
-    """Writes the small networks of a recipe, once each, and returns the folder that has them."""
-    folder = tmp_path_factory.mktemp("weights")
-
-    def write(recipe: Recipe) -> Path:
-        for part in recipe.all_parts:
-            where = folder / part.weights.folder / part.weights.subfolder
-            if not where.exists():
-                number = int(part.weights.name)
-                spacing = PLAN_SPACINGS.get(number) or _spacing_of(recipe, number)
-                write_dataset(where, len(part.labels), spacing, seed=number)
-        return folder
-
-    return write
-
-
-def _spacing_of(recipe: Recipe, number: int) -> tuple[float, float, float]:
-    for rough in (recipe, *recipe.rough_recipes):
-        if any(part.weights.name == str(number) for part in rough.parts) and rough.spacing is not None:
-            return rough.spacing[::-1]
-    raise AssertionError(number)
 
 
 def answer(recipe: Recipe, folder: Path, stack: str, settings: SegmentSettings = REFERENCE) -> RecipeResult:
@@ -77,9 +53,9 @@ def peer_answer(recipe: Recipe, folder: Path, stack: str, **more: Any) -> NDArra
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_every_stack_gives_the_answer_of_the_facts(weights: Callable[[Recipe], Path], stack: str) -> None:
+def test_every_stack_gives_the_answer_of_the_facts(small_weights: Callable[[Recipe], Path], stack: str) -> None:
     _, recipe = task_recipe("total", "fastest", TaskOptions())
-    folder = weights(recipe)
+    folder = small_weights(recipe)
     expected = peer_answer(recipe, folder, stack)
     found = answer(recipe, folder, stack)
     np.testing.assert_array_equal(found.labels, expected)
@@ -89,10 +65,10 @@ def test_every_stack_gives_the_answer_of_the_facts(weights: Callable[[Recipe], P
 
 
 @pytest.mark.parametrize("stack", ["reversed", "coronal"])
-def test_a_crop_is_the_box_of_the_rough_answer(weights: Callable[[Recipe], Path], stack: str) -> None:
+def test_a_crop_is_the_box_of_the_rough_answer(small_weights: Callable[[Recipe], Path], stack: str) -> None:
     _, recipe = task_recipe("liver_vessels", None, TaskOptions())
     assert recipe.crop is not None
-    folder = weights(recipe)
+    folder = small_weights(recipe)
     rough = peer_answer(recipe.crop.rough, folder, stack)
     mask = np.isin(rough, [recipe.crop.rough.labels["liver"]])
     expected = peer_answer(recipe, folder, stack, crop=(mask.transpose(2, 1, 0), 20))
@@ -101,10 +77,10 @@ def test_a_crop_is_the_box_of_the_rough_answer(weights: Callable[[Recipe], Path]
     assert 0 < np.count_nonzero(mask) < mask.size / 2
 
 
-def test_classes_of_interest_alone_are_in_the_answer(weights: Callable[[Recipe], Path]) -> None:
+def test_classes_of_interest_alone_are_in_the_answer(small_weights: Callable[[Recipe], Path]) -> None:
     _, recipe = task_recipe("total", "fast", TaskOptions(roi=("liver", "heart")))
     assert recipe.crop is not None
-    folder = weights(recipe)
+    folder = small_weights(recipe)
     mask = np.isin(peer_answer(recipe.crop.rough, folder, "oblique"), [5, 51])
     expected = peer_answer(recipe, folder, "oblique", crop=(mask.transpose(2, 1, 0), 20))
     expected[~np.isin(expected, [5, 51])] = 0
@@ -112,27 +88,27 @@ def test_classes_of_interest_alone_are_in_the_answer(weights: Callable[[Recipe],
     assert set(np.unique(expected)) == {0, 5, 51}
 
 
-def test_components_of_the_body_are_chosen(weights: Callable[[Recipe], Path]) -> None:
+def test_components_of_the_body_are_chosen(small_weights: Callable[[Recipe], Path]) -> None:
     _, recipe = task_recipe("body", "fast", TaskOptions())
-    folder = weights(recipe)
+    folder = small_weights(recipe)
     expected = peer_answer(recipe, folder, "axial", post=body_post)
     np.testing.assert_array_equal(answer(recipe, folder, "axial").labels, expected)
     assert (peer_answer(recipe, folder, "axial") != expected).any()
 
 
-def test_a_split_volume_is_joined_again(weights: Callable[[Recipe], Path]) -> None:
+def test_a_split_volume_is_joined_again(small_weights: Callable[[Recipe], Path]) -> None:
     _, recipe = task_recipe("vertebrae_body", None, TaskOptions(split=True))
-    folder = weights(recipe)
+    folder = small_weights(recipe)
     expected = peer_answer(recipe, folder, "axial", split=True)
     np.testing.assert_array_equal(answer(recipe, folder, "axial").labels, expected)
     assert (peer_answer(recipe, folder, "axial") != expected).any()
 
 
-def test_parts_are_painted_in_order_and_auxiliary_classes_vanish(weights: Callable[[Recipe], Path]) -> None:
+def test_parts_are_painted_in_order_and_auxiliary_classes_vanish(small_weights: Callable[[Recipe], Path]) -> None:
     _, total = task_recipe("total", None, TaskOptions())
     first, second = total.parts[0], total.parts[2]
     recipe = replace(total, parts=(first, replace(second, labels={**second.labels, 1: 0})), spacing=(3.0, 3.0, 3.0))
-    folder = weights(recipe)
+    folder = small_weights(recipe)
     expected = peer_answer(recipe, folder, "axial")
     np.testing.assert_array_equal(answer(recipe, folder, "axial").labels, expected)
     assert {1, 5} & set(np.unique(expected).tolist())
@@ -162,11 +138,11 @@ def test_axes_and_sizes_are_those_of_nibabel() -> None:
 # ---------------------------------------------------------------- weights that cannot be used
 
 
-def test_an_empty_crop_is_an_empty_answer_with_its_reason(weights: Callable[[Recipe], Path]) -> None:
+def test_an_empty_crop_is_an_empty_answer_with_its_reason(small_weights: Callable[[Recipe], Path]) -> None:
     _, recipe = task_recipe("liver_vessels", None, TaskOptions())
     assert recipe.crop is not None
     recipe = replace(recipe, crop=replace(recipe.crop, classes=("rib_left_1",)))
-    found = answer(recipe, weights(recipe), "axial")
+    found = answer(recipe, small_weights(recipe), "axial")
     assert not found.labels.any()
     assert found.empty_crop == "total-fastest found none of rib_left_1"
 
