@@ -59,6 +59,14 @@ def test_other_options_are_refused_with_the_form(part: str) -> None:
         parse_segmenter(f"totalsegmentator:total:{part}")
 
 
+def test_a_task_that_does_not_exist_is_refused_before_weights_are_looked_for() -> None:
+    kind = segmenter_kind("totalsegmentator")
+    assert kind.check is not None
+    kind.check(parse_segmenter("totalsegmentator:teeth"))
+    with pytest.raises(UsageError, match=r"no recipe 'tooth'"):
+        kind.check(parse_segmenter("totalsegmentator:tooth"))
+
+
 def test_a_folder_with_the_name_of_a_task_is_not_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "total").mkdir()
     monkeypatch.chdir(tmp_path)

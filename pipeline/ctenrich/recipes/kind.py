@@ -9,6 +9,7 @@ from ctenrich.inference.kinds import SegmenterKind, SegmenterOption
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import check_name
 from ctenrich.reasons import Reason
+from ctenrich.recipes.recipe import Recipe
 from ctenrich.recipes.recipe_file import read_recipes
 from ctenrich.recipes.segmenter import RecipeSegmenter, open_recipe
 from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION, TaskOptions, task_recipe
@@ -21,7 +22,8 @@ __all__ = ["RECIPE", "TOTALSEGMENTATOR"]
 _SECONDS = {"segment": 0.6, "measure": 0.02, "encode": 0.05, "validate": 0.08}
 
 
-def _open_task(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
+def _task_of(spec: SegmenterSpec) -> tuple[str, Recipe]:
+    """Name of the product, and its recipe."""
     chosen = spec.options
     options = TaskOptions(
         roi=chosen["roi"],
@@ -30,18 +32,36 @@ def _open_task(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
         split=chosen["split"],
         small=chosen["small"],
     )
-    name, recipe = task_recipe(spec.model, spec.configuration, options)
+    return task_recipe(spec.model, spec.configuration, options)
+
+
+def _check_task(spec: SegmenterSpec) -> None:
+    """Refuse a task, mode or class that does not exist; the weights need not be on this machine yet."""
+    _task_of(spec)
+
+
+def _open_task(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
+    name, recipe = _task_of(spec)
     return open_recipe(recipe, Product("totalsegmentator", check_name(name)), settings=settings)
 
 
-def _open_file(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
+def _recipe_of(spec: SegmenterSpec) -> Recipe:
     path = Path(spec.model).expanduser()
     book = read_recipes(path)
     if spec.configuration is None and len(book.recipes) > 1:
         known = ", ".join(book.recipes)
         raise UsageError(Reason.BAD_PARAMETER, f"{path.name} has several recipes: {known}", "add :NAME of one")
-    recipe = book.find(spec.configuration or next(iter(book.recipes)))
-    folders = (path.resolve().parent, *weights_folders())
+    return book.find(spec.configuration or next(iter(book.recipes)))
+
+
+def _check_file(spec: SegmenterSpec) -> None:
+    """Refuse a file that holds no such recipe."""
+    _recipe_of(spec)
+
+
+def _open_file(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
+    recipe = _recipe_of(spec)
+    folders = (Path(spec.model).expanduser().resolve().parent, *weights_folders())
     return open_recipe(recipe, Product("recipe", check_name(recipe.name)), settings=settings, folders=folders)
 
 
@@ -88,6 +108,7 @@ TOTALSEGMENTATOR = SegmenterKind(
     takes_path=False,
     registered_models=False,
     has_configurations=True,
+    check=_check_task,
     words=("TASK", "fast|fastest"),
     options=(
         SegmenterOption(name="roi", values="liver,spleen", parse=_classes, default=()),
@@ -110,5 +131,6 @@ RECIPE = SegmenterKind(
     seconds_per_slice=_SECONDS,
     registered_models=False,
     has_configurations=True,
+    check=_check_file,
     words=("FILE.toml", "NAME"),
 )
