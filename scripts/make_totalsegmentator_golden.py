@@ -90,7 +90,8 @@ def main() -> None:
         for case in CASES:
             if names and case.name not in names:
                 continue
-            source = nib.Nifti1Image(array.transpose(2, 1, 0), affine_ras(case.stack))
+            source = Path(temporary) / "ct.nii.gz"  # a file: its affine has single precision
+            nib.save(nib.Nifti1Image(array.transpose(2, 1, 0), affine_ras(case.stack)), source)
             mode = {case.mode: True} if case.mode else {}
             out = Path(temporary) / "answer.nii.gz"  # without a file it segments the whole volume where a crop is empty
             answer = totalsegmentator(

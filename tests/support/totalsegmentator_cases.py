@@ -66,7 +66,6 @@ CASES = (
         ours={"small": 200.0},
         stack="coronal",
     ),
-    PeerCase(name="headneck-muscles", task="headneck_muscles", long=True),
     PeerCase(name="abdominal-muscles", task="abdominal_muscles", stack="oblique", long=True),
 )
 

@@ -186,10 +186,20 @@ class _Run:
         labels = self._segment(recipe, image, target)  # type: ignore[arg-type]
         start = time.perf_counter()
         for rule in recipe.rules:
-            labels = _apply_rule(rule, recipe, labels, target)  # type: ignore[arg-type]
+            labels = _apply_rule(rule, recipe, labels, self._header_sizes(axes, target))  # type: ignore[arg-type]
         out = labels if same else zoom_labels(labels, source.shape)
         self.timings["grow"] += time.perf_counter() - start
         return out
+
+    def _header_sizes(self, axes: Axes, target: Spacing) -> Spacing:
+        """Sizes (z, y, x) that the header of the resampled image has: the target's, but for roundings.
+
+        The columns of the affine are divided by the zoom, which is made of sizes in single precision.
+        """
+        columns = np.asarray(self.affine, np.float32).astype(float)[:3, :3]
+        exact = np.sqrt((columns**2).sum(axis=0))[::-1]  # k, j, i
+        made = [np.float32(exact[a] / (self.sizes[a] / new)) for a, new in zip(axes.order, target, strict=True)]
+        return float(made[0]), float(made[1]), float(made[2])
 
     def _segment(self, recipe: Recipe, image: Image, spacing: Spacing) -> Labels:
         def paint(part: Image) -> Labels:
