@@ -161,7 +161,7 @@ def test_the_numbers_in_the_pages_are_those_of_the_code() -> None:
             f"longer than `convert.decode_timeout` ({convert.decode_timeout:.0f} s)",
         ],
         "selection.md": [
-            f"in bytes; {bigquery.BYTE_LIMIT // gib} GiB\nby default",
+            f"in gigabytes as in `ctenrich query`; {bigquery.BYTE_LIMIT // gib} GiB\nby default",
             f"varies by more than `cosines` ({geometry.cosines:.4f})",
             f"varies by more than `pixel_spacing_relative` ({geometry.pixel_spacing_relative})",
             f"fewer slices than `minimum_slices` ({geometry.minimum_slices})",

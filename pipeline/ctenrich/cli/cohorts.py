@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
         "--out nlst.parquet  \n"
         "ctenrich select select_idc_series --param collections=nsclc_radiomics --param patients=LUNG1-001  \n"
         "ctenrich select --series-list series.csv --catalog folder:catalog.duckdb  \n"
-        "ctenrich select select_ct_series --catalog folder:catalog.duckdb --body-part CHEST --kernel 'B30*' "
+        "ctenrich select select_ct_series --catalog folder:catalog.duckdb --body-part CHEST "
         "--min-age 18 --contrast no --out chest.parquet  \n"
         "ctenrich select --lock cohort.lock.json --catalog folder:catalog.duckdb --out again.parquet"
     )(with_rule_options(select))
