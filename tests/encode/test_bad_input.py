@@ -162,14 +162,12 @@ def test_a_source_with_malformed_attributes(tmp_path: Path, workspace: Workspace
             PatientSex="unknown",
             StudyDate="yesterday",
             StudyTime="25:99",
-            StudyID="x" * 40,
-            AccessionNumber="y" * 40,
         )
     shape, seg, report = right_objects(cases.make_masks(series, workspace), volume, series, workspace)
     assert shape.segments
     for item in (seg, report):
         noted = {i.message.split()[0] for i in item.issues if i.rule == "SOURCE_ATTRIBUTE"}
-        assert {"PatientAge", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber"} <= noted
+        assert {"PatientAge", "PatientSex", "StudyDate", "StudyTime"} <= noted
 
 
 # ---------------------------------------------------------------- clear errors
