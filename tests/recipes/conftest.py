@@ -15,7 +15,7 @@ from tests.support.totalsegmentator_models import write_dataset
 __all__ = ["models_home"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path]:
     """Writes the small networks of a recipe, once each, and returns the folder that has them."""
     folder = tmp_path_factory.mktemp("weights")

@@ -96,6 +96,7 @@ def test_components_of_the_body_are_chosen(small_weights: Callable[[Recipe], Pat
     assert (peer_answer(recipe, folder, "axial") != expected).any()
 
 
+@pytest.mark.long
 def test_a_split_volume_is_joined_again(small_weights: Callable[[Recipe], Path]) -> None:
     _, recipe = task_recipe("vertebrae_body", None, TaskOptions(split=True))
     folder = small_weights(recipe)
