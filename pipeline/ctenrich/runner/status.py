@@ -102,7 +102,7 @@ def status(run: Run) -> Status:
 def retry(run: Run, reasons: Sequence[str]) -> int:
     """Delete the outcomes of failures, so that the next run tries them again.
 
-    A series without contours is fetched again if one of its companions could not be fetched.
+    A series is fetched again if one of its companions could not be fetched.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def retry(run: Run, reasons: Sequence[str]) -> int:
         ledger.forget([ProductKey(o.series_instance_uid, o.product) for o in found])
     for outcome in found:
         uid = outcome.series_instance_uid
-        if outcome.reason is Reason.NO_EXPERT and _lacks_companion(run, uid):
+        if outcome.product and _lacks_companion(run, uid):
             forget_stage(run.workspace.series_dir(uid), "fetch")
         for plan in run.config.products:
             if str(plan.product) == outcome.product:
