@@ -175,6 +175,7 @@ INDEX = tuple(
     for kind, names in (
         ("STRING", "collection_id analysis_result_id PatientID SeriesInstanceUID StudyInstanceUID source_DOI Modality"),
         ("STRING", "SOPClassUID Manufacturer license_short_name crdc_series_uuid series_aws_url"),
+        ("STRING", "ManufacturerModelName BodyPartExamined SeriesDescription StudyDate PatientAge PatientSex"),
         ("INT64", "instanceCount"),
         ("FLOAT64", "series_size_MB"),
     )
