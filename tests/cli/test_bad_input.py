@@ -176,7 +176,7 @@ def test_a_place_where_no_file_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     catalog = f"folder:{tmp_path / 'catalog.duckdb'}"
     result = call("select", "select_ct_series", "--catalog", catalog, "--out", tmp_path / "file" / "cohort.parquet")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "IO_ERROR" in said(result)
     assert "hint: " in said(result)
     assert "Traceback" not in said(result)
