@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import warnings
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,32 @@ def test_a_deflated_slice_that_is_cut(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_slice(path)
     assert caught.value.reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("matrix", [(16, 16), (63, 64), (64, 63), (32, 64)])
+def test_an_rle_frame_with_more_rows_than_the_header_says(tmp_path: Path, matrix: tuple[int, int]) -> None:
+    """pydicom cuts off what is too much and only warns, so that another image would come out."""
+    path = save(small_slice(Small(rows=64, columns=64), 0), tmp_path / "x.dcm", RLELossless)
+    data = dcmread(path)
+    data.Rows, data.Columns = matrix
+    data.save_as(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(InputError, match="DECODE_ERROR: a segment"):
+            read_slice(path)
+
+
+@pytest.mark.parametrize("zeros", [1, 2, 30])
+def test_an_rle_frame_with_padding_is_read(tmp_path: Path, zeros: int) -> None:
+    small = Small(rows=64, columns=64)
+    path = save(small_slice(small, 0), tmp_path / "x.dcm", RLELossless)
+    data = dcmread(path)
+    frame = next(generate_frames(data.PixelData, number_of_frames=1))
+    data.PixelData = encapsulate([frame + bytes([0] * (zeros + zeros % 2))])
+    data.save_as(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(read_slice(path).hu, small_pixels(small, 0).astype(int) - 1024)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])

@@ -128,6 +128,7 @@ def check_frame(frame: bytes, transfer_syntax: str, rows: int, columns: int, siz
     if transfer_syntax == RLELossless:
         if len(frame) < 64 or (len(frame) - 64) * _RLE_RATIO < size:
             raise InputError(Reason.TRUNCATED, "a slice's RLE pixel data are too short for its matrix")
+        _check_rle(frame, rows, columns)
         return
     found = frame_matrix(frame)
     if found is None:
@@ -140,6 +141,34 @@ def check_frame(frame: bytes, transfer_syntax: str, rows: int, columns: int, siz
     if found.components != 1 or found.tiles > _MOST_TILES:
         message = f"a slice's compressed pixel data claim {found.components} components in {found.tiles} tiles"
         raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, message)
+
+
+def _check_rle(frame: bytes, rows: int, columns: int) -> None:
+    """Refuse a frame whose segments unpack to a row or more than the matrix; a few bytes of padding are accepted.
+
+    An RLE frame does not state its matrix (PS3.5 Annex G), and decoders cut off what is too much.
+    """
+    count, *offsets = struct.unpack("<16L", frame[:64])
+    starts = offsets[: min(count, 15)]
+    for start, end in zip(starts, [*starts[1:], len(frame)], strict=True):
+        length = _unpacked_length(frame, start, end)
+        if length >= (rows + 1) * columns:
+            message = f"a segment of a slice's RLE pixel data has {length} bytes where its matrix has {rows * columns}"
+            raise InputError(Reason.DECODE_ERROR, message)
+
+
+def _unpacked_length(frame: bytes, start: int, end: int) -> int:
+    """Number of bytes that an RLE segment unpacks to (PS3.5 G.3.1)."""
+    total, at, end = 0, start, min(end, len(frame))
+    while at < end:
+        code = frame[at]
+        if code < 128:
+            total += min(code + 1, max(0, end - at - 1))
+            at += code + 2
+        else:
+            total += 257 - code if code > 128 and at + 1 < end else 0
+            at += 2 if code > 128 else 1
+    return total
 
 
 def frame_matrix(frame: bytes) -> Matrix | None:
