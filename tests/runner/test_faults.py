@@ -29,7 +29,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import State
 from ctenrich.runner.clock import SystemClock
 from ctenrich.runner.executors import ExecutorName, open_executor
-from ctenrich.runner.lease_keeper import LEASE_SECONDS
+from ctenrich.runner.lease_keeper import LEASE_SECONDS, LeaseKeeper
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner, RunnerOptions
@@ -158,7 +158,8 @@ def test_a_full_disk_is_exit_code_3_at_every_write_of_the_command(
 def test_a_ledger_that_cannot_be_written_is_a_full_disk(
     cohort: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the n-th transaction on SQLite has no page left."""
+    """From the n-th transaction on SQLite has no page left; a lease that could not be released expires."""
+    monkeypatch.setitem(LeaseKeeper.__init__.__kwdefaults__, "seconds", 3.0)
     real, count = database.Database.transaction, [0]
 
     @contextmanager
