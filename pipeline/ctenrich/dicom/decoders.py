@@ -23,17 +23,18 @@ __all__ = ["decode_jpeg", "decoder_and_plugins", "is_available"]
 DECODER_DEPENDENCIES = dict.fromkeys((JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1), ("imagecodecs",))
 """Asked for by pydicom."""
 _PREFERRED: dict[str, tuple[str, ...]] = {
-    JPEGBaseline8Bit: ("gdcm", "pillow"),
-    # GDCM and Pillow do not decode 12 bits
-    JPEGExtended12Bit: ("imagecodecs", "gdcm", "pillow"),
-    JPEGLossless: ("gdcm", "imagecodecs"),
-    JPEGLosslessSV1: ("gdcm", "imagecodecs"),
-    JPEGLSLossless: ("pyjpegls", "gdcm"),
-    JPEGLSNearLossless: ("pyjpegls", "gdcm"),
-    JPEG2000Lossless: ("pylibjpeg", "pillow", "gdcm"),
-    JPEG2000: ("pylibjpeg", "pillow", "gdcm"),
+    JPEGBaseline8Bit: ("pillow",),
+    JPEGExtended12Bit: ("imagecodecs",),
+    JPEGLossless: ("imagecodecs",),
+    JPEGLosslessSV1: ("imagecodecs",),
+    JPEGLSLossless: ("pyjpegls",),
+    JPEGLSNearLossless: ("pyjpegls",),
+    JPEG2000Lossless: ("pylibjpeg", "pillow"),
+    JPEG2000: ("pylibjpeg", "pillow"),
 }
 """pydicom's plug-ins by transfer syntax, best first. Two decoders may round a lossy frame differently."""
+_ALONE = "gdcm"
+"""Used only where none of the others is installed: a damaged frame can make it abort the process."""
 
 
 def decoder_and_plugins(transfer_syntax: str) -> tuple[Decoder, tuple[str, ...]]:
@@ -59,7 +60,8 @@ def decoder_and_plugins(transfer_syntax: str) -> tuple[Decoder, tuple[str, ...]]
     if not installed:
         raise NotImplementedError(transfer_syntax)
     preferred = [name for name in _PREFERRED.get(transfer_syntax, ()) if name in installed]
-    return decoder, (*preferred, *(name for name in installed if name not in preferred))
+    others = (name for name in installed if name not in preferred and not (preferred and name == _ALONE))
+    return decoder, (*preferred, *others)
 
 
 @cache
