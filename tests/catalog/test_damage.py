@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import pydicom
 import pytest
 from tests.support.catalog_cases import ROOT, header, write_series, write_structures
+from tests.support.cohorts import TINY
 
 from ctenrich.catalog import open_catalog
 from ctenrich.catalog.damage import DamageKind
 from ctenrich.catalog.folder import FolderCatalog, index_folders
 from ctenrich.errors import InputError, UsageError
+from ctenrich.phantom import write_phantom_study
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, Severity
 from ctenrich.select import Selection, select_cohort, select_series_list
@@ -128,6 +131,17 @@ def test_a_series_of_which_nothing_can_be_read_is_accounted_for(tmp_path: Path) 
     catalog = open_catalog(f"folder:{tmp_path / 'c.duckdb'}")
     listed = select_series_list([f"{ROOT}.1.2", f"{ROOT}.1.9"], catalog)
     assert excluded(listed) == {f"{ROOT}.1.2": ["INCOMPLETE"], f"{ROOT}.1.9": ["NOT_IN_CATALOG"]}
+
+
+@pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "StudyInstanceUID"])
+def test_a_slice_whose_uid_is_damaged_is_missing_in_its_series(tmp_path: Path, keyword: str) -> None:
+    """The contours beside it are no series that it could belong to."""
+    study = write_phantom_study(tmp_path / "in", TINY)
+    last = study.slices[-1]
+    uid = str(getattr(pydicom.dcmread(last, stop_before_pixels=True), keyword)).encode()
+    last.write_bytes(last.read_bytes().replace(uid, uid[:-4] + b"\x80" + uid[-3:]))
+    reasons = excluded(crawl_and_select(tmp_path / "in"))[study.series_instance_uid]
+    assert reasons[0] in {"SeriesInstanceUID": ["INCOMPLETE"], "StudyInstanceUID": ["UNSAFE_IDENTIFIER"]}[keyword]
 
 
 def test_beside_several_series_a_broken_file_is_a_warning_unless_it_names_one(tmp_path: Path) -> None:

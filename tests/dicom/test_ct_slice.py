@@ -20,6 +20,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -108,6 +109,29 @@ def test_a_deflated_slice_that_is_cut(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_slice(path)
     assert caught.value.reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_bytes_that_were_added_shift_the_pixels_and_are_refused(tmp_path: Path, syntax: str) -> None:
+    """The pixels have the right number of bytes; what they pushed out at the end is no element."""
+    path = save(small_slice(Small(), 0), tmp_path / "x.dcm", syntax)
+    whole, size = path.read_bytes(), 2 * Small().rows * Small().columns
+    for added in (b"\xff" * 64, b"\x12\x34" * 32):
+        path.write_bytes(whole[:-size] + added + whole[-size:])
+        with pytest.raises(InputError, match="not an element"):
+            read_slice(path)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_elements_after_the_pixels_and_zeros_are_accepted(tmp_path: Path, syntax: str) -> None:
+    data = small_slice(Small(), 0)
+    data.add_new(0xFFFCFFFC, "OB", b"padding!" * 40)
+    path = save(data, tmp_path / "x.dcm", syntax)
+    expected = small_pixels(Small(), 0).astype(int) - 1024
+    np.testing.assert_array_equal(read_slice(path).hu, expected)
+    path = save(small_slice(Small(), 0), tmp_path / "y.dcm", syntax)
+    path.write_bytes(path.read_bytes() + bytes(100))
+    np.testing.assert_array_equal(read_slice(path).hu, expected)
 
 
 @pytest.mark.parametrize("matrix", [(16, 16), (63, 64), (64, 63), (32, 64)])

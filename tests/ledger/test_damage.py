@@ -193,3 +193,13 @@ def test_a_schema_of_other_columns_is_damage(run: Path) -> None:
     assert set_aside_if_damaged(ledger) == run / "ledger.sqlite.broken-1"
     with LedgerReader(ledger) as reader:
         assert reader.plan() == []
+
+
+def test_a_start_of_a_runner_with_other_columns_is_damage(run: Path) -> None:
+    ledger = run / "ledger.sqlite"
+    with closing(sqlite3.connect(ledger)) as db:
+        db.execute("ALTER TABLE runs RENAME COLUMN finished TO finisled")
+        db.commit()
+    with LedgerReader(ledger) as reader, pytest.raises(InputError) as caught:
+        reader.runs()
+    assert caught.value.reason is Reason.DAMAGED_LEDGER

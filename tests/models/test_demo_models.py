@@ -12,6 +12,7 @@ from scripts.measure_demo_models import ORGANS, Measured, held_out_options, meas
 
 from ctenrich.bodypart.scorer import open_bodypart
 from ctenrich.inference.registry import resolve_model
+from ctenrich.nnunet.conventions import Conventions
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.phantom import PhantomOptions, make_phantom
 from ctenrich.settings import Settings
@@ -78,7 +79,12 @@ def test_the_training_script_writes_models_that_open(tmp_path: Path) -> None:
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2], timeout=300)
     settings = Settings()
     segmenter = open_nnunet(
-        str(tmp_path / "demo-organs"), configuration=None, folds=None, mirror=True, settings=settings
+        str(tmp_path / "demo-organs"),
+        configuration=None,
+        folds=None,
+        mirror=True,
+        conventions=Conventions(axes="LPS"),
+        settings=settings,
     )
     assert str(segmenter.product) == "nnunet:demo-organs:3d_fullres:0:mirror"
     scorer = open_bodypart(str(tmp_path / "demo-bodypart"), settings=settings)

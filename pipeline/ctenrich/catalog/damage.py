@@ -119,13 +119,16 @@ def _damage_of(fault: _Fault, places: list[_Place], by_folder: dict[str, list[_P
         return [_damage(uid, DamageKind.COMPANION, fault) for uid in near]
     if fault.modality not in {"", "CT", "(folder)"}:
         return []
-    if fault.series and any(p.is_ct and p.series == fault.series for p in places):
-        return [_damage(fault.series, DamageKind.SLICE, fault)]
     if _is_uid(fault.series):
+        if any(p.is_ct and p.series == fault.series for p in places):
+            return [_damage(fault.series, DamageKind.SLICE, fault)]
         unknown = fault.modality == "CT" and all(p.series != fault.series for p in places)
         return [_damage(fault.series, DamageKind.SERIES, fault)] if unknown else []
-    beside = {p.series for p in here if p.is_ct and fault.study in {"", p.study} and p.series}
-    alone = len({p.series for p in here if p.series}) == 1 and fault.modality != "(folder)"
+    # a UID that is damaged names no series, although its file may have rows of instances under it
+    named = [p for p in here if _is_uid(p.series)]
+    beside = {p.series for p in named if p.is_ct and (p.study == fault.study or not _is_uid(fault.study))}
+    rivals = {p.series for p in named if p.is_ct or fault.modality != "CT"}
+    alone = len(rivals) == 1 and fault.modality != "(folder)"
     return [_damage(uid, DamageKind.SLICE if alone else DamageKind.BESIDE, fault) for uid in beside]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STANDARD_VR
 
 from ctenrich.dicom import codestream
 from ctenrich.dicom.datetimes import parse_temporal
@@ -53,6 +55,8 @@ PADDING_BELOW = -1000
 MAX_SIDE = 16384
 MAX_PIXELS = 8192 * 8192
 """Largest matrix of one slice that is read (128 MiB at 16 bits)."""
+_SHORTEST_ELEMENT = 8
+_PIXEL_DATA, _TRAILING_PADDING = (0x7FE0, 0x0010), (0xFFFC, 0xFFFC)
 _LARGEST_PADDING = 2**24
 """Bytes of padding after the pixels that are read, to check that they are zero."""
 UNDEFINED = 0xFFFFFFFF
@@ -317,7 +321,34 @@ def _read_native(
             message = f"a slice has {parsed.pixel_length} bytes of pixel data where {form.bytes} are needed"
             raise InputError(Reason.DECODE_ERROR, f"{message}, and the rest is not zero")
         notes.append("zero bytes follow the pixels in Pixel Data (PS3.5 8.1.1); they were left out")
+    if not isinstance(stream, InflatingReader):
+        _check_rest(stream.read(_LARGEST_PADDING), parsed)
     return array if parsed.little_endian else array.astype(_dtype(form))
+
+
+def _check_rest(rest: bytes, parsed: Parsed) -> None:
+    """Refuse a file whose bytes after Pixel Data are neither an element nor zero: its pixels may be shifted."""
+    if len(rest) < _SHORTEST_ELEMENT or not rest.strip(b"\0") or _starts_with_element(rest, parsed):
+        return
+    raise InputError(Reason.DECODE_ERROR, "the bytes after a slice's pixel data are not an element of DICOM")
+
+
+def _starts_with_element(rest: bytes, parsed: Parsed) -> bool:
+    """Whether bytes begin with an element that may follow Pixel Data, e.g. Data Set Trailing Padding (PS3.10 7.2)."""
+    order = "<" if parsed.little_endian else ">"
+    tag = struct.unpack(f"{order}HH", rest[:4])
+    if not _PIXEL_DATA < tag <= _TRAILING_PADDING:
+        return False
+    start, length = 8, struct.unpack(f"{order}I", rest[4:8])[0]
+    if parsed.transfer_syntax != ImplicitVRLittleEndian:
+        representation = rest[4:6].decode("latin-1")
+        if representation in EXPLICIT_VR_LENGTH_32 and len(rest) >= 12:
+            start, length = 12, struct.unpack(f"{order}I", rest[8:12])[0]
+        elif representation in STANDARD_VR:
+            length = struct.unpack(f"{order}H", rest[6:8])[0]
+        else:
+            return False
+    return length == UNDEFINED or start + length <= len(rest) or len(rest) == _LARGEST_PADDING
 
 
 def _read_encapsulated(parsed: Parsed, form: PixelFormat, path: Path) -> NDArray[Any]:

@@ -113,7 +113,9 @@ class LedgerReader:
 
     def runs(self) -> list[RunRow]:
         """Return every start of a runner, the first one first."""
-        return [RunRow(**row) for row in self._database.rows("SELECT * FROM runs ORDER BY started")]
+        rows = self._database.rows("SELECT * FROM runs ORDER BY started")
+        with _readable_values():
+            return [RunRow(**row) for row in rows]
 
     def leased_series(self) -> list[str]:
         """Return the Series Instance UIDs of the series that a runner holds a lease of, whether it expired or not."""
@@ -123,8 +125,8 @@ class LedgerReader:
 
 @contextmanager
 def _readable_values() -> Iterator[None]:
-    """Raise DAMAGED_LEDGER for a state, reason or severity that no version of this software writes."""
+    """Raise DAMAGED_LEDGER for a state, reason, severity or column that no version of this software writes."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise damaged_ledger(str(error)[:100]) from error
