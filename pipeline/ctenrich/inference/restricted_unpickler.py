@@ -10,6 +10,7 @@ takes effect between any two instructions.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -491,7 +492,9 @@ def unpickle(data: bytes) -> tuple[Any, int]:
         BAD_MODEL if it is malformed.
     """
     try:
-        return _Machine().run(data)
+        with warnings.catch_warnings():  # Python warns of escape sequences in texts
+            warnings.simplefilter("ignore")
+            return _Machine().run(data)
     except ModelError:
         raise
     except MemoryError:
