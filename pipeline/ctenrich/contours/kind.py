@@ -8,9 +8,8 @@ from dataclasses import asdict
 from ctenrich.codes.mappings import general_sha256, labels_sha256
 from ctenrich.contours.choice import check_patterns
 from ctenrich.contours.expert import ExpertSegmenter
-from ctenrich.inference.kinds import SegmenterKind
 from ctenrich.inference.products import SegmenterSpec
-from ctenrich.records import SegmentMasks
+from ctenrich.inference.segmentation import segmentation_kind
 from ctenrich.settings import Settings
 
 __all__ = ["EXPERT"]
@@ -29,15 +28,12 @@ def _cache_key(settings: Settings) -> tuple[str, ...]:
     return f"drawing {_DRAWING}", json.dumps(asdict(settings.contours), sort_keys=True), general, labels_sha256()
 
 
-EXPERT = SegmenterKind(
-    key="expert",
-    title="expert contours (RTSTRUCT)",
-    makes=SegmentMasks,
-    open=_open_expert,
-    stages=("segment", "measure", "encode", "validate"),
-    objects=("seg", "shape_sr"),
+EXPERT = segmentation_kind(
+    "expert",
+    "expert contours (RTSTRUCT)",
+    _open_expert,
+    lambda _product: "Manual_segmentations",
     algorithm_type="MANUAL",
-    series_title=lambda _product: "Manual_segmentations",
     seconds_per_slice={"segment": 0.01, "measure": 0.004, "encode": 0.012, "validate": 0.02},
     needs_model=False,
     cache_key=_cache_key,

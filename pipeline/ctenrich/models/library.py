@@ -29,9 +29,9 @@ from ctenrich.inference.registry import (
     registry,
     resolve_model,
 )
+from ctenrich.inference.segmentation import class_names
 from ctenrich.nnunet.conventions import REGISTRY, Conventions, stated_conventions
 from ctenrich.nnunet.plans import ModelPlan, fail
-from ctenrich.nnunet.segmenter import label_names
 from ctenrich.nnunet.store import StoredModel, load_weights, prepare, source_files
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -336,7 +336,7 @@ def _check_import(model: ResolvedModel) -> str:
         return ModelKind.BODYPART.value
     stored = prepare(model)
     for configuration in stored.configurations:
-        label_names(stored.plan(configuration))
+        class_names(stored.plan(configuration).labels.names, stored.name)
     return str(stored.meta["kind"])
 
 
@@ -396,7 +396,7 @@ def verify_model(name: str) -> tuple[Issue, ...]:
     issues: list[Issue] = []
     for configuration in stored.configurations:
         try:
-            label_names(stored.plan(configuration))
+            class_names(stored.plan(configuration).labels.names, stored.name)
         except ModelError as error:
             issues.append(_model_issue("model.labels", f"{name}:{configuration}", error))
         for fold in stored.folds(configuration):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ctenrich.errors import ModelError
-from ctenrich.inference.kinds import SegmenterKind, SegmenterOption
+from ctenrich.inference.kinds import SegmenterOption
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import resolve_model
+from ctenrich.inference.segmentation import parse_switch, segmentation_kind
 from ctenrich.nnunet.conventions import (
     Conventions,
     axes_before,
@@ -17,7 +18,7 @@ from ctenrich.nnunet.conventions import (
     stated_conventions,
 )
 from ctenrich.nnunet.segmenter import NnunetSegmenter, open_nnunet
-from ctenrich.records import Issue, Product, SegmentMasks, Severity
+from ctenrich.records import Issue, Product, Severity
 from ctenrich.settings import Settings
 
 __all__ = ["NNUNET"]
@@ -77,26 +78,16 @@ def _folds(text: str) -> tuple[str, ...]:
     return tuple(fold.strip() for fold in text.split(","))
 
 
-def _switch(text: str) -> bool:
-    if text not in ("on", "off"):
-        raise ValueError(text)
-    return text == "on"
-
-
-NNUNET = SegmenterKind(
-    key="nnunet",
-    title="nnU-Net segmentation",
-    makes=SegmentMasks,
-    open=_open,
-    stages=("segment", "measure", "encode", "validate"),
-    objects=("seg", "shape_sr"),
-    algorithm_type="AUTOMATIC",
-    series_title=_series_title,
+NNUNET = segmentation_kind(
+    "nnunet",
+    "nnU-Net segmentation",
+    _open,
+    _series_title,
     seconds_per_slice={"segment": 0.35, "measure": 0.004, "encode": 0.012, "validate": 0.02},
     has_configurations=True,
     options=(
         SegmenterOption(name="folds", values="0,1", parse=_folds),
-        SegmenterOption(name="mirror", values="on|off", parse=_switch, default=True),
+        SegmenterOption(name="mirror", values="on|off", parse=parse_switch, default=True),
         SegmenterOption(name="axes", values="RAS|LAS|LPS", parse=parse_axes, default=""),
         SegmenterOption(name="step", values="0.8", parse=parse_step),
     ),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from ctenrich.codes.mappings import find_segment
-from ctenrich.errors import InputError, ModelError, UsageError
+from ctenrich.errors import ModelError, UsageError
 from ctenrich.inference.registry import ModelKind, ResolvedModel, resolve_model
-from ctenrich.masks import masks_from_label_map
+from ctenrich.inference.segmentation import Classes, CtAnswer, class_names, segment_ct
 from ctenrich.nnunet.conventions import Conventions, axes_before, stated_conventions, unknown_axes
 from ctenrich.nnunet.engine import Engine, LabelMapResult
 from ctenrich.nnunet.memory import check_memory, device_memory
@@ -29,16 +27,15 @@ from ctenrich.records import (
     ModelInfo,
     Product,
     ProductKind,
-    Quantity,
     SegmentMasks,
     SortedSeries,
     Volume,
 )
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.tools import need_package
-from ctenrich.workspace import Workspace, load_array
+from ctenrich.workspace import Workspace
 
-__all__ = ["NnunetSegmenter", "label_names", "open_nnunet"]
+__all__ = ["NnunetSegmenter", "open_engine", "open_nnunet"]
 
 
 def open_nnunet(
@@ -88,11 +85,11 @@ def open_nnunet(
     used = _complete_conventions(resolved, conventions or Conventions())
     name = _choose_configuration(stored, configuration)
     chosen = _choose_folds(stored, name, folds)
-    names = label_names(stored.plan(name))
+    names = class_names(stored.plan(name).labels.names, stored.name)
     chain = _cascade_chain(stored, name)
     _check_libraries(stored.plan(name), settings)
     segment = settings.segment if used.step is None else replace(settings.segment, step_size=used.step)
-    engines = [_open_engine(stored, n, chosen, mirror, segment) for n in chain]
+    engines = [open_engine(stored, n, _choose_folds(stored, n, chosen), mirror=mirror, settings=segment) for n in chain]
     axes = "" if used.axes == axes_before(resolved) else used.axes
     product = Product(ProductKind.NNUNET, stored.name, name, chosen, mirror, axes, used.step)
     return NnunetSegmenter(product, _nnunet_model_info(resolved, stored, product), names, engines, used.axes)
@@ -151,34 +148,37 @@ def _check_libraries(plan: ModelPlan, settings: Settings) -> None:
         need_package(package, extra="reference", purpose="a cascade")
 
 
-def label_names(plan: ModelPlan) -> tuple[tuple[int, str, str], ...]:
-    """(label value, segment name, the model's label) for every label of a model.
+def open_engine(
+    stored: StoredModel, configuration: str, folds: tuple[str, ...], *, mirror: bool, settings: SegmentSettings
+) -> Any:
+    """Load one configuration of a model into the engine that the settings name.
+
+    Parameters
+    ----------
+    stored : StoredModel
+    configuration : str
+    folds : tuple of str
+        Names of folds that the configuration has.
+    mirror : bool
+        Whether to average over mirrored passes.
+    settings : SegmentSettings
+        Engine, device, precision, step, batch, threads.
+
+    Returns
+    -------
+    Engine or ReferenceEngine
 
     Raises
     ------
     ModelError
-        UNMAPPED_LABEL, naming the labels that no row of mappings/segments.csv knows; BAD_MAPPING if two are one.
+        HASH_MISMATCH or BAD_MODEL.
+    UsageError
+        BAD_SETTINGS for an unknown engine, device or precision.
     """
-    found = {label: find_segment(label) for label in plan.labels.names}
-    unmapped = [label for label, code in found.items() if code is None]
-    if unmapped:
-        message = f"no row of mappings/segments.csv knows the model's label {', '.join(map(repr, unmapped))}"
-        raise ModelError(Reason.UNMAPPED_LABEL, message, "add a row, or the label to a row's labels")
-    rows = tuple((plan.labels.names[label], code.name, label) for label, code in found.items() if code is not None)
-    names = [name for _, name, _ in rows]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ModelError(Reason.BAD_MAPPING, f"two labels of the model mean {twice[0]} in mappings/segments.csv")
-    return tuple(sorted(rows))
-
-
-def _open_engine(
-    stored: StoredModel, name: str, folds: tuple[str, ...], mirror: bool, settings: SegmentSettings
-) -> Any:
-    plan = stored.plan(name)
-    weights = {fold: load_weights(stored, name, fold) for fold in _choose_folds(stored, name, folds)}
+    plan = stored.plan(configuration)
+    weights = {fold: load_weights(stored, configuration, fold) for fold in folds}
     if settings.engine == "reference":
-        return ReferenceEngine(plan, stored.meta["configurations"][name], weights, settings, mirror)
+        return ReferenceEngine(plan, stored.meta["configurations"][configuration], weights, settings, mirror)
     if settings.engine != "fast":
         raise UsageError(Reason.BAD_SETTINGS, f"unknown engine {settings.engine!r}", "fast or reference")
     return Engine(plan, weights, settings, mirror)
@@ -206,7 +206,7 @@ class NnunetSegmenter:
 
     product: Product
     info: ModelInfo
-    names: tuple[tuple[int, str, str], ...]
+    names: Classes
     engines: list[Any]
     """One a stage; more than one for a cascade."""
     axes: str
@@ -235,33 +235,25 @@ class NnunetSegmenter:
             WRONG_MODALITY without a CT volume in HU; HU_RANGE if it holds values that are not numbers;
             OUT_OF_MEMORY, before the network runs where the forecast shows it.
         """
-        volume = inputs.get("CT")
-        if volume is None or volume.quantity is not Quantity.HU:
-            raise InputError(Reason.WRONG_MODALITY, f"the model {self.info.name} needs a CT volume in Hounsfield units")
-        folder = workspace.product_dir(volume.series_instance_uid, self.product)
-        array = load_array(workspace.resolve(volume.series_instance_uid, volume.array_path))
-        axes = self.turned(volume.affine_lps)
-        self._check_memory(array, axes, volume.spacing, settings)
-        keep: Probabilities | None = None
-        if settings.segment.probabilities:
-            keep = Probabilities(folder / "masks" / "probabilities.npy", self.engines[-1].plan, axes, array.shape)
-        answer = self.label(array, axes, volume.spacing, keep=keep, progress=progress)
-        start = time.perf_counter()
-        template = SegmentMasks(
-            product=self.product,
-            series_instance_uid=volume.series_instance_uid,
-            shape=volume.shape,
-            segments=(),
-            label_map_path=None,
-            sha256="",
-            model=self.info,
-            issues=self.issues,
-            agreement={name: round(answer.agreement[v], 6) for v, name, _ in self.names if v in answer.agreement},
-            probabilities_path=keep.save(workspace, volume.series_instance_uid) if keep is not None else None,
-        )
-        path = folder / "masks" / "labels.npy"
-        masks = masks_from_label_map(axes.back(answer.labels), self.names, template, path, workspace)
-        return replace(masks, timings={**answer.timings, "save": time.perf_counter() - start})
+
+        def label(volume: Volume, array: NDArray[Any]) -> CtAnswer:
+            axes = self.turned(volume.affine_lps)
+            self._check_memory(array, axes, volume.spacing, settings)
+            keep: Probabilities | None = None
+            if settings.segment.probabilities:
+                path = workspace.product_dir(volume.series_instance_uid, self.product) / "masks" / "probabilities.npy"
+                keep = Probabilities(path, self.engines[-1].plan, axes, array.shape)
+            answer = self.label(array, axes, volume.spacing, keep=keep, progress=progress)
+            return CtAnswer(
+                labels=axes.back(answer.labels),
+                classes=self.names,
+                timings=answer.timings,
+                issues=self.issues,
+                agreement=answer.agreement,
+                probabilities_path=keep.save(workspace, volume.series_instance_uid) if keep is not None else None,
+            )
+
+        return segment_ct(inputs, workspace, self.product, self.info, label)
 
     def _check_memory(self, array: NDArray[Any], axes: Axes, spacing: tuple[float, ...], settings: Settings) -> None:
         """Refuse a volume that cannot fit, before anything is computed; the reference engine has its own arrays."""

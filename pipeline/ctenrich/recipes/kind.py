@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctenrich.errors import UsageError
-from ctenrich.inference.kinds import SegmenterKind, SegmenterOption
+from ctenrich.inference.kinds import SegmenterOption
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import check_name
+from ctenrich.inference.segmentation import parse_switch, segmentation_kind
 from ctenrich.reasons import Reason
 from ctenrich.recipes.recipe import Recipe
 from ctenrich.recipes.recipe_file import read_recipes
 from ctenrich.recipes.segmenter import RecipeSegmenter, open_recipe
 from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION, TaskOptions, task_recipe
 from ctenrich.recipes.weights import weights_folders
-from ctenrich.records import Product, SegmentMasks
+from ctenrich.records import Product
 from ctenrich.settings import Settings
 
 __all__ = ["RECIPE", "TOTALSEGMENTATOR"]
@@ -76,12 +77,6 @@ def _classes(text: str) -> tuple[str, ...]:
     return names
 
 
-def _on(text: str) -> bool:
-    if text not in ("on", "off"):
-        raise ValueError(text)
-    return text == "on"
-
-
 def _robust(text: str) -> bool:
     if text != "robust":
         raise ValueError(text)
@@ -95,15 +90,11 @@ def _volume(text: str) -> float:
     return value
 
 
-TOTALSEGMENTATOR = SegmenterKind(
-    key="totalsegmentator",
-    title="TotalSegmentator",
-    makes=SegmentMasks,
-    open=_open_task,
-    stages=("segment", "measure", "encode", "validate"),
-    objects=("seg", "shape_sr"),
-    algorithm_type="AUTOMATIC",
-    series_title=_series_title,
+TOTALSEGMENTATOR = segmentation_kind(
+    "totalsegmentator",
+    "TotalSegmentator",
+    _open_task,
+    _series_title,
     seconds_per_slice=_SECONDS,
     takes_path=False,
     registered_models=False,
@@ -113,21 +104,17 @@ TOTALSEGMENTATOR = SegmenterKind(
     options=(
         SegmenterOption(name="roi", values="liver,spleen", parse=_classes, default=()),
         SegmenterOption(name="crop", values="robust", parse=_robust, default=False),
-        SegmenterOption(name="split", values="on", parse=_on, default=False),
+        SegmenterOption(name="split", values="on", parse=parse_switch, default=False),
         SegmenterOption(name="small", values="200", parse=_volume, default=0.0),
         SegmenterOption(name="as", values=DEFAULT_VERSION, parse=str, default=DEFAULT_VERSION),
     ),
 )
 
-RECIPE = SegmenterKind(
-    key="recipe",
-    title="segmentation by a recipe",
-    makes=SegmentMasks,
-    open=_open_file,
-    stages=("segment", "measure", "encode", "validate"),
-    objects=("seg", "shape_sr"),
-    algorithm_type="AUTOMATIC",
-    series_title=_series_title,
+RECIPE = segmentation_kind(
+    "recipe",
+    "segmentation by a recipe",
+    _open_file,
+    _series_title,
     seconds_per_slice=_SECONDS,
     registered_models=False,
     has_configurations=True,

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ctenrich.errors import ModelError, UsageError
-from ctenrich.nnunet.engine import Engine
 from ctenrich.nnunet.plans import fail
-from ctenrich.nnunet.reference import ReferenceEngine
-from ctenrich.nnunet.store import StoredModel, load_weights, prepare
+from ctenrich.nnunet.segmenter import open_engine
+from ctenrich.nnunet.store import StoredModel, prepare
 from ctenrich.reasons import Reason
 from ctenrich.recipes.recipe import Part, Recipe, Weights, recipe_sha256
 from ctenrich.recipes.weights import find_all_weights
@@ -116,13 +115,10 @@ def _check_part(part: Part, stored: StoredModel) -> Mapping[str, int]:
 
 
 def _open_part(part: Part, stored: StoredModel, settings: SegmentSettings) -> Any:
-    name = part.weights.configuration
-    chosen = replace(settings, step_size=part.step)
-    plan = stored.plan(name)
-    folds = {fold: load_weights(stored, name, fold) for fold in _folds(part.weights, stored)}
-    if settings.engine == "reference":
-        return ReferenceEngine(plan, stored.meta["configurations"][name], folds, chosen, part.mirror)
-    return Engine(plan, folds, chosen, part.mirror)
+    folds = _folds(part.weights, stored)
+    return open_engine(
+        stored, part.weights.configuration, folds, mirror=part.mirror, settings=replace(settings, step_size=part.step)
+    )
 
 
 def _name_notes(recipe: Recipe, models: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:

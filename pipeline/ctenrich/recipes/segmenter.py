@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctenrich.codes.mappings import find_segment
-from ctenrich.errors import InputError, ModelError
-from ctenrich.masks import masks_from_label_map
+from ctenrich.inference.segmentation import Classes, CtAnswer, class_names, segment_ct
 from ctenrich.progress import SILENT, Progress
-from ctenrich.reasons import Reason
 from ctenrich.recipes.executor import RecipeResult, run_recipe
 from ctenrich.recipes.networks import Networks, open_networks
 from ctenrich.recipes.recipe import Recipe, recipe_sha256
 from ctenrich.recipes.weights import weights_folders
-from ctenrich.records import Issue, ModelInfo, Product, Quantity, SegmentMasks, Severity, SortedSeries, Volume
+from ctenrich.records import Issue, ModelInfo, Product, SegmentMasks, Severity, SortedSeries, Volume
 from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace, load_array
+from ctenrich.workspace import Workspace
 
 __all__ = ["RecipeSegmenter", "open_recipe", "segment_names"]
 
@@ -74,7 +70,7 @@ def open_recipe(
     return RecipeSegmenter(product, info, names, recipe, networks)
 
 
-def segment_names(recipe: Recipe) -> tuple[tuple[int, str, str], ...]:
+def segment_names(recipe: Recipe) -> Classes:
     """(label value, segment name, class of the recipe) for every class of the answer.
 
     Raises
@@ -82,22 +78,10 @@ def segment_names(recipe: Recipe) -> tuple[tuple[int, str, str], ...]:
     ModelError
         UNMAPPED_LABEL, naming the classes that no row of mappings/segments.csv knows; BAD_MAPPING if two are one.
     """
-    found = {name: find_segment(recipe.segments.get(name, name)) for name in recipe.kept}
-    unmapped = [name for name, code in found.items() if code is None]
-    if unmapped:
-        message = f"no row of mappings/segments.csv knows the class {', '.join(map(repr, unmapped))} of {recipe.name}"
-        raise ModelError(Reason.UNMAPPED_LABEL, message, "add a row, or the class to a row's labels")
-    rows = [(recipe.labels[name], code.name, name) for name, code in found.items() if code is not None]
-    segments = [segment for _, segment, _ in rows]
-    twice = sorted({segment for segment in segments if segments.count(segment) > 1})
-    if twice:
-        raise ModelError(Reason.BAD_MAPPING, f"two classes of {recipe.name} mean {twice[0]} in mappings/segments.csv")
-    return tuple(sorted(rows))
+    return class_names(recipe.kept, recipe.name, recipe.segments)
 
 
-def _without_gaps(
-    labels: NDArray[Any], names: tuple[tuple[int, str, str], ...]
-) -> tuple[NDArray[Any], tuple[tuple[int, str, str], ...]]:
+def _without_gaps(labels: NDArray[Any], names: Classes) -> tuple[NDArray[Any], Classes]:
     """Number the classes of a subset (``roi=``) 1, 2, ...: segment numbers have no gaps (PS3.3 C.8.20.2)."""
     values = [value for value, _, _ in names]
     if values == list(range(1, len(values) + 1)):
@@ -113,7 +97,7 @@ class RecipeSegmenter:
 
     product: Product
     info: ModelInfo
-    names: tuple[tuple[int, str, str], ...]
+    names: Classes
     recipe: Recipe
     networks: Networks
 
@@ -133,27 +117,14 @@ class RecipeSegmenter:
         InputError
             WRONG_MODALITY without a CT volume in HU; OUT_OF_MEMORY.
         """
-        volume = inputs.get("CT")
-        if volume is None or volume.quantity is not Quantity.HU:
-            raise InputError(Reason.WRONG_MODALITY, f"{self.info.name} needs a CT volume in Hounsfield units")
-        uid = volume.series_instance_uid
-        array = load_array(workspace.resolve(uid, volume.array_path))
-        answer = run_recipe(self.recipe, self.networks, array, volume.affine_lps, progress=progress)
-        start = time.perf_counter()
-        template = SegmentMasks(
-            product=self.product,
-            series_instance_uid=uid,
-            shape=volume.shape,
-            segments=(),
-            label_map_path=None,
-            sha256="",
-            model=self.info,
-            issues=self._issues(answer, uid),
-        )
-        path = workspace.product_dir(uid, self.product) / "masks" / "labels.npy"
-        labels, names = _without_gaps(answer.labels, self.names)
-        masks = masks_from_label_map(labels, names, template, path, workspace)
-        return replace(masks, timings={**answer.timings, "save": time.perf_counter() - start})
+
+        def label(volume: Volume, array: NDArray[Any]) -> CtAnswer:
+            answer = run_recipe(self.recipe, self.networks, array, volume.affine_lps, progress=progress)
+            labels, names = _without_gaps(answer.labels, self.names)
+            issues = self._issues(answer, volume.series_instance_uid)
+            return CtAnswer(labels=labels, classes=names, timings=answer.timings, issues=issues)
+
+        return segment_ct(inputs, workspace, self.product, self.info, label)
 
     def _issues(self, answer: RecipeResult, uid: str) -> tuple[Issue, ...]:
         notes = [Issue(RULE_NOTE, Severity.NOTE, uid, note) for note in self.networks.notes]
