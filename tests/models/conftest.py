@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.models_home import models_home
+from tests.support.models_home import in_process, models_home
 
-__all__ = ["models_home"]
+__all__ = ["in_process", "models_home"]

@@ -20,7 +20,6 @@ from ctenrich.inference.download import download
 from ctenrich.inference.registry import ModelKind, accept_licence, models_home, registry, resolve_model
 from ctenrich.models import library as manage
 from ctenrich.models.library import import_model, list_models, pull_model, show_model, verify_model
-from ctenrich.nnunet import conversion, store
 from ctenrich.nnunet.conventions import Conventions
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.reasons import Reason
@@ -28,16 +27,10 @@ from ctenrich.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None) -> Path:
     """An empty folder of models for each test."""
     monkeypatch.setenv("CTENRICH_MODELS", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models are converted in this process: a child imports torch anew for each of them."""
-    monkeypatch.setattr(store, "run_isolated", lambda _, request, **__: conversion._convert_request(request))
 
 
 def zipped(folder: Path, file: Path) -> Path:
@@ -91,7 +84,6 @@ def test_imported_models_work_by_name(tmp_path: Path, packed: bool) -> None:
     assert open_nnunet("thorax", settings=Settings()).info.name == "thorax"
 
 
-@pytest.mark.usefixtures("in_process")
 def test_import_records_the_axes_and_who_states_them(tmp_path: Path) -> None:
     """Those given, else those found where the model came from: the folder above a trainer's folder loses its name."""
     trainer = Path("Dataset297_TotalSegmentator_total_3mm_1559subj") / "nnUNetTrainer__plans__3d_fullres"
@@ -118,7 +110,6 @@ def test_import_records_the_axes_and_who_states_them(tmp_path: Path) -> None:
     assert open_nnunet("own", settings=Settings()).axes == "RAS"
 
 
-@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("name", ["fold_0/checkpoint_final.pth", "plans.json", "dataset.json"])
 def test_an_imported_model_whose_files_changed_is_refused_before_work(tmp_path: Path, name: str) -> None:
     import_model(write_v2(tmp_path / "m"), name="m")
@@ -131,7 +122,6 @@ def test_an_imported_model_whose_files_changed_is_refused_before_work(tmp_path: 
     assert open_nnunet("m", settings=Settings()).info.name == "m"
 
 
-@pytest.mark.usefixtures("in_process")
 def test_show_states_the_code_and_side_of_every_class(tmp_path: Path) -> None:
     labels = {"background": 0, "lung_left": 1, "aorta": 2, "flux capacitor": 3, "lung_middle_lobe_right": 4}
     rows = show_model(str(write_v2(tmp_path / "m", dataset=v2_dataset(labels))))["classes"]
@@ -142,7 +132,6 @@ def test_show_states_the_code_and_side_of_every_class(tmp_path: Path) -> None:
     assert [row["code"] for row in rows][:3] == ["39607008 SCT Lung", "15825003 SCT Aorta", ""]
 
 
-@pytest.mark.usefixtures("in_process")
 def test_labels_of_ctenrich_toml_replace_those_of_the_model(tmp_path: Path) -> None:
     labels = {"background": 0, "Herz": 1, "Aorta ascendens et descendens": 2, "Luftroehre": 3}
     stated = 'axes = "LPS"\n[labels]\nheart = 1\naorta = 2\ntrachea = 3\n'

@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 
 from ctenrich.recipes.recipe import Recipe
-from tests.support.models_home import models_home
+from tests.support.models_home import in_process, models_home
 from tests.support.totalsegmentator_cases import PLAN_SPACINGS
 from tests.support.totalsegmentator_models import write_dataset
 
-__all__ = ["models_home"]
+__all__ = ["in_process", "models_home"]
+
+
+@pytest.fixture(autouse=True)
+def _converted_in_process(in_process: None) -> None:
+    """Networks are converted in this process."""
 
 
 @pytest.fixture(scope="module")

@@ -148,6 +148,7 @@ def test_weights_are_looked_for_among_imported_models_first(tmp_path: Path, monk
     monkeypatch.setenv("TOTALSEG_HOME_DIR", str(tmp_path / "peer"))
     inner = tmp_path / "own" / "imported" / "weights"
     inner.mkdir(parents=True)
-    assert weights_folders() == (inner.parent, inner, tmp_path / "peer" / "nnunet" / "results")
+    peer = tmp_path / "peer" / "nnunet" / "results"
+    assert weights_folders() == (inner.parent, inner, peer, peer / "nnUNet" / "3d_fullres")
     monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path / "else"))
-    assert weights_folders()[-1] == tmp_path / "else"
+    assert weights_folders()[-2] == tmp_path / "else"

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ctenrich.models.collection import CollectedModel
     from ctenrich.models.library import ModelStatus
     from ctenrich.models.parity import Case
     from ctenrich.nnunet.conventions import Conventions
@@ -59,28 +60,66 @@ def show(name: Name) -> None:
         print_table("Classes", tuple(classes[0]), [tuple(row.values()) for row in classes])
 
 
-@models_app.command("pull", epilog="Example:  ctenrich models pull Task055_SegTHOR --accept-licence")
+@models_app.command(
+    "pull",
+    epilog="Examples:  ctenrich models pull Task055_SegTHOR --accept-licence  \n"
+    "ctenrich models pull totalsegmentator:total:fast",
+)
 def pull(
     name: Name,
     accept_licence: Accept = False,
-    url: Annotated[str | None, typer.Option(help="Another URL of the same file.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Another URL of the same file; for several files, of the folder that has them.")
+    ] = None,
 ) -> None:
-    """Download a model, resuming a partial download; check it and install it under its name."""
+    """Download a model, or all weights of a segmenter, resuming partial downloads; check and install them."""
     from ctenrich.cli.console import progress_bars
     from ctenrich.models.library import pull_model
 
+    if ":" in name:
+        _pull_recipe(name, accept_licence, url)
+        return
     with progress_bars() as progress:
         status = pull_model(name, accept=accept_licence, url=url, progress=progress)
     typer.echo(f"{status.name} is ready ({status.licence})")
 
 
+def _pull_recipe(name: str, accept: bool, url: str | None) -> None:
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.inference.products import parse_segmenter
+    from ctenrich.models.collection import pull_recipe_weights
+
+    with progress_bars() as progress:
+        found = pull_recipe_weights(parse_segmenter(name), accept=accept, url=url, progress=progress)
+    _print_collected(found)
+
+
+def _print_collected(found: tuple[CollectedModel, ...]) -> None:
+    """Print what became of each data set; exit with 1 if one was not imported."""
+    for model in found:
+        typer.echo(f"{model.name}: {model.state} ({model.licence or 'licence unknown'})")
+        if model.error is not None:
+            typer.echo(f"  {model.error}", err=True)
+    failed = [model for model in found if model.error is not None]
+    if failed:
+        typer.echo(f"{len(failed)} of {len(found)} were not imported", err=True)
+        raise typer.Exit(1)
+
+
 @models_app.command(
     "import",
     epilog="Examples:  ctenrich models import Task055_SegTHOR.zip --accept-licence  \n"
-    "ctenrich models import /models/Dataset042_Chest --name chest --axes RAS",
+    "ctenrich models import /models/Dataset042_Chest --name chest --axes RAS  \n"
+    "ctenrich models import ~/.totalsegmentator/nnunet/results",
 )
 def import_(
-    source: Annotated[Path, typer.Argument(help="Zip file or folder: nnU-Net v1 or v2, or the BPR model's files.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Zip file or folder: nnU-Net v1 or v2, or the BPR model's files; or a folder of several data sets of "
+            "nnU-Net, all of which are imported."
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="Name to install it under.")] = None,
     labels: Annotated[Path | None, typer.Option(help="JSON of label names and values, for unknown v1 exports.")] = None,
     axes: Annotated[str | None, typer.Option(help="Axes that the model was trained on: RAS, LAS or LPS.")] = None,
@@ -92,6 +131,9 @@ def import_(
     from ctenrich.models.library import import_model, show_model
 
     stated = _conventions(axes, step)
+    if _imports_several(source, one=name is not None or labels is not None or axes is not None or step is not None):
+        _import_folder(source, accept_licence)
+        return
     with progress_bars() as progress:
         status = import_model(
             source, name=name, labels=labels, conventions=stated, accept=accept_licence, progress=progress
@@ -100,6 +142,28 @@ def import_(
     found = show_model(status.name)
     if "axes" in found:
         typer.echo(f"axes: {found['axes']}" + (f" ({found['axes_from']})" if "axes_from" in found else ""))
+
+
+def _imports_several(source: Path, *, one: bool) -> bool:
+    """Whether a folder holds data sets of nnU-Net; `one`: options were given that fit one model only."""
+    from ctenrich.errors import UsageError
+    from ctenrich.models.collection import find_data_sets
+    from ctenrich.reasons import Reason
+
+    found = find_data_sets(source) if source.is_dir() else ()
+    if found and one:
+        message = f"{source.name} holds {len(found)} data sets, and the options are those of one model"
+        raise UsageError(Reason.BAD_PARAMETER, message, f"import one of them, e.g. {found[0]}")
+    return bool(found)
+
+
+def _import_folder(source: Path, accept: bool) -> None:
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.models.collection import find_data_sets, import_collection
+
+    with progress_bars() as progress:
+        found = import_collection(find_data_sets(source), accept=accept, progress=progress)
+    _print_collected(found)
 
 
 def _conventions(axes: str | None, step: str | None) -> Conventions:

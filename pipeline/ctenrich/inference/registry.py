@@ -220,6 +220,8 @@ def check_licence(entry: ModelEntry) -> None:
         LICENCE_NOT_ACCEPTED, with the licence's name and address.
     """
     if entry.accept and _accepted_licences().get(entry.name) != entry.licence:
-        message = f"the weights of {entry.name} are licensed {entry.licence} ({entry.licence_url})"
-        hint = f"accept it once: ctenrich models pull {entry.name} --accept-licence"
+        where = f" ({entry.licence_url})" if entry.licence_url else ""
+        message = f"the weights of {entry.name} are licensed {entry.licence}{where}"
+        command = f"pull {entry.name}" if entry.url else "import FOLDER"
+        hint = f"accept it once: ctenrich models {command} --accept-licence"
         raise ModelError(Reason.LICENCE_NOT_ACCEPTED, message, hint)

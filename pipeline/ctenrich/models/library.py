@@ -35,10 +35,19 @@ from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.store import StoredModel, load_weights, prepare, source_files
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
+from ctenrich.recipes.published import published_models
 from ctenrich.records import Issue, Severity
 from ctenrich.workspace import sha256_of_file, write_bytes
 
-__all__ = ["ModelStatus", "import_model", "list_models", "pull_model", "show_model", "verify_model"]
+__all__ = [
+    "ModelStatus",
+    "import_model",
+    "import_record_of",
+    "list_models",
+    "pull_model",
+    "show_model",
+    "verify_model",
+]
 
 _MAX_UNPACKED = 64 * 1024**3
 _MAX_RATIO = 200
@@ -66,10 +75,14 @@ def list_models() -> tuple[ModelStatus, ...]:
     rows = [_model_status(entry) for entry in registry().values()]
     imported = models_home() / "imported"
     own = sorted(p.name for p in imported.iterdir() if p.is_dir()) if imported.is_dir() else []
-    rows += [
-        ModelStatus(n, _import_record(n).get("kind", ""), "imported", "", True) for n in own if n not in registry()
-    ]
-    return tuple(rows)
+    return (*rows, *(_own_status(name) for name in own if name not in registry()))
+
+
+def _own_status(name: str) -> ModelStatus:
+    """Status of an imported model that the registry does not know."""
+    entry = published_models().get(name)
+    licence = entry.licence if entry is not None else ""
+    return ModelStatus(name, import_record_of(name).get("kind", ""), "imported", licence, True)
 
 
 def _model_status(entry: ModelEntry) -> ModelStatus:
@@ -86,7 +99,8 @@ def _model_status(entry: ModelEntry) -> ModelStatus:
     return ModelStatus(entry.name, entry.kind.value, entry.title, entry.licence, installed, entry.demo, accepted)
 
 
-def _import_record(name: str) -> dict[str, Any]:
+def import_record_of(name: str) -> dict[str, Any]:
+    """Read the record of a model's import; an empty dictionary if it was not imported, or the record is damaged."""
     with contextlib.suppress(OSError, ValueError):
         data = json.loads((models_home() / "imported" / name / "import.json").read_text("utf-8"))
         return data if isinstance(data, dict) else {}
@@ -119,7 +133,7 @@ def show_model(name: str) -> dict[str, Any]:
         if entry is None:
             raise
         return out | {"installed": False, "why": error.message, "hint": error.hint}
-    out |= {"installed": True, **({"imported": _import_record(name)} if _import_record(name) else {})}
+    out |= {"installed": True, **({"imported": import_record_of(name)} if import_record_of(name) else {})}
     if _is_bodypart(model):
         return out | {"kind": ModelKind.BODYPART.value, **_bodypart_details(model)}
     stored = prepare(model)
@@ -259,7 +273,7 @@ def import_model(
         raise UnknownModelError(Reason.NOT_FOUND, f"there is no file or folder {source}")
     pinned = sha256_of_file(source) if source.is_file() else ""
     chosen = check_name(name or _guess_name(source, pinned))
-    entry = registry().get(chosen)
+    entry = _entry_of(chosen)
     if entry is not None:
         if entry.package:
             fail(f"{chosen} is a model of the package", "choose another name")
@@ -283,9 +297,12 @@ def import_model(
         _replace_folder(folder, imported / chosen, staging / "old")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    if entry is not None:
-        return _model_status(entry)
-    return ModelStatus(chosen, kind, "imported", "", True)
+    return _model_status(entry) if chosen in registry() and entry is not None else _own_status(chosen)
+
+
+def _entry_of(name: str) -> ModelEntry | None:
+    """What is known about a name: an entry of the registry, or a data set that a recipe of the package names."""
+    return registry().get(name) or published_models().get(name)
 
 
 def _recorded_conventions(model: ResolvedModel, source: Path, kind: str, given: Conventions) -> dict[str, Any]:
@@ -316,7 +333,7 @@ def _guess_name(source: Path, sha256: str) -> str:
 
 
 def _check_pin(entry: ModelEntry, sha256: str) -> None:
-    wanted = entry.sha256 or _import_record(entry.name).get("sha256", "")
+    wanted = entry.sha256 or import_record_of(entry.name).get("sha256", "")
     if wanted and sha256 and wanted != sha256:
         message = f"the file has the SHA-256 {sha256[:16]}..., pinned for {entry.name} is {wanted[:16]}..."
         raise ModelError(
@@ -334,10 +351,18 @@ def _check_import(model: ResolvedModel) -> str:
                 path.replace(model.folder / path.name)
         _bodypart_details(model)
         return ModelKind.BODYPART.value
-    stored = prepare(model)
-    for configuration in stored.configurations:
-        class_names(stored.plan(configuration).labels.names, stored.name)
-    return str(stored.meta["kind"])
+    trainers = [p.parent for p in sorted(model.folder.rglob("plans.json"))]
+    twice = len({p.name.rpartition("__")[2] for p in trainers}) < len(trainers)
+    # two trainers of one configuration are two models, of which recipes take one
+    models = [replace(model, folder=place) for place in trainers] if twice else [model]
+    kinds = []
+    for one in models:
+        stored = prepare(one)
+        kinds.append(str(stored.meta["kind"]))
+        for configuration in stored.configurations if model.name not in published_models() else ():
+            # the classes of published models are those of their recipe's table
+            class_names(stored.plan(configuration).labels.names, stored.name)
+    return kinds[0]
 
 
 def _replace_folder(new: Path, place: Path, old: Path) -> None:

@@ -18,7 +18,7 @@ from ctenrich.recipes.weights import weights_folders
 from ctenrich.records import Product
 from ctenrich.settings import Settings
 
-__all__ = ["RECIPE", "TOTALSEGMENTATOR"]
+__all__ = ["RECIPE", "TOTALSEGMENTATOR", "recipe_of_spec"]
 
 _SECONDS = {"segment": 0.6, "measure": 0.02, "encode": 0.05, "validate": 0.08}
 
@@ -64,6 +64,21 @@ def _open_file(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
     recipe = _recipe_of(spec)
     folders = (Path(spec.model).expanduser().resolve().parent, *weights_folders())
     return open_recipe(recipe, Product("recipe", check_name(recipe.name)), settings=settings, folders=folders)
+
+
+def recipe_of_spec(spec: SegmenterSpec) -> Recipe:
+    """Return the recipe that a specification names; its weights need not be on this machine.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for a kind that runs no recipes, or a recipe that does not exist.
+    """
+    if spec.kind == TOTALSEGMENTATOR.key:
+        return _task_of(spec)[1]
+    if spec.kind == RECIPE.key:
+        return _recipe_of(spec)
+    raise UsageError(Reason.BAD_PARAMETER, f"segmenters of the kind {spec.kind} run no recipe")
 
 
 def _series_title(product: Product) -> str:

@@ -56,11 +56,16 @@ class Weights:
     """Empty: all folds that there are."""
     url: str = ""
     licence: str = ""
+    version: int = 2
+    """Version of nnU-Net that wrote them: 1 or 2."""
+    class_names: Mapping[str, int] = field(default_factory=dict)
+    """Class -> value in the network, for nnU-Net v1, whose files do not name classes."""
 
     @property
     def subfolder(self) -> str:
-        """Folder of the trainer, as nnU-Net v2 names it."""
-        return f"{self.trainer}__{self.plans}__{self.configuration}"
+        """Folder of the trainer, as nnU-Net names it."""
+        trainer = f"{self.trainer}__{self.plans}"
+        return trainer if self.version == 1 else f"{trainer}__{self.configuration}"
 
 
 @dataclass(frozen=True, kw_only=True)

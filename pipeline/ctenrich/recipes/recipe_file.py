@@ -22,7 +22,7 @@ FORMAT = 1
 """Version of the file format."""
 _MAX_BYTES = 4 * 1024**2
 _TOP = {"format", "family", "version", "citation", "source", "weights", "recipes"}
-_WEIGHTS = {"folder", "trainer", "plans", "configuration", "folds", "url", "licence"}
+_WEIGHTS = {"folder", "trainer", "plans", "configuration", "folds", "url", "licence", "version"}
 _RECIPE = {
     *("task", "labels", "parts", "axes", "spacing", "step", "mirror", "split", "crop", "roi"),
     *("rules", "after", "keep"),
@@ -130,6 +130,8 @@ class _Reader:
         _text(values, "folder", place)
         if "folds" in values:
             values["folds"] = tuple(str(fold) for fold in values["folds"])
+        if values.get("version", 2) not in (1, 2):
+            _refuse(place, f"version {values['version']!r} is not a version of nnU-Net", "1 or 2")
         return Weights(name=name, **values)
 
     def recipe(self, name: str, place: str) -> Recipe:
@@ -186,7 +188,8 @@ class _Reader:
             table = self._part_labels(part.pop("labels", None), tables, name, labels, where)
             table = table or {value: 0 if value in removed else value for value in (*labels.values(), *removed)}
             step, mirror = _step(part.get("step", defaults["step"]), where), part.get("mirror", defaults["mirror"])
-            out.append(Part(weights=self.weights[name], labels=table, step=step, mirror=bool(mirror)))
+            weights = _with_class_names(self.weights[name], table, labels)
+            out.append(Part(weights=weights, labels=table, step=step, mirror=bool(mirror)))
         return tuple(out)
 
     @staticmethod
@@ -228,6 +231,14 @@ class _Reader:
             name = _choice(RuleName, row.get("rule"), place)
             out.append(Rule(name=name, classes=classes, amount=float(row.get("amount", 0)), other=other))
         return tuple(out)
+
+
+def _with_class_names(weights: Weights, table: Mapping[int, int], labels: Mapping[str, int]) -> Weights:
+    """Weights of nnU-Net v1 with the names of their classes, which their own files do not have."""
+    if weights.version == 2:
+        return weights
+    names = {value: name for name, value in labels.items()}
+    return replace(weights, class_names={names[made]: value for value, made in table.items() if made})
 
 
 # ---------------------------------------------------------------- values

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctenrich.errors import ModelError, UnknownModelError
-from ctenrich.inference.registry import ResolvedModel, check_name, models_home
+from ctenrich.inference.registry import ModelEntry, ModelKind, ResolvedModel, check_name, models_home
 from ctenrich.reasons import Reason
 from ctenrich.recipes.recipe import Weights
 
@@ -18,14 +18,15 @@ def weights_folders() -> tuple[Path, ...]:
     """Folders that hold ``DatasetNNN_...`` folders, in the order in which they are searched.
 
     First the models that were imported, then the folders of a TotalSegmentator on this machine:
-    ``TOTALSEG_WEIGHTS_PATH``, else ``nnunet/results`` in ``TOTALSEG_HOME_DIR`` or ``~/.totalsegmentator``.
+    ``TOTALSEG_WEIGHTS_PATH``, else ``nnunet/results`` in ``TOTALSEG_HOME_DIR`` or ``~/.totalsegmentator``. Version 1 of
+    TotalSegmentator keeps its ``TaskNNN_...`` folders in ``nnUNet/3d_fullres`` below the same place.
     """
     imported = models_home() / "imported"
     inner = sorted(p for p in imported.iterdir() if p.is_dir()) if imported.is_dir() else []
     chosen = os.environ.get("TOTALSEG_WEIGHTS_PATH")
     home = Path(os.environ.get("TOTALSEG_HOME_DIR") or "~/.totalsegmentator")
-    peer = Path(chosen) if chosen else home / "nnunet" / "results"
-    return (imported, *inner, peer.expanduser())
+    peer = (Path(chosen) if chosen else home / "nnunet" / "results").expanduser()
+    return (imported, *inner, peer, peer / "nnUNet" / "3d_fullres")
 
 
 def find_all_weights(weights: Sequence[Weights], folders: Sequence[Path], wanted_by: str) -> dict[str, ResolvedModel]:
@@ -57,7 +58,8 @@ def find_all_weights(weights: Sequence[Weights], folders: Sequence[Path], wanted
         names = ", ".join(dict.fromkeys(item.folder for item in missing))
         hint = "; ".join(dict.fromkeys(_published(item) for item in missing))
         hint += (
-            "; unpack, then: ctenrich models import FOLDER, or set TOTALSEG_WEIGHTS_PATH to the folder that holds them"
+            "; ctenrich models pull SEGMENTER downloads those that are published, ctenrich models import FOLDER takes "
+            "those that you have, TOTALSEG_WEIGHTS_PATH names a folder that holds them"
         )
         raise UnknownModelError(
             Reason.NOT_FOUND, f"{wanted_by} needs weights that are not on this machine: {names}", hint
@@ -73,23 +75,30 @@ def _published(weights: Weights) -> str:
 
 
 def _find(weights: Weights, folders: Sequence[Path]) -> ResolvedModel | None:
+    plans = "plans.pkl" if weights.version == 1 else "plans.json"
     for folder in folders:
         place = folder / weights.folder
         if not place.is_dir():
             continue
-        if (place / "plans.json").is_file():  # the trainer's own folder
-            return _resolved(place)
+        if (place / plans).is_file():  # the trainer's own folder
+            return _resolved(place, weights)
+        inner = place / weights.folder  # a zip file that was imported with the folder that it holds
+        top = folder if (folder / "import.json").is_file() else place
+        place = inner if inner.is_dir() else place
         wanted = place / weights.subfolder
-        known = sorted(p.parent.name for p in place.glob("*/plans.json"))
+        known = sorted(p.parent.name for p in place.glob(f"*/{plans}"))
         if not wanted.is_dir():
             message = f"{weights.folder} does not hold {weights.subfolder}: it is another version of these weights"
             raise ModelError(
                 Reason.BAD_MODEL, message, f"it holds {', '.join(known) or 'no model'}; {_published(weights)}"
             )
-        return _resolved(place if len(known) == 1 else wanted)
+        return _resolved(top if len(known) == 1 else wanted, weights)
     return None
 
 
-def _resolved(folder: Path) -> ResolvedModel:
-    dataset = next((p.name for p in (folder, folder.parent) if p.name.startswith("Dataset")), folder.name)
-    return ResolvedModel(check_name(dataset), folder.resolve(), None)
+def _resolved(folder: Path, weights: Weights) -> ResolvedModel:
+    dataset = next((p.name for p in (folder, folder.parent) if p.name.startswith(("Dataset", "Task"))), folder.name)
+    entry = None
+    if weights.version == 1:
+        entry = ModelEntry(dataset, ModelKind.NNUNET_V1, labels=weights.class_names)
+    return ResolvedModel(check_name(dataset), folder.resolve(), entry)
