@@ -1,11 +1,12 @@
 """Damaged files of every kind that ctenrich reads: each ends in a result or a typed error, in bounded time and memory.
 
-``python -m benchmarks.fuzz [--seed N] [--files N] [--series N] [--runs N] [--seconds S] [--quick]``
+``python -m benchmarks.fuzz [--seed N] [--files N] [--series N] [--runs N] [--only KIND:N] [--seconds S] [--quick]``
 
 Valid files are made, their bytes are changed by seeded mutators, and the program's own readers read them. A finding is
 an error that is not a `CtenrichError`, a line on the console, more than 10 s of CPU time for one file, more than 2 GB
 of memory, a run or export whose outcomes do not add up (planned = done + skipped + failed), or a volume that differs
-from the pixels that pydicom reads, or that lacks a slice of its folder without an issue.
+from the pixels that pydicom reads, or that lacks a slice of its folder without an issue. A finding names its file,
+series or run by number: ``--only run:20`` repeats that one.
 """
 
 from __future__ import annotations
@@ -125,13 +126,26 @@ def _console() -> Iterator[list[str]]:
 # ---------------------------------------------------------------- many of them
 
 
-def fuzz_files(originals: list[Original], count: int, rng: random.Random, tally: Tally, until: float) -> None:
-    """Read `count` damaged files, of each kind in turn."""
+@dataclass(frozen=True)
+class Pass:
+    """Which numbers are tried, and until when; the damage of each depends on the seed and its number alone."""
+
+    seed: int
+    numbers: range
+    until: float
+
+    def __iter__(self) -> Iterator[tuple[int, random.Random]]:
+        for number in self.numbers:
+            if time.monotonic() > self.until:
+                return
+            yield number, random.Random(f"{self.seed} {number}")
+
+
+def fuzz_files(originals: list[Original], wanted: Pass, tally: Tally) -> None:
+    """Read damaged files, of each kind in turn."""
     good = next(one.content for one in originals if one.kind == "seg")
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(count):
-            if time.monotonic() > until:
-                return
+        for number, rng in wanted:
             original = originals[number % len(originals)]
             here = Path(folder) / "damaged"
             here.mkdir()
@@ -157,23 +171,19 @@ def _export_beside_good(path: Path, good: bytes) -> None:
     assert all(p.is_file() for p in export.files), "a listed file does not exist"
 
 
-def fuzz_series(count: int, rng: random.Random, folder: Path, tally: Tally, until: float) -> None:
-    """Sort and convert `count` series with damaged, missing and doubled files."""
-    for number in range(count):
-        if time.monotonic() > until:
-            return
+def fuzz_series(wanted: Pass, folder: Path, tally: Tally) -> None:
+    """Sort and convert series with damaged, missing and doubled files."""
+    for number, rng in wanted:
         here = folder / "series"
         damage_small(here / "in", rng)
         attempt("series", f"{number}", lambda here=here: convert_and_compare(here), tally)  # type: ignore[misc]
         shutil.rmtree(here)
 
 
-def fuzz_runs(count: int, rng: random.Random, folder: Path, tally: Tally, until: float) -> None:
-    """Index, select and run `count` cohorts with damaged, missing and doubled files, contours among them."""
+def fuzz_runs(wanted: Pass, folder: Path, tally: Tally) -> None:
+    """Index, select and run cohorts with damaged, missing and doubled files, contours among them."""
     before = write_cohort(folder / "cohort", SERIES_OF_RUN)
-    for number in range(count):
-        if time.monotonic() > until:
-            return
+    for number, rng in wanted:
         here = folder / "run"
         shutil.copytree(folder / "cohort", here / "in")
         damage_cohort(here / "in", rng)
@@ -192,6 +202,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--series", type=int, default=300)
     parser.add_argument("--runs", type=int, default=30, help=f"cohorts of {SERIES_OF_RUN} series")
+    parser.add_argument("--only", metavar="KIND:N", help="one number of file, series or run, as a finding names it")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so much time")
     parser.add_argument("--quick", action="store_true", help="a twentieth of the files, series and runs")
     options = parser.parse_args()
@@ -202,16 +213,20 @@ def main() -> int:
     tally = Tally()
     begin = time.monotonic()
 
-    def end(share: float) -> float:
-        return begin + options.seconds * share
+    def wanted(kind: str, share: float) -> Pass:
+        numbers = range(getattr(options, kind) // scale)
+        if options.only is not None:
+            name, _, number = options.only.partition(":")
+            numbers = range(int(number), int(number) + 1) if kind in {name, f"{name}s"} else range(0)
+        return Pass(options.seed, numbers, begin + options.seconds * share)
 
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as folder:
         originals = make_originals(Path(made))
         taken = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.RLIM_INFINITY))
-        fuzz_series(options.series // scale, random.Random(options.seed), Path(folder), tally, end(0.3))
-        fuzz_files(originals, options.files // scale, random.Random(options.seed), tally, end(0.7))
-        fuzz_runs(options.runs // scale, random.Random(options.seed), Path(folder), tally, end(1))
+        fuzz_series(wanted("series", 0.3), Path(folder), tally)
+        fuzz_files(originals, wanted("files", 0.7), tally)
+        fuzz_runs(wanted("runs", 1), Path(folder), tally)
     print(json.dumps({"seed": options.seed, **tally.as_dict(), "seconds": round(time.monotonic() - begin)}, indent=1))
     return 1 if tally.findings else 0
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.fuzz import Tally, attempt, mutate
+from benchmarks.fuzz import Pass, Tally, attempt, mutate
 
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
@@ -23,6 +23,14 @@ def test_mutations_are_reproducible_and_change_the_file() -> None:
     assert first == [mutate(content, random.Random(seed)) for seed in range(50)]
     assert sum(changed != content for changed in first) > 40
     assert mutate(b"", random.Random(1)) == b""
+
+
+def test_one_number_of_a_pass_is_damaged_alone_as_in_the_whole_pass() -> None:
+    content = bytes(range(256)) * 8
+    whole = {number: mutate(content, rng) for number, rng in Pass(3, range(20), float("inf"))}
+    assert {number: mutate(content, rng) for number, rng in Pass(3, range(17, 18), float("inf"))} == {17: whole[17]}
+    assert len(set(whole.values())) > 15
+    assert list(Pass(3, range(20), 0.0)) == [], "no time is left"
 
 
 def test_only_errors_of_our_own_are_no_findings() -> None:

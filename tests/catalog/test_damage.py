@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -142,6 +143,44 @@ def test_a_slice_whose_uid_is_damaged_is_missing_in_its_series(tmp_path: Path, k
     last.write_bytes(last.read_bytes().replace(uid, uid[:-4] + b"\x80" + uid[-3:]))
     reasons = excluded(crawl_and_select(tmp_path / "in"))[study.series_instance_uid]
     assert reasons[0] in {"SeriesInstanceUID": ["INCOMPLETE"], "StudyInstanceUID": ["UNSAFE_IDENTIFIER"]}[keyword]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "cut", "rule"),
+    [
+        ("SeriesInstanceUID", None, "catalog.stray_slice"),
+        ("SeriesInstanceUID", 80, "catalog.stray_slice"),
+        ("SeriesInstanceUID", 54, "catalog.stray_slice"),
+        ("StudyInstanceUID", 2, "catalog.unreadable_file"),
+    ],
+)
+def test_a_last_slice_with_another_valid_uid_leaves_a_warning(
+    tmp_path: Path, keyword: str, cut: int | None, rule: str
+) -> None:
+    """No other file has the UID: nothing else shows that the series is one slice short."""
+    study = write_phantom_study(tmp_path / "in", replace(TINY, rtstruct=False))
+    last = study.slices[-1]
+    content = last.read_bytes()
+    uid = str(getattr(pydicom.dcmread(last, stop_before_pixels=True), keyword)).encode()
+    content = content.replace(uid, uid[:-2] + b"." + uid[-1:])
+    if cut is not None:  # bytes from the element Series Instance UID on
+        content = content[: content.index(b"\x20\x00\x0e\x00UI") + cut]
+    last.write_bytes(content)
+    write_series(tmp_path / "in", count=4, series="2", study="2")
+    found = {s.series_instance_uid: s.notes for s in crawl_and_select(tmp_path / "in").cohort.series}
+    assert [(n.rule, n.severity) for n in found[study.series_instance_uid]] == [(rule, Severity.WARNING)]
+    # of another study; but where the file's own study is unknown, it may be of this one
+    assert len(found[f"{ROOT}.2.2"]) == (keyword == "StudyInstanceUID")
+
+
+def test_several_unreadable_files_of_one_unknown_series_concern_no_other(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", count=5)
+    for number, path in enumerate(write_series(tmp_path / "in", count=4, series="2")):
+        path.rename(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xf6%d" % number))
+    selection = crawl_and_select(tmp_path / "in")
+    (entry,) = selection.cohort.series
+    assert entry.notes == ()
+    assert excluded(selection) == {f"{ROOT}.1.2": ["INCOMPLETE"]}
 
 
 def test_beside_several_series_a_broken_file_is_a_warning_unless_it_names_one(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,9 @@ class DamageKind(StrEnum):
     """It names a CT series of which no file could be read."""
     COPY = "copy"
     """It is a copy of a slice, and was left out."""
+    STRAY = "stray"
+    """It can be read, and has the folder, study and series number of the slices, but a Series Instance UID that no
+    other file has."""
 
 
 class Damage(NamedTuple):
@@ -38,7 +42,7 @@ class Damage(NamedTuple):
     kind: DamageKind
     path: str
     reason: str
-    """Code of the fault; empty for a copy."""
+    """Code of the fault; empty for a copy and for a stray slice."""
     modality: str = ""
 
 
@@ -79,6 +83,7 @@ def find_damage(connection: Any) -> tuple[Damage, ...]:
     ).fetchall()
     found: set[Damage] = set()
     if rows:
+        faults = [_Fault(*row) for row in rows]
         places = [
             _Place(*row)
             for row in connection.execute(
@@ -86,11 +91,8 @@ def find_damage(connection: Any) -> tuple[Damage, ...]:
                 "coalesce(StudyInstanceUID, ''), coalesce(Modality = 'CT', FALSE) FROM instances"
             ).fetchall()
         ]
-        by_folder: dict[str, list[_Place]] = defaultdict(list)
-        for place in places:
-            by_folder[place.folder].append(place)
-        for fault in (_Fault(*row) for row in rows):
-            found.update(_damage_of(fault, places, by_folder))
+        relation = _Relation(faults, places)
+        found.update(damage for fault in faults for damage in relation.damage_of(fault))
     # the queries look at instances of Modality CT only: one of another modality would be missing in silence
     mixed = connection.execute(
         "SELECT SeriesInstanceUID, min(local_path) FILTER (Modality IS DISTINCT FROM 'CT') FROM instances "
@@ -102,34 +104,86 @@ def find_damage(connection: Any) -> tuple[Damage, ...]:
         "SELECT DISTINCT SeriesInstanceUID, local_path FROM instances WHERE is_copy AND Modality = 'CT'"
     ).fetchall()
     found.update(Damage(series or "", DamageKind.COPY, path, "", "CT") for series, path in copies)
+    for series, path, is_copy in connection.execute(_STRAY_SLICES).fetchall():
+        found.add(Damage(series, DamageKind.COPY if is_copy else DamageKind.STRAY, path, "", "CT"))
     return tuple(sorted(found))
 
 
-def _damage_of(fault: _Fault, places: list[_Place], by_folder: dict[str, list[_Place]]) -> list[Damage]:
-    folder = str(Path(fault.path).parent)
-    here = by_folder.get(folder, [])
-    if fault.modality in _COMPANIONS:
-        of_study = {p.series for p in places if p.is_ct and p.study == fault.study} if fault.study else set()
-        around = str(Path(folder).parent)
+_STRAY_SLICES = """
+WITH lone AS (
+  SELECT SeriesInstanceUID, any_value(local_path) AS local_path FROM instances WHERE SeriesInstanceUID <> ''
+  GROUP BY SeriesInstanceUID HAVING count(*) = 1
+),
+ct AS (SELECT *, parse_dirpath(local_path) AS folder FROM instances WHERE Modality = 'CT')
+SELECT of_series.SeriesInstanceUID, stray.local_path, bool_or(stray.SOPInstanceUID = of_series.SOPInstanceUID)
+FROM lone JOIN ct AS stray USING (local_path) JOIN ct AS of_series USING (folder)
+WHERE of_series.SeriesInstanceUID NOT IN (SELECT SeriesInstanceUID FROM lone)
+  AND (stray.SeriesNumber = of_series.SeriesNumber
+    OR stray.SeriesNumber IS NULL AND stray.local_path IN (SELECT path FROM faults))
+  AND (stray.StudyInstanceUID = of_series.StudyInstanceUID OR stray.FrameOfReferenceUID = of_series.FrameOfReferenceUID)
+GROUP BY ALL
+"""
+"""Single CT images that have folder, series number, and study or frame of reference in common with a series.
+
+The series number may be missing in a file that was read in part.
+"""
+
+
+class _Relation:
+    """Relates faults to the CT series of a crawl."""
+
+    def __init__(self, faults: Sequence[_Fault], places: Sequence[_Place]) -> None:
+        self._places = places
+        self._studies = {place.study for place in places if _is_uid(place.series)}
+        self._faults_of_series = Counter(fault.series for fault in faults)
+        self._by_folder: dict[str, list[_Place]] = defaultdict(list)
+        for place in places:
+            self._by_folder[place.folder].append(place)
+
+    def damage_of(self, fault: _Fault) -> list[Damage]:
+        """Return the series that a file concerns."""
+        if fault.modality in _COMPANIONS:
+            return self._of_companion(fault)
+        if fault.modality not in {"", "CT", "(folder)"}:
+            return []
+        if not _is_uid(fault.series):
+            return self._of_folder(fault)
+        if any(p.is_ct and p.series == fault.series for p in self._places):
+            return [_damage(fault.series, DamageKind.SLICE, fault)]
+        if fault.modality != "CT" or any(p.series == fault.series for p in self._places):
+            return []
+        # a UID that one file alone states may be damaged itself
+        alone = self._faults_of_series[fault.series] == 1
+        near = self._beside(fault) if alone else set()
+        return [
+            _damage(fault.series, DamageKind.SERIES, fault),
+            *(_damage(uid, DamageKind.BESIDE, fault) for uid in near),
+        ]
+
+    def _of_companion(self, fault: _Fault) -> list[Damage]:
+        folder = Path(fault.path).parent
+        of_study = {p.series for p in self._places if p.is_ct and p.study == fault.study} if fault.study else set()
         near = (
             of_study
-            or {p.series for p in here if p.is_ct}
-            or {p.series for p in places if p.is_ct and Path(p.folder).is_relative_to(around)}
+            or {p.series for p in self._by_folder.get(str(folder), ()) if p.is_ct}
+            or {p.series for p in self._places if p.is_ct and Path(p.folder).is_relative_to(folder.parent)}
         )
         return [_damage(uid, DamageKind.COMPANION, fault) for uid in near]
-    if fault.modality not in {"", "CT", "(folder)"}:
-        return []
-    if _is_uid(fault.series):
-        if any(p.is_ct and p.series == fault.series for p in places):
-            return [_damage(fault.series, DamageKind.SLICE, fault)]
-        unknown = fault.modality == "CT" and all(p.series != fault.series for p in places)
-        return [_damage(fault.series, DamageKind.SERIES, fault)] if unknown else []
-    # a UID that is damaged names no series, although its file may have rows of instances under it
-    named = [p for p in here if _is_uid(p.series)]
-    beside = {p.series for p in named if p.is_ct and (p.study == fault.study or not _is_uid(fault.study))}
-    rivals = {p.series for p in named if p.is_ct or fault.modality != "CT"}
-    alone = len(rivals) == 1 and fault.modality != "(folder)"
-    return [_damage(uid, DamageKind.SLICE if alone else DamageKind.BESIDE, fault) for uid in beside]
+
+    def _of_folder(self, fault: _Fault) -> list[Damage]:
+        rivals = {p.series for p in self._named_beside(fault) if p.is_ct or fault.modality != "CT"}
+        alone = len(rivals) == 1 and fault.modality != "(folder)"
+        kind = DamageKind.SLICE if alone else DamageKind.BESIDE
+        return [_damage(uid, kind, fault) for uid in self._beside(fault)]
+
+    def _beside(self, fault: _Fault) -> set[str]:
+        """CT series of the folder; of the file's study, unless that is damaged too: no other file states it."""
+        any_study = fault.study not in self._studies
+        return {p.series for p in self._named_beside(fault) if p.is_ct and (any_study or p.study == fault.study)}
+
+    def _named_beside(self, fault: _Fault) -> list[_Place]:
+        # a UID that is damaged names no series, although its file may have rows of instances under it
+        return [p for p in self._by_folder.get(str(Path(fault.path).parent), ()) if _is_uid(p.series)]
 
 
 def _damage(series: str, kind: DamageKind, fault: _Fault) -> Damage:

@@ -141,6 +141,13 @@ def _noted(entry: SeriesEntry, damage: Sequence[Damage]) -> SeriesEntry:
             "of this series, the volume lacks it"
         )
         notes.append(Issue("catalog.unreadable_file", Severity.WARNING, uid, text))
+    stray = sum(d.kind is DamageKind.STRAY for d in damage)
+    if stray:
+        text = (
+            f"{stray} images in the folder have the series number of this series and a Series Instance UID that no "
+            "other file has; if their UID is damaged, the volume lacks them"
+        )
+        notes.append(Issue("catalog.stray_slice", Severity.WARNING, uid, text))
     copies = sum(d.kind is DamageKind.COPY for d in damage)
     if copies:
         notes.append(Issue("catalog.copies", Severity.NOTE, uid, f"{copies} copies of slices were left out"))
