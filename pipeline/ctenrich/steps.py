@@ -726,7 +726,7 @@ def export(
     limits : SegSettings, optional
         Limits of the grid and the masks of an object; default: those of the run's settings.
     progress : Progress
-        Receives one step per object, and the issues as notes.
+        Receives one step per object.
 
     Returns
     -------
@@ -768,7 +768,7 @@ def export_objects(
     limits : SegSettings, optional
         Limits of the grid and the masks of an object.
     progress : Progress
-        Receives one step per object, and the issues as notes.
+        Receives one step per object.
 
     Returns
     -------

@@ -133,10 +133,15 @@ def test_a_source_that_does_not_fit_is_reported(tmp_path: Path, workspace: Works
         slices=tuple(dataclasses.replace(s, sop_instance_uid=f"1.2.{k}") for k, s in enumerate(series.slices)),
     )
     read = read_seg(path, other)
-    rules = {i.rule: i for i in read.issues}
-    assert rules["SEG_REFERENCES"].severity is Severity.ERROR
-    assert "0 of 14" in rules["SEG_REFERENCES"].message
-    assert rules["SEG_FRAME_OF_REFERENCE"].severity is Severity.ERROR
+    assert not read.on_source_grid
+    assert [(i.rule, i.severity) for i in read.issues] == [("SEG_SOURCE", Severity.WARNING)]
+    read = read_seg(path, dataclasses.replace(series, slices=other.slices))
+    assert read.on_source_grid, "by position"
+    assert [(i.rule, i.severity) for i in read.issues] == [("SEG_REFERENCES", Severity.ERROR)]
+    assert "0 of 14" in read.issues[0].message
+    read = read_seg(path, dataclasses.replace(series, frame_of_reference_uid="1.2.3"))
+    assert read.on_source_grid, "by reference"
+    assert [(i.rule, i.severity) for i in read.issues] == [("SEG_FRAME_OF_REFERENCE", Severity.ERROR)]
     moved = dataclasses.replace(
         series,
         slices=tuple(
@@ -146,6 +151,40 @@ def test_a_source_that_does_not_fit_is_reported(tmp_path: Path, workspace: Works
     read = read_seg(path, moved)
     assert not read.on_source_grid
     assert any(i.rule == "SEG_GRID" for i in read.issues)
+
+
+@pytest.mark.parametrize(
+    ("move", "reason"), [((4.0, 0.0, 0.0), Reason.LATERAL_DRIFT), ((0.0, 0.0, 0.4), None), ((0.05, 0.0, 0.0), None)]
+)
+def test_frames_beside_their_grid(
+    move: tuple[float, float, float], reason: Reason | None, tmp_path: Path, workspace: Workspace
+) -> None:
+    """Frames of a tilted gantry, or shifted ones, have no place on a grid along the normal."""
+    path, _, series = write(tmp_path, workspace)
+    dataset = pydicom.dcmread(path)
+    for frame in list(dataset.PerFrameFunctionalGroupsSequence)[5:]:
+        place = frame.PlanePositionSequence[0]
+        place.ImagePositionPatient = [a + b for a, b in zip(place.ImagePositionPatient, move, strict=True)]
+    dataset.save_as(path)
+    for source in (None, series):
+        if reason is None:
+            rules = {i.rule for i in read_seg(path, source).issues} - {"SEG_DUPLICATE_FRAME"}
+            assert rules == ({"SEG_IRREGULAR"} if move[2] else set()) | ({"SEG_GRID"} if move[2] and source else set())
+        else:
+            with pytest.raises(InputError) as caught:
+                read_seg(path, source)
+            assert caught.value.reason is reason
+
+
+def test_frames_of_one_place_are_one_issue_per_segment(tmp_path: Path, workspace: Workspace) -> None:
+    path, _, series = write(tmp_path, workspace)
+    dataset = pydicom.dcmread(path)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        frame.PlanePositionSequence[0].ImagePositionPatient = list(series.slices[0].position)
+    dataset.save_as(path)
+    issues = read_seg(path).issues
+    assert {i.rule for i in issues} == {"SEG_DUPLICATE_FRAME"}
+    assert len({i.message for i in issues}) == len(issues) <= 4
 
 
 @pytest.mark.parametrize("fault", ["short", "no_frames", "no_position", "not_dicom", "ct"])

@@ -16,7 +16,7 @@ from ctenrich.geometry import affine_lps, slice_normal
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4, Vector
 
-__all__ = ["Frame", "Grid", "frame_pixels", "grid_of_frames", "read_frames"]
+__all__ = ["Frame", "Grid", "frame_pixels", "grid_of_frames", "read_frames", "sideways_drift"]
 
 _STEP_TOLERANCE = 0.1
 """How far a frame may be from its place on a regular grid, as a share of the spacing."""
@@ -179,6 +179,15 @@ def grid_of_frames(frames: tuple[Frame, ...], rows: int, columns: int) -> tuple[
     positions = tuple((float(p[0]), float(p[1]), float(p[2])) for p in starts)
     grid = Grid((count, rows, columns), affine, (step, *first.pixel_spacing), positions)
     return grid, indices, regular
+
+
+def sideways_drift(frames: tuple[Frame, ...]) -> float:
+    """Largest distance of a frame, in its plane, from the line along the normal through the first one, in mm."""
+    first = frames[0]
+    offsets = np.array([frame.position for frame in frames]) - np.array(first.position)
+    normal = np.array(slice_normal(first.orientation[:3], first.orientation[3:]))
+    within = offsets - np.outer(offsets @ normal, normal)
+    return float(np.linalg.norm(within, axis=1).max())
 
 
 def _levels(distances: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from ctenrich import __version__
 from ctenrich.codes.mappings import Code
-from ctenrich.dicom.frames import Frame, Grid, frame_pixels, grid_of_frames, read_frames
+from ctenrich.dicom.frames import Frame, Grid, frame_pixels, grid_of_frames, read_frames, sideways_drift
 from ctenrich.dicom.objects import damage_as_input_error, quiet, whole
 from ctenrich.dicom.orientation import Reorientation, find_reorientation
 from ctenrich.dicom.sop_classes import LABEL_MAP_SEGMENTATION, SEGMENTATION_CLASSES
@@ -31,6 +32,10 @@ MAX_VOXELS = SegSettings().max_voxels
 """Voxels of the largest grid."""
 MAX_BYTES = SegSettings().max_bytes
 """Bytes that the masks of an object, cropped slice by slice, may take: all organs of a thousand slices take a third."""
+
+
+_LARGEST_DRIFT = 0.5
+"""How far frames may lie beside one another in their plane, as a share of the pixel spacing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +216,9 @@ def read_seg(
         The object.
     source : SortedSeries, optional
         The CT series it was made from: frames are laid on its grid, by reference where that resolves, else by
-        position, and turned where their rows or columns run the other way. Without it the grid is the smallest that
-        holds the frames, and empty slices at the ends are lost.
+        position, and turned where their rows or columns run the other way. Without it, or where neither the frame of
+        reference nor any reference is that of the series, the grid is the smallest that holds the frames, and empty
+        slices at the ends are lost.
     max_voxels : int
         Voxels that the grid may have.
     max_bytes : int
@@ -227,7 +233,8 @@ def read_seg(
     Raises
     ------
     InputError
-        NOT_DICOM, TRUNCATED, DECODE_ERROR; MISSING_GEOMETRY and kin where frames cannot be placed at all.
+        NOT_DICOM, TRUNCATED, DECODE_ERROR; MISSING_GEOMETRY, MULTI_ORIENTATION, MULTI_PIXEL_SPACING or LATERAL_DRIFT
+        where no grid has a place for the frames.
     UnsafeInputError
         DECOMPRESSION_BOMB if the grid or the masks are larger than that.
     """
@@ -257,12 +264,12 @@ def _decode(dataset: Dataset, source: SortedSeries | None, max_voxels: int, max_
     referenced = _referenced(dataset, frames)
     issues = _Issues(str(dataset.get("SOPInstanceUID", "")))
     rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if source is not None and not _check_references(dataset, referenced, source, issues):
+        source = None
     turn = find_reorientation(frames[0].orientation, (*source.row_cosines, *source.column_cosines)) if source else None
     if turn is not None:
         frames = tuple(turn.frame(frame, (rows, columns)) for frame in frames)
         rows, columns = (columns, rows) if turn.transpose else (rows, columns)
-    if source is not None:
-        _check_references(dataset, referenced, source, issues)
     grid, indices, on_source = _place_frames(frames, (rows, columns), source, issues)
     if math.prod(grid.shape) > max_voxels:
         size = " x ".join(map(str, grid.shape))
@@ -308,33 +315,58 @@ def _place_frames(
     frames: tuple[Frame, ...], matrix: tuple[int, int], source: SortedSeries | None, issues: _Issues
 ) -> tuple[Grid, tuple[int, ...], bool]:
     """Grid of the masks, slice index of each frame on it, and whether it is the grid of the source series."""
-    own, own_indices, regular = grid_of_frames(frames, *matrix)
     if source is None:
-        if not regular:
-            issues.add("SEG_IRREGULAR", Severity.WARNING, "the frames do not lie on one regular grid")
-        return own, own_indices, False
+        return *_place_on_own_grid(frames, matrix, issues), False
     grid = grid_of_series(source)
     if not _same_plane(frames[0], grid, matrix, source):
         issues.add("SEG_GRID", Severity.WARNING, "rows, columns, spacing or directions are not those of the source")
-        return own, own_indices, False
+        return *_place_on_own_grid(frames, matrix, issues), False
     indices = [_slice_of(frame, source, grid) for frame in frames]
     if None in indices:
         lost = sum(1 for k in indices if k is None)
         issues.add("SEG_GRID", Severity.WARNING, f"{lost} of {len(frames)} frames lie on no slice of the source")
-        return own, own_indices, False
+        return *_place_on_own_grid(frames, matrix, issues), False
     return grid, tuple(int(k) for k in indices if k is not None), True
 
 
-def _check_references(dataset: Dataset, referenced: Sequence[str], source: SortedSeries, issues: _Issues) -> None:
+def _place_on_own_grid(
+    frames: tuple[Frame, ...], matrix: tuple[int, int], issues: _Issues
+) -> tuple[Grid, tuple[int, ...]]:
+    """The smallest grid that holds the frames, and the slice index of each on it.
+
+    A frame more than half a pixel beside that grid has no place on it; without a regular distance between the slices
+    there is a warning, because files of masks state one.
+    """
+    grid, indices, regular = grid_of_frames(frames, *matrix)
+    drift = sideways_drift(frames)
+    if drift > _LARGEST_DRIFT * min(frames[0].pixel_spacing):
+        raise InputError(Reason.LATERAL_DRIFT, f"the frames lie up to {drift:.4g} mm beside one another in their plane")
+    if not regular:
+        message = "the distances between the frames are not regular: the slice spacing of the grid does not hold"
+        issues.add("SEG_IRREGULAR", Severity.WARNING, message)
+    return grid, indices
+
+
+def _check_references(dataset: Dataset, referenced: Sequence[str], source: SortedSeries, issues: _Issues) -> bool:
+    """Note what of the references does not fit; return whether the source has a place for the frames at all."""
     known = set(source.sop_instance_uids)
     found = sum(1 for uid in referenced if uid in known)
+    same_frame = str(dataset.get("FrameOfReferenceUID", "")) == source.frame_of_reference_uid
+    if not found and not same_frame:
+        message = (
+            "the source does not fit (another frame of reference, and none of the referenced instances): the masks "
+            "have the grid of their own frames"
+        )
+        issues.add("SEG_SOURCE", Severity.WARNING, message)
+        return False
     if found < len(referenced) or not referenced:
         message = f"{found} of {len(referenced)} referenced instances are in the source series"
         issues.add("SEG_REFERENCES", Severity.ERROR, message)
-    if str(dataset.get("FrameOfReferenceUID", "")) != source.frame_of_reference_uid:
+    if not same_frame:
         issues.add("SEG_FRAME_OF_REFERENCE", Severity.ERROR, "the frame of reference is not that of the source series")
     if str(dataset.get("StudyInstanceUID", "")) != source.study_instance_uid:
         issues.add("SEG_STUDY", Severity.WARNING, "the study is not that of the source series")
+    return True
 
 
 def _same_plane(frame: Frame, grid: Grid, matrix: tuple[int, int], source: SortedSeries) -> bool:
@@ -389,6 +421,7 @@ def _add_frames(
     described = {int(s.SegmentNumber) for s in dataset.SegmentSequence}
     background |= set() if 0 in described else {0}
     fractional = str(dataset.get("SegmentationType")) == "FRACTIONAL"
+    doubled: Counter[int] = Counter()
     for (frame, k), stored in zip(placed, frame_pixels(dataset), strict=False):
         pixels = turn.plane(stored)
         numbers = [int(v) for v in np.unique(pixels)] if label_map else [frame.segment or 0]
@@ -397,8 +430,10 @@ def _add_frames(
                 continue
             plane = (pixels == number) if label_map else pixels
             plane = plane.astype(np.float32) * np.float32(scale) if fractional else plane.astype(bool)
-            if planes.add(number, k, plane):
-                issues.add("SEG_DUPLICATE_FRAME", Severity.WARNING, f"segment {number} has two frames on slice {k + 1}")
+            doubled[number] += planes.add(number, k, plane)
+    for number, count in sorted((+doubled).items()):
+        message = f"segment {number} has {count} frames on slices where it has one already: the larger values count"
+        issues.add("SEG_DUPLICATE_FRAME", Severity.WARNING, message)
 
 
 def _is_background(segment: Dataset, dataset: Dataset) -> bool:

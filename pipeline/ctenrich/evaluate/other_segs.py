@@ -207,7 +207,10 @@ def _read_one(path: Path, sources: _Sources, limits: SegSettings, *, named: bool
     except MemoryError:
         return OtherSeg(name=name, reason=Reason.OUT_OF_MEMORY, message="its masks do not fit into memory")
     if not decoded.on_source_grid:
-        off = next((i.message for i in decoded.issues if i.rule == "SEG_GRID"), "its grid is not that of the CT")
+        off = next(
+            (i.message for i in decoded.issues if i.rule in {"SEG_GRID", "SEG_SOURCE"}),
+            "its grid is not that of the CT",
+        )
         return OtherSeg(name=name, reason=Reason.NO_REFERENCE, message=off, issues=decoded.issues)
     seen: Counter[str] = Counter()
     segments = []

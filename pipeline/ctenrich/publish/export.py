@@ -147,7 +147,7 @@ def export_run(
     limits : SegSettings, optional
         Limits of the grid and the masks of an object.
     progress : Progress
-        Advanced by one for every object; gets issues as notes.
+        Advanced by one for every object.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def export_objects(
     limits : SegSettings, optional
         Limits of the grid and the masks of an object.
     progress : Progress
-        Advanced by one for every object; gets issues as notes.
+        Advanced by one for every object.
 
     Returns
     -------
@@ -352,10 +352,7 @@ def _export(planned: Sequence[_Planned], target: _Target, find_source: _FindSour
     outcomes = []
     progress.start("export", len(planned))
     for item in planned:
-        outcome = _one_outcome(item, target, find_source, rows)
-        outcomes.append(outcome)
-        for issue in outcome.issues:
-            progress.note(f"{issue.severity.value}: {outcome.name}: {issue.message}")
+        outcomes.append(_one_outcome(item, target, find_source, rows))
         progress.advance("export")
     if rows:
         _write_csv(target.out / _TABLE, rows)
