@@ -132,9 +132,7 @@ def run_demo(out: Path, *, device: str = "auto", progress: Progress = SILENT) ->
     steps.index([out / "dicom"], catalog, collection_id="ctenrich_demo", progress=progress)
     steps.select("select_ct_series", f"folder:{catalog}", cohort, progress=progress)
     settings = replace(Settings(), segment=replace(Settings().segment, device=device))
-    run = steps.start(
-        cohort, out / "run", segmenters=[SEGMENTER], bodypart=BODYPART, settings=settings, allow_demo=True
-    )
+    run = steps.start(cohort, out / "run", segmenters=[SEGMENTER], bodypart=BODYPART, settings=settings)
     summary = steps.run_all(run, progress=progress)
     return DemoResult(
         selection=_selection(run),

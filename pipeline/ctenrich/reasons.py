@@ -95,7 +95,7 @@ class Reason(StrEnum):
     BAD_RUN = "BAD_RUN", "The folder is not a run, or was made by another version."
     DAMAGED_LEDGER = "DAMAGED_LEDGER", "The run's ledger cannot be read."
     NOT_FOUND = "NOT_FOUND", "A file or name that the command needs does not exist."
-    DEMO_MODEL = "DEMO_MODEL", "Demonstration models are for the generated demo only."
+    DEMO_MODEL = "DEMO_MODEL", "Demonstration models are for generated studies only."
     BAD_MAPPING = "BAD_MAPPING", "A row of a mapping file is wrong."
     NOT_PREPARED = "NOT_PREPARED", "An earlier stage has not been run for this series."
     MISSING_EXTRA = "MISSING_EXTRA", "An optional package is needed for this command."

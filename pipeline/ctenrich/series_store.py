@@ -23,6 +23,7 @@ from ctenrich.records import (
     EncodedObjects,
     FetchedSeries,
     Landmarks,
+    ModelInfo,
     Product,
     Proof,
     Regions,
@@ -182,6 +183,29 @@ class SeriesStore:
             return self.find(record, uid, product)
         except InputError:
             return None
+
+    def model(self, uid: str, product: Product) -> ModelInfo | None:
+        """The model of a product, as the records of a series state it; None for an expert, or without such a record.
+
+        Parameters
+        ----------
+        uid : str
+            Series Instance UID.
+        product : Product
+            One of the series' products.
+        """
+        record = self.find_valid(SegmentMasks, uid, product) or self.find_valid(SliceScores, uid, product)
+        return record.model if record else None
+
+    def demonstration_models(self) -> tuple[str, ...]:
+        """Names of the demonstration models among the products of all series, sorted."""
+        found: dict[Product, ModelInfo] = {}
+        for uid in self.series():
+            for product in self.products(uid):
+                model = None if product in found else self.model(uid, product)
+                if model is not None:
+                    found[product] = model
+        return tuple(sorted({model.name for model in found.values() if model.demo}))
 
     def has(self, record: type, uid: str, product: Product | None = None) -> bool:
         """Whether a record has been saved."""

@@ -314,7 +314,7 @@ def start(
     settings : Settings, optional
         Default settings if missing.
     allow_demo : bool
-        Whether demonstration models are accepted.
+        Whether demonstration models are accepted on studies that were not generated.
 
     Returns
     -------

@@ -141,10 +141,14 @@ def test_all_segments_empty(tmp_path: Path) -> None:
 
 
 def test_demo_models_are_refused_on_other_data(tmp_path: Path) -> None:
-    write_phantom_study(tmp_path / "dicom", TINY)
+    for path in write_phantom_study(tmp_path / "dicom", TINY).slices:
+        data = pydicom.dcmread(path)  # every other trace of the generator stays: name, identifiers, scanner
+        data.StudyInstanceUID = "1.2.826.0.1.3680043.10.1511.5"
+        data.save_as(path)
     assert select(tmp_path, tmp_path / "dicom").exit_code == 0
     result = call("run", tmp_path / "cohort.parquet", "--out", tmp_path / "run", "--bodypart", "demo-bodypart")
     assert result.exit_code == 2
+    assert "1 of 1 series are not generated" in said(result)
     assert "DEMO_MODEL" in said(result)
     assert "--allow-demo-models" in said(result)
     assert not (tmp_path / "run").exists()

@@ -16,14 +16,14 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from ctenrich import RELEASE_DATE, __version__
-from ctenrich.encode.context import PATIENT_AND_STUDY, clean_attributes
+from ctenrich.encode.context import PATIENT_AND_STUDY, clean_attributes, content_description, series_description
 from ctenrich.encode.landmarks_sr import encode_landmarks_sr
 from ctenrich.encode.regions_sr import encode_regions_sr
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
 from ctenrich.errors import EncodingError
 from ctenrich.reasons import Reason
-from ctenrich.records import EncodedObject, Severity
+from ctenrich.records import EncodedObject, Product, ProductKind, Severity
 from ctenrich.settings import EncodeSettings, Settings
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import Workspace
@@ -54,6 +54,59 @@ def all_objects(
         encode_regions_sr(make_regions(series), scores, series, settings=settings, workspace=workspace),
     ]
     return [workspace.resolve(series.series_instance_uid, o.path) for o in written], written
+
+
+def descriptions(model: str, *, demo: bool = False, configuration: str = "3d_fullres") -> tuple[str, str]:
+    """Series and Content Description of the SEG of an nnU-Net model."""
+    product = Product(ProductKind.NNUNET, model, configuration, ("0",))
+    info = dataclasses.replace(MODEL, name=model, demo=demo)
+    series = series_description("{title}_Segmentation", product, info)
+    return series, content_description("Image segmentation", product, info)
+
+
+def test_descriptions_name_the_model_after_the_published_pattern() -> None:
+    assert descriptions("lung1-demo") == (
+        "3d_fullres-tta_nnU-Net_Segmentation lung1-demo",
+        "Image segmentation by lung1-demo",
+    )
+    assert descriptions("chest", demo=True) == (
+        "3d_fullres-tta_nnU-Net_Segmentation chest DEMONSTRATION",
+        "Image segmentation by chest DEMONSTRATION",
+    )
+    task = Product("totalsegmentator", "total-fast")
+    assert series_description("{title}_Segmentation", task, MODEL) == "total-fast_TotalSegmentator_Segmentation"
+    assert series_description("{title}_Segmentation", Product(ProductKind.EXPERT), None) == (
+        "Manual_segmentations_Segmentation"
+    )
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_long_model_names_can_still_be_told_apart(demo: bool) -> None:
+    names = [f"Dataset{n}_ThoracicOrgansAtRiskOfManyHospitals_v{n}" for n in (101, 102)]
+    first, second = (descriptions(name, demo=demo) for name in names)
+    assert all(len(text) <= 64 for text in (*first, *second))
+    assert first[0] != second[0]
+    assert first[0].startswith("3d_fullres-tta_nnU-Net_Segmentation Data")
+    assert all(text.endswith(" DEMONSTRATION") == demo for text in (*first, *second))
+    long = Product("totalsegmentator", "m" * 100)
+    assert series_description("{title}_Measurements", long, MODEL).endswith("_Measurements")
+
+
+def test_every_object_of_a_demonstration_model_says_so(tmp_path: Path, workspace: Workspace) -> None:
+    series, volume = make_series(tmp_path / "ct")
+    masks, scores = make_masks(series, workspace), make_scores(series)
+    assert masks.model is not None
+    masks = dataclasses.replace(masks, model=dataclasses.replace(masks.model, demo=True))
+    scores = dataclasses.replace(scores, model=dataclasses.replace(scores.model, demo=True))
+    rest = {"settings": Settings(), "workspace": workspace}
+    seg = encode_seg(masks, volume, series, **rest)
+    shape = encode_shape_sr(make_shape(masks), masks, seg, series, **rest)
+    landmarks = encode_landmarks_sr(make_landmarks(series), scores, series, **rest)
+    regions = encode_regions_sr(make_regions(series), scores, series, **rest)
+    for item in (seg, shape, landmarks, regions):
+        data = pydicom.dcmread(workspace.resolve(series.series_instance_uid, item.path))
+        assert "DEMONSTRATION" in data.SeriesDescription
+        assert "DEMONSTRATION" in data.ContentDescription
 
 
 def test_no_canary_and_nothing_of_this_machine(tmp_path: Path, workspace: Workspace) -> None:

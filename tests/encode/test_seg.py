@@ -114,7 +114,8 @@ def test_segments_are_described(tmp_path: Path, workspace: Workspace) -> None:
     }
     assert used == {1, 2, 4}
     assert len({s.TrackingUID for s in dataset.SegmentSequence}) == 4
-    assert dataset.SeriesDescription == "3d_fullres-tta_nnU-Net_Segmentation"
+    assert dataset.SeriesDescription == "3d_fullres-tta_nnU-Net_Segmentation small-organs"
+    assert dataset.ContentDescription == "Image segmentation by small-organs"
     assert (dataset.SOPInstanceUID, dataset.SeriesInstanceUID) == (seg.sop_instance_uid, seg.series_instance_uid)
     assert dataset.StudyInstanceUID == series.study_instance_uid
     assert dataset.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"

@@ -91,7 +91,8 @@ def test_shape_groups_have_what_queries_join_on(written: dict[str, Path], tmp_pa
         (source,) = children(group, "121232")
         assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == source.UID
     root = pydicom.dcmread(written["shape"])
-    assert root.SeriesDescription == "3d_fullres-tta_nnU-Net_Measurements"
+    assert root.SeriesDescription == "3d_fullres-tta_nnU-Net_Measurements small-organs"
+    assert root.ContentDescription == "Measurements by small-organs"
     assert root.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     assert root.ContentTemplateSequence[0].MappingResource == "DCMR"
     schemes = {i.CodingSchemeDesignator: i for i in root.CodingSchemeIdentificationSequence}

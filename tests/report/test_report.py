@@ -67,6 +67,13 @@ def test_names_with_html_stay_text(run: Workspace) -> None:
     assert not any("onerror" in a for _, a in tags(run.report / "index.html"))
 
 
+def test_a_demonstration_model_has_a_banner(run: Workspace, tmp_path: Path) -> None:
+    banner = '<p class="demonstration" role="note"><b>DEMONSTRATION.</b> Made with test-organs'
+    assert banner in (run.report / "index.html").read_text("utf-8")
+    plain = make_run(tmp_path / "run", 1, pictures=0)
+    assert 'class="demonstration"' not in build_report(plain).read_text("utf-8")
+
+
 def test_every_picture_has_a_text(run: Workspace) -> None:
     images = [a for t, a in tags(run.report / "index.html") if t == "img"]
     assert len([a for a in images if a.get("class") != "over"]) == 2 * 4

@@ -115,6 +115,18 @@ def test_reports_have_a_page_of_their_own(server: ViewServer) -> None:
     assert f"/sr/{uid}/{report.item.sop_instance_uid}" in front
 
 
+def test_every_page_of_a_run_with_a_demonstration_model_has_the_banner(server: ViewServer) -> None:
+    uid = server.view.series[0]
+    report = next(o for o in server.view.objects(uid) if o.item.kind == "shape_sr")
+    pages = ["/", f"/sr/{uid}/{report.item.sop_instance_uid}", "/viewer?StudyInstanceUIDs=1.2"]
+    assert not any(b"DEMONSTRATION" in get(server, page, **known(server))[2] for page in pages)
+    server.view.demonstration = ("my<model",)
+    for page in pages:
+        text = get(server, page, **known(server))[2].decode()
+        assert "<b>DEMONSTRATION.</b> Made with my&lt;model" in text
+    assert b"DEMONSTRATION" in get(server, "/", Accept="text/html")[2]
+
+
 def test_a_pacs_is_asked_by_http_only(run: Workspace, site: Path) -> None:
     with pytest.raises(UsageError) as caught:
         serve(run, ohif=site, port=0, pacs=site.as_uri())

@@ -55,7 +55,9 @@ Rois = Annotated[
 Mappings = Annotated[
     Path | None, typer.Option(help="Folder with a segments.csv of your own, used beside the package's mappings.")
 ]
-Demo = Annotated[bool, typer.Option("--allow-demo-models", help="Accept models trained on phantoms only.")]
+Demo = Annotated[
+    bool, typer.Option("--allow-demo-models", help="Run demonstration models on any study, not only on generated ones.")
+]
 
 
 def register(app: typer.Typer) -> None:

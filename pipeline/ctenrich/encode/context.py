@@ -40,13 +40,22 @@ __all__ = [
     "Source",
     "code_item",
     "coding_schemes",
+    "content_description",
     "contributing_equipment",
     "identify",
     "product_title",
     "read_source",
+    "series_description",
     "set_character_set",
     "set_dates",
 ]
+
+_ENCODING = "encoding 2"
+"""Raised when the encoders write other attributes for the same input, so that the UIDs are others too."""
+DEMONSTRATION = "DEMONSTRATION"
+"""Marks the objects of demonstration models."""
+_LO = 64
+"""Most characters of a value with the VR LO (PS3.5 6.2)."""
 
 MANUFACTURER = "ctenrich"
 MODEL_NAME = "ctenrich (research software)"
@@ -311,6 +320,7 @@ def identify(
     """
     key = (
         kind,
+        _ENCODING,
         __version__,
         check_uid(series.study_instance_uid),
         check_uid(series.series_instance_uid),
@@ -327,6 +337,65 @@ def identify(
 def product_title(product: Product) -> str:
     """Return the start of the series description, which the product's kind defines: ``3d_fullres-tta_nnU-Net``."""
     return segmenter_kind(product.kind).series_title(product)
+
+
+def series_description(pattern: str, product: Product, model: ModelInfo | None, *, names_model: bool = True) -> str:
+    """Return the Series Description of an object: the published pattern, the model, and DEMONSTRATION.
+
+    Parameters
+    ----------
+    pattern : str
+        Published pattern; ``{title}`` is the series title of the product's kind.
+    product : Product
+        The product.
+    model : ModelInfo or None
+        Its model; None for contours of an expert.
+    names_model : bool
+        Whether the model follows the pattern, if the title does not name it. False where the published queries compare
+        the description by equality.
+
+    Returns
+    -------
+    str
+        At most 64 characters (LO); a name that is too long keeps its beginning and its end.
+    """
+    mark = f" {DEMONSTRATION}" if model is not None and model.demo else ""
+    title = product_title(product)
+    names = names_model and model is not None and product.model not in title
+    text = pattern.format(title=_shortened(title, _LO - len(mark) - len(pattern.format(title=""))))
+    room = _LO - len(mark) - len(text) - 1
+    return text + (f" {_shortened(product.model, room)}" if names and room > 0 else "") + mark
+
+
+def content_description(text: str, product: Product, model: ModelInfo | None) -> str:
+    """Return the Content Description of an object: its content, the model, and DEMONSTRATION; 64 characters (LO).
+
+    Parameters
+    ----------
+    text : str
+        What the object contains.
+    product : Product
+        The product.
+    model : ModelInfo or None
+        Its model; None for contours of an expert.
+
+    Returns
+    -------
+    str
+    """
+    if model is None:
+        return text[:_LO]
+    mark = f" {DEMONSTRATION}" if model.demo else ""
+    begin = f"{text} by "
+    return begin + _shortened(product.model, _LO - len(begin) - len(mark)) + mark
+
+
+def _shortened(text: str, longest: int) -> str:
+    """Return a text of at most `longest` characters, with its beginning and its end."""
+    if len(text) <= longest:
+        return text
+    end = max(0, (longest - 2) // 3)
+    return f"{text[: longest - 2 - end]}..{text[len(text) - end :]}" if longest > 4 else text[: max(0, longest)]
 
 
 def set_dates(dataset: Dataset, settings: EncodeSettings) -> None:

@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from ctenrich.codes.mappings import Code, LandmarkCode, load_features, load_landmarks
-from ctenrich.encode.context import identify, read_source
+from ctenrich.encode.context import content_description, identify, read_source, series_description
 from ctenrich.encode.files import ObjectTarget, write_object
 from ctenrich.encode.sr_content import (
     CONTAINS,
@@ -94,7 +94,14 @@ def encode_landmarks_sr(
         for item in present
     ]
     root = measurement_report(groups, bodypart_observer("BodyPartRegression_landmarks", scores), series)
-    document = Document(COMPREHENSIVE_3D_SR, DESCRIPTION, SERIES_NUMBER, frozenset({"99CTENRICH"}), scores.model)
+    document = Document(
+        COMPREHENSIVE_3D_SR,
+        series_description(DESCRIPTION, landmarks.product, scores.model, names_model=False),
+        content_description("Landmarks", landmarks.product, scores.model),
+        SERIES_NUMBER,
+        frozenset({"99CTENRICH"}),
+        scores.model,
+    )
     dataset = sr_dataset(document, root, series, source, identity, settings.encode)
     target = ObjectTarget(
         kind=ObjectKind.LANDMARKS_SR, series_instance_uid=series.series_instance_uid, product=landmarks.product
@@ -117,7 +124,8 @@ def units() -> tuple[Code, Code]:
 def bodypart_algorithm(scores: SliceScores) -> Algorithm:
     """Build the Algorithm Identification (TID 4019) of the scoring model."""
     model = scores.model
-    return Algorithm("BodyPartRegression", f"{model.name} {model.version}".strip(), (f"weights_sha256={model.sha256}",))
+    parameters = (f"weights_sha256={model.sha256}", *(["demonstration=yes"] if model.demo else []))
+    return Algorithm("BodyPartRegression", f"{model.name} {model.version}".strip(), parameters)
 
 
 def bodypart_observer(name: str, scores: SliceScores) -> Observer:

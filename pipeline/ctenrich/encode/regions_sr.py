@@ -6,11 +6,12 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from ctenrich.codes.mappings import RegionCode, load_regions
-from ctenrich.encode.context import identify, read_source
+from ctenrich.encode.context import content_description, identify, read_source, series_description
 from ctenrich.encode.files import ObjectTarget, write_object
-from ctenrich.encode.landmarks_sr import bodypart_observer, check_slices, units
+from ctenrich.encode.landmarks_sr import bodypart_algorithm, bodypart_observer, check_slices, units
 from ctenrich.encode.sr_content import (
     CONTAINS,
+    algorithm_items,
     concept,
     container,
     finding_site,
@@ -74,11 +75,20 @@ def encode_regions_sr(
     identity = identify(
         "regions_sr", series, regions.product, settings.encode, scores.sha256, scores.model.sha256, repr(regions.slices)
     )
+    algorithm = algorithm_items(bodypart_algorithm(scores))
     groups = [
-        _slice_group(item, mapped, series, identity.uid("tracking", str(item.slice_index))) for item in regions.slices
+        _slice_group(item, mapped, series, identity.uid("tracking", str(item.slice_index)), algorithm)
+        for item in regions.slices
     ]
     root = measurement_report(groups, bodypart_observer("BodyPartRegression", scores), series)
-    document = Document(COMPREHENSIVE_3D_SR, DESCRIPTION, SERIES_NUMBER, frozenset({"99CTENRICH"}), scores.model)
+    document = Document(
+        COMPREHENSIVE_3D_SR,
+        series_description(DESCRIPTION, regions.product, scores.model, names_model=False),
+        content_description("Body regions", regions.product, scores.model),
+        SERIES_NUMBER,
+        frozenset({"99CTENRICH"}),
+        scores.model,
+    )
     dataset = sr_dataset(document, root, series, source, identity, settings.encode)
     target = ObjectTarget(
         kind=ObjectKind.REGIONS_SR, series_instance_uid=series.series_instance_uid, product=regions.product
@@ -87,12 +97,15 @@ def encode_regions_sr(
     return write_object(dataset, target, workspace, source.issues, deflated_copy=deflate)
 
 
-def _slice_group(item: SliceRegions, mapped: dict[str, RegionCode], series: SortedSeries, uid: str) -> Dataset:
-    """Build the measurement group of a slice (TID 1501)."""
+def _slice_group(
+    item: SliceRegions, mapped: dict[str, RegionCode], series: SortedSeries, uid: str, algorithm: list[Dataset]
+) -> Dataset:
+    """Build the measurement group of a slice (TID 1501); the items of the algorithm are shared by all groups."""
     source = series.slices[item.slice_index]
     items = [
         *tracking_items(f"Annotations group {item.slice_index + 1}", uid),
         *(finding_site(mapped[name].site) for name in item.regions),
+        *algorithm,
         image(CONTAINS, codes.DCM.SourceOfMeasurement, source.sop_class_uid, source.sop_instance_uid),
     ]
     if item.score is not None:

@@ -19,10 +19,12 @@ from ctenrich.encode.context import (
     ObjectIdentity,
     Source,
     code_item,
+    content_description,
     contributing_equipment,
     identify,
     product_title,
     read_source,
+    series_description,
     set_dates,
 )
 from ctenrich.encode.files import ObjectTarget, write_object
@@ -207,8 +209,8 @@ def _build_segmentation(
             pixel_measures=PixelMeasuresSequence(series.pixel_spacing, series.slice_spacing, series.slice_spacing),
             plane_orientation=PlaneOrientationSequence("PATIENT", (*series.row_cosines, *series.column_cosines)),
             content_label="SEGMENTATION",
-            content_description="Image segmentation",
-            series_description=SERIES_DESCRIPTION.format(title=product_title(masks.product))[:64],
+            content_description=content_description("Image segmentation", masks.product, masks.model),
+            series_description=series_description(SERIES_DESCRIPTION, masks.product, masks.model),
             omit_empty_frames=True,
             max_fractional_value=MAXIMUM_FRACTION,
             specific_character_set="ISO_IR 192",
@@ -341,6 +343,7 @@ def _algorithm_identification(masks: SegmentMasks) -> Any:
         product = masks.product
         parameters |= {"axes": product.axes} if product.axes else {}
         parameters |= {"step": f"{product.step:g}"} if product.step is not None else {}
+        parameters |= {"demonstration": "yes"} if model.demo else {}
     name = product_title(masks.product)
     return AlgorithmIdentificationSequence(
         name=name[:64],

@@ -9,7 +9,7 @@ from pydicom.sr.codedict import codes
 
 from ctenrich import __version__
 from ctenrich.codes.mappings import load_features
-from ctenrich.encode.context import identify, product_title, read_source
+from ctenrich.encode.context import content_description, identify, read_source, series_description
 from ctenrich.encode.files import ObjectTarget, write_object
 from ctenrich.encode.seg import segment_code, tracking
 from ctenrich.encode.sr_content import (
@@ -113,7 +113,8 @@ def encode_shape_sr(
     used = {load_features()[f].quantity.scheme for item in shape.segments for f in item.values}
     document = Document(
         ENHANCED_SR,
-        SERIES_DESCRIPTION.format(title=product_title(masks.product)),
+        series_description(SERIES_DESCRIPTION, masks.product, masks.model),
+        content_description("Measurements", masks.product, masks.model),
         SERIES_NUMBER,
         frozenset(used),
         masks.model,

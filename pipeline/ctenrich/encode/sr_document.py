@@ -34,6 +34,9 @@ class Document:
 
     sop_class: str
     description: str
+    """Series Description."""
+    content: str
+    """Content Description."""
     series_number: int
     schemes: frozenset[str]
     """Coding schemes to declare."""
@@ -82,7 +85,8 @@ def sr_dataset(
     out.Modality = "SR"
     out.SeriesNumber = document.series_number
     out.InstanceNumber = 1
-    out.SeriesDescription = document.description[:64]
+    out.SeriesDescription = document.description
+    out.ContentDescription = document.content
     out.ReferencedPerformedProcedureStepSequence = []
     out.PerformedProcedureCodeSequence = []
     out.Manufacturer = MANUFACTURER

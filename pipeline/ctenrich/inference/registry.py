@@ -25,6 +25,7 @@ from ctenrich.reasons import Reason
 from ctenrich.workspace import write_bytes
 
 __all__ = [
+    "MODEL_TOML",
     "ModelEntry",
     "ModelKind",
     "ResolvedModel",
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 _PACKAGE_MODELS = Path(__file__).resolve().parents[1] / "models"
+MODEL_TOML = "ctenrich.toml"
+"""File of a model's folder in which its owner states axes, step, labels, and ``demonstration = true``."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 
@@ -96,8 +100,21 @@ class ResolvedModel:
 
     @property
     def demo(self) -> bool:
-        """Whether it is for demonstration only."""
-        return self.entry is not None and self.entry.demo
+        """Whether it is for demonstration only: by the registry, as part of the package, or by its ctenrich.toml."""
+        known = self.entry is not None and self.entry.demo
+        return known or self.folder.is_relative_to(_PACKAGE_MODELS) or _is_marked(self.folder)
+
+
+def _is_marked(folder: Path) -> bool:
+    """Whether a ctenrich.toml of the folder states ``demonstration = true``; a file that cannot be read does not."""
+    for path in (folder / MODEL_TOML, *sorted(folder.glob(f"*/{MODEL_TOML}"))):
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        if values.get("demonstration") is True:
+            return True
+    return False
 
 
 def models_home() -> Path:

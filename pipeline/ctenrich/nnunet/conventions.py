@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ctenrich.errors import ModelError
-from ctenrich.inference.registry import ResolvedModel, models_home
+from ctenrich.inference.registry import MODEL_TOML, ResolvedModel, models_home
 from ctenrich.nnunet.plans import fail
 from ctenrich.nnunet.source_folder import read_json
 from ctenrich.reasons import Reason
@@ -50,13 +50,12 @@ __all__ = [
 AXES = ("RAS", "LAS", "LPS")
 """Where growing x, y and z of the arrays point that networks are trained on."""
 
-FILE = "ctenrich.toml"
-"""File of a model's folder in which its owner states axes, step and labels."""
+FILE = MODEL_TOML
 
 REGISTRY = "the registry"
 """Source of what the registry states."""
 
-_KEYS = {"axes", "step", "labels"}
+_KEYS = {"axes", "step", "labels", "demonstration"}
 _MAX_TOML = 1024**2
 _DATASET = re.compile(r"(Dataset|Task)\d{3}_.+")
 _MOOSE_RELEASE = re.compile(r"https://github\.com/ENHANCE-PET/MOOSE/releases/download/moosez-v\.3\.[^/]+/clin_ct_[^/]+")
@@ -255,7 +254,7 @@ def toml_labels(folder: Path) -> dict[str, int]:
 
 
 def read_model_toml(folder: Path) -> dict[str, Any]:
-    """Read a folder's ctenrich.toml: ``axes``, ``step``, ``[labels]``; an empty dictionary if there is none.
+    """Read a folder's ctenrich.toml: ``axes``, ``step``, ``demonstration``, ``[labels]``; empty if there is none.
 
     Raises
     ------

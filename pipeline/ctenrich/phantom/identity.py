@@ -8,7 +8,7 @@ from enum import Enum
 
 from ctenrich.phantom.options import PhantomOptions
 
-__all__ = ["Identity", "make_identity", "phantom_uid"]
+__all__ = ["Identity", "is_generated_study", "make_identity", "phantom_uid"]
 
 
 def phantom_uid(*parts: str) -> str:
@@ -40,6 +40,27 @@ def make_identity(options: PhantomOptions) -> Identity:
     study = phantom_uid("study", patient, options.study)
     frame = phantom_uid("frame of reference", patient, options.study)
     return Identity(patient, study, phantom_uid("series", key), frame, key)
+
+
+def is_generated_study(study_instance_uid: str, patient_id: str, study_id: str = PhantomOptions.study) -> bool:
+    """Return whether a Study Instance UID is the one that the generator derives from Patient ID and Study ID.
+
+    Such a UID is a hash (2.25 branch) of both, which no scanner and no de-identification writes.
+
+    Parameters
+    ----------
+    study_instance_uid : str
+        Study Instance UID.
+    patient_id : str
+        Patient ID.
+    study_id : str
+        Study ID; by default that of all options which do not state another.
+
+    Returns
+    -------
+    bool
+    """
+    return study_instance_uid == phantom_uid("study", patient_id, study_id)
 
 
 def _option_value(value: object) -> object:

@@ -32,6 +32,8 @@ class Networks:
     """Of the recipe and of all weights: everything that decides the answer."""
     notes: tuple[str, ...] = ()
     """What is unusual about the weights, one sentence each."""
+    demo: bool = False
+    """Whether one of the networks is for demonstration only."""
 
     def engine(self, part: Part) -> Any:
         """The engine of a part; see `ctenrich.nnunet.engine.Engine.label`."""
@@ -75,7 +77,8 @@ def open_networks(recipe: Recipe, folders: Sequence[Path], settings: SegmentSett
         model = stored[part.weights.name]
         folds = _folds(part.weights, model)
         digest.update(f"{part.weights.name} {model.identity(part.weights.configuration, folds)}\n".encode())
-    return Networks(engines=engines, sha256=digest.hexdigest(), notes=_name_notes(recipe, plans))
+    demo = any(model.demo for model in models.values())
+    return Networks(engines=engines, sha256=digest.hexdigest(), notes=_name_notes(recipe, plans), demo=demo)
 
 
 def _check_settings(settings: SegmentSettings) -> None:

@@ -66,6 +66,7 @@ def open_recipe(
         licence=", ".join(dict.fromkeys(part.weights.licence for part in recipe.parts if part.weights.licence)),
         citation=recipe.citation,
         source_url=recipe.source,
+        demo=networks.demo,
     )
     return RecipeSegmenter(product, info, names, recipe, networks)
 

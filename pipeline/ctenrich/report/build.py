@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason, current_code
-from ctenrich.records import ModelInfo, SegmentMasks, SliceScores, State
+from ctenrich.records import ModelInfo, State
 from ctenrich.report.charts import Bar, bars
 from ctenrich.report.data import Group, RunData, flow_of, load_run
 from ctenrich.report.outliers import box, rank
@@ -63,6 +63,7 @@ def build_report(workspace: Workspace, *, progress: Progress = SILENT) -> Path:
     data = load_run(workspace)
     single = len(data.series) <= SINGLE_UP_TO
     index = SeriesIndex(data)
+    demonstration = ", ".join(SeriesStore(workspace).demonstration_models())
     pictures = Pictures(workspace.report / "pictures", "" if single else "../pictures/", workspace)
     progress.start("report", len(data.series))
     pages: list[Row] = []
@@ -71,11 +72,11 @@ def build_report(workspace: Workspace, *, progress: Progress = SILENT) -> Path:
         if single:
             pages.append(page)
         else:
-            text = _environment().get_template("one.html").render(s=page)
+            text = _environment().get_template("one.html").render(s=page, demonstration=demonstration)
             _write_changed(workspace.report / "series" / f"{row['SeriesInstanceUID']}.html", text)
         progress.advance("report")
     target = workspace.report / "index.html"
-    _write_changed(target, _index_page(workspace, data, pages, single))
+    _write_changed(target, _index_page(workspace, data, pages, demonstration))
     progress.finish("report")
     return target
 
@@ -103,12 +104,14 @@ def _environment() -> Environment:
     return environment
 
 
-def _index_page(workspace: Workspace, data: RunData, pages: list[Row], single: bool) -> str:
+def _index_page(workspace: Workspace, data: RunData, pages: list[Row], demonstration: str) -> str:
+    single = len(data.series) <= SINGLE_UP_TO
     pattern = "#s-{}" if single else "series/{}.html"
     quantities = sorted({g.quantity for g in data.features})
     first = next((q for q in quantities if "sphericity" in q.lower()), quantities[0] if quantities else "")
     return _environment().get_template("index.html").render(
         data=data,
+        demonstration=demonstration,
         single=single,
         pages=pages,
         products=data.products,
@@ -301,7 +304,4 @@ def _model_rows(workspace: Workspace, data: RunData) -> list[Row]:
 
 def _model_info(store: SeriesStore, uid: str, key: str) -> ModelInfo | None:
     product = next((product for product in store.products(uid) if str(product) == key), None)
-    if product is None:
-        return None
-    record = store.find_valid(SegmentMasks, uid, product) or store.find_valid(SliceScores, uid, product)
-    return record.model if record else None
+    return store.model(uid, product) if product is not None else None

@@ -11,7 +11,8 @@ from ctenrich.inference.device import check_device
 from ctenrich.inference.kinds import find_segmenter_kind, segmenter_kind
 from ctenrich.inference.products import RequestedProduct, SegmenterSpec, absolute, parse_segmenter
 from ctenrich.reasons import Reason
-from ctenrich.records import ModelInfo, Product, ProductKind, SliceScores
+from ctenrich.records import Cohort, ModelInfo, Product, ProductKind, SliceScores
+from ctenrich.runner.demonstration import check_demonstration
 from ctenrich.stages.crop import check_crop
 from ctenrich.stages.table import check_kind
 
@@ -28,6 +29,7 @@ def request_products(
     settings: Settings,
     allow_demo: bool,
     kept: tuple[RequestedProduct, ...] = (),
+    cohort: Cohort | None = None,
 ) -> tuple[RequestedProduct, ...]:
     """Open every model once, so that whatever is wrong with one is found before any work starts.
 
@@ -40,10 +42,12 @@ def request_products(
     settings : Settings
         Of the run.
     allow_demo : bool
-        Whether demonstration models are accepted.
+        Whether demonstration models are accepted on every series.
     kept : tuple of RequestedProduct
         Products that the run has already. Those that are not asked for again are kept as they are; their models are
         not opened. A specification that the run has already means the product that it has, with its axes and step.
+    cohort : Cohort, optional
+        Series of the run: demonstration models are accepted if all of them are generated studies.
 
     Returns
     -------
@@ -63,10 +67,15 @@ def request_products(
     check_crop(settings, with_bodypart=bodypart != "none" or find_scorer(kept) is not None)
     known = {p.spec: p.product for p in kept}
     texts = [_absolute_spec(text) for text in segmenters]
-    requested = [_opened(t, replace(parse_segmenter(t), product=known.get(t)), settings, allow_demo) for t in texts]
+    specs = [(text, replace(parse_segmenter(text), product=known.get(text))) for text in texts]
     if bodypart != "none":
-        spec = SegmenterSpec(kind=ProductKind.BODYPART, model=bodypart)
-        requested.append(_opened(absolute(bodypart), spec, settings, allow_demo))
+        specs.append((absolute(bodypart), SegmenterSpec(kind=ProductKind.BODYPART, model=bodypart)))
+    requested = []
+    for text, spec in specs:
+        product, info = _opened(text, spec, settings)
+        if info is not None and not allow_demo:
+            check_demonstration(info, cohort)
+        requested.append(product)
     keys = [str(r.product) for r in requested]
     twice = sorted({k for k in keys if keys.count(k) > 1})
     if twice:
@@ -80,11 +89,12 @@ def find_scorer(products: Sequence[RequestedProduct]) -> Product | None:
     return scorers[-1] if scorers else None
 
 
-def _opened(text: str, spec: SegmenterSpec, settings: Settings, allow_demo: bool) -> RequestedProduct:
+def _opened(text: str, spec: SegmenterSpec, settings: Settings) -> tuple[RequestedProduct, ModelInfo | None]:
     kind = segmenter_kind(spec.kind)
     check_kind(kind)
     opened = kind.open(spec, settings)
-    return _checked(RequestedProduct(text, opened.product), opened.info, allow_demo)
+    info = opened.info
+    return RequestedProduct(text, opened.product, info.sha256 if info else ""), info
 
 
 def _absolute_spec(text: str) -> str:
@@ -92,13 +102,3 @@ def _absolute_spec(text: str) -> str:
     kind = find_segmenter_kind(key.strip())
     model = rest[0] if rest and kind is not None and kind.takes_path else ""
     return text.replace(model, absolute(model), 1) if model else text
-
-
-def _checked(requested: RequestedProduct, info: ModelInfo | None, allow_demo: bool) -> RequestedProduct:
-    if info is not None and info.demo and not allow_demo:
-        raise UsageError(
-            Reason.DEMO_MODEL,
-            f"{info.name} is a demonstration model: it has seen generated phantoms only",
-            "name a real model, or add --allow-demo-models to try the plumbing",
-        )
-    return replace(requested, model_sha256=info.sha256 if info else "")

@@ -106,7 +106,9 @@ class Run:
             found = _existing_run(out, cohort, made_here=made_here)
         use_mappings(settings.codes.mappings)  # after those of the existing run
         kept = found.config.products if found else ()
-        products = request_products(tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo, kept=kept)
+        products = request_products(
+            tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo, kept=kept, cohort=cohort
+        )
         need_products(products)
         _check_engines(settings)
         _make_folder(out)

@@ -385,7 +385,7 @@ _ROWS = (
     Stage(name="segment", version=1, pool=_INFER, cache_key_inputs=_segment_inputs, run=_run_segment),
     Stage(name="score", version=2, pool=_INFER, cache_key_inputs=_score_inputs, run=_run_score),
     Stage(name="measure", version=2, pool=_OUTPUT, cache_key_inputs=_measure_inputs, run=_run_measure),
-    Stage(name="encode", version=1, pool=_OUTPUT, cache_key_inputs=_encode_inputs, run=_run_encode),
+    Stage(name="encode", version=2, pool=_OUTPUT, cache_key_inputs=_encode_inputs, run=_run_encode),
     Stage(name="validate", version=2, pool=_OUTPUT, cache_key_inputs=_validate_inputs, run=_run_validate),
 )
 

@@ -42,6 +42,11 @@ class RunView:
         """Series that can be shown: those that have been sorted."""
         return [uid for uid in self._store.series() if self._store.has(SortedSeries, uid)]
 
+    @cached_property
+    def demonstration(self) -> tuple[str, ...]:
+        """Names of the run's demonstration models."""
+        return self._store.demonstration_models()
+
     def record(self, uid: str) -> SortedSeries:
         """Load a sorted series.
 

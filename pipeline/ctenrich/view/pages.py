@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ctenrich.dicom.sr_tree import children, concept_code
 
-__all__ = ["closed_page", "forward_page", "front_page", "report_page"]
+__all__ = ["banner", "closed_page", "forward_page", "front_page", "report_page"]
 
 _STYLE = Markup(
     "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1b2430}"
@@ -21,7 +21,12 @@ _STYLE = Markup(
 )
 _PAGE = Markup(
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    "<title>{title}</title><style>{style}</style></head><body><h1>{title}</h1>{body}</body></html>"
+    "<title>{title}</title><style>{style}</style></head><body>{banner}<h1>{title}</h1>{body}</body></html>"
+)
+_BANNER = Markup(
+    '<p role="note" style="position:fixed;{edge}:0;left:0;right:0;z-index:2147483647;margin:0;padding:4px 16px;'
+    'background:#8a1c12;color:#fff;font:14px/1.4 system-ui,sans-serif;text-align:center;pointer-events:none">'
+    "<b>DEMONSTRATION.</b> Made with {models}, for demonstration only: the results mean nothing for a patient.</p>"
 )
 
 _FOLD = Markup('<li><details><summary>{} images</summary><ul class="tree">{}</ul></details></li>')
@@ -29,8 +34,31 @@ _MANY = 8
 """Longer rows of images are folded, so that the measurements stay visible."""
 
 
+def banner(models: Sequence[str], edge: str = "top") -> Markup:
+    """Make the banner of a run with demonstration models.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Their names; empty: no banner.
+    edge : str
+        Edge of the window, ``top`` or ``bottom``.
+
+    Returns
+    -------
+    Markup
+        HTML; empty without such models.
+    """
+    return _BANNER.format(models=", ".join(models), edge=edge) if models else Markup("")
+
+
 def front_page(
-    series: Sequence[tuple[str, Sequence[tuple[str, str]]]], name: str, has_report: bool, note: str = ""
+    series: Sequence[tuple[str, Sequence[tuple[str, str]]]],
+    name: str,
+    has_report: bool,
+    note: str = "",
+    *,
+    demonstration: Sequence[str] = (),
 ) -> str:
     """Make the page that lists the series.
 
@@ -44,6 +72,8 @@ def front_page(
         Whether to link the report.
     note : str
         Shown below the list.
+    demonstration : sequence of str
+        Names of the run's demonstration models, for the banner.
 
     Returns
     -------
@@ -56,16 +86,17 @@ def front_page(
         rows.append(Markup('<tr><td class="uid">{}</td><td>{}</td></tr>').format(uid, shown))
     report = Markup('<p><a href="/report/index.html">The report of this run</a></p>') if has_report else Markup("")
     table = Markup("<table><tr><th>Series</th><th>Open</th></tr>{}</table>").format(Markup("").join(rows))
-    return _PAGE.format(title=f"Run {name}", style=_STYLE, body=report + table + Markup("<p>{}</p>").format(note))
+    body = report + table + Markup("<p>{}</p>").format(note)
+    return _PAGE.format(title=f"Run {name}", style=_STYLE, body=body, banner=banner(demonstration))
 
 
 def forward_page(address: str) -> str:
     """Make a page that goes on to an address of this server at once."""
     body = Markup('<meta http-equiv="refresh" content="0;url={0}"><p><a href="{0}">Open the viewer</a></p>')
-    return _PAGE.format(title="ctenrich view", style=_STYLE, body=body.format(address))
+    return _PAGE.format(title="ctenrich view", style=_STYLE, body=body.format(address), banner="")
 
 
-def closed_page(name: str, address: str) -> str:
+def closed_page(name: str, address: str, demonstration: Sequence[str] = ()) -> str:
     """Make the page for a browser without cookie: it was not opened yet, or a page elsewhere (the report) led here.
 
     Parameters
@@ -74,6 +105,8 @@ def closed_page(name: str, address: str) -> str:
         Name of the run.
     address : str
         The address that was asked for, on this server; a browser that was let in gets there by a link of this page.
+    demonstration : sequence of str
+        Names of the run's demonstration models, for the banner.
 
     Returns
     -------
@@ -87,11 +120,24 @@ def closed_page(name: str, address: str) -> str:
         "this browser; after that, links of the report work too.</p>"
         "<p>If another viewer answers here, end it, and start <code>ctenrich view {}</code> again.</p>"
     ).format(address, name)
-    return _PAGE.format(title="Not opened yet", style=_STYLE, body=text)
+    return _PAGE.format(title="Not opened yet", style=_STYLE, body=text, banner=banner(demonstration))
 
 
-def report_page(path: Path) -> str:
-    """Make a page that shows an SR as an indented list of its content items."""
+def report_page(path: Path, demonstration: Sequence[str] = ()) -> str:
+    """Make a page that shows an SR as an indented list of its content items.
+
+    Parameters
+    ----------
+    path : Path
+        File of the SR.
+    demonstration : sequence of str
+        Names of the run's demonstration models, for the banner.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     import pydicom
 
     data = pydicom.dcmread(path, stop_before_pixels=True)
@@ -99,7 +145,7 @@ def report_page(path: Path) -> str:
     body = Markup('<p><a href="/">all series</a> · <span class="uid">{}</span></p>{}').format(
         data.SOPInstanceUID, _content_list(data)
     )
-    return _PAGE.format(title=title, style=_STYLE, body=body)
+    return _PAGE.format(title=title, style=_STYLE, body=body, banner=banner(demonstration))
 
 
 def _content_list(item: Any) -> Markup:

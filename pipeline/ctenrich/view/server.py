@@ -28,7 +28,7 @@ from ctenrich.records import ObjectKind
 from ctenrich.view.contents import RunView
 from ctenrich.view.dicomweb import DicomWeb
 from ctenrich.view.ohif import app_config, clean_index, overlap_note, repaired
-from ctenrich.view.pages import closed_page, forward_page, front_page, report_page
+from ctenrich.view.pages import banner, closed_page, forward_page, front_page, report_page
 from ctenrich.workspace import check_uid
 
 __all__ = ["DEFAULT_PORT", "ViewServer"]
@@ -195,8 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._has_cookie():
             if parts.path.startswith(f"/{_WEB}") or "text/html" not in self.headers.get("Accept", ""):
                 return self._send_text("Open the address that ctenrich view printed.", HTTPStatus.FORBIDDEN)
-            page = closed_page(self.owner.view.workspace.root.name, f"/{self.path.lstrip('/')}").encode()
-            return self._send_bytes(page, "text/html; charset=utf-8", HTTPStatus.FORBIDDEN, _OWN_POLICY)
+            view = self.owner.view
+            page = closed_page(view.workspace.root.name, f"/{self.path.lstrip('/')}", view.demonstration)
+            return self._send_bytes(page.encode(), "text/html; charset=utf-8", HTTPStatus.FORBIDDEN, _OWN_POLICY)
         return self._route(parts.path, asked)
 
     def _cookie_value(self) -> str:
@@ -212,7 +213,13 @@ class _Handler(BaseHTTPRequestHandler):
         words = path.strip("/").split("/")
         if path == "/" and not self.owner.pacs:
             return self._send_page(
-                front_page(_links(view), view.workspace.root.name, _has_report(view), self.owner.note)
+                front_page(
+                    _links(view),
+                    view.workspace.root.name,
+                    _has_report(view),
+                    self.owner.note,
+                    demonstration=view.demonstration,
+                )
             )
         if path == "/app-config.js":
             return self._send_text(app_config(pacs=bool(self.owner.pacs)), kind="text/javascript")
@@ -235,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
         if words[0] == "open":
             return self._redirect(view.opening(uid, product))
         path = view.object_file(uid, words[2] if len(words) > 2 else "")
-        return self._send_page(report_page(path))
+        return self._send_page(report_page(path, view.demonstration))
 
     def _send_page(self, text: str, *, cookie: bool = False) -> None:
         self._new_cookie = cookie
@@ -246,7 +253,9 @@ class _Handler(BaseHTTPRequestHandler):
         if re.search(r"\.\w{2,5}$", path) and "service-worker" not in path:
             return self._send_file(self.owner.ohif, path.strip("/"))
         index = clean_index((self.owner.ohif / "index.html").read_text("utf-8"))
-        return self._send_text(index, kind="text/html")
+        models = () if self.owner.pacs else self.owner.view.demonstration
+        head, end, tail = index.rpartition("</body>") if "</body>" in index else (index, "", "")
+        return self._send_text(f"{head}{banner(models, 'bottom')}{end}{tail}", kind="text/html")
 
     def _send_file(self, root: Path, name: str) -> None:
         path = (root / name).resolve()
