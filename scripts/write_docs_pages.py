@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctenrich.results.schema import OBJECT_TABLES, RUN_TABLES, STRICT_TABLES, columns
+from ctenrich.results.schema import LATER_TABLES, OBJECT_TABLES, RUN_TABLES, STRICT_TABLES, columns
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 INTERFACE = {
@@ -40,7 +40,8 @@ INTERFACE = {
     "measure": (
         "Measurements and comparison",
         ["shape.measure", "shape.features", "masks", "evaluate.overlap", "evaluate.products",
-         "evaluate.other_segs", "evaluate.landmarks", "evaluate.lungs"],
+         "evaluate.other_segs", "evaluate.landmarks", "evaluate.lungs", "evaluate.metrics", "evaluate.mask_sources",
+         "evaluate.evaluation", "evaluate.statistics", "evaluate.published"],
     ),
     "objects": (
         "DICOM objects",
@@ -86,7 +87,7 @@ marked *IDC* has the name, place and type of IDC's own table; `strict_NAME` hold
 def columns_page() -> str:
     """Text of docs/columns.md."""
     parts = [HEAD]
-    for name in (*OBJECT_TABLES, *RUN_TABLES):
+    for name in (*OBJECT_TABLES, *RUN_TABLES, *LATER_TABLES):
         parts.append(f"\n## {name}\n\n| column | type | IDC | meaning |\n|---|---|---|---|\n")
         for column in columns(name):
             mark = "yes" if column.strict and name in STRICT_TABLES else ""

@@ -1,6 +1,6 @@
 """Random masks on anisotropic grids, and what other programs measure on them: tests/golden/segmentation_metrics.json.
 
-``python -m tests.support.metric_golden`` writes the file again; it needs MedPy 0.5.2, SimpleITK and surface-distance 0.1.
+``python -m tests.support.metric_golden`` writes it again, with MedPy 0.5.2, SimpleITK and surface-distance 0.1.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def _contours(image: Any) -> Any:
     """Contours of each slice by SimpleITK, on a grid with a border of one pixel."""
     import SimpleITK as sitk
 
-    slices = [sitk.LabelContour(sitk.ConstantPad(image[:, :, k], [1, 1], [1, 1]), False) for k in range(image.GetDepth())]
+    slices = [
+        sitk.LabelContour(sitk.ConstantPad(image[:, :, k], [1, 1], [1, 1]), False) for k in range(image.GetDepth())
+    ]
     return sitk.JoinSeries(slices)
 
 

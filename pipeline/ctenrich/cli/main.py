@@ -14,7 +14,19 @@ from typer.core import TyperGroup
 from typer.models import CommandInfo
 
 from ctenrich import __version__
-from ctenrich.cli import checking, cohorts, demo, exports, mappings, models, results, running, stages, viewing
+from ctenrich.cli import (
+    checking,
+    cohorts,
+    demo,
+    evaluation,
+    exports,
+    mappings,
+    models,
+    results,
+    running,
+    stages,
+    viewing,
+)
 from ctenrich.cli.console import keep_libraries_off_console
 from ctenrich.errors import CtenrichError, UsageError, is_disk_full
 from ctenrich.reasons import Reason
@@ -120,7 +132,7 @@ def _keep_lines(commands: Iterable[CommandInfo]) -> None:
         command.epilog = f"\b\n{title}\n{examples}"
 
 
-for group in (demo, cohorts, running, stages, checking, results, viewing, exports, models, mappings):
+for group in (demo, cohorts, running, stages, checking, results, evaluation, viewing, exports, models, mappings):
     group.register(app)
 _keep_lines(app.registered_commands)
 for _commands in app.registered_groups:

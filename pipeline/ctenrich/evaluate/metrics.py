@@ -46,7 +46,7 @@ class MaskMetrics:
     """mm: 95th percentile over *all* voxels of the distance from the other mask (0 inside it), larger of both
     directions, without interpolation (plastimatch; published tables of the study that this package repeats)."""
     mean_surface_distance: float | None
-    """mm: mean of the two directions' mean distances of surface voxels (MASD; the ASSD pools both directions instead)."""
+    """mm: mean of the two directions' mean distances of surface voxels (MASD; the ASSD pools the directions)."""
     surface_dice: dict[float, float | None] = field(default_factory=dict)
     """Tolerance in mm -> share of the area of both surfaces within it of the other one (Nikolov et al. 2018)."""
     volume: float
@@ -199,9 +199,7 @@ def _voxel_percentile(one: Mask, two: Mask, spacing: Spacing, share: float = 0.9
     return float(np.partition(distances, rank)[rank])
 
 
-def _surface_dice(
-    one: Mask, two: Mask, spacing: Spacing, tolerances: Sequence[float]
-) -> dict[float, float | None]:
+def _surface_dice(one: Mask, two: Mask, spacing: Spacing, tolerances: Sequence[float]) -> dict[float, float | None]:
     if not tolerances:
         return {}
     found = [surface_elements(m, spacing) for m in (one, two)]

@@ -257,9 +257,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 _Key = tuple[str, str, str]
 
 
-def _tables(
-    values: Iterable[MetricValue], strata: Mapping[str, str] | None
-) -> dict[_Key, dict[str, dict[str, float]]]:
+def _tables(values: Iterable[MetricValue], strata: Mapping[str, str] | None) -> dict[_Key, dict[str, dict[str, float]]]:
     """(segment, metric, stratum) -> product -> series -> value."""
     out: dict[_Key, dict[str, dict[str, float]]] = {}
     for v in values:
@@ -372,7 +370,8 @@ def _with_words(d: PairedDifference) -> PairedDifference:
     where = "" if d.stratum == ALL_SERIES else f" ({d.stratum})"
     count = f"{d.series} series" if d.series != 1 else "one series"
     if d.p is None or d.p_holm is None:
-        text = f"not tested in {count}: fewer than {_LEAST} series differ; median difference {d.median_difference:.4g}{unit}"
+        median = f"median difference {d.median_difference:.4g}{unit}"
+        text = f"not tested in {count}: fewer than {_LEAST} series differ; {median}"
         return replace(d, finding="not tested", sentence=f"{head}{where}: {d.first} and {d.second} were {text}.")
     p = f"Wilcoxon p = {d.p:.2g}, after Holm's correction {d.p_holm:.2g}"
     facts = f"{count}, median difference {d.median_difference:.4g}{unit}{interval}, {p}"

@@ -8,7 +8,16 @@ from typing import Any
 
 from ctenrich.records import RoiDrop
 
-__all__ = ["OBJECT_TABLES", "RUN_TABLES", "SCHEMA_VERSION", "STRICT_TABLES", "Column", "arrow_schema", "columns"]
+__all__ = [
+    "LATER_TABLES",
+    "OBJECT_TABLES",
+    "RUN_TABLES",
+    "SCHEMA_VERSION",
+    "STRICT_TABLES",
+    "Column",
+    "arrow_schema",
+    "columns",
+]
 
 SCHEMA_VERSION = "1"
 """Raised when a column is renamed, removed or changes its type; stored in the metadata of every Parquet file."""
@@ -311,6 +320,76 @@ _RUN = {
     ),
 }
 
+_DISTANCE_OF_SURFACES = "of the distances between surface voxels, mm; NULL if a mask is empty"
+_STRATUM = "all, or the value of the attribute by which series were grouped, e.g. sex: F"
+_METRIC = "Column of the table evaluation; volume_error is the absolute volume difference in mL"
+_REFERENCE = "Product, file or folder whose masks were the reference"
+_LATER = {
+    "evaluation": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("StudyInstanceUID", "string", "Study Instance UID"),
+        Column("PatientID", "string", "Patient ID; NULL if the cohort does not list the series"),
+        Column("segment", "string", "Key of mappings/segments.csv; #2 and so on: further masks of one structure"),
+        Column("reference", "string", _REFERENCE),
+        Column("product", "string", "Product, file or folder that was compared with the reference"),
+        Column("dice", "float", "Dice coefficient, 0 to 1; NULL only if both masks are empty"),
+        Column("hausdorff", "float", f"Maximum {_DISTANCE_OF_SURFACES}"),
+        Column("hausdorff_95_max", "float", f"Larger of both directions' 95th percentiles {_DISTANCE_OF_SURFACES}"),
+        Column("hausdorff_95_pooled", "float", f"95th percentile, both directions pooled, {_DISTANCE_OF_SURFACES}"),
+        Column(
+            "hausdorff_95_voxels", "float", "95th percentile over all voxels (0 inside), larger of both directions, mm"
+        ),
+        Column("mean_surface_distance", "float", f"Mean of both directions' means {_DISTANCE_OF_SURFACES}"),
+        Column("surface_dice_1mm", "float", "Share of the area of both surfaces within 1 mm of the other one"),
+        Column("surface_dice_2mm", "float", "The same within 2 mm"),
+        Column("surface_dice_3mm", "float", "The same within 3 mm"),
+        Column("volume", "float", "Volume of the product's mask, mL"),
+        Column("reference_volume", "float", "Volume of the reference, mL"),
+        Column("volume_difference", "float", "Volume minus reference volume, mL"),
+        Column("centroid_distance", "float", "Distance between the centres of mass, mm"),
+        Column("added_path_length", "float", "Length of the reference's contours that the product does not share, mm"),
+        Column("note", "string", "Why a value is missing or needs care; NULL if nothing is to be noted"),
+    ),
+    "evaluation_differences": (
+        Column("reference", "string", _REFERENCE),
+        Column("segment", "string", "Key of mappings/segments.csv"),
+        Column("metric", "string", _METRIC),
+        Column("stratum", "string", _STRATUM),
+        Column("first", "string", "First product"),
+        Column("second", "string", "Second product"),
+        Column("series", "int", "Series in which both have a value"),
+        Column("median_first", "float", "Median of the first product"),
+        Column("median_second", "float", "Median of the second product"),
+        Column("median_difference", "float", "Median of the paired differences, first minus second"),
+        Column("low", "float", "Lower end of its 95 % interval (percentile bootstrap)"),
+        Column("high", "float", "Upper end"),
+        Column("p", "float", "Wilcoxon's signed-rank test; NULL if fewer than 6 series differ"),
+        Column("p_holm", "float", "Corrected by Holm's method over the organs and pairs of the metric and stratum"),
+        Column("effect", "float", "Matched-pairs rank-biserial correlation; positive: the first has higher values"),
+        Column("first_better", "int", "Series in which the first is better"),
+        Column("second_better", "int", "Series in which the second is better"),
+        Column("ties", "int", "Series in which both are equal"),
+        Column("finding", "string", "no difference shown, higher, lower, small (below the margin) or not tested"),
+        Column("sentence", "string", "The finding with size, interval and p-value"),
+    ),
+    "evaluation_variance": (
+        Column("reference", "string", _REFERENCE),
+        Column("segment", "string", "Key of mappings/segments.csv"),
+        Column("metric", "string", _METRIC),
+        Column("stratum", "string", _STRATUM),
+        Column("products", "strings", "Products that were compared together"),
+        Column("series", "int", "Series in which every product has a value"),
+        Column("f", "float", "F of the repeated-measures analysis of variance"),
+        Column("df_products", "float", "Degrees of freedom of the products"),
+        Column("df_error", "float", "Degrees of freedom of the error"),
+        Column("p", "float", "p-value if the differences are spherical"),
+        Column("epsilon", "float", "Greenhouse and Geisser's estimate of sphericity"),
+        Column("p_corrected", "float", "p-value with the degrees of freedom multiplied by epsilon"),
+        Column("p_holm", "float", "p_corrected by Holm's method over the organs of the metric and stratum"),
+        Column("partial_eta_squared", "float", "Effect size, 0 to 1"),
+    ),
+}
+
 _OBJECTS = {
     "segmentations": _SEGMENTATIONS,
     "measurement_groups": _MEASUREMENT_GROUPS,
@@ -325,13 +404,15 @@ STRICT_TABLES = OBJECT_TABLES[:4]
 """Tables that also exist as ``strict_NAME``: IDC's columns and IDC's drops, nothing else."""
 RUN_TABLES = tuple(_RUN)
 """Tables that come from the run's records and ledger."""
+LATER_TABLES = tuple(_LATER)
+"""Tables that a command writes when it is called: ``evaluate``, ``compare``, ``quality``."""
 
 
 def columns(table: str) -> tuple[Column, ...]:
     """Columns of a table, ``strict_`` ones included, in order."""
     if table.startswith("strict_"):
         return tuple(c for c in _OBJECTS[table.removeprefix("strict_")] if c.strict)
-    return _OBJECTS[table] if table in _OBJECTS else _RUN[table]
+    return (_OBJECTS | _RUN | _LATER)[table]
 
 
 @cache
