@@ -19,7 +19,8 @@ from ctenrich.cli.main import app
 from ctenrich.resources import folder as own_folder
 
 LOCAL = re.compile(
-    r"ctenrich (index|cohort|plan|status|report|query my-run|export|check-mappings|retry|evaluate-segmentations|evaluate my-run$|compare my-run$|prepare"
+    r"ctenrich (index|cohort|plan|status|report|query my-run|export|check-mappings|retry|evaluate-segmentations|prepare"
+    r"|evaluate my-run$|compare my-run$"
     r"|codes list|codes show|fetch|sort|convert|segment|score|measure|encode|validate others"
     r"|models list|models show|models verify demo"
     r"|select (select_ct_series --catalog folder|--series-list|--lock))\b"
