@@ -77,8 +77,9 @@ def load_state_dict_restricted(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     state = load_restricted(path)
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
     if not isinstance(state, dict) or not state:
         raise ModelError(Reason.BAD_MODEL, f"{path.name} does not contain a state dict")
     if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):

@@ -22,11 +22,13 @@ from ctenrich.resources import plugins
 
 if TYPE_CHECKING:
     from ctenrich.inference.products import SegmenterSpec
+    from ctenrich.inference.registry import ResolvedModel
     from ctenrich.settings import Settings
 
 __all__ = [
     "BUILT_IN",
     "GROUP",
+    "ModelFiles",
     "SegmenterKind",
     "SegmenterOption",
     "find_segmenter_kind",
@@ -43,6 +45,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "nnunet": "ctenrich.nnunet.kind:NNUNET",
         "totalsegmentator": "ctenrich.recipes.kind:TOTALSEGMENTATOR",
         "recipe": "ctenrich.recipes.kind:RECIPE",
+        "lungmask": "ctenrich.networks.lungmask:LUNGMASK",
         "bodypart": "ctenrich.bodypart.kind:BODYPART",
     }
 )
@@ -64,6 +67,16 @@ class SegmenterOption:
     parse: Callable[[str], Any]
     """Text -> value; raises ValueError for text that is not a value."""
     default: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """Files of the models of a kind, for ``ctenrich models``; nnU-Net and body part regression have their own."""
+
+    recognise: Callable[[ResolvedModel], bool]
+    """Whether a folder holds a model of this kind; only names of files are looked at."""
+    describe: Callable[[ResolvedModel], dict[str, Any]]
+    """Reads and checks the whole model, and describes it as plain data; raises ModelError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +116,8 @@ class SegmenterKind:
     """Whether ``[segment] crop`` applies to it."""
     check: Callable[[SegmenterSpec], None] | None = None
     """Checks that need not open the model, for a forecast; raises what `open` would raise."""
+    model_files: ModelFiles | None = None
+    """How its models are imported, shown and verified; None if ``ctenrich models`` has nothing to do with them."""
     cache_key: Callable[[Settings], tuple[str, ...]] | None = None
     """What, beside the model and ``[segment]``, its masks depend on: versions of its own rules, settings of its own."""
 

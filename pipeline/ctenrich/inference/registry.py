@@ -49,11 +49,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 
 class ModelKind(StrEnum):
-    """Format of a model, which is also the kind of product that it makes."""
+    """Format of a model of the registry."""
 
     NNUNET_V2 = "nnunet-v2"
     NNUNET_V1 = "nnunet-v1"
     BODYPART = "bodypart"
+    LUNGMASK = "lungmask"
 
 
 @dataclass(frozen=True)

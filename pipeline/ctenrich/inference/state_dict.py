@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctenrich.errors import ModelError
 from ctenrich.inference.checkpoint import load_state_dict_restricted
 from ctenrich.inference.isolation import run_isolated, serve_isolated
 from ctenrich.inference.registry import models_home
+from ctenrich.reasons import Reason
 from ctenrich.workspace import sha256_of_file
 
 if TYPE_CHECKING:
@@ -20,18 +22,24 @@ __all__ = ["load_state_dict"]
 
 
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Read a ``.pt`` file with named tensors and nothing else.
+    """Read a file with named tensors and nothing else: safetensors as it is, any other as a file of torch.
 
-    The file is converted to ``models_home()/converted/HASH/state_dict.safetensors`` when it is read for the first time,
-    or when the converted file has changed.
+    A file of torch is converted to ``models_home()/converted/HASH/state_dict.safetensors`` when it is read for the
+    first time, or when the converted file has changed.
 
     Raises
     ------
     ModelError
         UNSAFE_WEIGHTS, or BAD_MODEL if the file is not a flat dictionary of tensors.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file  # imports torch
 
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ModelError(Reason.BAD_MODEL, f"{path.name} is not a safetensors file") from error
     folder = models_home() / "converted" / f"state-dict-{sha256_of_file(path)[:32]}"
     if not _is_unchanged(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from ctenrich.codes.describe import side_of
 from ctenrich.codes.mappings import find_segment
 from ctenrich.errors import ModelError, UnknownModelError, UnsafeInputError, did_you_mean
 from ctenrich.inference.download import download
+from ctenrich.inference.kinds import SegmenterKind, segmenter_kinds
 from ctenrich.inference.registry import (
     ModelEntry,
     ModelKind,
@@ -51,6 +52,8 @@ __all__ = [
 
 _MAX_UNPACKED = 64 * 1024**3
 _MAX_RATIO = 200
+_SINGLE_FILES = (".pth", ".pt", ".ts", ".safetensors")
+"""Files of weights that are imported as they are; some of these formats are zip archives inside."""
 _BODYPART_FILE = "model.pt"
 _BODYPART_SETTINGS = "inference-settings.json"
 
@@ -136,6 +139,9 @@ def show_model(name: str) -> dict[str, Any]:
     out |= {"installed": True, **({"imported": import_record_of(name)} if import_record_of(name) else {})}
     if _is_bodypart(model):
         return out | {"kind": ModelKind.BODYPART.value, **_bodypart_details(model)}
+    other = _other_kind(model)
+    if other is not None and other.model_files is not None:
+        return out | {"kind": other.key, **other.model_files.describe(model)}
     stored = prepare(model)
     return out | {"kind": stored.meta["kind"], **_nnunet_details(model, stored)}
 
@@ -179,6 +185,14 @@ def _is_bodypart(model: ResolvedModel) -> bool:
     return (model.folder / _BODYPART_SETTINGS).is_file()
 
 
+def _other_kind(model: ResolvedModel) -> SegmenterKind | None:
+    """Return the kind of network, other than nnU-Net, whose files a model has."""
+    for kind in segmenter_kinds().values():
+        if kind.model_files is not None and kind.model_files.recognise(model):
+            return kind
+    return None
+
+
 def _bodypart_details(model: ResolvedModel) -> dict[str, Any]:
     _, found = load_bodypart_model(model.folder)
     return {"landmarks": list(found.lookup_table), "image axes": found.axes.value, "weights_sha256": found.sha256}
@@ -216,7 +230,8 @@ def pull_model(name: str, *, accept: bool = False, url: str | None = None, progr
         hint = did_you_mean(name, known.split(", "), f"known: {known}")
         raise UnknownModelError(Reason.NOT_FOUND, f"there is no model {name} to download", hint)
     _require_licence(entry, accept)
-    file = models_home() / "downloads" / f"{check_name(name)}.zip"
+    suffix = PurePosixPath(entry.url.partition("?")[0]).suffix
+    file = models_home() / "downloads" / f"{check_name(name)}{suffix if suffix in _SINGLE_FILES else '.zip'}"
     download(url or entry.url, file, progress=progress)
     status = import_model(file, name=name, progress=progress)
     file.unlink()
@@ -307,9 +322,9 @@ def _entry_of(name: str) -> ModelEntry | None:
 
 def _recorded_conventions(model: ResolvedModel, source: Path, kind: str, given: Conventions) -> dict[str, Any]:
     """What the record of an import states: hashes, axes and step as given, or as found where the model came from."""
-    if kind == ModelKind.BODYPART.value:
+    if kind not in (ModelKind.NNUNET_V1, ModelKind.NNUNET_V2):
         if given.axes or given.step is not None:
-            fail("axes and step are those of nnU-Net models", 'give a body part model a config.json with "image axes"')
+            fail("--axes and --step are for nnU-Net models", "the files of other models state their axes")
         return {}
     here = stated_conventions(model, source.name.removesuffix(".zip"))
     found = stated_conventions(replace(model, folder=source.resolve())) if source.is_dir() else here
@@ -343,6 +358,10 @@ def _check_pin(entry: ModelEntry, sha256: str) -> None:
 
 def _check_import(model: ResolvedModel) -> str:
     """Read the whole model once and return its kind."""
+    other = _other_kind(model)
+    if other is not None and other.model_files is not None:
+        other.model_files.describe(model)
+        return other.key
     found = sorted(model.folder.rglob(_BODYPART_FILE))
     nnunet = any(model.folder.rglob("plans.json")) or any(model.folder.rglob("plans.pkl"))
     if found and not nnunet:
@@ -376,6 +395,10 @@ def _copy_or_unpack(source: Path, folder: Path) -> None:
         if any(p.is_symlink() for p in source.rglob("*")):
             raise UnsafeInputError(Reason.UNSAFE_PATH, f"{source.name} contains links", "give a folder of plain files")
         shutil.copytree(source, folder)
+        return
+    if source.suffix in _SINGLE_FILES:
+        folder.mkdir()
+        shutil.copyfile(source, folder / source.name)
         return
     if not zipfile.is_zipfile(source):
         fail(f"{source.name} is neither a folder nor a zip file")
@@ -414,6 +437,10 @@ def verify_model(name: str) -> tuple[Issue, ...]:
         model = resolve_model(name)
         if _is_bodypart(model):
             _bodypart_details(model)
+            return ()
+        other = _other_kind(model)
+        if other is not None and other.model_files is not None:
+            other.model_files.describe(model)
             return ()
         stored = prepare(model)
     except ModelError as error:
