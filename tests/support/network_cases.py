@@ -64,7 +64,7 @@ def lungmask_arrays(model: str, width: int = _WIDTH) -> dict[str, NDArray[np.flo
     The last layer is set so that the classes share the values that the layer before it gives.
     """
     classes = LUNGMASK_CLASSES[model]
-    rng = np.random.default_rng(classes)
+    rng = np.random.default_rng(72 if classes == 6 else classes)
     out: dict[str, NDArray[Any]] = {}
 
     def conv(name: str, outputs: int, inputs: int, size: int) -> None:
