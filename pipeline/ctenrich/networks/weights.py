@@ -33,7 +33,18 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def bad_model(message: str, hint: str = "") -> NoReturn:
-    """Raise BAD_MODEL."""
+    """Refuse a model.
+
+    Parameters
+    ----------
+    message, hint : str
+        What is wrong with it, and what to do.
+
+    Raises
+    ------
+    ModelError
+        BAD_MODEL, always.
+    """
     raise ModelError(Reason.BAD_MODEL, message, hint)
 
 
