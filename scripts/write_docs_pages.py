@@ -29,8 +29,8 @@ INTERFACE = {
         "Models and segmenters",
         ["inference.segmenter", "inference.kinds", "inference.products", "inference.registry", "models.library",
          "models.parity", "nnunet.plans", "nnunet.segmenter", "recipes.recipe", "recipes.recipe_file",
-         "recipes.totalsegmentator", "recipes.executor", "recipes.segmenter", "inference.segmentation", "networks.lungmask",
-         "contours.rtstruct", "contours.raster", "contours.expert"],
+         "recipes.totalsegmentator", "recipes.executor", "recipes.segmenter", "inference.segmentation",
+         "networks.lungmask", "contours.rtstruct", "contours.raster", "contours.expert"],
     ),
     "bodypart": (
         "Body part regression",
