@@ -44,9 +44,32 @@ __all__ = [
     "UnknownModelError",
     "UnsafeInputError",
     "UsageError",
+    "count",
     "did_you_mean",
     "is_disk_full",
 ]
+
+
+_PLURALS = {"series": "series", "study": "studies", "copy": "copies", "hash": "hashes"}
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 object``, ``2 objects``, ``2 studies``.
+
+    Parameters
+    ----------
+    number : int
+        How many.
+    noun : str
+        In the singular; the plural is that of its last word.
+
+    Returns
+    -------
+    str
+    """
+    *before, last = noun.split(" ")
+    word = last if number == 1 else _PLURALS.get(last, f"{last}s")
+    return " ".join((f"{number}", *before, word))
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:

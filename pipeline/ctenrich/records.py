@@ -279,6 +279,11 @@ class SeriesEntry:
     """What the selection found about the series and its companions: issues of the stage fetch."""
     facts: SeriesFacts = field(default=SeriesFacts(), repr=False)
 
+    @property
+    def instance_count(self) -> int:
+        """Number of instances by the index, else of those that are listed."""
+        return self.expected_instances if self.expected_instances is not None else len(self.instances)
+
 
 @dataclass(frozen=True)
 class Cohort:

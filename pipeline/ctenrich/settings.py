@@ -38,11 +38,11 @@ class GeometrySettings:
     """
 
     spacing_relative: float = 0.01
-    """Every gap within this share of (last - first) / (n - 1) ..."""
+    """Largest deviation of a gap between slices from (last - first) / (n - 1), as a share of that."""
     spacing_absolute: float = 0.05
-    """... or within this many mm, whichever is larger."""
+    """The same in mm; the larger of the two limits applies."""
     line_tolerance: float = 0.1
-    """Every slice within this many mm of the fitted line."""
+    """Largest distance of a slice from the line that is fitted through all slices, mm."""
     drift: float = 0.1
     """Largest in-plane drift of the slice positions, mm."""
     cosines: float = 1e-4
@@ -50,6 +50,7 @@ class GeometrySettings:
     pixel_spacing_relative: float = 1e-3
     """Largest relative difference of pixel spacing between slices."""
     minimum_slices: int = 2
+    """Fewest slices that a series may have."""
     allow_not_hu: bool = False
     """Admit values that are not Hounsfield units, or not whole numbers of them (rounded, with an issue)."""
 
@@ -59,7 +60,9 @@ class FetchSettings:
     """Fetching objects from a store."""
 
     parallel_objects: int = 32
+    """Objects that are downloaded at the same time."""
     tries: int = 5
+    """Attempts for each object, before the series fails with RETRY_EXHAUSTED."""
     timeout: float = 60.0
     """Seconds without progress."""
     copy_local: bool = False
@@ -89,7 +92,9 @@ class ConvertSettings:
     nifti: bool = True
     """Also write the NIfTI product with dcm2niix, and compare the two."""
     compress_nifti: bool = False
+    """Compress the NIfTI product (.nii.gz)."""
     threads: int = 2
+    """Threads that decode slices."""
     max_unpacked: int = 4 * 1024**3
     """Decompressed bytes that one object may have."""
     max_volume: int = 8 * 1024**3
@@ -131,15 +136,17 @@ class SegmentSettings:
     device: str = "auto"
     """auto, cpu or cuda:N."""
     engine: str = "fast"
-    """fast, or reference (nnunetv2's own predictor)."""
+    """fast, or reference (nnunetv2's own predictor; needs the extra `reference`)."""
     precision: str = "fp32"
     """fp32, bf16 or fp16."""
     step_size: float = 0.5
+    """Distance of neighbouring tiles, as a share of the tile; 0.5 is nnU-Net's own."""
     batch_size: int = 0
     """Tiles per forward pass; 0: chosen from the free memory."""
     threads: int = 0
     """CPU threads of the network; 0: all cores."""
     probabilities: bool = False
+    """Also keep the probabilities of the classes, float16; FRACTIONAL segmentations have them."""
     crop: str = ""
     """``LOW..HIGH``, two landmarks: segmentation is limited to the slices between them and 60 mm beyond; empty: all."""
 
@@ -149,7 +156,7 @@ class MeasureSettings:
     """Measurement of segments."""
 
     engine: str = "fast"
-    """fast, or pyradiomics."""
+    """fast, or pyradiomics (needs the extra `reference`)."""
     radiomics: str = ""
     """pyradiomics' parameter file (YAML or JSON) for first order and texture features; empty: shape only."""
 
@@ -161,9 +168,11 @@ class EncodeSettings:
     content_date: str = ""
     """YYYYMMDD; empty: the date of this software's release, so that a second run gives the same bytes."""
     content_time: str = "000000"
+    """HHMMSS."""
     seg_type: str = "BINARY"
     """BINARY, LABELMAP or FRACTIONAL."""
     deflated_copy: bool = False
+    """Also write a copy of each object with the deflated transfer syntax, to the folder archive."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,9 @@ class ValidateSettings:
     """Validators that run in addition to the proof."""
 
     dciodvfy: bool = True
+    """Run dciodvfy of dicom3tools."""
     pixelmed: bool = False
+    """Run PixelMed's validator for structured reports; needs Java."""
 
 
 @dataclass(frozen=True)

@@ -294,7 +294,7 @@ def test_index_says_when_a_new_collection_changes_nothing(tmp_path: Path) -> Non
     write_series(tmp_path / "in", count=2, series="2")
     again = index_folders([tmp_path / "in"], tmp_path / "c.duckdb", collection_id="second", processes=1)
     assert again.kept == (("first", 3),)
-    assert "3 instances were indexed before and keep the collection first" in str(again)
+    assert "3 instances indexed before: the collection first is kept" in str(again)
 
 
 def test_resent_images_count_once_and_other_pixels_conflict(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from ctenrich.cli.console import print_table, printable, progress_bars
+from ctenrich.cli.console import print_table, progress_bars
+from ctenrich.cli.text import printable
 
 STRANGE = ("[hnsf'U]", "[/x]", "nnunet:heart:", "[bold]b[/bold]", "a\\b", "[link=http://x]y[/link]", ":skull:")
 

@@ -7,7 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -15,6 +15,7 @@ from tests.support.cohorts import make_cohort
 from typer.testing import CliRunner
 
 from ctenrich import steps
+from ctenrich.cli.help_texts import GROUPS, prepare_commands
 from ctenrich.cli.main import app
 from ctenrich.resources import folder as own_folder
 
@@ -98,16 +99,41 @@ def test_examples_that_need_only_a_run(line: str, place: Path, monkeypatch: pyte
     assert result.exit_code == 0, result.output
 
 
-def test_nothing_in_a_help_text_is_markup() -> None:
-    from ctenrich.cli.main import _keep_lines
+def test_every_command_is_in_one_group() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == known
+    shown = CliRunner().invoke(app, ["--help"]).output
+    places = [shown.index(f"\n{heading}:\n") for heading in GROUPS]
+    assert places == sorted(places)
+    assert "Others:" not in shown
 
+
+def test_every_value_has_a_readable_name() -> None:
+    for path, command in commands():
+        for parameter in command.params:
+            shown = parameter.metavar
+            flag = getattr(parameter, "is_flag", False)
+            assert flag or (shown and not shown.startswith("<")), f"{path}: {parameter.name}"
+        assert not re.search(r"<\w", CliRunner().invoke(app, [*path.split(), "--help"]).output), path
+
+
+def test_options_are_listed_under_the_headings_of_their_records() -> None:
+    shown = CliRunner().invoke(app, ["run", "--help"]).output
+    headings = [line for line in shown.splitlines() if re.fullmatch(r"[A-Z][a-z ]+:", line)]
+    assert headings == ["Arguments:", "Options:", "Products:", "Settings and devices:", "Limits:", "Execution:"]
+    assert shown.index("Limits:") < shown.index("--max-hours HOURS") < shown.index("Execution:")
+
+
+def test_nothing_in_a_help_text_is_markup() -> None:
     strange = typer.Typer(rich_markup_mode=app.rich_markup_mode)
 
-    def one(name: str = typer.Option("x", help="[hnsf'U] nnunet:heart: [/x] **no**")) -> None:
+    def one(name: Annotated[str, typer.Option(help="[hnsf'U] nnunet:heart: [/x] **no**")] = "x") -> None:
         """Text with [bold] and :skull: in it."""
 
     strange.command(epilog="Example:  ctenrich one [/x] nnunet:heart:")(one)
-    _keep_lines(strange.registered_commands)
+    prepare_commands(strange.registered_commands)
     shown = CliRunner().invoke(strange, ["--help"]).output
     for text in ("[hnsf'U] nnunet:heart: [/x] **no**", "[bold] and :skull:", "ctenrich one [/x] nnunet:heart:"):
         assert text in shown

@@ -44,7 +44,7 @@ def test_a_run_that_was_not_touched_has_no_mismatch(run: Path) -> None:
     code, lines = verify(run)
     assert code == 0, lines
     (line,) = lines
-    assert line.endswith(" hashes compared, 0 files differ")
+    assert line.endswith(" hashes compared, 0 files changed")
     assert int(line.split()[0]) > 60, "slices, records, volume, masks, objects, proof, tables"
 
 
@@ -70,7 +70,7 @@ def test_one_bit_is_one_line_with_the_name_of_the_file(run: Path, name: str) -> 
     assert code == 1
     assert len(lines) == 2, lines
     assert lines[0].startswith(f"{path.relative_to(run).as_posix()}: ")
-    assert lines[1].endswith(" 1 files differ")
+    assert lines[1].endswith(" 1 file changed")
 
 
 @pytest.mark.parametrize("name", CHANGED)

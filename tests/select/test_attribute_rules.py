@@ -20,7 +20,7 @@ from ctenrich.catalog.folder import index_folders
 from ctenrich.catalog.idc_index import IdcIndexCatalog
 from ctenrich.catalog.queries import load_query, parse_query
 from ctenrich.cli.main import app
-from ctenrich.cli.selection_options import RULE_OPTIONS
+from ctenrich.cli.selection_options import RuleOptions
 from ctenrich.dicom.datetimes import age_in_years
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
@@ -132,7 +132,7 @@ def test_every_case_has_its_reason() -> None:
     assert not wrong_cases(catalog)
     catalog.close()
     asked = {name for rules, _, _, _ in CASES for name in rules}
-    assert asked == {option.parameter for option in RULE_OPTIONS} == set(documented_attributes()), "each has its cases"
+    assert asked == set(RuleOptions.flags().values()) == set(documented_attributes()), "each has its cases"
 
 
 ASKED: Rules = {
@@ -296,7 +296,7 @@ def test_the_command_has_an_option_for_each_rule(catalog_file: Path, tmp_path: P
     done = CliRunner().invoke(app, [*command, *fits])
     assert done.exit_code == 0, done.output
     assert len(read_cohort(out).series) == 1
-    assert {o.flag for o in RULE_OPTIONS} == {part for part in fits if part.startswith("--")}
+    assert set(RuleOptions.flags()) == {part for part in fits if part.startswith("--")}
     none = CliRunner().invoke(app, [*command, "--contrast", "yes", "--max-age", "60"])
     assert none.exit_code == 2
     assert "EMPTY_COHORT" in none.stderr

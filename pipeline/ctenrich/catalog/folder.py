@@ -23,7 +23,7 @@ from ctenrich.catalog.engine import duckdb_error, run_on_duckdb
 from ctenrich.catalog.queries import Query
 from ctenrich.catalog.schema import COLUMNS, duckdb_type
 from ctenrich.dicom.ct_slice import same_image
-from ctenrich.errors import InputError, UsageError
+from ctenrich.errors import InputError, UsageError, count
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 
@@ -63,15 +63,15 @@ class IndexSummary:
 
     def __str__(self) -> str:
         text = (
-            f"{self.instances} DICOM instances in {self.series} series ({self.ct_series} with CT) "
-            f"from {self.files} files; {self.read} read now, {self.removed} gone, {self.copies} copies, "
-            f"{self.other_files} not DICOM, {self.links} links not followed"
+            f"{count(self.instances, 'DICOM instance')} in {self.series} series ({self.ct_series} with CT) "
+            f"from {count(self.files, 'file')}; {self.read} read now, {self.removed} gone, "
+            f"{count(self.copies, 'copy')}, {self.other_files} not DICOM, {count(self.links, 'link')} not followed"
         )
-        text += "".join(f"\n{reason}: {count} files" for reason, count in self.faults)
+        text += "".join(f"\n{reason}: {count(number, 'file')}" for reason, number in self.faults)
         return text + "".join(
-            f"\n{count} instances were indexed before and keep the collection {name}: for another, index them into a "
-            "new catalog"
-            for name, count in self.kept
+            f"\n{count(number, 'instance')} indexed before: the collection {name} is kept; "
+            "for another, index into a new catalog"
+            for name, number in self.kept
         )
 
 
@@ -138,7 +138,9 @@ def index_folders(
             raise duckdb_error(error, "index") from error
     if summary.instances == 0:
         raise InputError(
-            Reason.EMPTY_INPUT, f"no DICOM file among {summary.files} files", "point to the folder of the files"
+            Reason.EMPTY_INPUT,
+            f"no DICOM file among {count(summary.files, 'file')}",
+            "point to the folder of the files",
         )
     if summary.ct_series == 0:
         raise InputError(Reason.NO_CT, f"{summary.instances} DICOM instances, none of them CT")

@@ -31,6 +31,7 @@ def verify(target: Annotated[Path, typer.Argument(metavar="RUN", help="A run's f
     """Compute every recorded hash again (slices, volumes, masks, objects, tables); exit code 1 if one differs."""
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
+    from ctenrich.errors import count
 
     with progress_bars() as progress:
         found = steps.verify(steps.open_run(target), progress=progress)
@@ -38,7 +39,7 @@ def verify(target: Annotated[Path, typer.Argument(metavar="RUN", help="A run's f
         typer.echo(f"{mismatch.path}: {mismatch.problem}")
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
-    typer.echo(f"{found.hashes} hashes compared, {len(found.mismatches)} files differ")
+    typer.echo(f"{count(found.hashes, 'hash')} compared, {count(len(found.mismatches), 'file')} changed")
     raise typer.Exit(1 if found.mismatches else 0)
 
 
@@ -124,6 +125,7 @@ def _print_tables(verdicts: list[ObjectReport]) -> None:
     from collections import Counter
 
     from ctenrich.cli.console import print_table
+    from ctenrich.errors import count
     from ctenrich.records import Severity
 
     shown = [i for v in verdicts for i in v.issues if i.severity is not Severity.NOTE]
@@ -137,7 +139,8 @@ def _print_tables(verdicts: list[ObjectReport]) -> None:
     proven = sum(v.proven is True for v in verdicts)
     errors = sum(v.count(Severity.ERROR) for v in verdicts)
     warnings = sum(v.count(Severity.WARNING) for v in verdicts)
-    typer.echo(f"{len(verdicts)} objects, {proven} proven; {errors} errors, {warnings} warnings")
+    found = f"{count(errors, 'error')}, {count(warnings, 'warning')}"
+    typer.echo(f"{count(len(verdicts), 'object')}, {proven} proven; {found}")
 
 
 def _proven(verdict: ObjectReport) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from ctenrich.cli.selection_options import with_rule_options
+from ctenrich.cli.completion import complete_query
+from ctenrich.cli.selection_options import RuleOptions
 
 if TYPE_CHECKING:
     from ctenrich.select.compare import CohortDiff
@@ -29,7 +31,7 @@ def register(app: typer.Typer) -> None:
         "ctenrich select select_ct_series --catalog folder:catalog.duckdb --body-part CHEST "
         "--min-age 18 --contrast no --out chest.parquet  \n"
         "ctenrich select --lock cohort.lock.json --catalog folder:catalog.duckdb --out again.parquet"
-    )(with_rule_options(select))
+    )(select)
     app.add_typer(cohort_app, name="cohort")
 
 
@@ -69,28 +71,57 @@ def _check_collection(catalog: Path, collection: str) -> None:
         raise UsageError(Reason.BAD_PARAMETER, message, hint)
 
 
-def select(
-    query: Annotated[str, typer.Argument(help="SQL file, or the name of a query in queries/.")] = "",
-    catalog: Annotated[str, typer.Option(help="folder:FILE, idc[:fetch], parquet:URI or bigquery[:PROJECT].")] = "idc",
-    out: Annotated[Path, typer.Option(help="Cohort file (.parquet).")] = Path("cohort.parquet"),
-    param: Annotated[list[str] | None, typer.Option(help="name=value of an @parameter; repeatable.")] = None,
+@dataclass(frozen=True, kw_only=True)
+class SelectionOptions:
+    """What is selected, and how the cohort file is written."""
+
+    heading: ClassVar[str] = "Selection"
+
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Value of an @parameter; repeatable.")
+    ] = None
     series_list: Annotated[
-        Path | None, typer.Option(help="Check the series of a list (UIDs, or a CSV) instead of a query's.")
-    ] = None,
-    lock: Annotated[Path | None, typer.Option(help="Repeat the selection of a lock file and report changes.")] = None,
-    save_table: Annotated[str | None, typer.Option(help="BigQuery: also save project.dataset.table.")] = None,
-    byte_limit: Annotated[
-        float | None, typer.Option(help="BigQuery: most gigabytes that the query may read.  [default: 53.7]")
-    ] = None,
+        Path | None,
+        typer.Option(metavar="FILE", help="Check the series of a list (UIDs, or a CSV) instead of a query's."),
+    ] = None
+    lock: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Repeat the selection of a lock file and report changes.")
+    ] = None
+    partial: Annotated[bool, typer.Option("--partial", help="Use a catalog whose last crawl did not end.")] = False
     portable: Annotated[
         bool, typer.Option("--portable", help="Leave the paths of this computer out of the cohort file, to share it.")
-    ] = False,
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigQueryOptions:
+    """Limits and tables of BigQuery."""
+
+    heading: ClassVar[str] = "BigQuery"
+
+    save_table: Annotated[
+        str | None, typer.Option(metavar="PROJECT.DATASET.TABLE", help="Also save the cohort as this table.")
+    ] = None
+    byte_limit: Annotated[
+        float | None, typer.Option(metavar="GB", help="Most gigabytes that the query may read.  [default: 53.7]")
+    ] = None
     identified: Annotated[
-        bool, typer.Option("--identified", help="BigQuery: save the Patient IDs of a folder's or Parquet catalog too.")
-    ] = False,
-    partial: Annotated[bool, typer.Option("--partial", help="Use a catalog whose last crawl did not end.")] = False,
-    *,
-    rules: dict[str, object],
+        bool, typer.Option("--identified", help="Save the Patient IDs of a folder's or Parquet catalog too.")
+    ] = False
+
+
+def select(
+    selection_options: SelectionOptions,
+    rules: RuleOptions,
+    bigquery: BigQueryOptions,
+    query: Annotated[
+        str, typer.Argument(help="SQL file, or the name of a query in queries/.", autocompletion=complete_query)
+    ] = "",
+    catalog: Annotated[
+        str,
+        typer.Option(metavar="CATALOG", help="folder:FILE, idc[:fetch], parquet:URI or bigquery[:PROJECT]."),
+    ] = "idc",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Cohort file (.parquet).")] = Path("cohort.parquet"),
 ) -> None:
     """Select the series that can be reconstructed as a volume, and report why the others cannot."""
     from ctenrich import steps
@@ -103,14 +134,14 @@ def select(
         query=query,
         catalog=catalog,
         out=out,
-        parameters={**parse_parameters(param or []), **rules},
-        series_list=series_list,
-        lock=lock,
-        save_table=save_table,
-        byte_limit=None if byte_limit is None else int(byte_limit * 1e9),
-        portable=portable,
-        identified=identified,
-        partial=partial,
+        parameters={**parse_parameters(selection_options.param or []), **rules.parameters()},
+        series_list=selection_options.series_list,
+        lock=selection_options.lock,
+        save_table=bigquery.save_table,
+        byte_limit=None if bigquery.byte_limit is None else int(bigquery.byte_limit * 1e9),
+        portable=selection_options.portable,
+        identified=bigquery.identified,
+        partial=selection_options.partial,
     )
     with progress_bars() as progress:
         selection, diff = steps.select_request(request, progress=progress)
@@ -138,17 +169,39 @@ def select(
 CohortFile = Annotated[Path, typer.Argument(help="Cohort file.")]
 
 
-@cohort_app.command("show", epilog="Example:  ctenrich cohort show cohort.parquet")
-def show(cohort: CohortFile) -> None:
-    """Show what a cohort holds: patients, studies, series, licences, companions, exclusions."""
+@cohort_app.command(
+    "show",
+    epilog="Examples:  ctenrich cohort show cohort.parquet  \nctenrich cohort show cohort.excluded.parquet --all",
+)
+def show(
+    cohort: Annotated[Path, typer.Argument(metavar="COHORT", help="Cohort file, or the .excluded.parquet beside it.")],
+    everything: Annotated[bool, typer.Option("--all", help="List every series; default: the first 20.")] = False,
+) -> None:
+    """Show what a cohort holds: patients, studies, series, licences, companions, exclusions; and list its series."""
+    if cohort.name.endswith(_EXCLUDED):
+        _show_excluded(cohort, everything)
+    else:
+        _show_selected(cohort, everything)
+
+
+_EXCLUDED = ".excluded.parquet"
+_LISTED = 20
+
+
+def _show_selected(path: Path, everything: bool) -> None:
+    from ctenrich.errors import count
+    from ctenrich.select import read_cohort
     from ctenrich.select.compare import describe_cohort
 
-    found = describe_cohort(cohort)
+    found = describe_cohort(path)
     typer.echo(f"{found.name}  {found.sha256}")
-    typer.echo(
-        f"{found.patients} patients, {found.studies} studies, {found.series} series, {found.instances} instances, "
-        f"{found.bytes / 1e9:.2f} GB"
+    numbers = (
+        (found.patients, "patient"),
+        (found.studies, "study"),
+        (found.series, "series"),
+        (found.instances, "instance"),
     )
+    typer.echo(f"{', '.join(count(*one) for one in numbers)}, {found.bytes / 1e9:.2f} GB")
     parts = (
         ("collections", found.collections),
         ("licences", found.licences),
@@ -159,6 +212,33 @@ def show(cohort: CohortFile) -> None:
         typer.echo(f"{title}: " + (", ".join(f"{n or 'unknown'} {c}" for n, c in counts.items()) or "none"))
     if found.geometry_unknown:
         typer.echo(_geometry_line(found.series, found.geometry_unknown))
+    rows: list[tuple[object, ...]] = []
+    for one in read_cohort(path).series:
+        facts = (one.facts.study_date or "", one.facts.series_description or "")
+        rows.append((one.patient_id, *facts, one.instance_count, one.series_instance_uid))
+    _print_series(("PatientID", "study date", "description", "slices", "SeriesInstanceUID"), rows, everything)
+
+
+def _show_excluded(path: Path, everything: bool) -> None:
+    from ctenrich.errors import count
+    from ctenrich.select.files import read_excluded
+
+    found = read_excluded(path.with_name(path.name.removesuffix(_EXCLUDED) + ".parquet")).to_pylist()
+    typer.echo(f"{count(len(found), 'excluded series')}")
+    rows: list[tuple[object, ...]] = []
+    for row in found:
+        why = (", ".join(row["reasons"]), row["detail"] or "")
+        rows.append((row["patient_id"], row["num_instances"], *why, row["series_instance_uid"]))
+    _print_series(("PatientID", "instances", "reasons", "detail", "SeriesInstanceUID"), rows, everything)
+
+
+def _print_series(columns: tuple[str, ...], rows: list[tuple[object, ...]], everything: bool) -> None:
+    from ctenrich.cli.console import print_table
+
+    shown = rows if everything else rows[:_LISTED]
+    print_table("Series", columns, shown)
+    if len(shown) < len(rows):
+        typer.echo(f"{len(rows) - len(shown)} more: --all lists them")
 
 
 @cohort_app.command("diff", epilog="Example:  ctenrich cohort diff old.parquet new.parquet")
@@ -194,4 +274,5 @@ def _print_diff(found: CohortDiff) -> None:
         typer.echo(line)
     for change in found.changes:
         typer.echo(f"{change.change:8} {change.series_instance_uid}  {change.explanation}")
-    typer.echo(f"{found.same} series are equal, {len(found.changes)} differ")
+    verbs = ("is" if found.same == 1 else "are", "differs" if len(found.changes) == 1 else "differ")
+    typer.echo(f"{found.same} series {verbs[0]} equal, {len(found.changes)} {verbs[1]}")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ctenrich.cli.progress_lines import progress_lines
+from ctenrich.cli.text import printable
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 
 if TYPE_CHECKING:
     from ctenrich.progress import Progress
 
-__all__ = ["keep_libraries_off_console", "parse_parameters", "print_csv", "print_table", "printable", "progress_bars"]
+__all__ = [
+    "keep_libraries_off_console",
+    "parse_parameters",
+    "print_csv",
+    "print_table",
+    "progress_bars",
+]
 
 
 class _Bars:
@@ -53,7 +62,6 @@ def keep_libraries_off_console() -> None:
     nowhere, and Python's own streams to where they led before. CTENRICH_LIBRARY_MESSAGES=1 leaves them as they are.
     """
     import faulthandler
-    import os
     import sys
 
     if os.environ.get("CTENRICH_LIBRARY_MESSAGES", "") not in ("", "0"):
@@ -86,7 +94,13 @@ def keep_libraries_off_console() -> None:
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Show progress bars on stderr (plain notes if it is not a terminal)."""
+    """Show progress on stderr: bars on a terminal, otherwise a line at the start and one per minute."""
+    import sys
+
+    if not sys.stderr.isatty() and not os.environ.get("FORCE_COLOR"):
+        with progress_lines() as lines:
+            yield lines
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -98,12 +112,11 @@ def progress_bars() -> Iterator[Progress]:
     )
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True)
     columns = (
         SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[status]}", markup=False),
     )  # fmt: skip
-    with Bars(*columns, console=console, transient=False, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=Console(stderr=True), transient=False) as bars:
         yield _Bars(bars)
 
 
@@ -135,11 +148,6 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     if not console.is_terminal:
         console = Console(width=160)
     console.print(table)
-
-
-def printable(text: str) -> str:
-    """Return a text without control characters, which a terminal would obey; line ends and tabs stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

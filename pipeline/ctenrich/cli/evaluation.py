@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctenrich.cli.options import RunFolder
+
 if TYPE_CHECKING:
     from ctenrich.evaluate.evaluation import Comparison, Evaluation, RunSource
     from ctenrich.evaluate.statistics import MetricValue
@@ -37,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: RunFolder,
     reference: _Reference = "expert",
     product: Annotated[list[str] | None, typer.Option(help="Product to evaluate; repeatable; default: all.")] = None,
     by: _By = None,
@@ -189,7 +191,8 @@ def _print_summary(values: Sequence[tuple[str, MetricValue]], metric: str) -> No
 
 
 def _print_comparison(comparison: Comparison, metric: str) -> None:
-    from ctenrich.cli.console import print_table, printable
+    from ctenrich.cli.console import print_table
+    from ctenrich.cli.text import printable
 
     variances = [v for v in comparison.variances if v.metric == metric]
     if variances:

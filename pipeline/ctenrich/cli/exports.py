@@ -43,6 +43,7 @@ def export(
     """Export masks on the full grid of the CT (nifti, nrrd) or all measurements (csv), read from the DICOM objects."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.errors import count
     from ctenrich.records import Severity, State
 
     with progress_bars() as progress:
@@ -64,5 +65,5 @@ def export(
     if failed:
         print_table("Failed", ("file", "reason", "what is wrong"), failed)
     counts = ", ".join(f"{found.count(state)} {state.value}" for state in (State.DONE, State.SKIPPED, State.FAILED))
-    typer.echo(f"{len(found.objects)} objects: {counts}; {len(found.files)} files in {target}")
+    typer.echo(f"{count(len(found.objects), 'object')}: {counts}; {count(len(found.files), 'file')} in {target}")
     raise typer.Exit(1 if failed or any(i.severity is Severity.ERROR for i in found.issues) else 0)

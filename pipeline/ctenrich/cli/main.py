@@ -5,13 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
-from typer.models import CommandInfo
 
 from ctenrich import __version__
 from ctenrich.cli import (
@@ -24,17 +22,19 @@ from ctenrich.cli import (
     models,
     results,
     running,
+    settings_files,
     stages,
     viewing,
 )
 from ctenrich.cli.console import keep_libraries_off_console
+from ctenrich.cli.help_texts import GroupedCommands, prepare_commands
 from ctenrich.errors import CtenrichError, UsageError, is_disk_full
 from ctenrich.reasons import Reason
 
 __all__ = ["app", "main"]
 
 
-class _ErrorReportingGroup(TyperGroup):
+class _ErrorReportingGroup(GroupedCommands):
     """Prints an error as one line with a hint, and exits with its code."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -99,7 +99,7 @@ app = typer.Typer(
     cls=_ErrorReportingGroup,
     no_args_is_help=True,
     rich_markup_mode=None,  # texts of users and plug-ins are never markup, nor emoji
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     pretty_exceptions_enable=False,
     help="Turn a cohort of CT scans into DICOM SEG and SR objects with proof, and tables to query.\n\n"
     "Research software, not a medical device.",
@@ -123,20 +123,14 @@ def _main(
     _ = version
 
 
-def _keep_lines(commands: Iterable[CommandInfo]) -> None:
-    """Show each example of a help text on a line of its own, to be copied as it is."""
-    for command in commands:
-        title, _, lines = (command.epilog or "").partition("  ")
-        examples = "\n".join(f"  {line.strip()}" for line in lines.split("  \n"))
-        # \b: click does not wrap this paragraph
-        command.epilog = f"\b\n{title}\n{examples}"
-
-
-for group in (demo, cohorts, running, stages, checking, results, evaluation, viewing, exports, models, mappings):
+for group in (
+    demo, cohorts, running, stages, checking, results, evaluation, viewing, exports, models, mappings, settings_files,
+):  # fmt: skip
     group.register(app)
-_keep_lines(app.registered_commands)
+prepare_commands(app.registered_commands)
 for _commands in app.registered_groups:
-    _keep_lines(_commands.typer_instance.registered_commands if _commands.typer_instance else ())
+    if _commands.typer_instance is not None:
+        prepare_commands(_commands.typer_instance.registered_commands)
 
 
 def main() -> None:

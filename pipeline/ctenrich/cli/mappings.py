@@ -23,7 +23,7 @@ def check(
 ) -> None:
     """Check every code of the CSV mappings: check digits, known meanings, units, sides, one code per meaning."""
     from ctenrich.codes.mappings import check_mappings
-    from ctenrich.errors import UsageError
+    from ctenrich.errors import UsageError, count
     from ctenrich.reasons import Reason
     from ctenrich.records import Severity
     from ctenrich.resources import folder as own
@@ -35,7 +35,7 @@ def check(
     for issue in issues:
         typer.echo(f"{issue.object}: {issue.severity.value}: {issue.message} [{issue.rule}]")
     errors = sum(i.severity is Severity.ERROR for i in issues)
-    typer.echo(f"{errors} errors, {len(issues) - errors} warnings and notes")
+    typer.echo(f"{count(errors, 'error')}, {count(len(issues) - errors, 'warning or note')}")
     raise typer.Exit(1 if errors else 0)
 
 

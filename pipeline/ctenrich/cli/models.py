@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from ctenrich.cli.completion import complete_model
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 models_app = typer.Typer(no_args_is_help=True, help="Models: list, show, pull, import, verify, check.")
-Name = Annotated[str, typer.Argument(help="Name of the model.")]
+Name = Annotated[str, typer.Argument(help="Name of the model.", autocompletion=complete_model)]
 Accept = Annotated[bool, typer.Option("--accept-licence", help="Accept the model's licence; needed once.")]
 
 
@@ -183,12 +185,13 @@ def _conventions(axes: str | None, step: str | None) -> Conventions:
 @models_app.command("verify", epilog="Example:  ctenrich models verify demo-organs")
 def verify(name: Name) -> None:
     """Check an installed model: hashes, plans, the tensors of every fold, labels."""
+    from ctenrich.errors import count
     from ctenrich.models.library import verify_model
 
     issues = verify_model(name)
     for issue in issues:
         typer.echo(f"{issue.object}: {issue.message} [{issue.rule}]", err=True)
-    typer.echo(f"{name}: {len(issues)} errors")
+    typer.echo(f"{name}: {count(len(issues), 'error')}")
     raise typer.Exit(1 if issues else 0)
 
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from ctenrich.cli.options import MaxVoxels, SettingsFile, seg_limits
+from ctenrich.cli.completion import complete_query, complete_run
+from ctenrich.cli.options import MaxVoxels, RunFolder, SettingsFile, seg_limits
 
 if TYPE_CHECKING:
     from ctenrich.runner.run import Run
 
 __all__ = ["register"]
-
-RunFolder = Annotated[Path, typer.Argument(help="The run's folder.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,8 +40,18 @@ def register(app: typer.Typer) -> None:
 
 
 def query(
-    run: Annotated[str, typer.Argument(help="The run's folder, or bigquery:PROJECT.DATASET of published tables.")],
-    sql: Annotated[str, typer.Argument(help="SQL text, a .sql file, or the name of a query in queries/.")] = "",
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="The run's folder, or bigquery:PROJECT.DATASET of published tables.", autocompletion=complete_run
+        ),
+    ],
+    sql: Annotated[
+        str,
+        typer.Argument(
+            help="SQL text, a .sql file, or the name of a query in queries/.", autocompletion=complete_query
+        ),
+    ] = "",
     param: Annotated[list[str] | None, typer.Option(help="name=value of an @parameter; repeatable.")] = None,
     anatomy: Annotated[list[str] | None, typer.Option(help='Series that show all of "T4..L1", or a landmark.')] = None,
     without: Annotated[list[str] | None, typer.Option(help="Series without this landmark; repeatable.")] = None,
@@ -123,8 +132,10 @@ def evaluate(
     from ctenrich.cli.console import print_table
     from ctenrich.evaluate.landmarks import compare_run, summarise
     from ctenrich.evaluate.lungs import compare_with_masks
+    from ctenrich.runner.products import product_key
 
-    workspace = steps.open_run(run).workspace
+    opened = steps.open_run(run)
+    workspace, reference = opened.workspace, product_key(opened.config.products, reference)
     ends = compare_run(workspace, extents) if extents else compare_with_masks(workspace, reference=reference)
     rows = [
         (e.series_instance_uid, e.landmark, e.expert_z, "" if e.slice_z is None else e.slice_z,
@@ -145,7 +156,9 @@ def evaluate_segmentations(
     targets: Annotated[
         list[Path], typer.Argument(metavar="[RUN] [PATH...]", help="A run's folder, and SEGs of any maker, or both.")
     ],
-    reference: Annotated[str, typer.Option(help="Reference: a product of the run, or the path of a SEG.")] = "expert",
+    reference: Annotated[
+        str, typer.Option(help="Reference: a product of the run or its alias, or the path of a SEG.")
+    ] = "expert",
     model: Annotated[
         str | None, typer.Option(help="Product, or path of a SEG, to compare with it; default: every other one.")
     ] = None,
@@ -161,8 +174,12 @@ def evaluate_segmentations(
 
     from ctenrich.cli.console import print_csv, print_table
     from ctenrich.evaluate.products import ProductOverlap, compare_objects
+    from ctenrich.runner.products import product_key
 
     run, paths = _run_and_paths(targets, source)
+    if run is not None:
+        reference = product_key(run.config.products, reference)
+        model = model and product_key(run.config.products, model)
     limits = seg_limits(settings, max_voxels, run.config.settings.seg if run else None)
     workspace = run.workspace if run else None
     found = compare_objects(paths, workspace=workspace, source=source, reference=reference, model=model, limits=limits)

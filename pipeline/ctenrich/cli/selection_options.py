@@ -2,86 +2,81 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import wraps
-from typing import Annotated, Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 
 import typer
 
-__all__ = ["RULE_OPTIONS", "RuleOption", "with_rule_options"]
-
-
-class RuleOption(NamedTuple):
-    """One option and the parameter that it sets."""
-
-    flag: str
-    parameter: str
-    type: Any
-    help: str
-    commas: bool = False
-    """Whether a comma separates values; free text may contain one."""
-
+__all__ = ["RuleOptions"]
 
 _VALUES = "repeatable; * is any text"
 _CODES = "a,b,... or repeatable; * is any text"
-RULE_OPTIONS = (
-    RuleOption("--manufacturer", "manufacturers", list[str], f"Only these manufacturers, e.g. 'SIEMENS*' ({_VALUES})."),
-    RuleOption("--model", "models", list[str], f"Only these scanner models ({_VALUES})."),
-    RuleOption("--kernel", "kernels", list[str], f"Only these convolution kernels, e.g. B30f ({_CODES}).", True),
-    RuleOption("--body-part", "body_parts", list[str], f"Only these body parts examined, e.g. CHEST ({_CODES}).", True),
-    RuleOption("--position", "positions", list[str], "Only these patient positions, e.g. HFS,FFS.", True),
-    RuleOption("--description", "descriptions", list[str], f"Only these series descriptions ({_VALUES})."),
-    RuleOption("--contrast", "contrast", str, "yes: only with a contrast agent; no: only without."),
-    RuleOption("--exclude-derived", "exclude_derived", bool, "Leave out images whose Image Type begins with DERIVED."),
-    RuleOption("--sex", "sexes", list[str], "Only patients of this sex: M, F or O.", True),
-    RuleOption("--min-age", "age_min", float, "Smallest age of the patient, years."),
-    RuleOption("--max-age", "age_max", float, "Largest age of the patient, years."),
-    RuleOption("--from-date", "study_date_min", str, "Earliest study date, e.g. 2020-01-31."),
-    RuleOption("--to-date", "study_date_max", str, "Latest study date."),
-)
-"""A new rule of the queries is one line here."""
+_LISTS = frozenset({"kernels", "body_parts", "positions", "sexes"})
+"""Parameters in whose options a comma separates values; free text may contain one."""
 
 
-def with_rule_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add `RULE_OPTIONS` to a command; it receives those that were given as ``rules``, by the name of the parameter.
+@dataclass(frozen=True, kw_only=True)
+class RuleOptions:
+    """Rules on attributes; each field has the name of the @parameter that it sets."""
 
-    Parameters
-    ----------
-    command : callable
-        A command with a parameter ``rules``, which is no option itself.
+    heading: ClassVar[str] = "Rules on attributes"
 
-    Returns
-    -------
-    callable
-        The command for `typer.Typer.command`.
-    """
-    own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "rules"]
-    added = [
-        inspect.Parameter(
-            option.parameter,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False if option.type is bool else None,
-            annotation=Annotated[
-                option.type if option.type is bool else option.type | None,
-                typer.Option(option.flag, help=option.help, rich_help_panel="Rules on attributes"),
-            ],
-        )
-        for option in RULE_OPTIONS
-    ]
+    manufacturers: Annotated[
+        list[str] | None,
+        typer.Option("--manufacturer", help=f"Only these manufacturers, e.g. 'SIEMENS*' ({_VALUES})."),
+    ] = None
+    models: Annotated[list[str] | None, typer.Option("--model", help=f"Only these scanner models ({_VALUES}).")] = None
+    kernels: Annotated[
+        list[str] | None, typer.Option("--kernel", help=f"Only these convolution kernels, e.g. B30f ({_CODES}).")
+    ] = None
+    body_parts: Annotated[
+        list[str] | None, typer.Option("--body-part", help=f"Only these body parts examined, e.g. CHEST ({_CODES}).")
+    ] = None
+    positions: Annotated[
+        list[str] | None, typer.Option("--position", help="Only these patient positions, e.g. HFS,FFS.")
+    ] = None
+    descriptions: Annotated[
+        list[str] | None, typer.Option("--description", help=f"Only these series descriptions ({_VALUES}).")
+    ] = None
+    contrast: Annotated[
+        str | None,
+        typer.Option(metavar="yes|no", help="yes: only with a contrast agent; no: only without."),
+    ] = None
+    exclude_derived: Annotated[
+        bool, typer.Option("--exclude-derived", help="Leave out images whose Image Type begins with DERIVED.")
+    ] = False
+    sexes: Annotated[
+        list[str] | None, typer.Option("--sex", metavar="M|F|O", help="Only patients of this sex: M, F or O.")
+    ] = None
+    age_min: Annotated[
+        float | None, typer.Option("--min-age", metavar="YEARS", help="Smallest age of the patient, years.")
+    ] = None
+    age_max: Annotated[
+        float | None, typer.Option("--max-age", metavar="YEARS", help="Largest age of the patient, years.")
+    ] = None
+    study_date_min: Annotated[
+        str | None, typer.Option("--from-date", metavar="DATE", help="Earliest study date, e.g. 2020-01-31.")
+    ] = None
+    study_date_max: Annotated[str | None, typer.Option("--to-date", metavar="DATE", help="Latest study date.")] = None
 
-    @wraps(command)
-    def with_rules(**given: Any) -> None:
-        rules = {option.parameter: _values(option, given.pop(option.parameter)) for option in RULE_OPTIONS}
-        command(**given, rules={name: value for name, value in rules.items() if value not in (None, False, [])})
+    def parameters(self) -> dict[str, object]:
+        """Return the parameters whose options were given, by name."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: _values(name, value) for name, value in given.items() if value not in (None, False, [])}
 
-    parameters = [*own, *added]
-    with_rules.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_rules.__annotations__ = {p.name: p.annotation for p in parameters}
-    return with_rules
+    @classmethod
+    def flags(cls) -> dict[str, str]:
+        """Return the parameter that each option sets: flag -> name."""
+        hints = get_type_hints(cls, include_extras=True)
+        return {_flag(field.name, hints[field.name]): field.name for field in fields(cls)}
 
 
-def _values(option: RuleOption, given: Any) -> Any:
-    if not option.commas or given is None:
+def _flag(name: str, hint: Any) -> str:
+    _, info = get_args(hint)
+    return next(iter(info.param_decls or ()), f"--{name.replace('_', '-')}")
+
+
+def _values(name: str, given: Any) -> object:
+    if name not in _LISTS:
         return given
     return [value.strip() for text in given for value in text.split(",") if value.strip()]

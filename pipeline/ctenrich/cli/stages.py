@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from ctenrich.cli.options import SettingsFile
-from ctenrich.cli.running import (
-    Bodypart,
-    CohortFile,
-    Demo,
-    Device,
-    Mappings,
-    Out,
-    Rois,
-    RunOptions,
-    Segmenters,
-    make_run,
-)
+from ctenrich.cli.options import CohortFile, ComputeOptions, Out, ProductOptions, RunFolder
+from ctenrich.cli.running import make_run, product_names
 
 __all__ = ["register"]
 
@@ -42,35 +30,28 @@ def register(app: typer.Typer) -> None:
         app.command(name, help=text, epilog=f"Example:  ctenrich {name} my-run")(_command(name))
 
 
-def prepare(
-    cohort: CohortFile,
-    out: Out,
-    segmenter: Segmenters = None,
-    bodypart: Bodypart = "none",
-    device: Device = "auto",
-    settings: SettingsFile = None,
-    roi: Rois = None,
-    mappings: Mappings = None,
-    allow_demo_models: Demo = False,
-) -> None:
+def prepare(cohort: CohortFile, out: Out, products: ProductOptions, compute: ComputeOptions) -> None:
     """Create a run's folder without running anything, to continue stage by stage."""
-    made = make_run(cohort, out, RunOptions(segmenter, bodypart, device, settings, allow_demo_models, roi, mappings))
-    products = ", ".join(str(p.product) for p in made.config.products)
-    typer.echo(f"{len(made.cohort.series)} series, products: {products}")
+    from ctenrich.errors import count
+
+    made = make_run(cohort, out, products, compute)
+    typer.echo(f"{count(len(made.cohort.series), 'series')}, products: {product_names(made)}")
 
 
 def _command(name: str) -> Callable[[Path], None]:
-    def command(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
+    def command(run: RunFolder) -> None:
         from ctenrich import steps
         from ctenrich.cli.console import progress_bars
+        from ctenrich.errors import count
 
         with progress_bars() as progress:
             report = steps.run_command(steps.open_run(run), name, progress=progress)
-        parts = [f"{report.records} records"]
+        parts = [count(report.records, "record")]
         if report.failures:
             parts.append(f"{len(report.failures)} failed")
         if report.left_alone:
-            parts.append(f"{report.left_alone} series or products have not reached this stage")
+            verb = "has" if report.left_alone == 1 else "have"
+            parts.append(f"{report.left_alone} series or products {verb} not reached this stage")
         typer.echo(f"{name}: {', '.join(parts)}")
         raise typer.Exit(report.exit_code)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctenrich.cli.options import RunFolder
+
 if TYPE_CHECKING:
     from ctenrich.runner.run import Run
 
 __all__ = ["register", "show_run"]
-
-RunFolder = Annotated[Path, typer.Argument(help="The run's folder.")]
 
 
 class PublishMode(StrEnum):
@@ -104,6 +104,7 @@ def publish(
     """Send a run's tables or objects elsewhere; objects that were sent already are not sent again."""
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
+    from ctenrich.errors import count
     from ctenrich.publish.objects import publish_to
 
     opened = steps.open_run(run)
@@ -117,11 +118,11 @@ def publish(
             place = target.removeprefix("bigquery:")
             options = BigQueryOptions(mode=Mode(mode.value), location=location, identified=identified)
             rows = publish_bigquery(opened.workspace, place, options=options, progress=progress)
-            typer.echo(f"{sum(rows.values())} rows in {len(rows)} tables")
+            typer.echo(f"{count(sum(rows.values()), 'row')} in {count(len(rows), 'table')}")
             return
         settings = opened.config.settings
         sent = publish_to(opened.workspace, target, settings=settings, identified=identified, progress=progress)
-    typer.echo(f"{len(sent)} objects, {sum(1 for s in sent if s.status == 'sent')} of them sent now")
+    typer.echo(f"{count(len(sent), 'object')}, {sum(1 for s in sent if s.status == 'sent')} of them sent now")
 
 
 def _verify(opened: Run, target: str) -> None:
@@ -129,6 +130,7 @@ def _verify(opened: Run, target: str) -> None:
     from collections import Counter
 
     from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.errors import count
     from ctenrich.publish.verify import verify_published
 
     with progress_bars() as progress:
@@ -137,7 +139,8 @@ def _verify(opened: Run, target: str) -> None:
     if bad:
         print_table("Not as published", ("file", "status", "what is wrong"), bad)
     counts = Counter(one.status for one in found)
-    typer.echo(f"{len(found)} objects: " + ", ".join(f"{number} {status}" for status, number in sorted(counts.items())))
+    shown = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    typer.echo(f"{count(len(found), 'object')}: {shown}")
     if counts["committed"]:
         typer.echo("committed: the node has taken responsibility for these objects (storage commitment)")
     if counts["listed"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,9 @@ from ctenrich.inference.kinds import SegmenterKind, SegmenterOption, find_segmen
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, SegmentMasks
 
-__all__ = ["RequestedProduct", "SegmenterSpec", "absolute", "parse_segmenter"]
+__all__ = ["RequestedProduct", "SegmenterSpec", "absolute", "parse_segmenter", "split_alias"]
+
+_ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +43,54 @@ class RequestedProduct:
     model_sha256: str = ""
     missing: Reason | None = None
     """Why the product is skipped for every series (NO_MODEL), if it is."""
+    alias: str = ""
+    """Short name that the user gave it; commands take it in place of the key."""
+
+    def __str__(self) -> str:
+        """Key of the product, after its alias if it has one."""
+        return f"{self.alias} ({self.product})" if self.alias else str(self.product)
+
+
+def split_alias(text: str) -> tuple[str, str]:
+    """Split ``ALIAS=SPECIFICATION``: an alias is the name before a ``=`` that is before the first ``:``.
+
+    Parameters
+    ----------
+    text : str
+        As typed, e.g. ``heart=nnunet:MODEL:folds=0`` or ``expert``.
+
+    Returns
+    -------
+    alias, specification : str
+        An empty alias if there is none.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for an alias that is not a name.
+    """
+    text = text.strip()
+    alias, equals, spec = text.partition("=")
+    if not equals or ":" in alias:
+        return "", text
+    if _ALIAS.fullmatch(alias) is None or find_segmenter_kind(alias) is not None:
+        hint = "use a letter, then up to 31 letters, digits, _ or -; not the name of a kind of segmenter"
+        raise UsageError(Reason.BAD_PARAMETER, f"{alias!r} in {text!r} cannot be the alias of a product", hint)
+    return alias, spec
 
 
 def parse_segmenter(text: str) -> SegmenterSpec:
     """Read a specification: ``KIND[:MODEL][:CONFIGURATION][:option=value]``, e.g. ``nnunet:MODEL:3d_fullres:folds=0``.
+
+    An alias before it is left out, see `split_alias`.
 
     Raises
     ------
     UsageError
         BAD_PARAMETER, with the forms that are known.
     """
-    key, *rest = text.strip().split(":")
+    _, text = split_alias(text)
+    key, *rest = text.split(":")
     kind = find_segmenter_kind(key)
     if kind is None or kind.makes is not SegmentMasks or bool(rest and rest[0]) != kind.needs_model:
         usages = [k.usage for k in segmenter_kinds().values() if k.makes is SegmentMasks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from ctenrich.errors import UsageError
 from ctenrich.inference.device import check_device
 from ctenrich.inference.kinds import find_segmenter_kind, segmenter_kind
-from ctenrich.inference.products import RequestedProduct, SegmenterSpec, absolute, parse_segmenter
+from ctenrich.inference.products import RequestedProduct, SegmenterSpec, absolute, parse_segmenter, split_alias
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, ModelInfo, Product, ProductKind, SliceScores
 from ctenrich.runner.demonstration import check_demonstration
@@ -19,7 +20,7 @@ from ctenrich.stages.table import check_kind
 if TYPE_CHECKING:
     from ctenrich.settings import Settings
 
-__all__ = ["find_scorer", "request_products"]
+__all__ = ["find_scorer", "product_key", "request_products"]
 
 
 def request_products(
@@ -66,21 +67,46 @@ def request_products(
         check_device(device)
     check_crop(settings, with_bodypart=bodypart != "none" or find_scorer(kept) is not None)
     known = {p.spec: p.product for p in kept}
-    texts = [_absolute_spec(text) for text in segmenters]
-    specs = [(text, replace(parse_segmenter(text), product=known.get(text))) for text in texts]
+    aliases = {p.product: p.alias for p in kept}
+    named = [split_alias(text) for text in segmenters]
+    specs = []
+    for alias, typed in named:
+        text = _absolute_spec(typed)
+        specs.append((alias, text, replace(parse_segmenter(text), product=known.get(text))))
     if bodypart != "none":
-        specs.append((absolute(bodypart), SegmenterSpec(kind=ProductKind.BODYPART, model=bodypart)))
+        specs.append(("", absolute(bodypart), SegmenterSpec(kind=ProductKind.BODYPART, model=bodypart)))
     requested = []
-    for text, spec in specs:
+    for alias, text, spec in specs:
         product, info = _opened(text, spec, settings)
         if info is not None and not allow_demo:
             check_demonstration(info, cohort)
-        requested.append(product)
+        requested.append(replace(product, alias=alias or aliases.get(product.product, "")))
     keys = [str(r.product) for r in requested]
     twice = sorted({k for k in keys if keys.count(k) > 1})
     if twice:
         raise UsageError(Reason.BAD_PARAMETER, f"{twice[0]} was asked for twice", "give each segmenter once")
-    return (*(p for p in kept if str(p.product) not in keys), *requested)
+    products = (*(p for p in kept if str(p.product) not in keys), *requested)
+    named_twice = [alias for alias, number in Counter(p.alias for p in products if p.alias).items() if number > 1]
+    if named_twice:
+        raise UsageError(Reason.BAD_PARAMETER, f"two products have the alias {named_twice[0]}", "choose another one")
+    return products
+
+
+def product_key(products: Sequence[RequestedProduct], name: str) -> str:
+    """Return the key of the product that has `name` as its alias; any other name as it is.
+
+    Parameters
+    ----------
+    products : sequence of RequestedProduct
+        Of a run.
+    name : str
+        Alias, key, or something else.
+
+    Returns
+    -------
+    str
+    """
+    return next((str(p.product) for p in products if p.alias == name), name)
 
 
 def find_scorer(products: Sequence[RequestedProduct]) -> Product | None:

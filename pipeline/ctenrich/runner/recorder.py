@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 
 from ctenrich.ledger.ledger import Ledger
@@ -18,6 +20,12 @@ from ctenrich.runner.outcome_rules import End
 from ctenrich.runner.throughput import Throughput
 
 __all__ = ["RunEnd", "RunRecorder", "RunSummary"]
+
+
+_SHOWN_OF_UID = 12
+"""Last characters of a Series Instance UID that are shown: enough to tell the series of a cohort apart."""
+_SHOWN_SERIES = 4
+"""Series at work that are shown."""
 
 
 class RunEnd(StrEnum):
@@ -100,6 +108,7 @@ class RunRecorder:
         self._clock = clock or SystemClock()
         self._throughput = Throughput(self._clock.monotonic)
         self._spent: dict[tuple[str, str], tuple[float, int]] = {}
+        self._at_work: tuple[str, ...] = ()
         self.ran = 0
         """Number of stages that did work."""
         self.failures: list[Outcome] = []
@@ -135,11 +144,28 @@ class RunRecorder:
         """Return the outcomes of a series: product -> outcome; ``""`` is the series itself."""
         return self._ledger.outcomes_of(series_instance_uid)
 
+    def show_series(self, series: Iterable[str]) -> None:
+        """Show which series are at work, by the ends of their Series Instance UIDs.
+
+        Parameters
+        ----------
+        series : iterable of str
+            Their Series Instance UIDs.
+        """
+        at_work = tuple(f"...{uid[-_SHOWN_OF_UID:]}" for uid in islice(series, _SHOWN_SERIES))
+        if at_work != self._at_work:
+            self._at_work = at_work
+            self._show()
+
+    def _show(self) -> None:
+        series = f"at work: {' '.join(self._at_work)}" if self._at_work else ""
+        self._progress.status("series", ", ".join(filter(None, (str(self._throughput), series))))
+
     def record_result(self, result: JobResult) -> None:
         """Record the timings and issues of a job."""
         self.ran += len(result.ran)
         self._throughput.add(result)
-        self._progress.status("series", str(self._throughput))
+        self._show()
         self._ledger.add_timings(*result.timings)
         for timing in result.timings:
             key = (timing.series_instance_uid, timing.product)

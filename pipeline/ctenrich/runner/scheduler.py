@@ -128,6 +128,7 @@ class Scheduler:
             if self._fatal:
                 return self._drain(RunEnd.DISK)
             self._start_series(started)
+            self._recorder.show_series(self._in_flight)
             result = self._collect()
             if result is not None:
                 self._take_result(result)

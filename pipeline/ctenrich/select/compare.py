@@ -74,7 +74,7 @@ def describe_cohort(path: Path) -> CohortSummary:
         patients=len({(s.collection_id, s.patient_id) for s in cohort.series}),
         studies=len({s.study_instance_uid for s in cohort.series}),
         series=len(cohort.series),
-        instances=sum(_count(s) for s in cohort.series),
+        instances=sum(s.instance_count for s in cohort.series),
         bytes=sum(i.size or 0 for s in cohort.series for i in s.instances),
         collections=dict(sorted(Counter(s.collection_id for s in cohort.series).items())),
         licences=dict(sorted(Counter(s.license_short_name or "unknown" for s in cohort.series).items())),
@@ -91,10 +91,6 @@ def _by_reason(excluded: Mapping[str, int]) -> dict[str, int]:
     for code, number in excluded.items():
         counts[current_code(code)] += number
     return {reason.value: counts[reason.value] for reason in Reason if counts[reason.value]}
-
-
-def _count(entry: SeriesEntry) -> int:
-    return entry.expected_instances if entry.expected_instances is not None else len(entry.instances)
 
 
 @dataclass(frozen=True)
@@ -167,8 +163,9 @@ def _change(uid: str, before: _Side, after: _Side) -> SeriesChange | None:
     notes = []
     if a.crdc_series_uuid != b.crdc_series_uuid:
         notes.append("another version of the series (crdc_series_uuid)")
-    if {i.sop_instance_uid for i in a.instances} != {i.sop_instance_uid for i in b.instances} or _count(a) != _count(b):
-        notes.append(f"{_count(a)} instances became {_count(b)}")
+    instances = [{i.sop_instance_uid for i in entry.instances} for entry in (a, b)]
+    if instances[0] != instances[1] or a.instance_count != b.instance_count:
+        notes.append(f"{a.instance_count} instances became {b.instance_count}")
     if a.license_short_name != b.license_short_name:
         notes.append(f"licence {a.license_short_name or 'unknown'} became {b.license_short_name or 'unknown'}")
     return SeriesChange(uid, "changed", "; ".join(notes)) if notes else None
@@ -257,9 +254,11 @@ def relock(
             changes.append(SeriesChange(uid, "added", "was not selected when the lock was made"))
         elif (before[uid]["crdc_series_uuid"], before[uid]["instances"]) != (
             now[uid].crdc_series_uuid,
-            _count(now[uid]),
+            now[uid].instance_count,
         ):
-            text = f"another version of the series, {before[uid]['instances']} instances became {_count(now[uid])}"
+            text = (
+                f"another version of the series, {before[uid]['instances']} instances became {now[uid].instance_count}"
+            )
             changes.append(SeriesChange(uid, "changed", text))
     same = len(before.keys() & now.keys()) - sum(c.change == "changed" for c in changes)
     return selection, CohortDiff(_circumstances(lock, lock_of(selection)), tuple(changes), same)
