@@ -69,6 +69,28 @@ CASES = (
     PeerCase(name="abdominal-muscles", task="abdominal_muscles", stack="oblique", long=True),
 )
 
+CASES_1 = (
+    PeerCase(name="v1-fast", task="total", mode="fast"),
+    PeerCase(name="v1-fast-oblique", task="total", mode="fast", stack="oblique"),
+    PeerCase(name="v1-fast-coronal", task="total", mode="fast", stack="coronal"),
+    PeerCase(name="v1-fast-reversed", task="total", mode="fast", stack="reversed"),
+    PeerCase(
+        name="v1-split", task="total", mode="fast", stack="tall", options={"force_split": True}, ours={"split": True}
+    ),
+    PeerCase(name="v1-total", task="total", stack="feet-first", long=True),
+)
+"""Cases for which TotalSegmentator 1.5.6 was run (scripts/make_totalsegmentator1_golden.py)."""
+
+TASKS_1 = (
+    ("Task251_TotalSegmentator_part1_organs_1139subj", "nnUNetTrainerV2_ep4000_nomirror", 17, 1.5, 251),
+    ("Task252_TotalSegmentator_part2_vertebrae_1139subj", "nnUNetTrainerV2_ep4000_nomirror", 24, 1.5, 252),
+    ("Task253_TotalSegmentator_part3_cardiac_1139subj", "nnUNetTrainerV2_ep4000_nomirror", 18, 1.5, 253),
+    ("Task254_TotalSegmentator_part4_muscles_1139subj", "nnUNetTrainerV2_ep4000_nomirror", 21, 1.5, 254),
+    ("Task255_TotalSegmentator_part5_ribs_1139subj", "nnUNetTrainerV2_ep4000_nomirror", 24, 1.5, 255),
+    ("Task256_TotalSegmentator_3mm_1139subj", "nnUNetTrainerV2_ep8000_nomirror", 104, 3.0, 256),
+)
+"""Folder, trainer, number of labels, spacing and number of the data sets of version 1."""
+
 PLAN_SPACINGS = {8: (1.5, 2.4, 2.4)}
 """Spacing (z, y, x) of the plans of data sets whose task does not resample; of others it is the task's."""
 
@@ -86,6 +108,7 @@ def affine_ras(stack: str) -> NDArray[np.float64]:
     matrices = {
         "axial": axial,
         "lps": np.diag([-dx, -dy, dz]),
+        "tall": np.diag([-dx, dy, 2.5 * dz]),
         "reversed": np.diag([-dx, -dy, -dz]),
         "feet-first": np.diag([dx, -dy, -dz]),
         "coronal": np.array([[-dx, 0, 0], [0, 0, dz], [0, -dy, 0]]),

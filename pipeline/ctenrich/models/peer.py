@@ -25,6 +25,7 @@ from ctenrich.nnunet.plans import fail
 from ctenrich.nnunet.source_folder import CHECKPOINTS
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
+from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION
 from ctenrich.records import Matrix4, SegmentMasks, SortedSeries, Volume
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
@@ -173,6 +174,9 @@ def _totalsegmentator_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> P
     if spec.options.get("roi"):
         message = "the classes of a subset are numbered anew, so the peer's answer has other numbers"
         raise UsageError(Reason.BAD_PARAMETER, message, "compare the whole task")
+    if spec.options.get("as") not in (None, DEFAULT_VERSION):
+        message = f"version {spec.options['as']} of TotalSegmentator is not run by this command"
+        raise UsageError(Reason.BAD_PARAMETER, message, f"compare version {DEFAULT_VERSION}")
     options: dict[str, Any] = {"task": spec.model, "device": "gpu" if "cuda" in settings.segment.device else "cpu"}
     if spec.configuration:
         options[spec.configuration] = True

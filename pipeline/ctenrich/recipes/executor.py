@@ -19,8 +19,8 @@ from ctenrich.recipes.postprocess import (
     remove_outside,
     remove_small_components,
 )
-from ctenrich.recipes.recipe import Crop, Recipe, Rule, RuleName, Split
-from ctenrich.recipes.zoom import zoom_labels, zoom_linear, zoomed_shape
+from ctenrich.recipes.recipe import Crop, Recipe, Resampling, Rule, RuleName, Split
+from ctenrich.recipes.zoom import zoom_cubic, zoom_labels, zoom_linear, zoomed_shape
 from ctenrich.records import Matrix4
 
 __all__ = ["RecipeResult", "closest_axes", "run_recipe", "voxel_sizes"]
@@ -30,7 +30,6 @@ Image = NDArray[np.signedinteger]
 Box = tuple[slice, slice, slice]
 Spacing = tuple[float, float, float]
 
-_SPLIT_VOXELS = 512 * 512 * 900
 _SPLIT_SLICES = 200
 _MARGIN = 20
 """Voxels that the thirds of a split volume overlap."""
@@ -124,10 +123,13 @@ class _Run:
         self.rough: dict[str, RecipeResult] = {}
         self.timings = dict.fromkeys(("rough", "shrink", "network", "paint", "grow"), 0.0)
 
-    def answer(self, recipe: Recipe) -> RecipeResult:
+    def answer(self, recipe: Recipe, *, uncropped: bool = False) -> RecipeResult:
+        """Labels on the source grid; `uncropped`: of the whole volume where the crop is empty."""
         box: Box = _EVERYWHERE
         if recipe.crop is not None:
             found, why = self._box(recipe.crop)
+            if found is None and uncropped:
+                found = _EVERYWHERE
             if found is None:
                 empty = np.zeros(self.array.shape, _dtype(recipe))
                 return RecipeResult(labels=empty, empty_crop=why, timings=self.timings)
@@ -143,23 +145,23 @@ class _Run:
 
     # ------------------------------------------------------------ crop
 
-    def _rough_answer(self, recipe: Recipe) -> Labels:
+    def _rough_answer(self, recipe: Recipe, *, uncropped: bool = False) -> Labels:
         if recipe.name not in self.rough:
             before = dict(self.timings)
             start = time.perf_counter()
-            self.rough[recipe.name] = self.answer(recipe)
+            self.rough[recipe.name] = self.answer(recipe, uncropped=uncropped)
             self.timings = before | {"rough": before["rough"] + time.perf_counter() - start}
         return self.rough[recipe.name].labels
 
-    def _classes(self, recipe: Recipe, classes: tuple[str, ...]) -> NDArray[np.bool_]:
-        labels = self._rough_answer(recipe)
+    def _classes(self, recipe: Recipe, classes: tuple[str, ...], *, uncropped: bool = False) -> NDArray[np.bool_]:
+        labels = self._rough_answer(recipe, uncropped=uncropped)
         table = np.zeros(int(np.iinfo(labels.dtype).max) + 1, bool)
         table[[recipe.labels[name] for name in classes]] = True
         return np.asarray(table[labels])
 
     def _box(self, crop: Crop) -> tuple[Box | None, str]:
         """Box of the classes with its margin; None and the reason if there is nothing of them."""
-        mask = self._classes(crop.rough, crop.classes)
+        mask = self._classes(crop.rough, crop.classes, uncropped=crop.uncropped)
         ends = []
         for axis, size in enumerate(self.sizes):
             hits = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -180,14 +182,15 @@ class _Run:
         image, same = source, target == sizes
         start = time.perf_counter()
         if not same:
-            image = zoom_linear(source, zoomed_shape(source.shape, sizes, target), 1)  # type: ignore[arg-type]
+            image = _resampled(recipe, source, sizes, target)  # type: ignore[arg-type]
         shrunk = time.perf_counter()
         self.timings["shrink"] += shrunk - start
         labels = self._segment(recipe, image, target)  # type: ignore[arg-type]
         start = time.perf_counter()
         for rule in recipe.rules:
             labels = _apply_rule(rule, recipe, labels, self._header_sizes(axes, target))  # type: ignore[arg-type]
-        out = labels if same else zoom_labels(labels, source.shape)
+        constant = recipe.resampling is Resampling.CUBIC
+        out = labels if same else zoom_labels(labels, source.shape, constant=constant)
         self.timings["grow"] += time.perf_counter() - start
         return out
 
@@ -237,6 +240,13 @@ class _Run:
         return np.ascontiguousarray(axes.back(grown.transpose(2, 1, 0)))
 
 
+def _resampled(recipe: Recipe, image: Image, sizes: Spacing, target: Spacing) -> NDArray[np.int32]:
+    """An image [z, y, x] at the spacing of the networks."""
+    if recipe.resampling is Resampling.CUBIC:
+        return zoom_cubic(image, sizes, target)
+    return zoom_linear(image, zoomed_shape(image.shape, sizes, target), 1)
+
+
 def _dtype(recipe: Recipe) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if max(recipe.labels.values()) < 256 else np.uint16
 
@@ -249,7 +259,7 @@ def _table(recipe: Recipe) -> NDArray[np.bool_]:
 
 def _is_split(recipe: Recipe, shape: tuple[int, ...]) -> bool:
     """Whether a volume is segmented in thirds; one that is too short for them never is."""
-    large = int(np.prod(shape)) > _SPLIT_VOXELS and shape[0] > _SPLIT_SLICES
+    large = int(np.prod(shape)) > recipe.split_voxels and shape[0] > _SPLIT_SLICES
     wanted = recipe.split is Split.ALWAYS or (recipe.split is Split.LARGE and large)
     return wanted and shape[0] // 3 >= _MARGIN
 

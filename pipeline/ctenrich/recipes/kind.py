@@ -13,7 +13,7 @@ from ctenrich.reasons import Reason
 from ctenrich.recipes.recipe import Recipe
 from ctenrich.recipes.recipe_file import read_recipes
 from ctenrich.recipes.segmenter import RecipeSegmenter, open_recipe
-from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION, TaskOptions, task_recipe
+from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION, VERSIONS, TaskOptions, task_recipe
 from ctenrich.recipes.weights import weights_folders
 from ctenrich.records import Product
 from ctenrich.settings import Settings
@@ -121,7 +121,7 @@ TOTALSEGMENTATOR = segmentation_kind(
         SegmenterOption(name="crop", values="robust", parse=_robust, default=False),
         SegmenterOption(name="split", values="on", parse=parse_switch, default=False),
         SegmenterOption(name="small", values="200", parse=_volume, default=0.0),
-        SegmenterOption(name="as", values=DEFAULT_VERSION, parse=str, default=DEFAULT_VERSION),
+        SegmenterOption(name="as", values="|".join(VERSIONS), parse=str, default=DEFAULT_VERSION),
     ),
 )
 

@@ -12,7 +12,19 @@ from typing import Any
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
 
-__all__ = ["Crop", "Part", "Recipe", "Rule", "RuleName", "Split", "Weights", "recipe_sha256", "restrict_to"]
+__all__ = [
+    "SPLIT_VOXELS",
+    "Crop",
+    "Part",
+    "Recipe",
+    "Resampling",
+    "Rule",
+    "RuleName",
+    "Split",
+    "Weights",
+    "recipe_sha256",
+    "restrict_to",
+]
 
 Millimetres = tuple[float, float, float]
 
@@ -22,8 +34,21 @@ class Split(StrEnum):
 
     NEVER = "never"
     LARGE = "large"
-    """If it has more than 512 x 512 x 900 voxels and more than 200 slices."""
+    """If it has more than 200 slices and more voxels than the recipe's `split_voxels`."""
     ALWAYS = "always"
+
+
+SPLIT_VOXELS = 512 * 512 * 900
+"""Above so many voxels TotalSegmentator 2 splits a volume."""
+
+
+class Resampling(StrEnum):
+    """How an image gets the spacing of the networks, and the labels the grid of the image."""
+
+    LINEAR = "linear"
+    """scipy's zoom of order 1, whole numbers; beyond the last voxel its value is repeated."""
+    CUBIC = "cubic"
+    """scipy's zoom of order 3, whole numbers; beyond the last voxel there is 0, in the labels as well."""
 
 
 class RuleName(StrEnum):
@@ -89,6 +114,8 @@ class Crop:
     classes: tuple[str, ...]
     margin: float
     """mm on each side; whole voxels below it."""
+    uncropped: bool = False
+    """Whether the rough recipe segments the whole volume where its own crop is empty, instead of nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +148,10 @@ class Recipe:
     """Directions of growing x, y, z that the networks were trained on."""
     spacing: Millimetres | None = None
     """(x, y, z), mm; None: the networks get the source grid (and resample it as their plans say)."""
+    resampling: Resampling = Resampling.LINEAR
     crop: Crop | None = None
     split: Split = Split.NEVER
+    split_voxels: int = SPLIT_VOXELS
     rules: tuple[Rule, ...] = ()
     """On the networks' grid."""
     after: tuple[Rule, ...] = ()
@@ -154,15 +183,15 @@ class Recipe:
         return tuple({(p.weights.name, p.step, p.mirror): p for p in (*parts, *self.parts)}.values())
 
 
-def restrict_to(recipe: Recipe, classes: tuple[str, ...], crop: Crop) -> Recipe:
+def restrict_to(recipe: Recipe, classes: tuple[str, ...], crop: Crop | None) -> Recipe:
     """Restrict a recipe to some classes: a crop around them, the parts that have them, and no others in the answer.
 
     Parameters
     ----------
     recipe : Recipe
     classes : tuple of str
-    crop : Crop
-        With the rough recipe and the margin; its classes are replaced.
+    crop : Crop or None
+        With the rough recipe and the margin; its classes are replaced. None: the volume is not cropped.
 
     Returns
     -------
@@ -173,14 +202,14 @@ def restrict_to(recipe: Recipe, classes: tuple[str, ...], crop: Crop) -> Recipe:
     UsageError
         BAD_PARAMETER if the recipe, or the rough one, has no such class.
     """
-    for known, whose in ((recipe.labels, recipe.name), (crop.rough.labels, crop.rough.name)):
+    for answer in (recipe, *((crop.rough,) if crop is not None else ())):
         for name in classes:
-            if name not in known:
-                hint = did_you_mean(name, known)
-                raise UsageError(Reason.BAD_PARAMETER, f"{whose} of {recipe.family} has no class {name!r}", hint)
+            if name not in answer.labels:
+                hint = did_you_mean(name, answer.labels)
+                raise UsageError(Reason.BAD_PARAMETER, f"{answer.name} of {recipe.family} has no class {name!r}", hint)
     values = {recipe.labels[name] for name in classes}
     parts = tuple(part for part in recipe.parts if values & set(part.labels.values()))
-    return replace(recipe, parts=parts, keep=classes, crop=replace(crop, classes=classes))
+    return replace(recipe, parts=parts, keep=classes, crop=replace(crop, classes=classes) if crop else None)
 
 
 def recipe_sha256(recipe: Recipe) -> str:
@@ -196,8 +225,7 @@ def recipe_sha256(recipe: Recipe) -> str:
 
 
 def _content(recipe: Recipe) -> dict[str, Any]:
-    crop = recipe.crop
-    return {
+    content: dict[str, Any] = {
         "format": 1,
         "family": recipe.family,
         "version": recipe.version,
@@ -205,12 +233,23 @@ def _content(recipe: Recipe) -> dict[str, Any]:
         "parts": [_part_content(part) for part in recipe.parts],
         "axes": recipe.axes,
         "spacing": recipe.spacing,
-        "crop": crop and {"rough": _content(crop.rough), "classes": sorted(crop.classes), "margin": crop.margin},
+        "crop": recipe.crop and _crop_content(recipe.crop),
         "split": recipe.split.value,
         "rules": [_rule_content(rule) for rule in recipe.rules],
         "after": [_rule_content(rule) for rule in recipe.after],
         "keep": sorted(recipe.keep),
     }
+    # later keys are there only where they are not the first version's rule, so that its recipes keep their hash
+    if recipe.resampling is not Resampling.LINEAR:
+        content["resampling"] = recipe.resampling.value
+    if recipe.split_voxels != SPLIT_VOXELS:
+        content["split_voxels"] = recipe.split_voxels
+    return content
+
+
+def _crop_content(crop: Crop) -> dict[str, Any]:
+    content = {"rough": _content(crop.rough), "classes": sorted(crop.classes), "margin": crop.margin}
+    return content | ({"uncropped": True} if crop.uncropped else {})
 
 
 def _part_content(part: Part) -> dict[str, Any]:

@@ -12,7 +12,17 @@ from typing import Any, NoReturn, TypeVar
 from ctenrich.codes.tasks import task_classes, task_parts
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
-from ctenrich.recipes.recipe import Crop, Part, Recipe, Rule, RuleName, Split, Weights
+from ctenrich.recipes.recipe import (
+    SPLIT_VOXELS,
+    Crop,
+    Part,
+    Recipe,
+    Resampling,
+    Rule,
+    RuleName,
+    Split,
+    Weights,
+)
 
 __all__ = ["FORMAT", "RecipeBook", "read_recipes"]
 
@@ -24,11 +34,11 @@ _MAX_BYTES = 4 * 1024**2
 _TOP = {"format", "family", "version", "citation", "source", "weights", "recipes"}
 _WEIGHTS = {"folder", "trainer", "plans", "configuration", "folds", "url", "licence", "version"}
 _RECIPE = {
-    *("task", "labels", "parts", "axes", "spacing", "step", "mirror", "split", "crop", "roi"),
-    *("rules", "after", "keep"),
+    *("task", "labels", "parts", "axes", "spacing", "resampling", "step", "mirror", "split", "split_voxels"),
+    *("crop", "roi", "rules", "after", "keep"),
 }
 _PART = {"weights", "labels", "step", "mirror"}
-_CROP = {"recipe", "robust", "classes", "margin"}
+_CROP = {"recipe", "robust", "classes", "margin", "uncropped"}
 _RULE = {"rule", "classes", "amount", "recipe"}
 
 
@@ -39,8 +49,8 @@ class RecipeBook:
     family: str
     version: str
     recipes: Mapping[str, Recipe]
-    roi: Mapping[str, Crop]
-    """Recipe -> the crop with which it is restricted to some classes; without classes."""
+    roi: Mapping[str, Crop | None]
+    """Recipe -> the crop with which it is restricted to some classes, without classes; None: it is not cropped."""
     robust: Mapping[str, Recipe]
     """Rough recipe of a crop (by name) -> the finer one that takes its place on request."""
 
@@ -115,8 +125,12 @@ class _Reader:
         if not rows:
             _refuse(self.file, "it has no recipe")
         recipes = {name: self.recipe(name, self.file) for name in rows}
-        roi = {name: self._crop(f"{name}.roi", row["roi"], ()) for name, row in rows.items() if "roi" in row}
+        roi = {name: self._roi(name, row["roi"]) for name, row in rows.items() if "roi" in row}
         return RecipeBook(family=self.family, version=self.version, recipes=recipes, roi=roi, robust=self.robust)
+
+    def _roi(self, name: str, row: Any) -> Crop | None:
+        """How a recipe is restricted to some classes: by a crop, or (an empty table) by its parts alone."""
+        return self._crop(f"{name}.roi", row, ()) if row else None
 
     def _rows(self, key: str) -> Mapping[str, Mapping[str, Any]]:
         rows = self.data.get(key, {})
@@ -161,8 +175,10 @@ class _Reader:
             parts=parts,
             axes=_axes(row.get("axes", "RAS"), place),
             spacing=_spacing(row.get("spacing"), place),
+            resampling=_choice(Resampling, row.get("resampling", "linear"), f"{place}.resampling"),
             crop=None if crop is None else self._crop(f"{name}.crop", crop, _names(crop, "classes", place)),
             split=_choice(Split, row.get("split", "never"), f"{place}.split"),
+            split_voxels=_count(row.get("split_voxels", SPLIT_VOXELS), f"{place}.split_voxels"),
             rules=self._rules(row.get("rules", ()), labels, f"{place}.rules"),
             after=self._rules(row.get("after", ()), labels, f"{place}.after"),
             keep=_known(tuple(row.get("keep", ())), labels, f"{place}.keep"),
@@ -220,7 +236,12 @@ class _Reader:
         margin = row.get("margin", 0)
         if not isinstance(margin, int | float) or not 0 <= margin <= 1000:
             _refuse(place, f"margin {margin!r} is not a number of mm")
-        return Crop(rough=rough, classes=_known(classes, rough.labels, place), margin=float(margin))
+        return Crop(
+            rough=rough,
+            classes=_known(classes, rough.labels, place),
+            margin=float(margin),
+            uncropped=bool(row.get("uncropped", False)),
+        )
 
     def _rules(self, rows: Any, labels: Mapping[str, int], place: str) -> tuple[Rule, ...]:
         out = []
@@ -285,6 +306,12 @@ def _step(value: object, place: str) -> float:
     if isinstance(value, int | float) and 0 < value <= 1:
         return float(value)
     _refuse(place, f"step {value!r} is not between 0 and 1")
+
+
+def _count(value: object, place: str) -> int:
+    if isinstance(value, int) and value > 0:
+        return value
+    _refuse(place, f"{value!r} is not a number of voxels")
 
 
 def _axes(value: object, place: str) -> str:

@@ -16,7 +16,9 @@ from ctenrich.recipes.recipe_file import RecipeBook, read_recipes
 
 __all__ = ["DEFAULT_VERSION", "VERSIONS", "TaskOptions", "task_book", "task_recipe"]
 
-VERSIONS: Mapping[str, str] = MappingProxyType({"2.18": "totalsegmentator-2.18.toml"})
+VERSIONS: Mapping[str, str] = MappingProxyType(
+    {"2.18": "totalsegmentator-2.18.toml", "1.5.6": "totalsegmentator-1.5.6.toml"}
+)
 """Version of TotalSegmentator -> file of recipes in this folder."""
 DEFAULT_VERSION = "2.18"
 _MODES = ("fast", "fastest", "small")

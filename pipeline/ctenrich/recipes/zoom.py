@@ -1,4 +1,4 @@
-"""Corner-aligned resampling: the values of scipy's ``zoom`` of order 1 bit for bit, and nearest labels on the way back.
+"""Corner-aligned resampling: the values of scipy's ``zoom`` of order 1 or 3, and nearest labels on the way back.
 
 The first and the last voxel of each axis keep their places (nnU-Net keeps the borders of the voxels instead). An output
 voxel is the sum of its eight neighbours, each multiplied by the weights of the first, second and third axis one after
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ctenrich.inference.threads import in_order
 
-__all__ = ["nearest_indices", "zoom_labels", "zoom_linear", "zoomed_shape"]
+__all__ = ["nearest_indices", "planes_beyond", "zoom_cubic", "zoom_labels", "zoom_linear", "zoomed_shape"]
 
 _BLOCK = 16
 """Output planes that one worker makes one after another, so that neighbours share the work on source planes."""
@@ -133,6 +134,28 @@ class _PlaneTerms:
         return total
 
 
+def zoom_cubic(array: NDArray[np.signedinteger], spacing: Spacing, target: Spacing) -> NDArray[np.int32]:
+    """Resample an image with cubic splines and truncate it to whole numbers.
+
+    The splines are scipy's own: their recursive filter runs along x, y and z one after the other, in double precision,
+    and has no shorter way that gives the same bits.
+
+    Parameters
+    ----------
+    array : array of int, [z, y, x]
+    spacing, target : (z, y, x), mm
+
+    Returns
+    -------
+    array of int32, [z, y, x]
+        ``scipy.ndimage.zoom(array as float64 [x, y, z], order=3).astype(int32)``; 0 where rounding puts the last
+        coordinate of an axis beyond the last voxel.
+    """
+    turned = array.transpose(2, 1, 0).astype(np.float64)
+    zoom = [old / new for old, new in zip(spacing[::-1], target[::-1], strict=True)]
+    return np.asarray(ndimage.zoom(turned, zoom, order=3)).astype(np.int32).transpose(2, 1, 0)
+
+
 def nearest_indices(n_in: int, n_out: int) -> NDArray[np.intp]:
     """Input index that each output index takes: the nearest of a corner-aligned axis, the upper one of two.
 
@@ -148,18 +171,37 @@ def nearest_indices(n_in: int, n_out: int) -> NDArray[np.intp]:
     return np.minimum(np.floor(_coordinates(n_in, n_out) + 0.5).astype(np.intp), n_in - 1)
 
 
-def zoom_labels(labels: NDArray[np.unsignedinteger], shape: Shape) -> NDArray[np.unsignedinteger]:
+def planes_beyond(n_in: int, n_out: int) -> NDArray[np.intp]:
+    """Output indices whose coordinate is beyond the last voxel by rounding; at most the last one.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Lengths of the axis.
+
+    Returns
+    -------
+    array of int
+    """
+    return np.flatnonzero(_coordinates(n_in, n_out) > n_in - 1)
+
+
+def zoom_labels(
+    labels: NDArray[np.unsignedinteger], shape: Shape, *, constant: bool = False
+) -> NDArray[np.unsignedinteger]:
     """Resample a label map to another shape by its nearest voxels.
 
     Parameters
     ----------
     labels : array, [z, y, x]
     shape : (z, y, x)
+    constant : bool
+        Whether voxels whose coordinate is rounded to a value beyond the last voxel are 0.
 
     Returns
     -------
     array, [z, y, x]
-        ``scipy.ndimage.zoom(labels, order=0, mode="nearest")`` to that shape, voxel for voxel.
+        ``scipy.ndimage.zoom(labels, order=0, mode="nearest")`` (or ``"constant"``) to that shape, voxel for voxel.
     """
     planes, rows, columns = (nearest_indices(n_in, n_out) for n_in, n_out in zip(labels.shape, shape, strict=True))
     small = np.take(labels, columns, axis=2) if shape[2] < labels.shape[2] else labels
@@ -171,4 +213,6 @@ def zoom_labels(labels: NDArray[np.unsignedinteger], shape: Shape) -> NDArray[np
             made = plane[rows] if small is not labels else plane[rows][:, columns]
             last = source
         out[k] = made
+    for axis, (n_in, n_out) in enumerate(zip(labels.shape, shape, strict=True)):
+        np.moveaxis(out, axis, 0)[planes_beyond(n_in, n_out) if constant else []] = 0
     return out
