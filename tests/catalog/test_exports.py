@@ -17,6 +17,7 @@ from tests.support.catalog_cases import ROOT, write_series, write_structures
 
 from ctenrich.catalog import Catalog, open_catalog
 from ctenrich.catalog.bigquery import BigQueryCatalog
+from ctenrich.catalog.engine import arrow_table
 from ctenrich.catalog.folder import index_folders
 from ctenrich.catalog.idc_index import IdcIndexCatalog
 from ctenrich.catalog.queries import load_query, shipped_queries
@@ -60,7 +61,7 @@ def catalog_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def crawled(catalog_file: Path) -> pa.Table:
     with duckdb.connect(str(catalog_file), read_only=True) as connection:
-        return connection.execute("FROM dicom_all").to_arrow_table()
+        return arrow_table(connection.execute("FROM dicom_all"))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def bucket(catalog_file: Path, s3_endpoint: str, tmp_path_factory: pytest.TempPa
     with duckdb.connect(str(catalog_file), read_only=True) as connection:
         for dataset, table in (("idc_v25", "dicom_all"), ("idc_v25_clinical", "nlst_prsn")):
             path = folder / f"{table}.parquet"
-            pq.write_table(connection.execute(f"FROM {table}").to_arrow_table(), path)
+            pq.write_table(arrow_table(connection.execute(f"FROM {table}")), path)
             key = f"bigquery_export/{dataset}/{table}/000000000000.parquet"
             client.upload_file(str(path), "crawled", key, ExtraArgs={"ACL": "public-read"})
     return s3_endpoint

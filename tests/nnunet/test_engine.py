@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tests.support.nnunet_engines import engines
-from tests.support.small_models import CT, smooth_volume, v2_dataset, v2_plans, write_v2
+from tests.support.small_models import CT, residual_plans, smooth_volume, v2_dataset, v2_plans, write_v2
 
 from ctenrich.errors import UsageError
 from ctenrich.nnunet import sliding_window
@@ -123,10 +123,5 @@ def test_devices_and_precisions_are_checked(tmp_path: Path, change: dict[str, st
 
 
 def test_residual_encoders_run(tmp_path: Path) -> None:
-    plans = v2_plans()
-    architecture = plans["configurations"]["3d_fullres"]["architecture"]
-    architecture["network_class_name"] = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
-    kwargs = architecture["arch_kwargs"]
-    kwargs["n_blocks_per_stage"] = kwargs.pop("n_conv_per_stage")
-    write_v2(tmp_path / "m", plans)
+    write_v2(tmp_path / "m", residual_plans())
     agree(tmp_path / "m", smooth_volume((10, 30, 30), 8), (4.0, 1.5, 1.5))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support.small_models import v2_plans, write_v2
+from tests.support.small_models import residual_plans, v2_plans, write_v2
 
 from ctenrich.errors import ModelError
 from ctenrich.inference.registry import resolve_model
@@ -40,8 +40,9 @@ def test_published_network_has_its_size() -> None:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_forward_pass_equals_the_library(tmp_path: Path, dims: int) -> None:
-    write_v2(tmp_path / "m", v2_plans(dims))
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_forward_pass_equals_the_library(tmp_path: Path, dims: int, kind: str) -> None:
+    write_v2(tmp_path / "m", residual_plans(dims) if kind == "residual" else v2_plans(dims))
     stored = prepare(resolve_model(str(tmp_path / "m")))
     plan = stored.plan(stored.configurations[0])
     weights = load_weights(stored, stored.configurations[0], "0")

@@ -120,6 +120,17 @@ def v2_plans(dims: int = 3, **change: Any) -> dict[str, Any]:
     return plans | change
 
 
+def residual_plans(dims: int = 3) -> dict[str, Any]:
+    """plans.json of a small model with a residual encoder."""
+    plans = v2_plans(dims)
+    (configuration,) = plans["configurations"].values()
+    architecture = configuration["architecture"]
+    architecture["network_class_name"] = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
+    kwargs = architecture["arch_kwargs"]
+    kwargs["n_blocks_per_stage"] = kwargs.pop("n_conv_per_stage")
+    return plans
+
+
 def v2_dataset(labels: dict[str, Any] | None = None, channel: str = "CT", **more: Any) -> dict[str, Any]:
     """dataset.json."""
     return {"channel_names": {"0": channel}, "labels": labels or LABELS, "file_ending": ".nii.gz", **more}

@@ -13,7 +13,7 @@ from ctenrich.catalog.sql import table_names, to_duckdb
 from ctenrich.errors import CtenrichError, InputError, TransientError, UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["duckdb_error", "run_on_duckdb", "table_map"]
+__all__ = ["arrow_table", "duckdb_error", "run_on_duckdb", "table_map"]
 
 _NO_COLUMN = re.compile(r'column "([^"]+)" not found|does not have a column named "([^"]+)"', re.IGNORECASE)
 IDC_PROJECT = "bigquery-public-data"
@@ -121,13 +121,18 @@ def _in_little_memory(connection: Any, sql: str, values: Mapping[str, object]) -
     (temporary,) = connection.execute("SELECT COALESCE(current_setting('temp_directory'), '')").fetchone()
     try:
         connection.execute(f"SET memory_limit = '{_LITTLE}'")
-        return connection.execute(sql, values or None).to_arrow_table()
+        return arrow_table(connection.execute(sql, values or None))
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         if isinstance(error, duckdb.IOException) and not (temporary and temporary in str(error)):
             raise
     finally:
         connection.execute(f"SET memory_limit = '{int(psutil.virtual_memory().total * 0.8e-6)}MB'")
-    return connection.execute(sql, values or None).to_arrow_table()
+    return arrow_table(connection.execute(sql, values or None))
+
+
+def arrow_table(result: Any) -> Any:
+    """Rows of a DuckDB result as an Arrow table; the method has another name before DuckDB 1.4."""
+    return (getattr(result, "to_arrow_table", None) or result.fetch_arrow_table)()
 
 
 def duckdb_error(error: Exception, name: str) -> CtenrichError:

@@ -3,6 +3,7 @@
 sqlglot does the work. What it gets silently wrong for our use, each mended here and tested in tests/catalog/test_sql:
 
 * ``UNNEST(x) AS a WITH OFFSET AS o`` comes out with o from 1; BigQuery counts from 0.
+* ``TRUNC(x, n)``, raw strings and ``IGNORE NULLS`` are wrong or missing in the older versions.
 * ``x[OFFSET(expression)]`` is shifted only where the index is a literal.
 * ``DIV(a - b, c)`` becomes ``a - b // c``: the parentheses are lost.
 * ``NUMERIC`` becomes DuckDB's DECIMAL(18, 3); BigQuery's has nine decimals.
@@ -12,6 +13,9 @@ sqlglot does the work. What it gets silently wrong for our use, each mended here
 * ``x IN UNNEST(@list)`` becomes a CASE that no scan can use as a filter.
 * Parameters have no type, so an empty list or a NULL takes a wrong one: every parameter is cast.
 
+sqlglot 25.20 to 30 and DuckDB 1.3 to 1.5 are supported; what they do differently is in `_PLAIN_FUNCTIONS`, `_calls` and
+the functions named `_mend_...`.
+
 Tables are taken from a checked list: a statement that names any other table, a file or a table function is refused.
 """
 
@@ -20,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import sqlglot
 from sqlglot import exp
@@ -33,6 +38,21 @@ __all__ = ["parameter_names", "parse_statement", "table_names", "to_duckdb"]
 _DUCKDB_TYPES = {"STRING": "VARCHAR", "INT64": "BIGINT", "FLOAT64": "DOUBLE", "BOOL": "BOOLEAN"}
 _LONGEST = 200_000
 _FUNCTIONS = frozenset({"IEEE_DIVIDE", "ARRAY_IS_DISTINCT", "NORMALIZE_AND_CASEFOLD", "SAFE_ADD", "SAFE_SUBTRACT"})
+_PLAIN_FUNCTIONS = frozenset(
+    {
+        "ARRAY_REVERSE",
+        "BIT_COUNT",
+        "CHAR_LENGTH",
+        "ENDS_WITH",
+        "FORMAT",
+        "REPLACE",
+        "REVERSE",
+        "STRPOS",
+        "SUBSTR",
+        "TRUNC",
+    }
+)
+"""Functions that have a class in sqlglot 30, but none in 25."""
 _VERBS = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?([a-zA-Z%])")
 
 
@@ -57,7 +77,7 @@ def parse_statement(sql: str) -> exp.Query:
     if tree.find(exp.DML, exp.DDL, exp.Command, exp.Into) is not None:
         raise UsageError(Reason.BAD_QUERY, "a query only reads")
     for call in tree.find_all(exp.Anonymous):
-        if call.name.upper() not in _FUNCTIONS:
+        if call.name.upper() not in _FUNCTIONS | _PLAIN_FUNCTIONS:
             raise UsageError(Reason.BAD_QUERY, f"the function {call.name[:60]} is not known here")
     return tree
 
@@ -147,14 +167,18 @@ def to_duckdb(sql: str, types: Mapping[str, str], tables: Mapping[str, str]) -> 
         table.set("db", None)
         table.set("catalog", None)
     for step in (
+        _mend_order,
+        _mend_raw_strings,
         _mend_numeric,
         _mend_division,
+        _mend_truncation,
         _mend_in_unnest,
+        _mend_joins,
         _mend_offsets,
         _mend_brackets,
         _mend_format,
+        _mend_nulls,
         _mend_array_agg,
-        _mend_joins,
     ):
         step(tree)
     _type_parameters(tree, types)
@@ -191,29 +215,45 @@ def _mend_in_unnest(tree: exp.Query) -> None:
 
 
 def _mend_offsets(tree: exp.Query) -> None:
-    """Make WITH OFFSET count from 0."""
+    """Make WITH OFFSET count from 0, by a subquery: DuckDB has WITH ORDINALITY only since 1.4, and it counts from 1."""
     for unnest in list(tree.find_all(exp.Unnest)):
         offset = unnest.args.get("offset")
-        owner = unnest.find_ancestor(exp.Select)
-        if not isinstance(offset, exp.Identifier) or owner is None:
+        if not isinstance(offset, exp.Identifier):
             continue
-        for column in list(owner.find_all(exp.Column)):
-            if column.name == offset.name and not column.table and _defining_select(column, offset.name) is owner:
-                shifted = exp.Paren(this=exp.Sub(this=column.copy(), expression=exp.Literal.number(1)))
-                is_projection = isinstance(column.parent, exp.Select) and column.arg_key == "expressions"
-                column.replace(exp.alias_(shifted, offset.name) if is_projection else shifted)
+        array, columns = unnest.expressions[0], unnest.alias_column_names
+        one = exp.Literal.number(1)
+        position = exp.Sub(this=_call("generate_subscripts", array.copy(), one.copy()), expression=one)
+        value = exp.alias_(_call("unnest", array.copy()), columns[0] if columns else "_value")
+        unnest.replace(exp.select(exp.alias_(position, offset.name), value).subquery(f"_offset_{offset.name}"))
 
 
-def _defining_select(column: exp.Column, name: str) -> exp.Select | None:
-    select = column.find_ancestor(exp.Select)
-    while select is not None:
-        sources = [select.args.get("from_"), *(select.args.get("joins") or [])]
-        for source in sources:
-            this = source.this if source is not None else None
-            if isinstance(this, exp.Unnest) and getattr(this.args.get("offset"), "name", None) == name:
-                return select
-        select = select.find_ancestor(exp.Select)
-    return None
+def _call(name: str, *arguments: Any) -> exp.Anonymous:
+    return exp.Anonymous(this=name, expressions=list(arguments))
+
+
+def _mend_order(tree: exp.Query) -> None:
+    """Name the columns of an ordered SELECT: to old DuckDB ``ORDER BY x`` after ``SELECT a.x`` can be ambiguous."""
+    for select in tree.find_all(exp.Select):
+        for column in select.expressions if select.args.get("order") else ():
+            if type(column) is exp.Column and column.table and isinstance(column.this, exp.Identifier):
+                column.replace(exp.alias_(column.copy(), column.name, quoted=bool(column.this.args.get("quoted"))))
+
+
+def _mend_raw_strings(tree: exp.Query) -> None:
+    """Make a raw string an ordinary one: DuckDB's have no escapes, and old versions of sqlglot double the backslash."""
+    for node in list(tree.find_all(exp.RawString)):
+        node.replace(exp.Literal.string(node.name))
+
+
+def _mend_truncation(tree: exp.Query) -> None:
+    """Turn ``TRUNC(x, n)`` into ``x - x % 0.1...``, exact for NUMERIC: DuckDB truncates to decimals only since 1.4."""
+    for node, (value, *places) in _calls(tree, "Trunc", "TRUNC"):
+        if places:
+            if not (isinstance(places[0], exp.Literal) and places[0].name in "123456789"):
+                raise UsageError(Reason.BAD_QUERY, "TRUNC wants the number of its decimals as a literal, 1 to 9")
+            unit = exp.Literal.number(f"{10.0 ** -int(places[0].name):.{places[0].name}f}")
+            rest = exp.Mod(this=exp.Paren(this=value.copy()), expression=unit)
+            node.replace(exp.Paren(this=exp.Sub(this=exp.Paren(this=value.copy()), expression=rest)))
 
 
 def _mend_brackets(tree: exp.Query) -> None:
@@ -223,7 +263,7 @@ def _mend_brackets(tree: exp.Query) -> None:
         base = node.args.get("offset")
         if base is None or isinstance(index, exp.Literal):
             continue
-        position: exp.Expr = exp.Paren(this=index.copy())
+        position: Any = exp.Paren(this=index.copy())
         if base == 0:
             position = exp.Add(this=position, expression=exp.Literal.number(1))
         extract = exp.Anonymous(this="list_extract", expressions=[node.this.copy(), position])
@@ -232,8 +272,7 @@ def _mend_brackets(tree: exp.Query) -> None:
 
 
 def _mend_format(tree: exp.Query) -> None:
-    for node in list(tree.find_all(exp.Format)):
-        pattern = node.this
+    for node, (pattern, *arguments) in _calls(tree, "Format", "FORMAT"):
         if not (isinstance(pattern, exp.Literal) and pattern.is_string):
             raise UsageError(Reason.BAD_QUERY, "FORMAT wants its pattern as a literal")
         verbs = _VERBS.findall(pattern.name)
@@ -241,10 +280,33 @@ def _mend_format(tree: exp.Query) -> None:
             raise UsageError(Reason.BAD_QUERY, "FORMAT knows %d %f %e %g %s %x here")
         values = []
         wanted = [verb for verb in verbs if verb != "%"]
-        for verb, value in zip(wanted, node.expressions, strict=False):
+        for verb, value in zip(wanted, arguments, strict=False):
             kind = "VARCHAR" if verb == "s" else "BIGINT" if verb in "dxX" else "DOUBLE"
             values.append(exp.cast(value.copy(), exp.DataType.build(kind, dialect="duckdb")))
         node.replace(exp.Anonymous(this="printf", expressions=[pattern.copy(), *values]))
+
+
+def _calls(tree: exp.Query, typed: str, name: str) -> list[tuple[Any, list[Any]]]:
+    """Calls of a function with their arguments; newer versions of sqlglot have a class for more functions."""
+    kind = getattr(exp, typed, None)
+    found = []
+    for node in tree.find_all(kind) if kind else ():
+        given = (node.args.get(key) for key in node.arg_types if key != "expressions")
+        found.append((node, [value for value in (*given, *node.expressions) if isinstance(value, exp.Expression)]))
+    plain = [call for call in tree.find_all(exp.Anonymous) if call.name.upper() == name]
+    return found + [(call, call.expressions) for call in plain]
+
+
+def _mend_nulls(tree: exp.Query) -> None:
+    """Turn ``ARRAY_AGG(x IGNORE NULLS)`` into a filter, which old versions of sqlglot drop."""
+    for node in list(tree.find_all(exp.IgnoreNulls)):
+        call = node.this
+        value = call.this if isinstance(call, exp.ArrayAgg) else None
+        while isinstance(value, (exp.Limit, exp.Order, exp.Distinct)):
+            value = value.expressions[0] if isinstance(value, exp.Distinct) else value.this
+        if value is not None:
+            kept = exp.Where(this=exp.Not(this=exp.Is(this=value.copy(), expression=exp.Null())))
+            node.replace(exp.Filter(this=call.copy(), expression=kept))
 
 
 def _mend_array_agg(tree: exp.Query) -> None:
@@ -252,11 +314,11 @@ def _mend_array_agg(tree: exp.Query) -> None:
         limit = node.this
         if not isinstance(limit, exp.Limit):
             continue
-        whole = node.parent if isinstance(node.parent, exp.IgnoreNulls) else node
-        inner: exp.Expr = node.copy()
+        whole = node.parent if isinstance(node.parent, exp.Filter) else node
+        inner: Any = node.copy()
         inner.set("this", limit.this.copy())
         if whole is not node:
-            inner = exp.IgnoreNulls(this=inner)
+            inner = exp.Filter(this=inner, expression=whole.expression.copy())
         bounds = [exp.Literal.number(1), limit.expression.copy()]
         whole.replace(exp.Anonymous(this="list_slice", expressions=[inner, *bounds]))
 

@@ -19,7 +19,7 @@ from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.postprocess import Sink, labels_of, to_source
 from ctenrich.nnunet.preprocess import to_network
 from ctenrich.nnunet.sliding_window import Network, Window, predict
-from ctenrich.nnunet.unet import forward, library_network, load_into_library
+from ctenrich.nnunet.unet import forward
 from ctenrich.progress import SILENT, Progress
 from ctenrich.settings import SegmentSettings
 
@@ -159,9 +159,4 @@ def _agreement(single: Sequence[torch.Tensor], ensemble: torch.Tensor, value: in
 
 
 def _load_network(plan: ModelPlan, weights: Mapping[str, torch.Tensor], device: torch.device) -> Network:
-    if plan.network.residual is not None:
-        module = library_network(plan.network)
-        load_into_library(module, weights)
-        network: Network = module.to(device)
-        return network
     return partial(forward, plan.network, {name: tensor.to(device) for name, tensor in weights.items()})

@@ -1,9 +1,9 @@
-"""The network: a plain U-Net as a function of its plan and its tensors, with nnU-Net v2's names."""
+"""The network: a plain or residual encoder U-Net as a function of its plan and its tensors, with nnU-Net v2's names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctenrich.nnunet.plans import NetworkPlan, fail
 
@@ -25,37 +25,76 @@ def clean_names(state: Weights) -> dict[str, torch.Tensor]:
     return out
 
 
+class _Shapes(dict[str, tuple[int, ...]]):
+    """Name and shape of tensors, collected layer by layer."""
+
+    def layer(self, name: str, channels: tuple[int, int], kernel: tuple[int, ...], *, bias: bool) -> None:
+        """Add a convolution from `channels[0]` to `channels[1]` channels, and its normalisation."""
+        self[f"{name}.conv.weight"] = (channels[1], channels[0], *kernel)
+        if bias:
+            self[f"{name}.conv.bias"] = (channels[1],)
+        self[f"{name}.norm.weight"] = self[f"{name}.norm.bias"] = (channels[1],)
+
+    def block(self, plan: NetworkPlan, name: str, ends: tuple[int, int], count: int, kernel: tuple[int, ...]) -> None:
+        """Add `count` layers one after the other, from `ends[0]` to `ends[1]` channels."""
+        for c in range(count):
+            self.layer(f"{name}.convs.{c}", (ends[c > 0], ends[1]), kernel, bias=plan.conv_bias)
+
+
 def expected_shapes(plan: NetworkPlan) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that the network of `plan` needs."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    if plan.residual is not None:
-        state = clean_names(library_network(plan).state_dict())
-        return {name: tuple(t.shape) for name, t in state.items()}
-
-    def block(prefix: str, count: int, inputs: int, outputs: int, kernel: tuple[int, ...]) -> None:
-        for c in range(count):
-            name = f"{prefix}.convs.{c}"
-            shapes[f"{name}.conv.weight"] = (outputs, inputs if c == 0 else outputs, *kernel)
-            if plan.conv_bias:
-                shapes[f"{name}.conv.bias"] = (outputs,)
-            shapes[f"{name}.norm.weight"] = shapes[f"{name}.norm.bias"] = (outputs,)
-
-    inputs = plan.in_channels
-    for s, features in enumerate(plan.features):
-        block(f"encoder.stages.{s}.0", plan.convs_encoder[s], inputs, features, plan.kernels[s])
-        inputs = features
+    shapes = _Shapes()
+    _encoder_shapes(plan, shapes)
     top = len(plan.features) - 1
     for u in range(top):
         below, skip = plan.features[top - u], plan.features[top - u - 1]
         shapes[f"decoder.transpconvs.{u}.weight"] = (below, skip, *plan.strides[top - u])
         if plan.up_bias:
             shapes[f"decoder.transpconvs.{u}.bias"] = (skip,)
-        block(f"decoder.stages.{u}", plan.convs_decoder[u], 2 * skip, skip, plan.decoder_kernels[u])
+        shapes.block(plan, f"decoder.stages.{u}", (2 * skip, skip), plan.convs_decoder[u], plan.decoder_kernels[u])
     head = f"decoder.seg_layers.{top - 1}"
     shapes[f"{head}.weight"] = (plan.classes, plan.features[0], *(1,) * plan.dims)
     if plan.head_bias:
         shapes[f"{head}.bias"] = (plan.classes,)
-    return shapes
+    return dict(shapes)
+
+
+def _encoder_shapes(plan: NetworkPlan, shapes: _Shapes) -> None:
+    inputs = plan.in_channels
+    if plan.residual is not None:
+        shapes.block(plan, "encoder.stem", (inputs, plan.features[0]), 1, plan.kernels[0])
+        inputs = plan.features[0]
+    for s, features in enumerate(plan.features):
+        if plan.residual is None:
+            shapes.block(plan, f"encoder.stages.{s}.0", (inputs, features), plan.convs_encoder[s], plan.kernels[s])
+        for part in _residual_blocks(plan, s, inputs):
+            shapes.layer(f"{part.name}.conv1", (part.inputs, features), plan.kernels[s], bias=plan.conv_bias)
+            shapes.layer(f"{part.name}.conv2", (features, features), plan.kernels[s], bias=plan.conv_bias)
+            if part.projection:
+                shapes.layer(part.projection, (part.inputs, features), (1,) * plan.dims, bias=False)
+        inputs = features
+
+
+class _ResidualBlock(NamedTuple):
+    """One block of a residual encoder (He et al. 2019, ResNet-D): two convolutions, and a shortcut that is added."""
+
+    name: str
+    inputs: int
+    stride: tuple[int, ...]
+    projection: str
+    """Name of the 1x1 convolution in the shortcut; empty where the number of channels does not change."""
+
+
+def _residual_blocks(plan: NetworkPlan, stage: int, inputs: int) -> Iterator[_ResidualBlock]:
+    """Blocks of one stage of a residual encoder, whose first block has the stride; none for a plain encoder."""
+    for b in range(plan.convs_encoder[stage] if plan.residual is not None else 0):
+        name = f"encoder.stages.{stage}.blocks.{b}"
+        stride = plan.strides[stage] if b == 0 else (1,) * plan.dims
+        # the shortcut is average pooling, then the projection; each is there only where it is needed
+        place = 1 if set(stride) != {1} else 0
+        projection = f"{name}.skip.{place}" if inputs != plan.features[stage] else ""
+        yield _ResidualBlock(name, inputs, stride, projection)
+        inputs = plan.features[stage]
 
 
 def check_weights(plan: NetworkPlan, weights: Weights) -> None:
@@ -92,7 +131,7 @@ def forward(plan: NetworkPlan, weights: Weights, x: torch.Tensor) -> torch.Tenso
     Parameters
     ----------
     plan : NetworkPlan
-        Of a plain U-Net.
+        Of a plain or a residual encoder U-Net.
     weights : mapping of str to tensor
         Under nnU-Net v2's names, on the device of `x`.
     x : tensor, [batch, channel, *patch]
@@ -106,22 +145,38 @@ def forward(plan: NetworkPlan, weights: Weights, x: torch.Tensor) -> torch.Tenso
 
     conv, norm = _operations(plan, x)
     up: Any = nnf.conv_transpose3d if plan.dims == 3 else nnf.conv_transpose2d
+    pool: Any = nnf.avg_pool3d if plan.dims == 3 else nnf.avg_pool2d
+    one = (1,) * plan.dims
+
+    def layer(x: torch.Tensor, n: str, kernel: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
+        padding = tuple((k - 1) // 2 for k in kernel)
+        x = conv(x, weights[f"{n}.conv.weight"], weights.get(f"{n}.conv.bias"), stride, padding)
+        normed: torch.Tensor = norm(x, weights[f"{n}.norm.weight"], weights[f"{n}.norm.bias"])
+        return normed
 
     def block(
         x: torch.Tensor, prefix: str, count: int, kernel: tuple[int, ...], stride: tuple[int, ...]
     ) -> torch.Tensor:
-        padding = tuple((k - 1) // 2 for k in kernel)
         for c in range(count):
-            n = f"{prefix}.convs.{c}"
-            step = stride if c == 0 else (1,) * plan.dims
-            x = conv(x, weights[f"{n}.conv.weight"], weights.get(f"{n}.conv.bias"), step, padding)
-            x = nnf.leaky_relu_(norm(x, weights[f"{n}.norm.weight"], weights[f"{n}.norm.bias"]), plan.slope)
+            x = layer(x, f"{prefix}.convs.{c}", kernel, stride if c == 0 else one)
+            x = nnf.leaky_relu_(x, plan.slope)
         return x
 
-    one = (1,) * plan.dims
+    def residual(x: torch.Tensor, part: _ResidualBlock, kernel: tuple[int, ...]) -> torch.Tensor:
+        shortcut = x if set(part.stride) == {1} else pool(x, part.stride, part.stride)
+        if part.projection:
+            shortcut = layer(shortcut, part.projection, one, one)
+        x = nnf.leaky_relu_(layer(x, f"{part.name}.conv1", kernel, part.stride), plan.slope)
+        return nnf.leaky_relu_(layer(x, f"{part.name}.conv2", kernel, one).add_(shortcut), plan.slope)
+
     skips: list[torch.Tensor] = []
+    if plan.residual is not None:
+        x = block(x, "encoder.stem", 1, plan.kernels[0], one)
     for s, kernel in enumerate(plan.kernels):
-        x = block(x, f"encoder.stages.{s}.0", plan.convs_encoder[s], kernel, plan.strides[s])
+        if plan.residual is None:
+            x = block(x, f"encoder.stages.{s}.0", plan.convs_encoder[s], kernel, plan.strides[s])
+        for part in _residual_blocks(plan, s, x.shape[1]):
+            x = residual(x, part, kernel)
         skips.append(x)
     top = len(plan.features) - 1
     x = skips.pop()
@@ -159,7 +214,7 @@ def _operations(plan: NetworkPlan, x: torch.Tensor) -> tuple[Any, Any]:
 
 
 def library_network(plan: NetworkPlan) -> Any:
-    """Build the network as a module of dynamic_network_architectures (reference engine, residual encoders).
+    """Build the network as a module of dynamic_network_architectures, which nnU-Net v2 uses (reference engine).
 
     Raises
     ------

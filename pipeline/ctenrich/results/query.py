@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctenrich.catalog.engine import arrow_table
 from ctenrich.catalog.queries import bind, load_query, parse_query, shipped_queries
 from ctenrich.catalog.sql import table_names, to_duckdb
 from ctenrich.errors import UsageError
@@ -104,7 +105,7 @@ def _run_in_duckdb(text: str, values: dict[str, Any], files: Mapping[str, Path])
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise UsageError(Reason.BAD_QUERY, "a query is one SELECT statement", "nothing can be written here")
             _check_values(statements[0].named_parameters, values)
-            return db.execute(statements[0], values or None).to_arrow_table()
+            return arrow_table(db.execute(statements[0], values or None))
         except duckdb.Error as error:
             raise UsageError(Reason.BAD_QUERY, _without_folders(str(error)), f"tables: {', '.join(files)}") from None
 
