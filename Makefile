@@ -2,11 +2,11 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-EXTRAS := cloud,dev,docs,notebooks,pacs,ray,reference
+EXTRAS := cloud,colab,dev,docs,notebooks,pacs,ray,reference,view
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-all soak fuzz check bench docs wheel clean
+.PHONY: help setup demo test test-all soak fuzz check colab bench docs wheel sdist clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -44,6 +44,9 @@ check: $(VENV)/.full ## Lint, types, layers, mappings, known holes of the depend
 	$(BIN)/ctenrich check-mappings
 	$(BIN)/python scripts/audit.py
 
+colab: ## The tests of SQL and of the notebooks with Colab's packages (COLAB: its pip freeze; needs Python 3.13, some GB)
+	scripts/test_as_on_colab.sh $(COLAB) .venv-colab
+
 bench: $(VENV)/.full ## Speed and memory compared with other tools, as ratios
 	$(BIN)/python -m benchmarks
 
@@ -53,5 +56,8 @@ docs: $(VENV)/.full ## Build the documentation site
 wheel: $(VENV)/.full ## Build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
+sdist: $(VENV)/.full ## Build the source distribution into dist/
+	$(BIN)/python -m hatchling build --target sdist
+
 clean: ## Remove the outputs of the targets
-	rm -rf $(VENV) demo-run dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) .venv-colab demo-run dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
