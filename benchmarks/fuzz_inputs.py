@@ -56,7 +56,7 @@ from ctenrich.ledger.rows import ProductKey, StageTiming
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Outcome, Severity, State
 from ctenrich.resources import folder as own_folder
-from ctenrich.select.files import read_cohort
+from ctenrich.select.cohort_file import read_cohort
 from ctenrich.settings import ConvertSettings, EncodeSettings, Settings, load_settings
 from ctenrich.workspace import Workspace, load_record, save_record
 

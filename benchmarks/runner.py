@@ -35,7 +35,7 @@ from ctenrich.runner.forecast import forecast_rest, load_rates, worker_pools
 from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.runner.simulation import simulate
-from ctenrich.select.files import cohort_table, read_cohort
+from ctenrich.select.cohort_file import cohort_table, read_cohort
 from ctenrich.select.selection import cohort_sha256
 from ctenrich.settings import Settings
 

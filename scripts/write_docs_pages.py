@@ -17,8 +17,8 @@ INTERFACE = {
     "select": (
         "Catalogs and selection",
         ["catalog.base", "catalog.queries", "catalog.folder", "catalog.idc_index", "catalog.parquet",
-         "catalog.bigquery", "select.selection", "select.files", "select.series_list", "select.sources",
-         "select.compare", "select.consort"],
+         "catalog.bigquery", "select.selection", "select.files", "select.cohort_file", "select.sizes",
+         "select.series_list", "select.sources", "select.compare", "select.consort"],
     ),
     "volumes": (
         "From files to a volume",

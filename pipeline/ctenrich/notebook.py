@@ -22,7 +22,7 @@ from ctenrich.report.coronal import coronal_png
 from ctenrich.report.pictures import PLANES, View, choose_view, overlay_png, picture_webp, plane_of
 from ctenrich.runner.forecast import Prices, forecast, load_rates, products_of
 from ctenrich.runner.run import Run
-from ctenrich.select import read_cohort
+from ctenrich.select import read_cohort, sizes_of
 from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace
 
@@ -154,9 +154,8 @@ def run_cost(cohort: Path, segmenters: Sequence[str], bodypart: str, price_per_h
     -------
     str
     """
-    found = forecast(
-        read_cohort(cohort), products_of(segmenters, bodypart), load_rates(), prices=Prices(price_per_hour)
-    )
+    products = products_of(segmenters, bodypart)
+    found = forecast(sizes_of(read_cohort(cohort)), products, load_rates(), prices=Prices(price_per_hour))
     return (
         f"{found.series} series, {found.slices} slices, {found.gigabytes:.2f} GB to read; "
         f"{found.wall_hours:.2f} h, up to {found.peak_disk_gigabytes:.1f} GB of disk, ${found.cost:.2f} "

@@ -16,6 +16,7 @@ relative to the series folder unless stated otherwise; :class:`ctenrich.workspac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -290,7 +291,8 @@ class Cohort:
     """The series that one selection chose, in a stated order."""
 
     name: str
-    series: tuple[SeriesEntry, ...]
+    series: Sequence[SeriesEntry]
+    """A tuple, or the series of a file that are read when they are asked for."""
     sha256: str = ""
     """Hash of the sorted series and instance UIDs: equal for equal cohorts, whatever the input order."""
 

@@ -46,7 +46,7 @@ from ctenrich.report import build_report
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
 from ctenrich.runner.executors import ExecutorName, ExecutorOptions, open_executor
-from ctenrich.runner.forecast import learn_rates, save_rates, slices_of
+from ctenrich.runner.forecast import learn_rates, save_rates
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner, RunnerOptions
@@ -54,9 +54,10 @@ from ctenrich.runner.shared_leases import SharedLeases
 from ctenrich.runner.status import preview, retry, status
 from ctenrich.runner.stopping import Budget, StopSignal
 from ctenrich.runner.verify import Verification, verify_run
-from ctenrich.select import Selection, select_cohort, write_cohort
+from ctenrich.select import Selection, select_cohort, sizes_of, write_cohort
+from ctenrich.select.cohort_file import cohort_table
 from ctenrich.select.compare import CohortDiff, relock
-from ctenrich.select.files import cohort_table, without_local_paths, without_patients
+from ctenrich.select.files import without_local_paths, without_patients
 from ctenrich.select.series_list import read_series_list, select_series_list
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import SegSettings, Settings
@@ -859,5 +860,5 @@ def run_all(
 def _save_measured_rates(run: Run) -> None:
     """Save the measured rates of this machine for the next forecast."""
     with LedgerReader(run.ledger_path) as ledger:
-        timings = ledger.timings()
-    save_rates(learn_rates(timings, {e.series_instance_uid: slices_of(e) for e in run.cohort.series}))
+        timings = ledger.some_timings(20_000)
+    save_rates(learn_rates(timings, {size.series_instance_uid: size.slices for size in sizes_of(run.cohort)}))

@@ -97,11 +97,21 @@ def require_file(path: Path, hint: str = "") -> None:
         raise UsageError(Reason.NOT_FOUND, f"there is no file {path}", hint)
 
 
-def remove_temporaries(root: Path) -> None:
-    """Remove partial files of killed processes below `root`; those of running processes are kept."""
+def remove_temporaries(root: Path, *, but: str = "") -> None:
+    """Remove partial files of killed processes below `root`; those of running processes are kept.
+
+    Parameters
+    ----------
+    root : Path
+        A folder; it need not exist.
+    but : str
+        Name of a folder in `root` that is not entered.
+    """
     import psutil
 
     for folder, folders, files in os.walk(root):  # files that others remove meanwhile are skipped
+        if but and folder == str(root) and but in folders:
+            folders.remove(but)
         for name in (n for n in (*folders, *files) if n.startswith(".") and n.endswith(".tmp")):
             if psutil.pid_exists(_writer_of(name)):
                 continue

@@ -33,7 +33,7 @@ from ctenrich.cli.main import app
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.select import select_cohort
-from ctenrich.select.files import cohort_table
+from ctenrich.select.cohort_file import cohort_table
 
 CLINICAL = (Column("dicom_patient_id", "STRING"), Column("can_scr", "INT64"))
 EMPTY: dict[str, Any] = {c.name: [] if c.repeated else None for c in COLUMNS}

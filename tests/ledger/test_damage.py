@@ -175,7 +175,7 @@ def test_text_that_is_not_utf8_is_damage(run: Path) -> None:
     with pytest.raises(InputError) as caught, LedgerReader(path) as ledger:
         ledger.outcomes()
     assert caught.value.reason is Reason.DAMAGED_LEDGER
-    assert call("status", run).exit_code != 0
+    assert call("report", run).exit_code != 0
     assert set_aside_if_damaged(path) == run / "ledger.sqlite.broken-1"
     with LedgerReader(path) as ledger:
         assert ledger.outcomes() == []

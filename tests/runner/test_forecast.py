@@ -16,10 +16,10 @@ from ctenrich.inference.registry import registry
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.ledger.rows import StageTiming
 from ctenrich.records import Cohort, Instance, Outcome, ProductKind, SeriesEntry, State
-from ctenrich.runner.forecast import Prices, Rates, forecast, forecast_rest, learn_rates, slices_of
+from ctenrich.runner.forecast import Prices, Rates, forecast, forecast_rest, learn_rates
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
-from ctenrich.select.files import cohort_table
+from ctenrich.select.cohort_file import cohort_table, sizes_of
 from ctenrich.select.selection import cohort_sha256
 from ctenrich.settings import RunSettings, Settings
 
@@ -68,7 +68,7 @@ def test_time_disk_and_cost_of_a_cohort() -> None:
     rates = Rates({"fetch": 0.01, "sort": 0.0, "convert": 0.01, "segment:nnunet": 0.1, "measure:nnunet": 0.01,
                    "encode:nnunet": 0.01, "validate:nnunet": 0.03}, "this machine")  # fmt: skip
     products = [(ProductKind.NNUNET, "nnunet:m")]
-    found = forecast(cohort_of([100, 300]), products, rates, prices=Prices(3.6, 1.0), pools=WorkerPools())
+    found = forecast(sizes_of(cohort_of([100, 300])), products, rates, prices=Prices(3.6, 1.0), pools=WorkerPools())
     assert (found.series, found.slices) == (2, 400)
     assert found.gigabytes == pytest.approx(0.2)
     # 100 slices: 2, 10, 5 s; 300 slices: 6, 30, 15 s. The device works from 2 to 12 and from 12 to 42.
@@ -104,11 +104,11 @@ def test_a_demonstration_model_says_nothing_about_a_real_one() -> None:
 def test_the_forecast_says_which_models_were_never_timed() -> None:
     rates = learn_rates([timing("1.0.1", "nnunet:mine:2d:0:mirror", "segment", 9.0)], {"1.0.1": 9}, "this machine")
     products = [(ProductKind.NNUNET, "nnunet:mine"), (ProductKind.NNUNET, "nnunet:other")]
-    known, both = (forecast(cohort_of([10]), products[:n], rates).source for n in (1, 2))
+    known, both = (forecast(sizes_of(cohort_of([10])), products[:n], rates).source for n in (1, 2))
     assert known == "this machine"
     assert "nnunet:other" in both
     assert "nnunet:mine" not in both
-    assert forecast(cohort_of([10]), products, Rates({}, "reference figures")).source == "reference figures"
+    assert forecast(sizes_of(cohort_of([10])), products, Rates({}, "reference figures")).source == "reference figures"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -126,7 +126,7 @@ def test_after_five_series_the_rest_is_known_within_a_quarter(tmp_path: Path, se
     pools = {"input": ("fetch", "sort", "convert"), "infer": ("segment",), "output": ("measure", "encode", "validate")}
     true, first = [], {}
     for number, entry in enumerate(cohort.series):
-        spent = {s: r * slices_of(entry) * rng.uniform(0.8, 1.2) for s, r in rates.items()}
+        spent = {s: r * len(entry.instances) * rng.uniform(0.8, 1.2) for s, r in rates.items()}
         if number < 5:
             first[entry.series_instance_uid] = spent | ({"segment": spent["segment"] + 8.0} if number == 0 else {})
         else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.support.runner_cases import EXPERT, NETWORK, series
 
 from ctenrich.errors import InconsistencyError
+from ctenrich.ledger.ledger import Ledger
 from ctenrich.reasons import Reason
 from ctenrich.records import Outcome, State
 from ctenrich.runner.job import Failure
@@ -58,12 +60,20 @@ def test_sort_excludes_a_series_whose_geometry_the_catalog_did_not_know() -> Non
     assert end_of_series(unknown, {"": fetch}, PRODUCTS).state is State.FAILED
 
 
-def test_totals_that_are_not_consistent_are_an_error() -> None:
+def test_totals_that_are_not_consistent_are_an_error(tmp_path: Path) -> None:
     done = Outcome("1.2", "expert", State.DONE, "validate")
-    with pytest.raises(InconsistencyError, match="1 of 2 without an outcome, 0 unplanned"):
-        check_totals([("1.2", "expert"), ("1.2", "")], [done])
-    with pytest.raises(InconsistencyError, match="0 of 0 without an outcome, 1 unplanned") as caught:
-        check_totals([], [done])
-    assert caught.value.reason is Reason.INCONSISTENT_TOTALS
-    counts = check_totals([("1.2", "expert")], [done])
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.set_plan([("1.2", "expert"), ("1.2", "")])
+        ledger.record(done)
+        with pytest.raises(InconsistencyError, match="1 of 2 without an outcome, 0 unplanned"):
+            check_totals(ledger.totals())
+        assert check_totals(ledger.totals(["expert"]))["done"] == 1
+        ledger.set_plan([])
+        ledger.record(done)
+        with pytest.raises(InconsistencyError, match="0 of 0 without an outcome, 1 unplanned") as caught:
+            check_totals(ledger.totals())
+        assert caught.value.reason is Reason.INCONSISTENT_TOTALS
+        ledger.set_plan([("1.2", "expert")])
+        ledger.record(done)
+        counts = check_totals(ledger.totals())
     assert counts == {"done": 1, "excluded": 0, "failed": 0, "skipped": 0, "not_started_budget": 0}

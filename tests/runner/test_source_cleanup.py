@@ -14,7 +14,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import State
 from ctenrich.runner.executors import ExecutorName
 from ctenrich.runner.run import Run
-from ctenrich.select.files import cohort_table, read_cohort
+from ctenrich.select.cohort_file import cohort_table, read_cohort
 from ctenrich.settings import FetchSettings, GeometrySettings, Settings
 
 COUNT = 3

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.support.cohorts import make_cohort
 from typer.testing import CliRunner
@@ -16,6 +18,7 @@ from ctenrich import steps
 from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
 from ctenrich.results.complete import begin_tables, tables_mark
+from ctenrich.select import read_cohort, remember_check
 from ctenrich.settings import FetchSettings, Settings
 from ctenrich.workspace import sha256_of_file
 
@@ -126,3 +129,15 @@ def test_tables_that_were_not_written_to_the_end_are_not_read(run: Path) -> None
     assert verify(run)[0] == 0
     (opened.workspace.tables / "tables.json").unlink()
     assert steps.query(opened, sql).to_pylist() == [{"n": 2}], "version 0.1.0 wrote no mark"
+
+
+def test_a_cohort_file_that_was_changed_after_its_check_is_found(run: Path) -> None:
+    path = run / "cohort.parquet"
+    cohort, table = read_cohort(path), pq.read_table(path)
+    column = table.column_names.index("patient_id")
+    changed = table.set_column(column, "patient_id", pa.array(["other"] * table.num_rows))
+    pq.write_table(changed.replace_schema_metadata(pq.read_metadata(path).metadata), path)
+    remember_check(path, cohort)
+    code, lines = verify(run)
+    assert code == 1
+    assert any("the series of cohort.parquet are not those that were selected" in line for line in lines), lines

@@ -13,7 +13,8 @@ from ctenrich import steps
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, Instance, SeriesEntry
-from ctenrich.select.files import read_cohort, without_local_paths
+from ctenrich.select.cohort_file import read_cohort
+from ctenrich.select.files import without_local_paths
 
 
 def request(folder: Path, **more: Any) -> steps.SelectRequest:

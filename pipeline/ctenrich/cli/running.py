@@ -206,7 +206,7 @@ def _print_summary(made: Run, summary: RunSummary) -> None:
     from ctenrich.errors import count
 
     states = {state: number for state, number in summary.states.items() if number}
-    planned = len(made.jobs())
+    planned = made.number_of_jobs
     if planned > sum(states.values()):
         states["no outcome yet"] = planned - sum(states.values())
     print_table("Outcomes", ("state", "series and products"), list(states.items()))
@@ -282,11 +282,11 @@ def plan(
     from ctenrich.errors import count
     from ctenrich.runner.forecast import Prices, forecast, load_rates, model_terms, products_of
     from ctenrich.runner.simulation import WorkerPools
-    from ctenrich.select import read_cohort
+    from ctenrich.select import read_cohort, sizes_of
     from ctenrich.settings import load_settings
 
     found = forecast(
-        read_cohort(cohort),
+        sizes_of(read_cohort(cohort)),
         products_of(models.segmenters, models.bodypart),
         load_rates(),
         prices=Prices(prices.price_per_hour, prices.price_per_gb),

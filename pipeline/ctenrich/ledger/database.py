@@ -53,6 +53,13 @@ CREATE TABLE IF NOT EXISTS leases (
   expires REAL NOT NULL) STRICT;
 """
 
+_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS issues_of_stage ON issues (series_instance_uid, product, stage)",
+    "CREATE INDEX IF NOT EXISTS timings_of_stage ON timings (stage, seconds, cpu_seconds, peak_memory)",
+    "CREATE INDEX IF NOT EXISTS outcomes_of_state ON outcomes (state, reason, product)",
+)
+"""Indexes; a ledger of version 0.1.0 gets them when it is opened for writing."""
+
 
 class Database:
     """A connection to ``ledger.sqlite`` (WAL mode, full synchronisation).
@@ -103,6 +110,8 @@ class Database:
         self._connection.execute("PRAGMA synchronous = FULL")
         if version == 0:
             self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        for statement in _INDEXES:
+            self._connection.execute(statement)
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
         """Return the rows of a query, with access by column name."""

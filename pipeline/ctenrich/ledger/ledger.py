@@ -44,17 +44,17 @@ class Ledger(LedgerReader):
         """Return the leases that runners on this machine keep in this ledger; `clock` decides when they expire."""
         return LedgerLeases(self._database, clock)
 
-    def set_plan(self, jobs: Sequence[tuple[str, str]]) -> None:
+    def set_plan(self, jobs: Iterable[tuple[str, str]]) -> None:
         """Record which products must end in an outcome; outcomes of any other product are deleted.
 
         Parameters
         ----------
-        jobs : sequence of (Series Instance UID, product)
+        jobs : iterable of (Series Instance UID, product)
             In order; the product ``""`` is the series itself.
         """
         with self._database.transaction() as db:
             db.execute("DELETE FROM plan")
-            db.executemany("INSERT INTO plan VALUES (?, ?, ?)", [(s, p, i) for i, (s, p) in enumerate(jobs)])
+            db.executemany("INSERT INTO plan VALUES (?, ?, ?)", ((s, p, i) for i, (s, p) in enumerate(jobs)))
             db.execute(
                 "DELETE FROM outcomes WHERE NOT EXISTS (SELECT 1 FROM plan WHERE "
                 "plan.series_instance_uid = outcomes.series_instance_uid AND plan.product = outcomes.product)"
@@ -63,11 +63,17 @@ class Ledger(LedgerReader):
     def record(self, *outcomes: Outcome) -> None:
         """Record how products ended, in one transaction; they replace earlier outcomes of the same products."""
         with self._database.transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_values, outcomes))
+
+    def record_unstarted(self, outcomes: Iterable[Outcome]) -> None:
+        """Record outcomes of products that were not started, in one transaction; those that have ended keep theirs."""
+        with self._database.transaction() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(o.series_instance_uid, o.product, o.state.value, o.stage, o.reason.value if o.reason else "",
-                  o.message, o.seconds, o.peak_memory) for o in outcomes],
-            )  # fmt: skip
+                "INSERT INTO outcomes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) "
+                "ON CONFLICT (series_instance_uid, product) DO UPDATE SET state = ?3, stage = ?4, reason = ?5, "
+                "message = ?6, seconds = ?7, peak_memory = ?8 WHERE state = 'not_started_budget'",
+                map(_values, outcomes),
+            )
 
     def forget(self, jobs: Iterable[tuple[str, str]]) -> None:
         """Delete the outcomes of products (Series Instance UID, product), so that they are run again."""
@@ -140,3 +146,10 @@ class Ledger(LedgerReader):
         """
         with self._database.transaction() as db:
             db.execute("UPDATE runs SET finished = ?, ended = ? WHERE rowid = ?", (self._now(), ended, number))
+
+
+def _values(outcome: Outcome) -> tuple[object, ...]:
+    """The row of an outcome."""
+    o = outcome
+    reason = o.reason.value if o.reason else ""
+    return (o.series_instance_uid, o.product, o.state.value, o.stage, reason, o.message, o.seconds, o.peak_memory)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from ctenrich.ledger.database import Database, damaged_ledger
-from ctenrich.ledger.rows import IssueRow, ProductKey, RunRow, TimingRow
+from ctenrich.ledger.rows import IssueRow, OutcomeTotals, ProductKey, RunRow, StageTotal, TimingRow
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Outcome, Severity, State
 
@@ -57,6 +59,71 @@ class LedgerReader:
             "ORDER BY plan.position, o.series_instance_uid, o.product"
         )
 
+    def failures(self, reasons: Collection[str] = ()) -> list[ProductKey]:
+        """Return the products that failed or were skipped, in the order of the plan.
+
+        Parameters
+        ----------
+        reasons : collection of str
+            Only those with one of these reason codes; empty: all.
+        """
+        rows = self._database.rows(
+            "SELECT o.series_instance_uid, o.product, o.reason FROM outcomes o "
+            "LEFT JOIN plan USING (series_instance_uid, product) WHERE o.state IN (?, ?) "
+            "ORDER BY plan.position, o.series_instance_uid, o.product",
+            (State.FAILED.value, State.SKIPPED.value),
+        )
+        return [
+            ProductKey(row["series_instance_uid"], row["product"])
+            for row in rows
+            if row["product"] != NOT_REQUESTED and (not reasons or row["reason"] in reasons)
+        ]
+
+    def ended_series(self) -> set[str]:
+        """Return the Series Instance UIDs of all series that have an outcome and were not left out by a budget."""
+        rows = self._database.rows(
+            "SELECT series_instance_uid FROM outcomes WHERE product = '' AND state != ?",
+            (State.NOT_STARTED_BUDGET.value,),
+        )
+        return {row[0] for row in rows}
+
+    def totals(self, products: Sequence[str] | None = None) -> OutcomeTotals:
+        """Count planned products and their outcomes.
+
+        Parameters
+        ----------
+        products : sequence of str, optional
+            Only these, ``""`` for the series themselves; None: all.
+        """
+        chosen = json.dumps(None if products is None else list(products))
+        only = "(?1 = 'null' AND product != ?2 OR product IN (SELECT value FROM json_each(?1)))"
+        values = (chosen, NOT_REQUESTED)
+        planned = self._database.rows(f"SELECT count(*) FROM plan WHERE {only}", values)[0][0]  # noqa: S608 - constant
+        ends = self._database.rows(
+            f"SELECT state, reason, count(*) AS number FROM outcomes WHERE {only} "  # noqa: S608 - constant
+            "GROUP BY state, reason ORDER BY state, reason",
+            values,
+        )
+        joined = self._database.rows(
+            f"SELECT count(*) FROM plan WHERE {only} AND EXISTS (SELECT 1 FROM outcomes o WHERE "  # noqa: S608 - constant
+            "o.series_instance_uid = plan.series_instance_uid AND o.product = plan.product)",
+            values,
+        )[0][0]
+        states: Counter[str] = Counter()
+        reasons: Counter[str] = Counter()
+        with _readable_values():
+            for row in ends:
+                states[State(row["state"]).value] += row["number"]
+                if row["reason"]:
+                    reasons[Reason(row["reason"]).value] += row["number"]
+        return OutcomeTotals(
+            planned=planned,
+            missing=planned - joined,
+            unplanned=states.total() - joined,
+            states=dict(states),
+            reasons=dict(reasons),
+        )
+
     def outcomes_of(self, series_instance_uid: str) -> dict[str, Outcome]:
         """Return the outcomes of one series: product -> outcome, in the order of the plan; ``""`` is the series."""
         found = self._outcomes(
@@ -87,6 +154,34 @@ class LedgerReader:
     def timings(self) -> list[TimingRow]:
         """Return all timings, in the order in which they were recorded."""
         return [TimingRow(**row) for row in self._database.rows("SELECT * FROM timings ORDER BY finished, stage")]
+
+    def some_timings(self, limit: int) -> list[TimingRow]:
+        """Return all timings; if there are far more than `limit`, about so many that are spread over the whole run."""
+        last = self._database.rows("SELECT coalesce(max(rowid), 0) FROM timings")[0][0]
+        if last <= limit:
+            return self.timings()
+        rows = self._database.rows(
+            "WITH RECURSIVE chosen(id) AS (SELECT 1 UNION ALL SELECT id + ?1 FROM chosen WHERE id + ?1 <= ?2) "
+            "SELECT timings.* FROM chosen JOIN timings ON timings.rowid = chosen.id",
+            (-(-last // limit), last),
+        )
+        return [TimingRow(**row) for row in rows]
+
+    def stage_totals(self) -> list[StageTotal]:
+        """Return count, median and totals of the timings of every stage that has run."""
+        rows = self._database.rows(
+            "SELECT stage, count(*) AS count, total(cpu_seconds) AS cpu_seconds, max(peak_memory) AS peak_memory "
+            "FROM timings GROUP BY stage"
+        )
+        found = []
+        for row in rows:
+            middle = self._database.rows(
+                "SELECT avg(seconds) FROM (SELECT seconds FROM timings WHERE stage = ? ORDER BY seconds "
+                "LIMIT ? OFFSET ?)",
+                (row["stage"], 2 - row["count"] % 2, (row["count"] - 1) // 2),
+            )
+            found.append(StageTotal(**row, median_seconds=middle[0][0]))
+        return found
 
     def issues(self) -> list[IssueRow]:
         """Return all issues, sorted by series, product, stage, rule, object and message."""

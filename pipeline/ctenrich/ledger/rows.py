@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ctenrich.records import Issue
 
-__all__ = ["IssueRow", "ProductKey", "RunRow", "StageTiming", "TimingRow"]
+__all__ = ["IssueRow", "OutcomeTotals", "ProductKey", "RunRow", "StageTiming", "StageTotal", "TimingRow"]
 
 
 class ProductKey(NamedTuple):
@@ -41,6 +41,34 @@ class TimingRow(StageTiming):
     """From 1; higher if the stage ran before for the same product."""
     finished: float
     """Time of recording, seconds since 1970."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTotal:
+    """What all passes of one stage took."""
+
+    stage: str
+    count: int
+    median_seconds: float
+    cpu_seconds: float
+    """In all."""
+    peak_memory: int
+    """Largest, bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeTotals:
+    """How many products are planned, and how they ended."""
+
+    planned: int
+    missing: int
+    """Planned products without an outcome."""
+    unplanned: int
+    """Outcomes of products that are not planned."""
+    states: dict[str, int]
+    """State -> number of outcomes; states without one are left out."""
+    reasons: dict[str, int]
+    """Reason code -> number of outcomes."""
 
 
 @dataclass(frozen=True, kw_only=True)

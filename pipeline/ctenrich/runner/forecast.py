@@ -12,7 +12,7 @@ import os
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -21,9 +21,10 @@ from ctenrich.inference.products import parse_segmenter
 from ctenrich.inference.registry import check_model_name, registry
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.ledger.rows import StageTiming
-from ctenrich.records import Cohort, ProductKind, SeriesEntry
+from ctenrich.records import ProductKind
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
+from ctenrich.select import SeriesSize, sizes_of
 from ctenrich.settings import RunSettings
 from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages
 from ctenrich.workspace import write_bytes
@@ -53,6 +54,10 @@ Estimates, not measurements; they serve until a machine has its own. Those of a 
 
 _BYTES_PER_SLICE = 530_000
 """Of an uncompressed 512 x 512 CT slice, used if the catalog has no sizes."""
+
+
+_TIMINGS = 20_000
+"""Timings from which rates are learned, at most; of a larger run they are spread over all of it."""
 
 
 @dataclass(frozen=True)
@@ -144,18 +149,12 @@ class Forecast:
     """DOIs of the collections."""
 
 
-def slices_of(entry: SeriesEntry) -> int:
-    """Return the number of slices that the catalog states."""
-    return entry.expected_instances or len(entry.instances)
-
-
-def _bytes_of(entry: SeriesEntry) -> int:
-    known = [i.size for i in entry.instances if i.size]
-    return sum(known) if known else slices_of(entry) * _BYTES_PER_SLICE
+def _bytes_of(size: SeriesSize) -> int:
+    return size.slices * _BYTES_PER_SLICE if size.bytes is None else size.bytes
 
 
 def forecast(
-    cohort: Cohort,
+    series: Iterable[SeriesSize],
     products: Sequence[tuple[str, str]],
     rates: Rates,
     *,
@@ -167,8 +166,8 @@ def forecast(
 
     Parameters
     ----------
-    cohort : Cohort
-        Series that are to be processed.
+    series : iterable of SeriesSize
+        Series that are to be processed (:func:`ctenrich.select.sizes_of`).
     products : sequence of (kind, product key)
         Products of every series.
     rates : Rates
@@ -186,7 +185,8 @@ def forecast(
         Hours, gigabytes (1e9 bytes) and cost in the currency of `prices`.
     """
     prices = prices or Prices()
-    each = [slices_of(e) for e in cohort.series]
+    sizes = list(series)
+    each = [size.slices for size in sizes]
     slices, count = sum(each), max(1, len(each))
     rows = [(stage, "") for stage in SERIES_STAGES]
     rows += [(stage, name) for kind, name in products for stage in product_stages(kind)]
@@ -204,10 +204,10 @@ def forecast(
         [(n * per_slice["input"], n * per_slice["infer"], n * per_slice["output"]) for n in each], pools
     )
     wall = simulation.seconds / 3600
-    gigabytes = sum(_bytes_of(e) for e in cohort.series) / 1e9
-    local = all(i.url.startswith("file:") for e in cohort.series for i in e.instances)
+    gigabytes = sum(map(_bytes_of, sizes)) / 1e9
+    local = all(size.storage == "local" for size in sizes)
     arrays = slices * 512 * 512 * 2 * 2 / 1e9
-    largest = max((_bytes_of(e) for e in cohort.series), default=0) / 1e9
+    largest = max(map(_bytes_of, sizes), default=0) / 1e9
     fetched = 0.0 if local else gigabytes if keep_source else 3 * largest
     cost = wall * prices.per_hour + (0.0 if local else gigabytes * prices.per_gb_egress)
     return Forecast(
@@ -221,8 +221,8 @@ def forecast(
         peak_disk_gigabytes=fetched + arrays,
         cost=cost,
         source=_source(rates, [name for _, name in products]),
-        licences=_count(e.license_short_name or "unknown" for e in cohort.series),
-        citations=tuple(sorted({e.source_doi for e in cohort.series if e.source_doi})),
+        licences=_count(size.license_short_name or "unknown" for size in sizes),
+        citations=tuple(sorted({size.source_doi for size in sizes if size.source_doi})),
     )
 
 
@@ -235,16 +235,16 @@ def _source(rates: Rates, products: Sequence[str]) -> str:
 def forecast_rest(run: Run) -> Forecast | None:
     """Forecast the rest of a run from its own timings; None before the first series has ended."""
     with LedgerReader(run.ledger_path) as ledger:
-        outcomes, timings, runs = ledger.outcomes(), ledger.timings(), ledger.runs()
-    ended = {o.series_instance_uid for o in outcomes if not o.product}
-    rates = learn_rates(timings, {e.series_instance_uid: slices_of(e) for e in run.cohort.series})
+        ended, timings, runs = ledger.ended_series(), ledger.some_timings(_TIMINGS), ledger.runs()
+    sizes = list(sizes_of(run.cohort))
+    rates = learn_rates(timings, {size.series_instance_uid: size.slices for size in sizes})
     if not ended or not rates.seconds:
         return None
-    rest = tuple(e for e in run.cohort.series if e.series_instance_uid not in ended)
+    rest = [size for size in sizes if size.series_instance_uid not in ended]
     products = [(p.product.kind, str(p.product)) for p in run.config.products]
     serial = not runs or runs[-1].executor == "serial"
     pools = None if serial else worker_pools(run.config.settings.run)
-    return forecast(replace(run.cohort, series=rest), products, rates, pools=pools)
+    return forecast(rest, products, rates, pools=pools)
 
 
 def worker_pools(settings: RunSettings) -> WorkerPools:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from ctenrich.errors import InconsistencyError
 from ctenrich.inference.products import RequestedProduct
+from ctenrich.ledger.rows import OutcomeTotals
 from ctenrich.reasons import Reason
-from ctenrich.records import Outcome, SeriesEntry, State
+from ctenrich.records import SeriesEntry, State
 from ctenrich.runner.job import Failure
 
 __all__ = [
@@ -117,33 +118,20 @@ def end_of_series(entry: SeriesEntry, failures: Mapping[str, Failure], products:
     return DONE
 
 
-def check_totals(plan: Sequence[tuple[str, str]], outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Count outcomes by state, and check that every planned product has exactly one.
+def check_totals(totals: OutcomeTotals) -> dict[str, int]:
+    """Check that every planned product has exactly one outcome, and return the number of outcomes of every state.
 
     Parameters
     ----------
-    plan : sequence of (Series Instance UID, product)
-        What must end in an outcome.
-    outcomes : sequence of Outcome
-        What has one.
-
-    Returns
-    -------
-    dict
-        State -> number of planned products.
+    totals : OutcomeTotals
+        Of the ledger.
 
     Raises
     ------
     InconsistencyError
         INCONSISTENT_TOTALS if a planned product has no outcome, or an outcome was never planned.
     """
-    ended = {(o.series_instance_uid, o.product) for o in outcomes}
-    planned = set(plan)
-    if ended != planned:
-        missing, extra = len(planned - ended), len(ended - planned)
-        message = f"{missing} of {len(planned)} without an outcome, {extra} unplanned outcomes"
+    if totals.missing or totals.unplanned:
+        message = f"{totals.missing} of {totals.planned} without an outcome, {totals.unplanned} unplanned outcomes"
         raise InconsistencyError(Reason.INCONSISTENT_TOTALS, message)
-    counts = {state.value: 0 for state in State}
-    for outcome in outcomes:
-        counts[outcome.state.value] += 1
-    return counts
+    return {state.value: totals.states.get(state.value, 0) for state in State}

@@ -78,4 +78,4 @@ def _record_series(run: Run, entry: SeriesEntry, recorder: RunRecorder) -> None:
         recorder.forget_outcome(ProductKey(entry.series_instance_uid, ""))
         return
     failures = failures_of({product: outcomes[product] for product in products})
-    recorder.record_outcome(entry, "", end_of_series(entry, failures, run.config.products))
+    recorder.record_outcome(entry.series_instance_uid, "", end_of_series(entry, failures, run.config.products))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 from ctenrich.records import SeriesEntry
+from ctenrich.runner.series_queue import SeriesQueue
 from ctenrich.storage import prefers_batches
 
 __all__ = ["Prefetcher"]
@@ -24,14 +24,14 @@ class Prefetcher:
         self._series_at_once = series_at_once
         self._prefetched: set[str] = set()
 
-    def take(self, entry: SeriesEntry, waiting: deque[SeriesEntry]) -> tuple[SeriesEntry, ...]:
+    def take(self, entry: SeriesEntry, waiting: SeriesQueue) -> tuple[SeriesEntry, ...]:
         """Remove from the queue the series whose objects the fetch of `entry` transfers too.
 
         Parameters
         ----------
         entry : SeriesEntry
             The series that starts now.
-        waiting : deque of SeriesEntry
+        waiting : SeriesQueue
             Series that have not started, the next one first.
 
         Returns
@@ -43,14 +43,14 @@ class Prefetcher:
         if entry.series_instance_uid in self._prefetched or not _prefers_batches(entry):
             return ()
         taken: list[SeriesEntry] = []
-        while waiting and len(taken) + 1 < self._series_at_once and _prefers_batches(waiting[0]):
+        while waiting and len(taken) + 1 < self._series_at_once and _prefers_batches(waiting.first):
             taken.append(waiting.popleft())
         self._prefetched |= {e.series_instance_uid for e in taken}
         return tuple(taken)
 
-    def give_back(self, entries: Iterable[SeriesEntry], waiting: deque[SeriesEntry]) -> None:
+    def give_back(self, entries: Iterable[SeriesEntry], waiting: SeriesQueue) -> None:
         """Put prefetched series back to the head of the queue, in their order."""
-        waiting.extendleft(reversed(tuple(entries)))
+        waiting.put_first(tuple(entries))
 
 
 def _prefers_batches(entry: SeriesEntry) -> bool:

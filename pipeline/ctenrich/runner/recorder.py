@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -13,7 +13,7 @@ from ctenrich.ledger.ledger import Ledger
 from ctenrich.ledger.rows import ProductKey
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import Outcome, SeriesEntry, State
+from ctenrich.records import Outcome, State
 from ctenrich.runner.clock import Clock, SystemClock
 from ctenrich.runner.job import Job, JobResult
 from ctenrich.runner.outcome_rules import End
@@ -114,20 +114,20 @@ class RunRecorder:
         self.failures: list[Outcome] = []
         """Outcomes with the state FAILED, in the order in which they were recorded."""
 
-    def record_outcome(self, entry: SeriesEntry, product: str, end: End) -> None:
+    def record_outcome(self, series_instance_uid: str, product: str, end: End) -> None:
         """Record the outcome of a product.
 
         Parameters
         ----------
-        entry : SeriesEntry
+        series_instance_uid : str
             The series.
         product : str
             The product; ``""`` for the series itself.
         end : End
             How it ended.
         """
-        uid = entry.series_instance_uid
-        seconds, peak = self._spent.get((uid, product), (0.0, 0))
+        uid = series_instance_uid
+        seconds, peak = self._spent.pop((uid, product), (0.0, 0))
         outcome = Outcome(uid, product, end.state, end.stage, end.reason, end.message, round(seconds, 3), peak)
         self._ledger.record(outcome)
         if end.state is State.FAILED:
@@ -135,6 +135,29 @@ class RunRecorder:
         if end.reason is not None:
             name = product or "series"
             self._progress.note(f"{uid} {name}: {end.state.value} ({end.reason.value}) {end.message}")
+
+    def record_unstarted(self, series: Sequence[str], products: Sequence[str], end: End) -> None:
+        """Record why series were not started; outcomes that an earlier start of the run reached stay.
+
+        Parameters
+        ----------
+        series : sequence of str
+            Series Instance UIDs.
+        products : sequence of str
+            Everything that ends in an outcome for each of them; ``""`` is the series itself.
+        end : End
+            How they ended.
+        """
+        if not series:
+            return
+        self._ledger.record_unstarted(
+            Outcome(uid, product, end.state, end.stage, end.reason, end.message, 0.0, 0)
+            for uid in series
+            for product in products
+        )
+        which = series[0] if len(series) == 1 else f"{len(series)} series"
+        code = f" ({end.reason.value})" if end.reason else ""
+        self._progress.note(f"{which}: {end.state.value}{code} {end.message}")
 
     def forget_outcome(self, key: ProductKey) -> None:
         """Delete the outcome of a product that runs again."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -20,17 +22,19 @@ from ctenrich.ledger.rows import ProductKey
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
 from ctenrich.runner.products import request_products
-from ctenrich.select import read_cohort
+from ctenrich.select import open_cohort, read_cohort, remember_check, sizes_of, uids_of
 from ctenrich.settings import Settings
 from ctenrich.shape.pyradiomics import need_radiomics
 from ctenrich.shape.pyradiomics_features import Radiomics
 from ctenrich.tools import need_package
-from ctenrich.workspace import Workspace, load_record, save_record, sync_folders, write_bytes
+from ctenrich.workspace import Workspace, atomic_path, load_record, save_record, sync_folders
 
-__all__ = ["INPUT", "Run", "RunConfig", "need_products"]
+__all__ = ["COHORT", "INPUT", "Run", "RunConfig", "need_products"]
 
 _FORMAT = 1
 _LEDGER = "ledger.sqlite"
+COHORT = "cohort.parquet"
+"""The run's own copy of its cohort file."""
 INPUT = "input"
 """Folder of a run for the catalog and the cohort file that were made for it; it may be there before the run."""
 
@@ -96,7 +100,7 @@ class Run:
         cohort = read_cohort(cohort_file)
         if not cohort.series:
             raise UsageError(Reason.EMPTY_COHORT, "the cohort has no series", "look at NAME.excluded.parquet for why")
-        if not all(i.url for entry in cohort.series for i in entry.instances):
+        if any(size.storage == "unknown" for size in sizes_of(cohort)):
             hint = "select again on this computer: ctenrich select --lock NAME.lock.json --catalog folder:FILE"
             raise UsageError(Reason.BAD_COHORT, "the cohort was written without the paths of its files", hint)
         out = Path(out)
@@ -120,9 +124,10 @@ class Run:
             demo = allow_demo or (found is not None and found.config.demo)
             config = RunConfig(_FORMAT, __version__, cohort.name, cohort.sha256, products, settings, demo)
             _copy_cohort(cohort_file, out)
+            remember_check(out / COHORT, cohort)
             save_record(out / "run.json", config, durable=True)
         sync_folders([out.absolute().parent])
-        return cls(out, config, cohort)
+        return cls(out, config, open_cohort(out / COHORT))
 
     @classmethod
     def open(cls, root: Path) -> Run:
@@ -146,23 +151,30 @@ class Run:
             raise UsageError(Reason.BAD_RUN, message, "use the version that made it, or start a new run folder")
         config = load_record(path, RunConfig)
         config = replace(config, products=tuple(p for p in config.products if p.missing is None))
-        cohort = read_cohort(Path(root) / "cohort.parquet")
+        cohort = open_cohort(Path(root) / COHORT)
         if cohort.sha256 != config.cohort_sha256:
             raise UsageError(Reason.BAD_COHORT, "the run's cohort file was changed", "start a new run folder")
         # A finished run can be read, shown and published without the user's mappings; its stages need them.
         use_mappings(config.settings.codes.mappings if Path(config.settings.codes.mappings).is_dir() else "")
         return cls(Path(root), config, cohort)
 
-    def jobs(self) -> list[ProductKey]:
+    @property
+    def product_names(self) -> tuple[str, ...]:
+        """What ends in an outcome for each series: the series itself (``""``), then every product."""
+        return ("", *(str(p.product) for p in self.config.products))
+
+    def jobs(self) -> Iterator[ProductKey]:
         """Every product that must end in an outcome; of each series, the series itself (product ``""``) first."""
-        return [
-            ProductKey(entry.series_instance_uid, name)
-            for entry in self.cohort.series
-            for name in ("", *(str(p.product) for p in self.config.products))
-        ]
+        names = self.product_names
+        return (ProductKey(uid, name) for uid in uids_of(self.cohort) for name in names)
+
+    @property
+    def number_of_jobs(self) -> int:
+        """Number of :meth:`jobs`."""
+        return len(self.cohort.series) * len(self.product_names)
 
     @contextmanager
-    def planned_jobs(self) -> Iterator[list[ProductKey]]:
+    def planned_jobs(self) -> Iterator[Iterator[ProductKey]]:
         """All jobs of the run at this moment, those of products that other runners have added too.
 
         No runner adds a product until the block is left, so that a plan that is recorded in it is complete.
@@ -266,8 +278,11 @@ def _copy_cohort(cohort_file: Path, out: Path) -> None:
     stem = cohort_file.name.removesuffix(".parquet")
     for suffix in (".parquet", ".excluded.parquet", ".lock.json"):
         source = cohort_file.with_name(stem + suffix)
-        if source.is_file() and source.resolve() != (out / f"cohort{suffix}").resolve():
-            write_bytes(out / f"cohort{suffix}", source.read_bytes())
+        target = out / f"cohort{suffix}"
+        if not source.is_file() or (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+            continue
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def _check_engines(settings: Settings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -75,23 +74,15 @@ class Runner:
         with self._open_ledger() as ledger:
             recorder = RunRecorder(ledger, self._run.root / "log.jsonl", progress=self._progress, clock=clock)
             scheduler, ended = self._schedule(ledger, recorder, command)
-            outcomes = ledger.outcomes()
-            if ended.early or not planner.with_all_stages:
-                states = dict(Counter(o.state.value for o in outcomes))
-            else:
-                own = set(self._run.jobs())  # other runners' products may not have ended yet
-                plan = ledger.plan()
-                others = set(plan) - own
-                states = check_totals(
-                    [key for key in plan if key in own],
-                    [o for o in outcomes if (o.series_instance_uid, o.product) not in others],
-                )
-        reasons = dict(Counter(o.reason.value for o in outcomes if o.reason))
+            totals = ledger.totals()
+            states = totals.states
+            if not ended.early and planner.with_all_stages:  # other runners' products may not have ended yet
+                states = check_totals(ledger.totals(self._run.product_names))
         seconds = clock.monotonic() - started
         return RunSummary(
             ended=ended,
             states=states,
-            reasons=reasons,
+            reasons=totals.reasons,
             ran=recorder.ran,
             seconds=seconds,
             failures=tuple(recorder.failures),
@@ -129,9 +120,9 @@ class Runner:
         number = ledger.start_run(command, __version__, self._executor.name)
         ended = RunEnd.FAILED
         try:
-            remove_temporaries(self._run.root)
-            ended = scheduler.run(self._run.cohort.series)
-            if ended is RunEnd.DONE and any(o.reason is Reason.BUDGET for o in ledger.outcomes()):
+            remove_temporaries(self._run.root, but="series")
+            ended = scheduler.run(self._run.cohort, ledger.ended_series())
+            if ended is RunEnd.DONE and Reason.BUDGET.value in ledger.totals().reasons:
                 ended = RunEnd.BUDGET
         except OSError as error:
             if not is_disk_full(error):
@@ -139,7 +130,8 @@ class Runner:
             ended = RunEnd.DISK
         finally:
             self._executor.close(kill=ended is not RunEnd.DONE)
-            remove_temporaries(self._run.root)  # of workers that were killed
+            for uid in scheduler.interrupted:
+                remove_temporaries(self._run.workspace.series_dir(uid))
             with _unless_disk_full():
                 leases.release_all()
             with _unless_disk_full():

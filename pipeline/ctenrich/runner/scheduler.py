@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from ctenrich.ledger.leases import Leases
 from ctenrich.progress import SILENT, Progress
-from ctenrich.records import SeriesEntry, State
+from ctenrich.reasons import Reason
+from ctenrich.records import Cohort, SeriesEntry
 from ctenrich.runner.clock import Clock, SystemClock
 from ctenrich.runner.executors.base import Executor
 from ctenrich.runner.in_flight import SeriesInFlight
@@ -30,14 +30,19 @@ from ctenrich.runner.readiness import has_reached
 from ctenrich.runner.recorder import RunEnd, RunRecorder
 from ctenrich.runner.retry import NextStep, PostponedSeries, RetryPolicy
 from ctenrich.runner.run import Run
+from ctenrich.runner.series_queue import SeriesQueue
 from ctenrich.runner.source_cleanup import delete_after_use, mark_for_refetch, needs_refetch
 from ctenrich.runner.stopping import Budget
+from ctenrich.select import uids_of
 from ctenrich.stages.table import STAGES
+from ctenrich.workspace import remove_temporaries
 
 __all__ = ["GRACE_SECONDS", "RunnerOptions", "Scheduler"]
 
 GRACE_SECONDS = 25.0
 """How long running jobs may still take after the run was asked to stop."""
+_ENDED_WORKERS = frozenset({Reason.WORKER_DIED, Reason.TIMEOUT, Reason.OUT_OF_MEMORY})
+"""Reasons of jobs whose worker did not live to clean up."""
 _COLLECT_SECONDS = 0.5
 """How long the scheduler waits for a result before it looks at leases and signals again."""
 
@@ -97,17 +102,27 @@ class Scheduler:
         self._prefetcher = Prefetcher(fetch.series_at_once)
         self._retry = RetryPolicy(postpone_if_disk_full=fetch.delete_after_use)
         self._postponed = PostponedSeries()
-        self._waiting: deque[SeriesEntry] = deque()
+        self._waiting = SeriesQueue(run.cohort, ())
+        self._ended: Set[str] = frozenset()
         self._in_flight: dict[str, SeriesInFlight] = {}
         self._refused = 0
         self._fatal = False
         self.attempted = 0
         """Number of first jobs of products and series that were submitted."""
+        self._interrupted: set[str] = set()
         self.left_alone = 0
         """Number of products and series that had not reached the chosen stages."""
 
-    def run(self, entries: Iterable[SeriesEntry]) -> RunEnd:
-        """Run all jobs of some series.
+    def run(self, cohort: Cohort, ended: Set[str] = frozenset()) -> RunEnd:
+        """Run all jobs of a cohort.
+
+        Parameters
+        ----------
+        cohort : Cohort
+            Its series are read when they start.
+        ended : set of str
+            Series Instance UIDs of the series that have an outcome: whether it still holds is checked after the other
+            series have been run.
 
         Returns
         -------
@@ -116,11 +131,11 @@ class Scheduler:
             after a stop signal.
         """
         started = self._options.clock.monotonic()
-        series = tuple(entries)
-        chosen = series[: self._options.budget.max_series]
-        for entry in series[len(chosen) :]:
-            self._end_unstarted(entry, OVER_LIMIT)
-        self._waiting = deque(chosen)
+        uids = uids_of(cohort)
+        count = len(uids[: self._options.budget.max_series])
+        self._end_unstarted(uids[count:], OVER_LIMIT)
+        self._ended = ended
+        self._waiting = SeriesQueue(cohort, uids[:count], ended)
         self._progress.start("series", len(self._waiting))
         while self._waiting or self._in_flight:
             if self._options.stop():
@@ -142,6 +157,11 @@ class Scheduler:
         self._progress.finish("series")
         return RunEnd.DONE
 
+    @property
+    def interrupted(self) -> set[str]:
+        """Series whose workers ended within a job, so that partial files may be left."""
+        return self._interrupted | set(self._in_flight)
+
     def _collect(self) -> JobResult | None:
         """Take a result; leases are renewed by another thread if the executor runs the job in this one."""
         if self._executor.works_in_background or not self._in_flight:
@@ -155,9 +175,7 @@ class Scheduler:
         """Start waiting series until the executor has enough, each refused one is to wait, or the budget is spent."""
         while self._waiting and len(self._in_flight) < self._executor.slots and self._refused < len(self._waiting):
             if self._options.budget.spent(self._options.clock.monotonic() - started):
-                for entry in self._waiting:
-                    self._end_unstarted(entry, OVER_BUDGET)
-                self._waiting.clear()
+                self._end_unstarted(self._waiting.clear(), OVER_BUDGET)
                 return
             entry = self._waiting.popleft()
             if self._try_to_start(entry):
@@ -174,9 +192,11 @@ class Scheduler:
         if not self._leases.acquire(uid):
             if not self._leases.finished_elsewhere(uid):
                 return False
-            self._end_unstarted(entry, PROCESSED_ELSEWHERE)
+            self._end_unstarted([uid], PROCESSED_ELSEWHERE)
             self._progress.advance("series")
             return True
+        if uid not in self._ended:
+            remove_temporaries(self._run.workspace.series_dir(uid))
         flight = self._in_flight[uid] = SeriesInFlight(entry)
         prefetch: tuple[SeriesEntry, ...] = ()
         if self._planner.with_fetch:
@@ -202,22 +222,18 @@ class Scheduler:
         self.left_alone += 1
         return False
 
-    def _end_unstarted(self, entry: SeriesEntry, end: End) -> None:
-        """Record why a series was not started; what an earlier start of the run ended keeps its outcome."""
-        ended = {
-            product
-            for product, outcome in self._recorder.outcomes_of(entry.series_instance_uid).items()
-            if outcome.state is not State.NOT_STARTED_BUDGET
-        }
-        for product in ("", *(str(p.product) for p in self._run.config.products)):
-            if product not in ended:
-                self._recorder.record_outcome(entry, product, end)
+    def _end_unstarted(self, uids: Sequence[str], end: End) -> None:
+        """Record why series were not started; what an earlier start of the run ended keeps its outcome."""
+        self._recorder.record_unstarted(uids, self._run.product_names, end)
 
     # ------------------------------------------------------------ taking results
 
     def _take_result(self, result: JobResult) -> None:
         """Record a result and do what follows from it, if the lease of its series is still held."""
         job = replace(result.job, prefetch=())
+        if result.failure is not None and result.failure.reason in _ENDED_WORKERS:
+            touched = (job.entry, *result.job.prefetch)
+            self._interrupted.update(entry.series_instance_uid for entry in touched)
         self._prefetcher.give_back(result.job.prefetch, self._waiting)
         flight = self._in_flight[job.key.series_instance_uid]
         if not self._leases.confirm(job.key.series_instance_uid):
@@ -298,7 +314,7 @@ class Scheduler:
 
     def _record(self, flight: SeriesInFlight, product: str, end: End) -> None:
         flight.recorded.add(product)
-        self._recorder.record_outcome(flight.entry, product, end)
+        self._recorder.record_outcome(flight.entry.series_instance_uid, product, end)
 
     def _submit(self, flight: SeriesInFlight, job: Job) -> None:
         flight.open_jobs += 1
@@ -322,7 +338,8 @@ class Scheduler:
         self._postponed.series_ended()
         failures, ended = flight.failures, True
         if "" in failures or self._planner.with_all_stages:
-            self._recorder.record_outcome(entry, "", end_of_series(entry, failures, self._run.config.products))
+            end = end_of_series(entry, failures, self._run.config.products)
+            self._recorder.record_outcome(entry.series_instance_uid, "", end)
         else:
             settle_outcomes(self._run, flight, self._recorder)
             outcomes = self._recorder.outcomes_of(entry.series_instance_uid)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import NamedTuple
 
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.ledger.reader import LedgerReader
-from ctenrich.ledger.rows import ProductKey
 from ctenrich.reasons import Reason, current_code
-from ctenrich.records import FetchedSeries, SeriesEntry, State
+from ctenrich.records import FetchedSeries, SeriesEntry
 from ctenrich.runner.forecast import forecast_rest
 from ctenrich.runner.manifest import forget_failures, forget_stage, is_done, stage_key
 from ctenrich.runner.readiness import context_of
@@ -64,36 +62,32 @@ class Status:
 
 def status(run: Run) -> Status:
     """Read a run's ledger (which may be in use)."""
-    planned_keys = set(run.jobs())
     with LedgerReader(run.ledger_path) as ledger:
-        timings, runs = ledger.timings(), ledger.runs()
-        outcomes = [o for o in ledger.outcomes() if (o.series_instance_uid, o.product) in planned_keys]
-    planned = len(planned_keys)
-    states = Counter(o.state.value for o in outcomes)
-    if planned > len(outcomes):
-        states["no outcome yet"] = planned - len(outcomes)
-    reasons = Counter(o.reason.value for o in outcomes if o.reason)
-    rows = []
-    for stage in STAGES:
-        mine = [t for t in timings if t.stage == stage]
-        if mine:
-            rows.append(
-                StageStatus(
-                    stage=stage,
-                    done=len(mine),
-                    median_seconds=round(median(t.seconds for t in mine), 3),
-                    cpu_seconds=round(sum(t.cpu_seconds for t in mine), 1),
-                    peak_megabytes=round(max(t.peak_memory for t in mine) / 1e6, 0),
-                )
-            )
+        stages, runs = {total.stage: total for total in ledger.stage_totals()}, ledger.runs()
+        totals = ledger.totals(run.product_names)
+    planned, ended_jobs = run.number_of_jobs, sum(totals.states.values())
+    states = dict(totals.states)
+    if planned > ended_jobs:
+        states["no outcome yet"] = planned - ended_jobs
+    rows = [
+        StageStatus(
+            stage=name,
+            done=stages[name].count,
+            median_seconds=round(stages[name].median_seconds, 3),
+            cpu_seconds=round(stages[name].cpu_seconds, 1),
+            peak_megabytes=round(stages[name].peak_memory / 1e6, 0),
+        )
+        for name in STAGES
+        if name in stages
+    ]
     ended = runs[-1].ended or "running (or killed)" if runs else "never started"
     rest = forecast_rest(run)
-    line = f"{len(outcomes)} of {planned} series and products have an outcome; last run: {ended}"
+    line = f"{ended_jobs} of {planned} series and products have an outcome; last run: {ended}"
     return Status(
         states=tuple(sorted(states.items())),
-        reasons=tuple(sorted(reasons.items())),
+        reasons=tuple(sorted(totals.reasons.items())),
         stages=tuple(rows),
-        complete=len(outcomes) == planned,
+        complete=ended_jobs == planned,
         line=line,
         hours_left=rest.wall_hours if rest else None,
     )
@@ -126,18 +120,13 @@ def retry(run: Run, reasons: Sequence[str]) -> int:
     if unknown:
         raise UsageError(Reason.BAD_PARAMETER, f"there is no reason {unknown[0]}", "see ctenrich status RUN")
     with Ledger(run.ledger_path) as ledger:
-        found = [
-            o
-            for o in ledger.outcomes()
-            if o.state in (State.FAILED, State.SKIPPED) and (not codes or (o.reason and o.reason.value in codes))
-        ]
-        ledger.forget([ProductKey(o.series_instance_uid, o.product) for o in found])
-    for outcome in found:
-        uid = outcome.series_instance_uid
-        if outcome.product and _lacks_companion(run, uid):
+        found = ledger.failures(codes)
+        ledger.forget(found)
+    for uid, product in found:
+        if product and _lacks_companion(run, uid):
             forget_stage(run.workspace.series_dir(uid), "fetch")
         for plan in run.config.products:
-            if str(plan.product) == outcome.product:
+            if str(plan.product) == product:
                 forget_failures(run.workspace.product_dir(uid, plan.product))
     return len(found)
 

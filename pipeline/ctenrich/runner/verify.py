@@ -22,7 +22,8 @@ from ctenrich.records import (
     Volume,
 )
 from ctenrich.results.complete import tables_mark
-from ctenrich.runner.run import Run
+from ctenrich.runner.run import COHORT, Run
+from ctenrich.select import read_cohort
 from ctenrich.series_store import SERIES_RECORDS, SeriesStore
 from ctenrich.workspace import load_array, sha256_of_file
 
@@ -68,6 +69,7 @@ def verify_run(run: Run, *, progress: Progress = SILENT) -> Verification:
         All mismatches, in the order of the cohort.
     """
     check = _Check(run)
+    check.cohort()
     progress.start("verify", len(run.cohort.series))
     for entry in run.cohort.series:
         check.series(entry.series_instance_uid)
@@ -79,7 +81,7 @@ def verify_run(run: Run, *, progress: Progress = SILENT) -> Verification:
 
 
 class _Check:
-    """Compares and counts; each file is hashed once."""
+    """Compares and counts; each file of a series is hashed once."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -90,9 +92,19 @@ class _Check:
         self.released = 0
         self.mismatches: list[Mismatch] = []
 
+    def cohort(self) -> None:
+        """Compare the values of the cohort file with their hash; that it was checked before does not count."""
+        self.count += 1
+        path = self._run.root / COHORT
+        try:
+            read_cohort(path)
+        except CtenrichError as error:
+            self._report(path, error.message)
+
     # ------------------------------------------------------------ series
 
     def series(self, uid: str) -> None:
+        self._hashed.clear()
         released = self._manifests(self._store.folder(uid))
         self.released += released
         for requested in self._run.config.products:

@@ -15,7 +15,8 @@ from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason, current_code
 from ctenrich.records import SeriesEntry
-from ctenrich.select.files import excluded_path, lock_path, read_cohort, read_excluded
+from ctenrich.select.cohort_file import read_cohort
+from ctenrich.select.files import excluded_path, lock_path, read_excluded
 from ctenrich.select.lock import LOCK_FORMAT, lock_of
 from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.select.series_list import with_missing

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason, current_code
-from ctenrich.select.files import read_cohort, read_excluded
+from ctenrich.select.cohort_file import read_cohort
+from ctenrich.select.files import read_excluded
 from ctenrich.workspace import require_file
 
 __all__ = [

@@ -1,0 +1,494 @@
+"""The cohort file: one row per series, with nested instances. It is read series by series, however large it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+from ctenrich.records import (
+    Cohort,
+    Companion,
+    CompanionLink,
+    Instance,
+    Issue,
+    SeriesEntry,
+    SeriesFacts,
+    Severity,
+)
+from ctenrich.select.selection import cohort_sha256
+from ctenrich.select.sizes import SeriesSize, size_of_series
+from ctenrich.workspace import require_file, write_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+__all__ = [
+    "StoredSeries",
+    "cohort_schema",
+    "cohort_table",
+    "entries_at",
+    "open_cohort",
+    "read_cohort",
+    "remember_check",
+    "sizes_of",
+    "uids_of",
+    "write_cohort_table",
+]
+
+_AT_ONCE = 256
+"""Series that are Python objects at a time."""
+_ROW_GROUP = 4 * _AT_ONCE
+"""Series per row group of the file."""
+_NAME, _HASH, _VALUES = b"ctenrich.cohort", b"ctenrich.cohort_sha256", b"ctenrich.values_sha256"
+_ROWS = b"ctenrich.rows_sha256"
+"""Hash of the rows in files of version 0.1.0, which have no `_VALUES`."""
+_CHECKED = "checked.json"
+"""Suffix of the file that remembers that a cohort file has been checked."""
+
+_NOTE = ("rule", "severity", "object", "message")
+_FACTS = fields(SeriesFacts)
+_SIZES = ("num_instances", "size_bytes", "storage")
+_ADDED = frozenset({"notes", "facts", *_SIZES})
+"""Columns that cohort files of version 0.1.0 do not have."""
+
+
+def cohort_schema() -> pa.Schema:
+    """Arrow schema of a cohort file: one row per series, with instances and companions nested."""
+    import pyarrow as pa
+
+    text = pa.string()
+    instance = [("sop_instance_uid", text), ("url", text), ("size", pa.int64()), ("md5", text), ("crc32c", text)]
+    companion = pa.struct(
+        [("modality", text), ("series_instance_uid", text), ("instance", pa.struct(instance)), ("link", text)]
+    )
+    return pa.schema(
+        [
+            ("collection_id", text),
+            ("patient_id", text),
+            ("study_instance_uid", text),
+            ("series_instance_uid", text),
+            ("crdc_series_uuid", text),
+            ("license_short_name", text),
+            ("source_doi", text),
+            ("geometry_known", pa.bool_()),
+            ("expected_instances", pa.int64()),
+            ("instances", pa.list_(pa.struct(instance))),
+            ("companions", pa.list_(companion)),
+            ("notes", pa.list_(pa.struct([(name, text) for name in _NOTE]))),
+            ("facts", pa.struct([(f.name, pa.float64() if f.name == "slice_thickness" else text) for f in _FACTS])),
+            ("num_instances", pa.int64()),
+            ("size_bytes", pa.int64()),
+            ("storage", text),
+        ]
+    )
+
+
+# ---------------------------------------------------------------- writing
+
+
+def cohort_table(cohort: Cohort) -> pa.Table:
+    """A cohort as an Arrow table, with the metadata of a cohort file."""
+    import pyarrow as pa
+
+    digest = _ValuesDigest(cohort_schema().names)
+    parts = [cohort_schema().empty_table(), *map(digest.add, _tables_of(cohort.series))]
+    table = pa.concat_tables(parts).combine_chunks()
+    return table.replace_schema_metadata(_metadata(cohort.name, cohort.sha256, digest))
+
+
+def write_cohort_table(path: Path, name: str, sha256: str, series: Iterable[SeriesEntry]) -> None:
+    """Write a cohort file in bounded memory.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        Name of the cohort.
+    sha256 : str
+        :func:`ctenrich.select.selection.cohort_sha256` of the series.
+    series : iterable of SeriesEntry
+        The series, in their order.
+    """
+    import pyarrow.parquet as pq
+
+    digest = _ValuesDigest(cohort_schema().names)
+    with pq.ParquetWriter(path, cohort_schema(), compression="zstd") as writer:
+        for table in _tables_of(series):
+            writer.write_table(digest.add(table), row_group_size=_ROW_GROUP)
+        writer.add_key_value_metadata(_metadata(name, sha256, digest))
+
+
+def _metadata(name: str, sha256: str, digest: _ValuesDigest) -> dict[bytes, bytes]:
+    return {_NAME: name.encode(), _HASH: sha256.encode(), _VALUES: digest.hexdigest(sha256).encode()}
+
+
+def _tables_of(series: Iterable[SeriesEntry]) -> Iterator[pa.Table]:
+    """Tables of `_ROW_GROUP` series each."""
+    import pyarrow as pa
+
+    schema = cohort_schema()
+    names, parts, rows = schema.names[:9], [], []
+    for entry in series:
+        rows.append(_row(entry, names))
+        if len(rows) == _AT_ONCE:
+            parts.append(pa.Table.from_pylist(rows, schema))
+            rows = []
+        if len(parts) * _AT_ONCE == _ROW_GROUP:
+            yield pa.concat_tables(parts)
+            parts = []
+    if parts or rows:
+        yield pa.concat_tables([*parts, pa.Table.from_pylist(rows, schema)])
+
+
+def _row(entry: SeriesEntry, names: list[str]) -> dict[str, Any]:
+    size = size_of_series(entry)
+    return {
+        **{name: getattr(entry, name) for name in names},
+        "instances": [_instance(i) for i in entry.instances],
+        "companions": [
+            {
+                "modality": c.modality,
+                "series_instance_uid": c.series_instance_uid,
+                "instance": _instance(c.instance),
+                "link": c.link.value,
+            }
+            for c in entry.companions
+        ],
+        "notes": [{name: str(getattr(note, name)) for name in _NOTE} for note in entry.notes],
+        "facts": asdict(entry.facts),
+        "num_instances": len(entry.instances),
+        "size_bytes": size.bytes,
+        "storage": size.storage,
+    }
+
+
+def _instance(instance: Instance) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": instance.sop_instance_uid,
+        "url": instance.url,
+        "size": instance.size,
+        "md5": instance.md5,
+        "crc32c": instance.crc32c,
+    }
+
+
+# ---------------------------------------------------------------- reading
+
+
+class StoredSeries(Sequence[SeriesEntry]):
+    """The series of a cohort file. Each pass reads the file again; only one batch of series is in memory.
+
+    Parameters
+    ----------
+    path : Path
+        A cohort file; it must not change while it is in use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _open_parquet(path) as file:
+            self._length = int(file.metadata.num_rows)
+            self._columns = frozenset(file.schema_arrow.names)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[SeriesEntry]:
+        with _open_parquet(self._path) as file:
+            for batch in file.iter_batches(_AT_ONCE):
+                yield from map(_entry, batch.to_pylist())
+
+    @overload
+    def __getitem__(self, index: int) -> SeriesEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[SeriesEntry, ...]: ...
+    def __getitem__(self, index: int | slice) -> SeriesEntry | tuple[SeriesEntry, ...]:
+        if isinstance(index, slice):
+            wanted = range(self._length)[index]
+            found = dict(zip(sorted(wanted), self.at(set(wanted)), strict=True))
+            return tuple(found[at] for at in wanted)
+        return next(self.at({range(self._length)[index]}))
+
+    def at(self, wanted: Collection[int]) -> Iterator[SeriesEntry]:
+        """Series at some positions, in order; parts of the file without one of them are not read."""
+        import pyarrow as pa
+
+        with _open_parquet(self._path) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                end = first + file.metadata.row_group(group).num_rows
+                here = [at for at in range(first, end) if at in wanted]
+                start, first = first, end
+                if not here:
+                    continue
+                for batch in file.iter_batches(_AT_ONCE, row_groups=[group]):
+                    chosen = [at - start for at in here if start <= at < start + batch.num_rows]
+                    start += batch.num_rows
+                    if chosen:
+                        yield from map(_entry, batch.take(pa.array(chosen)).to_pylist())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def uids(self) -> list[str]:
+        """Series Instance UIDs, in order."""
+        with _open_parquet(self._path) as file:
+            uids: list[str] = file.read(["series_instance_uid"])["series_instance_uid"].to_pylist()
+        return uids
+
+    def sizes(self) -> Iterator[SeriesSize]:
+        """Number of slices, bytes and storage of each series, in order, without its instances."""
+        if not self._columns.issuperset(_SIZES):  # written by version 0.1.0
+            yield from map(size_of_series, self)
+            return
+        columns = ["series_instance_uid", "expected_instances", *_SIZES, "license_short_name", "source_doi"]
+        with _open_parquet(self._path) as file:
+            for batch in file.iter_batches(64 * _AT_ONCE, columns=columns):
+                for row in batch.to_pylist():
+                    yield SeriesSize(
+                        series_instance_uid=row["series_instance_uid"],
+                        slices=row["expected_instances"] or row["num_instances"],
+                        bytes=row["size_bytes"],
+                        storage=row["storage"],
+                        license_short_name=row["license_short_name"],
+                        source_doi=row["source_doi"],
+                    )
+
+
+def read_cohort(path: Path) -> Cohort:
+    """Open a cohort file and check all its values; the series are read from it when they are asked for.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND, or BAD_COHORT if it is not a cohort file or its rows were changed since it was written.
+    """
+    cohort = _stated_cohort(path)
+    _check_values(path, cohort)
+    return cohort
+
+
+def open_cohort(path: Path) -> Cohort:
+    """Open a cohort file like :func:`read_cohort`; its values are checked only once.
+
+    That they have been checked is remembered in a file beside it, until size or modification time change.
+    """
+    cohort = _stated_cohort(path)
+    with suppress(OSError, ValueError):
+        if json.loads(_check_path(path).read_bytes()) == _seen(path, cohort):
+            return cohort
+    _check_values(path, cohort)
+    remember_check(path, cohort)
+    return cohort
+
+
+def remember_check(path: Path, cohort: Cohort) -> None:
+    """Record that a cohort file has been checked, for :func:`open_cohort`.
+
+    Parameters
+    ----------
+    path : Path
+        The cohort file; where its folder cannot be written, it is checked whenever it is opened.
+    cohort : Cohort
+        What it contains.
+    """
+    with suppress(OSError):
+        write_bytes(_check_path(path), json.dumps(_seen(path, cohort)).encode() + b"\n")
+
+
+def _check_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.{_CHECKED}")
+
+
+def _seen(path: Path, cohort: Cohort) -> dict[str, object]:
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": cohort.sha256}
+
+
+def entries_at(cohort: Cohort, positions: Collection[int]) -> Iterator[SeriesEntry]:
+    """Return the series of a cohort at some positions, in order."""
+    series = cohort.series
+    return series.at(positions) if isinstance(series, StoredSeries) else (series[at] for at in sorted(positions))
+
+
+def uids_of(cohort: Cohort) -> list[str]:
+    """Return the Series Instance UIDs of a cohort, in order."""
+    series = cohort.series
+    return series.uids() if isinstance(series, StoredSeries) else [entry.series_instance_uid for entry in series]
+
+
+def sizes_of(cohort: Cohort) -> Iterator[SeriesSize]:
+    """Return the sizes of the series of a cohort, in order."""
+    series = cohort.series
+    return series.sizes() if isinstance(series, StoredSeries) else map(size_of_series, series)
+
+
+def _stated_cohort(path: Path) -> Cohort:
+    """The cohort that the file's footer states."""
+    require_file(path, "name a cohort file (.parquet) that ctenrich select wrote")
+    with _open_parquet(path) as file:
+        schema, metadata = file.schema_arrow, file.metadata.metadata or {}
+    missing = [name for name in cohort_schema().names if name not in schema.names and name not in _ADDED]
+    if missing:
+        raise UsageError(Reason.BAD_COHORT, f"{path.name} is no cohort file: it lacks {', '.join(missing)}")
+    with _typed_errors(path):
+        return Cohort(metadata.get(_NAME, b"cohort").decode(), StoredSeries(path), metadata.get(_HASH, b"").decode())
+
+
+def _check_values(path: Path, cohort: Cohort) -> None:
+    with _open_parquet(path) as file:
+        metadata = file.metadata.metadata or {}
+        names = file.schema_arrow.names
+        if _VALUES in metadata:
+            digest = _ValuesDigest(names)
+            for table in _row_groups(file):
+                digest.add(table)
+            equal = digest.hexdigest(cohort.sha256) == metadata[_VALUES].decode("ascii", "replace")
+            if equal:  # the file is as it was written, so that its rows can be read
+                return
+        else:
+            with _typed_errors(path):
+                rows_sha256 = _rows_sha256(file)
+                if rows_sha256 == metadata.get(_ROWS, b"").decode() and cohort_sha256(cohort.series) == cohort.sha256:
+                    return
+    with _typed_errors(path):  # what is wrong with the rows is said before that they were changed
+        cohort_sha256(cohort.series)
+    hint = "make it anew with: ctenrich select"
+    raise UsageError(Reason.BAD_COHORT, f"the series of {path.name} are not those that were selected", hint)
+
+
+def _row_groups(file: pq.ParquetFile) -> Iterator[pa.Table]:
+    """Tables of `_ROW_GROUP` rows each, whatever the row groups of the file are."""
+    import pyarrow as pa
+
+    rest: list[pa.RecordBatch] = []
+    count = 0
+    for batch in file.iter_batches(_ROW_GROUP):
+        at = 0
+        while at < batch.num_rows:
+            part = batch.slice(at, _ROW_GROUP - count)
+            at += part.num_rows
+            rest.append(part)
+            count += part.num_rows
+            if count == _ROW_GROUP:
+                yield pa.Table.from_batches(rest)
+                rest, count = [], 0
+    if rest:
+        yield pa.Table.from_batches(rest)
+
+
+def _rows_sha256(file: pq.ParquetFile) -> str:
+    """The hash of all rows that version 0.1.0 wrote."""
+    digest = hashlib.sha256()
+    for batch in file.iter_batches(_AT_ONCE):
+        for row in batch.to_pylist():
+            digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Not a file of Python: if Arrow's threads let go of it while the interpreter ends, the process is aborted.
+        with pa.OSFile(str(path)) as handle, pq.ParquetFile(handle) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(Reason.BAD_COHORT, f"{path.name} is not a Parquet file") from error
+
+
+@contextmanager
+def _typed_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UsageError(Reason.BAD_COHORT, f"{path.name} has names that are not UTF-8") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(Reason.BAD_COHORT, f"{path.name} has rows of another form") from error
+
+
+def _entry(row: dict[str, Any]) -> SeriesEntry:
+    known = {name: value for name, value in row.items() if name not in _SIZES}
+    return SeriesEntry(
+        **{
+            **known,
+            "instances": tuple(Instance(**i) for i in row["instances"]),
+            "companions": tuple(
+                Companion(**{**c, "instance": Instance(**c["instance"]), "link": CompanionLink(c["link"])})
+                for c in row["companions"]
+            ),
+            "notes": tuple(Issue(**{**n, "severity": Severity(n["severity"])}) for n in row.get("notes") or ()),
+            "facts": SeriesFacts(**(row.get("facts") or {})),
+        }
+    )
+
+
+# ---------------------------------------------------------------- hashing
+
+
+class _ValuesDigest:
+    """SHA-256 of all values of a table that arrives in tables of `_ROW_GROUP` rows, computed on Arrow's buffers.
+
+    Of each column, validity, lengths and values of every level of nesting are hashed.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._digest = hashlib.sha256(json.dumps(list(names)).encode())
+
+    def add(self, table: pa.Table) -> pa.Table:
+        """Add a table; it is returned."""
+        for column in table.combine_chunks().columns:
+            for chunk in column.chunks:  # one
+                self._add_array(chunk)
+        return table
+
+    def hexdigest(self, cohort_sha256: str) -> str:
+        """Return the hash of all tables, and of the cohort's own hash."""
+        digest = self._digest.copy()
+        digest.update(cohort_sha256.encode())
+        return digest.hexdigest()
+
+    def _add_array(self, array: pa.Array) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self._digest.update(f"{len(array)} {array.null_count}\n".encode())
+        if array.null_count:
+            self._digest.update(array.is_valid().to_numpy(zero_copy_only=False).tobytes())
+        if pa.types.is_struct(array.type):
+            for child in array.flatten():
+                self._add_array(child)
+        elif pa.types.is_list(array.type):
+            self._digest.update(pc.fill_null(array.value_lengths(), 0).to_numpy(zero_copy_only=False).tobytes())
+            self._add_array(array.flatten())
+        elif pa.types.is_string(array.type):
+            values = pc.fill_null(array, "") if array.null_count else array
+            self._digest.update(pc.binary_length(values).to_numpy(zero_copy_only=False).tobytes())
+            self._add_text(values)
+        else:
+            values = pc.fill_null(array, False if pa.types.is_boolean(array.type) else 0)
+            self._digest.update(values.to_numpy(zero_copy_only=False).tobytes())
+
+    def _add_text(self, values: pa.StringArray) -> None:
+        import numpy as np
+
+        _, offsets, data = values.buffers()
+        if len(values) and data is not None:
+            ends = np.frombuffer(offsets, np.int32)
+            first, last = ends[values.offset], ends[values.offset + len(values)]
+            self._digest.update(memoryview(data)[first:last])
