@@ -144,7 +144,7 @@ def check_run(here: Path, before: Pixels) -> Counter[str]:
     cohort = steps.select("select_ct_series", f"folder:{here / 'catalog.duckdb'}", here / "cohort.parquet")
     run = steps.start(here / "cohort.parquet", here / "run", segmenters=["expert"], settings=SETTINGS)
     result = steps.run_all(run)
-    planned = run.jobs()
+    planned = list(run.jobs())
     assert sum(result.states.values()) == len(planned) == 2 * len(cohort.series), f"{planned}: {result.states}"
     states = Counter({f"{state} in a run": number for state, number in result.states.items() if number})
     assert set(result.states) - {"done", "skipped", "failed"} == {

@@ -319,7 +319,19 @@ def _seen(path: Path, cohort: Cohort) -> dict[str, object]:
 
 
 def entries_at(cohort: Cohort, positions: Collection[int]) -> Iterator[SeriesEntry]:
-    """Return the series of a cohort at some positions, in order."""
+    """Return the series of a cohort at some positions, in order.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The cohort.
+    positions : collection of int
+        From 0; each once.
+
+    Returns
+    -------
+    iterator of SeriesEntry
+    """
     series = cohort.series
     return series.at(positions) if isinstance(series, StoredSeries) else (series[at] for at in sorted(positions))
 
