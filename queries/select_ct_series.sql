@@ -1,6 +1,7 @@
 -- Purpose: CT series that form one regular volume, and for every other series all the rules that it fails.
 --   One row a series of the start set (Modality CT in the collections); `failed` is empty for those that can be used.
---   One scan of dicom_all. The rules and their order are those of ctenrich.geometry and ctenrich.reasons.
+--   One scan of dicom_all, and one of its columns of modality and patient for instances of the same series that are no
+--   CT. The rules and their order are those of ctenrich.geometry and ctenrich.reasons.
 -- Parameters:
 --   @collections ARRAY<STRING> = [] -- collection_id of the collections to search; none: all
 --   @patients ARRAY<STRING> = [] -- PatientID of the patients to search; none: all
@@ -64,8 +65,8 @@
 --   PatientAge STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
 --   PatientSex STRING -- the attribute; null where it is not stated, the first by alphabet where instances differ
 --   failed ARRAY<STRING> -- codes of all rules that the series fails, in the order of the reasons
---   detail STRING -- the attributes that divide the slices into groups (MIXED_ACQUISITIONS), with their first and last
---       values; the Rescale Types where they are not HU; the attributes that a rule asked about, with the first value
+--   detail STRING -- the first other modality, where an instance is no CT; the attributes that divide the slices into
+--       groups (MIXED_ACQUISITIONS), with their first and last values; the Rescale Types where they are not HU; the attributes that a rule asked about, with the first value
 --       that is stated; null where there is nothing to add
 --   instances ARRAY<STRUCT> -- SOPInstanceUID, url, size, md5 of every instance, along the slice normal; empty where a
 --       rule failed
@@ -75,38 +76,37 @@ WITH
     SELECT
       COALESCE(SeriesInstanceUID, '') AS SeriesInstanceUID,
       COALESCE(SOPInstanceUID, '') AS SOPInstanceUID,
-      ARRAY_TO_STRING(
-        [
-          COALESCE(collection_id, ''),
-          COALESCE(PatientID, ''),
-          COALESCE(StudyInstanceUID, ''),
-          COALESCE(FrameOfReferenceUID, ''),
-          COALESCE(license_short_name, ''),
-          COALESCE(Source_DOI, ''),
-          COALESCE(SOPClassUID, ''),
-          COALESCE(NumberOfFrames, ''),
-          COALESCE(RescaleSlope, ''),
-          COALESCE(RescaleIntercept, ''),
-          COALESCE(RescaleType, ''),
-          COALESCE(LossyImageCompression, ''),
-          COALESCE(SliceThickness, ''),
-          COALESCE(ARRAY_TO_STRING(ImageType, '\\'), ''),
-          COALESCE(AcquisitionNumber, ''),
-          COALESCE(TemporalPositionIdentifier, ''),
-          COALESCE(KVP, ''),
-          COALESCE(FilterType, ''),
-          COALESCE(ARRAY_TO_STRING(ConvolutionKernel, '\\'), ''),
-          COALESCE(ContrastBolusAgent, ''),
-          COALESCE(SeriesDescription, ''),
-          COALESCE(Manufacturer, ''),
-          COALESCE(ManufacturerModelName, ''),
-          COALESCE(BodyPartExamined, ''),
-          COALESCE(PatientPosition, ''),
-          COALESCE(CAST(StudyDate AS STRING), ''),
-          COALESCE(PatientAge, ''),
-          COALESCE(PatientSex, '')
-        ],
-        '\n|\n'
+      CONCAT(
+        COALESCE(collection_id, ''), '\n|\n',
+        COALESCE(PatientID, ''), '\n|\n',
+        COALESCE(StudyInstanceUID, ''), '\n|\n',
+        COALESCE(FrameOfReferenceUID, ''), '\n|\n',
+        COALESCE(license_short_name, ''), '\n|\n',
+        COALESCE(Source_DOI, ''), '\n|\n',
+        COALESCE(SOPClassUID, ''), '\n|\n',
+        COALESCE(NumberOfFrames, ''), '\n|\n',
+        COALESCE(RescaleSlope, ''), '\n|\n',
+        COALESCE(RescaleIntercept, ''), '\n|\n',
+        COALESCE(RescaleType, ''), '\n|\n',
+        COALESCE(LossyImageCompression, ''), '\n|\n',
+        COALESCE(SliceThickness, ''), '\n|\n',
+        COALESCE(ARRAY_TO_STRING(ImageType, '\\'), ''), '\n|\n',
+        COALESCE(AcquisitionNumber, ''), '\n|\n',
+        COALESCE(TemporalPositionIdentifier, ''), '\n|\n',
+        COALESCE(KVP, ''), '\n|\n',
+        COALESCE(FilterType, ''), '\n|\n',
+        COALESCE(ARRAY_TO_STRING(ConvolutionKernel, '\\'), ''), '\n|\n',
+        COALESCE(ContrastBolusAgent, ''), '\n|\n',
+        COALESCE(SeriesDescription, ''), '\n|\n',
+        COALESCE(Manufacturer, ''), '\n|\n',
+        COALESCE(ManufacturerModelName, ''), '\n|\n',
+        COALESCE(BodyPartExamined, ''), '\n|\n',
+        COALESCE(PatientPosition, ''), '\n|\n',
+        COALESCE(CAST(StudyDate AS STRING), ''), '\n|\n',
+        COALESCE(PatientAge, ''), '\n|\n',
+        COALESCE(PatientSex, ''), '\n|\n',
+        COALESCE(StudyID, ''), '\n|\n',
+        COALESCE(AccessionNumber, '')
       ) AS header,
       crdc_series_uuid,
       gcs_url,
@@ -137,6 +137,24 @@ WITH
       AND (ARRAY_LENGTH(@patients) = 0 OR PatientID IN UNNEST(@patients))
       AND (ARRAY_LENGTH(@series) = 0 OR SeriesInstanceUID IN UNNEST(@series))
       AND (NOT @original_only OR analysis_result_id IS NULL)
+  ),
+
+  -- instances that are not judged and may have the UID of a series that is: of another modality, or of a patient that
+  -- was not asked for
+  others AS (
+    SELECT
+      SeriesInstanceUID,
+      MIN(IF(COALESCE(Modality, '') != 'CT', COALESCE(Modality, ''), NULL)) AS other_modality,
+      LOGICAL_OR(COALESCE(Modality, '') = 'CT') AS other_patient
+    FROM `bigquery-public-data.idc_v25.dicom_all`
+    WHERE
+      (
+        COALESCE(Modality, '') != 'CT'
+        OR (ARRAY_LENGTH(@patients) > 0 AND NOT COALESCE(PatientID IN UNNEST(@patients), FALSE))
+      )
+      AND (ARRAY_LENGTH(@collections) = 0 OR collection_id IN UNNEST(@collections))
+      AND (ARRAY_LENGTH(@series) = 0 OR SeriesInstanceUID IN UNNEST(@series))
+    GROUP BY SeriesInstanceUID
   ),
 
   -- no coordinate reaches 1e9, NaN and infinity are none: without them no product overflows, which would end the query
@@ -272,10 +290,8 @@ WITH
           gap AS gap,
           acquired AS acquired,
           acquired_before AS acquired_before,
-          acquired IS NOT NULL AND (acquired_before IS NULL OR acquired != acquired_before) AS acquired_starts,
           made AS made,
-          made_before AS made_before,
-          made IS NOT NULL AND (made_before IS NULL OR made != made_before) AS made_starts
+          made_before AS made_before
         )
       ) AS slices,
       COUNTIF(place > 0 AND (acquired IS NULL) != (acquired_before IS NULL)) AS acquired_missing,
@@ -296,7 +312,7 @@ WITH
       ) AS unsafe_instance,
       ARRAY_AGG(
         STRUCT(SOPInstanceUID AS SOPInstanceUID, gcs_url AS url, instance_size AS size, instance_hash AS md5)
-        ORDER BY distance, SOPInstanceUID
+        ORDER BY place
       ) AS instances
     FROM sorted
     GROUP BY SeriesInstanceUID
@@ -372,6 +388,56 @@ WITH
           LOGICAL_OR((@age_min IS NOT NULL OR @age_max IS NOT NULL) AND (NULLIF(SAFE_CAST(REGEXP_EXTRACT(parts[SAFE_OFFSET(26)], r'^\s*([0-9]{1,3})[DWMYdwmy]\s*$') AS FLOAT64), IF(UPPER(parts[SAFE_OFFSET(26)]) LIKE '%Y%', 0, -1)) / CASE UPPER(SUBSTR(TRIM(parts[SAFE_OFFSET(26)]), -1)) WHEN 'Y' THEN 1 WHEN 'M' THEN 12 WHEN 'W' THEN 52.1775 WHEN 'D' THEN 365.25 END) IS NULL) AS age_missing,
           LOGICAL_OR((@study_date_min IS NOT NULL OR @study_date_max IS NOT NULL) AND (COALESCE(NULLIF(REPLACE(parts[SAFE_OFFSET(25)], '-', ''), '') < REPLACE(@study_date_min, '-', ''), FALSE) OR COALESCE(NULLIF(REPLACE(parts[SAFE_OFFSET(25)], '-', ''), '') > REPLACE(@study_date_max, '-', ''), FALSE))) AS study_date_fails,
           LOGICAL_OR((@study_date_min IS NOT NULL OR @study_date_max IS NOT NULL) AND (NULLIF(REPLACE(parts[SAFE_OFFSET(25)], '-', ''), '')) IS NULL) AS study_date_missing,
+          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(11)]) = '01') AS lossy,
+          COALESCE(MIN(parts[SAFE_OFFSET(2)]) < MAX(parts[SAFE_OFFSET(2)]), FALSE)
+          OR COALESCE(MIN(parts[SAFE_OFFSET(1)]) < MAX(parts[SAFE_OFFSET(1)]), FALSE)
+          OR COALESCE(MIN(NULLIF(parts[SAFE_OFFSET(0)], '')) < MAX(parts[SAFE_OFFSET(0)]), FALSE) AS mixed,
+          LOGICAL_OR(
+            NOT REGEXP_CONTAINS(parts[SAFE_OFFSET(2)], r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$')
+            OR CHAR_LENGTH(parts[SAFE_OFFSET(2)]) > 64
+            OR (
+              parts[SAFE_OFFSET(3)] != ''
+              AND NOT REGEXP_CONTAINS(parts[SAFE_OFFSET(3)], r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$')
+            )
+            OR CHAR_LENGTH(parts[SAFE_OFFSET(3)]) > 64
+            OR REGEXP_CONTAINS(parts[SAFE_OFFSET(1)], r'[\\\x00-\x1f\x7f\x{FFFD}]') OR CHAR_LENGTH(TRIM(parts[SAFE_OFFSET(1)])) > 64
+            OR REGEXP_CONTAINS(parts[SAFE_OFFSET(28)], r'[\\\x00-\x1f\x7f\x{FFFD}]') OR CHAR_LENGTH(TRIM(parts[SAFE_OFFSET(28)])) > 16
+            OR REGEXP_CONTAINS(parts[SAFE_OFFSET(29)], r'[\\\x00-\x1f\x7f\x{FFFD}]') OR CHAR_LENGTH(TRIM(parts[SAFE_OFFSET(29)])) > 16
+            OR ARRAY_LENGTH(parts) != 30
+          ) AS unsafe_header
+        FROM (
+          SELECT
+            *,
+            rescaled AND COALESCE(slope = 0 OR slope IS NULL OR intercept IS NULL, TRUE) AS bad_rescale
+          FROM (
+            SELECT
+              parts,
+              UPPER(parts[SAFE_OFFSET(13)]) AS image_type,
+              parts[SAFE_OFFSET(6)] = '1.2.840.10008.5.1.4.1.1.2' AS is_ct,
+              parts[SAFE_OFFSET(6)] IN ('1.2.840.10008.5.1.4.1.1.2.1', '1.2.840.10008.5.1.4.1.1.2.2') AS is_enhanced,
+              TRIM(parts[SAFE_OFFSET(8)]) != '' OR TRIM(parts[SAFE_OFFSET(9)]) != '' AS rescaled,
+              -- no rescale reaches 1e10, NaN and infinity are none
+              IF(
+                ABS(SAFE_CAST(TRIM(parts[SAFE_OFFSET(8)]) AS FLOAT64)) < 1e10,
+                SAFE_CAST(TRIM(parts[SAFE_OFFSET(8)]) AS FLOAT64),
+                NULL
+              ) AS slope,
+              IF(
+                ABS(SAFE_CAST(TRIM(parts[SAFE_OFFSET(9)]) AS FLOAT64)) < 1e10,
+                SAFE_CAST(TRIM(parts[SAFE_OFFSET(9)]) AS FLOAT64),
+                NULL
+              ) AS intercept,
+              UPPER(TRIM(parts[SAFE_OFFSET(10)])) AS rescale_type
+            FROM (
+              SELECT SPLIT(entry.header, '\n|\n') AS parts
+              FROM UNNEST(headers) AS entry
+            )
+          )
+        )
+      ) AS facts,
+      -- attributes that divide the slices into groups: a value comes back after another one
+      (
+        SELECT
           CONCAT(
             IF(
               COUNTIF(parts_before IS NULL OR AcquisitionNumber_mark != AcquisitionNumber_before) > COUNT(DISTINCT AcquisitionNumber_mark),
@@ -423,81 +489,44 @@ WITH
               CONCAT('SeriesDescription: ', MIN(SeriesDescription_mark), ' ... ', MAX(SeriesDescription_mark), '; '),
               ''
             )
-          ) AS mark_mixtures,
-          LOGICAL_OR(TRIM(parts[SAFE_OFFSET(11)]) = '01') AS lossy,
-          COALESCE(MIN(parts[SAFE_OFFSET(2)]) < MAX(parts[SAFE_OFFSET(2)]), FALSE)
-          OR COALESCE(MIN(parts[SAFE_OFFSET(1)]) < MAX(parts[SAFE_OFFSET(1)]), FALSE)
-          OR COALESCE(MIN(NULLIF(parts[SAFE_OFFSET(0)], '')) < MAX(parts[SAFE_OFFSET(0)]), FALSE) AS mixed,
-          LOGICAL_OR(
-            NOT REGEXP_CONTAINS(parts[SAFE_OFFSET(2)], r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$')
-            OR CHAR_LENGTH(parts[SAFE_OFFSET(2)]) > 64
-            OR (
-              parts[SAFE_OFFSET(3)] != ''
-              AND NOT REGEXP_CONTAINS(parts[SAFE_OFFSET(3)], r'^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$')
-            )
-            OR CHAR_LENGTH(parts[SAFE_OFFSET(3)]) > 64
-            OR REGEXP_CONTAINS(parts[SAFE_OFFSET(1)], r'[\\\x00-\x1f]') OR CHAR_LENGTH(parts[SAFE_OFFSET(1)]) > 64
-            OR ARRAY_LENGTH(parts) != 28
-          ) AS unsafe_header
+          )
         FROM (
           SELECT
-            *,
-            rescaled AND COALESCE(slope = 0 OR slope IS NULL OR intercept IS NULL, TRUE) AS bad_rescale
-          FROM (
-            SELECT
-              parts,
-              parts_before,
-              UPPER(TRIM(parts[SAFE_OFFSET(14)])) AS AcquisitionNumber_mark,
-              UPPER(TRIM(parts_before[SAFE_OFFSET(14)])) AS AcquisitionNumber_before,
-              UPPER(TRIM(parts[SAFE_OFFSET(15)])) AS TemporalPositionIdentifier_mark,
-              UPPER(TRIM(parts_before[SAFE_OFFSET(15)])) AS TemporalPositionIdentifier_before,
-              UPPER(TRIM(parts[SAFE_OFFSET(19)])) AS ContrastBolusAgent_mark,
-              UPPER(TRIM(parts_before[SAFE_OFFSET(19)])) AS ContrastBolusAgent_before,
-              UPPER(TRIM(parts[SAFE_OFFSET(18)])) AS ConvolutionKernel_mark,
-              UPPER(TRIM(parts_before[SAFE_OFFSET(18)])) AS ConvolutionKernel_before,
-              COALESCE(
+            UPPER(TRIM(parts[SAFE_OFFSET(14)])) AS AcquisitionNumber_mark,
+            UPPER(TRIM(parts_before[SAFE_OFFSET(14)])) AS AcquisitionNumber_before,
+            UPPER(TRIM(parts[SAFE_OFFSET(15)])) AS TemporalPositionIdentifier_mark,
+            UPPER(TRIM(parts_before[SAFE_OFFSET(15)])) AS TemporalPositionIdentifier_before,
+            UPPER(TRIM(parts[SAFE_OFFSET(19)])) AS ContrastBolusAgent_mark,
+            UPPER(TRIM(parts_before[SAFE_OFFSET(19)])) AS ContrastBolusAgent_before,
+            UPPER(TRIM(parts[SAFE_OFFSET(18)])) AS ConvolutionKernel_mark,
+            UPPER(TRIM(parts_before[SAFE_OFFSET(18)])) AS ConvolutionKernel_before,
+            COALESCE(
                 CAST(CAST(FLOOR(IF(ABS(SAFE_CAST(TRIM(parts[SAFE_OFFSET(16)]) AS FLOAT64)) < 1e9, SAFE_CAST(TRIM(parts[SAFE_OFFSET(16)]) AS FLOAT64), NULL) + 0.5) AS INT64) AS STRING),
                 UPPER(TRIM(parts[SAFE_OFFSET(16)]))
               ) AS KVP_mark,
-              COALESCE(
+            COALESCE(
                 CAST(CAST(FLOOR(IF(ABS(SAFE_CAST(TRIM(parts_before[SAFE_OFFSET(16)]) AS FLOAT64)) < 1e9, SAFE_CAST(TRIM(parts_before[SAFE_OFFSET(16)]) AS FLOAT64), NULL) + 0.5) AS INT64) AS STRING),
                 UPPER(TRIM(parts_before[SAFE_OFFSET(16)]))
               ) AS KVP_before,
-              UPPER(TRIM(parts[SAFE_OFFSET(17)])) AS FilterType_mark,
-              UPPER(TRIM(parts_before[SAFE_OFFSET(17)])) AS FilterType_before,
-              COALESCE(UPPER(TRIM(SPLIT(parts[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(2)])), '') AS ImageType3_mark,
-              COALESCE(UPPER(TRIM(SPLIT(parts_before[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(2)])), '') AS ImageType3_before,
-              COALESCE(UPPER(TRIM(SPLIT(parts[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(3)])), '') AS ImageType4_mark,
-              COALESCE(UPPER(TRIM(SPLIT(parts_before[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(3)])), '') AS ImageType4_before,
-              COALESCE(REGEXP_EXTRACT(UPPER(parts[SAFE_OFFSET(13)]), r'^(?:[^\\]*\\){4}(.*)$'), '') AS ImageType5_mark,
-              COALESCE(REGEXP_EXTRACT(UPPER(parts_before[SAFE_OFFSET(13)]), r'^(?:[^\\]*\\){4}(.*)$'), '') AS ImageType5_before,
-              UPPER(TRIM(parts[SAFE_OFFSET(20)])) AS SeriesDescription_mark,
-              UPPER(TRIM(parts_before[SAFE_OFFSET(20)])) AS SeriesDescription_before,
-              UPPER(parts[SAFE_OFFSET(13)]) AS image_type,
-              parts[SAFE_OFFSET(6)] = '1.2.840.10008.5.1.4.1.1.2' AS is_ct,
-              parts[SAFE_OFFSET(6)] IN ('1.2.840.10008.5.1.4.1.1.2.1', '1.2.840.10008.5.1.4.1.1.2.2') AS is_enhanced,
-              TRIM(parts[SAFE_OFFSET(8)]) != '' OR TRIM(parts[SAFE_OFFSET(9)]) != '' AS rescaled,
-              -- no rescale reaches 1e10, NaN and infinity are none
-              IF(
-                ABS(SAFE_CAST(TRIM(parts[SAFE_OFFSET(8)]) AS FLOAT64)) < 1e10,
-                SAFE_CAST(TRIM(parts[SAFE_OFFSET(8)]) AS FLOAT64),
-                NULL
-              ) AS slope,
-              IF(
-                ABS(SAFE_CAST(TRIM(parts[SAFE_OFFSET(9)]) AS FLOAT64)) < 1e10,
-                SAFE_CAST(TRIM(parts[SAFE_OFFSET(9)]) AS FLOAT64),
-                NULL
-              ) AS intercept,
-              UPPER(TRIM(parts[SAFE_OFFSET(10)])) AS rescale_type
-            FROM (
-              SELECT
-                SPLIT(entry.header, '\n|\n') AS parts,
-                SPLIT(entry.before, '\n|\n') AS parts_before
-              FROM UNNEST(headers) AS entry
-            )
+            UPPER(TRIM(parts[SAFE_OFFSET(17)])) AS FilterType_mark,
+            UPPER(TRIM(parts_before[SAFE_OFFSET(17)])) AS FilterType_before,
+            COALESCE(UPPER(TRIM(SPLIT(parts[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(2)])), '') AS ImageType3_mark,
+            COALESCE(UPPER(TRIM(SPLIT(parts_before[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(2)])), '') AS ImageType3_before,
+            COALESCE(UPPER(TRIM(SPLIT(parts[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(3)])), '') AS ImageType4_mark,
+            COALESCE(UPPER(TRIM(SPLIT(parts_before[SAFE_OFFSET(13)], '\\')[SAFE_OFFSET(3)])), '') AS ImageType4_before,
+            COALESCE(REGEXP_EXTRACT(UPPER(parts[SAFE_OFFSET(13)]), r'^(?:[^\\]*\\){4}(.*)$'), '') AS ImageType5_mark,
+            COALESCE(REGEXP_EXTRACT(UPPER(parts_before[SAFE_OFFSET(13)]), r'^(?:[^\\]*\\){4}(.*)$'), '') AS ImageType5_before,
+            UPPER(TRIM(parts[SAFE_OFFSET(20)])) AS SeriesDescription_mark,
+            UPPER(TRIM(parts_before[SAFE_OFFSET(20)])) AS SeriesDescription_before,
+            parts_before
+          FROM (
+            SELECT
+              SPLIT(entry.header, '\n|\n') AS parts,
+              SPLIT(entry.before, '\n|\n') AS parts_before
+            FROM UNNEST(IF(ARRAY_LENGTH(headers) > 1, headers, [])) AS entry
           )
         )
-      ) AS facts
+      ) AS mark_mixtures
     FROM series
   ),
 
@@ -511,6 +540,7 @@ WITH
       worst_gap <= LEAST(GREATEST(@spacing_relative * slice_spacing, @spacing_absolute), slice_spacing / 4)
       AND off_line <= LEAST(@line_tolerance, slice_spacing / 4) AS uniform
     FROM described
+    LEFT JOIN others USING (SeriesInstanceUID)
   ),
 
   -- what only all slices show: holes, and times that divide the slices into groups
@@ -537,10 +567,10 @@ WITH
             AND acquired_back > 0
             AND (
               (
-                COUNTIF(slice.acquired_starts) > COUNT(DISTINCT slice.acquired)
+                COUNTIF(slice.acquired IS NOT NULL AND (slice.acquired_before IS NULL OR slice.acquired != slice.acquired_before)) > COUNT(DISTINCT slice.acquired)
                 AND (
                   5 * LEAST(acquired_forward, acquired_back) >= acquired_last - acquired_first
-                  OR COUNTIF(slice.acquired_starts) >= 3 * COUNT(DISTINCT slice.acquired)
+                  OR COUNTIF(slice.acquired IS NOT NULL AND (slice.acquired_before IS NULL OR slice.acquired != slice.acquired_before)) >= 3 * COUNT(DISTINCT slice.acquired)
                 )
               )
               OR (
@@ -561,10 +591,10 @@ WITH
             AND made_back > 0
             AND (
               (
-                COUNTIF(slice.made_starts) > COUNT(DISTINCT slice.made)
+                COUNTIF(slice.made IS NOT NULL AND (slice.made_before IS NULL OR slice.made != slice.made_before)) > COUNT(DISTINCT slice.made)
                 AND (
                   5 * LEAST(made_forward, made_back) >= made_last - made_first
-                  OR COUNTIF(slice.made_starts) >= 3 * COUNT(DISTINCT slice.made)
+                  OR COUNTIF(slice.made IS NOT NULL AND (slice.made_before IS NULL OR slice.made != slice.made_before)) >= 3 * COUNT(DISTINCT slice.made)
                 )
               )
               OR (
@@ -596,7 +626,7 @@ WITH
       *,
       RTRIM(
         CONCAT(
-          facts.mark_mixtures,
+          mark_mixtures,
           IF(
             COALESCE(order_.acquired_mixed, FALSE),
             FORMAT(
@@ -632,8 +662,9 @@ WITH
   reasoned AS (
     SELECT
       *,
+      ordered AND NOT same_place AND mixtures != '' AS is_mixed,
       ARRAY_CONCAT(
-        IF(facts.not_ct, ['NOT_CT'], []),
+        IF(facts.not_ct OR other_modality IS NOT NULL, ['NOT_CT'], []),
         IF(facts.localizer, ['LOCALIZER'], []),
         IF(facts.reformatted, ['DERIVED_REFORMATTED'], []),
         IF(facts.multiframe, ['MULTIFRAME'], []),
@@ -698,7 +729,7 @@ WITH
         ),
         IF(volume_bytes > @max_volume, ['DECOMPRESSION_BOMB'], []),
         IF(repeated_uid, ['CONFLICTING_DUPLICATE'], []),
-        IF(facts.mixed, ['MIXED_SERIES'], []),
+        IF(facts.mixed OR COALESCE(other_patient, FALSE), ['MIXED_SERIES'], []),
         IF(facts.bad_rescale, ['HU_RANGE'], [])
       ) AS own_reasons
     FROM named
@@ -749,8 +780,9 @@ SELECT
     own_reasons
   ) AS failed,
   CASE
-    WHEN 'MIXED_ACQUISITIONS' IN UNNEST(own_reasons) THEN mixtures
-    WHEN 'NOT_HU' IN UNNEST(own_reasons) AND facts.last_rescale_type NOT IN ('', 'HU', 'US')
+    WHEN other_modality IS NOT NULL THEN CONCAT('Modality: ', COALESCE(NULLIF(other_modality, ''), '(none)'))
+    WHEN is_mixed THEN mixtures
+    WHEN facts.not_hu AND NOT @allow_not_hu AND facts.last_rescale_type NOT IN ('', 'HU', 'US')
       THEN CONCAT('RescaleType: ', facts.first_rescale_type, IF(facts.first_rescale_type < facts.last_rescale_type, CONCAT(' ... ', facts.last_rescale_type), ''))
     ELSE NULLIF(
       RTRIM(

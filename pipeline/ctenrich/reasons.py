@@ -118,7 +118,7 @@ class Reason(StrEnum):
     TRUNCATED = "TRUNCATED", "The file or its pixel data is shorter than its header states."
     DECODE_ERROR = "DECODE_ERROR", "The pixel data or contours could not be decoded."
     CONFLICTING_DUPLICATE = "CONFLICTING_DUPLICATE", "Two different images have the same SOP Instance UID."
-    MIXED_SERIES = "MIXED_SERIES", "The folder holds objects of another series or modality."
+    MIXED_SERIES = "MIXED_SERIES", "The instances of the series belong to several patients, studies or collections."
     MIXED_PIXEL_FORMAT = "MIXED_PIXEL_FORMAT", "The slices do not share one pixel format."
     HU_RANGE = "HU_RANGE", "Rescaled values do not fit 16 bits, or the rescale is not a number."
     READERS_DISAGREE = "READERS_DISAGREE", "Neither dcm2niix nor SimpleITK read the volume that ctenrich read."

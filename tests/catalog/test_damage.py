@@ -101,7 +101,7 @@ def test_a_broken_first_or_last_slice_never_shortens_a_series_in_silence(tmp_pat
         assert len(entry.instances) == 5
     else:
         reasons = excluded(selection)[f"{ROOT}.1.1"]
-        assert {"INCOMPLETE", "MISSING_GEOMETRY", "MIXED_SERIES"} & set(reasons)
+        assert {"INCOMPLETE", "MISSING_GEOMETRY", "NOT_CT"} & set(reasons)
 
 
 @pytest.mark.parametrize("order", ["most_slices", "smallest_uid"])
@@ -116,6 +116,19 @@ def test_a_series_that_lacks_slices_is_not_the_one_of_its_study(tmp_path: Path, 
     assert reasons[f"{ROOT}.1.3"] == ["OTHER_SERIES_OF_STUDY"]
     assert reasons[f"{ROOT}.1.1"] == ["INCOMPLETE"]
     assert selection.parameters["incomplete"] == [], "the lock is run again with what the catalog knows then"
+
+
+def test_a_series_in_two_collections_is_whole_in_neither(tmp_path: Path) -> None:
+    paths = write_series(tmp_path / "in" / "1", count=6)
+    write_series(tmp_path / "in" / "2", count=4, series="2")
+    last = paths[5].rename(tmp_path / "later.dcm")
+    index_folders([tmp_path / "in"], tmp_path / "c.duckdb", collection_id="first", processes=1)
+    last.rename(paths[5])
+    index_folders([tmp_path / "in"], tmp_path / "c.duckdb", collection_id="second", processes=1)
+    catalog = open_catalog(f"folder:{tmp_path / 'c.duckdb'}")
+    selection = select_cohort("select_ct_series", catalog, {"collections": ["first"]})
+    assert [s.series_instance_uid for s in selection.cohort.series] == [f"{ROOT}.1.2"]
+    assert excluded(selection) == {f"{ROOT}.1.1": ["MIXED_SERIES"]}
 
 
 def test_a_series_of_which_nothing_can_be_read_is_accounted_for(tmp_path: Path) -> None:

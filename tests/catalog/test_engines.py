@@ -46,6 +46,17 @@ def companion(uid: str, patient: str, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "9.1": {"PatientID": "Q", "Modality": ["CT", "CT", "CT", "MR"]},
+    "9.2": {"PatientID": "Q", "Modality": ["CT", "CT", "CT", None]},
+    "9.3": {"PatientID": ["Q", "Q", "Q", "R"]},
+    "9.4": {"PatientID": ["Q", "Q", "Q", None]},
+    "9.5": {"PatientID": "Q"},
+    "9.6": {"PatientID": "Q", "AccessionNumber": ["7" * 16, "7" * 16, "7" * 17, "7"]},
+    "9.7": {"PatientID": "Q", "StudyID": "1\t2"},
+}
+
+
 def tables() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """dicom_all and nlst_prsn: cases by hand, and generated ones."""
     n = {"collection_id": "nsclc_radiomics", "license_short_name": "CC BY-NC 3.0"}
@@ -73,6 +84,7 @@ def tables() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             )  # fmt: skip
         del screen
     rows += [{k: v for k, v in row.items() if k != "k"} for s in generate(80, 3) for row in s.rows]
+    rows += [row for uid, changes in LEFT_OUT.items() for row in stack(uid, [0, 3, 6, 9], **changes)]
     people = [{"dicom_patient_id": p, "can_scr": v} for p, v in (("A", 1), ("B", 0), ("C", 1))]
     return rows, people
 
@@ -194,6 +206,20 @@ def test_bigquery_gives_the_same_rows(folder: Path, bigquery: Catalog, name: str
     assert answer(bigquery, name) == expected
 
 
+def test_instances_that_a_filter_leaves_out_give_their_series_a_reason_on_every_engine(
+    folder: Path, bigquery: Catalog
+) -> None:
+    expected = {
+        "9.1": ["NOT_CT"], "9.2": ["NOT_CT"], "9.3": ["MIXED_SERIES"], "9.4": ["MIXED_SERIES"], "9.5": [],
+        "9.6": ["UNSAFE_IDENTIFIER"], "9.7": ["UNSAFE_IDENTIFIER"],
+    }  # fmt: skip
+    for catalog in (ParquetCatalog(str(folder)), bigquery):
+        table = catalog.run(load_query("select_ct_series"), {"patients": ["Q"]}).table
+        rows = {row["SeriesInstanceUID"]: row for row in table.to_pylist()}
+        assert {uid: row["failed"] for uid, row in rows.items()} == expected
+        assert (rows["9.1"]["detail"], rows["9.2"]["detail"]) == ("Modality: MR", "Modality: (none)")
+
+
 @pytest.mark.parametrize("name", sorted(QUERIES))
 def test_a_bucket_gives_the_same_rows(folder: Path, bucket: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", bucket)
@@ -269,10 +295,15 @@ def test_one_scan_of_the_needed_columns(folder: Path, name: str) -> None:
     wide = [s for s in scans if "ImagePositionPatient" in str(s["extra_info"])]
     assert len(wide) == 1
     assert "Modality='CT'" in str(wide[0]["extra_info"]["Filters"]), "the filter reaches the files"
+    narrow = [
+        set(s["extra_info"]["Projections"]) for s in scans if "Modality" in str(s["extra_info"]) and s not in wide
+    ]
+    assert len(narrow) == 1
+    assert narrow[0] <= {"SeriesInstanceUID", "Modality", "PatientID", "collection_id"}
     columns = set(wide[0]["extra_info"]["Projections"])
     assert "SegmentSequence" not in columns
     assert "PatientName" not in columns
-    assert len(columns) <= 41, "24 of geometry and identity, 10 of acquisitions and quantities, 7 to filter by"
+    assert len(columns) <= 43, "26 of geometry and identity, 10 of acquisitions and quantities, 7 to filter by"
 
 
 def walk(node: dict[str, Any]) -> list[dict[str, Any]]:

@@ -71,7 +71,7 @@ IMPLIED = {
     "069050794718": ("three slices that a SEG was made from", "selected"),
     "902700569139": ("three slices that SEGs were made from", "selected"),
     "3.10.23430.1": ("three slices that SEGs were made from", "selected"),
-    "072730.12322": ("one slice", "ONE_SLICE"),
+    "072730.12322": ("one slice, with an object of another modality under its series UID", "NOT_CT"),
     "241703565.43": ("one slice", "ONE_SLICE"),
     "424112888259": ("topogram", "LOCALIZER"),
     "(empty)": ("a CT in JPEG 2000 whose UIDs and SOP class were emptied", "NOT_CT"),

@@ -19,8 +19,10 @@ class DamageKind(StrEnum):
     """How a file that could not be read concerns a CT series."""
 
     SLICE = "slice"
-    """It is one of its slices: its header names the series, or no other series has a file in the folder. With the
-    reason MIXED_SERIES: it can be read, but states another Modality than the other instances."""
+    """It is one of its slices: its header names the series, or no other series has a file in the folder."""
+    CONTRADICTION = "contradiction"
+    """It can be read and has the UID of the series, but another Modality (NOT_CT), or another collection
+    (MIXED_SERIES), so that a query may not see it."""
     BESIDE = "beside"
     """It is in the same folder, and may be a slice of the series or of another one."""
     COMPANION = "companion"
@@ -93,13 +95,7 @@ def find_damage(connection: Any) -> tuple[Damage, ...]:
         ]
         relation = _Relation(faults, places)
         found.update(damage for fault in faults for damage in relation.damage_of(fault))
-    # the queries look at instances of Modality CT only: one of another modality would be missing in silence
-    mixed = connection.execute(
-        "SELECT SeriesInstanceUID, min(local_path) FILTER (Modality IS DISTINCT FROM 'CT') FROM instances "
-        "WHERE SeriesInstanceUID <> '' GROUP BY SeriesInstanceUID HAVING bool_or(coalesce(Modality = 'CT', FALSE)) "
-        "AND bool_or(Modality IS DISTINCT FROM 'CT')"
-    ).fetchall()
-    found.update(Damage(series, DamageKind.SLICE, path, Reason.MIXED_SERIES.value) for series, path in mixed)
+    found.update(_contradictions(connection))
     copies = connection.execute(
         "SELECT DISTINCT SeriesInstanceUID, local_path FROM instances WHERE is_copy AND Modality = 'CT'"
     ).fetchall()
@@ -107,6 +103,18 @@ def find_damage(connection: Any) -> tuple[Damage, ...]:
     for series, path, is_copy in connection.execute(_STRAY_SLICES).fetchall():
         found.add(Damage(series, DamageKind.COPY if is_copy else DamageKind.STRAY, path, "", "CT"))
     return tuple(sorted(found))
+
+
+def _contradictions(connection: Any) -> set[Damage]:
+    """Instances that a query for CT, or for one collection, would leave out of their series without a word."""
+    rows = connection.execute(
+        "SELECT SeriesInstanceUID, min(local_path) FILTER (Modality IS DISTINCT FROM 'CT'), min(local_path), "
+        "min(collection_id) < max(collection_id) FROM instances WHERE SeriesInstanceUID <> '' AND NOT is_copy "
+        "GROUP BY SeriesInstanceUID HAVING bool_or(coalesce(Modality = 'CT', FALSE))"
+    ).fetchall()
+    kind = DamageKind.CONTRADICTION
+    found = {Damage(uid, kind, path, Reason.NOT_CT.value) for uid, path, _, _ in rows if path is not None}
+    return found | {Damage(uid, kind, path, Reason.MIXED_SERIES.value) for uid, _, path, mixed in rows if mixed}
 
 
 _STRAY_SLICES = """

@@ -10,6 +10,8 @@ sqlglot does the work. What it gets silently wrong for our use, each mended here
 * ``FORMAT('%05d', n)`` becomes DuckDB's ``format``, which returns the format string as it is.
 * ``LEFT JOIN UNNEST(x)`` without a condition needs ``ON TRUE``.
 * ``ARRAY_AGG(x LIMIT n)`` loses or misplaces its limit.
+* ``CONCAT(a, b, c, ...)`` becomes ``a || b || c``, whose cost grows with the square of its length; where no part can be
+  NULL it is DuckDB's concat.
 * ``x IN UNNEST(@list)`` becomes a CASE that no scan can use as a filter.
 * Parameters have no type, so an empty list or a NULL takes a wrong one: every parameter is cast.
 
@@ -179,11 +181,12 @@ def to_duckdb(sql: str, types: Mapping[str, str], tables: Mapping[str, str]) -> 
         _mend_format,
         _mend_nulls,
         _mend_array_agg,
+        _mend_concat,
     ):
         step(tree)
     _type_parameters(tree, types)
     try:
-        return tree.sql("duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE)
+        return tree.sql("duckdb", copy=False, unsupported_level=sqlglot.ErrorLevel.RAISE)
     except SqlglotError as error:
         raise UsageError(
             Reason.BAD_QUERY, f"the query cannot be translated: {_without_colour_codes(str(error))}"
@@ -327,6 +330,21 @@ def _mend_joins(tree: exp.Query) -> None:
     for join in tree.find_all(exp.Join):
         if isinstance(join.this, exp.Unnest) and join.side == "LEFT" and not join.args.get("on"):
             join.set("on", exp.true())
+
+
+def _mend_concat(tree: exp.Query) -> None:
+    """Keep CONCAT where no part can be NULL: ``a || b || c`` copies the text once for each part."""
+    for node in list(tree.find_all(exp.Concat)):
+        if all(_is_text_literal(part) or _has_default(part) for part in node.expressions):
+            node.replace(exp.Anonymous(this="concat", expressions=[part.copy() for part in node.expressions]))
+
+
+def _has_default(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Coalesce) and any(_is_text_literal(value) for value in node.expressions)
+
+
+def _is_text_literal(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Literal) and node.is_string
 
 
 def _type_parameters(tree: exp.Query, types: Mapping[str, str]) -> None:

@@ -67,8 +67,8 @@ _MARK_TAGS = tuple(mark for mark in MARKS if not mark.startswith("ImageType"))
 HEADER_TAGS = (
     "SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
     "ImageType", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
-    "NumberOfFrames", "InstanceNumber", "BitsAllocated", "SamplesPerPixel", "PatientID", "RescaleSlope",
-    "RescaleIntercept", "RescaleType", *_MARK_TAGS, *TIMES,
+    "NumberOfFrames", "InstanceNumber", "BitsAllocated", "SamplesPerPixel", "PatientID", "IssuerOfPatientID",
+    "StudyID", "AccessionNumber", "RescaleSlope", "RescaleIntercept", "RescaleType", *_MARK_TAGS, *TIMES,
 )  # fmt: skip
 PIXEL_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",

@@ -421,7 +421,7 @@ def _kind_reasons(headers: Sequence[SliceHeader]) -> set[Reason]:
     for h in headers:
         multi = h.sop_class_uid in _MULTI_FRAME_CT
         values = [v.strip().upper() for v in h.image_type]
-        if h.modality.strip().upper() != "CT" or not (multi or h.sop_class_uid == _CT_IMAGE):
+        if h.modality.strip() != "CT" or not (multi or h.sop_class_uid == _CT_IMAGE):
             found.add(Reason.NOT_CT)
         if LOCALIZER_VALUES.intersection(values):
             found.add(Reason.LOCALIZER)

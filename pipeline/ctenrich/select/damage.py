@@ -18,15 +18,15 @@ __all__ = ["note_damage", "with_unreadable", "without_damaged"]
 def without_damaged(
     chosen: Sequence[SeriesEntry], excluded: list[dict[str, Any]], damage: Sequence[Damage]
 ) -> list[SeriesEntry]:
-    """Exclude the series that lack a slice because its file could not be read.
+    """Exclude the series that lack a slice because its file could not be read, or has another modality or collection.
 
     Parameters
     ----------
     chosen : sequence of SeriesEntry
         Series that fail no rule of the query.
     excluded : list of dict
-        Rows of excluded series; INCOMPLETE or MIXED_SERIES is added to the reasons of those that lack a slice too,
-        and rows for the series that are excluded now.
+        Rows of excluded series; INCOMPLETE, NOT_CT or MIXED_SERIES is added to the reasons of those that lack a slice
+        too, and rows for the series that are excluded now.
     damage : sequence of Damage
         What the catalog could not read.
 
@@ -35,15 +35,14 @@ def without_damaged(
     list of SeriesEntry
         The series that are left.
     """
-    damaged: dict[str, str] = {}
+    damaged: dict[str, list[str]] = defaultdict(list)
     for item in damage:
-        if item.kind is DamageKind.SLICE:
-            is_mixed = item.reason == Reason.MIXED_SERIES
-            damaged[item.series] = item.reason if is_mixed else Reason.INCOMPLETE.value
+        reason = item.reason if item.kind is DamageKind.CONTRADICTION else Reason.INCOMPLETE.value
+        if item.kind in {DamageKind.SLICE, DamageKind.CONTRADICTION} and reason not in damaged[item.series]:
+            damaged[item.series].append(reason)
     for row in excluded:
-        reason = damaged.get(row["series_instance_uid"])
-        if reason is not None and reason not in row["reasons"]:
-            row["reasons"] = [*row["reasons"], reason]
+        more = damaged.get(row["series_instance_uid"], [])
+        row["reasons"] = [*row["reasons"], *(reason for reason in more if reason not in row["reasons"])]
     excluded.extend(
         {
             "collection_id": entry.collection_id,
@@ -51,8 +50,8 @@ def without_damaged(
             "study_instance_uid": entry.study_instance_uid,
             "series_instance_uid": entry.series_instance_uid,
             "num_instances": len(entry.instances),
-            "reason": damaged[entry.series_instance_uid],
-            "reasons": [damaged[entry.series_instance_uid]],
+            "reason": damaged[entry.series_instance_uid][0],
+            "reasons": damaged[entry.series_instance_uid],
         }
         for entry in chosen
         if entry.series_instance_uid in damaged

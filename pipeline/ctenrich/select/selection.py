@@ -126,7 +126,7 @@ def select_cohort(
 def _incomplete(query: Query, catalog: Catalog) -> dict[str, object]:
     """The parameter of the series that lack slices, where a query that keeps one series per study asks for it."""
     damage = _damage_in(catalog) if query.parameter("incomplete") is not None else ()
-    found = sorted({item.series for item in damage if item.kind is DamageKind.SLICE})
+    found = sorted({item.series for item in damage if item.kind in {DamageKind.SLICE, DamageKind.CONTRADICTION}})
     return {"incomplete": found} if found else {}
 
 

@@ -49,7 +49,8 @@ class _Found:
     header: SliceHeader
     series_instance_uid: str
     study_instance_uid: str
-    patient_id: tuple[str, ...]
+    identifiers: tuple[tuple[str, ...], ...]
+    """Values of the attributes of `_IDENTIFIERS`."""
     instance_number: int | None
 
 
@@ -148,7 +149,8 @@ def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | No
                     raise InputError(Reason.NOT_DICOM, "an image without Series Instance UID")
                 check_uid(series_uid)
             number = whole(data, "InstanceNumber")
-            study_uid, patient_id = text(data, "StudyInstanceUID"), texts(data, "PatientID")
+            study_uid = text(data, "StudyInstanceUID")
+            identifiers = tuple(texts(data, keyword) for keyword in _IDENTIFIERS)
     except InputError as error:
         raise type(error)(error.reason, f"{_file_label(file)}: {error.message}", _HASH_HINT) from error
     if file.sop_instance_uid and header.sop_instance_uid != file.sop_instance_uid:
@@ -160,7 +162,7 @@ def _read_one(file: FetchedFile, path: Path, issues: list[Issue]) -> _Found | No
         header=header,
         series_instance_uid=series_uid,
         study_instance_uid=study_uid,
-        patient_id=patient_id,
+        identifiers=identifiers,
         instance_number=number,
     )
 
@@ -217,23 +219,30 @@ def _raise_geometry_error(verdict: StackGeometry) -> None:
 
 
 _VALID_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+_IDENTIFIERS = {
+    "PatientID": ("Patient ID", 64),
+    "IssuerOfPatientID": ("Issuer of Patient ID", 64),
+    "StudyID": ("Study ID", 16),
+    "AccessionNumber": ("Accession Number", 16),
+}
+"""Identifiers that every object keeps: name, and longest value (PS3.5 6.2, LO and SH)."""
+_NOT_IN_TEXT = re.compile("[\\\\\x00-\x1f\x7f\ufffd]")
+"""Backslash, control characters, and what a decoder puts in place of bytes that are no character."""
 
 
 def _check_identity(slices: Sequence[_Found]) -> None:
-    """Check what every object of the series inherits: valid UIDs (PS3.5 9.1), and one patient and study.
-
-    Patient ID is one value of at most 64 characters (PS3.5 6.2, LO).
-    """
+    """Check what every object of the series inherits: valid UIDs (PS3.5 9.1) and identifiers, one patient and study."""
     for item in slices:
         h = item.header
         for name in (item.study_instance_uid, item.series_instance_uid, h.sop_instance_uid, h.frame_of_reference_uid):
             if len(name) > 64 or _VALID_UID.fullmatch(name) is None:
                 message = f"a UID of {len(name)} characters in {_file_label(item.file)} is not valid"
                 raise UnsafeInputError(Reason.UNSAFE_IDENTIFIER, message, _HASH_HINT)
-        if len(item.patient_id) > 1 or any(len(p) > 64 or not p.isprintable() for p in item.patient_id):
-            message = "the Patient ID holds several values, more than 64 characters or control characters"
-            raise UnsafeInputError(Reason.UNSAFE_IDENTIFIER, message, "correct the Patient ID in the source")
-    if len({(item.study_instance_uid, item.patient_id) for item in slices}) > 1:
+        for (name, longest), values in zip(_IDENTIFIERS.values(), item.identifiers, strict=True):
+            if len(values) > 1 or any(len(v) > longest or _NOT_IN_TEXT.search(v) for v in values):
+                message = f"the {name} holds several values, more than {longest} characters or invalid ones"
+                raise UnsafeInputError(Reason.UNSAFE_IDENTIFIER, message, f"correct the {name} in the source")
+    if len({(item.study_instance_uid, item.identifiers[0]) for item in slices}) > 1:
         raise InputError(Reason.MIXED_SERIES, "the slices belong to several patients or studies")
 
 
