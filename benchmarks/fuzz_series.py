@@ -27,7 +27,7 @@ from ctenrich.stages.fetch import fetch_series
 from ctenrich.stages.sort import sort_series
 from ctenrich.workspace import Workspace, load_array
 
-__all__ = ["check_run", "convert_and_compare", "damage_cohort", "damage_small", "write_cohort"]
+__all__ = ["check_run", "convert_and_compare", "count_slice_files", "damage_cohort", "damage_small", "write_cohort"]
 
 Pixels = Mapping[str, list[NDArray[np.float64]]]
 """SOP Instance UID -> rescaled pixels of each file that has it."""
@@ -82,9 +82,14 @@ def _compare_volume(read: _Read, folder: Path, before: Pixels) -> None:
     for k, item in enumerate(series.slices):
         expected = readable.get(item.sop_instance_uid) or before.get(item.sop_instance_uid, [])
         assert any(np.array_equal(array[k], pixels) for pixels in expected), f"slice {k} differs from pydicom's pixels"
-    files = sum(1 for path in folder.iterdir() if not path.name.startswith("rtstruct"))
+    files = count_slice_files(folder)
     issues = (*read.fetched.issues, *series.issues, *read.volume.issues)
     assert len(series.slices) >= files or issues, f"{files} files, {len(series.slices)} slices and no issue"
+
+
+def count_slice_files(folder: Path) -> int:
+    """Count the files of a series' folder that are its slices, or copies of them; structure sets are none."""
+    return sum(1 for path in folder.iterdir() if not path.name.removeprefix("copy-").startswith("rtstruct"))
 
 
 def pixels_by_pydicom(folder: Path) -> Pixels:

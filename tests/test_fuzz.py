@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.fuzz import Pass, Tally, attempt, mutate
+from benchmarks.fuzz_series import count_slice_files
 
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
@@ -31,6 +32,12 @@ def test_one_number_of_a_pass_is_damaged_alone_as_in_the_whole_pass() -> None:
     assert {number: mutate(content, rng) for number, rng in Pass(3, range(17, 18), float("inf"))} == {17: whole[17]}
     assert len(set(whole.values())) > 15
     assert list(Pass(3, range(20), 0.0)) == [], "no time is left"
+
+
+def test_a_structure_set_and_its_copy_are_no_slices(tmp_path: Path) -> None:
+    for name in ("CT01_00001.dcm", "copy-CT01_00001.dcm", "rtstruct.dcm", "copy-rtstruct.dcm"):
+        (tmp_path / name).touch()
+    assert count_slice_files(tmp_path) == 2
 
 
 def test_only_errors_of_our_own_are_no_findings() -> None:
