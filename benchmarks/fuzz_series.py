@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from io import BytesIO
@@ -95,21 +96,28 @@ def count_slice_files(folder: Path) -> int:
 def pixels_by_pydicom(folder: Path) -> Pixels:
     """Rescaled pixels of every file that pydicom can read."""
     out: dict[str, list[NDArray[np.float64]]] = {}
-    for path in folder.iterdir():
-        try:
-            # from memory: pydicom asks a file for as many bytes as an element claims to have
-            data = pydicom.dcmread(BytesIO(path.read_bytes()), force=True)
+    with warnings.catch_warnings():  # of pydicom, which reads here to judge ctenrich
+        warnings.simplefilter("ignore")
+        for path in folder.iterdir():
             try:
-                stored = data.pixel_array.astype(np.float64)
-            except Exception:  # noqa: BLE001  pydicom asks for more elements than the numbers depend on
-                kind = "<i2" if data.PixelRepresentation else "<u2"
-                count = data.Rows * data.Columns
-                stored = np.frombuffer(data.PixelData, kind, count).reshape(data.Rows, -1).astype(np.float64)
-            values = stored * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
-            out.setdefault(str(data.SOPInstanceUID).strip(" \0"), []).append(np.round(values))
-        except Exception:  # noqa: BLE001  a file that pydicom cannot read has no pixels to compare with
-            continue
+                uid, pixels = _rescaled_pixels(path)
+            except Exception:  # noqa: BLE001  a file that pydicom cannot read has no pixels to compare with
+                continue
+            out.setdefault(uid, []).append(pixels)
     return out
+
+
+def _rescaled_pixels(path: Path) -> tuple[str, NDArray[np.float64]]:
+    # from memory: pydicom asks a file for as many bytes as an element claims to have
+    data = pydicom.dcmread(BytesIO(path.read_bytes()), force=True)
+    try:
+        stored = data.pixel_array.astype(np.float64)
+    except Exception:  # noqa: BLE001  pydicom asks for more elements than the numbers depend on
+        kind = "<i2" if data.PixelRepresentation else "<u2"
+        count = data.Rows * data.Columns
+        stored = np.frombuffer(data.PixelData, kind, count).reshape(data.Rows, -1).astype(np.float64)
+    values = stored * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
+    return str(data.SOPInstanceUID).strip(" \0"), np.round(values)
 
 
 # ---------------------------------------------------------------- runs

@@ -6,11 +6,12 @@ import json
 import random
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from benchmarks.fuzz import Pass, Tally, attempt, mutate
-from benchmarks.fuzz_series import count_slice_files
+from benchmarks.fuzz_series import count_slice_files, damage_small, pixels_by_pydicom
 
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
@@ -38,6 +39,15 @@ def test_a_structure_set_and_its_copy_are_no_slices(tmp_path: Path) -> None:
     for name in ("CT01_00001.dcm", "copy-CT01_00001.dcm", "rtstruct.dcm", "copy-rtstruct.dcm"):
         (tmp_path / name).touch()
     assert count_slice_files(tmp_path) == 2
+
+
+def test_warnings_of_the_judge_are_no_lines_of_ctenrich(tmp_path: Path) -> None:
+    """In this series pydicom warns of a value representation."""
+    damage_small(tmp_path, random.Random("41 284"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(pixels_by_pydicom(tmp_path)) == 6
+    assert caught == []
 
 
 def test_only_errors_of_our_own_are_no_findings() -> None:

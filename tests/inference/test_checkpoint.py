@@ -338,7 +338,8 @@ def test_changed_bytes_never_escape(data: st.DataObject) -> None:
     raw = bytearray(pickle.dumps({"a": np.arange(3.0), "b": OrderedDict(x=np.float64(1.0)), "c": [1, "x"]}, protocol=2))
     for _ in range(data.draw(st.integers(1, 6))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    from ctenrich.inference.restricted_unpickler import realise, refuse, unpickle
+    from ctenrich.inference.plain_objects import realise, refuse
+    from ctenrich.inference.restricted_unpickler import unpickle
 
     try:
         value, _ = unpickle(bytes(raw))

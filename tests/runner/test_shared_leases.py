@@ -186,8 +186,9 @@ def test_a_store_that_cannot_create_atomically_is_refused(tmp_path: Path) -> Non
     assert caught.value.reason is Reason.BAD_PARAMETER
 
 
-def test_a_place_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["00000001.json", "notes.json"])
+def test_a_place_that_holds_something_else_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "leases" / "1.2").mkdir(parents=True)
-    (tmp_path / "leases" / "1.2" / "00000001.json").write_text("[]")
+    (tmp_path / "leases" / "1.2" / name).write_text("[]")
     with pytest.raises(UsageError, match="holds something else"):
         SharedLeases((tmp_path / "leases").as_uri(), FetchSettings(), tmp_path).acquire("1.2", "a", 60)

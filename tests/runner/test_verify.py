@@ -54,6 +54,7 @@ def test_a_run_that_was_not_touched_has_no_mismatch(run: Path) -> None:
 CHANGED = {
     "a slice": "series/*/source/**/*.dcm",
     "the volume": "series/*/volume/ct.npy",
+    "the list of slices": "series/*/volume/slices.json",
     "a mask": "series/*/expert/masks/*.npy",
     "an object": "series/*/expert/objects/seg.dcm",
     "a record": "series/*/expert/shape.json",

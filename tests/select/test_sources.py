@@ -111,6 +111,15 @@ def test_results_are_never_below_the_images(tmp_path: Path) -> None:
     assert "inside the folder of images" in error.message
 
 
+def test_the_folder_of_a_run_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    error = refused(tmp_path / "run", tmp_path / "out")
+    assert error.reason is Reason.BAD_PARAMETER
+    assert "ctenrich run run/cohort.parquet --out run" in error.hint
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_whose_series_all_fail_names_the_reasons(tmp_path: Path) -> None:
     write_phantom_study(tmp_path / "ct", replace(TINY, quirks=frozenset({Quirk.LOCALIZER})))
     error = refused(tmp_path / "ct", tmp_path / "out")

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.errors import ModelError
-from ctenrich.inference.restricted_unpickler import ITEM_SIZE, MAX_PICKLE, Storage, TensorRef, realise, refuse, unpickle
+from ctenrich.inference.plain_objects import ITEM_SIZE, Storage, TensorRef, realise, refuse
+from ctenrich.inference.restricted_unpickler import MAX_PICKLE, unpickle
 from ctenrich.reasons import Reason
 
 if TYPE_CHECKING:

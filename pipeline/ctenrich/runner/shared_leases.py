@@ -135,9 +135,12 @@ class SharedLeases:
             objects = self._storage.list_objects(f"{self._url}/{check_uid(uid)}/")
         except IncompleteError:
             return None
-        numbers = {
-            int(o.url.rsplit("/", 1)[-1].removesuffix(".json")): o.url for o in objects if o.url.endswith(".json")
-        }
+        try:
+            numbers = {
+                int(o.url.rsplit("/", 1)[-1].removesuffix(".json")): o.url for o in objects if o.url.endswith(".json")
+            }
+        except ValueError:
+            raise _foreign_place() from None
         if not numbers:
             return None
         number = max(numbers)
@@ -157,8 +160,12 @@ class SharedLeases:
                     bool(found["finished"]),
                 )  # fmt: skip
             except (ValueError, KeyError, TypeError) as error:
-                message = "the place that is to be shared holds something else"
-                raise UsageError(Reason.BAD_PARAMETER, message, "name an empty prefix") from error
+                raise _foreign_place() from error
+
+
+def _foreign_place() -> UsageError:
+    message = "the place that is to be shared holds something else"
+    return UsageError(Reason.BAD_PARAMETER, message, "name an empty prefix")
 
 
 def _open_lease_storage(url: str, settings: FetchSettings) -> Storage:

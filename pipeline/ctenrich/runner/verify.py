@@ -25,6 +25,7 @@ from ctenrich.results.complete import tables_mark
 from ctenrich.runner.run import COHORT, Run
 from ctenrich.select import read_cohort
 from ctenrich.series_store import SERIES_RECORDS, SeriesStore
+from ctenrich.stages.convert import SLICE_INDEX, slice_index
 from ctenrich.workspace import load_array, sha256_of_file
 
 __all__ = ["Mismatch", "Verification", "verify_run"]
@@ -119,6 +120,7 @@ class _Check:
         volume = self._record(Volume, uid)
         if volume is not None:
             self._content(uid, volume.array_path, volume.sha256, _sha256_of_voxels, "voxels")
+            self._slice_index(uid, self._run.workspace.resolve(uid, volume.array_path).parent / SLICE_INDEX)
         for requested in self._run.config.products:
             self._product(uid, requested.product)
 
@@ -132,6 +134,12 @@ class _Check:
             digest.update(f"{one.sop_instance_uid} {files.get(one.path, '')}\n".encode())
         path = self._store.path(SortedSeries, uid)
         self._compare(path, digest.hexdigest(), series.source_sha256, "the order and files of its slices")
+
+    def _slice_index(self, uid: str, path: Path) -> None:
+        """Compare the list of slices beside the volume, which no manifest lists, with the sorted series."""
+        series = self._record(SortedSeries, uid)
+        if series is not None:
+            self._file(path, hashlib.sha256(slice_index(series)).hexdigest(), "the list of slices")
 
     def _product(self, uid: str, product: Product) -> None:
         recorded: dict[str, str] = {}

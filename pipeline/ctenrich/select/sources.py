@@ -120,6 +120,9 @@ def _select(source: str, path: Path, folder: Path, catalog: str, progress: Progr
 
 def _index(images: Path, folder: Path, progress: Progress) -> Path:
     """Index a folder of images; returns the catalog file."""
+    if (images / "run.json").is_file():
+        hint = f"to go on with it, give its cohort: ctenrich run {images.name}/cohort.parquet --out {images.name}"
+        raise UsageError(Reason.BAD_PARAMETER, f"{images.name} is the folder of a run, not of images", hint)
     if folder.resolve().is_relative_to(images.resolve()):
         message = "the run's folder is inside the folder of images, whose next index would take its results for input"
         raise UsageError(Reason.BAD_PARAMETER, message, "choose an --out beside it")

@@ -28,9 +28,19 @@ from ctenrich.stages.dcm2niix import compress
 from ctenrich.stages.second_reader import DecodedSlices, ReadSlice, write_compared_nifti
 from ctenrich.workspace import Workspace, atomic_path, reserve_space, write_bytes
 
-__all__ = ["ReadSlice", "compress_nifti", "convert_series", "read_volume", "volume_affine"]
+__all__ = [
+    "SLICE_INDEX",
+    "ReadSlice",
+    "compress_nifti",
+    "convert_series",
+    "read_volume",
+    "slice_index",
+    "volume_affine",
+]
 
 
+SLICE_INDEX = "slices.json"
+"""File beside the volume: slice index -> SOP Instance UID and distance along the normal."""
 FRACTION = 0.01
 """HU; rescaled values that are nearer to whole numbers differ from them only by the text of slope and intercept."""
 AIR_SHARE = 1e-4
@@ -99,9 +109,7 @@ def convert_series(
         array.flush()
         del array
     progress.finish("convert")
-    index = [{"index": k, "sop_instance_uid": s.sop_instance_uid, "distance": s.distance}
-              for k, s in enumerate(series.slices)]  # fmt: skip
-    write_bytes(folder / "slices.json", json.dumps(index, indent=1).encode() + b"\n")
+    write_bytes(folder / SLICE_INDEX, slice_index(series))
     return Volume(
         series_instance_uid=uid,
         array_path=workspace.relative(uid, folder / "ct.npy"),
@@ -114,6 +122,15 @@ def convert_series(
         nifti_path=workspace.relative(uid, _nifti_product(nifti, settings)) if settings.convert.nifti else None,
         issues=tuple(issues),
     )
+
+
+def slice_index(series: SortedSeries) -> bytes:
+    """Content of ``slices.json`` of a series."""
+    index = [
+        {"index": k, "sop_instance_uid": s.sop_instance_uid, "distance": s.distance}
+        for k, s in enumerate(series.slices)
+    ]
+    return json.dumps(index, indent=1).encode() + b"\n"
 
 
 def compress_nifti(volume: Volume, *, workspace: Workspace) -> Path:
