@@ -1,12 +1,19 @@
-"""Write docs/columns.md from the result tables' schema, the pages below docs/api, and the index of the decisions.
+"""Write docs/columns.md, commands.md and settings.md, the pages below docs/api, and the index of the decisions.
 
 python scripts/write_docs_pages.py
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
+import typer
+
+from ctenrich.cli.help_texts import GROUPS, option_sections
+from ctenrich.cli.main import app
+from ctenrich.cli.settings_text import sections, toml_value
 from ctenrich.results.schema import LATER_TABLES, OBJECT_TABLES, RUN_TABLES, STRICT_TABLES, columns
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -76,6 +83,34 @@ TYPES = {
     "code3": "record: CodeValue, CodingSchemeDesignator, CodeMeaning", "code4": "the same and CodingSchemeVersion",
     "property": "code and its two lists of modifiers", "content": "nested content items",
 }  # fmt: skip
+BAR = "\\|"
+COMMANDS = """# Commands
+
+Every command with its options, written by `scripts/write_docs_pages.py` from the command line itself.
+`ctenrich COMMAND --help` prints the same. `ctenrich --install-completion` installs the completion of commands, options
+and names (runs, queries, models, segmenters, reasons) for bash, zsh, fish and PowerShell.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | something failed; the reason is shown |
+| 2 | the request is wrong; nothing was done |
+| 3 | interrupted, or the disk is full; the same command continues |
+| 4 | the budget is spent |
+"""
+SETTINGS = """# Settings
+
+Every setting with its default, written by `scripts/write_docs_pages.py` from the code. Settings are a TOML file that
+`--settings` names; what the file leaves out has its default:
+
+```sh
+ctenrich settings init settings.toml     # every setting, explained and commented out
+ctenrich run cohort.parquet --out RUN --segmenter expert --settings settings.toml
+ctenrich settings show RUN --changed     # what a run differs in from the defaults
+```
+
+A run keeps its settings in its folder. An unknown name or a wrong type is refused with `BAD_SETTINGS` before any work.
+"""
 HEAD = """# Tables column by column
 
 Written by `scripts/write_docs_pages.py` from the schema in the code. [Tables](tables.md) explains the rows. A column
@@ -91,7 +126,60 @@ def columns_page() -> str:
         parts.append(f"\n## {name}\n\n| column | type | IDC | meaning |\n|---|---|---|---|\n")
         for column in columns(name):
             mark = "yes" if column.strict and name in STRICT_TABLES else ""
-            parts.append(f"| `{column.name}` | {TYPES[column.type]} | {mark} | {column.text} |\n")
+            parts.append(f"| `{column.name}` | {TYPES[column.type]} | {mark} | {_escape(column.text)} |\n")
+    return "".join(parts)
+
+
+def commands_page() -> str:
+    """Text of docs/commands.md: every command as the command line itself describes it."""
+    root: Any = typer.main.get_command(app)
+    parts = [COMMANDS]
+    for heading, names in GROUPS.items():
+        parts.append(f"\n## {heading}\n")
+        for name in names:
+            command = root.commands[name]
+            if hasattr(command, "commands"):
+                parts += [_command(f"{name} {sub}", leaf) for sub, leaf in command.commands.items()]
+            else:
+                parts.append(_command(name, command))
+    return "".join(parts)
+
+
+def _command(path: str, command: Any) -> str:
+    """One command: its text, its usage, its options in tables, its examples."""
+    context = typer.Context(command, info_name=f"ctenrich {path}")
+    usage = " ".join((path, *command.collect_usage_pieces(context)))
+    text = "\n\n".join(" ".join(part.split()) for part in command.help.split("\n\n"))
+    parts = [f"\n### ctenrich {path}\n\n{_escape(text)}\n\nUsage: `{usage}`\n"]
+    for heading, rows in option_sections(command, context).items():
+        shown = [(name, meaning) for name, meaning in rows if not name.endswith("--help")]
+        if shown:
+            parts.append(f"\n| {heading} | |\n|---|---|\n")
+            parts += [f"| {_code(name)} | {_escape(' '.join(meaning.split()))} |\n" for name, meaning in shown]
+    examples = "\n".join(line.strip() for line in command.epilog.splitlines()[2:])
+    return "".join(parts) + f"\n```sh\n{examples}\n```\n"
+
+
+def _code(text: str) -> str:
+    """Text as code in a table."""
+    return f"`{text.replace('|', BAR)}`"
+
+
+def _escape(text: str) -> str:
+    """Text of the command line in Markdown: brackets, bars and stars are themselves."""
+    return re.sub(r"([\[\]|*<])", r"\\\1", text)
+
+
+def settings_page() -> str:
+    """Text of docs/settings.md: every setting with its type, default and explanation."""
+    parts = [SETTINGS]
+    for section in sections():
+        parts.append(f"\n## [{section.name}]\n\n{section.text}\n\n")
+        parts.append("| setting | type | default | meaning |\n|---|---|---|---|\n")
+        for one in section.settings:
+            default = "not set" if one.default is None else f"`{toml_value(one.default)}`"
+            text = one.text.replace("``", "`").replace("|", BAR)
+            parts.append(f"| `{one.name}` | {one.type} | {default} | {text} |\n")
     return "".join(parts)
 
 
@@ -120,6 +208,7 @@ def decisions_page() -> str:
 def pages() -> dict[Path, str]:
     """Every page that is written: path -> text."""
     found = {DOCS / "columns.md": columns_page(), DOCS / "decisions" / "index.md": decisions_page()}
+    found |= {DOCS / "commands.md": commands_page(), DOCS / "settings.md": settings_page()}
     found |= {DOCS / "api" / f"{name}.md": interface_page(*page) for name, page in INTERFACE.items()}
     return found
 

@@ -68,7 +68,7 @@ class FetchSettings:
     copy_local: bool = False
     """Copy local files into the run's folder instead of reading them in place."""
     disk_quota: int | None = None
-    """Bytes that the fetched objects of all series and the volume of the current series may take; None: no limit."""
+    """Bytes that the fetched objects of all series and the volume of the current series may take; not set: no limit."""
     delete_after_use: bool = False
     """Delete the fetched objects of a series once it has ended; a stage that needs them fetches them again."""
     series_at_once: int = 8
@@ -80,9 +80,9 @@ class FetchSettings:
     backoff: float = 0.5
     """Seconds before the second attempt; doubled before each further one, with jitter, at most 30."""
     s3_endpoint: str | None = None
-    """URL of another S3 service; None: Amazon's."""
+    """URL of another S3 service; not set: Amazon's."""
     gs_endpoint: str | None = None
-    """URL of another Google Cloud Storage service; None: Google's."""
+    """URL of another Google Cloud Storage service; not set: Google's."""
 
 
 @dataclass(frozen=True)

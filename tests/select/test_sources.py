@@ -67,7 +67,7 @@ def test_a_collection_that_does_not_exist(tmp_path: Path) -> None:
     pytest.importorskip("idc_index_data")
     error = refused("idc:no_such_collection", tmp_path / "out")
     assert error.reason is Reason.EMPTY_COHORT
-    assert "spelling" in error.message
+    assert "spelling" in error.hint
 
 
 @pytest.mark.parametrize("source", ["idc:", "idc:nsclc_radiomics/", "idc"])
@@ -125,3 +125,13 @@ def test_a_folder_whose_series_all_fail_names_the_reasons(tmp_path: Path) -> Non
     error = refused(tmp_path / "ct", tmp_path / "out")
     assert error.reason is Reason.EMPTY_COHORT
     assert "0 of 1 series selected; excluded: LOCALIZER 1" in error.message
+
+
+def test_inputs_that_are_one_step_from_a_folder_of_dicom_files(tmp_path: Path) -> None:
+    archive, single, empty = tmp_path / "ct.zip", tmp_path / "IM0001", tmp_path / "empty"
+    archive.write_bytes(b"PK")
+    single.write_bytes(bytes(128) + b"DICM" + bytes(8))
+    empty.mkdir()
+    assert "unpack it" in refused(archive, tmp_path / "out").hint
+    assert "give the folder" in refused(single, tmp_path / "out").hint
+    assert refused(empty, tmp_path / "out").message == f"{empty} is empty"

@@ -143,7 +143,7 @@ def index_folders(
             "point to the folder of the files",
         )
     if summary.ct_series == 0:
-        raise InputError(Reason.NO_CT, f"{summary.instances} DICOM instances, none of them CT")
+        raise InputError(Reason.NO_CT, f"{count(summary.instances, 'DICOM instance')}, none of them CT")
     return replace(summary, kept=kept)
 
 

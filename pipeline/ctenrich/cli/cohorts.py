@@ -44,10 +44,14 @@ def index(
     """Index folders of DICOM files into a catalog with IDC's column names."""
     from ctenrich.catalog.folder import index_folders
     from ctenrich.cli.console import progress_bars
+    from ctenrich.errors import InputError, UsageError
 
     with progress_bars() as progress:
         name = collection or "local"
-        summary = index_folders(folders, catalog, collection_id=name, processes=processes, progress=progress)
+        try:
+            summary = index_folders(folders, catalog, collection_id=name, processes=processes, progress=progress)
+        except InputError as error:  # the folders that were named hold nothing to index
+            raise UsageError(error.reason, error.message, error.hint) from error
     typer.echo(str(summary))
     if collection and not summary.read:
         _check_collection(catalog, collection)

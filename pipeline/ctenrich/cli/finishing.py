@@ -6,10 +6,12 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import typer
 
@@ -87,9 +89,21 @@ def _call(words: list[str], out: Path, finish: Finish) -> None:
         "CTENRICH_REPORT": str(report) if report.is_file() else "",
     }
     try:
-        code = subprocess.run(words, env={**os.environ, **added}, check=False).returncode
+        out_stream, err_stream = _own(sys.stdout), _own(sys.stderr)
+        code = subprocess.run(
+            words, env={**os.environ, **added}, stdout=out_stream, stderr=err_stream, check=False
+        ).returncode
     except OSError as error:
         typer.echo(f"--on-finish: {words[0]} cannot be run: {error.strerror}", err=True)
         return
     if code:
         typer.echo(f"--on-finish: {words[0]} ended with exit code {code}", err=True)
+
+
+def _own(stream: TextIO) -> int | None:
+    """File descriptor of a stream of Python: the console, which the descriptors 1 and 2 may not be."""
+    try:
+        stream.flush()
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None

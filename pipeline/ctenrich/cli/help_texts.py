@@ -11,7 +11,7 @@ from typer.models import CommandInfo
 
 from ctenrich.cli.option_records import flatten
 
-__all__ = ["GROUPS", "GroupedCommands", "SectionedCommand", "prepare_commands"]
+__all__ = ["GROUPS", "GroupedCommands", "SectionedCommand", "option_sections", "prepare_commands"]
 
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -39,19 +39,36 @@ class SectionedCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options."""
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            argument = parameter.param_type_name == "argument"
-            heading = "Arguments" if argument else getattr(parameter, "rich_help_panel", None) or "Options"
-            name = _argument(parameter) if argument else _option(parameter)
-            sections.setdefault(str(heading), []).append((name, record[1]))
-        for heading, rows in sections.items():
-            if rows:
-                with formatter.section(heading):
-                    formatter.write_dl(rows, col_max=32)
+        for heading, rows in option_sections(self, ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl(rows, col_max=32)
+
+
+def option_sections(command: TyperCommand, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+    """Return arguments and options of a command under their headings.
+
+    Parameters
+    ----------
+    command : TyperCommand
+        The command.
+    ctx : typer.Context
+        Its context.
+
+    Returns
+    -------
+    dict
+        Heading -> (name with metavar, explanation with default).
+    """
+    sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is None:
+            continue
+        argument = parameter.param_type_name == "argument"
+        heading = "Arguments" if argument else getattr(parameter, "rich_help_panel", None) or "Options"
+        name = _argument(parameter) if argument else _option(parameter)
+        sections.setdefault(str(heading), []).append((name, record[1]))
+    return {heading: rows for heading, rows in sections.items() if rows}
 
 
 def _argument(parameter: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -219,6 +220,7 @@ def _print_summary(made: Run, summary: RunSummary) -> None:
         typer.echo("the disk is full: free some space, then run the same command again to continue", err=True)
     else:
         typer.echo(f"Report: {made.workspace.report / 'index.html'}")
+        typer.echo(f"Next: ctenrich view {shlex.quote(str(made.root))}")
 
 
 def _cohort_of(request: RunRequest) -> Path:

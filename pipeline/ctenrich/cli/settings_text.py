@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ctenrich import settings as module
 from ctenrich.settings import Settings
 
-__all__ = ["Section", "Setting", "sections", "toml_template", "toml_text"]
+__all__ = ["Section", "Setting", "sections", "toml_template", "toml_text", "toml_value"]
 
 _TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 _WIDTH = 100
@@ -78,7 +78,7 @@ def toml_template() -> str:
         parts += ["", *_comment(section.text), f"[{section.name}]"]
         for setting in section.settings:
             parts += [*_comment(setting.text)]
-            value = "" if setting.default is None else f" {_toml(setting.default)}"
+            value = "" if setting.default is None else f" {toml_value(setting.default)}"
             parts.append(f"# {setting.name} ={value}" + ("" if value else f"  ({setting.type}; not set)"))
     return "\n".join(parts) + "\n"
 
@@ -109,9 +109,9 @@ def toml_text(settings: Settings, *, changed_only: bool = False) -> str:
             if value is None:
                 lines.append(f"# {setting.name} is not set")
                 continue
-            default = "not set" if setting.default is None else _toml(setting.default)
+            default = "not set" if setting.default is None else toml_value(setting.default)
             mark = "" if value == setting.default else f"  # default: {default}"
-            lines.append(f"{setting.name} = {_toml(value)}{mark}")
+            lines.append(f"{setting.name} = {toml_value(value)}{mark}")
         if lines:
             parts += ["", f"[{section.name}]", *lines]
     return "\n".join(parts[1:]) + "\n" if parts else ""
@@ -121,9 +121,10 @@ def _comment(text: str) -> list[str]:
     return [f"# {line}" for line in textwrap.wrap(text, _WIDTH)]
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Return a value as TOML."""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, float):
         return repr(value)
     return json.dumps(value, ensure_ascii=False)  # a JSON text, number or truth value is the same in TOML

@@ -21,6 +21,7 @@ from ctenrich.select.series_list import read_series_list, select_series_list
 __all__ = ["SourceCohort", "make_cohort"]
 
 _LISTS = (".csv", ".txt")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _NOT_DICOM = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".npz", ".npy")
 _FORMS = "a cohort file, a folder of DICOM files, a list of series (.csv, .txt), folder:FILE, idc:COLLECTION[/PATIENT]"
 _QUERY, _IDC_QUERY = "select_ct_series", "select_idc_series"
@@ -77,9 +78,8 @@ def make_cohort(source: str, folder: Path, *, catalog: str = "idc", progress: Pr
     ------
     UsageError
         BAD_PARAMETER: the source is of no known form, or images that are not DICOM; NOT_FOUND: there is no such file or
-        folder; EMPTY_COHORT: no series can be used; the errors of the catalog.
-    InputError
-        EMPTY_INPUT, NO_CT: a folder holds no DICOM instance, or no CT.
+        folder; EMPTY_INPUT, NO_CT: a folder holds no DICOM instance, or no CT; EMPTY_COHORT: no series can be used; the
+        errors of the catalog.
     """
     path = Path(source)
     if path.is_file() and path.suffix == ".parquet":
@@ -93,8 +93,11 @@ def make_cohort(source: str, folder: Path, *, catalog: str = "idc", progress: Pr
     )
     if not selection.cohort.series:
         hint = "the page Troubleshooting explains each reason"
-        nothing = "no CT series was found: check the spelling of the collection and the patient"
-        raise UsageError(Reason.EMPTY_COHORT, str(found) if counts else nothing, hint)
+        if not counts:
+            message = f"{source}: no CT series was found"
+            hint = "check the spelling: collections are written like nsclc_radiomics, patients like LUNG1-001"
+            raise UsageError(Reason.EMPTY_COHORT, message, hint)
+        raise UsageError(Reason.EMPTY_COHORT, str(found), hint)
     return found
 
 
@@ -130,12 +133,13 @@ def _index(images: Path, folder: Path, progress: Progress) -> Path:
     try:
         progress.note(str(index_folders([images], file, progress=progress)))
     except InputError as error:
-        if error.reason is not Reason.EMPTY_INPUT:
+        if error.reason not in (Reason.EMPTY_INPUT, Reason.NO_CT):
             raise
         others = sorted({_image_suffix(other.name) for other in islice(images.rglob("*"), _LOOKED_AT)} - {""})
-        if others:
+        if others and error.reason is Reason.EMPTY_INPUT:
             raise _not_dicom(f"{images.name} holds {', '.join(others)} files, and no DICOM") from error
-        raise
+        message = f"{images} is empty" if next(images.iterdir(), None) is None else f"{images}: {error.message}"
+        raise UsageError(error.reason, message, error.hint) from error
     return file
 
 
@@ -148,10 +152,20 @@ def _from_list(path: Path, catalog: str, progress: Progress) -> Selection:
     if path.suffix not in _LISTS:
         if _image_suffix(path.name):
             raise _not_dicom(f"{path.name} is no DICOM")
+        if path.suffix.lower() in _ARCHIVES:
+            raise UsageError(Reason.BAD_PARAMETER, f"{path.name} is an archive", "unpack it, and give the folder")
+        if _is_dicom(path):
+            raise UsageError(Reason.BAD_PARAMETER, f"{path.name} is one DICOM file", "give the folder that it is in")
         raise UsageError(Reason.BAD_PARAMETER, f"{path.name} is none of the inputs of run", f"give {_FORMS}")
     series = read_series_list(path)
     with closing(open_catalog(catalog)) as opened:
         return select_series_list(series, opened, progress=progress)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file has the prefix of DICOM's file format (PS3.10 7.1)."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _image_suffix(name: str) -> str:
