@@ -45,6 +45,35 @@ def _lungmask(folder: Path) -> None:
         _store(folder / f"{case.name}.npz", inferer.apply(image))
 
 
+def _monai(folder: Path) -> None:
+    """Answers of the transforms, network and inferer that MONAI makes from a bundle's configuration."""
+    import nibabel
+    import torch
+    from monai.bundle import ConfigParser
+    from tests.support.network_cases import MONAI_CASES, chest, write_bundle
+    from tests.support.totalsegmentator_cases import affine_ras
+
+    for case in MONAI_CASES:
+        with tempfile.TemporaryDirectory() as temporary:
+            bundle = write_bundle(Path(temporary) / "bundle", ranged=case.ranged, safe=False)
+            source = Path(temporary) / "ct.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(chest().transpose(2, 1, 0), affine_ras(case.stack)), source)
+            parser = ConfigParser()
+            parser.read_config(bundle / "configs" / "inference.json")
+            parser["displayable_configs#highres"] = not case.low
+            parser["device"] = torch.device("cpu")
+            parser["inferer#device"] = torch.device("cpu")
+            del parser["postprocessing"]["transforms"][-1]  # the file that is saved
+            network = parser.get_parsed_content("network_def").eval()
+            weights = bundle / "models" / parser.get_parsed_content("modelname")
+            network.load_state_dict(torch.load(weights, weights_only=True))
+            data = parser.get_parsed_content("preprocessing")({"image": str(source)})
+            with torch.inference_mode():
+                data["pred"] = parser.get_parsed_content("inferer")(data["image"][None], network)[0]
+            labels = parser.get_parsed_content("postprocessing")(data)["pred"][0].numpy()
+            _store(folder / f"{case.name}.npz", labels.transpose(2, 1, 0))
+
+
 def _store(path: Path, labels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, labels=labels.astype(np.uint8))
@@ -54,10 +83,9 @@ def _store(path: Path, labels: np.ndarray) -> None:
 
 def main() -> None:
     """Make the golden label maps of the packages that are named, else of both."""
-    makers = {"lungmask": _lungmask}
-    with tempfile.TemporaryDirectory():
-        for name in sys.argv[1:] or makers:
-            makers[name](GOLDEN / name)
+    makers = {"lungmask": _lungmask, "monai": _monai}
+    for name in sys.argv[1:] or makers:
+        makers[name](GOLDEN / name)
 
 
 if __name__ == "__main__":

@@ -53,13 +53,6 @@ def own_folders(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTENRICH_MODELS", str(home))
 
 
-@pytest.fixture
-def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CTENRICH_MODELS", str(tmp_path / "own"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no-hub"))
-    return tmp_path
-
-
 def affine_lps(stack: str) -> Matrix4:
     return tuple(map(tuple, (np.diag([-1, -1, 1, 1]) @ affine_ras(stack)).tolist()))  # type: ignore[return-value]
 

@@ -5,8 +5,10 @@ scripts/make_networks_golden.py gives the same weights and volumes to lungmask a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,3 +113,147 @@ def tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
 def volume_spacing() -> tuple[float, float, float]:
     """Of the slices, rows and columns, mm."""
     return SPACING
+
+
+# ---------------------------------------------------------------- MONAI
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonaiCase:
+    """A bundle on one stack."""
+
+    name: str
+    stack: str = "axial"
+    low: bool = False
+    """Whether the model of the lower resolution is run."""
+    ranged: bool = False
+    """Whether the bundle scales a range of Hounsfield units instead of the volume's own values."""
+
+
+MONAI_CASES = (
+    MonaiCase(name="highres"),
+    MonaiCase(name="lowres", low=True),
+    MonaiCase(name="lowres-oblique", low=True, stack="oblique"),
+    MonaiCase(name="lowres-coronal", low=True, stack="coronal"),
+    MonaiCase(name="lowres-feet-first", low=True, stack="feet-first"),
+    MonaiCase(name="lowres-reversed", low=True, stack="reversed"),
+    MonaiCase(name="ranged", low=True, stack="lps", ranged=True),
+)
+
+BUNDLE_CLASSES = ("background", "heart", "aorta", "lung_upper_lobe_left", "rib_left_1", "clavicula_right")
+
+
+def bundle_config(ranged: bool = False) -> dict[str, Any]:
+    """configs/inference.json in the form of wholeBody_ct_segmentation 0.2.5, of a smaller network."""
+    intensities: list[dict[str, Any]] = [
+        {"_target_": "NormalizeIntensityd", "keys": "@image_key", "nonzero": True},
+        {"_target_": "ScaleIntensityd", "keys": "@image_key", "minv": -1.0, "maxv": 1.0},
+    ]
+    if ranged:
+        ends = {"a_min": -600, "a_max": 164, "b_min": 0, "b_max": 1, "clip": True}
+        intensities = [{"_target_": "ScaleIntensityRanged", "keys": "@image_key", **ends}]
+    return {
+        "displayable_configs": {"highres": True, "sw_overlap": 0.25, "sw_batch_size": 1},
+        "bundle_root": ".",
+        "image_key": "image",
+        "datalist": "$list(sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz')))",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "pixdim": "$[2.0, 2.0, 2.0] if @displayable_configs#highres else [3.0, 3.0, 3.0]",
+        "modelname": "$'model.pt' if @displayable_configs#highres else 'model_lowres.pt'",
+        "network_def": {
+            "_target_": "SegResNet",
+            "spatial_dims": 3,
+            "in_channels": 1,
+            "out_channels": len(BUNDLE_CLASSES),
+            "init_filters": 8,
+            "blocks_down": [1, 2, 2],
+            "blocks_up": [1, 1],
+            "dropout_prob": 0.2,
+        },
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "@image_key"},
+                {"_target_": "EnsureTyped", "keys": "@image_key"},
+                {"_target_": "EnsureChannelFirstd", "keys": "@image_key"},
+                {"_target_": "Orientationd", "keys": "@image_key", "axcodes": "RAS"},
+                {"_target_": "Spacingd", "keys": "@image_key", "pixdim": "@pixdim", "mode": "bilinear"},
+                *intensities,
+            ],
+        },
+        "inferer": {
+            "_target_": "SlidingWindowInferer",
+            "roi_size": [20, 24, 16],
+            "sw_batch_size": "@displayable_configs#sw_batch_size",
+            "overlap": "@displayable_configs#sw_overlap",
+            "padding_mode": "replicate",
+            "mode": "gaussian",
+            "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        },
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+                {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+                {
+                    "_target_": "Invertd",
+                    "keys": "pred",
+                    "transform": "@preprocessing",
+                    "orig_keys": "@image_key",
+                    "nearest_interp": True,
+                    "to_tensor": True,
+                },
+                {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir"},
+            ],
+        },
+        "checkpointloader": {
+            "_target_": "CheckpointLoader",
+            "load_path": "$@bundle_root + '/models/' + @modelname",
+            "load_dict": {"model": "@network"},
+        },
+    }
+
+
+def bundle_metadata() -> dict[str, Any]:
+    """configs/metadata.json."""
+    image = {"type": "image", "format": "hounsfield", "modality": "CT", "num_channels": 1}
+    pred = {"type": "image", "format": "segmentation", "num_channels": len(BUNDLE_CLASSES)}
+    pred["channel_def"] = {str(n): name for n, name in enumerate(BUNDLE_CLASSES)}
+    formats = {"inputs": {"image": image}, "outputs": {"pred": pred}}
+    return {"version": "0.2.5", "name": "Small whole body", "references": ["A."], "network_data_format": formats}
+
+
+def segresnet_arrays(seed: int) -> dict[str, NDArray[np.float32]]:
+    """Tensors of the bundle's network, the same on every machine."""
+    from ctenrich.networks.segresnet import SegResNet, segresnet_shapes
+
+    network = SegResNet(classes=len(BUNDLE_CLASSES), blocks_down=(1, 2, 2), blocks_up=(1, 1))
+    rng = np.random.default_rng(seed)
+    out = {}
+    for name, shape in segresnet_shapes(network).items():
+        if len(shape) == 1:
+            array = rng.normal(scale=0.1, size=shape) + (1.0 if name.endswith("weight") else 0.0)
+        else:
+            array = rng.normal(scale=np.sqrt(2 / np.prod(shape[1:])), size=shape)
+        out[name] = array.astype(np.float32)
+    return out
+
+
+def write_bundle(folder: Path, *, ranged: bool = False, safe: bool = True) -> Path:
+    """Write a bundle with both models, as safetensors or as files of torch."""
+    import torch
+    from safetensors.torch import save_file
+
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    (folder / "configs" / "inference.json").write_text(json.dumps(bundle_config(ranged)))
+    (folder / "configs" / "metadata.json").write_text(json.dumps(bundle_metadata()))
+    (folder / "LICENSE").write_text("\n   Apache License\n")
+    for name, seed in (("model", 5), ("model_lowres", 6)):
+        weights = tensors(segresnet_arrays(seed))
+        if safe:
+            save_file(weights, folder / "models" / f"{name}.safetensors")
+        else:
+            torch.save(weights, folder / "models" / f"{name}.pt")
+    return folder

@@ -46,6 +46,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "totalsegmentator": "ctenrich.recipes.kind:TOTALSEGMENTATOR",
         "recipe": "ctenrich.recipes.kind:RECIPE",
         "lungmask": "ctenrich.networks.lungmask:LUNGMASK",
+        "monai": "ctenrich.networks.monai:MONAI",
         "bodypart": "ctenrich.bodypart.kind:BODYPART",
     }
 )

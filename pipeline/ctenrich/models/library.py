@@ -325,7 +325,8 @@ def _recorded_conventions(model: ResolvedModel, source: Path, kind: str, given: 
     if kind not in (ModelKind.NNUNET_V1, ModelKind.NNUNET_V2):
         if given.axes or given.step is not None:
             fail("--axes and --step are for nnU-Net models", "the files of other models state their axes")
-        return {}
+        files = sorted(p for p in model.folder.rglob("*") if p.is_file())
+        return {"files": {p.relative_to(model.folder).as_posix(): sha256_of_file(p) for p in files}}
     here = stated_conventions(model, source.name.removesuffix(".zip"))
     found = stated_conventions(replace(model, folder=source.resolve())) if source.is_dir() else here
     out: dict[str, Any] = {"files": source_files(model.folder)}

@@ -79,7 +79,7 @@ def _weights_file(name: str) -> Path:
         hint = f"run: ctenrich models pull {name}, or: ctenrich models import {published}"
         raise UnknownModelError(Reason.NOT_FOUND, f"the model {name} is not on this machine yet", hint) from None
     path = weights_in(folder)
-    check_import(folder, path)
+    check_import(folder)
     return path
 
 
@@ -114,7 +114,7 @@ def _task_of(name: str) -> str:
 def _describe(model: ResolvedModel) -> dict[str, Any]:
     classes = task_classes(_task_of(model.name))
     path = weights_in(model.folder)
-    check_import(model.folder, path)
+    check_import(model.folder)
     tensors = _read_network(model.name, path, len(classes))
     return {
         "segmenter": _task_of(model.name),

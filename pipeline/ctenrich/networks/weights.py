@@ -67,24 +67,20 @@ def check_settings(settings: SegmentSettings, kind: str) -> None:
         raise UsageError(Reason.BAD_SETTINGS, message, "set segment.probabilities = false")
 
 
-def check_import(folder: Path, path: Path) -> None:
-    """Refuse a file that changed after it was imported.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the model; it has a record if the model was imported from one file.
-    path : Path
+def check_import(folder: Path) -> None:
+    """Refuse a model whose files changed after it was imported; one that was not imported has no record.
 
     Raises
     ------
     ModelError
         HASH_MISMATCH.
     """
-    pinned = import_record(folder).get("sha256", "")
-    if pinned and sha256_of_file(path) != pinned:
-        message = f"{path.name} is not the file that was imported as {folder.name}"
-        raise ModelError(Reason.HASH_MISMATCH, message, "import it again if the new file is the right one")
+    pinned = import_record(folder).get("files", {})
+    for name, sha256 in pinned.items():
+        path = folder / name
+        if not path.is_file() or sha256_of_file(path) != sha256:
+            message = f"{name} is not the file that was imported as {folder.name}"
+            raise ModelError(Reason.HASH_MISMATCH, message, "import it again if the new file is the right one")
 
 
 def read_tensors(path: Path, model: str) -> dict[str, torch.Tensor]:
