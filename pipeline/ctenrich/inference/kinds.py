@@ -47,6 +47,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "recipe": "ctenrich.recipes.kind:RECIPE",
         "lungmask": "ctenrich.networks.lungmask:LUNGMASK",
         "monai": "ctenrich.networks.monai:MONAI",
+        "torchscript": "ctenrich.networks.torchscript:TORCHSCRIPT",
         "bodypart": "ctenrich.bodypart.kind:BODYPART",
     }
 )
