@@ -3,14 +3,14 @@
 --   @series STRING = null -- Series Instance UID of the CT; none: all
 -- Columns:
 --   SeriesInstanceUID STRING -- CT series
---   landmark STRING -- meaning of the anatomy
+--   landmark STRING -- key of mappings/landmarks.csv, e.g. Th8
 --   part STRING -- Top, Center or Bottom of it, if stated
 --   slice_index INT64 -- from 0 along the slice normal
 --   distance FLOAT64 [mm] -- along the slice normal
 --   SOPInstanceUID STRING -- the slice
 SELECT
   s.SeriesInstanceUID,
-  a.Value.CodeMeaning AS landmark,
+  a.landmark,
   a.topographicalModifier.CodeMeaning AS part,
   s.slice_index,
   s.distance,

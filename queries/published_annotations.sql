@@ -1,6 +1,6 @@
 -- Purpose: landmarks and regions out of the raw attributes, with the column names of the published annotations' queries.
 -- Parameters:
---   @description STRING = "BPR landmark annotations" -- Series Description; "BPR region annotations" gives the regions
+--   @description STRING = "BPR landmark annotations%" -- LIKE pattern of the Series Description; "BPR region%": the regions
 -- Columns:
 --   PatientID STRING -- patient
 --   SOPInstanceUID STRING -- SR
@@ -29,7 +29,7 @@ CROSS JOIN UNNEST(d.ContentSequence) AS container
 CROSS JOIN UNNEST(container.ContentSequence) AS g WITH OFFSET AS measurementGroup_number
 CROSS JOIN UNNEST(g.ContentSequence) AS n
 WHERE d.Modality = 'SR'
-  AND d.SeriesDescription = @description
+  AND d.SeriesDescription LIKE @description
   AND g.ConceptNameCodeSequence[SAFE_OFFSET(0)].CodeMeaning = 'Measurement Group'
   AND n.ConceptNameCodeSequence[SAFE_OFFSET(0)].CodeValue = '363698007'
 ORDER BY SOPInstanceUID, measurementGroup_number, Value

@@ -1,6 +1,6 @@
 -- Purpose: scored series that show nothing of a region.
 -- Parameters:
---   @region STRING = "Chest" -- meaning of the region
+--   @region STRING = "chest" -- key of mappings/regions.csv
 -- Columns:
 --   SeriesInstanceUID STRING -- CT series
 --   product STRING -- body part model
@@ -11,6 +11,6 @@ FROM objects AS o
 JOIN series AS s ON s.SeriesInstanceUID = o.SeriesInstanceUID
 WHERE o.kind = 'regions_sr'
   AND o.SOPInstanceUID NOT IN (
-    SELECT a.SOPInstanceUID FROM image_level_annotations AS a WHERE a.Value.CodeMeaning = @region
+    SELECT a.SOPInstanceUID FROM image_level_annotations AS a WHERE a.region = LOWER(@region)
   )
 ORDER BY SeriesInstanceUID, product

@@ -28,16 +28,16 @@ EXPERT = Product(ProductKind.EXPERT)
 SPHERICITY = {"heart": "0.65", "aorta": "0.8"}
 """Of the contours."""
 CODES = {
-    "Th7": ("11994002", "SCT", "T7 vertebra"),
+    "Th7": ("62487009", "SCT", "T7 vertebra"),
     "Th8": ("11068009", "SCT", "T8 vertebra"),
     "lung_start": ("39607008", "SCT", "Lung"),
     "lung_end": ("39607008", "SCT", "Lung"),
 }
 PARTS = {
-    "Th7": ("26216008", "SCT", "Center"),
-    "Th8": ("26216008", "SCT", "Center"),
-    "lung_start": ("261089000", "SCT", "Inferior"),
-    "lung_end": ("264217000", "SCT", "Superior"),
+    "Th7": ("111010", "DCM", "Center"),
+    "Th8": ("111010", "DCM", "Center"),
+    "lung_start": ("421610009", "SCT", "Bottom"),
+    "lung_end": ("421812003", "SCT", "Top"),
 }
 
 

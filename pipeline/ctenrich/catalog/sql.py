@@ -12,6 +12,7 @@ sqlglot does the work. What it gets silently wrong for our use, each mended here
 * ``ARRAY_AGG(x LIMIT n)`` loses or misplaces its limit.
 * ``CONCAT(a, b, c, ...)`` becomes ``a || b || c``, whose cost grows with the square of its length; where no part can be
   NULL it is DuckDB's concat.
+* Aliases of UNNEST that shadow a column are ambiguous, and fields of its elements are unknown (`unnest`).
 * ``x IN UNNEST(@list)`` becomes a CASE that no scan can use as a filter.
 * Parameters have no type, so an empty list or a NULL takes a wrong one: every parameter is cast.
 
@@ -24,7 +25,7 @@ Tables are taken from a checked list: a statement that names any other table, a 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -32,10 +33,11 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from ctenrich.errors import UsageError
+from ctenrich.catalog.unnest import resolve_unnest_names
+from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
 
-__all__ = ["parameter_names", "parse_statement", "table_names", "to_duckdb"]
+__all__ = ["parameter_names", "parse_statement", "qualify_tables", "table_names", "to_duckdb"]
 
 _DUCKDB_TYPES = {"STRING": "VARCHAR", "INT64": "BIGINT", "FLOAT64": "DOUBLE", "BOOL": "BOOLEAN"}
 _LONGEST = 200_000
@@ -134,7 +136,35 @@ def table_names(sql: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_full_name(table) for table in _tables(_parsed(sql))))
 
 
-def to_duckdb(sql: str, types: Mapping[str, str], tables: Mapping[str, str]) -> str:
+def qualify_tables(sql: str, place: str) -> str:
+    """Return a statement in BigQuery's dialect whose tables without a dataset are those of `place`.
+
+    Parameters
+    ----------
+    sql : str
+        One statement in BigQuery's dialect.
+    place : str
+        ``PROJECT.DATASET``.
+
+    Returns
+    -------
+    str
+    """
+    tree = _parsed(sql).copy()
+    project, dataset = place.split(".")
+    for table in _tables(tree):
+        if not table.db:
+            table.set("catalog", exp.to_identifier(project, quoted=True))
+            table.set("db", exp.to_identifier(dataset, quoted=True))
+    return str(tree.sql("bigquery", comments=False))
+
+
+def to_duckdb(
+    sql: str,
+    types: Mapping[str, str],
+    tables: Mapping[str, str],
+    columns: Mapping[str, Collection[str]] | None = None,
+) -> str:
     """Translate one BigQuery statement for DuckDB.
 
     Parameters
@@ -145,6 +175,8 @@ def to_duckdb(sql: str, types: Mapping[str, str], tables: Mapping[str, str]) -> 
         BigQuery type of each parameter, e.g. ``{"collections": "ARRAY<STRING>"}``.
     tables : mapping
         Every table that may be read: the name as the statement writes it (in lower case) -> the DuckDB name.
+    columns : mapping, optional
+        Columns of these tables, by the name as the statement writes it (in lower case).
 
     Returns
     -------
@@ -157,12 +189,13 @@ def to_duckdb(sql: str, types: Mapping[str, str], tables: Mapping[str, str]) -> 
         BAD_QUERY or BAD_PARAMETER.
     """
     tree = _parsed(sql).copy()
+    resolve_unnest_names(tree, columns)
     for table in _tables(tree):
         name = _full_name(table)
         local = tables.get(name.lower())
         if local is None:
-            hint = f"known: {', '.join(sorted(tables))}"
-            raise UsageError(Reason.BAD_QUERY, f"this catalog has no table {name[:120]}", hint)
+            hint = did_you_mean(name, tables, f"known: {', '.join(sorted(tables))}")
+            raise UsageError(Reason.BAD_QUERY, f"there is no table {name[:120]}", hint)
         if not table.alias:
             table.set("alias", exp.TableAlias(this=exp.to_identifier(table.name, quoted=True)))
         table.set("this", exp.to_identifier(local, quoted=True))

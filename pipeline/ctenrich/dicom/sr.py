@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from ctenrich.codes.mappings import Code, load_concepts
+from ctenrich.codes.names import landmark_or_region
 from ctenrich.dicom.objects import damage_as_input_error, quiet, whole
 from ctenrich.dicom.sr_tree import children, code_value, evidence_references, has_name, segment_number
 from ctenrich.errors import InputError
@@ -94,6 +95,7 @@ class Report:
     groups: tuple[Group, ...]
     evidence: tuple[str, ...]
     """SOP Instance UIDs of the evidence sequences."""
+    patient_id: str = ""
 
 
 def read_sr(path: Path) -> Report:
@@ -122,6 +124,7 @@ def _report(dataset: Dataset) -> Report:
         observer=next((_item_text(i) for i in _named(dataset, codes.DCM.DeviceObserverName)), ""),
         groups=tuple(_measurement_groups(dataset, 0)),
         evidence=tuple(dict.fromkeys(r.sop_instance_uid for r in evidence_references(dataset))),
+        patient_id=str(dataset.get("PatientID", "") or ""),
     )
 
 
@@ -138,12 +141,16 @@ def rows_of(report: Report) -> list[dict[str, object]]:
 
 def _head(report: Report, group: Group) -> dict[str, object]:
     site = group.sites[0] if group.sites else None
+    found = [_anatomy(s) for s in group.sites] if not group.segment_instance_uid else []
     return {
+        "patient_id": report.patient_id,
         "series_description": report.series_description,
         "sr_instance_uid": report.sop_instance_uid,
         "group": group.index,
         "tracking_id": group.tracking_id,
         "tracking_uid": group.tracking_uid,
+        "landmark": "; ".join(landmark for landmark, _ in found if landmark),
+        "region": "; ".join(region for _, region in found if region),
         "finding": group.finding.meaning if group.finding else "",
         "finding_site": "; ".join(s.code.meaning for s in group.sites),
         "finding_site_code": "; ".join(s.code.value for s in group.sites),
@@ -155,6 +162,14 @@ def _head(report: Report, group: Group) -> dict[str, object]:
         "source_image_uid": "; ".join(group.source_images),
         "algorithm": " ".join(part for part in group.algorithm if part),
     }
+
+
+def _anatomy(site: Site) -> tuple[str, str]:
+    """Keys of the landmark and of the region that a site means; empty if it is none."""
+    modifier = site.topography
+    return landmark_or_region(
+        (site.code.value, site.code.scheme), (modifier.value, modifier.scheme) if modifier is not None else None
+    )
 
 
 def _columns(prefix: str, code: Code) -> dict[str, object]:

@@ -17,6 +17,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.privacy import check_identity_removed
 from ctenrich.reasons import Reason
 from ctenrich.results.complete import check_tables
+from ctenrich.results.views import available_views, published_view
 from ctenrich.storage.google import google_errors
 from ctenrich.workspace import Workspace, sha256_of_file
 
@@ -133,8 +134,21 @@ def publish_bigquery(
         for path in files:
             out[path.stem] = _load_table(opened, place, path, run)
             progress.advance("bigquery")
+        for name, view in available_views(out).items():
+            _replace_view(opened, f"{place}.{name}", published_view(view, place), view.purpose)
         progress.finish("bigquery")
     return out
+
+
+def _replace_view(client: Any, name: str, statement: str, description: str) -> None:
+    """Make a view; one that an earlier version made is replaced."""
+    from google.cloud import bigquery
+
+    view = bigquery.Table(name)
+    view.view_query = statement
+    view.description = description
+    client.delete_table(name, not_found_ok=True)
+    client.create_table(view)
 
 
 def _run_id(workspace: Workspace) -> str:

@@ -10,10 +10,10 @@ import csv
 import errno
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydicom.uid import UID
 
@@ -32,7 +32,7 @@ from ctenrich.errors import CtenrichError, InputError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.mask_files import write_masks
 from ctenrich.reasons import Reason
-from ctenrich.records import Issue, Severity, SortedSeries, State
+from ctenrich.records import Issue, Product, SegmentMasks, Severity, SortedSeries, State
 from ctenrich.results.csv_cells import csv_cell
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import SegSettings
@@ -43,6 +43,7 @@ __all__ = ["FORMATS", "Export", "ExportedObject", "export_objects", "export_run"
 FORMATS = ("nifti", "nrrd", "csv")
 _COLUMNS = (
     *(
+        "patient_id",
         "series_instance_uid",
         "product",
         "series_description",
@@ -51,6 +52,7 @@ _COLUMNS = (
         "tracking_id",
         "tracking_uid",
     ),
+    *("segment", "landmark", "region"),
     *("finding", "finding_site", "finding_site_code", "laterality", "topographical_modifier"),
     *("segment_instance_uid", "segment_number", "source_series_uid", "source_image_uid"),
     *("quantity", "quantity_code", "quantity_scheme", "value", "unit", "derivation", "qualifier"),
@@ -112,6 +114,8 @@ class _Planned:
     """Folder below the output folder."""
     series: str = ""
     product: str = ""
+    segments: Mapping[int, str] = field(default_factory=dict)
+    """Segment number -> key of mappings/segments.csv, of a product of a run."""
     sop_class: str = ""
     sop_instance_uid: str = ""
     source_series: str = ""
@@ -267,17 +271,24 @@ def _issue(item: _Planned, rule: str, severity: Severity, message: str) -> Issue
 def _objects_of_run(workspace: Workspace, store: SeriesStore) -> Iterator[_Planned]:
     taken: set[str] = set()
     for uid in store.series():
+        made_by = {product.folder: _product_facts(store, uid, product) for product in store.products(uid)}
         for path in sorted(store.folder(uid).glob("*/objects/*.dcm")):
             product = path.parents[1].name
             item = _read_header(path, path.relative_to(workspace.root).as_posix(), Path(uid, product))
             if item is None:
                 continue
-            kept = replace(item, series=uid, product=product)
+            kept = replace(item, series=uid, product=product, **made_by.get(product, {}))
             if kept.sop_class in SEGMENTATION_CLASSES and kept.target.as_posix() in taken:
                 kept = replace(kept, target=kept.target / path.stem)
             if kept.sop_class in SEGMENTATION_CLASSES:
                 taken.add(kept.target.as_posix())
             yield kept
+
+
+def _product_facts(store: SeriesStore, uid: str, product: Product) -> dict[str, Any]:
+    """Key of a product, as all tables spell it, and the names of its segments."""
+    masks = store.find_valid(SegmentMasks, uid, product)
+    return {"product": str(product), "segments": {s.number: s.name for s in masks.segments} if masks else {}}
 
 
 def _planned_files(paths: Sequence[Path]) -> list[_Planned]:
@@ -391,11 +402,17 @@ def _one_outcome(
 
 
 def _add_rows(item: _Planned, out: Path, rows: list[dict[str, object]]) -> ExportedObject:
-    mine = [{"series_instance_uid": item.series, "product": item.product, **row} for row in rows_of(read_sr(item.path))]
+    own = {"series_instance_uid": item.series, "product": item.product}
+    mine = [{**own, "segment": item.segments.get(_number(row), ""), **row} for row in rows_of(read_sr(item.path))]
     rows += mine
     if not mine:
         return _outcome(item, State.SKIPPED, Reason.NOT_FOUND, "a report without a measurement group")
     return replace(_outcome(item, State.DONE), files=(out / _TABLE,))
+
+
+def _number(row: dict[str, object]) -> int:
+    number = row["segment_number"]
+    return number if isinstance(number, int) else 0
 
 
 def _outcome(item: _Planned, state: State, reason: Reason | None = None, message: str = "") -> ExportedObject:

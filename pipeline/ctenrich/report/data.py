@@ -159,11 +159,11 @@ def _region_shares(workspace: Workspace, data: RunData) -> list[Group]:
     slices = {s["SeriesInstanceUID"]: s["slices"] for s in data.series}
     found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for row in _table_rows(
-        workspace, "image_level_annotations", ["SOPInstanceUID", "Value", "ReferencedSOPInstanceUID"]
+        workspace, "image_level_annotations", ["SOPInstanceUID", "Value", "region", "ReferencedSOPInstanceUID"]
     ):
         made = made_by.get(row["SOPInstanceUID"])
         if made is not None and row["Value"] is not None:
-            key = (row["Value"]["CodeMeaning"], made["product"], made["SeriesInstanceUID"])
+            key = (row["region"] or row["Value"]["CodeMeaning"], made["product"], made["SeriesInstanceUID"])
             found[key].add(row["ReferencedSOPInstanceUID"])
     scored = sorted({(o["product"], o["SeriesInstanceUID"]) for o in made_by.values()})
     groups: dict[tuple[str, str], list[Point]] = defaultdict(list)

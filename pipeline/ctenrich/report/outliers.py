@@ -9,13 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctenrich.report.data import Group, RunData
+from ctenrich.results.outliers import LIMIT, outlier_scores
 
 __all__ = ["Outlier", "box", "rank"]
-
-_LEAST = 8
-"""Groups with fewer values are not searched for outliers."""
-_LIMIT = 3.5
-"""Modified z-score from which a value is called an outlier (Iglewicz and Hoaglin, 1993)."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +64,10 @@ def rank(data: RunData, most: int = 100) -> list[Outlier]:
     for row in data.landmarks:
         if row["landmark"] in ("lung_start", "lung_end") and row["slice_index"] is None:
             why = row["absent_reason"] or "not on any slice"
-            found[row["SeriesInstanceUID"]].append((_LIMIT, f"{row['landmark']} is absent: {why}"))
+            found[row["SeriesInstanceUID"]].append((LIMIT, f"{row['landmark']} is absent: {why}"))
     for row in data.segments:
         if row["absent"]:
-            found[row["SeriesInstanceUID"]].append((_LIMIT, f"{row['segment']} is absent ({row['product']})"))
+            found[row["SeriesInstanceUID"]].append((LIMIT, f"{row['segment']} is absent ({row['product']})"))
     ranked = [
         Outlier(series, max(s for s, _ in signs), tuple(t for _, t in sorted(signs, key=lambda x: (-x[0], x[1]))))
         for series, signs in found.items()
@@ -80,17 +76,11 @@ def rank(data: RunData, most: int = 100) -> list[Outlier]:
 
 
 def _outlying_values(group: Group) -> list[tuple[str, float, str]]:
-    values = np.array([p.value for p in group.points])
-    if values.size < _LEAST:
-        return []
-    middle = float(np.median(values))
-    spread = float(np.median(np.abs(values - middle)))
-    if spread == 0:
-        return []
-    scores = 0.6745 * (values - middle) / spread
+    values = [p.value for p in group.points]
+    middle = float(np.median(values)) if values else 0.0
     out = []
-    for point, score in zip(group.points, scores.tolist(), strict=True):
-        if abs(score) > _LIMIT:
+    for point, score in zip(group.points, outlier_scores(values), strict=True):
+        if abs(score) > LIMIT:
             what = f"{group.organ}, {group.quantity}: {point.value:.4g} {group.unit}".rstrip()
             out.append((point.series, abs(score), f"{what}, median {middle:.4g} ({group.product}, z {score:+.1f})"))
     return out

@@ -13,6 +13,7 @@ from ctenrich.catalog.sql import table_names, to_duckdb
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.results.complete import check_tables
+from ctenrich.results.views import available_views
 from ctenrich.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -61,6 +62,14 @@ def run_query(workspace: Workspace, sql: str, parameters: Mapping[str, object] |
     return _run_in_duckdb(text, values, files)
 
 
+def _view_statements(files: Mapping[str, Path]) -> dict[str, str]:
+    """Views on the run's tables: name -> SELECT for DuckDB."""
+    views = available_views(files)
+    return {
+        name: to_duckdb(view.text, {}, {name: name for name in table_names(view.text)}) for name, view in views.items()
+    }
+
+
 def table_files(workspace: Workspace) -> dict[str, Path]:
     """Table name -> Parquet file; files in ``tables/clinical/`` are ``clinical_NAME``."""
     found = {p.stem: p for p in sorted(workspace.tables.glob("*.parquet"))}
@@ -75,14 +84,24 @@ def _to_duckdb_query(sql: str, given: dict[str, object], files: Mapping[str, Pat
         return sql, given
     query = load_query(sql) if named else parse_query("the statement", sql)
     bound = bind(query, given)
-    local = {name.lower(): name for name in files}
+    local = {name.lower(): name for name in (*files, *available_views(files))}
     for name in table_names(query.text):
         clinical = _CLINICAL.fullmatch(name)
         if clinical:
             local[name.lower()] = f"clinical_{clinical[1]}"
             _need_clinical(clinical[1], files)
-    text = to_duckdb(query.text, {name: kind for name, (kind, _) in bound.items()}, local)
+    columns = {name.lower(): _column_names(local.get(name.lower(), ""), files) for name in table_names(query.text)}
+    text = to_duckdb(query.text, {name: kind for name, (kind, _) in bound.items()}, local, columns)
     return text, {name: value for name, (_, value) in bound.items()}
+
+
+def _column_names(table: str, files: Mapping[str, Path]) -> list[str]:
+    """Columns of a table or view; none if it is unknown, which is reported later."""
+    import pyarrow.parquet as pq
+
+    view = available_views(files).get(table)
+    sources = table_names(view.text) if view is not None else (table,)
+    return [name for source in sources if source in files for name in pq.read_schema(files[source]).names]
 
 
 def _need_clinical(name: str, files: Mapping[str, Path]) -> None:
@@ -97,6 +116,8 @@ def _run_in_duckdb(text: str, values: dict[str, Any], files: Mapping[str, Path])
     with duckdb.connect(":memory:", config={"memory_limit": _MEMORY, "autoload_known_extensions": "false"}) as db:
         for name, path in files.items():
             db.read_parquet(str(path), hive_partitioning=False).create_view(name)
+        for name, statement in _view_statements(files).items():
+            db.sql(statement).create_view(name)
         db.execute("SET allowed_paths = ?", [[str(p) for p in files.values()]])
         db.execute("SET enable_external_access = false")
         db.execute("SET lock_configuration = true")

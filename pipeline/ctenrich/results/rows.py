@@ -7,6 +7,7 @@ from collections import defaultdict
 from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any
 
+from ctenrich.codes.names import landmark_or_region
 from ctenrich.dicom.nested import Nested
 from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES
 from ctenrich.dicom.sr_tree import children, evidence_references, first, has_name
@@ -74,7 +75,7 @@ def segment_rows(seg: Nested) -> list[Nested]:
             "SeriesDescription",
         )
     }
-    shared["segmented_SeriesInstanceUID"] = _segmented_series(seg)
+    shared["segmented_SeriesInstanceUID"] = shared["ReferencedSeriesInstanceUID"] = _segmented_series(seg)
     shared["viewer_url"] = viewer_url(seg.get("StudyInstanceUID"), seg.get("SeriesInstanceUID"))
     return [{**shared, **_segment(item)} for item in seg.get("SegmentSequence") or ()]
 
@@ -129,6 +130,7 @@ def group_row(report: Nested, group: Group, evidence: dict[str, tuple[str | None
     segment, image = _references(item)
     number = first(segment.get("ReferencedSegmentNumber"))
     image_uid = image.get("ReferencedSOPInstanceUID")
+    source = (first(children(item, "UIDREF", _SOURCE_SERIES)) or {}).get("UID")
     segment_uid = segment.get("ReferencedSOPInstanceUID")
     return {
         **{n: report.get(n) for n in ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "SeriesInstanceUID")},
@@ -138,13 +140,13 @@ def group_row(report: Nested, group: Group, evidence: dict[str, tuple[str | None
         "trackingUniqueIdentifier": (first(children(item, "UIDREF", _TRACKING_UID)) or {}).get("UID"),
         "finding": _code_of(first(children(item, "CODE", *_FINDING))),
         "findingSite": _code_of(site),
-        "sourceSegmentedSeriesUID": (first(children(item, "UIDREF", _SOURCE_SERIES)) or {}).get("UID"),
+        "sourceSegmentedSeriesUID": source,
         "segmentationInstanceUID": segment_uid,
         "segmentationSeriesUID": evidence.get(segment_uid or "", (None, None))[0],
         "segmentationSegmentNumber": number,
         "contentSequence": item,
         "referencedSOPInstanceUID": image_uid,
-        "referencedSeriesInstanceUID": evidence.get(image_uid or "", (None, None))[0],
+        "ReferencedSeriesInstanceUID": source or evidence.get(image_uid or "", (None, None))[0],
         "topographicalModifier": _modifier(site, _TOPOGRAPHY),
         "lateralityModifier": _modifier(site, _LATERALITY),
         **_algorithm(item),
@@ -224,17 +226,25 @@ def annotation_rows(base: Nested, group: Group, evidence: dict[str, tuple[str | 
         "ReferencedSeriesInstanceUID": series,
         "ReferencedStudyInstanceUID": study,
     }
-    return [
-        {
-            **base,
-            **reference,
-            "Quantity": code3(item.get("ConceptNameCodeSequence")),
-            "Value": _code_of(item),
-            "topographicalModifier": _modifier(item, _TOPOGRAPHY),
-            "lateralityModifier": _modifier(item, _LATERALITY),
-        }
-        for item in children(group.item, "CODE", *_SITE, *_REGION)
-    ]
+    return [{**base, **reference, **_annotation(item)} for item in children(group.item, "CODE", *_SITE, *_REGION)]
+
+
+def _annotation(item: Nested) -> Nested:
+    """Columns of one anatomic site, with the key of its landmark or region."""
+    value, modifier = _code_of(item), _modifier(item, _TOPOGRAPHY)
+    landmark, region = landmark_or_region(_pair(value) or ("", ""), _pair(modifier))
+    return {
+        "Quantity": code3(item.get("ConceptNameCodeSequence")),
+        "Value": value,
+        "landmark": landmark or None,
+        "region": region or None,
+        "topographicalModifier": modifier,
+        "lateralityModifier": _modifier(item, _LATERALITY),
+    }
+
+
+def _pair(code: Nested | None) -> tuple[str, str] | None:
+    return (code["CodeValue"] or "", code["CodingSchemeDesignator"] or "") if code is not None else None
 
 
 def _evidence(report: Nested) -> dict[str, tuple[str | None, str | None]]:

@@ -23,6 +23,7 @@ from ctenrich.records import (
     SortedSeries,
     StructureRois,
 )
+from ctenrich.results.organs import cohort_rows, flag_organs, organ_rows
 from ctenrich.results.rows import viewer_url
 from ctenrich.results.schema import RUN_TABLES, arrow_schema
 from ctenrich.series_store import SeriesStore
@@ -47,6 +48,9 @@ def build_run_tables(workspace: Workspace) -> dict[str, Path]:
     ended = {row["SeriesInstanceUID"] for row in rows["outcomes"]}
     for uid in sorted({*workspace.series_uids(), *cohort, *ended}):
         _series_rows(store, uid, cohort.get(uid, {}), rows)
+    _add_patients(rows)
+    rows["cohort_series"] = cohort_rows(rows)
+    flag_organs(rows["organs"], rows["cohort_series"], rows["issues"])
     out: dict[str, Path] = {}
     for name in RUN_TABLES:
         out[name] = workspace.tables / f"{name}.parquet"
@@ -54,6 +58,15 @@ def build_run_tables(workspace: Workspace) -> dict[str, Path]:
         with atomic_path(out[name]) as temporary:
             pq.write_table(table, temporary, compression="zstd")
     return out
+
+
+def _add_patients(rows: dict[str, list[Row]]) -> None:
+    """Add the Patient ID of the cohort file to the rows of every table."""
+    patients = {row["SeriesInstanceUID"]: row.get("PatientID") for row in rows["series"]}
+    for found in rows.values():
+        for row in found:
+            if "SeriesInstanceUID" in row:
+                row["PatientID"] = patients.get(row["SeriesInstanceUID"])
 
 
 def _cohort_rows(workspace: Workspace) -> dict[str, Row]:
@@ -86,7 +99,9 @@ def _cohort_rows(workspace: Workspace) -> dict[str, Row]:
 def _series_rows(store: SeriesStore, uid: str, cohort: Row, rows: dict[str, list[Row]]) -> None:
     series: Row = {"SeriesInstanceUID": uid, **cohort}
     scores: tuple[float | None, ...] = ()
-    for product in store.products(uid):
+    products = tuple(store.products(uid))
+    rows["organs"] += organ_rows(store, uid, products)
+    for product in products:
         _product_rows(store, uid, product, rows)
         regions = store.find_valid(Regions, uid, product)
         if regions is not None:
@@ -142,6 +157,7 @@ def _slice_rows(found: SortedSeries, scores: tuple[float | None, ...]) -> list[R
     return [
         {
             "SeriesInstanceUID": found.series_instance_uid,
+            "StudyInstanceUID": found.study_instance_uid,
             "slice_index": index,
             "SOPInstanceUID": one.sop_instance_uid,
             "distance": one.distance,

@@ -19,7 +19,7 @@ __all__ = [
     "columns",
 ]
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 """Raised when a column is renamed, removed or changes its type; stored in the metadata of every Parquet file."""
 
 
@@ -32,6 +32,9 @@ class Column:
     text: str
     strict: bool = False
     """Whether IDC's own view has it (then it keeps IDC's position)."""
+
+
+_CT = "Series Instance UID of the CT, which joins the table series"
 
 
 def _idc(name: str, kind: str, text: str) -> Column:
@@ -66,7 +69,7 @@ _ALGORITHM = (
 _STUDY = Column("StudyInstanceUID", "string", "Study Instance UID of the object")
 _IMAGE = (
     Column("referencedSOPInstanceUID", "string", "Image of an image-level group (TID 1501), else NULL"),
-    Column("referencedSeriesInstanceUID", "string", "Series of that image, from the SR's evidence"),
+    Column("ReferencedSeriesInstanceUID", "string", f"{_CT}: of the segmented images, or of that image"),
 )
 _MODIFIERS = (
     Column("topographicalModifier", "code3", "Topographical modifier (106233006, SCT) of the finding site"),
@@ -92,6 +95,7 @@ _SEGMENTATIONS = (
     _idc("segmented_SeriesInstanceUID", "string", "Series Instance UID of the images that were segmented"),
     _idc("viewer_url", "string", "Address of the SEG in IDC's public viewer (for series of IDC)"),
     Column("SOPClassUID", "string", "SOP Class UID of the SEG"),
+    Column("ReferencedSeriesInstanceUID", "string", f"{_CT}: as segmented_SeriesInstanceUID"),
     Column("SeriesDescription", "string", "Series Description of the SEG"),
     Column("SegmentLabel", "string", "Segment Label"),
     Column("SegmentDescription", "string", "Segment Description"),
@@ -162,21 +166,24 @@ _IMAGE_LEVEL = (
     Column("trackingUniqueIdentifier", "string", "Tracking Unique Identifier (112040, DCM)"),
     Column("Quantity", "code3", "Concept name: Finding Site, or Target Region (123014, DCM)"),
     Column("Value", "code4", "The anatomy: a landmark or a region"),
+    Column("landmark", "string", "Key of mappings/landmarks.csv, as in the table landmarks; NULL for a region"),
+    Column("region", "string", "Key of mappings/regions.csv, e.g. chest; NULL for a landmark"),
     *_MODIFIERS,
     Column("finding", "code4", "Finding (121071, DCM) of the group"),
     Column("ReferencedSOPInstanceUID", "string", "The image (slice) that it was found on"),
-    Column("ReferencedSeriesInstanceUID", "string", "Series of that image, from the SR's evidence"),
+    Column("ReferencedSeriesInstanceUID", "string", f"{_CT}: of that image, from the SR's evidence"),
     Column("ReferencedStudyInstanceUID", "string", "Study of that image, from the SR's evidence"),
     *_ALGORITHM,
 )
 
 _SERIES = "Series Instance UID of the CT"
 _PRODUCT = "What made it: expert, nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR[:axes=AXES][:step=STEP] or bodypart:MODEL"
-_RUN = {
+_PATIENT_OF_CT = Column("PatientID", "string", "Patient ID; NULL for series that are not in the cohort file")
+_RUN: dict[str, tuple[Column, ...]] = {
     "series": (
         Column("SeriesInstanceUID", "string", _SERIES),
         Column("StudyInstanceUID", "string", "Study Instance UID"),
-        Column("PatientID", "string", "Patient ID"),
+        _PATIENT_OF_CT,
         Column("collection_id", "string", "Collection"),
         Column("FrameOfReferenceUID", "string", "Frame of Reference UID; NULL if the series was not sorted"),
         Column("slices", "int", "Number of slices"),
@@ -205,6 +212,8 @@ _RUN = {
     ),
     "slices": (
         Column("SeriesInstanceUID", "string", _SERIES),
+        _PATIENT_OF_CT,
+        Column("StudyInstanceUID", "string", "Study Instance UID of the CT"),
         Column("slice_index", "int", "From 0, growing along the slice normal"),
         Column("SOPInstanceUID", "string", "SOP Instance UID of the slice"),
         Column("distance", "float", "Along the slice normal, mm"),
@@ -218,6 +227,7 @@ _RUN = {
         Column("SOPClassUID", "string", "SOP Class UID"),
         Column("object_series_uid", "string", "Series Instance UID of the object"),
         Column("SeriesInstanceUID", "string", "Series Instance UID of the CT that it belongs to"),
+        _PATIENT_OF_CT,
         Column("product", "string", _PRODUCT),
         Column("kind", "string", "seg, shape_sr, landmarks_sr or regions_sr"),
         Column("path", "string", "File, relative to the run's folder"),
@@ -226,6 +236,7 @@ _RUN = {
     ),
     "segments": (
         Column("SeriesInstanceUID", "string", _SERIES),
+        _PATIENT_OF_CT,
         Column("product", "string", _PRODUCT),
         Column("segment_number", "int", "Segment Number"),
         Column("segment", "string", "Key of mappings/segments.csv"),
@@ -235,6 +246,7 @@ _RUN = {
     ),
     "rois": (
         Column("SeriesInstanceUID", "string", _SERIES),
+        _PATIENT_OF_CT,
         Column("product", "string", _PRODUCT),
         Column("structure_set_uid", "string", "SOP Instance UID of the RT Structure Set"),
         Column("roi_number", "int", "ROI Number; NULL in runs of versions that did not record ROIs"),
@@ -254,6 +266,7 @@ _RUN = {
     ),
     "landmarks": (
         Column("SeriesInstanceUID", "string", _SERIES),
+        _PATIENT_OF_CT,
         Column("product", "string", _PRODUCT),
         Column("landmark", "string", "Key of mappings/landmarks.csv"),
         Column("score", "float", "The landmark's score in the look-up table"),
@@ -265,6 +278,7 @@ _RUN = {
     ),
     "outcomes": (
         Column("SeriesInstanceUID", "string", _SERIES),
+        _PATIENT_OF_CT,
         Column("product", "string", _PRODUCT + "; empty: the series itself"),
         Column("state", "string", "done, excluded, failed, skipped or not_started_budget"),
         Column("stage", "string", "Where it ended"),
@@ -275,6 +289,7 @@ _RUN = {
     ),
     "issues": (
         Column("SeriesInstanceUID", "string", _SERIES),
+        _PATIENT_OF_CT,
         Column("product", "string", _PRODUCT),
         Column("stage", "string", "Stage that found it"),
         Column("rule", "string", "Rule that was broken"),
@@ -286,6 +301,7 @@ _RUN = {
     ),
     "proofs": (
         Column("SeriesInstanceUID", "string", _SERIES),
+        _PATIENT_OF_CT,
         Column("product", "string", _PRODUCT),
         Column("check", "string", "What had to hold; `ctenrich` docs, Proof and validation, say what each means"),
         Column("passed", "bool", "Whether it held"),
@@ -293,6 +309,7 @@ _RUN = {
     ),
     "radiomics_features": (
         Column("SeriesInstanceUID", "string", _SERIES),
+        _PATIENT_OF_CT,
         Column("product", "string", _PRODUCT),
         Column("segment_number", "int", "Segment Number"),
         Column("segment", "string", "Row of mappings/segments.csv"),
@@ -303,6 +320,7 @@ _RUN = {
     ),
     "timings": (
         Column("SeriesInstanceUID", "string", _SERIES),
+        _PATIENT_OF_CT,
         Column("product", "string", _PRODUCT),
         Column("stage", "string", "Stage"),
         Column("attempt", "int", "From 1"),
@@ -389,6 +407,57 @@ _LATER = {
         Column("partial_eta_squared", "float", "Effect size, 0 to 1"),
     ),
 }
+_TIDY_SERIES = (
+    _PATIENT_OF_CT,
+    Column("StudyInstanceUID", "string", "Study Instance UID"),
+    Column("SeriesInstanceUID", "string", _SERIES),
+    Column("collection_id", "string", "Collection"),
+    Column("StudyDate", "string", "Study Date, e.g. 2020-12-31"),
+    Column("age_years", "float", "Patient's Age in years; NULL if it is not known"),
+    Column("sex", "string", "Patient's Sex: M, F or O"),
+    Column("scanner", "string", "Manufacturer and model of the scanner"),
+)
+_LUNG_ENDS = (
+    Column("lung_start", "bool", "Whether the lower end of the lungs was found; NULL without body part regression"),
+    Column("lung_end", "bool", "Whether the upper end of the lungs was found; NULL without body part regression"),
+)
+_TIDY = {
+    "organs": (
+        *_TIDY_SERIES,
+        Column("product", "string", _PRODUCT),
+        Column("organ", "string", "Key of mappings/segments.csv, e.g. heart, lung_left; as `segment` elsewhere"),
+        Column("laterality", "string", "Left, Right or NULL"),
+        Column("segment_number", "int", "Segment Number in the SEG"),
+        Column("absent", "bool", "Whether the segmenter looked for it and found nothing"),
+        Column("volume_ml", "float", "Volume from voxel summation, mL; NULL if absent"),
+        Column(
+            "mean_hu", "float", "Mean in the organ, HU; NULL unless measure.radiomics requests first order features"
+        ),
+        Column("expert_dice", "float", "Dice against the contours of the expert; NULL if there are none"),
+        *_LUNG_ENDS,
+        Column("needs_review", "bool", "Whether review_reasons has a reason"),
+        Column(
+            "review_reasons",
+            "string",
+            "absent, volume outlier, Dice below 0.5, or rules of checks that warn; separated by ;",
+        ),
+    ),
+    "cohort_series": (
+        *_TIDY_SERIES,
+        Column("SeriesDescription", "string", "Series Description of the CT"),
+        Column("ConvolutionKernel", "string", "Convolution Kernel"),
+        Column("slices", "int", "Number of slices"),
+        Column("slice_spacing", "float", "Distance between slices along the normal, mm"),
+        Column("SliceThickness", "float", "Largest Slice Thickness, mm"),
+        Column("body_part_examined", "string", "Summary of the body part regression, e.g. NECK-CHEST-ABDOMEN"),
+        *_LUNG_ENDS,
+        Column("lung_height_mm", "float", "Distance of the two ends along the slice normal, mm"),
+        Column("state", "string", "done, excluded, failed, skipped or not_started_budget"),
+        Column("reason", "string", "Reason code; NULL if done"),
+        Column("objects", "int", "Number of DICOM objects written"),
+    ),
+}
+_RUN |= _TIDY
 
 _OBJECTS = {
     "segmentations": _SEGMENTATIONS,
