@@ -10,6 +10,7 @@ from tests.conftest import need_package
 from tests.results.test_queries import write_clinical
 from tests.services.bigquery_service import load_table, local_bigquery
 from tests.services.failing_proxy import failing_proxy
+from tests.support.published_queries import DATASETS, NAMES, comparable, make_encoded_run, published_query
 from tests.support.questions import CLINICAL_ROW, NEEDS_CLINICAL, QUESTIONS, SERIES
 from tests.support.report_more import add_more
 from tests.support.report_runs import make_run, uid_of
@@ -99,6 +100,22 @@ def test_every_question_gives_the_same_rows(run: Workspace, service: str, publis
     here = run_query(run, name, given).to_pylist()
     assert len(found) == rows
     assert json.dumps(found, default=str) == json.dumps(here, default=str)
+
+
+@pytest.mark.long
+def test_the_published_queries_run_there_too(service: str, tmp_path: Path) -> None:
+    """With nothing but the names of their tables replaced (then those of both collections are the same statements)."""
+    encoded = few(make_encoded_run(tmp_path), tmp_path / "few", "dicom_metadata", "measurement_groups", "slices")
+    place = f"{PROJECT}.published"
+    publish_bigquery(encoded, place, client=open_client(service))
+    there = PublishedTables(place, endpoint=service)
+    try:
+        for sql in (published_query(name, DATASETS[0]) for name in NAMES):
+            found = comparable(there.run_query(sql).to_pylist())
+            assert found
+            assert found == comparable(run_query(encoded, sql).to_pylist())
+    finally:
+        there.close()
 
 
 def test_the_command_shows_the_price_first_and_binds(
