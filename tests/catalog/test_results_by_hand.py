@@ -86,16 +86,16 @@ TABLES: dict[str, pa.Table] = {
         ("1.2", "bpr", "Th7", 55.0, 0, ""), ("1.2", "bpr", "Th8", 50.0, 1, ""), ("1.2", "bpr", "Th6", 60.0, 1, ""),
     ),
     "image_level_annotations": _table(
-        "SOPInstanceUID Value topographicalModifier ReferencedSOPInstanceUID",
-        ("7.4", "Lung", "Top", "1.1.3"), ("7.4", "Eighth thoracic vertebra", "Center", "1.1.1"),
-        ("7.5", "Chest", None, "1.1.0"), ("7.6", "Abdomen", None, "1.2.0"),
+        "SOPInstanceUID landmark region topographicalModifier ReferencedSOPInstanceUID",
+        ("7.4", "lung_end", None, "Top", "1.1.3"), ("7.4", "Th8", None, "Center", "1.1.1"),
+        ("7.5", None, "chest", None, "1.1.0"), ("7.6", None, "abdomen", None, "1.2.0"),
     ),
     "segmentations": _segmentations(),
 }  # fmt: skip
 BY_HAND: dict[str, tuple[dict[str, object], list[tuple[Any, ...]]]] = {
     "landmarks_of_series": (
         {"series": "1.1"},
-        [("1.1", "Eighth thoracic vertebra", "Center", 1, 3.0, "1.1.1"), ("1.1", "Lung", "Top", 3, 9.0, "1.1.3")],
+        [("1.1", "Th8", "Center", 1, 3.0, "1.1.1"), ("1.1", "lung_end", "Top", 3, 9.0, "1.1.3")],
     ),
     "expert_against_model": (
         {"quantity": "Sphericity"}, [("1.1", "heart", "expert", 0.5, "net", 0.75, 0.25)]
