@@ -75,8 +75,8 @@ def test_a_stage_of_a_finished_run_changes_no_outcome(run: Path, stage: str) -> 
     if stage == "fetch":
         assert (result.exit_code, "1 failed" in result.output) == (1, True), "the broken slice is read again"
     elif stage == "sort":
-        text = "sort: 2 records, 1 series or products have not reached this stage\n"
-        assert (result.exit_code, result.output) == (0, text)
+        text = "sort: 2 records, 1 not at this stage yet (series and products)\n"
+        assert (result.exit_code, result.stdout) == (0, text)
     else:
         assert result.exit_code == 0, result.output
         assert "NOT_PREPARED" not in result.output
@@ -84,7 +84,7 @@ def test_a_stage_of_a_finished_run_changes_no_outcome(run: Path, stage: str) -> 
 
 def test_what_never_reached_a_stage_is_counted(run: Path) -> None:
     result = call("measure", run)
-    assert result.stdout == "measure: 1 records, 2 series or products have not reached this stage\n"
+    assert result.stdout == "measure: 1 record, 2 not at this stage yet (series and products)\n"
 
 
 def test_a_run_that_was_only_prepared_has_no_outcome_after_a_stage_too_early(run: Path, tmp_path: Path) -> None:

@@ -50,8 +50,7 @@ def _command(name: str) -> Callable[[Path], None]:
         if report.failures:
             parts.append(f"{len(report.failures)} failed")
         if report.left_alone:
-            verb = "has" if report.left_alone == 1 else "have"
-            parts.append(f"{report.left_alone} series or products {verb} not reached this stage")
+            parts.append(f"{report.left_alone} not at this stage yet (series and products)")
         typer.echo(f"{name}: {', '.join(parts)}")
         raise typer.Exit(report.exit_code)
 
