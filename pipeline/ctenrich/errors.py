@@ -26,7 +26,7 @@ import errno
 import sqlite3
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ctenrich.reasons import Reason
 
@@ -134,13 +134,15 @@ class CtenrichError(Exception):
         self.reason = reason
         self.message = message
         self.hint = hint
+        self.issues: tuple[Any, ...] = ()
+        """What was found before the error (:class:`ctenrich.records.Issue`), for the table `issues`."""
 
     def __str__(self) -> str:
         text = f"{self.reason.value}: {self.message}"
         return f"{text} ({self.hint})" if self.hint else text
 
-    def __reduce__(self) -> tuple[type[CtenrichError], tuple[Reason, str, str]]:
-        return type(self), (self.reason, self.message, self.hint)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.message, self.hint), {"issues": self.issues}
 
 
 class UsageError(CtenrichError):

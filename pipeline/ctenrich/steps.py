@@ -250,10 +250,17 @@ def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tu
     Raises
     ------
     UsageError
-        BAD_PARAMETER unless exactly one of query, list and lock is given; the errors of the catalog.
+        BAD_PARAMETER unless exactly one of query, list and lock is given, or where parameters are given beside a lock;
+        the errors of the catalog.
     """
     if sum(map(bool, (request.query, request.series_list, request.lock))) != 1:
         raise UsageError(Reason.BAD_PARAMETER, "give exactly one of QUERY, --series-list and --lock")
+    given = ", ".join(sorted(request.parameters))
+    if request.lock is not None and given:
+        hint = f"leave them out to repeat the selection of {request.lock.name}, or give its query in place of the lock"
+        raise UsageError(Reason.BAD_PARAMETER, f"a lock has its own parameters, so these cannot be set: {given}", hint)
+    if request.series_list is not None and "series" in request.parameters:
+        raise UsageError(Reason.BAD_PARAMETER, "give the series in --series-list or as a parameter, not both")
     catalog = open_catalog(request.catalog, byte_limit=request.byte_limit, partial=request.partial)
     table = _table_writer(catalog, request.save_table)
     difference: CohortDiff | None = None

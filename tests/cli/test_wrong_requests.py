@@ -38,6 +38,11 @@ def call(*arguments: object) -> Result:
         ("check-mappings folder", "ENCODING"),
         ("evaluate-landmarks run --extents other", "BAD_PARAMETER"),
         ("select --series-list other --catalog folder:catalog.duckdb --out c.parquet", "BAD_PARAMETER"),
+        (
+            "select --lock other --param minimum_slices=3 --catalog folder:catalog.duckdb --out c.parquet",
+            "BAD_PARAMETER",
+        ),
+        ("select --lock other --body-part CHEST --catalog folder:catalog.duckdb --out c.parquet", "BAD_PARAMETER"),
         ("select --lock other --catalog folder:catalog.duckdb --out c.parquet", "BAD_COHORT"),
     ],
 )

@@ -146,6 +146,9 @@ def test_rois_of_a_product_that_failed_are_in_the_table_the_report_and_the_messa
         for name in found:
             assert repr(name) in outcome["message"]
             assert f'<th scope="row">{name}</th>' in page
+        issues = pq.read_table(tmp_path / "run" / "tables" / "issues.parquet").to_pylist()
+        dropped = [row["message"] for row in issues if (row["product"], row["stage"]) == ("expert", "segment")]
+        assert all(any(repr(name) in message for message in dropped) for name in found), "also of a failed product"
 
 
 def test_a_run_without_records_of_rois_has_rows_of_its_segments(tmp_path: Path) -> None:

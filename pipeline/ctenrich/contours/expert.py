@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ctenrich.contours.choice import ChosenRoi, choose_rois
-from ctenrich.contours.companions import LinkedStructures, read_companions
+from ctenrich.contours.companions import Companions, LinkedStructures, read_companions
 from ctenrich.contours.findings import FindingContext, contour_issue, damage_of, drawing_issues, roi_issues
 from ctenrich.contours.ownership import own_contours
 from ctenrich.contours.raster import Mask, grid_of, rasterise
@@ -81,46 +82,68 @@ class ExpertSegmenter:
         uid = series.series_instance_uid
         store = SeriesStore(workspace)
         store.path(StructureRois, uid, self._product).unlink(missing_ok=True)  # of an earlier attempt
-        grid = grid_of(series)
         paths = [workspace.resolve(uid, path) for path in series.companions]
         companions = read_companions(paths, series, limit=settings.convert.max_unpacked)
+        issues: list[Issue] = []
+        with _issues_in_errors(issues):
+            chosen = self._choose(companions, series, store, issues)
+            issues += _reference_issues(chosen, series)
+            choice = choose_rois(chosen.structures, series, settings.contours, chosen.elsewhere)
+            issues += choice.issues
+            read = time.perf_counter()
+            progress.start("contours", len(choice.chosen))
+            grid = grid_of(series)
+            rois = RoiRecords(chosen.structures, series)
+            rois.choose(choice)
+            volume = inputs.get("CT")
+            array = load_array(workspace.resolve(uid, volume.array_path)) if volume else None
+            context = FindingContext(grid, array, settings.contours.nesting)
+            drawing = _Drawing(context, series, chosen.structures, rois, issues)
+            template = SegmentMasks(
+                product=self._product,
+                series_instance_uid=uid,
+                shape=series.shape,
+                segments=(),
+                label_map_path=None,
+                sha256="",
+                algorithm_type="MANUAL",
+                source_sop_instance_uid=chosen.structures.sop_instance_uid,
+            )
+            folder = workspace.product_dir(uid, self._product) / "masks"
+            try:
+                choice.check()
+                masks = masks_from_segments(drawing.segments(choice.chosen, progress), template, folder, workspace)
+                drawing.check_content(masks)
+            finally:
+                store.save(rois.record(self._product, grid.voxel_volume), uid, self._product)
+        progress.finish("contours")
+        timings = {"read": read - started, "rasterise": time.perf_counter() - read}
+        return replace(masks, issues=tuple(issues), timings=timings)
+
+    def _choose(
+        self, companions: Companions, series: SortedSeries, store: SeriesStore, issues: list[Issue]
+    ) -> LinkedStructures:
+        """Choose the structure set of the series; keep its issues and, if it belongs to another series, its ROIs."""
         if not companions.found and companions.elsewhere:
             structures, dropped = companions.elsewhere[-1]
             rois = RoiRecords(structures, series)
             rois.drop_elsewhere(dropped)
-            store.save(rois.record(self._product, grid.voxel_volume), uid, self._product)
-        chosen = companions.choose(series)
-        structures, issues = chosen.structures, [*companions.issues, *_reference_issues(chosen, series)]
-        choice = choose_rois(structures, series, settings.contours, chosen.elsewhere)
-        issues += choice.issues
-        read = time.perf_counter()
-        progress.start("contours", len(choice.chosen))
-        template = SegmentMasks(
-            product=self._product,
-            series_instance_uid=uid,
-            shape=series.shape,
-            segments=(),
-            label_map_path=None,
-            sha256="",
-            algorithm_type="MANUAL",
-            source_sop_instance_uid=structures.sop_instance_uid,
-        )
-        folder = workspace.product_dir(uid, self._product) / "masks"
-        volume = inputs.get("CT")
-        array = load_array(workspace.resolve(uid, volume.array_path)) if volume else None
-        rois = RoiRecords(structures, series)
-        rois.choose(choice)
-        context = FindingContext(grid, array, settings.contours.nesting)
-        drawing = _Drawing(context, series, structures, rois, issues)
+            record = rois.record(self._product, grid_of(series).voxel_volume)
+            store.save(record, series.series_instance_uid, self._product)
         try:
-            choice.check()
-            masks = masks_from_segments(drawing.segments(choice.chosen, progress), template, folder, workspace)
-            drawing.check_content(masks)
+            return companions.choose(series)
         finally:
-            store.save(rois.record(self._product, grid.voxel_volume), uid, self._product)
-        progress.finish("contours")
-        timings = {"read": read - started, "rasterise": time.perf_counter() - read}
-        return replace(masks, issues=tuple(issues), timings=timings)
+            issues += companions.issues
+
+
+@contextmanager
+def _issues_in_errors(issues: list[Issue]) -> Iterator[None]:
+    """Hand on what was found in a structure set with the error that ends it."""
+    try:
+        yield
+    except InputError as error:
+        error.issues = tuple(issues)
+        raise
 
 
 def _reference_issues(chosen: LinkedStructures, series: SortedSeries) -> list[Issue]:

@@ -136,6 +136,8 @@ def run_job(
             failure = Failure(stage=name, reason=error.reason, message=error.message)
         except Exception as error:  # noqa: BLE001 - one series never ends a run; the reason is kept
             failure = _failure_of(name, error)
+            if isinstance(error, CtenrichError) and error.issues:
+                issues[name] = error.issues
         if worked:
             timings.append(
                 StageTiming(
