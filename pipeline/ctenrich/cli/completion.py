@@ -51,13 +51,18 @@ def complete_segmenter(incomplete: str) -> list[str]:
     alias, equals, spec = incomplete.partition("=") if "=" in incomplete.partition(":")[0] else ("", "", incomplete)
     kind, colon, rest = spec.partition(":")
     if not colon:
-        found = [name for name in ("expert", "nnunet:", "totalsegmentator:", "recipe:") if name.startswith(kind)]
+        kinds = ("expert", "nnunet:", "totalsegmentator:", "lungmask:", "monai:", "torchscript:", "recipe:")
+        found = [name for name in kinds if name.startswith(kind)]
     elif kind == "nnunet":
         found = [f"nnunet:{name}" for name in _models("nnunet") if name.startswith(rest)]
     elif kind == "totalsegmentator":
         from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION, task_book
 
         found = [f"totalsegmentator:{name}" for name in task_book(DEFAULT_VERSION).recipes if name.startswith(rest)]
+    elif kind == "lungmask":
+        from ctenrich.networks.lungmask import TASKS
+
+        found = [f"lungmask:{name}" for name in TASKS if name.startswith(rest)]
     else:
         found = []
     return [f"{alias}{equals}{name}" for name in found]

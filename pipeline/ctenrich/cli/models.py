@@ -118,8 +118,8 @@ def import_(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Zip file or folder: nnU-Net v1 or v2, or the BPR model's files; or a folder of several data sets of "
-            "nnU-Net, all of which are imported."
+            help="Zip file or folder: nnU-Net v1 or v2, the BPR model's files, a MONAI bundle, a TorchScript network; "
+            "lungmask's .pth file; or a folder of several data sets of nnU-Net, all of which are imported."
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Name to install it under.")] = None,
