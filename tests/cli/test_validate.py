@@ -77,7 +77,7 @@ def test_an_object_that_is_gone_is_seen(run: Path) -> None:
 def test_a_run_without_objects_says_what_to_do(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = call(tmp_path / "empty")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "NOT_FOUND" in result.output
     assert call(tmp_path / "nowhere").exit_code == 2
 

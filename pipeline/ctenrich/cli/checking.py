@@ -55,8 +55,10 @@ def validate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines: findings, then verdicts.")] = False,
 ) -> None:
     """Prove and validate objects: dciodvfy, TID 1500, references, our own proof; exit code 1 on errors."""
+    from ctenrich.cli.options import check_source
     from ctenrich.settings import Settings
 
+    check_source(target, source)
     if (target / "run.json").is_file():
         code, verdicts = _check_run(target, again, pixelmed)
     else:

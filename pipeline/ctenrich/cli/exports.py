@@ -43,9 +43,11 @@ def export(
     """Export masks on the full grid of the CT (nifti, nrrd) or all measurements (csv), read from the DICOM objects."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.cli.options import check_source
     from ctenrich.errors import count
     from ctenrich.records import Severity, State
 
+    check_source(run, source)
     with progress_bars() as progress:
         if (run / "run.json").is_file():
             target = out or run / "export"

@@ -48,7 +48,7 @@ class _ErrorReportingGroup(GroupedCommands):
             typer.secho(f"error: {error.reason.value}: {error.message}", fg="red", err=True)
             if error.hint:
                 typer.echo(f"hint: {error.hint}", err=True)
-            ctx.exit(error.exit_code)
+            ctx.exit(2 if error.reason is Reason.NOT_FOUND else error.exit_code)
         except (OSError, sqlite3.Error) as error:
             self._exit_after_disk_error(ctx, error)
         except KeyboardInterrupt:

@@ -186,8 +186,10 @@ def _conventions(axes: str | None, step: str | None) -> Conventions:
 def verify(name: Name) -> None:
     """Check an installed model: hashes, plans, the tensors of every fold, labels."""
     from ctenrich.errors import count
+    from ctenrich.inference.registry import check_model_name
     from ctenrich.models.library import verify_model
 
+    check_model_name(name)
     issues = verify_model(name)
     for issue in issues:
         typer.echo(f"{issue.object}: {issue.message} [{issue.rule}]", err=True)

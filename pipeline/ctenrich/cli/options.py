@@ -24,6 +24,7 @@ __all__ = [
     "ProductOptions",
     "RunFolder",
     "SettingsFile",
+    "check_source",
     "seg_limits",
 ]
 
@@ -171,6 +172,33 @@ class LimitOptions:
     price_per_hour: Annotated[
         float, typer.Option(min=0, metavar="PRICE", help="Price of this machine, for --max-cost.")
     ] = 0.0
+
+
+def check_source(target: Path, source: Path | None) -> None:
+    """Check the folder of the images that objects refer to.
+
+    Parameters
+    ----------
+    target : Path
+        A run's folder, or objects of any maker.
+    source : Path or None
+        Value of ``--source``.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND if there is no such folder, BAD_PARAMETER for a run, which has its images.
+    """
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
+
+    if source is None:
+        return
+    if (target / "run.json").is_file():
+        message = f"--source is for objects from elsewhere, and {target} is a run, which has its images"
+        raise UsageError(Reason.BAD_PARAMETER, message, "leave it out")
+    if not source.exists():
+        raise UsageError(Reason.NOT_FOUND, f"there is no folder {source}", "give the folder of the images")
 
 
 def seg_limits(settings: Path | None, max_voxels: int | None, run: SegSettings | None = None) -> SegSettings:

@@ -62,9 +62,10 @@ class ExecutionOptions:
 
     heading: ClassVar[str] = "Execution"
 
-    catalog: Annotated[str, typer.Option(metavar="CATALOG", help="Catalog in which a list of series is looked up.")] = (
-        "idc"
-    )
+    catalog: Annotated[
+        str | None,
+        typer.Option(metavar="CATALOG", help="Catalog in which a list of series is looked up.  [default: idc]"),
+    ] = None
     executor: Annotated[
         str,
         typer.Option(metavar="NAME", help="auto, serial, processes or ray; the results are the same."),
@@ -226,16 +227,22 @@ def _print_summary(made: Run, summary: RunSummary) -> None:
 def _cohort_of(request: RunRequest) -> Path:
     """Return the cohort file of a source, and print how it was chosen; wrong requests fail before a folder is read."""
     from ctenrich.cli.console import progress_bars
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
     from ctenrich.runner.forecast import products_of
     from ctenrich.runner.run import INPUT, need_products
-    from ctenrich.select.sources import make_cohort
+    from ctenrich.select.sources import LISTS, make_cohort
 
+    catalog = request.execution.catalog
+    if catalog is not None and not request.source.endswith(LISTS):
+        message = f"--catalog is for a list of series, and {request.source} is none"
+        raise UsageError(Reason.BAD_PARAMETER, message, f"leave it out, or give a file of series ({', '.join(LISTS)})")
     _settings_of(request.products, request.compute)
     products = products_of(request.products.segmenters, request.products.bodypart)
     if not (request.out / "run.json").exists():
         need_products(products)
     with progress_bars() as progress:
-        found = make_cohort(request.source, request.out / INPUT, catalog=request.execution.catalog, progress=progress)
+        found = make_cohort(request.source, request.out / INPUT, catalog=catalog or "idc", progress=progress)
     if found.selected is not None:
         for note in found.notes:
             typer.echo(note, err=True)

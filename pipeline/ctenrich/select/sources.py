@@ -18,9 +18,10 @@ from ctenrich.select.files import excluded_path, write_cohort
 from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.select.series_list import read_series_list, select_series_list
 
-__all__ = ["SourceCohort", "make_cohort"]
+__all__ = ["LISTS", "SourceCohort", "make_cohort"]
 
-_LISTS = (".csv", ".txt")
+LISTS = (".csv", ".txt")
+"""Endings of files that list series."""
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _NOT_DICOM = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".npz", ".npy")
 _FORMS = "a cohort file, a folder of DICOM files, a list of series (.csv, .txt), folder:FILE, idc:COLLECTION[/PATIENT]"
@@ -149,7 +150,7 @@ def _from_query(query: str, catalog: str, parameters: Mapping[str, object], prog
 
 
 def _from_list(path: Path, catalog: str, progress: Progress) -> Selection:
-    if path.suffix not in _LISTS:
+    if path.suffix not in LISTS:
         if _image_suffix(path.name):
             raise _not_dicom(f"{path.name} is no DICOM")
         if path.suffix.lower() in _ARCHIVES:
