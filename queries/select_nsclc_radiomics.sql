@@ -107,7 +107,8 @@ WITH
         COALESCE(PatientAge, ''), '\n|\n',
         COALESCE(PatientSex, ''), '\n|\n',
         COALESCE(StudyID, ''), '\n|\n',
-        COALESCE(AccessionNumber, '')
+        COALESCE(AccessionNumber, ''), '\n|\n',
+        COALESCE(SeriesNumber, '')
       ) AS header,
       crdc_series_uuid,
       gcs_url,
@@ -339,7 +340,7 @@ WITH
             REGEXP_CONTAINS(image_type, r'^\s*DERIVED\s*(\\|$)')
             AND (
               REGEXP_CONTAINS(parts[SAFE_OFFSET(6)], r'^1\.2\.840\.10008\.5\.1\.4\.1\.1\.7(\.|$)')
-              OR REGEXP_CONTAINS(image_type, r'^[^\\]*\\(.*[^A-Z])?(REFORMAT(TED)?|MPR|MPVR|CPR|CURVED|PROJECTION|SLAB|MIP|MINIP|M(AX|IN)[ _-]?I?P|MAXIMUM|MINIMUM|VRT?|SSD|RENDER(ED|ING)?|SUBTRACT(ED|ION)?|DSA|FUSED|FUSION|DIVISION|MULTIPLICATION|MASKED|STD_DEVIATION|SCREEN)([^A-Z]|$)')
+              OR REGEXP_CONTAINS(image_type, r'^[^\\]*\\(.*[^A-Z])?(REFORMAT(TED)?|MPR|MPVR|CPR|CURVED|PROJECTION|SLAB|MIP|MINIP|M(AX|IN)[ _-]?I?P|MAXIMUM|MINIMUM|TMIP|RAY[ _-]?SUM|VRT?|SSD|RENDER(ED|ING)?|SUB|SUBTRACT(ED|ION)?|DSA|FUSED|FUSION|DIVISION|MULTIPLICATION|MASKED|STD_DEVIATION|SCREEN(SHOT)?|STRAIGHTENED|UNFOLDED|ENDO(SCOPY)?|DRR|OVERLAY|BONE[ _-]?REMOV(ED|AL))([^A-Z]|$)')
             )
           ) AS reformatted,
           LOGICAL_OR(is_enhanced OR COALESCE(SAFE_CAST(TRIM(parts[SAFE_OFFSET(7)]) AS INT64) > 1, FALSE)) AS multiframe,
@@ -349,7 +350,7 @@ WITH
           LOGICAL_OR(
             NOT bad_rescale AND (
               rescale_type NOT IN ('', 'HU', 'US')
-              OR REGEXP_CONTAINS(image_type, r'(^|[^A-Z])(MAT_(SPECIFIC|FRACTIONAL|VALUE_BASED)|EFF_ATOMIC_NUM|Z[ _-]?EFF|EFFECTIVE[ _-]?Z|ELECTRON[ _-]DENSITY|IODINE|QUANTITY)([^A-Z]|$)')
+              OR REGEXP_CONTAINS(image_type, r'(^|[^A-Z])(MAT_(SPECIFIC|FRACTIONAL|VALUE_BASED)|EFF_ATOMIC_NUM|Z[ _-]?EFF|EFF(ECTIVE)?[ _-]?Z|RHO([ _-]?Z)?|ELECTRON[ _-]?DENSITY|E[ _-]?DENSITY|IODINE|QUANTITY|PARAMETRIC|CBF|CBV|MTT|TTP|TMAX|BLOOD[ _-]?(FLOW|VOLUME))([^A-Z]|$)')
               OR COALESCE(
                 ABS(slope - FLOOR(slope + 0.5)) > 1e-7 OR ABS(intercept - FLOOR(intercept + 0.5)) > 1e-3, FALSE
               )
@@ -404,7 +405,7 @@ WITH
             OR REGEXP_CONTAINS(parts[SAFE_OFFSET(1)], r'[\\\x00-\x1f\x7f\x{FFFD}]') OR CHAR_LENGTH(TRIM(parts[SAFE_OFFSET(1)])) > 64
             OR REGEXP_CONTAINS(parts[SAFE_OFFSET(28)], r'[\\\x00-\x1f\x7f\x{FFFD}]') OR CHAR_LENGTH(TRIM(parts[SAFE_OFFSET(28)])) > 16
             OR REGEXP_CONTAINS(parts[SAFE_OFFSET(29)], r'[\\\x00-\x1f\x7f\x{FFFD}]') OR CHAR_LENGTH(TRIM(parts[SAFE_OFFSET(29)])) > 16
-            OR ARRAY_LENGTH(parts) != 30
+            OR ARRAY_LENGTH(parts) != 31
           ) AS unsafe_header
         FROM (
           SELECT
@@ -489,6 +490,26 @@ WITH
               COUNTIF(parts_before IS NULL OR SeriesDescription_mark != SeriesDescription_before) > COUNT(DISTINCT SeriesDescription_mark),
               CONCAT('SeriesDescription: ', MIN(SeriesDescription_mark), ' ... ', MAX(SeriesDescription_mark), '; '),
               ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR SeriesNumber_mark != SeriesNumber_before) > COUNT(DISTINCT SeriesNumber_mark),
+              CONCAT('SeriesNumber: ', MIN(SeriesNumber_mark), ' ... ', MAX(SeriesNumber_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR SliceThickness_mark != SliceThickness_before) > COUNT(DISTINCT SliceThickness_mark),
+              CONCAT('SliceThickness: ', MIN(SliceThickness_mark), ' ... ', MAX(SliceThickness_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR PatientPosition_mark != PatientPosition_before) > COUNT(DISTINCT PatientPosition_mark),
+              CONCAT('PatientPosition: ', MIN(PatientPosition_mark), ' ... ', MAX(PatientPosition_mark), '; '),
+              ''
+            ),
+            IF(
+              COUNTIF(parts_before IS NULL OR ManufacturerModelName_mark != ManufacturerModelName_before) > COUNT(DISTINCT ManufacturerModelName_mark),
+              CONCAT('ManufacturerModelName: ', MIN(ManufacturerModelName_mark), ' ... ', MAX(ManufacturerModelName_mark), '; '),
+              ''
             )
           )
         FROM (
@@ -519,6 +540,20 @@ WITH
             COALESCE(REGEXP_EXTRACT(UPPER(parts_before[SAFE_OFFSET(13)]), r'^(?:[^\\]*\\){4}(.*)$'), '') AS ImageType5_before,
             UPPER(TRIM(parts[SAFE_OFFSET(20)])) AS SeriesDescription_mark,
             UPPER(TRIM(parts_before[SAFE_OFFSET(20)])) AS SeriesDescription_before,
+            UPPER(TRIM(parts[SAFE_OFFSET(30)])) AS SeriesNumber_mark,
+            UPPER(TRIM(parts_before[SAFE_OFFSET(30)])) AS SeriesNumber_before,
+            COALESCE(
+                FORMAT('%.2f', IF(ABS(SAFE_CAST(TRIM(parts[SAFE_OFFSET(12)]) AS FLOAT64)) < 1e9, SAFE_CAST(TRIM(parts[SAFE_OFFSET(12)]) AS FLOAT64), NULL)),
+                UPPER(TRIM(parts[SAFE_OFFSET(12)]))
+              ) AS SliceThickness_mark,
+            COALESCE(
+                FORMAT('%.2f', IF(ABS(SAFE_CAST(TRIM(parts_before[SAFE_OFFSET(12)]) AS FLOAT64)) < 1e9, SAFE_CAST(TRIM(parts_before[SAFE_OFFSET(12)]) AS FLOAT64), NULL)),
+                UPPER(TRIM(parts_before[SAFE_OFFSET(12)]))
+              ) AS SliceThickness_before,
+            UPPER(TRIM(parts[SAFE_OFFSET(24)])) AS PatientPosition_mark,
+            UPPER(TRIM(parts_before[SAFE_OFFSET(24)])) AS PatientPosition_before,
+            UPPER(TRIM(parts[SAFE_OFFSET(22)])) AS ManufacturerModelName_mark,
+            UPPER(TRIM(parts_before[SAFE_OFFSET(22)])) AS ManufacturerModelName_before,
             parts_before
           FROM (
             SELECT

@@ -216,11 +216,12 @@ def test_a_query_without_header_takes_what_its_text_names() -> None:
 
 IDENTITY = {"collection_id", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"}
 GEOMETRY = {"FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns"}
+IDENTITY |= {"StudyID", "AccessionNumber"}
 KIND = {"Modality", "ImageType", "NumberOfFrames", "SliceThickness", "Manufacturer", "LossyImageCompression"}
 BYTES = {"gcs_url", "instance_size", "instance_hash", "crdc_series_uuid"}
 TIMES = {"AcquisitionNumber", "AcquisitionTime", "ContentTime", "TemporalPositionIdentifier"}
 ACQUISITION = TIMES | {"ContrastBolusAgent", "ConvolutionKernel", "FilterType", "KVP"}
-QUANTITY = {"RescaleIntercept", "RescaleSlope", "RescaleType", "SeriesDescription"}
+QUANTITY = {"RescaleIntercept", "RescaleSlope", "RescaleType", "SeriesDescription", "SeriesNumber"}
 TO_FILTER_BY = {
     "ManufacturerModelName", "BodyPartExamined", "PatientPosition", "StudyDate", "PatientAge", "PatientSex",
 }  # fmt: skip
@@ -236,18 +237,21 @@ NEEDED = (
 
 
 @pytest.mark.parametrize("name", ["select_ct_series", "select_nsclc_radiomics", "select_nlst"])
-def test_bigquery_scans_dicom_all_once_for_the_collection_and_the_needed_columns(name: str) -> None:
+def test_bigquery_scans_the_needed_columns_of_the_collection_once_and_those_of_modality_again(name: str) -> None:
     from sqlglot import exp
     from sqlglot.optimizer.scope import traverse_scope
 
     tree = parse_statement(load_query(name).text)
     tables = [t.name for t in tree.find_all(exp.Table)]
-    assert tables.count("dicom_all") == 1
+    assert tables.count("dicom_all") == 2
     # BigQuery runs a WITH query again for every place that names it
     steps = [cte.alias for cte in tree.find_all(exp.CTE)]
     assert [step for step in steps if tables.count(step) != 1] == []
     scopes = [s for s in traverse_scope(tree) if any(t.name == "dicom_all" for t in s.tables)]
-    (scan,) = scopes
+    (others,) = (scope for scope in scopes if "Rows" not in {column.name for column in scope.columns})
+    assert {column.name for column in others.columns} == {"SeriesInstanceUID", "Modality", "PatientID", "collection_id"}
+    assert "collection_id IN UNNEST(@collections)" in others.expression.args["where"].sql("bigquery")
+    (scan,) = (scope for scope in scopes if scope is not others)
     assert isinstance(scan.expression, exp.Select)
     assert "*" not in [str(e) for e in scan.expression.expressions]
     where = scan.expression.args["where"].sql("bigquery")

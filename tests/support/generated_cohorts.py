@@ -64,7 +64,7 @@ def _floats(values: list[str]) -> tuple[float, ...] | None:
 
 COLUMNS_OF_MARKS = (
     "AcquisitionNumber", "TemporalPositionIdentifier", "ContrastBolusAgent", "ConvolutionKernel", "KVP", "FilterType",
-    "SeriesDescription",
+    "SeriesDescription", "SeriesNumber", "SliceThickness", "PatientPosition", "ManufacturerModelName",
 )  # fmt: skip
 TIME_COLUMNS = ("AcquisitionTime", "ContentTime")
 
@@ -237,6 +237,10 @@ MARK_VALUES: dict[str, list[Any]] = {
     "KVP": ["120", "120.0", "80", "120.0000001", None, "140", "x"],
     "FilterType": ["WEDGE", "FLAT"],
     "SeriesDescription": ["native", "Native ", "portal venous", None],
+    "SeriesNumber": ["2", "3"],
+    "SliceThickness": ["3.0", "3", "1.5", "3.001", "x", None, "1e400", "-0"],
+    "PatientPosition": ["HFS", "hfs ", "FFS", None],
+    "ManufacturerModelName": ["One", "ONE", "Two"],
     "ImageType": [["ORIGINAL", "PRIMARY", "AXIAL", x, *more] for x in ("A", "B") for more in ([], ["1"], ["2", "3"])],
 }
 

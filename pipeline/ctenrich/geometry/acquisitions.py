@@ -26,15 +26,20 @@ MARKS = (
     "ImageType4",
     "ImageType5",
     "SeriesDescription",
+    "SeriesNumber",
+    "SliceThickness",
+    "PatientPosition",
+    "ManufacturerModelName",
     "TriggerTime",
     "NominalPercentageOfCardiacPhase",
     "NominalPercentageOfRespiratoryPhase",
     "TemporalPositionIndex",
     "MultienergyCTAcquisition",
+    "IrradiationEventUID",
 )
 """Attributes whose values are compared for equality; a missing value is a value of its own. ImageType3 and ImageType4
 are single values of Image Type, ImageType5 is the fifth and all later ones. IDC's table has no column for those after
-SeriesDescription, so that the queries do not judge them."""
+ManufacturerModelName, so that the queries do not judge them."""
 
 TIMES = ("AcquisitionTime", "ContentTime", "AcquisitionDateTime")
 """Attributes that may be different for every slice; the queries judge the first two."""
@@ -76,7 +81,8 @@ def slice_marks(texts: Mapping[str, str], image_type: Sequence[str], times: Mapp
     Parameters
     ----------
     texts : mapping
-        Text by attribute; several values are joined by a backslash. KVP is rounded to whole kilovolts.
+        Text by attribute; several values are joined by a backslash. KVP is rounded to whole kilovolts, Slice
+        Thickness to hundredths of a millimetre.
     image_type : sequence of str
         Values of Image Type.
     times : mapping
@@ -91,6 +97,7 @@ def slice_marks(texts: Mapping[str, str], image_type: Sequence[str], times: Mapp
     values = {name: text.strip(" ").upper() for name, text in texts.items()}
     values |= {"ImageType3": "".join(types[2:3]), "ImageType4": "".join(types[3:4]), "ImageType5": "\\".join(types[4:])}
     values["KVP"] = _whole_kilovolts(values.get("KVP", ""))
+    values["SliceThickness"] = _hundredths(values.get("SliceThickness", ""))
     return SliceMarks(
         texts=tuple((name, values[name]) for name in MARKS if values.get(name)),
         times=tuple((name, times[name]) for name in TIMES if name in times),
@@ -103,6 +110,14 @@ def _whole_kilovolts(text: str) -> str:
     except ValueError:
         return text
     return str(math.floor(value + 0.5)) if abs(value) < 1e9 else text
+
+
+def _hundredths(text: str) -> str:
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return f"{value:.2f}" if abs(value) < 1e9 else text
 
 
 def find_splits(slices: Sequence[SliceMarks]) -> tuple[AcquisitionSplit, ...]:
