@@ -48,7 +48,8 @@ INTERFACE = {
         "Measurements and comparison",
         ["shape.measure", "shape.features", "masks", "evaluate.overlap", "evaluate.products",
          "evaluate.other_segs", "evaluate.landmarks", "evaluate.lungs", "evaluate.metrics", "evaluate.mask_sources",
-         "evaluate.evaluation", "evaluate.statistics", "evaluate.published"],
+         "evaluate.evaluation", "evaluate.statistics", "evaluate.published", "quality.run", "quality.case",
+         "quality.finding", "quality.limits", "quality.registry", "quality.lungs", "quality.ranking", "quality.cohort"],
     ),
     "objects": (
         "DICOM objects",

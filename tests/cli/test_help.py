@@ -21,7 +21,7 @@ from ctenrich.resources import folder as own_folder
 
 LOCAL = re.compile(
     r"ctenrich (index|cohort|plan|status|report|query my-run|export|check-mappings|retry|evaluate-segmentations|prepare"
-    r"|evaluate my-run$|compare my-run$"
+    r"|evaluate my-run$|compare my-run$|quality my-run$|quality my-run --top"
     r"|codes list|codes show|fetch|sort|convert|segment|score|measure|encode|validate others"
     r"|models list|models show|models verify demo"
     r"|select (select_ct_series --catalog folder|--series-list|--lock))\b"

@@ -48,16 +48,20 @@ def evaluate(
     csv: _Csv = False,
 ) -> None:
     """Compare products with a reference, organ by organ: overlap, distances, volumes; the numbers become tables."""
+    from ctenrich import steps
     from ctenrich.cli.console import progress_bars
     from ctenrich.evaluate.evaluation import evaluate_run, strata_of
     from ctenrich.evaluate.published import read_published
+    from ctenrich.runner.products import product_key
 
     _check_metric(metric)
     source = _open_run(run)
+    asked = steps.open_run(run).config.products
+    reference, chosen = product_key(asked, reference), [product_key(asked, name) for name in product or []]
     strata = strata_of(source.cohort, by or [])
     theirs = read_published(published) if published else ()
     with progress_bars() as progress:
-        found = evaluate_run(source, reference=reference, products=product or [], progress=progress)
+        found = evaluate_run(source, reference=reference, products=chosen, progress=progress)
     _finish(source, found, strata, _Printing(metric, theirs, csv))
 
 
@@ -116,9 +120,11 @@ def _check_metric(metric: str) -> None:
 def _open_run(path: Path, product: str = "") -> RunSource:
     from ctenrich import steps
     from ctenrich.evaluate.evaluation import RunSource
+    from ctenrich.runner.products import product_key
 
     run = steps.open_run(path)
-    return RunSource(workspace=run.workspace, settings=run.config.settings, cohort=run.cohort, product=product)
+    key = product_key(run.config.products, product) if product else ""
+    return RunSource(workspace=run.workspace, settings=run.config.settings, cohort=run.cohort, product=key)
 
 
 def _source_of(target: str) -> RunSource | Path:

@@ -20,6 +20,7 @@ from ctenrich.cli import (
     exports,
     mappings,
     models,
+    quality,
     results,
     running,
     settings_files,
@@ -124,7 +125,8 @@ def _main(
 
 
 for group in (
-    demo, cohorts, running, stages, checking, results, evaluation, viewing, exports, models, mappings, settings_files,
+    demo, cohorts, running, stages, checking, results, evaluation, quality, viewing, exports, models, mappings,
+    settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

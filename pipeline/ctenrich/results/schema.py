@@ -406,6 +406,28 @@ _LATER = {
         Column("p_holm", "float", "p_corrected by Holm's method over the organs of the metric and stratum"),
         Column("partial_eta_squared", "float", "Effect size, 0 to 1"),
     ),
+    "quality": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("organ", "string", "Key of mappings/segments.csv; NULL: the series or the product as a whole"),
+        Column("rule", "string", "Check that found it"),
+        Column("value", "float", "Measured value; NULL if the check has no number"),
+        Column("low", "float", "Lower limit; NULL if there is none"),
+        Column("high", "float", "Upper limit; NULL if there is none"),
+        Column("unit", "string", "Unit of value and limits"),
+        Column("severity", "string", "error, warning or note"),
+        Column("weight", "float", "Weight in the ranked list; 0: a note"),
+        Column("slice_index", "int", "Slice to look at; NULL if none is better than others"),
+        Column("sentence", "string", "The finding with value and limit"),
+    ),
+    "quality_ranking": (
+        Column("rank", "int", "1: to be looked at first"),
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("score", "float", "Sum over the checks of the largest weight of their findings; 0: nothing was found"),
+        Column("findings", "int", "Findings that are not notes"),
+        Column("reasons", "strings", "Their sentences, the gravest first"),
+    ),
 }
 _TIDY_SERIES = (
     _PATIENT_OF_CT,
