@@ -25,7 +25,17 @@ _AWAY = 3
 
 
 def check_attenuation(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Median attenuation of an organ, and its share of other tissue."""
+    """Median attenuation of an organ, and its share of other tissue.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     for organ in case.organs.values() if case.ct is not None else ():
         rules = limits.organ(plain_name(organ.name))
         if rules.hu is None:
@@ -49,7 +59,17 @@ def check_attenuation(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_lungs(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Lungs of the product against lungs by threshold."""
+    """Lungs of the product against lungs by threshold.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     mine = [o for o in case.organs.values() if plain_name(o.name) in _LUNGS]
     lungs = case.lungs
     if not mine or lungs is None:
@@ -95,7 +115,17 @@ def _closed(lungs: LungWitness) -> NDArray[np.bool_]:
 
 
 def check_alignment(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Contrast of the CT at the edges of the lungs along z, in place and after a move by some slices."""
+    """Contrast of the CT at the edges of the lungs along z, in place and after a move by some slices.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     mine = [o for o in case.organs.values() if plain_name(o.name) in _LUNGS]
     if not mine or case.ct is None:
         return
@@ -144,7 +174,17 @@ def _contrast(case: QualityCase, organs: list[OrganMask]) -> NDArray[np.float64]
 
 
 def check_landmarks(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Ends of the lungs by landmarks of body part regression against those by threshold."""
+    """Ends of the lungs by landmarks of body part regression against those by threshold.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     lungs = case.lungs
     if lungs is None or lungs.volume < limits.number("lung_witness", "least_ml"):
         return

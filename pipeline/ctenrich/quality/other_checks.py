@@ -16,7 +16,17 @@ __all__ = ["check_folds", "check_products", "check_series"]
 
 
 def check_products(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Dice with the same organ of the other products of the series."""
+    """Dice with the same organ of the other products of the series.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     limit = limits.number("products", "dice")
     for product, organs in case.others.items():
         for name, organ in case.organs.items():
@@ -30,7 +40,17 @@ def check_products(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_folds(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Agreement of the folds of a network."""
+    """Agreement of the folds of a network.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     limit = limits.number("products", "folds")
     for name, agreement in sorted(case.agreement.items()):
         if agreement < limit and name in case.organs:
@@ -39,7 +59,17 @@ def check_folds(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_series(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Distance between slices, number of slices, and what the slice scores tell about spacing and order."""
+    """Distance between slices, number of slices, and what the slice scores tell about spacing and order.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     spacing, slices = case.spacing[0], case.shape[0]
     largest, least = limits.number("series", "spacing_mm"), limits.number("series", "slices")
     if spacing > largest:

@@ -46,7 +46,17 @@ _NEIGHBOURS = {
 
 
 def check_sides(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Left organs to the left of their right counterparts, and each lung on its side of the body."""
+    """Left organs to the left of their right counterparts, and each lung on its side of the body.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     margin = limits.number("sides", "margin_mm")
     for name, left in case.organs.items():
         right = case.organs.get(name.replace("_left", "_right")) if "_left" in name else None
@@ -71,7 +81,17 @@ def check_sides(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_symmetry(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Volume of the left lung by that of the right one."""
+    """Volume of the left lung by that of the right one.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     left, right = (case.organs.get(name) for name in ("lung_left", "lung_right"))
     if left and right:
         ratio = left.volume / right.volume
@@ -82,7 +102,17 @@ def check_symmetry(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_neighbours(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Places of organs relative to each other, and to the lungs by threshold."""
+    """Places of organs relative to each other, and to the lungs by threshold.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     heart = case.organs.get("heart")
     if heart is not None:
         yield from _heart(case, heart)
@@ -170,7 +200,17 @@ def _gap(one: OrganMask, two: OrganMask) -> float:
 
 
 def check_region(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Slice scores of body part regression at the organ's centre."""
+    """Slice scores of body part regression at the organ's centre.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     for organ in case.organs.values() if case.scores else ():
         usual = limits.organ(plain_name(organ.name)).scores
         score = case.scores[min(round(float(organ.centre[0]) / case.spacing[0]), len(case.scores) - 1)]
@@ -182,7 +222,17 @@ def check_region(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_body_part(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Organs against the body part of the header, and against the regions of body part regression."""
+    """Organs against the body part of the header, and against the regions of body part regression.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     stated = _part_of(case.body_part_examined)
     for organ in case.organs.values():
         part = _PART_OF_ORGAN.get(plain_name(organ.name))

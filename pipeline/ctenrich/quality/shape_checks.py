@@ -35,7 +35,17 @@ def one_piece(name: str) -> bool:
 
 
 def check_islands(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Components apart from the largest: their number, share and distance from it."""
+    """Components apart from the largest: their number, share and distance from it.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     from scipy import ndimage
     from scipy.spatial import cKDTree
 
@@ -82,7 +92,17 @@ def _rim(mask: np.ndarray) -> np.ndarray:
 
 
 def check_holes(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Cavities that the organ encloses, and slices without a voxel in its middle."""
+    """Cavities that the organ encloses, and slices without a voxel in its middle.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     from scipy import ndimage
 
     for organ in (o for o in case.organs.values() if one_piece(o.name)):
@@ -100,7 +120,17 @@ def check_holes(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_ends(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Flat faces inside the volume: an organ that was cut off."""
+    """Flat faces inside the volume: an organ that was cut off.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     for organ in case.organs.values():
         rules = limits.organ(plain_name(organ.name))
         if rules.volume_ml is None or not one_piece(organ.name):
@@ -126,7 +156,17 @@ def check_ends(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_volume(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Volume against the range of adults, by sex where it is known; an organ at the edge may be smaller."""
+    """Volume against the range of adults, by sex where it is known; an organ at the edge may be smaller.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     for organ in case.organs.values():
         usual = limits.organ(plain_name(organ.name)).volume_of(case.sex)
         if usual is None:
@@ -139,7 +179,17 @@ def check_volume(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_extent(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Longest side of the bounding box against the range of adults."""
+    """Longest side of the bounding box against the range of adults.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     for organ in case.organs.values():
         usual = limits.organ(plain_name(organ.name)).extent_mm
         if usual is None:
@@ -155,7 +205,17 @@ def _cut(organ: OrganMask) -> bool:
 
 
 def check_edge(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Organs that the scan does not contain completely: worth knowing before volumes are used."""
+    """Organs that the scan does not contain completely: worth knowing before volumes are used.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     for organ in case.organs.values():
         rules = limits.organ(plain_name(organ.name))
         if rules.volume_ml is None or rules.tube:
@@ -168,7 +228,17 @@ def check_edge(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_empty(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Organs that were looked for and not found although the scan shows whole lungs."""
+    """Organs that were looked for and not found although the scan shows whole lungs.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
     lungs = case.lungs
     chest = lungs is not None and lungs.volume >= limits.number("lung_witness", "least_ml")
     for name in sorted(case.empty):
