@@ -30,7 +30,8 @@ def quality(
 ) -> None:
     """Check masks without ground truth: shape, place, attenuation, sides, other products; findings become tables."""
     from ctenrich import steps
-    from ctenrich.cli.console import print_csv, printable, progress_bars
+    from ctenrich.cli.console import print_csv, progress_bars
+    from ctenrich.cli.text import printable
     from ctenrich.quality.limits import load_limits
     from ctenrich.quality.run import check_run, write_quality
 
