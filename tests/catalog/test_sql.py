@@ -262,3 +262,32 @@ def test_bigquery_scans_the_needed_columns_of_the_collection_once_and_those_of_m
         "columns that no rule and no later step needs"
     )
     assert columns >= {"collection_id", "ImagePositionPatient", "gcs_url"}
+
+
+# ---------------------------------------------------------------- names in UNNEST
+
+SHADOWS = [
+    ("SELECT n, q FROM T! AS t CROSS JOIN UNNEST(q) AS q ORDER BY q.z", [(1, {"z": 1}), (1, {"z": 5})]),
+    ("SELECT Q.z, t.q[SAFE_OFFSET(0)].z FROM T! AS t, UNNEST(q) AS Q ORDER BY 1", [(1, 1), (5, 1)]),
+    ("SELECT q.z + o FROM T!, UNNEST(q) AS q WITH OFFSET AS o WHERE q.z > 1", [(6,)]),
+    ("WITH w AS (SELECT q FROM T!, UNNEST(q) AS q) SELECT q.z FROM w ORDER BY q.z", [(1,), (5,)]),
+    ("SELECT (SELECT MAX(q.z) FROM UNNEST(q) AS q) FROM T! ORDER BY n", [(5,), (None,)]),
+    ("SELECT x FROM T! AS t, UNNEST(t.x) AS x WHERE x IN (SELECT y + 10 FROM UNNEST([0, 20]) AS y) ORDER BY x",
+     [(10,), (30,)]),
+    ("SELECT n, z FROM T!, UNNEST(q) AS e WHERE z > 1", [(1, 5)]),
+    ("SELECT SUM(z) AS z FROM T!, UNNEST(q) AS e GROUP BY n", [(6,)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "rows"), SHADOWS)
+def test_the_alias_of_unnest_wins_and_its_fields_are_columns(
+    connection: duckdb.DuckDBPyConnection, sql: str, rows: list[tuple[Any, ...]]
+) -> None:
+    columns = {name: ["n", "x", "s", "q", "f"] for name in TABLES}
+    text = to_duckdb(sql.replace("T!", TABLE), {}, TABLES, columns)
+    assert connection.execute(text).fetchall() == rows
+
+
+def test_an_alias_keeps_its_name_in_the_result(connection: duckdb.DuckDBPyConnection) -> None:
+    text = to_duckdb(f"SELECT q, q.z FROM {TABLE}, UNNEST(q) AS q", {}, TABLES)
+    assert [column[0] for column in connection.execute(text).description] == ["q", "z"]

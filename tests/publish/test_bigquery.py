@@ -10,6 +10,7 @@ from tests.conftest import need_package
 from tests.results.test_queries import write_clinical
 from tests.services.bigquery_service import load_table, local_bigquery
 from tests.services.failing_proxy import failing_proxy
+from tests.support.organ_questions import QUESTIONS as ORGAN_QUESTIONS
 from tests.support.published_queries import DATASETS, NAMES, comparable, make_encoded_run, published_query
 from tests.support.questions import CLINICAL_ROW, NEEDS_CLINICAL, QUESTIONS, SERIES
 from tests.support.report_more import add_more
@@ -100,6 +101,16 @@ def test_every_question_gives_the_same_rows(run: Workspace, service: str, publis
     here = run_query(run, name, given).to_pylist()
     assert len(found) == rows
     assert json.dumps(found, default=str) == json.dumps(here, default=str)
+
+
+def test_questions_on_organs_give_the_same_rows(run: Workspace, service: str, published: str) -> None:
+    there = PublishedTables(published, endpoint=service)
+    try:
+        for sql in ORGAN_QUESTIONS.values():
+            found, here = (rows.to_pylist() for rows in (there.run_query(sql), run_query(run, sql)))
+            assert json.dumps(found, default=str) == json.dumps(here, default=str)
+    finally:
+        there.close()
 
 
 @pytest.mark.long

@@ -15,6 +15,8 @@ from sqlglot import exp
 __all__ = ["resolve_unnest_names"]
 
 _DATE_PARTS = frozenset(("day", "week", "month", "quarter", "year", "hour", "minute", "second", "isoyear", "isoweek"))
+_AFTER_SELECT = ("group", "having", "qualify", "order")
+"""Clauses in which the aliases of the SELECT list are known."""
 Names = frozenset[str] | None
 """Names of columns in lower case; None: not known."""
 
@@ -165,13 +167,21 @@ def _qualify_fields(select: exp.Select, known: Mapping[str, frozenset[str]]) -> 
     visible = _visible(select, known)
     if not unnests or visible is None:
         return
-    visible |= {p.alias.lower() for p in select.expressions if isinstance(p, exp.Alias)}
+    aliases = {p.alias.lower() for p in select.expressions if isinstance(p, exp.Alias)}
     for column in list(select.find_all(exp.Column)):
         plain = len(column.parts) == 1 and not column.is_star and column.find_ancestor(exp.Select) is select
-        if plain and column.name.lower() not in visible | _DATE_PARTS:
+        known_here = visible | _DATE_PARTS | (aliases if _clause(column, select) in _AFTER_SELECT else set())
+        if plain and column.name.lower() not in known_here:
             field = exp.column(column.name, table=unnests[-1])
             is_projection = isinstance(column.parent, exp.Select) and column.arg_key == "expressions"
             column.replace(exp.alias_(field, column.name) if is_projection else field)
+
+
+def _clause(node: exp.Expr, select: exp.Select) -> str:
+    """Name of the clause of `select` that a node is in."""
+    while node.parent is not None and node.parent is not select:
+        node = node.parent
+    return str(node.arg_key)
 
 
 def _visible(select: exp.Select, known: Mapping[str, frozenset[str]]) -> set[str] | None:

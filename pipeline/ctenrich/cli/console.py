@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ctenrich.progress import Progress
 
 __all__ = [
+    "csv_text",
     "keep_libraries_off_console",
     "parse_parameters",
     "print_csv",
@@ -123,6 +124,8 @@ def progress_bars() -> Iterator[Progress]:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table on stdout, with numbers aligned to the right; text is shown as it is, without markup or emoji.
 
+    Where the columns would become too narrow to be read, each row is printed as a list of its columns.
+
     Parameters
     ----------
     title : str
@@ -136,22 +139,49 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(printable(title)), title_justify="left", header_style="bold")
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
     material = [tuple(row) for row in rows]
+    if material and _needed_width(columns, material) > console.width:
+        _print_lists(title, columns, material)
+        return
+    table = Table(title=Text(printable(title)), title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
         number = bool(material) and all(isinstance(row[i], int | float) or row[i] == "" for row in material)
         table.add_column(Text(printable(column)), justify="right" if number else "left", overflow="fold")
     for row in material:
-        shown = (f"{value:.6g}" if isinstance(value, float) else printable(str(value)) for value in row)
-        table.add_row(*(Text(text) for text in shown))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+        table.add_row(*(Text(_shown(value)) for value in row))
     console.print(table)
 
 
+_LEGIBLE = 24
+"""Width of a column that holds longer texts, folded, without being hard to read."""
+
+
+def _shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
+
+
+def _needed_width(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+    """Width of a table in which every column is legible, frame included."""
+    longest = [max(len(_shown(row[i])) for row in rows) for i in range(len(columns))]
+    return 1 + sum(3 + max(len(name), min(long, _LEGIBLE)) for name, long in zip(columns, longest, strict=True))
+
+
+def _print_lists(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    import typer
+
+    width = max(len(name) for name in columns)
+    typer.echo(printable(title))
+    for number, row in enumerate(rows, start=1):
+        typer.echo(f"--- {number} of {len(rows)}")
+        for name, value in zip(columns, row, strict=True):
+            typer.echo(f"{printable(name):<{width}}  {_shown(value)}".rstrip())
+
+
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print CSV on stdout; a missing value is an empty cell, and no text is taken for a formula by a spreadsheet.
+    """Print CSV on stdout, see :func:`csv_text`.
 
     Parameters
     ----------
@@ -160,13 +190,34 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     rows : iterable of sequence
         Values, in the order of the columns.
     """
-    import csv
     import sys
+
+    sys.stdout.write(csv_text(columns, rows))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return CSV; a missing value is an empty cell, and no text is taken for a formula by a spreadsheet.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Header.
+    rows : iterable of sequence
+        Values, in the order of the columns.
+
+    Returns
+    -------
+    str
+    """
+    import csv
+    import io
 
     from ctenrich.results.csv_cells import csv_cell
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerows([csv_cell(value) for value in row] for row in (columns, *rows))
+    return text.getvalue()
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, object]:

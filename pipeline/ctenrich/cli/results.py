@@ -9,6 +9,7 @@ import typer
 
 from ctenrich.cli.completion import complete_query, complete_run
 from ctenrich.cli.options import MaxVoxels, RunFolder, SettingsFile, seg_limits
+from ctenrich.cli.query_output import RowFormat
 
 if TYPE_CHECKING:
     from ctenrich.runner.run import Run
@@ -19,7 +20,9 @@ __all__ = ["register"]
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
-        epilog='Examples:  ctenrich query my-run "SELECT * FROM segmentations"  \n'
+        epilog='Examples:  ctenrich query my-run "SELECT PatientID, organ, laterality, volume_ml FROM organs"  \n'
+        "ctenrich query --list  \n"
+        "ctenrich query my-run --describe organs  \n"
         "ctenrich query my-run --anatomy T4..L1 --without lung_start  \n"
         "ctenrich query bigquery:my-project.results lung_height  \n"
         "ctenrich query bigquery:bigquery-public-data.idc_v25 segmentations --project my-project --dry-run"
@@ -45,7 +48,7 @@ def query(
         typer.Argument(
             help="The run's folder, or bigquery:PROJECT.DATASET of published tables.", autocompletion=complete_run
         ),
-    ],
+    ] = "",
     sql: Annotated[
         str,
         typer.Argument(
@@ -55,17 +58,29 @@ def query(
     param: Annotated[list[str] | None, typer.Option(help="name=value of an @parameter; repeatable.")] = None,
     anatomy: Annotated[list[str] | None, typer.Option(help='Series that show all of "T4..L1", or a landmark.')] = None,
     without: Annotated[list[str] | None, typer.Option(help="Series without this landmark; repeatable.")] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Write CSV to stdout instead of a table.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the shipped queries and the tables.")] = False,
+    describe: Annotated[str, typer.Option(help="Columns of this table, or parameters of this query.")] = "",
+    row_format: Annotated[
+        RowFormat | None, typer.Option("--format", help="Format of the rows; default: that of --out, else table.")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
+    out: Annotated[Path | None, typer.Option(help="File for the rows: .csv, .json or .parquet.")] = None,
     byte_limit: Annotated[float, typer.Option(help="BigQuery: most gigabytes that the query may read.")] = 10.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="BigQuery: show bytes and price, run nothing.")] = False,
     project: Annotated[str, typer.Option(help="BigQuery: project that pays; default: the project of the tables.")] = "",
 ) -> None:
     """Query the result tables in SQL, or find series by anatomy; the same query runs here and on BigQuery."""
-    from ctenrich.cli.console import parse_parameters, print_csv, print_table
+    from ctenrich.cli.console import parse_parameters
+    from ctenrich.cli.query_output import write_rows
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
     from ctenrich.results.anatomy import anatomy_query
 
+    if show_list or describe:
+        return _show_tables(run, describe)
+    if not run:
+        raise UsageError(Reason.BAD_PARAMETER, "there is no run", "name its folder; --list and --describe need none")
+    form = _row_format(row_format, csv=csv, out=out)
     parameters = parse_parameters(param or [])
     if anatomy or without:
         if sql:
@@ -75,13 +90,29 @@ def query(
         raise UsageError(Reason.BAD_PARAMETER, "there is no query", "give SQL, a file, --anatomy or --without")
     _check_query_name(sql)
     table = _run_query(run, sql, parameters, _BigQueryOptions(project, byte_limit, dry_run))
-    if table is None:
-        return
-    if csv:
-        print_csv(table.column_names, [tuple(r.values()) for r in table.to_pylist()])
-        return
-    title = "1 row" if table.num_rows == 1 else f"{table.num_rows} rows"
-    print_table(title, table.column_names, [tuple(r.values()) for r in table.to_pylist()])
+    if table is not None:
+        write_rows(table, form, out)
+    return None
+
+
+def _show_tables(run: str, name: str) -> None:
+    """Print the list of queries and tables, or describe one of them."""
+    from ctenrich import steps
+    from ctenrich.cli.query_output import print_description, print_lists
+    from ctenrich.results.describe import describe, list_queries, list_tables
+    from ctenrich.results.remote import is_remote
+
+    workspace = steps.open_run(Path(run)).workspace if run and not is_remote(run) else None
+    if name:
+        print_description(describe(name, workspace))
+    else:
+        print_lists(list_queries(), list_tables(workspace))
+
+
+def _row_format(chosen: RowFormat | None, *, csv: bool, out: Path | None) -> RowFormat:
+    if chosen is None and out is not None and out.suffix.lstrip(".").lower() in list(RowFormat):
+        return RowFormat(out.suffix.lstrip(".").lower())
+    return chosen or (RowFormat.CSV if csv else RowFormat.TABLE)
 
 
 def _check_query_name(sql: str) -> None:
@@ -89,10 +120,14 @@ def _check_query_name(sql: str) -> None:
     from ctenrich.catalog.queries import shipped_queries
     from ctenrich.errors import UsageError, did_you_mean
     from ctenrich.reasons import Reason
+    from ctenrich.results.schema import TABLE_TEXTS
 
     word = sql.strip()
     if " " not in word and word not in shipped_queries() and not Path(word).is_file() and len(word.splitlines()) == 1:
-        hint = did_you_mean(word, shipped_queries(), "give SQL, a .sql file, or the name of a query in queries/")
+        otherwise = "give SQL, a .sql file, or the name of a query (ctenrich query --list)"
+        if word in TABLE_TEXTS:
+            otherwise = f'{word} is a table: "SELECT * FROM {word}"'  # noqa: S608 - a hint, not a statement
+        hint = did_you_mean(word, shipped_queries(), otherwise)
         raise UsageError(Reason.NOT_FOUND, f"there is no query {word}", hint)
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from ctenrich.codes.mappings import load_landmarks
-from ctenrich.errors import UsageError
+from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
 from ctenrich.records import Landmarks
 
@@ -70,8 +69,7 @@ def _landmark_name(text: str) -> str:
     names |= {_normal(name.replace("Th", "T")): name for name in load_landmarks() if name.startswith("Th")}
     wanted = _normal(text)
     if wanted not in names:
-        near = get_close_matches(wanted, list(names), n=3, cutoff=0.5) or ["T4", "lung_start"]
-        hint = f"for example: {', '.join(names.get(n, n) for n in near)}"
+        hint = did_you_mean(wanted, [*names.values(), *_ALIASES], "for example T4, L1, lung_start, lungs")
         raise UsageError(Reason.BAD_PARAMETER, f"there is no landmark {text.strip()!r}", hint)
     return names[wanted]
 

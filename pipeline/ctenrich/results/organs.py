@@ -29,7 +29,6 @@ _LOW_DICE = 0.5
 _FROM_SERIES = (
     "PatientID",
     "StudyInstanceUID",
-    "SeriesInstanceUID",
     "collection_id",
     "StudyDate",
     "age_years",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ctenrich.catalog.engine import arrow_table
 from ctenrich.catalog.queries import bind, load_query, parse_query, shipped_queries
 from ctenrich.catalog.sql import table_names, to_duckdb
-from ctenrich.errors import UsageError
+from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
 from ctenrich.results.complete import check_tables
+from ctenrich.results.schema import TABLE_TEXTS
 from ctenrich.results.views import available_views
 from ctenrich.workspace import Workspace
 
@@ -128,7 +129,23 @@ def _run_in_duckdb(text: str, values: dict[str, Any], files: Mapping[str, Path])
             _check_values(statements[0].named_parameters, values)
             return arrow_table(db.execute(statements[0], values or None))
         except duckdb.Error as error:
-            raise UsageError(Reason.BAD_QUERY, _without_folders(str(error)), f"tables: {', '.join(files)}") from None
+            raise UsageError(Reason.BAD_QUERY, _without_folders(str(error)), _hint(str(error), files)) from None
+
+
+def _hint(error: str, files: Mapping[str, Path]) -> str:
+    """What to do about DuckDB's error: names that are like the unknown table or column."""
+    import pyarrow.parquet as pq
+
+    more = "ctenrich query --list shows the tables, --describe TABLE its columns"
+    table = re.search(r"Table with name (\S+) does not exist", error)
+    if table:
+        if table[1].lower() in TABLE_TEXTS and table[1].lower() not in files:
+            return "the tables are of an earlier version; run: ctenrich report RUN"
+        return did_you_mean(table[1], [*files, *available_views(files)], more)
+    column = re.search(r'column "([^"]+)"', error, re.IGNORECASE)
+    if column:
+        return did_you_mean(column[1], {n for path in files.values() for n in pq.read_schema(path).names}, more)
+    return f"tables: {', '.join(files)}"
 
 
 def _check_values(wanted: set[str], values: Mapping[str, object]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from ctenrich.records import RoiDrop
@@ -14,6 +16,7 @@ __all__ = [
     "RUN_TABLES",
     "SCHEMA_VERSION",
     "STRICT_TABLES",
+    "TABLE_TEXTS",
     "Column",
     "arrow_schema",
     "columns",
@@ -497,6 +500,36 @@ RUN_TABLES = tuple(_RUN)
 """Tables that come from the run's records and ledger."""
 LATER_TABLES = tuple(_LATER)
 """Tables that a command writes when it is called: ``evaluate``, ``compare``, ``quality``."""
+
+
+TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
+    {
+        "organs": "organ of a product and series, with patient, scanner, volume, Dice and what to review",
+        "cohort_series": "series of the cohort, with patient, scanner, state and lung ends",
+        "segmentations": "segment of a SEG",
+        "measurement_groups": "measurement group of an SR",
+        "quantitative_measurements": "measured value",
+        "qualitative_measurements": "coded evaluation",
+        "image_level_annotations": "landmark or region on a slice",
+        "dicom_metadata": "object, with every attribute",
+        "series": "CT series of the cohort, with its geometry and licence",
+        "slices": "slice: index, position in mm, slice score",
+        "objects": "written object: product, kind, file",
+        "segments": "segment that the segmenter can find, absent ones included",
+        "rois": "ROI of the structure set",
+        "landmarks": "landmark of the model, with the reason if it is absent",
+        "outcomes": "final state of a series or product",
+        "issues": "issue found by a check",
+        "proofs": "check of the proof of a product",
+        "radiomics_features": "first order or texture feature of a segment",
+        "timings": "stage of a product",
+        "runs": "call of the command",
+        "evaluation": "organ of a product that was compared with a reference",
+        "evaluation_differences": "pair of products that were compared in an organ",
+        "evaluation_variance": "organ in which all products were compared",
+    }
+)
+"""Table -> what one row is, in the order in which tables are listed."""
 
 
 def columns(table: str) -> tuple[Column, ...]:
