@@ -19,7 +19,8 @@ from ctenrich.bodypart.scores import CleanUp
 from ctenrich.catalog import bigquery
 from ctenrich.dicom.reader import HEADER_LIMIT
 from ctenrich.models import library
-from ctenrich.report import build, outliers
+from ctenrich.report import build
+from ctenrich.results import outliers
 from ctenrich.results.query import result_queries
 from ctenrich.runner import lease_keeper, scheduler
 from ctenrich.settings import Settings
@@ -176,7 +177,7 @@ def test_the_numbers_in_the_pages_are_those_of_the_code() -> None:
         ],
         "report.md": [
             f"Up to {build.SINGLE_UP_TO} series are one single file",
-            f"a modified z-score above {outliers._LIMIT} ",
+            f"a modified z-score above {outliers.LIMIT} ",
             f"with at least {outliers._LEAST} series",
             f"default port ({DEFAULT_PORT})",
             f"OHIF's build (version {OHIF_VERSION})",
