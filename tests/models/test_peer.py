@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import need_package
+from tests.support.network_cases import write_bundle
 from tests.support.small_models import UID, any_series, smooth_volume, volume_record, write_v2
 
-from ctenrich.errors import ToolError, UsageError
+from ctenrich.errors import ModelError, ToolError, UsageError
 from ctenrich.inference.products import parse_segmenter
 from ctenrich.models.peer import ClassParity, Peer, check_with_peer, label_by_peer, peer_of
 from ctenrich.nnunet.conventions import Conventions
@@ -64,6 +65,26 @@ def test_what_the_peer_is_asked_for(tmp_path: Path) -> None:
         peer_of(parse_segmenter("totalsegmentator:total:roi=liver"), None, SETTINGS)
     with pytest.raises(UsageError, match="no peer"):
         peer_of(parse_segmenter("expert"), None, SETTINGS)
+
+
+def test_what_lungmask_and_monai_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CTENRICH_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    hub = tmp_path / "hub" / "checkpoints"
+    hub.mkdir(parents=True)
+    files = [hub / "unet_ltrclobes-3a07043d.pth", hub / "unet_r231-d5d2fc3d.pth"]
+    for file in files:
+        file.write_bytes(b"")
+    lobes = peer_of(parse_segmenter("lungmask:LTRCLobes_R231"), None, SETTINGS)
+    assert lobes.package == "lungmask"
+    assert lobes.request == {"models": ["LTRCLobes", "R231"], "files": [str(file) for file in files], "cpu": True}
+    bundle = write_bundle(tmp_path / "b", safe=False)
+    low = peer_of(parse_segmenter(f"monai:{bundle}:lowres"), None, SETTINGS)
+    assert (low.package, low.request) == ("monai", {"bundle": str(bundle), "resolution": "lowres", "device": "cpu"})
+    for file in (bundle / "models").iterdir():
+        file.rename(file.with_suffix(".safetensors"))
+    with pytest.raises(ModelError, match="MONAI reads files of torch"):
+        peer_of(parse_segmenter(f"monai:{bundle}"), None, SETTINGS)
 
 
 def stub(tmp_path: Path, body: str) -> Path:

@@ -130,8 +130,7 @@ def test_the_same_network_gives_the_answer_of_the_bundle(models: Path, name: str
     for case in MONAI_CASES:
         if case.name in ("lowres-oblique", "lowres-reversed"):
             wanted = np.load(GOLDEN / f"{case.name}.npz")["labels"]
-            different = np.count_nonzero(segmenter.label(chest(), affine_lps(case.stack)) != wanted)
-            assert different == 0 if name == "small" else different <= 2  # sums of another order of axes
+            assert np.count_nonzero(segmenter.label(chest(), affine_lps(case.stack)) != wanted) == 0
 
 
 def test_a_model_makes_masks_with_version_and_licence(models: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,8 @@ from ctenrich.inference.kinds import segmenter_kind
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import resolve_model
 from ctenrich.masks import dice_of_counts, full_mask
+from ctenrich.networks.bundle import bundle_folder, read_bundle
+from ctenrich.networks.lungmask import TASKS, weights_file
 from ctenrich.nnunet.plans import fail
 from ctenrich.nnunet.source_folder import CHECKPOINTS
 from ctenrich.progress import SILENT, Progress
@@ -43,7 +45,7 @@ class Peer:
     """A package of others, and what it is asked for."""
 
     package: str
-    """Key of `peer_script`: nnunetv2 or TotalSegmentator."""
+    """Key of `peer_script`: nnunetv2, TotalSegmentator, lungmask or monai."""
     request: Mapping[str, Any]
     """Options of the package, as JSON values."""
     axes: str = ""
@@ -187,8 +189,33 @@ def _totalsegmentator_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> P
     return Peer(package="TotalSegmentator", request={"options": options, "weights": weights})
 
 
+def _lungmask_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> Peer:
+    files = [weights_file(name) for name in TASKS[spec.model]]
+    _check_torch_files(files, "lungmask")
+    request = {"models": spec.model.split("_"), "files": [str(file) for file in files]}
+    return Peer(package="lungmask", request=request | {"cpu": "cuda" not in settings.segment.device})
+
+
+def _monai_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> Peer:
+    folder = bundle_folder(resolve_model(spec.model).folder)
+    if folder is None:
+        fail(f"{spec.model} is not a MONAI bundle")
+    _check_torch_files([read_bundle(folder, spec.configuration or "").weights], "MONAI")
+    device = settings.segment.device
+    request = {"bundle": str(folder), "resolution": spec.configuration or ""}
+    return Peer(package="monai", request=request | {"device": "cpu" if device == "auto" else device})
+
+
+def _check_torch_files(files: Sequence[Path], package: str) -> None:
+    """Refuse weights in a format that a peer does not read."""
+    for file in files:
+        if file.suffix == ".safetensors":
+            fail(f"{package} reads files of torch, {file.name} is another", "compare with the published file")
+
+
 _PEERS: Mapping[str, Callable[[SegmenterSpec, Any, Settings], Peer]] = MappingProxyType(
     {"nnunet": _nnunet_peer, "totalsegmentator": _totalsegmentator_peer}
+    | {"lungmask": _lungmask_peer, "monai": _monai_peer}
 )
 
 

@@ -71,6 +71,48 @@ def _segment_by_totalsegmentator(request: dict[str, Any]) -> None:
     import_module("totalsegmentator.python_api").totalsegmentator(request["image"], request["answer"], **options)
 
 
+def _segment_by_lungmask(request: dict[str, Any]) -> None:
+    """Lungmask's LMInferer with the given files of weights; the second one fills the answer of the first."""
+    sitk: Any = import_module("SimpleITK")
+    models, files = [*request["models"], None], [*request["files"], None]
+    inferer = import_module("lungmask.mask").LMInferer(
+        modelname=models[0],
+        modelpath=files[0],
+        fillmodel=models[1],
+        fillmodel_path=files[1],
+        force_cpu=request["cpu"],
+        tqdm_disable=True,
+    )
+    image = sitk.ReadImage(request["image"])
+    labels = sitk.GetImageFromArray(inferer.apply(image))
+    labels.CopyInformation(image)
+    sitk.WriteImage(labels, request["answer"])
+
+
+def _segment_by_monai(request: dict[str, Any]) -> None:
+    """The transforms, network and inferer that MONAI makes from a bundle's configuration."""
+    torch, nibabel = import_module("torch"), import_module("nibabel")
+    parser: Any = import_module("monai.bundle").ConfigParser()
+    bundle, device = Path(request["bundle"]), torch.device(request["device"])
+    parser.read_config(bundle / "configs" / "inference.json")
+    parser["bundle_root"] = str(bundle)
+    if request["resolution"]:
+        parser["displayable_configs#highres"] = request["resolution"] == "highres"
+    parser["device"] = parser["inferer#device"] = device
+    steps = parser["postprocessing"]["transforms"]
+    parser["postprocessing"]["transforms"] = [step for step in steps if step["_target_"] != "SaveImaged"]
+    network = parser.get_parsed_content("network_def").to(device).eval()
+    weights = torch.load(
+        parser.get_parsed_content("checkpointloader#load_path"), map_location=device, weights_only=True
+    )
+    network.load_state_dict(weights.get("model", weights))
+    data = parser.get_parsed_content("preprocessing")({"image": request["image"]})
+    with torch.inference_mode():
+        data["pred"] = parser.get_parsed_content("inferer")(data["image"][None].to(device), network)[0]
+    labels = parser.get_parsed_content("postprocessing")(data)["pred"][0].cpu().numpy()
+    nibabel.save(nibabel.Nifti1Image(labels.astype("int16"), nibabel.load(request["image"]).affine), request["answer"])
+
+
 def _refuse_network(*_: Any, **__: Any) -> None:
     raise RuntimeError("a comparison uses no network")
 
@@ -78,6 +120,8 @@ def _refuse_network(*_: Any, **__: Any) -> None:
 _PEERS = {
     "nnunetv2": ("nnunetv2", _segment_by_nnunetv2),
     "TotalSegmentator": ("TotalSegmentator", _segment_by_totalsegmentator),
+    "lungmask": ("lungmask", _segment_by_lungmask),
+    "monai": ("monai", _segment_by_monai),
 }
 
 

@@ -38,7 +38,7 @@ from ctenrich.workspace import Workspace
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LUNGMASK", "LungmaskSegmenter", "open_lungmask"]
+__all__ = ["LUNGMASK", "TASKS", "LungmaskSegmenter", "open_lungmask", "weights_file"]
 
 TASKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -67,8 +67,14 @@ def _torch_hub() -> Path:
     return Path(os.environ.get("TORCH_HOME") or cache).expanduser() / "hub" / "checkpoints"
 
 
-def _weights_file(name: str) -> Path:
-    """File of a model of the registry: as imported, or as lungmask downloaded it."""
+def weights_file(name: str) -> Path:
+    """Return the file of a model of the registry: as imported, or as lungmask downloaded it.
+
+    Raises
+    ------
+    ModelError
+        NOT_FOUND if it is not on this machine; BAD_MODEL, HASH_MISMATCH.
+    """
     published = registry()[name].url.rpartition("/")[2]
     try:
         folder = resolve_model(name).folder
@@ -153,7 +159,7 @@ def open_lungmask(task: str, *, settings: SegmentSettings) -> LungmaskSegmenter:
         task,
         {item.class_name: item.segment for item in task_classes(f"lungmask:{task}")},
     )
-    networks = [_read_network(name, _weights_file(name), len(task_classes(_task_of(name)))) for name in models]
+    networks = [_read_network(name, weights_file(name), len(task_classes(_task_of(name)))) for name in models]
     entries = [registry()[name] for name in models]
     info = ModelInfo(
         name=f"lungmask {task}",
