@@ -214,8 +214,8 @@ def check(
     reference_python: Annotated[
         Path | None,
         typer.Option(
-            help="Python of an environment with the peer's own package (nnunetv2, TotalSegmentator, lungmask, MONAI) to "
-            "compare with; NAME may be a segmenter as --segmenter takes it."
+            help="Python of an environment with the peer's own package (nnunetv2, TotalSegmentator, lungmask, MONAI) "
+            "to compare with; NAME may be a segmenter as --segmenter takes it."
         ),
     ] = None,
     on: Annotated[
