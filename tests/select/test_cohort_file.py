@@ -141,6 +141,15 @@ def test_an_edited_value_is_refused(tmp_path: Path, edit: str, at: int) -> None:
     assert caught.value.reason is Reason.BAD_COHORT
 
 
+@pytest.mark.parametrize("name", [b"study_instance_uid", b"md5"])
+def test_a_column_whose_name_is_not_utf8_is_refused(tmp_path: Path, name: bytes) -> None:
+    _, path = stored(tmp_path / "c.parquet", 2)
+    path.write_bytes(path.read_bytes().replace(name, b"\xff" + name[1:]))
+    with pytest.raises(UsageError) as caught:
+        read_cohort(path)
+    assert caught.value.reason is Reason.BAD_COHORT
+
+
 def test_text_that_moves_between_values_is_noticed(tmp_path: Path) -> None:
     one, two = entry(1), entry(2)
     left = dataclasses.replace(one, patient_id="ab"), dataclasses.replace(two, patient_id="c")

@@ -420,7 +420,7 @@ def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         # Not a file of Python: if Arrow's threads let go of it while the interpreter ends, the process is aborted.
         with pa.OSFile(str(path)) as handle, pq.ParquetFile(handle) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are decoded at any time
         raise UsageError(Reason.BAD_COHORT, f"{path.name} is not a Parquet file") from error
 
 
