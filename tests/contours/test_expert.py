@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -159,6 +161,12 @@ HOLES = {"LUNG1-001": {"lung_left": 0.76, "lung_right": 1.46}, "LUNG1-005": {"lu
 """cm3 that lie inside the lungs' inner contours."""
 
 
+def tutorial_numbers() -> dict[str, int]:
+    """The numbers that docs/tutorial.md promises to its readers."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "tutorial.md").read_text("utf-8")
+    return {name: int(n.replace(",", "")) for name, n in re.findall(r"^\| \d \| (\w+) \| ([\d,]+) \|$", text, re.M)}
+
+
 @pytest.mark.parametrize("archive", REAL)
 def test_real_series_have_the_voxels_that_others_count(archive, real_data, workspace):
     masks = segment(sorted_real(real_data(archive)), workspace)
@@ -166,6 +174,7 @@ def test_real_series_have_the_voxels_that_others_count(archive, real_data, works
     for name, (expected, tolerance) in REAL[archive].items():
         assert abs(voxels[name] - expected) <= tolerance, name
     if archive == "LUNG1-005":
+        assert voxels == tutorial_numbers()
         full = {s.name: full_mask(masks, s.number, workspace) for s in masks.segments}
         lungs = full["lung_left"] | full["lung_right"]
         assert abs(int(np.count_nonzero(full["heart"] & lungs)) - 1_514) <= 3
