@@ -84,6 +84,12 @@ def test_organs_in_wrong_places(clean: QualityCase) -> None:
     assert "left_of_the_middle" in grave(moved(clean, "heart", 2, -60))
     assert "in_front_of_cord" in grave(moved(clean, "esophagus", 1, 60))
     assert "median_attenuation" in grave(moved(clean, "trachea", 1, 60))
+    assert "above_the_heart" in grave(moved(clean, "trachea", 0, -120))
+    masks = masks_of(clean)
+    masks["kidney_left"] = np.roll(masks["spinal_cord"], round(60 / clean.spacing[2]), axis=2)
+    masks["kidney_right"] = np.roll(masks["spinal_cord"], round(60 / clean.spacing[2]), axis=2)
+    beside = [f for f in run_checks(with_masks(clean, masks), LIMITS) if f.check == "beside_the_spine"]
+    assert [(f.organ, round(f.value or 0, -1)) for f in beside] == [("kidney_right", -60)]
     masks = masks_of(clean)
     masks["spinal_cord"][: clean.shape[0] // 2] = False
     assert "spans" in grave(with_masks(clean, masks))["length"].sentence

@@ -12,7 +12,15 @@ from ctenrich.quality.finding import Finding, above, below, outside
 from ctenrich.quality.limits import Limits
 from ctenrich.records import Severity
 
-__all__ = ["check_body_part", "check_neighbours", "check_region", "check_sides", "check_symmetry"]
+__all__ = [
+    "check_body_part",
+    "check_kidneys",
+    "check_neighbours",
+    "check_region",
+    "check_sides",
+    "check_symmetry",
+    "check_trachea",
+]
 
 _PARTS = {
     "CHEST": ("CHEST", "THORAX", "LUNG", "HEART", "BREAST", "MEDIASTINUM", "ESOPHAGUS", "RIB"),
@@ -123,6 +131,60 @@ def check_neighbours(case: QualityCase, limits: Limits) -> Iterator[Finding]:
         if organ and cord and (behind := float(cord.centre[1] - organ.centre[1])) < 8:
             text = f"{name}: the spinal cord is {behind:.0f} mm behind its centre, usual are 8 mm or more"
             yield below(name, "in_front_of_cord", behind, 8.0, text)
+
+
+def check_trachea(case: QualityCase, limits: Limits) -> Iterator[Finding]:
+    """Trachea above the heart.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
+    trachea, heart = case.organs.get("trachea"), case.organs.get("heart")
+    if trachea is None or heart is None:
+        return
+    above_heart, least = (
+        float(trachea.centre[0] - heart.centre[0]),
+        limits.number("neighbours", "trachea_above_heart_mm"),
+    )
+    if above_heart < least:
+        text = f"trachea: its centre is {above_heart:.0f} mm above that of the heart, usual are {least:g} mm or more"
+        yield below("trachea", "above_the_heart", above_heart, least, text)
+
+
+def check_kidneys(case: QualityCase, limits: Limits) -> Iterator[Finding]:
+    """Kidneys beside the spine, each on its side.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
+    spine = [o for name, o in case.organs.items() if name == "spinal_cord" or name.startswith("vertebra")]
+    if not spine:
+        return
+    usual = (
+        limits.number("neighbours", "kidney_beside_spine_low"),
+        limits.number("neighbours", "kidney_beside_spine_high"),
+    )
+    for name, sign in (("kidney_left", 1), ("kidney_right", -1)):
+        kidney = case.organs.get(name)
+        if kidney is None:
+            continue
+        nearest = min(spine, key=lambda o: abs(float(o.centre[0] - kidney.centre[0])))
+        distance = sign * float(kidney.centre[2] - nearest.centre[2])
+        found = outside(name, "beside_the_spine", distance, usual, "mm", severity=Severity.ERROR)
+        if found:
+            yield found
 
 
 def _heart(case: QualityCase, heart: OrganMask) -> Iterator[Finding]:

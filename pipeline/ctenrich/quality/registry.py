@@ -13,10 +13,12 @@ from ctenrich.quality.limits import Limits
 from ctenrich.quality.other_checks import check_folds, check_products, check_series
 from ctenrich.quality.place_checks import (
     check_body_part,
+    check_kidneys,
     check_neighbours,
     check_region,
     check_sides,
     check_symmetry,
+    check_trachea,
 )
 from ctenrich.quality.shape_checks import (
     check_edge,
@@ -44,6 +46,8 @@ CHECKS: tuple[Check, ...] = (
     check_sides,
     check_symmetry,
     check_neighbours,
+    check_trachea,
+    check_kidneys,
     check_region,
     check_body_part,
     check_attenuation,
