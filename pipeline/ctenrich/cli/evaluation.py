@@ -98,6 +98,10 @@ def compare(
     _finish(runs[0], found, strata, _Printing(metric, theirs, csv))
 
 
+_SHOWN = ("dice", "hausdorff_95_max", "mean_surface_distance", "surface_dice_2mm", "volume_error")
+"""Metrics whose medians are printed; the tables have all of them."""
+
+
 class _Printing:
     """What is printed."""
 
@@ -184,7 +188,9 @@ def _print_summary(values: Sequence[tuple[str, MetricValue]], metric: str) -> No
         for source in ("", "published")
         for s in summarise_values(value for origin, value in values if origin == source)
     }
-    others = [m for m in METRIC_RULES if m != metric and any(key[3] == m for key in found)]
+    theirs = {key[3] for key in found if key[1]} or {key[3] for key in found} - set(_SHOWN)
+    shown = {*_SHOWN, *(theirs if len(theirs) < len(_SHOWN) else ())}
+    others = [m for m in METRIC_RULES if m != metric and m in shown and any(key[3] == m for key in found)]
     rows = []
     for segment, source, product in sorted({key[:3] for key in found}):
         own = found.get((segment, source, product, metric))
@@ -192,7 +198,8 @@ def _print_summary(values: Sequence[tuple[str, MetricValue]], metric: str) -> No
         rest = [found.get((segment, source, product, m)) for m in others]
         name = f"{product} (published)" if source else product
         rows.append((segment, name, *spread, *("" if s is None else s.median for s in rest)))
-    columns = ("organ", "product", "series", f"median {metric}", "quartiles", *(f"median {m}" for m in others))
+    names = [m.replace("_", " ") for m in (metric, *others)]
+    columns = ("organ", "product", "series", names[0], "quartiles", *names[1:])
     print_table("Medians over the series; distances in mm, volumes in mL", columns, rows)
 
 
