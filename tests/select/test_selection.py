@@ -19,6 +19,7 @@ from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink
 from ctenrich.select import Selection, excluded_path, lock_path, read_cohort, read_excluded, select_cohort, write_cohort
+from ctenrich.select.selection import EXCLUDED_COLUMNS
 from ctenrich.settings import GeometrySettings
 
 
@@ -102,6 +103,16 @@ def test_arrow_reads_a_cohort_by_itself(tree: Path, monkeypatch: pytest.MonkeyPa
     read_excluded(path)
     assert len(given) >= 4
     assert set(given) == {pa.OSFile}
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"reasons", b"reason\xff"), (b"INCOMPLETE", b"INCOMPLET\xe9")])
+def test_excluded_series_that_are_not_utf8_are_refused(tmp_path: Path, old: bytes, new: bytes) -> None:
+    path = tmp_path / "cohort.parquet"
+    rows = {name: ["INCOMPLETE"] for name in EXCLUDED_COLUMNS}
+    pq.write_table(pa.table(rows), excluded_path(path), compression="none", use_dictionary=False)
+    excluded_path(path).write_bytes(excluded_path(path).read_bytes().replace(old, new))
+    with pytest.raises(UsageError, match="BAD_COHORT"):
+        read_excluded(path)
 
 
 def test_a_changed_cohort_file_is_refused(tree: Path) -> None:

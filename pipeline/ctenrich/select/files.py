@@ -109,6 +109,9 @@ def _read_table(path: Path) -> pa.Table:
     try:
         # Not a file of Python: if Arrow's threads let go of it while the interpreter ends, the process is aborted.
         with pa.OSFile(str(path)) as handle:
-            return pq.read_table(handle)
-    except (pa.ArrowException, OSError) as error:
+            table = pq.read_table(handle)
+        table.validate(full=True)  # texts are UTF-8
+        _ = table.column_names  # names are decoded when they are asked for
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} is not a Parquet file") from error
+    return table
