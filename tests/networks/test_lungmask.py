@@ -57,7 +57,10 @@ def affine_lps(stack: str) -> Matrix4:
     return tuple(map(tuple, (np.diag([-1, -1, 1, 1]) @ affine_ras(stack)).tolist()))  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("case", LUNGMASK_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name, marks=[pytest.mark.long] if case.long else []) for case in LUNGMASK_CASES],
+)
 def test_no_voxel_differs_from_lungmask(case: LungmaskCase) -> None:
     wanted = np.load(GOLDEN / f"{case.name}.npz")["labels"]
     assert len(np.unique(wanted)) >= 3

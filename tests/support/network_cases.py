@@ -44,12 +44,13 @@ class LungmaskCase:
     name: str
     task: str
     stack: str = "lps"
+    long: bool = False
 
 
 LUNGMASK_CASES = (
     LungmaskCase(name="r231", task="R231"),
     LungmaskCase(name="r231-oblique", task="R231", stack="oblique"),
-    LungmaskCase(name="r231-coronal", task="R231", stack="coronal"),
+    LungmaskCase(name="r231-coronal", task="R231", stack="coronal", long=True),
     LungmaskCase(name="r231-feet-first", task="R231", stack="feet-first"),
     LungmaskCase(name="r231-reversed", task="R231", stack="reversed"),
     LungmaskCase(name="lobes", task="LTRCLobes"),

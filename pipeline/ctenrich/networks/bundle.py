@@ -29,6 +29,7 @@ _CONFIGURATION, _METADATA = "configs/inference.json", "configs/metadata.json"
 _MAX_BYTES = 4 * 1024**2
 _REFERENCE = re.compile(r"@([A-Za-z_][A-Za-z0-9_]*(?:(?:#|::)[A-Za-z0-9_]+)*)")
 _MAX_DEPTH = 20
+_MAX_BLOCKS, _MAX_CLASSES = 100, 4096
 _NETWORK = {
     *("_target_", "spatial_dims", "in_channels", "out_channels", "init_filters", "blocks_down", "blocks_up"),
     *("dropout_prob", "norm", "upsample_mode", "use_conv_final", "act"),
@@ -97,16 +98,20 @@ def read_bundle(folder: Path, resolution: str = "") -> Bundle:
         shown["highres"] = resolution == "highres"
     values = _Values(config)
     image, pred = _formats(metadata, folder.name)
-    if str(image.get("modality", "")).upper() != "CT" or int(image.get("num_channels", 1)) != 1:
-        message = f"the input of {folder.name} is {image.get('modality')}; only one channel of CT is supported"
+    if str(image.get("modality", "")).upper() != "CT" or image.get("num_channels", 1) != 1:
+        shown = f"{image.get('num_channels', 1)} channels of {image.get('modality')}"
+        message = f"the input of {folder.name} is {shown}; only one channel of CT is supported"
         raise ModelError(Reason.WRONG_MODALITY, message)
     network = _network_of(values.get("network_def"))
     preprocessing = _transforms(values, "preprocessing")
     _check_postprocessing(_transforms(values, "postprocessing"))
     axes, spacing, intensities = _rules_of(preprocessing)
-    rules = GridRules(
-        axes=axes, spacing=spacing, intensities=intensities, windows=_windows_of(values.get("inferer", _SPEED_ALONE))
-    )
+    windows = _windows_of(values.get("inferer", _SPEED_ALONE))
+    rules = GridRules(axes=axes, spacing=spacing, intensities=intensities, windows=windows)
+    if any(size % 2 ** (len(network.blocks_down) - 1) for size in windows.size):
+        bad_model(f"roi_size of {folder.name} cannot be halved {len(network.blocks_down) - 1} times")
+    references = metadata.get("references", ())
+    references = references if isinstance(references, list) else []
     return Bundle(
         name=str(metadata.get("name", folder.name)),
         version=str(metadata.get("version", "")),
@@ -115,7 +120,7 @@ def read_bundle(folder: Path, resolution: str = "") -> Bundle:
         rules=rules,
         labels=_labels_of(pred, network.classes, folder.name),
         licence=_licence_of(folder),
-        citation="; ".join(str(item) for item in metadata.get("references", ()) if isinstance(item, str)),
+        citation="; ".join(item for item in references if isinstance(item, str)),
     )
 
 
@@ -229,7 +234,7 @@ def _network_of(item: Any) -> SegResNet:
             f"the SegResNet of the bundle is of a form that is not supported: {', '.join(other) or 'see its options'}"
         )
     try:
-        return SegResNet(
+        network = SegResNet(
             classes=int(item["out_channels"]),
             filters=int(item.get("init_filters", 8)),
             groups=int(dict(norm[1]).get("num_groups", 8)),
@@ -237,7 +242,14 @@ def _network_of(item: Any) -> SegResNet:
             blocks_up=tuple(map(int, item.get("blocks_up", (1, 1, 1)))),
         )
     except (KeyError, TypeError, ValueError):
-        return bad_model("the sizes of the bundle's network are not whole numbers")
+        bad_model("the sizes of the bundle's network are not whole numbers")
+    blocks = (*network.blocks_down, *network.blocks_up)
+    levels = len(network.blocks_up) == len(network.blocks_down) - 1 and min(blocks, default=0) >= 1
+    if not levels or sum(blocks) > _MAX_BLOCKS or not 2 <= network.classes <= _MAX_CLASSES:
+        bad_model("the bundle's network has a number of blocks or classes that is not supported")
+    if min(network.filters, network.groups) < 1 or network.filters % network.groups:
+        bad_model(f"the {network.filters} filters of the bundle's network are not {network.groups} equal groups")
+    return network
 
 
 def _transforms(values: _Values, key: str) -> list[Mapping[str, Any]]:
@@ -281,7 +293,10 @@ def _spacing_of(item: Mapping[str, Any]) -> tuple[float, float, float]:
     mode = item.get("mode", "bilinear")
     if other or (mode[0] if isinstance(mode, list) else mode) != "bilinear":
         bad_model(f"Spacingd of the bundle has the option {(other or ['mode'])[0]}, which is not supported")
-    return _numbers(item.get("pixdim"), 3, "pixdim")  # type: ignore[return-value]
+    x, y, z = _numbers(item.get("pixdim"), 3, "pixdim")
+    if not all(0.01 <= size <= 100 for size in (x, y, z)):
+        bad_model(f"pixdim of the bundle is {x}, {y}, {z} mm")
+    return x, y, z
 
 
 def _numbers(value: Any, count: int, name: str) -> tuple[float, ...]:
@@ -356,7 +371,7 @@ def _weights_of(values: _Values, folder: Path) -> Path:
 
 def _labels_of(pred: Mapping[str, Any], classes: int, name: str) -> dict[str, int]:
     listed = pred.get("channel_def")
-    if not isinstance(listed, Mapping) or not all(str(key).isdigit() for key in listed):
+    if not isinstance(listed, Mapping) or not all(re.fullmatch("[0-9]{1,4}", str(key)) for key in listed):
         bad_model(f"metadata.json of {name} does not name the classes (channel_def)")
     labels = {str(label): int(key) for key, label in listed.items() if int(key)}
     if sorted(labels.values()) != list(range(1, classes)):

@@ -109,7 +109,7 @@ def _read_network(name: str, path: Path, classes: int) -> Tensors:
     found = class_count(tensors, name) - 1
     if found != classes:
         bad_model(f"the weights {path.name} have {found} classes, {name} has {classes}", "they are of another model")
-    return {key: tensor for key, tensor in tensors.items() if not any(part in key for part in IGNORED)}
+    return {key: tensor.float() for key, tensor in tensors.items() if not any(part in key for part in IGNORED)}
 
 
 def _task_of(name: str) -> str:

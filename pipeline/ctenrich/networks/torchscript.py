@@ -136,7 +136,7 @@ def _rules_of(values: Mapping[str, Any], name: str) -> GridRules:
     weighting, padding = values.get("weighting", "gaussian"), values.get("padding", "replicate")
     for key, good in (
         ("spacing", spacing is None or all(0.01 <= v <= 100 for v in spacing)),
-        ("window", all(v == int(v) and 1 <= v <= 2048 for v in size)),
+        ("window", all(v == int(v) and 1 <= v <= 512 for v in size)),
         ("overlap", isinstance(overlap, int | float) and not isinstance(overlap, bool) and 0 <= overlap <= 0.95),
         ("weighting", weighting in ("gaussian", "constant")),
         ("padding", padding in ("replicate", "constant", "reflect")),
