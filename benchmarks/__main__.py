@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = frozenset({"fuzz", "soak"})
-"""Not part of ``make bench``: takes hours."""
+LONG = frozenset({"fuzz", "soak", "totalsegmentator"})
+"""Not part of ``make bench``: takes hours, or needs an environment of its own."""
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ def test_describing_all_kinds_imports_nothing_heavy() -> None:
     assert loaded == []
 
 
-@pytest.mark.parametrize("key", ["expert", "nnunet", "totalsegmentator", "recipe"])
+@pytest.mark.parametrize("key", ["expert", "nnunet", "totalsegmentator", "moose", "recipe"])
 def test_stages_and_objects_of_products_of_version_0_1_0(key: str) -> None:
     """They are part of the manifests' keys and of the objects' UIDs."""
     kind = segmenter_kind(key)

@@ -38,7 +38,12 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe]
 
 
 def _spacing_of(recipe: Recipe, number: int) -> tuple[float, float, float]:
-    for rough in (recipe, *recipe.rough_recipes):
-        if any(part.weights.name == str(number) for part in rough.parts) and rough.spacing is not None:
-            return rough.spacing[::-1]
-    raise AssertionError(number)
+    found = _find_spacing(recipe, number)
+    assert found is not None, number
+    return found
+
+
+def _find_spacing(recipe: Recipe, number: int) -> tuple[float, float, float] | None:
+    if any(part.weights.name == str(number) for part in recipe.parts) and recipe.spacing is not None:
+        return recipe.spacing[::-1]
+    return next((found for rough in recipe.rough_recipes if (found := _find_spacing(rough, number))), None)

@@ -34,6 +34,6 @@ def test_the_answer_is_that_of_totalsegmentator(case: PeerCase, small_weights: C
     expected = np.load(GOLDEN / f"{case.name}.npz")["labels"]
     _, recipe = task_recipe(case.task, case.mode or None, TaskOptions(**case.ours))
     networks = open_networks(recipe, [small_weights(recipe)], REFERENCE)
-    found = run_recipe(recipe, networks, image(), TO_LPS @ affine_ras(case.stack))  # type: ignore[arg-type]
+    found = run_recipe(recipe, networks, case.image, TO_LPS @ affine_ras(case.stack))  # type: ignore[arg-type]
     assert np.unique(expected).size > 1
     assert np.count_nonzero(found.labels != expected) <= 1e-4 * expected.size

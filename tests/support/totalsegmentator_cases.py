@@ -28,6 +28,12 @@ class PeerCase:
     ours: dict[str, Any] = field(default_factory=dict)
     """The same, as `ctenrich.recipes.totalsegmentator.TaskOptions`."""
     long: bool = False
+    shape: tuple[int, int, int] = SHAPE
+
+    @property
+    def image(self) -> NDArray[np.int16]:
+        """The volume [k, j, i]."""
+        return phantom(self.shape)
 
 
 CASES = (
@@ -67,6 +73,8 @@ CASES = (
         stack="coronal",
     ),
     PeerCase(name="abdominal-muscles", task="abdominal_muscles", stack="oblique", long=True),
+    PeerCase(name="heart-chambers", task="heartchambers_highres", stack="oblique"),
+    PeerCase(name="teeth", task="teeth", shape=(16, 20, 20)),
 )
 
 CASES_1 = (
@@ -91,12 +99,12 @@ TASKS_1 = (
 )
 """Folder, trainer, number of labels, spacing and number of the data sets of version 1."""
 
-PLAN_SPACINGS = {8: (1.5, 2.4, 2.4)}
+PLAN_SPACINGS = {8: (1.5, 2.4, 2.4), 301: (2.4, 2.0, 2.0)}
 """Spacing (z, y, x) of the plans of data sets whose task does not resample; of others it is the task's."""
 
 
 def image() -> NDArray[np.int16]:
-    """The volume [k, j, i] of all cases."""
+    """The volume [k, j, i] of all cases without a shape of their own."""
     return phantom(SHAPE)
 
 

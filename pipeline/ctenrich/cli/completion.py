@@ -51,7 +51,7 @@ def complete_segmenter(incomplete: str) -> list[str]:
     alias, equals, spec = incomplete.partition("=") if "=" in incomplete.partition(":")[0] else ("", "", incomplete)
     kind, colon, rest = spec.partition(":")
     if not colon:
-        kinds = ("expert", "nnunet:", "totalsegmentator:", "lungmask:", "monai:", "torchscript:", "recipe:")
+        kinds = ("expert", "nnunet:", "totalsegmentator:", "moose:", "lungmask:", "monai:", "torchscript:", "recipe:")
         found = [name for name in kinds if name.startswith(kind)]
     elif kind == "nnunet":
         found = [f"nnunet:{name}" for name in _models("nnunet") if name.startswith(rest)]
@@ -63,6 +63,10 @@ def complete_segmenter(incomplete: str) -> list[str]:
         from ctenrich.networks.lungmask import TASKS
 
         found = [f"lungmask:{name}" for name in TASKS if name.startswith(rest)]
+    elif kind == "moose":
+        from ctenrich.recipes.moose import moose_book
+
+        found = [f"moose:{name}" for name in moose_book().recipes if name.startswith(rest)]
     else:
         found = []
     return [f"{alias}{equals}{name}" for name in found]

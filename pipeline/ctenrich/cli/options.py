@@ -53,8 +53,8 @@ class ModelOptions:
             metavar="[ALIAS=]SPEC",
             help="expert; nnunet:MODEL[:CONFIGURATION][:folds=0,1][:mirror=on|off][:axes=RAS|LAS|LPS][:step=0.8]; "
             "totalsegmentator:TASK[:fast|fastest][:roi=liver,spleen][:crop=robust][:split=on][:small=200][:as=2.18]; "
-            "lungmask:R231; monai:FOLDER[:lowres]; torchscript:FOLDER; or recipe:FILE.toml[:NAME]; repeatable. "
-            "ALIAS is a short name for the product.",
+            "moose:MODEL; lungmask:R231; monai:FOLDER[:lowres]; torchscript:FOLDER; or recipe:FILE.toml[:NAME]; "
+            "repeatable. ALIAS is a short name for the product.",
             autocompletion=complete_segmenter,
         ),
     ] = None

@@ -44,6 +44,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "expert": "ctenrich.contours.kind:EXPERT",
         "nnunet": "ctenrich.nnunet.kind:NNUNET",
         "totalsegmentator": "ctenrich.recipes.kind:TOTALSEGMENTATOR",
+        "moose": "ctenrich.recipes.kind:MOOSE",
         "recipe": "ctenrich.recipes.kind:RECIPE",
         "lungmask": "ctenrich.networks.lungmask:LUNGMASK",
         "monai": "ctenrich.networks.monai:MONAI",

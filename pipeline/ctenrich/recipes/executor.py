@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.nnunet.preprocess import Axes
 from ctenrich.progress import SILENT, Progress
+from ctenrich.recipes.moose_grid import in_pieces, resample_blocks, resample_labels
 from ctenrich.recipes.networks import Networks
 from ctenrich.recipes.postprocess import (
     cut_to_mask,
+    keep_band,
     keep_largest_component,
     relabel_vertebrae,
     remove_outside,
@@ -162,12 +165,16 @@ class _Run:
     def _box(self, crop: Crop) -> tuple[Box | None, str]:
         """Box of the classes with its margin; None and the reason if there is nothing of them."""
         mask = self._classes(crop.rough, crop.classes, uncropped=crop.uncropped)
+        if not mask.any():
+            shown = ", ".join(crop.classes[:6]) + (" ..." if len(crop.classes) > 6 else "")
+            return None, f"{crop.rough.name} found none of {shown}"
         ends = []
+        body_axis = closest_axes(self.affine).order[0]
         for axis, size in enumerate(self.sizes):
+            if crop.slices_only and axis != body_axis:
+                ends.append(slice(0, mask.shape[axis]))
+                continue
             hits = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-            if hits.size == 0:
-                shown = ", ".join(crop.classes[:6]) + (" ..." if len(crop.classes) > 6 else "")
-                return None, f"{crop.rough.name} found none of {shown}"
             add = int(crop.margin / size)
             ends.append(slice(max(0, int(hits[0]) - add), min(mask.shape[axis], int(hits[-1]) + 1 + add)))
         return (ends[0], ends[1], ends[2]), ""
@@ -178,6 +185,8 @@ class _Run:
         """Labels [z, y, x] of a box, on canonical axes."""
         source = axes.turn(self.array[box])
         sizes = tuple(self.sizes[axis] for axis in axes.order)
+        if recipe.resampling is Resampling.BSPLINE:
+            return self._by_blocks(recipe, source, sizes)  # type: ignore[arg-type]
         target = sizes if recipe.spacing is None else recipe.spacing[::-1]
         image, same = source, target == sizes
         start = time.perf_counter()
@@ -191,6 +200,18 @@ class _Run:
             labels = _apply_rule(rule, recipe, labels, self._header_sizes(axes, target))  # type: ignore[arg-type]
         constant = recipe.resampling is Resampling.CUBIC
         out = labels if same else zoom_labels(labels, source.shape, constant=constant)
+        self.timings["grow"] += time.perf_counter() - start
+        return out
+
+    def _by_blocks(self, recipe: Recipe, source: Image, sizes: Spacing) -> Labels:
+        """Labels [z, y, x] as MOOSE makes them."""
+        target = self.networks.spacing(recipe.parts[0])
+        start = time.perf_counter()
+        image = resample_blocks(source, sizes, target)
+        self.timings["shrink"] += time.perf_counter() - start
+        labels = in_pieces(image, lambda piece: self._paint(recipe, piece, target))
+        start = time.perf_counter()
+        out = resample_labels(labels, target, sizes, source.shape)
         self.timings["grow"] += time.perf_counter() - start
         return out
 
@@ -210,7 +231,7 @@ class _Run:
 
         return _in_thirds(image, paint) if _is_split(recipe, image.shape) else paint(image)
 
-    def _paint(self, recipe: Recipe, image: Image, spacing: Spacing) -> Labels:
+    def _paint(self, recipe: Recipe, image: NDArray[Any], spacing: Spacing) -> Labels:
         out = np.zeros(image.shape, _dtype(recipe))
         for part in recipe.parts:
             start = time.perf_counter()
@@ -233,6 +254,8 @@ class _Run:
             mean = np.mean(np.asarray(self.sizes[::-1], np.float32))
             remove_outside(labels, mask, int(rule.amount / mean))
             return labels
+        if rule.name is RuleName.BAND:
+            return keep_band(labels, mask, closest_axes(self.affine).order[0])
         axes = closest_axes(self.affine, "LAS")  # the orientation of a DICOM series in TotalSegmentator
         x, y, z = (self.sizes[axis] for axis in reversed(axes.order))
         turned, inside = (axes.turn(a).transpose(2, 1, 0) for a in (labels, mask))

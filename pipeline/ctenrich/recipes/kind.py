@@ -1,4 +1,4 @@
-"""The kinds ``totalsegmentator`` and ``recipe``: published ways of using networks."""
+"""The kinds ``totalsegmentator``, ``moose`` and ``recipe``: published ways of using networks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import check_name
 from ctenrich.inference.segmentation import parse_switch, segmentation_kind
 from ctenrich.reasons import Reason
+from ctenrich.recipes.moose import moose_book
 from ctenrich.recipes.recipe import Recipe
 from ctenrich.recipes.recipe_file import read_recipes
 from ctenrich.recipes.segmenter import RecipeSegmenter, open_recipe
@@ -18,8 +19,9 @@ from ctenrich.recipes.weights import weights_folders
 from ctenrich.records import Product
 from ctenrich.settings import Settings
 
-__all__ = ["RECIPE", "TOTALSEGMENTATOR", "recipe_of_spec"]
+__all__ = ["MOOSE", "RECIPE", "TOTALSEGMENTATOR", "recipe_of_spec"]
 
+_TITLES = {"totalsegmentator": "TotalSegmentator", "moose": "MOOSE"}
 _SECONDS = {"segment": 0.6, "measure": 0.02, "encode": 0.05, "validate": 0.08}
 
 
@@ -44,6 +46,16 @@ def _check_task(spec: SegmenterSpec) -> None:
 def _open_task(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
     name, recipe = _task_of(spec)
     return open_recipe(recipe, Product("totalsegmentator", check_name(name)), settings=settings)
+
+
+def _open_moose(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
+    recipe = moose_book().find(spec.model)
+    return open_recipe(recipe, Product("moose", check_name(recipe.name)), settings=settings)
+
+
+def _check_moose(spec: SegmenterSpec) -> None:
+    """Refuse a model that MOOSE does not have."""
+    moose_book().find(spec.model)
 
 
 def _recipe_of(spec: SegmenterSpec) -> Recipe:
@@ -76,13 +88,15 @@ def recipe_of_spec(spec: SegmenterSpec) -> Recipe:
     """
     if spec.kind == TOTALSEGMENTATOR.key:
         return _task_of(spec)[1]
+    if spec.kind == MOOSE.key:
+        return moose_book().find(spec.model)
     if spec.kind == RECIPE.key:
         return _recipe_of(spec)
     raise UsageError(Reason.BAD_PARAMETER, f"segmenters of the kind {spec.kind} run no recipe")
 
 
 def _series_title(product: Product) -> str:
-    return f"{product.model}_{'TotalSegmentator' if product.kind == 'totalsegmentator' else 'recipe'}"
+    return f"{product.model}_{_TITLES.get(product.kind, 'recipe')}"
 
 
 def _classes(text: str) -> tuple[str, ...]:
@@ -123,6 +137,17 @@ TOTALSEGMENTATOR = segmentation_kind(
         SegmenterOption(name="small", values="200", parse=_volume, default=0.0),
         SegmenterOption(name="as", values="|".join(VERSIONS), parse=str, default=DEFAULT_VERSION),
     ),
+)
+
+MOOSE = segmentation_kind(
+    "moose",
+    "MOOSE",
+    _open_moose,
+    _series_title,
+    seconds_per_slice=_SECONDS,
+    takes_path=False,
+    registered_models=False,
+    check=_check_moose,
 )
 
 RECIPE = segmentation_kind(

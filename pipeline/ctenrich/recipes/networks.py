@@ -39,6 +39,12 @@ class Networks:
         """The engine of a part; see `ctenrich.nnunet.engine.Engine.label`."""
         return self.engines[_key(part)]
 
+    def spacing(self, part: Part) -> tuple[float, float, float]:
+        """Spacing (z, y, x) that the network of a part was trained at, mm."""
+        plan = self.engines[_key(part)].plan
+        z, y, x = (plan.spacing[axis] for axis in plan.transpose_back)
+        return float(z), float(y), float(x)
+
 
 def _key(part: Part) -> Key:
     return part.weights.name, part.step, part.mirror
@@ -76,7 +82,8 @@ def open_networks(recipe: Recipe, folders: Sequence[Path], settings: SegmentSett
     for part in parts:
         model = stored[part.weights.name]
         folds = _folds(part.weights, model)
-        digest.update(f"{part.weights.name} {model.identity(part.weights.configuration, folds)}\n".encode())
+        identity = model.identity(_configuration(part.weights, model), folds)
+        digest.update(f"{part.weights.name} {identity}\n".encode())
     demo = any(model.demo for model in models.values())
     return Networks(engines=engines, sha256=digest.hexdigest(), notes=_name_notes(recipe, plans), demo=demo)
 
@@ -90,19 +97,24 @@ def _check_settings(settings: SegmentSettings) -> None:
         raise UsageError(Reason.BAD_SETTINGS, "recipes do not keep probabilities", "set segment.probabilities = false")
 
 
+def _configuration(weights: Weights, stored: StoredModel) -> str:
+    return weights.configuration if weights.trainer else stored.configurations[0]
+
+
 def _folds(weights: Weights, stored: StoredModel) -> tuple[str, ...]:
-    return weights.folds or stored.folds(weights.configuration)
+    return weights.folds or stored.folds(_configuration(weights, stored))
 
 
 def _check_part(part: Part, stored: StoredModel) -> Mapping[str, int]:
     """Check configuration, folds and labels of a part; return the labels that the model's files name."""
     weights = part.weights
-    if weights.configuration not in stored.configurations:
+    configuration = _configuration(weights, stored)
+    if configuration not in stored.configurations:
         hint = f"it has: {', '.join(stored.configurations)}"
-        raise ModelError(Reason.BAD_MODEL, f"{stored.name} has no configuration {weights.configuration}", hint)
-    plan = stored.plan(weights.configuration)
+        raise ModelError(Reason.BAD_MODEL, f"{stored.name} has no configuration {configuration}", hint)
+    plan = stored.plan(configuration)
     if plan.previous:
-        fail(f"{weights.configuration} of {stored.name} is the second stage of a cascade")
+        fail(f"{configuration} of {stored.name} is the second stage of a cascade")
     names = plan.labels.names
     beyond = sorted(set(names.values()) - set(part.labels))
     if beyond:
@@ -112,15 +124,19 @@ def _check_part(part: Part, stored: StoredModel) -> Mapping[str, int]:
             f"{len(part.labels)} labels: it is another version of these weights"
         )
     for fold in weights.folds:
-        if fold not in stored.folds(weights.configuration):
-            fail(f"{stored.name} has no fold {fold}", f"it has: {', '.join(stored.folds(weights.configuration))}")
+        if fold not in stored.folds(configuration):
+            fail(f"{stored.name} has no fold {fold}", f"it has: {', '.join(stored.folds(configuration))}")
     return names
 
 
 def _open_part(part: Part, stored: StoredModel, settings: SegmentSettings) -> Any:
     folds = _folds(part.weights, stored)
     return open_engine(
-        stored, part.weights.configuration, folds, mirror=part.mirror, settings=replace(settings, step_size=part.step)
+        stored,
+        _configuration(part.weights, stored),
+        folds,
+        mirror=part.mirror,
+        settings=replace(settings, step_size=part.step),
     )
 
 
@@ -133,6 +149,12 @@ def _name_notes(recipe: Recipe, models: Mapping[str, Mapping[str, int]]) -> tupl
             for name, value in models[part.weights.name].items()
             if name in recipe.labels and part.labels[value] not in (recipe.labels[name], 0)
         ]
+        if differing and part.weights.own_names:
+            fail(
+                f"the weights {part.weights.name} give the class {differing[0]} another number than the recipe's "
+                "table: they are another version",
+                "use them as nnunet:FOLDER, which takes the names of their own files",
+            )
         if differing:
             out.append(
                 f"the weights {part.weights.name} name {len(differing)} of their labels otherwise than the recipe's "

@@ -11,6 +11,7 @@ from scipy import ndimage
 __all__ = [
     "cut_to_mask",
     "grow_labels",
+    "keep_band",
     "keep_largest_component",
     "relabel_vertebrae",
     "remove_outside",
@@ -66,6 +67,30 @@ def remove_outside(labels: Labels, mask: Mask, steps: int) -> None:
         0: dilated until nothing changes, which is the whole array unless the mask is empty (as scipy counts).
     """
     labels[~ndimage.binary_dilation(mask, iterations=steps)] = 0
+
+
+def keep_band(labels: Labels, mask: Mask, axis: int) -> Labels:
+    """Keep the planes of an axis that the largest component of a mask has, from its first to its last.
+
+    Parameters
+    ----------
+    labels : array, [k, j, i]
+    mask : array of bool, [k, j, i]
+    axis : int
+
+    Returns
+    -------
+    array, [k, j, i]
+        `labels` unchanged if the mask is empty.
+    """
+    components, count = ndimage.label(mask)
+    if not count:
+        return labels
+    largest = int(np.argmax(np.bincount(components.ravel())[1:])) + 1
+    band = ndimage.find_objects(components, max_label=largest)[largest - 1][axis]
+    out = np.zeros_like(labels)
+    np.moveaxis(out, axis, 0)[band] = np.moveaxis(labels, axis, 0)[band]
+    return out
 
 
 def _ellipsoid(spacing: Spacing, radius: float) -> Mask:

@@ -7,6 +7,7 @@ from functools import cache
 from types import MappingProxyType
 
 from ctenrich.inference.registry import ModelEntry, ModelKind
+from ctenrich.recipes.moose import moose_book
 from ctenrich.recipes.recipe import Recipe, Weights
 from ctenrich.recipes.totalsegmentator import VERSIONS, task_book
 
@@ -32,8 +33,8 @@ def published_entry(weights: Weights) -> ModelEntry:
 
 
 def _all_weights() -> Iterator[Weights]:
-    for version in VERSIONS:
-        yield from recipe_weights(*task_book(version).recipes.values())
+    for book in (*map(task_book, VERSIONS), moose_book()):
+        yield from recipe_weights(*book.recipes.values())
 
 
 def recipe_weights(*recipes: Recipe) -> Iterator[Weights]:

@@ -49,6 +49,8 @@ class Resampling(StrEnum):
     """scipy's zoom of order 1, whole numbers; beyond the last voxel its value is repeated."""
     CUBIC = "cubic"
     """scipy's zoom of order 3, whole numbers; beyond the last voxel there is 0, in the labels as well."""
+    BSPLINE = "bspline"
+    """ITK's cubic B-spline in blocks, to the spacing of the first network; networks get pieces of the image (MOOSE)."""
 
 
 class RuleName(StrEnum):
@@ -62,6 +64,8 @@ class RuleName(StrEnum):
     """Vertebral bodies of one component get one label, counted along the body axis; then each grows by `amount` mm."""
     INSIDE = "inside"
     """Only what lies inside classes of another recipe, grown by `amount` mm, stays (on the source grid)."""
+    BAND = "band"
+    """Only slices of the body axis that the largest component of a class of another recipe has stay, if it is found."""
     REFINE_VERTEBRAE = "refine_vertebrae"
     """Vertebrae grow by `amount` mm and are cut to a class of another recipe (on the source grid)."""
 
@@ -75,6 +79,7 @@ class Weights:
     folder: str
     """Name of the data set's folder, e.g. ``Dataset297_TotalSegmentator_total_3mm_1559subj``, or a path."""
     trainer: str = "nnUNetTrainer"
+    """Empty: that of the only configuration in the folder."""
     plans: str = "nnUNetPlans"
     configuration: str = "3d_fullres"
     folds: tuple[str, ...] = ("0",)
@@ -83,6 +88,8 @@ class Weights:
     licence: str = ""
     version: int = 2
     """Version of nnU-Net that wrote them: 1 or 2."""
+    own_names: bool = False
+    """Whether weights are refused whose own files give a class of the recipe another number."""
     class_names: Mapping[str, int] = field(default_factory=dict)
     """Class -> value in the network, for nnU-Net v1, whose files do not name classes."""
 
@@ -114,6 +121,8 @@ class Crop:
     classes: tuple[str, ...]
     margin: float
     """mm on each side; whole voxels below it."""
+    slices_only: bool = False
+    """Whether only the ends along the body axis are cropped."""
     uncropped: bool = False
     """Whether the rough recipe segments the whole volume where its own crop is empty, instead of nothing."""
 
@@ -249,6 +258,7 @@ def _content(recipe: Recipe) -> dict[str, Any]:
 
 def _crop_content(crop: Crop) -> dict[str, Any]:
     content = {"rough": _content(crop.rough), "classes": sorted(crop.classes), "margin": crop.margin}
+    content |= {"slices_only": True} if crop.slices_only else {}
     return content | ({"uncropped": True} if crop.uncropped else {})
 
 

@@ -32,13 +32,13 @@ FORMAT = 1
 """Version of the file format."""
 _MAX_BYTES = 4 * 1024**2
 _TOP = {"format", "family", "version", "citation", "source", "weights", "recipes"}
-_WEIGHTS = {"folder", "trainer", "plans", "configuration", "folds", "url", "licence", "version"}
+_WEIGHTS = {"folder", "trainer", "plans", "configuration", "folds", "url", "licence", "version", "own_names"}
 _RECIPE = {
     *("task", "labels", "parts", "axes", "spacing", "resampling", "step", "mirror", "split", "split_voxels"),
     *("crop", "roi", "rules", "after", "keep"),
 }
 _PART = {"weights", "labels", "step", "mirror"}
-_CROP = {"recipe", "robust", "classes", "margin", "uncropped"}
+_CROP = {"recipe", "robust", "classes", "margin", "slices_only", "uncropped"}
 _RULE = {"rule", "classes", "amount", "recipe"}
 
 
@@ -240,6 +240,7 @@ class _Reader:
             rough=rough,
             classes=_known(classes, rough.labels, place),
             margin=float(margin),
+            slices_only=bool(row.get("slices_only", False)),
             uncropped=bool(row.get("uncropped", False)),
         )
 

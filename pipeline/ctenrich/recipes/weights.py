@@ -85,8 +85,8 @@ def _find(weights: Weights, folders: Sequence[Path]) -> ResolvedModel | None:
         inner = place / weights.folder  # a zip file that was imported with the folder that it holds
         top = folder if (folder / "import.json").is_file() else place
         place = inner if inner.is_dir() else place
-        wanted = place / weights.subfolder
         known = sorted(p.parent.name for p in place.glob(f"*/{plans}"))
+        wanted = place / (weights.subfolder if weights.trainer or not known else known[0])
         if not wanted.is_dir():
             message = f"{weights.folder} does not hold {weights.subfolder}: it is another version of these weights"
             raise ModelError(
