@@ -51,10 +51,10 @@ class ModelOptions:
         list[str] | None,
         typer.Option(
             metavar="[ALIAS=]SPEC",
-            help="expert; nnunet:MODEL[:CONFIGURATION][:folds=0,1][:mirror=on|off][:axes=RAS|LAS|LPS][:step=0.8]; "
-            "totalsegmentator:TASK[:fast|fastest][:roi=liver,spleen][:crop=robust][:split=on][:small=200][:as=2.18]; "
-            "moose:MODEL; lungmask:R231; monai:FOLDER[:lowres]; torchscript:FOLDER; or recipe:FILE.toml[:NAME]; "
-            "repeatable. ALIAS is a short name for the product.",
+            help="expert (the RTSTRUCT of a series), nnunet:MODEL, totalsegmentator:TASK, moose:MODEL, lungmask:MODEL, "
+            "monai:FOLDER, torchscript:FOLDER or recipe:FILE.toml; options follow after colons, e.g. "
+            "nnunet:MODEL:3d_fullres:folds=0 or totalsegmentator:total:fast. ALIAS is a short name for the product. "
+            "Repeatable.",
             autocompletion=complete_segmenter,
         ),
     ] = None
