@@ -19,6 +19,7 @@ from ctenrich.models.library import import_model, list_models, show_model, verif
 from ctenrich.networks.lungmask import open_lungmask
 from ctenrich.networks.lungmask_rules import clean_labels
 from ctenrich.records import Matrix4, Quantity
+from ctenrich.runner.forecast import model_terms
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.workspace import Workspace
 from tests.support.network_cases import (
@@ -91,6 +92,15 @@ def test_lobes_have_their_own_segments() -> None:
     names = [name for _, name, _ in open_lungmask("LTRCLobes_R231", settings=SETTINGS).names]
     lobes = ["upper_lobe_left", "lower_lobe_left", "upper_lobe_right", "middle_lobe_right", "lower_lobe_right"]
     assert names == [f"lung_{lobe}" for lobe in lobes]
+
+
+def test_the_plan_states_licence_and_citation_of_both_models() -> None:
+    terms = model_terms(["lungmask:LTRCLobes_R231", "lungmask:R232"], "none")
+    assert [(name, licence) for name, licence, _ in terms] == [
+        ("lungmask-LTRCLobes", "Apache-2.0"),
+        ("lungmask-R231", "Apache-2.0"),
+    ]
+    assert "10.1186/s41747-020-00173-2" in terms[0][2]
 
 
 def test_number_of_threads_does_not_change_the_answer() -> None:

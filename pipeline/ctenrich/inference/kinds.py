@@ -119,6 +119,8 @@ class SegmenterKind:
     """Whether ``[segment] crop`` applies to it."""
     check: Callable[[SegmenterSpec], None] | None = None
     """Checks that need not open the model, for a forecast; raises what `open` would raise."""
+    registry_models: Callable[[SegmenterSpec], tuple[str, ...]] | None = None
+    """Names in the registry of the models that a specification uses; None: the model of the specification."""
     model_files: ModelFiles | None = None
     """How its models are imported, shown and verified; None if ``ctenrich models`` has nothing to do with them."""
     cache_key: Callable[[Settings], tuple[str, ...]] | None = None

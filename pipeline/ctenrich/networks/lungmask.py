@@ -305,6 +305,7 @@ LUNGMASK = segmentation_kind(
     registered_models=False,
     check=_check,
     words=("R231|LTRCLobes|LTRCLobes_R231|R231CovidWeb", ""),
+    registry_models=lambda spec: TASKS.get(spec.model, ()),
     model_files=ModelFiles(
         recognise=lambda model: model.entry is not None and model.entry.kind is ModelKind.LUNGMASK,
         describe=_describe,

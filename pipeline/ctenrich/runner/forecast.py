@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from ctenrich.inference.kinds import find_segmenter_kind, segmenter_kind
-from ctenrich.inference.products import parse_segmenter
+from ctenrich.inference.products import SegmenterSpec, parse_segmenter
 from ctenrich.inference.registry import check_model_name, registry
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.ledger.rows import StageTiming
@@ -302,7 +302,7 @@ def model_terms(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str
     bodypart : str
         Body part model, or ``none``.
     """
-    names = [spec.model for spec in map(parse_segmenter, segmenters) if spec.model]
+    names = [name for spec in map(parse_segmenter, segmenters) for name in _registry_models(spec)]
     names += [bodypart] if bodypart != "none" else []
     known = registry()
     entries = [(Path(name).name, known.get(name)) for name in names]
@@ -310,6 +310,13 @@ def model_terms(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str
         (name, entry.licence if entry else "not in the registry: see where it is from", entry.citation if entry else "")
         for name, entry in entries
     ]
+
+
+def _registry_models(spec: SegmenterSpec) -> tuple[str, ...]:
+    listed = segmenter_kind(spec.kind).registry_models
+    if listed is not None:
+        return listed(spec)
+    return (spec.model,) if spec.model else ()
 
 
 # ---------------------------------------------------------------- learning
