@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ctenrich.dicom.datetimes import age_in_years
 from ctenrich.ledger.reader import LedgerReader
@@ -32,8 +32,24 @@ from ctenrich.workspace import Workspace, atomic_path
 __all__ = ["build_run_tables"]
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 _RENAME = {"series_instance_uid": "SeriesInstanceUID"}
+
+
+class _RecordsOnce(SeriesStore):
+    """The store of one series, of which each record is read once."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__(workspace)
+        self._found: dict[tuple[type, str, Product | None], Any] = {}
+
+    def find_valid(self, record: type[T], uid: str, product: Product | None = None) -> T | None:
+        key = (record, uid, product)
+        if key not in self._found:
+            self._found[key] = super().find_valid(record, uid, product)
+        found: T | None = self._found[key]
+        return found
 
 
 def build_run_tables(workspace: Workspace) -> dict[str, Path]:
@@ -41,13 +57,12 @@ def build_run_tables(workspace: Workspace) -> dict[str, Path]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    store = SeriesStore(workspace)
     rows: dict[str, list[Row]] = {name: [] for name in RUN_TABLES}
     rows |= _ledger_rows(workspace.root / "ledger.sqlite")
     cohort = _cohort_rows(workspace)
     ended = {row["SeriesInstanceUID"] for row in rows["outcomes"]}
     for uid in sorted({*workspace.series_uids(), *cohort, *ended}):
-        _series_rows(store, uid, cohort.get(uid, {}), rows)
+        _series_rows(_RecordsOnce(workspace), uid, cohort.get(uid, {}), rows)
     _add_patients(rows)
     rows["cohort_series"] = cohort_rows(rows)
     flag_organs(rows["organs"], rows["cohort_series"], rows["issues"])
