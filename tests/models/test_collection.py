@@ -98,6 +98,15 @@ def test_the_command_names_every_data_set_and_fails_for_one(results: Path) -> No
     assert "holds 3 data sets" in one.output
 
 
+def test_a_model_of_mr_is_refused_by_its_name(tmp_path: Path, home: Path) -> None:
+    folder = tmp_path / "r" / "Dataset850_TotalSegMRI_part1_organs_1088subj"
+    write_dataset(folder / PLAIN, 3, (2, 2, 2), seed=1)
+    [model] = import_collection(find_data_sets(tmp_path / "r"))
+    assert model.error is not None
+    assert model.error.reason is Reason.WRONG_MODALITY
+    assert not list((home / "imported").iterdir())
+
+
 def test_two_trainers_of_one_data_set_are_imported_together(tmp_path: Path) -> None:
     _, recipe = task_recipe("total_v3", "small", TaskOptions())
     part = recipe.parts[0]

@@ -371,6 +371,7 @@ def _check_import(model: ResolvedModel) -> str:
                 path.replace(model.folder / path.name)
         _bodypart_details(model)
         return ModelKind.BODYPART.value
+    stated_conventions(model)  # a published model of MR is refused by its name
     trainers = [p.parent for p in sorted(model.folder.rglob("plans.json"))]
     twice = len({p.name.rpartition("__")[2] for p in trainers}) < len(trainers)
     # two trainers of one configuration are two models, of which recipes take one
