@@ -116,7 +116,8 @@ def test_what_a_bundle_states(bundles: Path) -> None:
 
 def test_a_bundle_is_imported_from_its_folder_and_pinned(bundles: Path, empty_home: Path) -> None:
     folder = write_bundle(empty_home / "own-bundle", safe=False)
-    assert import_model(folder, name="whole").kind == "monai"
+    status = import_model(folder, name="whole")
+    assert (status.kind, status.licence) == ("monai", "Apache License")
     shown = show_model("whole")
     assert (shown["segmenter"], shown["axes"], shown["licence"]) == ("monai:whole", "RAS", "Apache License")
     assert verify_model("whole") == ()

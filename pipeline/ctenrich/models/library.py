@@ -83,9 +83,9 @@ def list_models() -> tuple[ModelStatus, ...]:
 
 def _own_status(name: str) -> ModelStatus:
     """Status of an imported model that the registry does not know."""
-    entry = published_models().get(name)
-    licence = entry.licence if entry is not None else ""
-    return ModelStatus(name, import_record_of(name).get("kind", ""), "imported", licence, True)
+    entry, record = published_models().get(name), import_record_of(name)
+    licence = entry.licence if entry is not None else str(record.get("licence", ""))
+    return ModelStatus(name, record.get("kind", ""), "imported", licence, True)
 
 
 def _model_status(entry: ModelEntry) -> ModelStatus:
@@ -305,8 +305,8 @@ def import_model(
         if labels is not None:
             shutil.copyfile(labels, folder / "labels.json")
         model = ResolvedModel(chosen, folder, entry)
-        kind = _check_import(model)
-        record = {"kind": kind, "file": source.name, "sha256": pinned}
+        kind, licence = _check_import(model)
+        record = {"kind": kind, "file": source.name, "sha256": pinned} | ({"licence": licence} if licence else {})
         record |= _recorded_conventions(model, source, kind, conventions or Conventions())
         write_bytes(folder / "import.json", (json.dumps(record, indent=1) + "\n").encode())
         _replace_folder(folder, imported / chosen, staging / "old")
@@ -357,12 +357,11 @@ def _check_pin(entry: ModelEntry, sha256: str) -> None:
         )
 
 
-def _check_import(model: ResolvedModel) -> str:
-    """Read the whole model once and return its kind."""
+def _check_import(model: ResolvedModel) -> tuple[str, str]:
+    """Read the whole model once; return its kind, and the licence that its files state."""
     other = _other_kind(model)
     if other is not None and other.model_files is not None:
-        other.model_files.describe(model)
-        return other.key
+        return other.key, str(other.model_files.describe(model).get("licence", ""))
     found = sorted(model.folder.rglob(_BODYPART_FILE))
     nnunet = any(model.folder.rglob("plans.json")) or any(model.folder.rglob("plans.pkl"))
     if found and not nnunet:
@@ -370,7 +369,7 @@ def _check_import(model: ResolvedModel) -> str:
             if path.parent != model.folder:
                 path.replace(model.folder / path.name)
         _bodypart_details(model)
-        return ModelKind.BODYPART.value
+        return ModelKind.BODYPART.value, ""
     stated_conventions(model)  # a published model of MR is refused by its name
     trainers = [p.parent for p in sorted(model.folder.rglob("plans.json"))]
     twice = len({p.name.rpartition("__")[2] for p in trainers}) < len(trainers)
@@ -383,7 +382,7 @@ def _check_import(model: ResolvedModel) -> str:
         for configuration in stored.configurations if model.name not in published_models() else ():
             # the classes of published models are those of their recipe's table
             class_names(stored.plan(configuration).labels.names, stored.name)
-    return kinds[0]
+    return kinds[0], ""
 
 
 def _replace_folder(new: Path, place: Path, old: Path) -> None:

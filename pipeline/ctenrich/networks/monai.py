@@ -110,7 +110,7 @@ def _describe(model: ResolvedModel) -> dict[str, Any]:
     return {
         "segmenter": f"monai:{model.name}",
         "title": f"{bundle.name} {bundle.version}".strip(),
-        "licence": bundle.licence or "not stated",
+        **({"licence": bundle.licence} if bundle.licence else {}),
         "axes": bundle.rules.axes,
         "spacing": list(bundle.rules.spacing or ()),
         "patch": list(bundle.rules.windows.size),

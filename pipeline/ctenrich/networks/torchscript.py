@@ -325,7 +325,7 @@ def _describe(model: ResolvedModel) -> dict[str, Any]:
     _load_network(stated, torch.device("cpu"))
     return {
         "segmenter": f"torchscript:{model.name}",
-        "licence": stated.licence or "not stated",
+        **({"licence": stated.licence} if stated.licence else {}),
         "axes": stated.rules.axes,
         "spacing": list(stated.rules.spacing or ()),
         "patch": list(stated.rules.windows.size),
