@@ -88,6 +88,14 @@ def check_lungs(case: QualityCase, limits: Limits) -> Iterator[Finding]:
         text = f"lungs: {outside_share:.0%} of them are not lung by threshold, usual are up to {limit:.0%}"
         yield above(mine[0].name, "not_lung_by_threshold", outside_share, limit, text)
     if names >= {"lung_left", "lung_right"} or "lungs" in names:
+        missed = float(np.count_nonzero(lungs.mask & ~together)) / max(int(np.count_nonzero(lungs.mask)), 1)
+        both, limit = min(missed, outside_share), limits.number("lung_witness", "displaced_share")
+        if both > limit:
+            text = (
+                f"lungs: {outside_share:.0%} of them are not lung by threshold, and {missed:.0%} of the lung by "
+                f"threshold are not in them, as if they were those of another position or patient"
+            )
+            yield above(mine[0].name, "displaced", both, limit, text, severity=Severity.WARNING)
         agreement = dice(together, lungs.mask) or 0.0
         limit = limits.number("lung_witness", "dice")
         if agreement < limit:
