@@ -212,12 +212,17 @@ def _report(one: dict[str, Any], many: dict[str, Any], count: int) -> None:
         _row(title, *(found[side][key] if found.get(side) else None for side in ("peer", "ours")))
     outside = [found["cpu"] - found["forward"] if (found := one.get(side)) else None for side in ("peer", "ours")]
     _row("  outside the forward passes", *outside)
-    for title, key in (("a further series, CPU seconds", "cpu"), ("  forward passes", "forward")):
-        further = [
+    further = {
+        key: [
             (many[side][key] - one[side][key]) / (count - 1) if one.get(side) and many.get(side) else None
             for side in ("peer", "ours")
         ]
-        _row(title, *further)
+        for key in ("cpu", "forward")
+    }
+    _row("a further series, CPU seconds", *further["cpu"])
+    _row("  forward passes", *further["forward"])
+    both = zip(further["cpu"], further["forward"], strict=True)
+    _row("  outside the forward passes", *(cpu - own if cpu and own else None for cpu, own in both))
     if many:
         each = [many[side]["cpu"] / count if many.get(side) else None for side in ("peer", "ours")]
         _row(f"CPU seconds per series of {count}, one process", *each)
