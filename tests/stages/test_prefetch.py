@@ -23,7 +23,7 @@ from ctenrich.select.selection import cohort_sha256
 from ctenrich.settings import ConvertSettings, FetchSettings, Settings
 from ctenrich.storage.s3 import S3Storage
 
-COUNT = 5
+COUNT = 3
 FILES = 16
 
 
@@ -57,7 +57,7 @@ def remote(local: Path, out: Path, **changes: SeriesEntry) -> Path:
     return out
 
 
-def settings(url: str, at_once: int = 3) -> Settings:
+def settings(url: str, at_once: int = 2) -> Settings:
     fetch = FetchSettings(s3_endpoint=url, series_at_once=at_once, tries=2, backoff=0.01)
     return Settings(fetch=fetch, convert=ConvertSettings(nifti=False))
 
@@ -87,7 +87,7 @@ def test_one_manifest_brings_several_series(local: Path, store: str, tmp_path: P
     summary = steps.run_all(run)
     assert summary.exit_code == 0, summary
     series = [n for n in copies if n > 1]
-    assert series == [3 * FILES, 2 * FILES]
+    assert series == [2 * FILES, FILES]
     assert sum(copies) - sum(series) <= COUNT, "the companions"
     plain = steps.start(local, tmp_path / "plain", segmenters=["expert"], settings=settings(store))
     assert steps.run_all(plain).exit_code == 0
