@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pydicom.uid import UID
 
@@ -277,7 +278,8 @@ def _objects_of_run(workspace: Workspace, store: SeriesStore) -> Iterator[_Plann
             item = _read_header(path, path.relative_to(workspace.root).as_posix(), Path(uid, product))
             if item is None:
                 continue
-            kept = replace(item, series=uid, product=product, **made_by.get(product, {}))
+            facts = made_by.get(product, _ProductFacts(product))
+            kept = replace(item, series=uid, product=facts.key, segments=facts.segments)
             if kept.sop_class in SEGMENTATION_CLASSES and kept.target.as_posix() in taken:
                 kept = replace(kept, target=kept.target / path.stem)
             if kept.sop_class in SEGMENTATION_CLASSES:
@@ -285,10 +287,18 @@ def _objects_of_run(workspace: Workspace, store: SeriesStore) -> Iterator[_Plann
             yield kept
 
 
-def _product_facts(store: SeriesStore, uid: str, product: Product) -> dict[str, Any]:
-    """Key of a product, as all tables spell it, and the names of its segments."""
+class _ProductFacts(NamedTuple):
+    """What the objects of a product have in common."""
+
+    key: str
+    """Key of the product, as all tables spell it."""
+    segments: Mapping[int, str] = MappingProxyType({})
+    """Segment number -> key of mappings/segments.csv."""
+
+
+def _product_facts(store: SeriesStore, uid: str, product: Product) -> _ProductFacts:
     masks = store.find_valid(SegmentMasks, uid, product)
-    return {"product": str(product), "segments": {s.number: s.name for s in masks.segments} if masks else {}}
+    return _ProductFacts(str(product), {s.number: s.name for s in masks.segments} if masks else {})
 
 
 def _planned_files(paths: Sequence[Path]) -> list[_Planned]:
