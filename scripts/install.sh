@@ -3,7 +3,12 @@
 # Versions and hashes are those of constraints.txt; a package whose file has another hash is not installed.
 # Linux without an NVIDIA GPU: PyTorch's CPU build is taken where pip is set up to find it, or from the index that
 # TORCH_INDEX_URL names; PyTorch's installation page has its address. Otherwise the package index's own build, which is
-# larger. Behind a proxy or a mirror: HTTPS_PROXY, PIP_INDEX_URL and PIP_CERT, as for pip itself.
+# larger. PYTHON names the Python to use.
+#
+# Behind a proxy: HTTPS_PROXY=http://PROXY:PORT scripts/install.sh .venv
+# With a mirror of the package index: PIP_INDEX_URL=https://MIRROR/simple (and TORCH_INDEX_URL, if the mirror has PyTorch's builds)
+# Where the proxy or mirror has a certificate of its own: PIP_CERT=/path/to/ca-bundle.pem
+# Without a network: fill a folder by `pip download` elsewhere, then PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER
 set -euo pipefail
 
 venv=$1
@@ -18,7 +23,21 @@ python=${PYTHON:-python3}
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check)
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'explain $?; rm -rf "$work"' EXIT
+
+is_set() { # whether a variable has a value, which may hold a password
+    if [ -n "$1" ]; then echo set; else echo "not set"; fi
+}
+
+explain() { # the exit code: where pip could not reach its index, name the variables that lead through a proxy or to a mirror
+    [ "$1" = 0 ] && return
+    cat >&2 <<END
+The installation ended with code $1. If the package index could not be reached, set one of these and run it again:
+  HTTPS_PROXY=http://PROXY:PORT          behind a proxy (now: $(is_set "${HTTPS_PROXY:-${https_proxy:-}}"))
+  PIP_INDEX_URL=https://MIRROR/simple    a mirror of the package index (now: $(is_set "${PIP_INDEX_URL:-}"))
+  PIP_CERT=/path/to/ca-bundle.pem        certificates of a proxy or mirror (now: $(is_set "${PIP_CERT:-}"))
+END
+}
 
 locked() { # PARTS: install these parts of the lock; pip refuses a file whose hash is not recorded
     "$venv/bin/python" "$root/scripts/lock.py" select "$1" >"$work/locked.txt"

@@ -4,13 +4,16 @@ import ast
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ctenrich.catalog.engine import arrow_table
 from ctenrich.catalog.schema import COLUMNS
+from ctenrich.notebook import Lab
 from tests.conftest import need_package, need_program
 from tests.publish.test_objects import program
 from tests.services.bigquery_service import free_port, load_table, local_bigquery
@@ -46,18 +49,152 @@ def test_every_notebook_opens_on_colab_and_installs_itself(name: str) -> None:
         rf"\[!\[Open in Colab\]\(https://colab\S+\.svg\)\]\(https://colab\S+/notebooks/{name}\.ipynb\)", badge
     )
     text = "\n".join("".join(c["source"]) for c in found if c["cell_type"] == "code")
-    assert len(re.findall(r"^ +%pip install .*ctenrich", text, re.MULTILINE)) == 1
+    first = "".join(next(c["source"] for c in found if c["cell_type"] == "code"))
+    assert re.search(r"^ +%pip install .*ctenrich\[colab\] @ git\+", first, re.MULTILINE)
+    assert text.count("%pip") == 1
     assert "!pip" not in text
     parameters = {
         "".join(c["source"]) for n in NAMES for c in cells(n) if "parameters" in c["metadata"].get("tags", [])
     }
     assert len(parameters) == 1, "all notebooks share one parameters cell"
+    lines = parameters.pop().splitlines()
+    assert all("#@" in line for line in lines), "a form for every parameter"
     if name in {"01_select", "02_enrich"}:
-        assert "notebook.machine()" in text, "the GPU check"
+        assert "notebook.machine(device)" in text, "the GPU check"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parameters_start_small_and_without_models_for_phantoms_on_patients(name: str) -> None:
+    (cell,) = (c for c in cells(name) if "parameters" in c["metadata"].get("tags", []))
+    values: dict[str, Any] = {}
+    exec("".join(cell["source"]), values)
+    assert values["source"] == "generated"
+    assert 1 <= values["max_series"] <= 3
+    assert values["segmenters"] == values["bodypart"] == "auto"
+    assert Lab(source="idc:nsclc_radiomics").segmenter_list == ("expert",)
+    assert "refused on real patients" in " ".join("".join(cells(name)[0]["source"]).split())
+
+
+RUN = """
+import sys, papermill
+papermill.execute_notebook(*sys.argv[1:3], parameters={}, progress_bar=False, kernel_name="python3")
+"""
+
+
+def execute_alone(name: str, folder: Path, *, cells_run: int | None = None) -> list[dict[str, Any]]:
+    """Run a notebook in a folder, with another HOME and a /dev/shm that cannot be written; its cells."""
+    need_package("notebooks", "papermill")
+    need_package("notebooks", "ipykernel")
+    book = json.loads((FOLDER / f"{name}.ipynb").read_text("utf-8"))
+    book["cells"] = book["cells"][:cells_run]
+    source, target = folder / "source.ipynb", folder / "done.ipynb"
+    folder.mkdir(exist_ok=True)
+    (folder / "home").mkdir(exist_ok=True)
+    source.write_text(json.dumps(book))
+    command = [sys.executable, "-W", "ignore", "-c", RUN, str(source), str(target)]
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0:
+        hide = 'mount -t tmpfs -o ro,size=4k none /dev/shm && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", hide, "sh", *command]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "CTENRICH_"))}
+    environment |= {"HOME": str(folder / "home"), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: list[dict[str, Any]] = json.loads(target.read_text("utf-8"))["cells"]
+    return found
+
+
+def outputs(found: list[dict[str, Any]]) -> dict[str, str]:
+    shown = {"".join(c["source"]): json.dumps(c.get("outputs", [])) for c in found}
+    assert not [text for text in shown.values() if '"output_type": "error"' in text]
+    return shown
+
+
+def has_picture(cell: dict[str, Any]) -> bool:
+    text = json.dumps(cell.get("outputs", []))
+    return "image/png" in text or "<svg" in text
+
+
+def check_01(shown: dict[str, str]) -> None:
+    assert "This catalog costs nothing." in output(shown, "query_cost")
+    assert "Start set" in output(shown, "notebook.flow")
+    table = output(shown, "series_table")
+    assert table.count(">54<") == 2
+    excluded = output(shown, "cohort.excluded.parquet")
+    assert "MISSING_SLICE" in excluded
+    assert "LOCALIZER" in excluded
+
+
+def check_02(shown: dict[str, str]) -> None:
+    assert "2 series, 108 slices" in output(shown, "run_cost")
+    assert re.search(r"<small>\w+: done, \d", output(shown, "steps.segment(")), "a bar that ended"
+    for part in ("notebook.positions", "steps.segment(", "notebook.score_chart", "notebook.coronal"):
+        assert "image/png" in output(shown, part), "a picture for every stage"
+    assert "mesh volume, mL" in output(shown, "segments_table")
+    assert ">True<" in output(shown, "checks_table")
+    assert ">False<" not in output(shown, "checks_table")
+    assert "<iframe" in output(shown, "show_report")
+
+
+def check_03(shown: dict[str, str]) -> None:
+    assert "application/vnd.jupyter.widget-view+json" in output(shown, "notebook.explorer")
+    assert "heart" in output(shown, '"feature_over_cohort"')
+    assert "lung_start" in output(shown, '"landmark_coverage"')
+
+
+def check_04(shown: dict[str, str]) -> None:
+    assert "application/vnd.jupyter.widget-view+json" in output(shown, "slice_viewer")
+    counts = output(shown, "compare_readers")
+    rows = [re.findall(r">([^<\\]*)</t[dh]>", row) for row in counts.split("<tr>")[1:]]
+    rows = [row for row in rows if len(row) == 5]
+    assert {row[1] for row in rows} >= {"heart", "aorta"}
+    assert all(row[2] == row[3] == row[4] != "0" for row in rows), "ctenrich, highdicom and dcmqi: one number"
+    reports = output(shown, "read_reports")
+    assert [name in reports for name in ("landmarks_sr", "regions_sr", "shape_sr", "dcmqi")] == [True] * 4
+
+
+def check_05(shown: dict[str, str]) -> None:
+    overlaps = output(shown, "pd.DataFrame(overlaps)[columns]")
+    heart = next(re.findall(r">([^<\\]*)</td>", row) for row in overlaps.split("<tr>") if ">heart<" in row)
+    assert 0.8 < float(heart[2]) < 1, "Dice of the demonstration model and the planted heart"
+    assert "lung_end" in output(shown, "compare_with_masks")
+    errors = output(shown, "error, mm")
+    found = re.findall(r"<td>(-?\d+\.\d)</td>\\n +</tr>", errors)
+    assert len(found) > 10
+    assert max(abs(float(mm)) for mm in found) < 12, "two slices"
+
+
+CHECKS = dict(zip(NAMES, (check_01, check_02, check_03, check_04, check_05), strict=True))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+def test_each_notebook_runs_alone_in_an_empty_folder(tmp_path: Path, name: str) -> None:
+    """On the generated patients, whose first has no contours: a mixed cohort."""
+    found = execute_alone(name, tmp_path)
+    assert any(map(has_picture, found[:5])), "the first picture by the fifth cell"
+    shown = outputs(found)
+    CHECKS[name](shown)
+    assert not [text for text in shown.values() if re.search(r"\w+\(\w+='", text)], "no record as output"
+    assert not list((tmp_path / "home").glob("*.npy"))
+
+
+@pytest.mark.long
+def test_a_notebook_whose_kernel_was_restarted_goes_on(tmp_path: Path) -> None:
+    execute_alone("02_enrich", tmp_path, cells_run=13)
+    masks = sorted((tmp_path / "ctenrich-notebooks" / "run").rglob("*.npy"))
+    times = [path.stat().st_mtime_ns for path in masks]
+    assert len(masks) >= 4
+    shown = outputs(execute_alone("02_enrich", tmp_path))
+    check_02(shown)
+    assert [path.stat().st_mtime_ns for path in masks if path.exists()] == [
+        time for path, time in zip(masks, times, strict=True) if path.exists()
+    ], "nothing was computed twice"
+    later = outputs(execute_alone("05_evaluate", tmp_path))
+    check_05(later)
 
 
 def execute(name: str, folder: Path, **parameters: object) -> dict[str, str]:
-    """Run a notebook; source of each cell -> its outputs as text."""
+    """Run a notebook with parameters; source of each cell -> its outputs as text."""
     need_package("notebooks", "papermill")
     need_package("notebooks", "ipykernel")
     import papermill
@@ -70,45 +207,12 @@ def execute(name: str, folder: Path, **parameters: object) -> dict[str, str]:
         progress_bar=False,
         kernel_name="python3",
     )
-    shown = {"".join(c["source"]): json.dumps(c.get("outputs", [])) for c in made.cells}
-    assert not [text for text in shown.values() if '"output_type": "error"' in text]
-    return shown
+    return outputs(made.cells)
 
 
 def output(shown: dict[str, str], part: str) -> str:
     (found,) = [text for source, text in shown.items() if part in source]
     return found
-
-
-@pytest.mark.long
-def test_notebooks_run_top_to_bottom(tmp_path: Path) -> None:
-    shown = {name: execute(name, tmp_path) for name in NAMES}
-    assert "This catalog costs nothing." in output(shown["01_select"], "query_cost")
-    assert "1 series, 104 slices" in output(shown["02_enrich"], "run_cost")
-    assert re.search(r"<small>\w+: done, \d", output(shown["02_enrich"], "steps.segment(")), "a bar that ended"
-    assert "data:image/webp" in output(shown["02_enrich"], "notebook.planes(run, series)")
-    for part in ("a file as it came", "place along the normal", "in the SEG that was written", "that differ from what"):
-        assert "image/png" in output(shown["02_enrich"], part), "a picture for every stage"
-    assert "data:image/png" in output(shown["02_enrich"], "notebook.coronal(run, series, scorer)")
-    assert "<svg" in output(shown["02_enrich"], "notebook.slope_chart(")
-    assert "application/vnd.jupyter.widget-view+json" in output(shown["04_view"], "slice_viewer")
-    counts = output(shown["04_view"], '"highdicom": theirs')
-    rows = [re.findall(r">([^<\\]*)</t[dh]>", row) for row in counts.split("<tr>")[1:]]
-    rows = [row for row in rows if len(row) == 5]
-    assert {row[1] for row in rows} >= {"heart", "aorta"}
-    assert all(row[2] == row[3] == row[4] != "0" for row in rows), "ours, highdicom and dcmqi: one number a segment"
-    overlaps = output(shown["05_evaluate"], "compare_products")
-    heart = next(re.findall(r">([^<\\]*)</td>", row) for row in overlaps.split("<tr>") if ">heart<" in row)
-    assert 0.5 < float(heart[5]) < 1, "Dice of the demonstration model and the planted heart"
-    assert "image/png" in output(shown["05_evaluate"], "boxplot")
-    assert "lung_end" in output(shown["05_evaluate"], "compare_with_masks")
-    assert "image/png" in output(shown["03_query"], "axes.scatter")
-    assert "data:image/png" in output(shown["04_view"], "notebook.coronal")
-    reports = output(shown["04_view"], "tid1500reader")
-    assert [name in reports for name in ("landmarks_sr", "regions_sr", "shape_sr", ">104<", "dcmqi")] == [True] * 5
-    assert (tmp_path / "work" / "run" / "report" / "index.html").is_file()
-    again = execute("02_enrich", tmp_path)
-    assert "report/index.html" in output(again, "steps.report"), "a notebook that was restarted goes on from disk"
 
 
 COLAB = """from pathlib import Path
@@ -134,15 +238,16 @@ def test_on_colab_with_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         publish_source(tmp_path, endpoint)
         given: dict[str, object] = {
             "project": "test-project",
+            "source": "bigquery:ctenrich_demo",
             "dataset": "test-project.enriched",
             "bucket": "gs://results/run1",
-            "segmenters": ["nnunet:demo-organs"],
+            "segmenters": "nnunet:demo-organs",
+            "bodypart": "demo-bodypart",
             "price_per_hour": 2.5,
         }
         first = execute("01_select", tmp_path, **given)
-        assert "bigquery:test-project" in output(first, "write_demo_study")
         assert "(list price)" in output(first, "query_cost")
-        assert "104 slices" in output(first, "steps.select(")
+        assert ">104<" in output(first, "series_table")
         second = execute("02_enrich", tmp_path, **given)
         assert "4 objects, 4 sent now" in output(second, "publish_to")
         third = execute("03_query", tmp_path, **given)
@@ -174,7 +279,7 @@ def publish_source(folder: Path, endpoint: str) -> None:
     write_demo_study(folder / "source" / "dicom")
     steps.index([folder / "source" / "dicom"], folder / "source" / "catalog.duckdb", collection_id="ctenrich_demo")
     with duckdb.connect(str(folder / "source" / "catalog.duckdb"), read_only=True) as db:
-        rows = db.execute("SELECT * FROM dicom_all").to_arrow_table().to_pylist()
+        rows = arrow_table(db.execute("SELECT * FROM dicom_all")).to_pylist()
     client = storage.Client(project="test-project", credentials=AnonymousCredentials())
     bucket = client.create_bucket("archive")
     client.create_bucket("results")
@@ -190,8 +295,7 @@ def publish_source(folder: Path, endpoint: str) -> None:
 @pytest.mark.long
 def test_the_public_index_without_an_account(tmp_path: Path) -> None:
     need_package("idc", "idc_index_data")
-    shown = execute("01_select", tmp_path, catalog="idc", collections=["nsclc_radiomics"])
+    shown = execute("01_select", tmp_path, source="idc:nsclc_radiomics", max_series=3)
     assert "This catalog costs nothing." in output(shown, "query_cost")
-    found = output(shown, "steps.select(")
-    assert "nsclc_radiomics" in found
-    assert int(re.findall(r"(\d+) series", found)[-1]) > 400
+    assert output(shown, "series_table").count(">nsclc_radiomics<") == 3, "the limit"
+    assert "4" in output(shown, "notebook.flow")

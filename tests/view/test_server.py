@@ -343,3 +343,23 @@ def test_from_another_page_the_cookie_is_set_by_a_page(server: ViewServer) -> No
     assert b'content="0;url=/"' in found[2]
     assert server.token.encode() not in found[2]
     assert "Set-Cookie" not in get(server, "/", **known(server))[1]
+
+
+def test_frames_are_allowed_to_notebooks_only_where_the_server_says_so(server: ViewServer) -> None:
+    cookie = {"Cookie": f"{server.cookie}={server.token}", "Accept": "text/html"}
+    _, closed, _ = get(server, "/", **cookie)
+    assert "frame-ancestors 'none'" in closed["Content-Security-Policy"]
+    server.framed = True
+    _, opened, _ = get(server, "/", **cookie)
+    assert "frame-ancestors http://localhost:*" in opened["Content-Security-Policy"]
+    assert "'none'" not in opened["Content-Security-Policy"].rpartition("frame-ancestors")[2]
+
+
+def test_colabs_proxy_is_answered_under_its_own_name_and_still_needs_the_token(server: ViewServer) -> None:
+    elsewhere = {"Host": "8790-abc.colab.googleusercontent.com", "Accept": "text/html"}
+    assert get(server, f"/?token={server.token}", **elsewhere)[0] == 403
+    server.proxied = True
+    assert get(server, "/", **elsewhere)[0] == 403, "no token"
+    status, headers, _ = get(server, f"/?token={server.token}", **elsewhere)
+    assert status in (200, 302)
+    assert "SameSite=None; Secure; Partitioned" in headers["Set-Cookie"]

@@ -48,6 +48,11 @@ _POLICY = (
 )
 _OWN_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """Policy of our own pages, which have no scripts."""
+_NO_FRAMES = "frame-ancestors 'none'"
+_NOTEBOOK_FRAMES = (
+    "frame-ancestors http://localhost:* http://127.0.0.1:* https://colab.research.google.com "
+    "https://*.googleusercontent.com https://*.colab.googleusercontent.com"
+)
 
 
 @dataclass
@@ -71,6 +76,10 @@ class ViewServer:
     port: int = DEFAULT_PORT
     pacs: str = ""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    framed: bool = False
+    """Whether a notebook on this computer, or Colab, may show the pages in a frame."""
+    proxied: bool = False
+    """Whether requests come through Colab's proxy: under another host name, in a frame of another site."""
 
     def __post_init__(self) -> None:
         self.web = DicomWeb(self.view)
@@ -182,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         asked = parse_qs(parts.query)
         hosts = {f"127.0.0.1:{self.owner.port}", f"localhost:{self.owner.port}"}
-        if self.headers.get("Host") not in hosts:
+        if self.headers.get("Host") not in hosts and not self.owner.proxied:
             return self._send_text("This server answers requests from this computer only.", HTTPStatus.FORBIDDEN)
         token = (asked.get("token") or [""])[0]
         if token and hmac.compare_digest(token.encode(), self.owner.token.encode()):
@@ -201,7 +210,12 @@ class _Handler(BaseHTTPRequestHandler):
         return self._route(parts.path, asked)
 
     def _cookie_value(self) -> str:
-        return f"{self.owner.cookie}={self.owner.token}; HttpOnly; SameSite=Strict; Path=/"
+        site = "SameSite=None; Secure; Partitioned" if self.owner.proxied else "SameSite=Strict"
+        return f"{self.owner.cookie}={self.owner.token}; HttpOnly; {site}; Path=/"
+
+    def _policy(self, policy: str) -> str:
+        """The policy, with the pages of notebooks as frames if allowed."""
+        return policy.replace(_NO_FRAMES, _NOTEBOOK_FRAMES) if self.owner.framed else policy
 
     def _has_cookie(self) -> bool:
         pairs = (c.strip().partition("=") for c in self.headers.get("Cookie", "").split(";"))
@@ -292,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Location", target)
         if cookie:
             self.send_header("Set-Cookie", self._cookie_value())
-        for name, value in _security_headers(_OWN_POLICY):
+        for name, value in _security_headers(self._policy(_OWN_POLICY)):
             self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -312,7 +326,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(status)
             extra = [("Accept-Ranges", "bytes")]
-        headers = (("Content-Type", kind), ("Content-Length", str(len(content))), *_security_headers(policy), *extra)
+        headers = (
+            ("Content-Type", kind),
+            ("Content-Length", str(len(content))),
+            *_security_headers(self._policy(policy)),
+            *extra,
+        )
         if self._new_cookie:
             self._new_cookie = False
             self.send_header("Set-Cookie", self._cookie_value())
