@@ -20,4 +20,6 @@ if [ ! -f "$venv/.ready" ]; then
     touch "$venv/.ready"
 fi
 cd "$root"
-PYTHONPATH=$root/pipeline exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"
+# Google's library warns on Python 3.13
+PYTHONPATH=$root/pipeline exec "$venv/bin/python" -m pytest -q -p no:cacheprovider \
+    -W "ignore:Parsing dates involving a day of month:DeprecationWarning" "$@"

@@ -73,6 +73,8 @@ CASES = [
         [("1.234567890", True)],
     ),
     ("WITH t AS (SELECT 7 AS k) SELECT k FROM t", [(7,)]),
+    (r"SELECT REGEXP_REPLACE('a.b.c', r'([.])', r'\\\1')", [("a\\.b\\.c",)]),
+    ("SELECT t.n FROM T! AS t JOIN T! AS u ON u.n = t.n ORDER BY n DESC", [(2,), (1,)]),
 ]
 
 

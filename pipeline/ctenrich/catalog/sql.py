@@ -204,6 +204,7 @@ def to_duckdb(
     for step in (
         _mend_order,
         _mend_raw_strings,
+        _mend_replacements,
         _mend_numeric,
         _mend_division,
         _mend_truncation,
@@ -279,6 +280,13 @@ def _mend_raw_strings(tree: exp.Query) -> None:
     """Make a raw string an ordinary one: DuckDB's have no escapes, and old versions of sqlglot double the backslash."""
     for node in list(tree.find_all(exp.RawString)):
         node.replace(exp.Literal.string(node.name))
+
+
+def _mend_replacements(tree: exp.Query) -> None:
+    """Make REGEXP_REPLACE replace every match: DuckDB replaces only the first, and old sqlglot does not ask for more."""
+    for node in tree.find_all(exp.RegexpReplace):
+        if not node.args.get("modifiers"):
+            node.set("modifiers", exp.Literal.string("g"))
 
 
 def _mend_truncation(tree: exp.Query) -> None:
