@@ -8,7 +8,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 freeze=$(realpath "$1")
 venv=$2
 shift 2
-[ $# -gt 0 ] || set -- tests/catalog tests/results tests/select tests/notebooks -m "not gpu"
+[ $# -gt 0 ] || set -- tests/catalog tests/results tests/select tests/notebooks tests/test_install.py -m "not gpu"
 
 if [ ! -f "$venv/.ready" ]; then
     python=$("$root/scripts/find_python.sh" 3 13)

@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -123,3 +124,19 @@ def test_the_versions_of_python_are_stated() -> None:
     stated = {c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.fullmatch(r".*Python :: 3\.\d+", c)}
     assert stated == {"3.11", "3.12", "3.13"}
     assert PROJECT["requires-python"] == ">=3.11"
+
+
+def test_options_have_small_letters_with_every_version_of_typer() -> None:
+    """Colab's typer takes a metavar that is the option's name in capitals for the name."""
+    import typer
+
+    from ctenrich.cli.main import app
+
+    todo: list[Any] = [typer.main.get_command(app)]
+    names: list[str] = []
+    while todo:
+        command = todo.pop()
+        todo += getattr(command, "commands", {}).values()
+        names += [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
+    assert len(names) > 150
+    assert [name for name in names if name != name.lower()] == []

@@ -283,7 +283,7 @@ def _mend_raw_strings(tree: exp.Query) -> None:
 
 
 def _mend_replacements(tree: exp.Query) -> None:
-    """Make REGEXP_REPLACE replace every match: DuckDB replaces only the first, and old sqlglot does not ask for more."""
+    """Make REGEXP_REPLACE replace every match: DuckDB replaces only the first, and old sqlglot asks for no more."""
     for node in tree.find_all(exp.RegexpReplace):
         if not node.args.get("modifiers"):
             node.set("modifiers", exp.Literal.string("g"))

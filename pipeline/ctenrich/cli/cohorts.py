@@ -123,7 +123,9 @@ def select(
     ] = "",
     catalog: Annotated[
         str,
-        typer.Option(metavar="CATALOG", help="folder:FILE, idc[:fetch], parquet:URI or bigquery[:PROJECT]."),
+        typer.Option(
+            "--catalog", metavar="CATALOG", help="folder:FILE, idc[:fetch], parquet:URI or bigquery[:PROJECT]."
+        ),
     ] = "idc",
     out: Annotated[Path, typer.Option(metavar="FILE", help="Cohort file (.parquet).")] = Path("cohort.parquet"),
 ) -> None:

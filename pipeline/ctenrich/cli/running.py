@@ -64,7 +64,9 @@ class ExecutionOptions:
 
     catalog: Annotated[
         str | None,
-        typer.Option(metavar="CATALOG", help="Catalog in which a list of series is looked up.  [default: idc]"),
+        typer.Option(
+            "--catalog", metavar="CATALOG", help="Catalog in which a list of series is looked up.  [default: idc]"
+        ),
     ] = None
     executor: Annotated[
         str,
@@ -346,7 +348,10 @@ def retry(
     reason: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="REASON", help="Only products with this reason; repeatable.", autocompletion=complete_reason
+            "--reason",
+            metavar="REASON",
+            help="Only products with this reason; repeatable.",
+            autocompletion=complete_reason,
         ),
     ] = None,
 ) -> None:
