@@ -10,6 +10,8 @@ from pathlib import Path
 from ctenrich import steps
 from ctenrich.catalog import open_catalog
 from ctenrich.errors import UsageError
+from ctenrich.inference.products import parse_segmenter
+from ctenrich.models.collection import pull_recipe_weights
 from ctenrich.notebook.bars import Bar
 from ctenrich.notebook.machines import mount_drive
 from ctenrich.phantom import PhantomOptions, Quirk, write_phantom_study
@@ -207,10 +209,20 @@ def start_run(lab: Lab) -> Run:
     """
     if not lab.cohort.is_file():
         choose_series(lab)
+    _pull_weights(lab)
     settings = replace(Settings(), segment=replace(Settings().segment, device=lab.device))
     return steps.start(
         lab.cohort, lab.run, segmenters=lab.segmenter_list, bodypart=lab.bodypart_model, settings=settings
     )
+
+
+def _pull_weights(lab: Lab) -> None:
+    """Download the weights of TotalSegmentator's and MOOSE's tasks once; each line names a model and its licence."""
+    for name in lab.segmenter_list:
+        if name.startswith(("totalsegmentator:", "moose:")):
+            bar = Bar()
+            for model in pull_recipe_weights(parse_segmenter(name), progress=bar):
+                bar.note(f"{model.name}: {model.state}, licence {model.licence}")
 
 
 def prepare_run(lab: Lab, progress: Progress | None = None) -> Run:
