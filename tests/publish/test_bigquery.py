@@ -26,6 +26,7 @@ from ctenrich.publish.objects import publish_to
 from ctenrich.reasons import Reason
 from ctenrich.results.query import run_query
 from ctenrich.results.remote import PublishedTables
+from ctenrich.results.views import result_views
 from ctenrich.workspace import Workspace
 
 pytestmark = pytest.mark.filterwarnings(
@@ -216,8 +217,9 @@ def test_partitions_clusters_and_descriptions_are_sent(run: Workspace, service: 
         posted = [(path, body) for method, path, body in proxy.requests if method == "POST"]
         sent = [json.loads(body) for path, body in posted if path.split("?")[0].endswith("/tables")]
         kept = client.get_table(f"{PROJECT}.sent.slices")
-    made = {table["tableReference"]["tableId"]: table for table in sent}
+    made = {table["tableReference"]["tableId"]: table for table in sent if "view" not in table}
     assert set(made) == {p.stem for p in run.tables.glob("*.parquet")}
+    assert {table["tableReference"]["tableId"] for table in sent} - set(made) == set(result_views())
     for name, table in made.items():
         bounds = {"start": "0", "end": str(PARTITIONS), "interval": "1"}
         assert table["rangePartitioning"] == {"field": "run_partition", "range": bounds}
