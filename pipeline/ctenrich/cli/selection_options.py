@@ -73,7 +73,10 @@ class RuleOptions:
 
 def _flag(name: str, hint: Any) -> str:
     _, info = get_args(hint)
-    return next(iter(info.param_decls or ()), f"--{name.replace('_', '-')}")
+    given = (info.default, *(info.param_decls or ()))  # in an annotation typer keeps the first flag as the default
+    return next(
+        (flag for flag in given if isinstance(flag, str) and flag.startswith("--")), f"--{name.replace('_', '-')}"
+    )
 
 
 def _values(name: str, given: Any) -> object:
