@@ -72,8 +72,10 @@ def weights_file(name: str) -> Path:
 
     Raises
     ------
+    UnknownModelError
+        NOT_FOUND if it is not on this machine.
     ModelError
-        NOT_FOUND if it is not on this machine; BAD_MODEL, HASH_MISMATCH.
+        BAD_MODEL or HASH_MISMATCH.
     """
     published = registry()[name].url.rpartition("/")[2]
     try:
