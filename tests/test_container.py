@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import stat
 import subprocess
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -67,3 +71,75 @@ def test_a_failed_installation_names_the_variables_and_no_password(tmp_path: Pat
     )
     assert "PIP_INDEX_URL=" in done.stderr
     assert "password" not in done.stderr
+
+
+CONTAINERS = """[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+RECORD = '#!/bin/sh\necho "$0 $*" >>/built\n'
+PROGRAM = '#!/bin/sh\necho "ctenrich $*"\n'
+
+
+def small_base(folder: Path) -> Path:
+    """A root file system with a shell, whose python3 and useradd only record their arguments."""
+    tar = folder / "base.tar"
+    libraries = re.findall(r"(/\S+\.so\S*)", subprocess.check_output(["ldd", "/bin/sh", "/bin/rm"], text=True))
+    with tarfile.open(tar, "w") as archive:
+        for path in ("/bin/sh", "/bin/rm", *dict.fromkeys(libraries)):
+            archive.add(Path(path).resolve(), arcname=path)
+        passwd = "root:x:0:0::/:/bin/sh\nctenrich:x:1000:1000::/:/bin/sh\n"
+        texts = {"bin/python3": RECORD, "bin/useradd": RECORD, "bin/ctenrich": PROGRAM, "etc/passwd": passwd}
+        for name, text in texts.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(text), 0o755
+            archive.addfile(member, BytesIO(text.encode()))
+    return tar
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", ["cpu", "cuda"])
+def test_podman_runs_the_build_plan(tmp_path: Path, variant: str) -> None:
+    """What pip is asked for in each variant; the packages themselves are not installed."""
+    if shutil.which("podman") is None or shutil.which("runc") is None:
+        pytest.skip("podman and runc are not installed")
+    (tmp_path / "containers.conf").write_text(CONTAINERS)
+    roots = f'graphroot = "{tmp_path / "graph"}"\nrunroot = "{tmp_path / "run"}"\n'
+    (tmp_path / "storage.conf").write_text(f'[storage]\ndriver = "vfs"\n{roots}')
+    environment = os.environ | {
+        "CONTAINERS_CONF": str(tmp_path / "containers.conf"),
+        "CONTAINERS_STORAGE_CONF": str(tmp_path / "storage.conf"),
+    }
+
+    def podman(*arguments: str | Path) -> str:
+        command = ["podman", *map(str, arguments)]
+        done = subprocess.run(
+            command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    podman("import", small_base(tmp_path), "base")
+    build = ["build", "--pull-never", "--network", "none", "--build-arg", "BASE=localhost/base", "--tag", "made"]
+    podman(*build, "--build-arg", f"VARIANT={variant}", "--build-arg", "TORCH=torch==2.13.0+cpu", ".")
+    assert podman("run", "--rm", "--network", "none", "made", "demo").strip() == "ctenrich demo"
+    built = podman(
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--entrypoint",
+        "/bin/sh",
+        "made",
+        "-c",
+        "while read l; do echo $l; done </built",
+    )
+    wanted = "torch==2.13.0+cpu" if variant == "cpu" else "torch"
+    assert f"-m pip install --no-cache-dir {wanted}\n" in built
+    assert "-m pip install --no-cache-dir /src[cloud]" in built
+    facts = podman("inspect", "--format", "{{.Config.User}} {{.Config.Env}}", "made")
+    assert facts.startswith("ctenrich ")
+    assert ("NVIDIA_VISIBLE_DEVICES" in facts) is (variant == "cuda")
