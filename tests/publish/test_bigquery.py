@@ -11,7 +11,14 @@ from tests.results.test_queries import write_clinical
 from tests.services.bigquery_service import load_table, local_bigquery
 from tests.services.failing_proxy import failing_proxy
 from tests.support.organ_questions import QUESTIONS as ORGAN_QUESTIONS
-from tests.support.published_queries import DATASETS, NAMES, comparable, make_encoded_run, published_query
+from tests.support.published_queries import (
+    DATASETS,
+    NAMES,
+    comparable,
+    make_encoded_run,
+    needs_queries,
+    published_query,
+)
 from tests.support.questions import CLINICAL_ROW, NEEDS_CLINICAL, QUESTIONS, SERIES
 from tests.support.report_more import add_more
 from tests.support.report_runs import make_run, uid_of
@@ -114,6 +121,7 @@ def test_questions_on_organs_give_the_same_rows(run: Workspace, service: str, pu
         assert json.dumps(found, default=str) == json.dumps(here, default=str)
 
 
+@needs_queries
 @pytest.mark.long
 def test_the_published_queries_run_there_too(service: str, tmp_path: Path) -> None:
     """With nothing but the names of their tables replaced (then those of both collections are the same statements)."""

@@ -6,7 +6,9 @@ import pytest
 
 from ctenrich.results.query import run_query
 from ctenrich.workspace import Workspace
-from tests.support.published_queries import DATASETS, NAMES, make_encoded_run, published_query
+from tests.support.published_queries import DATASETS, NAMES, make_encoded_run, needs_queries, published_query
+
+pytestmark = needs_queries
 
 
 @pytest.fixture(scope="module")

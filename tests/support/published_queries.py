@@ -1,11 +1,19 @@
-"""The published study's queries as they are, and a run with objects as our encoders write them for a real model."""
+"""The published study's queries as they are, and a run with objects as our encoders write them for a real model.
+
+The queries are not ours to copy: they are read from a clone of
+https://github.com/ImagingDataCommons/nnU-Net-BPR-annotations, whose folder ``common/queries`` the environment variable
+CTENRICH_PUBLISHED_QUERIES names.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ctenrich.encode.landmarks_sr import encode_landmarks_sr
 from ctenrich.encode.regions_sr import encode_regions_sr
@@ -24,16 +32,25 @@ from tests.support.encode_cases import (
     make_shape,
 )
 
-_FOLDER = Path(__file__).resolve().parents[1] / "golden" / "published_queries"
-DATASETS = ("nsclc", "nlst")
-NAMES = sorted(path.stem for path in _FOLDER.glob("*.txt"))
+DATASETS = ("NSCLC_Radiomics", "NLST")
+"""Beginnings of the names of the queries on each collection."""
+NAMES = (
+    "measurement_group_features",
+    "measurement_group_landmarks",
+    "measurement_group_regions",
+    "qualitative_measurements_landmarks",
+    "qualitative_measurements_regions",
+    "quantitative_measurements_features",
+)
+FOLDER = os.environ.get("CTENRICH_PUBLISHED_QUERIES", "")
+needs_queries = pytest.mark.skipif(not FOLDER, reason="CTENRICH_PUBLISHED_QUERIES does not name the published queries")
 _TABLES = re.compile(r"`idc-external-018\.dataset_\w+\.(\w+)`|`bigquery-public-data\.idc_current\.(dicom_all)`")
 _OURS = {"dicom_metadata_table": "dicom_metadata", "dicom_all": "slices"}
 
 
 def published_query(name: str, dataset: str) -> str:
     """A query with nothing but the names of its tables replaced."""
-    text = (_FOLDER / f"{name}.txt").read_text("utf-8").replace("dataset_nsclc", f"dataset_{dataset}")
+    text = Path(FOLDER, f"{dataset}_{name}_query.txt").read_text("utf-8")
     return _TABLES.sub(lambda m: f"`{_OURS.get(m[1] or m[2], m[1] or m[2])}`", text)
 
 
