@@ -326,11 +326,14 @@ def table(judged: Sequence[Judged]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--development", action="store_true", help="phantoms of the seeds on which limits were set")
+    parser.add_argument("--quick", action="store_true", help="sixty phantoms, no real series")
     parser.add_argument("--write", type=Path, help="page with the marks of the table")
     parser.add_argument("--missed", action="store_true", help="list faults without a finding, and false alarms")
     given = parser.parse_args()
     if given.development:
         judged = judge_phantoms(1001, 39, 12)
+    elif given.quick:
+        judged = judge_phantoms(1, 60, 3)
     else:
         judged = judge_phantoms(1, CLEAN_PHANTOMS, FAULTY_PHANTOMS)
         if os.environ.get("CTENRICH_TEST_DATA"):
