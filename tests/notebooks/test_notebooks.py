@@ -265,6 +265,9 @@ def google_on_colab(folder: Path, log: Path, monkeypatch: pytest.MonkeyPatch) ->
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "auth.py").write_text(COLAB.format(log=str(log)))
+    (package / "output.py").write_text(
+        "def serve_kernel_port_as_iframe(port, *, path, height):\n    print('frame of port', port, 'height', height)\n"
+    )
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
 
 
