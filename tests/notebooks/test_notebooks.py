@@ -249,6 +249,7 @@ def test_on_colab_with_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         first = execute("01_select", tmp_path, **given)
         assert "(list price)" in output(first, "query_cost")
         assert ">104<" in output(first, "series_table")
+        given |= {"source": "generated"}  # the patients are generated: nobody's identity is published
         second = execute("02_enrich", tmp_path, **given)
         assert "4 objects, 4 sent now" in output(second, "publish_to")
         third = execute("03_query", tmp_path, **given)
