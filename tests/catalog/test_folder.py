@@ -83,6 +83,7 @@ def test_a_crawl_of_another_folder_keeps_the_first(tmp_path: Path) -> None:
     assert crawl(tmp_path / "b", tmp_path / "c.duckdb").instances == 5
 
 
+@pytest.mark.long
 def test_two_processes_give_the_same_catalog_as_one(tmp_path: Path) -> None:
     for series in range(3):
         write_series(tmp_path / "in", count=200, series=str(series))

@@ -76,6 +76,7 @@ def test_axes_are_recorded_at_import_and_shown(tmp_path: Path) -> None:
     assert "RAS, LAS or LPS" in call("models", "import", folder, "--name", "x", "--axes", "RPI", code=2)
 
 
+@pytest.mark.long
 def test_check_prints_both_tables_and_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights would not do: their scores are so near each other that half precision turns whole percents."""
     cohort = make_cohort(tmp_path, 1)
@@ -111,7 +112,7 @@ def test_what_is_no_model_is_refused_with_nothing_left(tmp_path: Path) -> None:
     for source in ("text.zip", "empty"):
         said = call("models", "import", tmp_path / source, "--name", "bad", code=1)
         assert "BAD_MODEL" in said
-    call("models", "verify", "bad", code=1)
+    call("models", "verify", "bad", code=2)
     assert not list((tmp_path / "home").rglob("*bad*"))
 
 

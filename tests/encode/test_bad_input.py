@@ -126,6 +126,7 @@ def test_other_pixels_and_stacks(grid: cases.Grid, tmp_path: Path, workspace: Wo
     assert np.allclose([float(v) for v in orientation], [*grid.row, *grid.column], atol=1e-9)
 
 
+@pytest.mark.long
 def test_three_hundred_labels(tmp_path: Path, workspace: Workspace) -> None:
     series, volume = cases.make_series(tmp_path / "ct", cases.Grid(slices=3, rows=60, columns=60))
     keys = list(load_segments())

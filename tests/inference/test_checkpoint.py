@@ -197,7 +197,9 @@ BIG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", list(BIG))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] if n in ("marks", "empty sets") else []) for n in BIG]
+)
 def test_pickles_that_ask_for_much_are_refused_early(tmp_path: Path, name: str) -> None:
     """Small pickles that hung the interpreter or took gigabytes end within a budget."""
     (tmp_path / "p.pkl").write_bytes(BIG[name])

@@ -33,6 +33,7 @@ def check(result: Measured) -> None:
     assert result.rising
 
 
+@pytest.mark.long
 def test_one_patient(measure) -> None:
     check(measure(make_phantom(held_out_options(1))))
 

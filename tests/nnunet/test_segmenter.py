@@ -339,6 +339,7 @@ def expert_masks(folder: Path, case: Case) -> dict[str, Any]:
     return {code.name: rasterise(roi.contours, grid).mask for code, roi in rois.items() if code is not None}
 
 
+@pytest.mark.long
 @pytest.mark.data
 def test_organs_of_a_real_ct_are_where_the_experts_drew_them(
     real_data: Callable[[str], Path], shared_model: Callable[[str], Path]

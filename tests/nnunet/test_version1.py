@@ -104,8 +104,17 @@ def test_forward_pass_equals_generic_unet(tmp_path: Path, dims: int, isotropic: 
         assert plan.network.kernels[0] == ((1, 3, 3) if dims == 3 else (3, 3))
 
 
-@pytest.mark.parametrize("mirror", [True, False])
-@pytest.mark.parametrize(("dims", "isotropic"), [(3, False), (3, True), (2, False)])
+@pytest.mark.parametrize(
+    ("dims", "isotropic", "mirror"),
+    [
+        (3, False, False),
+        (3, True, False),
+        (2, False, False),
+        (2, False, True),
+        pytest.param(3, False, True, marks=pytest.mark.long),
+        pytest.param(3, True, True, marks=pytest.mark.long),
+    ],
+)
 def test_label_maps_equal_nnunet(tmp_path: Path, dims: int, isotropic: bool, mirror: bool) -> None:
     plans = v1_plans(dims, isotropic, [(3.0, 1.5, 1.5)])
     spacing = (2.5, 1.0, 1.0) if isotropic else (4.0, 1.0, 1.1)

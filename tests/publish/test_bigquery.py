@@ -245,6 +245,7 @@ def test_partitions_clusters_and_descriptions_are_sent(run: Workspace, service: 
     assert (kept.range_partitioning.field, kept.clustering_fields) == ("run_partition", ["run_id", "SeriesInstanceUID"])
 
 
+@pytest.mark.long
 def test_a_run_is_there_once_whatever_the_mode(run: Workspace, service: str, tmp_path: Path) -> None:
     client, place = open_client(service), f"{PROJECT}.once"
     one = few(run, tmp_path / "one", "series", "slices")
@@ -263,6 +264,7 @@ def test_a_run_is_there_once_whatever_the_mode(run: Workspace, service: str, tmp
     assert caught.value.reason is Reason.BAD_RUN
 
 
+@pytest.mark.long
 def test_the_command_publishes(service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from tests.support.cohorts import make_cohort
 
@@ -360,6 +362,7 @@ def test_a_data_set_in_another_region(run: Workspace, service: str) -> None:
     assert not list(client.list_tables(f"{PROJECT}.europe"))
 
 
+@pytest.mark.long
 def test_a_quota_in_the_middle_and_again(run: Workspace, service: str, tmp_path: Path) -> None:
     one = few(run, tmp_path / "one", "objects", "series", "slices")
     place, full = f"{PROJECT}.quota", [True]
@@ -402,6 +405,7 @@ def test_answers_of_the_service(
         assert caught.value.reason is code  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_a_run_without_any_success(service: str, tmp_path: Path) -> None:
     """Its outcomes are published and can be asked for; questions about objects have no rows; no objects can be sent."""
     failed = make_run(tmp_path / "run", 2, broken=2)

@@ -325,6 +325,7 @@ def test_a_bucket_on_s3(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None
         check_bucket(run, "s3://results/run1", replace(Settings(), fetch=fetch))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
 def test_a_real_bucket_that_fails_in_the_middle(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     uploads, broken = [], [True]

@@ -120,6 +120,7 @@ def test_a_full_disk_at_any_write_costs_nothing_but_time(
     assert result_hashes(run.root) == {name: digest for name, digest in expected.items() if name.endswith(".dcm")}
 
 
+@pytest.mark.long
 def test_a_disk_that_is_really_full_stops_the_run_and_space_lets_it_go_on(
     cohort: Path, tmp_path: Path, expected: dict[str, str]
 ) -> None:

@@ -48,7 +48,9 @@ def to_do(run: Run) -> dict[str, int]:
     return {stage: todo for stage, todo, _ in steps.preview(run) if todo}
 
 
-@pytest.mark.parametrize("executor", [ExecutorName.SERIAL, ExecutorName.PROCESSES])
+@pytest.mark.parametrize(
+    "executor", [ExecutorName.SERIAL, pytest.param(ExecutorName.PROCESSES, marks=pytest.mark.long)]
+)
 def test_a_cohort_larger_than_the_quota_passes(
     cohort: Path, quota: int, tmp_path: Path, executor: ExecutorName
 ) -> None:

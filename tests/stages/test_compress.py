@@ -41,7 +41,9 @@ def volumes(run: Run) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("executor", [ExecutorName.SERIAL, ExecutorName.PROCESSES])
+@pytest.mark.parametrize(
+    "executor", [ExecutorName.SERIAL, pytest.param(ExecutorName.PROCESSES, marks=pytest.mark.long)]
+)
 def test_the_same_volume_compressed_beside_the_inference(
     cohort: Path, plain: Run, tmp_path: Path, executor: ExecutorName
 ) -> None:

@@ -170,7 +170,7 @@ def test_a_crop_that_cannot_be_made_is_refused_before_work_starts(
     assert caught.value.reason is Reason.BAD_SETTINGS
 
 
-@pytest.mark.parametrize("executor", ["serial", "processes"])
+@pytest.mark.parametrize("executor", ["serial", pytest.param("processes", marks=pytest.mark.long)])
 def test_a_run_scores_before_it_segments(executor: str, tmp_path: Path) -> None:
     from ctenrich.runner.executors import ExecutorName
 

@@ -64,7 +64,7 @@ CASES = (
     PeerCase(name="liver-vessels", task="liver_vessels", stack="feet-first"),
     PeerCase(name="vertebrae", task="vertebrae_pp"),
     PeerCase(name="vertebrae-refined", task="vertebrae_pp_refined", stack="lps", long=True),
-    PeerCase(name="split", task="vertebrae_body", options={"force_split": True}, ours={"split": True}),
+    PeerCase(name="split", task="vertebrae_body", options={"force_split": True}, ours={"split": True}, long=True),
     PeerCase(
         name="small",
         task="trunk_cavities",
@@ -74,7 +74,7 @@ CASES = (
     ),
     PeerCase(name="abdominal-muscles", task="abdominal_muscles", stack="oblique", long=True),
     PeerCase(name="heart-chambers", task="heartchambers_highres", stack="oblique"),
-    PeerCase(name="teeth", task="teeth", shape=(16, 20, 20)),
+    PeerCase(name="teeth", task="teeth", shape=(16, 20, 20), long=True),
 )
 
 CASES_1 = (
