@@ -23,7 +23,6 @@ from ctenrich.catalog.bigquery import BigQueryCatalog, check_table_name
 from ctenrich.catalog.folder import index_folders
 from ctenrich.errors import InputError, UsageError
 from ctenrich.inference.model_cache import ModelCache
-from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.export import Export, export_run
 from ctenrich.publish.export import export_objects as export_any
@@ -46,7 +45,7 @@ from ctenrich.report import build_report
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
 from ctenrich.runner.executors import ExecutorName, ExecutorOptions, open_executor
-from ctenrich.runner.forecast import learn_rates, save_rates
+from ctenrich.runner.forecast import rates_of, save_rates
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner, RunnerOptions
@@ -54,7 +53,7 @@ from ctenrich.runner.shared_leases import SharedLeases
 from ctenrich.runner.status import preview, retry, status
 from ctenrich.runner.stopping import Budget, StopSignal
 from ctenrich.runner.verify import Verification, verify_run
-from ctenrich.select import Selection, select_cohort, sizes_of, write_cohort
+from ctenrich.select import Selection, select_cohort, write_cohort
 from ctenrich.select.cohort_file import cohort_table
 from ctenrich.select.compare import CohortDiff, relock
 from ctenrich.select.files import without_local_paths, without_patients
@@ -866,6 +865,4 @@ def run_all(
 
 def _save_measured_rates(run: Run) -> None:
     """Save the measured rates of this machine for the next forecast."""
-    with LedgerReader(run.ledger_path) as ledger:
-        timings = ledger.some_timings(20_000)
-    save_rates(learn_rates(timings, {size.series_instance_uid: size.slices for size in sizes_of(run.cohort)}))
+    save_rates(rates_of(run))

@@ -39,6 +39,7 @@ __all__ = [
     "learn_rates",
     "load_rates",
     "products_of",
+    "rates_of",
     "save_rates",
     "worker_pools",
 ]
@@ -235,9 +236,8 @@ def _source(rates: Rates, products: Sequence[str]) -> str:
 def forecast_rest(run: Run) -> Forecast | None:
     """Forecast the rest of a run from its own timings; None before the first series has ended."""
     with LedgerReader(run.ledger_path) as ledger:
-        ended, timings, runs = ledger.ended_series(), ledger.some_timings(_TIMINGS), ledger.runs()
-    sizes = list(sizes_of(run.cohort))
-    rates = learn_rates(timings, {size.series_instance_uid: size.slices for size in sizes})
+        ended, runs = ledger.ended_series(), ledger.runs()
+    sizes, rates = list(sizes_of(run.cohort)), rates_of(run)
     if not ended or not rates.seconds:
         return None
     rest = [size for size in sizes if size.series_instance_uid not in ended]
@@ -245,6 +245,13 @@ def forecast_rest(run: Run) -> Forecast | None:
     serial = not runs or runs[-1].executor == "serial"
     pools = None if serial else worker_pools(run.config.settings.run)
     return forecast(rest, products, rates, pools=pools)
+
+
+def rates_of(run: Run) -> Rates:
+    """Compute the rates of a run from its ledger; of a large run, from timings that are spread over all of it."""
+    with LedgerReader(run.ledger_path) as ledger:
+        timings = ledger.some_timings(_TIMINGS)
+    return learn_rates(timings, {size.series_instance_uid: size.slices for size in sizes_of(run.cohort)})
 
 
 def worker_pools(settings: RunSettings) -> WorkerPools:

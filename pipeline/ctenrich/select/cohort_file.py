@@ -24,6 +24,7 @@ from ctenrich.records import (
 )
 from ctenrich.select.selection import cohort_sha256
 from ctenrich.select.sizes import SeriesSize, size_of_series
+from ctenrich.select.values_digest import ValuesDigest
 from ctenrich.workspace import require_file, write_bytes
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def cohort_table(cohort: Cohort) -> pa.Table:
     """A cohort as an Arrow table, with the metadata of a cohort file."""
     import pyarrow as pa
 
-    digest = _ValuesDigest(cohort_schema().names)
+    digest = ValuesDigest(cohort_schema().names)
     parts = [cohort_schema().empty_table(), *map(digest.add, _tables_of(cohort.series))]
     table = pa.concat_tables(parts).combine_chunks()
     return table.replace_schema_metadata(_metadata(cohort.name, cohort.sha256, digest))
@@ -120,14 +121,14 @@ def write_cohort_table(path: Path, name: str, sha256: str, series: Iterable[Seri
     """
     import pyarrow.parquet as pq
 
-    digest = _ValuesDigest(cohort_schema().names)
+    digest = ValuesDigest(cohort_schema().names)
     with pq.ParquetWriter(path, cohort_schema(), compression="zstd") as writer:
         for table in _tables_of(series):
             writer.write_table(digest.add(table), row_group_size=_ROW_GROUP)
         writer.add_key_value_metadata(_metadata(name, sha256, digest))
 
 
-def _metadata(name: str, sha256: str, digest: _ValuesDigest) -> dict[bytes, bytes]:
+def _metadata(name: str, sha256: str, digest: ValuesDigest) -> dict[bytes, bytes]:
     return {_NAME: name.encode(), _HASH: sha256.encode(), _VALUES: digest.hexdigest(sha256).encode()}
 
 
@@ -365,7 +366,7 @@ def _check_values(path: Path, cohort: Cohort) -> None:
         metadata = file.metadata.metadata or {}
         names = file.schema_arrow.names
         if _VALUES in metadata:
-            digest = _ValuesDigest(names)
+            digest = ValuesDigest(names)
             for table in _row_groups(file):
                 digest.add(table)
             equal = digest.hexdigest(cohort.sha256) == metadata[_VALUES].decode("ascii", "replace")
@@ -448,59 +449,3 @@ def _entry(row: dict[str, Any]) -> SeriesEntry:
             "facts": SeriesFacts(**(row.get("facts") or {})),
         }
     )
-
-
-# ---------------------------------------------------------------- hashing
-
-
-class _ValuesDigest:
-    """SHA-256 of all values of a table that arrives in tables of `_ROW_GROUP` rows, computed on Arrow's buffers.
-
-    Of each column, validity, lengths and values of every level of nesting are hashed.
-    """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._digest = hashlib.sha256(json.dumps(list(names)).encode())
-
-    def add(self, table: pa.Table) -> pa.Table:
-        """Add a table; it is returned."""
-        for column in table.combine_chunks().columns:
-            for chunk in column.chunks:  # one
-                self._add_array(chunk)
-        return table
-
-    def hexdigest(self, cohort_sha256: str) -> str:
-        """Return the hash of all tables, and of the cohort's own hash."""
-        digest = self._digest.copy()
-        digest.update(cohort_sha256.encode())
-        return digest.hexdigest()
-
-    def _add_array(self, array: pa.Array) -> None:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        self._digest.update(f"{len(array)} {array.null_count}\n".encode())
-        if array.null_count:
-            self._digest.update(array.is_valid().to_numpy(zero_copy_only=False).tobytes())
-        if pa.types.is_struct(array.type):
-            for child in array.flatten():
-                self._add_array(child)
-        elif pa.types.is_list(array.type):
-            self._digest.update(pc.fill_null(array.value_lengths(), 0).to_numpy(zero_copy_only=False).tobytes())
-            self._add_array(array.flatten())
-        elif pa.types.is_string(array.type):
-            values = pc.fill_null(array, "") if array.null_count else array
-            self._digest.update(pc.binary_length(values).to_numpy(zero_copy_only=False).tobytes())
-            self._add_text(values)
-        else:
-            values = pc.fill_null(array, False if pa.types.is_boolean(array.type) else 0)
-            self._digest.update(values.to_numpy(zero_copy_only=False).tobytes())
-
-    def _add_text(self, values: pa.StringArray) -> None:
-        import numpy as np
-
-        _, offsets, data = values.buffers()
-        if len(values) and data is not None:
-            ends = np.frombuffer(offsets, np.int32)
-            first, last = ends[values.offset], ends[values.offset + len(values)]
-            self._digest.update(memoryview(data)[first:last])
