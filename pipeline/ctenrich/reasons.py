@@ -103,6 +103,10 @@ class Reason(StrEnum):
         "IDENTITY_NOT_REMOVED",
         "Patients could be identified from what would be shared.",
     )
+    BAD_REVIEW = "BAD_REVIEW", "The review file is damaged, or is not a review file that this version can read."
+    OTHER_RUN = "OTHER_RUN", "The review file is about another run."
+    OUTDATED_REVIEW = "OUTDATED_REVIEW", "The objects have been made again since they were reviewed."
+    NOT_ACCEPTED = "NOT_ACCEPTED", "No reviewer has accepted the product, or reviewers disagree about it."
     BAD_PLUGIN = "BAD_PLUGIN", "A plug-in of another package cannot be loaded, or its name is taken."
 
     # fetch, sort, convert

@@ -44,6 +44,7 @@ from ctenrich.records import (
 from ctenrich.report import build_report
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
+from ctenrich.review.tables import write_reviews
 from ctenrich.runner.executors import ExecutorName, ExecutorOptions, open_executor
 from ctenrich.runner.forecast import rates_of, save_rates
 from ctenrich.runner.recorder import RunSummary
@@ -672,7 +673,9 @@ def tables(run: Run, *, progress: Progress = SILENT) -> dict[str, Path]:
     dict
         Table name -> Parquet file.
     """
-    return build_tables(run.workspace, progress=progress)
+    made = build_tables(run.workspace, progress=progress)
+    reviews = write_reviews(run.workspace)
+    return made if reviews is None else {**made, "reviews": reviews}
 
 
 def query(run: Run, sql: str | Path, parameters: Mapping[str, object] | None = None) -> pa.Table:
@@ -718,7 +721,13 @@ def report(run: Run, *, progress: Progress = SILENT) -> Path:
 
 
 def export(
-    run: Run, fmt: str, out: str | Path, *, limits: SegSettings | None = None, progress: Progress = SILENT
+    run: Run,
+    fmt: str,
+    out: str | Path,
+    *,
+    limits: SegSettings | None = None,
+    accepted_only: bool = False,
+    progress: Progress = SILENT,
 ) -> Export:
     """Export all results of a run.
 
@@ -732,6 +741,8 @@ def export(
         Folder to write to.
     limits : SegSettings, optional
         Limits of the grid and the masks of an object; default: those of the run's settings.
+    accepted_only : bool
+        Whether only products are exported that reviewers have accepted.
     progress : Progress
         Receives one step per object.
 
@@ -747,7 +758,8 @@ def export(
     InputError
         NOT_PREPARED if the run has no such object.
     """
-    return export_run(run.workspace, fmt, Path(out), limits=limits or run.config.settings.seg, progress=progress)
+    limits = limits or run.config.settings.seg
+    return export_run(run.workspace, fmt, Path(out), limits=limits, accepted_only=accepted_only, progress=progress)
 
 
 def export_objects(

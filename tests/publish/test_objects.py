@@ -219,7 +219,7 @@ def test_google_healthcare_gets_a_fresh_token_and_nobody_else_does(
 def test_c_store_to_orthanc(run: Workspace, orthanc: tuple[str, int]) -> None:
     need_package("orthanc", "pynetdicom")
     root, port = orthanc
-    sent = publish_node(run, "127.0.0.1", port, "ORTHANC")
+    sent = publish_node(run, ("127.0.0.1", port), "ORTHANC")
     assert {s.status for s in sent} == {"sent"}
     assert instances(root) == {s.name for s in sent}
 
@@ -246,11 +246,11 @@ def test_a_node_that_refuses_one_object(run: Workspace) -> None:
     try:
         port = server.socket.getsockname()[1]
         with pytest.raises(TransientError) as caught:
-            publish_node(run, "127.0.0.1", port, "NODE")
+            publish_node(run, ("127.0.0.1", port), "NODE")
         assert caught.value.reason is Reason.RETRY_EXHAUSTED
         log = read_log(run, f"dicom://127.0.0.1:{port}/NODE")
         assert [s.detail for s in log if s.status == "failed"] == ["status A700"]
-        publish_node(run, "127.0.0.1", port, "NODE")
+        publish_node(run, ("127.0.0.1", port), "NODE")
         assert sorted(stored) == sorted(s.name for s in log), "what was sent is not sent twice"
     finally:
         server.shutdown()
@@ -272,7 +272,8 @@ class _Store:
     def take(self, run: Workspace, url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Sent, ...]:
         """Publish to this store, one object after the other."""
         monkeypatch.setattr("ctenrich.publish.objects.open_storage", lambda *_: self)
-        return publish_bucket(run, url, at_once=1)
+        monkeypatch.setattr("ctenrich.publish.objects._AT_ONCE", 1)
+        return publish_bucket(run, url)
 
 
 def test_a_store_that_fails_in_the_middle(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,8 +340,9 @@ def test_a_real_bucket_that_fails_in_the_middle(run: Workspace, monkeypatch: pyt
     with gcs_server() as root, failing_proxy(root, fault) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.root)
         gcs_bucket(root, "results")
+        monkeypatch.setattr("ctenrich.publish.objects._AT_ONCE", 1)
         with pytest.raises(TransientError) as caught:
-            publish_bucket(run, "gs://results", at_once=1)
+            publish_bucket(run, "gs://results")
         assert caught.value.reason is Reason.RETRY_EXHAUSTED
         assert "2 of 4" in str(caught.value)
         log = read_log(run, "gs://results")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ctenrich.cli.options import MaxVoxels, SettingsFile, seg_limits
+from ctenrich.cli.options import MaxVoxels, OnlyAccepted, SettingsFile, seg_limits
 
 __all__ = ["register"]
 
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
         epilog="Examples:  ctenrich export my-run nifti --out masks  \n"
+        "ctenrich export my-run csv --only accepted  \n"
         "ctenrich export others-objects/ nrrd --source their-ct/ --out masks"
     )(export)
 
@@ -39,21 +40,27 @@ def export(
     ] = None,
     settings: SettingsFile = None,
     max_voxels: MaxVoxels = None,
+    only: OnlyAccepted = None,
 ) -> None:
     """Export masks on the full grid of the CT (nifti, nrrd) or all measurements (csv), read from the DICOM objects."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.cli.options import check_source
-    from ctenrich.errors import count
+    from ctenrich.errors import UsageError, count
+    from ctenrich.reasons import Reason
     from ctenrich.records import Severity, State
 
     check_source(run, source)
+    if only is not None and not (run / "run.json").is_file():
+        raise UsageError(Reason.BAD_PARAMETER, "--only accepted needs a run: other objects have no reviews")
     with progress_bars() as progress:
         if (run / "run.json").is_file():
             target = out or run / "export"
             opened = steps.open_run(run)
             limits = seg_limits(settings, max_voxels, opened.config.settings.seg)
-            found = steps.export(opened, fmt.value, target, limits=limits, progress=progress)
+            found = steps.export(
+                opened, fmt.value, target, limits=limits, accepted_only=only is not None, progress=progress
+            )
         else:
             target, limits = out or Path("export"), seg_limits(settings, max_voxels)
             found = steps.export_objects([run], fmt.value, target, source=source, limits=limits, progress=progress)

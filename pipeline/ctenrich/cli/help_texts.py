@@ -21,7 +21,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "index", "select", "cohort", "plan", "prepare",
             "fetch", "sort", "convert", "segment", "score", "measure", "encode", "validate",
         ),
-        "Results": ("evaluate", "compare", "quality", "evaluate-segmentations", "evaluate-landmarks", "publish"),
+        "Results": (
+            "evaluate", "compare", "quality", "review", "evaluate-segmentations", "evaluate-landmarks", "publish",
+        ),
         "Models": ("models", "codes"),
         "Maintenance": ("settings", "retry", "verify", "check-mappings"),
     }

@@ -22,6 +22,7 @@ from ctenrich.cli import (
     models,
     quality,
     results,
+    review,
     running,
     settings_files,
     stages,
@@ -125,7 +126,7 @@ def _main(
 
 
 for group in (
-    demo, cohorts, running, stages, checking, results, evaluation, quality, viewing, exports, models, mappings,
+    demo, cohorts, running, stages, checking, results, evaluation, quality, review, viewing, exports, models, mappings,
     settings_files,
 ):  # fmt: skip
     group.register(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -20,6 +21,7 @@ __all__ = [
     "LimitOptions",
     "MaxVoxels",
     "ModelOptions",
+    "OnlyAccepted",
     "Out",
     "ProductOptions",
     "RunFolder",
@@ -38,6 +40,17 @@ SettingsFile = Annotated[
 ]
 MaxVoxels = Annotated[
     int | None, typer.Option(min=1, help="Voxels of the largest grid that a SEG may ask for; default: seg.max_voxels.")
+]
+
+
+class Chosen(StrEnum):
+    """Which products of a run are exported or published."""
+
+    ACCEPTED = "accepted"
+
+
+OnlyAccepted = Annotated[
+    Chosen | None, typer.Option("--only", help="Only products that reviewers have accepted (`ctenrich review`).")
 ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctenrich.cli.options import RunFolder
+from ctenrich.cli.options import OnlyAccepted, RunFolder
 
 if TYPE_CHECKING:
     from ctenrich.runner.run import Run
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
         "ctenrich publish my-run gs://my-bucket/results  \n"
         "ctenrich publish my-run http://127.0.0.1:8042/dicom-web  \n"
         "ctenrich publish my-run dicom://pacs.example:104/PACS  \n"
+        "ctenrich publish my-run gs://my-bucket/results --only accepted  \n"
         "ctenrich publish my-run gs://my-bucket/results --verify"
     )(publish)
 
@@ -100,14 +101,21 @@ def publish(
     verify: Annotated[
         bool, typer.Option("--verify", help="Send nothing: read the published objects back and compare them.")
     ] = False,
+    only: OnlyAccepted = None,
 ) -> None:
     """Send a run's tables or objects elsewhere; objects that were sent already are not sent again."""
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
-    from ctenrich.errors import count
+    from ctenrich.errors import UsageError, count
     from ctenrich.publish.objects import publish_to
+    from ctenrich.reasons import Reason
 
     opened = steps.open_run(run)
+    if only is not None and (verify or target.startswith("bigquery:")):
+        what = (
+            "--verify compares everything that was written" if verify else "BigQuery gets whole tables, `reviews` too"
+        )
+        raise UsageError(Reason.BAD_PARAMETER, f"--only accepted is for objects that are sent: {what}")
     if verify:
         _verify(opened, target)
         return
@@ -121,7 +129,14 @@ def publish(
             typer.echo(f"{count(sum(rows.values()), 'row')} in {count(len(rows), 'table')}")
             return
         settings = opened.config.settings
-        sent = publish_to(opened.workspace, target, settings=settings, identified=identified, progress=progress)
+        sent = publish_to(
+            opened.workspace,
+            target,
+            settings=settings,
+            identified=identified,
+            accepted_only=only is not None,
+            progress=progress,
+        )
     typer.echo(f"{count(len(sent), 'object')}, {sum(1 for s in sent if s.status == 'sent')} of them sent now")
 
 

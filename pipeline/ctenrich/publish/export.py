@@ -35,6 +35,7 @@ from ctenrich.publish.mask_files import write_masks
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Product, SegmentMasks, Severity, SortedSeries, State
 from ctenrich.results.csv_cells import csv_cell
+from ctenrich.review.store import ReviewStore
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import SegSettings
 from ctenrich.workspace import Workspace, check_uid, write_bytes
@@ -122,6 +123,8 @@ class _Planned:
     source_series: str = ""
     referenced: frozenset[str] = frozenset()
     fault: CtenrichError | None = None
+    withheld: bool = False
+    """Whether the export is of accepted products only, and no reviewer has accepted this one."""
 
     @property
     def kind(self) -> str:
@@ -134,7 +137,13 @@ _FindSource = Callable[[_Planned], tuple[SortedSeries | None, tuple[Issue, ...]]
 
 
 def export_run(
-    workspace: Workspace, fmt: str, out: Path, *, limits: SegSettings | None = None, progress: Progress = SILENT
+    workspace: Workspace,
+    fmt: str,
+    out: Path,
+    *,
+    limits: SegSettings | None = None,
+    accepted_only: bool = False,
+    progress: Progress = SILENT,
 ) -> Export:
     """Export all SEGs (``nifti``, ``nrrd``) or all SRs (``csv``) of a run.
 
@@ -151,6 +160,8 @@ def export_run(
         Folder to write to.
     limits : SegSettings, optional
         Limits of the grid and the masks of an object.
+    accepted_only : bool
+        Whether only products are exported that reviewers have accepted; the others are skipped with NOT_ACCEPTED.
     progress : Progress
         Advanced by one for every object.
 
@@ -173,6 +184,10 @@ def export_run(
     if not planned:
         what = "SR" if fmt == "csv" else "SEG"
         raise InputError(Reason.NOT_PREPARED, f"the run holds no {what} yet", "run the stages first")
+
+    if accepted_only:
+        accepted = ReviewStore(workspace).accepted()
+        planned = [replace(item, withheld=(item.series, item.product) not in accepted) for item in planned]
 
     def find_source(item: _Planned) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
         return store.find(SortedSeries, item.series), ()
@@ -385,6 +400,8 @@ def _one_outcome(
     item: _Planned, target: _Target, find_source: _FindSource, rows: list[dict[str, object]]
 ) -> ExportedObject:
     """Export one object; whatever is wrong with it ends this object only."""
+    if item.withheld:
+        return _outcome(item, State.SKIPPED, Reason.NOT_ACCEPTED, "the product is not accepted by review")
     if item.fault is not None:
         return _outcome(item, State.FAILED, item.fault.reason, item.fault.message)
     if not _is_wanted(item, target.fmt):

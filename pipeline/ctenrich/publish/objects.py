@@ -7,18 +7,20 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from ctenrich.errors import TransientError, UsageError, did_you_mean
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.privacy import check_identity_removed
 from ctenrich.reasons import Reason
+from ctenrich.review.store import ReviewStore
+from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
 from ctenrich.storage import is_storage_url, open_storage
 from ctenrich.storage.google import google_errors
@@ -70,6 +72,7 @@ def publish_to(
     *,
     settings: Settings | None = None,
     identified: bool = False,
+    accepted_only: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[Sent, ...]:
     """Send the written objects to a bucket, a DICOMweb store or a DICOM node, by the form of the target.
@@ -87,6 +90,8 @@ def publish_to(
         How buckets are reached.
     identified : bool
         Whether patients who can be identified may go to a bucket or to Google Healthcare; a PACS is not asked about.
+    accepted_only : bool
+        Whether only objects of products are sent that reviewers have accepted.
     progress : Progress
         Advanced by one for every object.
 
@@ -98,7 +103,8 @@ def publish_to(
     Raises
     ------
     UsageError
-        BAD_PARAMETER for another target; NOT_PREPARED; IDENTITY_NOT_REMOVED; as the function for the target.
+        BAD_PARAMETER for another target; NOT_PREPARED; NOT_ACCEPTED if no product is accepted; and as the function for
+        the target.
     TransientError
         RETRY_EXHAUSTED if some objects failed.
     """
@@ -107,11 +113,19 @@ def publish_to(
         if parts.hostname == _HEALTHCARE:
             check_identity_removed(workspace, identified=identified)
         token = os.environ.get("CTENRICH_DICOMWEB_TOKEN", "")
-        return publish_dicomweb(workspace, target, token=token, progress=progress)
+        return publish_dicomweb(workspace, target, token=token, accepted_only=accepted_only, progress=progress)
     if parts.scheme == "dicom":
-        return publish_node(workspace, *node_of(target), progress=progress)
+        host, port, called = node_of(target)
+        return publish_node(workspace, (host, port), called, accepted_only=accepted_only, progress=progress)
     if parts.netloc and is_storage_url(target):
-        return publish_bucket(workspace, target, settings=settings, identified=identified, progress=progress)
+        return publish_bucket(
+            workspace,
+            target,
+            settings=settings,
+            identified=identified,
+            accepted_only=accepted_only,
+            progress=progress,
+        )
     hint = did_you_mean(parts.scheme, ("gs", "s3", "http", "https", "dicom", "bigquery"), f"use {_KNOWN_TARGETS}")
     raise UsageError(Reason.BAD_PARAMETER, f"the target {target} is not known", hint)
 
@@ -146,8 +160,8 @@ def publish_bucket(
     url: str,
     *,
     settings: Settings | None = None,
-    at_once: int = _AT_ONCE,
     identified: bool = False,
+    accepted_only: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[Sent, ...]:
     """Upload the written objects as ``series/.../objects/*.dcm`` below ``gs://BUCKET/PREFIX`` or ``s3://...``.
@@ -163,10 +177,10 @@ def publish_bucket(
         ``gs://BUCKET/PREFIX``, ``s3://BUCKET/PREFIX``, or a URL of another registered storage.
     settings : Settings, optional
         How the bucket is reached.
-    at_once : int
-        Objects in flight.
     identified : bool
         Whether patients may be among them who can be identified.
+    accepted_only : bool
+        Whether only objects of products are sent that reviewers have accepted.
     progress : Progress
         Advanced by one for every object.
 
@@ -190,11 +204,17 @@ def publish_bucket(
         storage.upload(path, f"{url.rstrip('/')}/{place}", replace=True)
         return ""
 
-    return _send_all(workspace, url, send, progress, at_once)
+    return _send_all(workspace, files_of(workspace, accepted_only=accepted_only), _Route(url, send, _AT_ONCE), progress)
 
 
 def publish_dicomweb(
-    workspace: Workspace, url: str, *, token: str = "", at_once: int = _AT_ONCE, progress: Progress = SILENT
+    workspace: Workspace,
+    url: str,
+    *,
+    token: str = "",
+    at_once: int = _AT_ONCE,
+    accepted_only: bool = False,
+    progress: Progress = SILENT,
 ) -> tuple[Sent, ...]:
     """Send the written objects to a DICOMweb store (STOW-RS, PS3.18 section 10.5): Orthanc, Google Healthcare.
 
@@ -208,6 +228,8 @@ def publish_dicomweb(
         Bearer token, if the store requires one; for Google Healthcare one is made with this machine's credentials.
     at_once : int
         Requests in parallel.
+    accepted_only : bool
+        Whether only objects of products are sent that reviewers have accepted.
     progress : Progress
         Receives one step per object.
 
@@ -244,7 +266,7 @@ def publish_dicomweb(
         except urllib.error.HTTPError as error:
             return f"{type(error).__name__}: {error.code} {error.reason} {_refused(error.read())}".strip()
 
-    return _send_all(workspace, url, send, progress, at_once)
+    return _send_all(workspace, files_of(workspace, accepted_only=accepted_only), _Route(url, send, at_once), progress)
 
 
 def _refused(body: bytes) -> str:
@@ -293,7 +315,13 @@ def bearer_of(url: str, token: str) -> Callable[[], str]:
 
 
 def publish_node(
-    workspace: Workspace, host: str, port: int, called: str, *, calling: str = "CTENRICH", progress: Progress = SILENT
+    workspace: Workspace,
+    address: tuple[str, int],
+    called: str,
+    *,
+    calling: str = "CTENRICH",
+    accepted_only: bool = False,
+    progress: Progress = SILENT,
 ) -> tuple[Sent, ...]:
     """Send the written objects to a DICOM node with C-STORE (PS3.4 annex B), in one association.
 
@@ -301,12 +329,12 @@ def publish_node(
     ----------
     workspace : Workspace
         The run.
-    host : str
-        Name or address of the node.
-    port : int
-        Its port.
+    address : (str, int)
+        Name or address of the node, and its port.
     called, calling : str
         Application entity titles of the node and of this side.
+    accepted_only : bool
+        Whether only objects of products are sent that reviewers have accepted.
     progress : Progress
         Advanced by one for every object.
 
@@ -328,8 +356,10 @@ def publish_node(
         raise UsageError(Reason.MISSING_EXTRA, "C-STORE needs pynetdicom", "pip install 'ctenrich[pacs]'") from None
     import pydicom
 
+    host, port = address
+    files = files_of(workspace, accepted_only=accepted_only)
     entity = AE(ae_title=calling)
-    for name, syntax in _contexts(workspace):
+    for name, syntax in _contexts(files):
         entity.add_requested_context(name, syntax)
     association = entity.associate(host, port, ae_title=called)
     if not association.is_established:
@@ -342,38 +372,69 @@ def publish_node(
         return "" if code == 0 else f"status {code:04X}" if code is not None else "no answer"
 
     try:
-        return _send_all(workspace, f"dicom://{host}:{port}/{called}", send, progress)
+        return _send_all(workspace, files, _Route(f"dicom://{host}:{port}/{called}", send, 1), progress)
     finally:
         association.release()
 
 
-def _contexts(workspace: Workspace) -> list[tuple[str, str]]:
+def _contexts(files: Sequence[Path]) -> list[tuple[str, str]]:
     """SOP classes of the objects with the transfer syntax that they are written in: nothing is converted."""
     import pydicom
 
-    read = (pydicom.dcmread(p, specific_tags=["SOPClassUID"], stop_before_pixels=True) for p in files_of(workspace))
+    read = (pydicom.dcmread(p, specific_tags=["SOPClassUID"], stop_before_pixels=True) for p in files)
     return sorted({(str(data.SOPClassUID), str(data.file_meta.TransferSyntaxUID)) for data in read})
 
 
-def files_of(workspace: Workspace) -> list[Path]:
+def files_of(workspace: Workspace, *, accepted_only: bool = False) -> list[Path]:
     """List the written objects of a run.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run.
+    accepted_only : bool
+        Whether only objects of products are listed that reviewers have accepted.
+
+    Returns
+    -------
+    list of Path
 
     Raises
     ------
     UsageError
-        NOT_PREPARED if there are none.
+        NOT_PREPARED if there are none, NOT_ACCEPTED if there are, but none is accepted.
     """
     found = sorted((workspace.root / "series").glob("*/*/objects/*.dcm"))
     if not found:
         raise UsageError(Reason.NOT_PREPARED, "the run has no objects to publish", "run it first")
-    return found
+    if not accepted_only:
+        return found
+    accepted = ReviewStore(workspace).accepted()
+    store = SeriesStore(workspace)
+    folders = {
+        store.folder(uid, p)
+        for uid in {u for u, _ in accepted}
+        for p in store.products(uid)
+        if (uid, str(p)) in accepted
+    }
+    kept = [path for path in found if path.parents[1] in folders]
+    if not kept:
+        hint = "review the products in the report, then: ctenrich review import RUN FILE"
+        raise UsageError(Reason.NOT_ACCEPTED, "no reviewer has accepted a product of the run", hint)
+    return kept
 
 
-def _send_all(
-    workspace: Workspace, target: str, send: Callable[[Path], str], progress: Progress, at_once: int = 1
-) -> tuple[Sent, ...]:
+class _Route(NamedTuple):
+    """Where objects are sent, and how."""
+
+    target: str
+    send: Callable[[Path], str]
+    at_once: int
+
+
+def _send_all(workspace: Workspace, files: Sequence[Path], route: _Route, progress: Progress) -> tuple[Sent, ...]:
     """Send every object that the log does not hold as sent, some at once; the log gets their lines in order."""
-    files = files_of(workspace)
+    target, send, at_once = route
     sending = _Sending(send, frozenset((s.name, s.sha256) for s in read_log(workspace, target) if s.status != "failed"))
     out: list[Sent] = []
     progress.start("publish", len(files))

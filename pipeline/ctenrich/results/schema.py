@@ -431,6 +431,22 @@ _LATER = {
         Column("findings", "int", "Findings that are not notes"),
         Column("reasons", "strings", "Their sentences, the gravest first"),
     ),
+    "reviews": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column(
+            "state", "string", "State of the product by all reviews: accepted, rejected, disputed, outdated, commented"
+        ),
+        Column("decision", "string", "accept, reject or comment"),
+        Column("reason", "string", "Reason of the decision; NULL if none was given"),
+        Column("comment", "string", "Free text; NULL if none was given"),
+        Column("reviewer", "string", "Name that the reviewer entered"),
+        Column("time", "string", "When the reviewer decided, ISO 8601, UTC"),
+        Column("imported", "string", "When the review was imported, ISO 8601, UTC"),
+        Column("objects", "string", "Version of the objects that were reviewed: a hash of their SOP Instance UIDs"),
+        Column("current", "bool", "Whether the product still has these objects"),
+        Column("last", "bool", "Whether the reviewer has no newer review of the product"),
+    ),
 }
 _TIDY_SERIES = (
     _PATIENT_OF_CT,
@@ -499,7 +515,7 @@ STRICT_TABLES = OBJECT_TABLES[:4]
 RUN_TABLES = tuple(_RUN)
 """Tables that come from the run's records and ledger."""
 LATER_TABLES = tuple(_LATER)
-"""Tables that a command writes when it is called: ``evaluate``, ``compare``, ``quality``."""
+"""Tables that a command writes when it is called: ``evaluate``, ``compare``, ``quality``, ``review``."""
 
 
 TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
@@ -527,6 +543,7 @@ TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
         "evaluation": "organ of a product that was compared with a reference",
         "evaluation_differences": "pair of products that were compared in an organ",
         "evaluation_variance": "organ in which all products were compared",
+        "reviews": "decision or comment of a reviewer about a product of a series",
     }
 )
 """Table -> what one row is, in the order in which tables are listed."""
