@@ -94,13 +94,15 @@ def _write_changed(path: Path, text: str) -> None:
 
 @cache
 def _environment() -> Environment:
-    script = (_TEMPLATES / "report.js").read_text("utf-8")
+    scripts = {name: (_TEMPLATES / f"{name}.js").read_text("utf-8") for name in ("report", "series")}
+    styles = "".join((_TEMPLATES / f"{name}.css").read_text("utf-8") for name in ("report", "series"))
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
-    environment.globals["css"] = Markup((_TEMPLATES / "report.css").read_text("utf-8"))  # noqa: S704 - our own file
-    environment.globals["js"] = Markup(script)  # noqa: S704 - our own file
-    environment.globals["script_hash"] = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals["css"] = Markup(styles)  # noqa: S704 - our own files
+    environment.globals["scripts"] = [Markup(script) for script in scripts.values()]  # noqa: S704 - our own files
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts.values()]
+    environment.globals["script_hashes"] = Markup(" ".join(f"'sha256-{one}'" for one in hashes))  # noqa: S704 - base64
     return environment
 
 

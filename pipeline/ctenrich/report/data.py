@@ -52,6 +52,10 @@ class RunData:
     segments: list[Row]
     landmarks: list[Row]
     rois: list[Row] = field(default_factory=list)
+    quality: list[Row] = field(default_factory=list)
+    """Findings of ``ctenrich quality``, if it was called."""
+    evaluation: list[Row] = field(default_factory=list)
+    """Rows of ``ctenrich evaluate``, if it was called."""
     features: list[Group] = field(default_factory=list)
     lung: list[Group] = field(default_factory=list)
     regions: list[Group] = field(default_factory=list)
@@ -100,6 +104,8 @@ def load_run(workspace: Workspace) -> RunData:
         segments=_table_rows(workspace, "segments"),
         landmarks=_table_rows(workspace, "landmarks"),
         rois=_table_rows(workspace, "rois"),
+        quality=_table_rows(workspace, "quality"),
+        evaluation=_table_rows(workspace, "evaluation"),
     )
     data.measurements = _measurements(workspace, data)
     data.features = _features(data)

@@ -17,7 +17,7 @@ from ctenrich.workspace import Workspace, load_array
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PLANES", "Plane", "View", "choose_view", "overlay_png", "picture_webp", "plane_of"]
+__all__ = ["PLANES", "Plane", "View", "choose_view", "overlay_png", "patient_axes", "picture_webp", "plane_of"]
 
 PLANES = ("axial", "coronal", "sagittal")
 _WINDOW = (40.0, 400.0)
@@ -72,7 +72,7 @@ def choose_view(volume: Volume, masks: Sequence[SegmentMasks]) -> View:
     -------
     View
     """
-    axes, flip = _patient_axes(volume)
+    axes, flip = patient_axes(volume)
     centre = _centre(volume.shape, masks)
     spacing = volume.spacing
     return View(
@@ -84,7 +84,8 @@ def choose_view(volume: Volume, masks: Sequence[SegmentMasks]) -> View:
     )
 
 
-def _patient_axes(volume: Volume) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+def patient_axes(volume: Volume) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Array axis nearest to each patient axis (left, posterior, superior), and whether its index falls along it."""
     directions = np.asarray(volume.affine_lps)[:3, :3]
     directions = directions / np.linalg.norm(directions, axis=0)
     axes, flip, used = [0, 0, 0], [False] * 3, set()

@@ -167,31 +167,4 @@
     }
     show();
   });
-
-  /* structures of a series: legend and measurements */
-  document.querySelectorAll("input.organ-find").forEach((input) => {
-    const product = input.closest(".product");
-    input.addEventListener("input", () => {
-      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-      const fits = (element) => words.every((word) => element.textContent.toLowerCase().includes(word));
-      product.querySelectorAll(".legend").forEach((list) => {
-        const entries = Array.from(list.children);
-        entries.forEach((entry) => { entry.hidden = !fits(entry); });
-        const title = list.previousElementSibling;
-        if (title && title.classList.contains("system")) title.hidden = entries.every((entry) => entry.hidden);
-      });
-      product.querySelectorAll(".organs tbody").forEach((body) => {
-        const rows = Array.from(body.rows).slice(1);
-        rows.forEach((row) => { row.hidden = !fits(row.cells[0]); });
-        body.hidden = rows.every((row) => row.hidden);
-      });
-    });
-  });
-
-  /* overlays on and off */
-  document.querySelectorAll("input.opacity").forEach((slider) => {
-    slider.addEventListener("input", () => {
-      slider.closest(".product").querySelectorAll("img.over").forEach((image) => { image.style.opacity = slider.value; });
-    });
-  });
 })();
