@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = frozenset({"fuzz", "soak", "totalsegmentator"})
+LONG = frozenset({"container", "fuzz", "soak", "totalsegmentator"})
 """Not part of ``make bench``: takes hours, or needs an environment of its own."""
 
 

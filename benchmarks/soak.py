@@ -1,8 +1,9 @@
-"""Long test of the runner: kills at random moments, and thousands of series with faults; results are recorded.
+"""Long test: kills at random moments, thousands of series with faults, the container; results are recorded.
 
 ``python -m benchmarks.soak [--quick] [--kills N] [--series N] [--real FOLDER]``
 
-Without ``--real``, the series LUNG1-005 below ``CTENRICH_TEST_DATA`` is used, if it is there.
+Without ``--real``, the series LUNG1-005 below ``CTENRICH_TEST_DATA`` is used, if it is there. ``--container`` has the
+arguments of :mod:`benchmarks.container` in one string; the container is built only where podman is installed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import argparse
 import json
 import os
 import random
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +206,7 @@ def main() -> int:
     parser.add_argument("--real", type=Path, help="folder with one real CT series and its RTSTRUCT")
     parser.add_argument("--real-kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--container", default="", help="arguments of benchmarks.container")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     kills, series = (5, 100) if options.quick else (options.kills, options.series)
@@ -221,6 +225,9 @@ def main() -> int:
         print(json.dumps({"soak": books}, indent=1), flush=True)
     bad = sum(killed[name] for name in ("different", "partial files", "stages run twice"))
     bad += books["temporary files left"] + books["without exactly one terminal state"]
+    if not options.quick and shutil.which("podman") is not None:
+        command = [sys.executable, "-m", "benchmarks.container", *shlex.split(options.container)]
+        bad += subprocess.run(command, check=False).returncode != 0
     return 1 if bad else 0
 
 

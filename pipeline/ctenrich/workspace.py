@@ -252,7 +252,7 @@ def load_record(path: Path, cls: type[T]) -> T:
 
 
 def reserve_space(path: Path) -> None:
-    """Allocate all blocks of a file that is going to be written through a memory map.
+    """Allocate all blocks of a file that is going to be written through a memory map, where the system has a call for it.
 
     A full disk is then an error here; without the blocks the kernel would end the process at the write (SIGBUS).
 
@@ -261,6 +261,8 @@ def reserve_space(path: Path) -> None:
     OSError
         ENOSPC if the disk is full.
     """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
     with path.open("rb+") as handle:
         os.posix_fallocate(handle.fileno(), 0, os.fstat(handle.fileno()).st_size)
 

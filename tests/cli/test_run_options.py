@@ -19,6 +19,8 @@ from ctenrich.inference.products import RequestedProduct, parse_segmenter, split
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.reasons import Reason
 from ctenrich.records import Product
+from ctenrich.results.query import run_query
+from ctenrich.results.tables import build_tables
 from ctenrich.runner.products import product_key, request_products
 from ctenrich.runner.recorder import RunRecorder
 from ctenrich.runner.run import Run
@@ -70,6 +72,9 @@ def test_an_alias_is_kept_and_is_no_part_of_the_product(tmp_path: Path) -> None:
     assert [p.alias for p in other.config.products] == ["truth"]
     assert product_key(other.config.products, "truth") == "expert"
     assert product_key(other.config.products, "gold") == "gold"
+    build_tables(other.workspace)
+    (row,) = run_query(other.workspace, "SELECT product, alias, kind, model, missing FROM products").to_pylist()
+    assert row == {"product": "expert", "alias": "truth", "kind": "expert", "model": None, "missing": None}
 
 
 def test_two_products_cannot_have_one_alias() -> None:

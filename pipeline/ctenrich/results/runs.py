@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ctenrich.dicom.datetimes import age_in_years
+from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.records import (
     EncodedObjects,
@@ -27,7 +28,7 @@ from ctenrich.results.organs import cohort_rows, flag_organs, organ_rows
 from ctenrich.results.rows import viewer_url
 from ctenrich.results.schema import RUN_TABLES, arrow_schema
 from ctenrich.series_store import SeriesStore
-from ctenrich.workspace import Workspace, atomic_path
+from ctenrich.workspace import Workspace, atomic_path, load_record
 
 __all__ = ["build_run_tables"]
 
@@ -35,6 +36,13 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 _RENAME = {"series_instance_uid": "SeriesInstanceUID"}
+
+
+@dataclass(frozen=True)
+class _Requests:
+    """The part of ``run.json`` that names the products."""
+
+    products: tuple[RequestedProduct, ...]
 
 
 class _RecordsOnce(SeriesStore):
@@ -65,6 +73,7 @@ def build_run_tables(workspace: Workspace) -> dict[str, Path]:
         _series_rows(_RecordsOnce(workspace), uid, cohort.get(uid, {}), rows)
     _add_patients(rows)
     rows["cohort_series"] = cohort_rows(rows)
+    rows["products"] = _requested_rows(workspace.root / "run.json")
     flag_organs(rows["organs"], rows["cohort_series"], rows["issues"])
     out: dict[str, Path] = {}
     for name in RUN_TABLES:
@@ -73,6 +82,23 @@ def build_run_tables(workspace: Workspace) -> dict[str, Path]:
         with atomic_path(out[name]) as temporary:
             pq.write_table(table, temporary, compression="zstd")
     return out
+
+
+def _requested_rows(path: Path) -> list[Row]:
+    """One row per product that was requested; none for a folder without ``run.json``."""
+    if not path.is_file():
+        return []
+    return [
+        {
+            "product": str(request.product),
+            "alias": request.alias or None,
+            "kind": str(request.product.kind),
+            "model": request.product.model or None,
+            "model_sha256": request.model_sha256 or None,
+            "missing": str(request.missing) if request.missing else None,
+        }
+        for request in load_record(path, _Requests).products
+    ]
 
 
 def _add_patients(rows: dict[str, list[Row]]) -> None:

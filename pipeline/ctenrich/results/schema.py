@@ -279,6 +279,14 @@ _RUN: dict[str, tuple[Column, ...]] = {
         Column("confidence", "float", "0 to 1"),
         Column("absent_reason", "string", "Why it is absent"),
     ),
+    "products": (
+        Column("product", "string", _PRODUCT),
+        Column("alias", "string", "Short name that the product was given when it was requested; NULL if none"),
+        Column("kind", "string", "expert, nnunet, bodypart or another kind of segmenter"),
+        Column("model", "string", "Name of the model in the registry, or of its folder"),
+        Column("model_sha256", "string", "SHA-256 of the model's files"),
+        Column("missing", "string", "Why no series has the product (NO_MODEL); NULL if it was run"),
+    ),
     "outcomes": (
         Column("SeriesInstanceUID", "string", _SERIES),
         _PATIENT_OF_CT,
@@ -528,6 +536,7 @@ TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
         "qualitative_measurements": "coded evaluation",
         "image_level_annotations": "landmark or region on a slice",
         "dicom_metadata": "object, with every attribute",
+        "products": "product that was requested, with its alias and model",
         "series": "CT series of the cohort, with its geometry and licence",
         "slices": "slice: index, position in mm, slice score",
         "objects": "written object: product, kind, file",
