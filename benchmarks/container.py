@@ -1,6 +1,6 @@
 """Builds the container with its real packages, and runs the demonstration in it.
 
-``python -m benchmarks.container [--base TAR] [--build-arg NAME=VALUE]... [--env NAME=VALUE]... [--volume FROM:TO:ro]...``
+``python -m benchmarks.container [--base TAR] [--build-arg NAME=VALUE] [--env NAME=VALUE] [--volume FROM:TO:ro]``
 
 The base is a root file system with Python and pip as a tar archive; without one, debootstrap makes Debian 12. The
 options ``--build-arg``, ``--env`` and ``--volume`` reach ``podman build``: a mirror of the package index, a folder

@@ -63,8 +63,8 @@ INTERFACE = {
     ),
     "results": (
         "Results",
-        ["results.tables", "results.query", "results.remote", "results.anatomy", "report.build", "review.store", "view.server",
-         "publish.objects", "publish.bigquery", "publish.export", "notebook"],
+        ["results.tables", "results.query", "results.remote", "results.anatomy", "report.build", "review.store",
+         "view.server", "publish.objects", "publish.bigquery", "publish.export", "notebook"],
     ),
     "phantoms": ("Phantoms and the demo", ["phantom.options", "phantom.volume", "phantom.study", "demo"]),
 }  # fmt: skip

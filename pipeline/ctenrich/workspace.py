@@ -252,7 +252,7 @@ def load_record(path: Path, cls: type[T]) -> T:
 
 
 def reserve_space(path: Path) -> None:
-    """Allocate all blocks of a file that is going to be written through a memory map, where the system has a call for it.
+    """Allocate all blocks of a file that is going to be written through a memory map, where the system can.
 
     A full disk is then an error here; without the blocks the kernel would end the process at the write (SIGBUS).
 
