@@ -71,11 +71,12 @@ def test_tiles_are_nnunetv2s(size: int, patch: int, step: float) -> None:
     assert sliding_window.tile_starts(size, patch, step) == compute_steps_for_sliding_window((size,), (patch,), step)[0]
 
 
-def test_gaussian_is_nnunetv2s() -> None:
+@pytest.mark.parametrize("patch", [(8, 16, 24), (1, 5, 7), (33, 64), (40, 31, 2)])
+def test_gaussian_is_nnunetv2s(patch: tuple[int, ...]) -> None:
     from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
-    theirs = compute_gaussian((8, 16, 24), 1 / 8, 10, torch.float32, CPU)
-    assert torch.equal(sliding_window.gaussian((8, 16, 24), 10.0), theirs)
+    theirs = compute_gaussian(patch, 1 / 8, 10, torch.float32, CPU)
+    assert torch.equal(sliding_window.gaussian(patch, 10.0), theirs)
 
 
 def test_mirrors_are_all_sets_of_axes() -> None:

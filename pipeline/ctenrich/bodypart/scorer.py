@@ -24,6 +24,7 @@ from ctenrich.bodypart.network import BodyPartNetwork, network_from_state
 from ctenrich.bodypart.scores import CleanScores, CleanUp, clean_scores
 from ctenrich.errors import GeometryError, InputError, ModelError
 from ctenrich.inference.device import check_precision, choose_device
+from ctenrich.inference.process import prepare_process
 from ctenrich.inference.registry import ResolvedModel, resolve_model
 from ctenrich.inference.state_dict import load_state_dict
 from ctenrich.inference.threads import in_order, torch_threads
@@ -87,6 +88,7 @@ def open_bodypart(model: str, *, settings: Settings) -> BodyPartScorer:
         BAD_SETTINGS for an unknown device or precision.
     """
     found = resolve_model(model)
+    prepare_process()
     network, description = load_bodypart_model(found.folder)
     return BodyPartScorer(network, description, _bodypart_model_info(found, description), settings)
 

@@ -68,7 +68,7 @@ def load_parts(path: Path | None = None) -> dict[str, dict[int, dict[int, str]]]
     UsageError
         BAD_MAPPING, with file and line.
     """
-    return _load_part_table(path or folder("mappings") / "parts.csv")
+    return dict(_load_part_table(path or folder("mappings") / "parts.csv"))
 
 
 def task_classes(task: str) -> tuple[TaskClass, ...]:
@@ -132,7 +132,8 @@ def _load_task_table(path: Path) -> Mapping[str, tuple[TaskClass, ...]]:
     return {task: tuple(classes.values()) for task, classes in tasks.items()}
 
 
-def _load_part_table(path: Path) -> dict[str, dict[int, dict[int, str]]]:
+@cache
+def _load_part_table(path: Path) -> Mapping[str, dict[int, dict[int, str]]]:
     parts: dict[str, dict[int, dict[int, str]]] = {}
     for place, row in _table_rows(path, ("task", "model", "label", "class_name")):
         labels = parts.setdefault(row["task"], {}).setdefault(_label_number(place, row["model"]), {})

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from pydicom import config, dcmread, valuerep
 from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes as dicom_codes
 
 from ctenrich import RELEASE_DATE, __version__
 from ctenrich.codes.mappings import CODES_REVISION, Code
@@ -437,6 +436,8 @@ def contributing_equipment(model: ModelInfo | None, extra: tuple[str, ...] = ())
         One item.
     """
     item = Dataset()
+    from pydicom.sr.codedict import codes as dicom_codes  # takes long to import, and sorting only reads headers
+
     item.PurposeOfReferenceCodeSequence = [code_item(dicom_codes.DCM.ProcessingEquipment)]
     item.Manufacturer = MANUFACTURER
     item.ManufacturerModelName = MODEL_NAME

@@ -21,6 +21,7 @@ from ctenrich.codes.tasks import task_classes
 from ctenrich.errors import UnknownModelError, UsageError, did_you_mean
 from ctenrich.inference.device import check_precision, choose_device
 from ctenrich.inference.kinds import ModelFiles
+from ctenrich.inference.process import prepare_process
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import ModelKind, ResolvedModel, registry, resolve_model
 from ctenrich.inference.segmentation import Classes, CtAnswer, class_names, segment_ct, segmentation_kind
@@ -155,6 +156,7 @@ def open_lungmask(task: str, *, settings: SegmentSettings) -> LungmaskSegmenter:
     """
     _check_task_name(task)
     check_settings(settings, "lungmask")
+    prepare_process()
     models = TASKS[task]
     classes = class_names(
         {item.class_name: item.label for item in task_classes(f"lungmask:{task}")},

@@ -11,6 +11,7 @@ from ctenrich.codes.tasks import task_classes
 from ctenrich.errors import UsageError
 from ctenrich.inference.device import check_precision, choose_device
 from ctenrich.inference.kinds import ModelFiles
+from ctenrich.inference.process import prepare_process
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import ResolvedModel, check_name, resolve_model
 from ctenrich.inference.segmentation import Classes, class_names, segmentation_kind
@@ -61,6 +62,7 @@ def open_monai(model: str, *, resolution: str = "", settings: SegmentSettings) -
     """
     _check_resolution(resolution)
     check_settings(settings, "monai")
+    prepare_process()
     resolved = resolve_model(model)
     bundle, tensors, names = _load(resolved, resolution)
     device = choose_device(settings.device)

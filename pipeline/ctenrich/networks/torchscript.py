@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ctenrich.errors import ModelError
 from ctenrich.inference.device import check_precision, choose_device
 from ctenrich.inference.kinds import ModelFiles
+from ctenrich.inference.process import prepare_process
 from ctenrich.inference.registry import ResolvedModel, check_name, resolve_model
 from ctenrich.inference.segmentation import Classes, class_names, segmentation_kind
 from ctenrich.networks.grid_segmenter import GridRules, GridSegmenter
@@ -274,6 +275,7 @@ def open_torchscript(model: str, *, settings: SegmentSettings) -> GridSegmenter:
         BAD_SETTINGS.
     """
     check_settings(settings, "torchscript")
+    prepare_process()
     resolved = resolve_model(model)
     stated, names = _read(resolved)
     device = choose_device(settings.device)

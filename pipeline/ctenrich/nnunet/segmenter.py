@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ctenrich.errors import ModelError, UsageError
+from ctenrich.inference.process import prepare_process
 from ctenrich.inference.registry import ModelKind, ResolvedModel, resolve_model
 from ctenrich.inference.segmentation import Classes, CtAnswer, class_names, segment_ct
 from ctenrich.nnunet.conventions import Conventions, axes_before, stated_conventions, unknown_axes
@@ -175,6 +176,7 @@ def open_engine(
     UsageError
         BAD_SETTINGS for an unknown engine, device or precision.
     """
+    prepare_process()
     plan = stored.plan(configuration)
     weights = {fold: load_weights(stored, configuration, fold) for fold in folds}
     if settings.engine == "reference":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 __all__ = [
     "cut_to_mask",
@@ -23,6 +24,11 @@ Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
 
+def _ndimage() -> Any:
+    """Return scipy's module; it takes long to import, and few recipes have rules."""
+    return import_module("scipy.ndimage")
+
+
 def keep_largest_component(labels: Labels, value: int) -> None:
     """Remove all but the largest component of a class, in place; of two equal ones the first in the order of x stays.
 
@@ -33,7 +39,7 @@ def keep_largest_component(labels: Labels, value: int) -> None:
         Label value of the class.
     """
     mask = labels == value
-    components, count = ndimage.label(mask.transpose(2, 1, 0))
+    components, count = _ndimage().label(mask.transpose(2, 1, 0))
     if count > 1:
         largest = int(np.argmax(np.bincount(components.ravel())[1:])) + 1
         labels[mask & (components.transpose(2, 1, 0) != largest)] = 0
@@ -49,7 +55,7 @@ def remove_small_components(labels: Labels, value: int, voxels: float) -> None:
         Label value of the class.
     voxels : float
     """
-    components, count = ndimage.label(labels == value)
+    components, count = _ndimage().label(labels == value)
     if count:
         small = np.bincount(components.ravel()) <= voxels
         small[0] = False
@@ -66,7 +72,7 @@ def remove_outside(labels: Labels, mask: Mask, steps: int) -> None:
     steps : int
         0: dilated until nothing changes, which is the whole array unless the mask is empty (as scipy counts).
     """
-    labels[~ndimage.binary_dilation(mask, iterations=steps)] = 0
+    labels[~_ndimage().binary_dilation(mask, iterations=steps)] = 0
 
 
 def keep_band(labels: Labels, mask: Mask, axis: int) -> Labels:
@@ -83,11 +89,11 @@ def keep_band(labels: Labels, mask: Mask, axis: int) -> Labels:
     array, [k, j, i]
         `labels` unchanged if the mask is empty.
     """
-    components, count = ndimage.label(mask)
+    components, count = _ndimage().label(mask)
     if not count:
         return labels
     largest = int(np.argmax(np.bincount(components.ravel())[1:])) + 1
-    band = ndimage.find_objects(components, max_label=largest)[largest - 1][axis]
+    band = _ndimage().find_objects(components, max_label=largest)[largest - 1][axis]
     out = np.zeros_like(labels)
     np.moveaxis(out, axis, 0)[band] = np.moveaxis(labels, axis, 0)[band]
     return out
@@ -118,14 +124,14 @@ def grow_labels(labels: Labels, spacing: Spacing, radius: float) -> Labels:
     element = _ellipsoid(spacing, radius)
     reach = [int(np.ceil(np.float32(radius) / np.float32(step))) for step in spacing]
     out = labels.copy()
-    for value, box in enumerate(ndimage.find_objects(labels), start=1):
+    for value, box in enumerate(_ndimage().find_objects(labels), start=1):
         if box is None:
             continue
         wide = tuple(
             slice(max(part.start - r, 0), min(part.stop + r, n))
             for part, r, n in zip(box, reach, labels.shape, strict=True)
         )
-        grown = ndimage.binary_dilation(labels[wide] == value, structure=element)
+        grown = _ndimage().binary_dilation(labels[wide] == value, structure=element)
         inside = out[wide]
         inside[(inside == 0) & grown] = value
     return out
@@ -175,7 +181,7 @@ def relabel_vertebrae(labels: Labels, ends: tuple[int, int], spacing: Spacing, r
     if not _labels_touch(labels):
         return grow_labels(labels, spacing, radius)
     first, last = ends
-    components, _ = ndimage.label(labels > 0)
+    components, _ = _ndimage().label(labels > 0)
     volume = np.prod([np.float32(step) for step in spacing])
     large = np.bincount(components.ravel()) * volume >= 100
     large[0] = False
@@ -195,7 +201,7 @@ def relabel_vertebrae(labels: Labels, ends: tuple[int, int], spacing: Spacing, r
 
 
 def _mean_heights(components: NDArray[np.int32], numbers: Sequence[int] | NDArray[np.intp]) -> list[float]:
-    centres = ndimage.center_of_mass(components > 0, components, np.asarray(numbers))
+    centres = _ndimage().center_of_mass(components > 0, components, np.asarray(numbers))
     return [float(centre[2]) for centre in centres]
 
 

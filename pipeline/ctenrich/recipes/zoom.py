@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ctenrich.inference.threads import in_order
 
@@ -151,6 +150,8 @@ def zoom_cubic(array: NDArray[np.signedinteger], spacing: Spacing, target: Spaci
         ``scipy.ndimage.zoom(array as float64 [x, y, z], order=3).astype(int32)``; 0 where rounding puts the last
         coordinate of an axis beyond the last voxel.
     """
+    from scipy import ndimage  # takes long to import; version 1 of TotalSegmentator alone needs it
+
     turned = array.transpose(2, 1, 0).astype(np.float64)
     zoom = [old / new for old, new in zip(spacing[::-1], target[::-1], strict=True)]
     return np.asarray(ndimage.zoom(turned, zoom, order=3)).astype(np.int32).transpose(2, 1, 0)
