@@ -25,6 +25,7 @@ from ctenrich.results.query import result_queries
 from ctenrich.runner import lease_keeper, scheduler
 from ctenrich.settings import Settings
 from ctenrich.storage.retry import LONGEST_PAUSE
+from ctenrich.view import dicomweb, ohif, overview
 from ctenrich.view.ohif import OHIF_VERSION
 from ctenrich.view.server import DEFAULT_PORT
 from tests.conftest import need_package
@@ -179,8 +180,13 @@ def test_the_numbers_in_the_pages_are_those_of_the_code() -> None:
             f"Up to {build.SINGLE_UP_TO} series are one single file",
             f"a modified z-score above {outliers.LIMIT} ",
             f"with at least {outliers._LEAST} series",
+        ],
+        "viewer.md": [
             f"default port ({DEFAULT_PORT})",
             f"OHIF's build (version {OHIF_VERSION})",
+            f"From {overview.SERIES_SHOWN} series on",
+            f"centre {dicomweb.WINDOW[0]} and width {dicomweb.WINDOW[1]} HU",
+            f"narrower than {ohif.NARROW} pixels",
         ],
         "models.md": [f"unpack to more than {library._MAX_RATIO} times their\nsize"],
         "body-part-regression.md": [

@@ -65,6 +65,36 @@ def test_slices_are_described_as_they_are_without_names(web: DicomWeb) -> None:
     assert len(rows(web.answer(one[:-1], {}))) == 16
 
 
+def test_a_window_is_added_to_metadata_alone_and_only_where_none_is_stated(tmp_path: Path, web: DicomWeb) -> None:
+    uid = web.view.series[0]
+    path = web.view.slices(uid)[0]
+    before = path.read_bytes()
+    series = ["studies", web.view.record(uid).study_instance_uid, "series", uid]
+    one = [*series, "instances", web.view.record(uid).slices[0].sop_instance_uid]
+    data = pydicom.dcmread(path)
+    try:
+        for stated, shown in (((-600, 1500), (-600, 1500)), ((None, None), (40, 400)), ((50, None), (40, 400))):
+            data.WindowCenter, data.WindowWidth = stated
+            data.save_as(path)
+            stored = path.read_bytes()
+            (found,) = rows(web.answer([*one, "metadata"], {}))
+            assert (found.WindowCenter, found.WindowWidth) == shown
+            ((_, body),) = split(web.answer(one, {}))
+            assert body == stored
+    finally:
+        path.write_bytes(before)
+
+
+def test_segmentations_are_listed_under_the_name_of_their_product(web: DicomWeb) -> None:
+    uid = web.view.series[0]
+    study, seg = web.view.record(uid).study_instance_uid, web.view.segmentations(uid)[0]
+    listed = rows(web.answer(["studies", study, "series"], {"0020000E": [seg.item.series_instance_uid]}))
+    assert [row.SeriesDescription for row in listed] == ["Expert contours (RTSTRUCT)"]
+    series = ["studies", study, "series", seg.item.series_instance_uid]
+    ((_, body),) = split(web.answer([*series, "instances", seg.item.sop_instance_uid], {}))
+    assert body == seg.path.read_bytes()
+
+
 def test_frames_and_instances_of_ct(web: DicomWeb) -> None:
     uid = web.view.series[0]
     record, path = web.view.record(uid), web.view.slices(uid)[5]

@@ -7,16 +7,21 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 from urllib.request import url2pathname
 
+import numpy as np
+import pydicom
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from ctenrich import steps
 from ctenrich.cli.main import app
 from ctenrich.errors import UnsafeInputError, UsageError
+from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, ProductKind
 from ctenrich.view import RunView, ViewServer, serve
@@ -104,9 +109,12 @@ def test_reports_have_a_page_of_their_own(server: ViewServer) -> None:
     uid = server.view.series[0]
     report = next(o for o in server.view.objects(uid) if o.item.kind == "shape_sr")
     text = get(server, f"/sr/{uid}/{report.item.sop_instance_uid}", **known(server))[2].decode()
-    assert "Measurement Group" in text
-    assert "Sphericity" in text
-    folded = text.split("<details>")[1].split("</details>")[0]
+    tables, _, tree = text.partition("All content items of the report")
+    assert "Measurement Group" in tree
+    assert "Measurement Group" not in tables
+    assert tables.index("<table>") < tables.index("<img")
+    assert "Sphericity" in tables
+    folded = tree.split("<details>")[1].split("</details>")[0]
     slices = [item.sop_instance_uid for item in server.view.record(uid).slices]
     assert f"<summary>{len(slices)} images</summary>" in folded
     assert all(sop in folded for sop in slices)
@@ -138,7 +146,7 @@ def test_unknown_series_and_files(server: ViewServer) -> None:
     for path in ("/open/1.2.3", f"/sr/{uid}/1.2.3", f"/sr/{uid}", "/open/..%2f", "/nothing.js"):
         assert get(server, path, **known(server))[0] == 404
     with pytest.raises(UsageError):
-        RunView(server.view.workspace).object_file(uid, "1.2.3")
+        RunView(server.view.workspace).find_object(uid, "1.2.3")
 
 
 def test_headers_keep_everything_here(server: ViewServer) -> None:
@@ -163,6 +171,8 @@ def test_a_browser_that_hangs_up_is_no_news(server: ViewServer, capfd: pytest.Ca
 def test_configuration() -> None:
     assert '"showStudyList": false' in app_config(pacs=False)
     assert '"showStudyList": true' in app_config(pacs=True)
+    assert "All series" in app_config(pacs=False)
+    assert "All series" not in app_config(pacs=True), "a PACS has its own list of studies"
     assert clean_index('<link rel=x href="/local.css">') == '<link rel=x href="/local.css">'
 
 
@@ -209,6 +219,7 @@ def test_a_run_without_any_success_shows_its_cts(tmp_path: Path, site: Path) -> 
     with serve(made.workspace, ohif=site, port=0) as server:
         target = get(server, f"/open/{uid}", **known(server))[1]["Location"]
         assert target.endswith(f"initialSeriesInstanceUID={uid}")
+        assert "No product has been written" in get(server, "/", **known(server))[2].decode()
         assert f"/open/{uid}" in get(server, "/", **known(server))[2].decode()
 
 
@@ -363,3 +374,135 @@ def test_colabs_proxy_is_answered_under_its_own_name_and_still_needs_the_token(s
     status, headers, _ = get(server, f"/?token={server.token}", **elsewhere)
     assert status in (200, 302)
     assert "SameSite=None; Secure; Partitioned" in headers["Set-Cookie"]
+
+
+# ---------------------------------------------------------------- opening slice, overview, pictures
+
+
+def test_it_opens_on_the_slice_with_most_organs(server: ViewServer) -> None:
+    """Counted here from the voxels: no slice has more organs than the one that is opened."""
+    uid = server.view.series[0]
+    masks = server.view.masks(uid, "expert")
+    assert masks is not None
+    organs = [full_mask(masks, s.number, server.view.workspace).any(axis=(1, 2)) for s in masks.segments if s.voxels]
+    counts = np.sum(organs, axis=0)
+    target = parse_qs(urlsplit(get(server, f"/open/{uid}", **known(server))[1]["Location"]).query)
+    opened = server.view.record(uid).sop_instance_uids.index(target["initialSOPInstanceUID"][0])
+    assert counts[opened] == counts.max()
+    assert "hangingprotocolId" not in target
+
+
+def test_a_slice_and_three_planes_can_be_asked_for(server: ViewServer) -> None:
+    uid = server.view.series[0]
+    record = server.view.record(uid)
+    chosen = record.slices[3]
+    address = f"/open/{uid}?product=expert&layout=mpr&slice={chosen.sop_instance_uid}"
+    target = parse_qs(urlsplit(get(server, address, **known(server))[1]["Location"]).query)
+    assert target["initialSOPInstanceUID"] == [chosen.sop_instance_uid]
+    assert target["hangingprotocolId"] == ["mpr"]
+    x, y, z = (float(value) for value in target["point"][0].split(","))
+    assert z == pytest.approx(chosen.position[2], abs=0.06)
+    assert abs(x) < record.columns * record.pixel_spacing[1]
+    assert abs(y) < record.rows * record.pixel_spacing[0]
+    for wrong in ("1.2.3", "..", "%3Cscript%3E"):
+        assert get(server, f"/open/{uid}?slice={wrong}", **known(server))[0] == 404
+
+
+def test_the_overview_has_patient_date_picture_and_products(server: ViewServer) -> None:
+    uid = server.view.series[0]
+    data = pydicom.dcmread(server.view.slices(uid)[0], stop_before_pixels=True)
+    text = get(server, "/", **known(server))[2].decode()
+    assert f"Patient {data.PatientID}" in text
+    assert f"{data.StudyDate[:4]}-{data.StudyDate[4:6]}-{data.StudyDate[6:]}" in text
+    assert str(data.PatientName) not in text
+    assert "Expert contours (RTSTRUCT)" in text
+    assert f'src="/picture/{uid}/coronal?product=expert"' in text
+    assert f'href="/open/{uid}?product=expert&amp;layout=mpr"' in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [("find=phantom", True), ("find=nothing-like-it", False), ("page=99", True)]
+)
+def test_the_overview_is_searched_and_paged(server: ViewServer, asked: str, found: bool) -> None:
+    text = get(server, f"/?{asked}", **known(server))[2].decode()
+    assert ('class="card"' in text) is found
+
+
+def test_pictures_show_the_masks(server: ViewServer) -> None:
+    uid = server.view.series[0]
+    status, headers, content = get(server, f"/picture/{uid}/axial?product=expert", **known(server))
+    assert (status, headers["Content-Type"]) == (200, "image/webp")
+    shown = np.asarray(Image.open(BytesIO(content)).convert("RGB")).astype(int)
+    assert (shown.max(axis=-1) - shown.min(axis=-1) > 40).mean() > 0.02, "organs have colours"
+    plain = get(server, f"/picture/{uid}/axial", **known(server))[2]
+    grey = np.asarray(Image.open(BytesIO(plain)).convert("RGB")).astype(int)
+    assert (grey.max(axis=-1) - grey.min(axis=-1)).max() < 40, "without a product there is the CT alone"
+    for wrong in (f"/picture/{uid}/oblique", f"/picture/{uid}", "/picture/1.2.3/axial"):
+        assert get(server, wrong, **known(server))[0] == 404
+
+
+def test_a_deleted_volume_leaves_a_page_without_pictures(
+    run: Workspace, server: ViewServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = server.view.series[0]
+    monkeypatch.setattr(server.view, "volume", lambda _uid: None)
+    assert get(server, f"/picture/{uid}/axial", **known(server))[0] == 404
+    report = next(o for o in server.view.objects(uid) if o.item.kind == "shape_sr")
+    for page in ("/", f"/sr/{uid}/{report.item.sop_instance_uid}"):
+        status, _, content = get(server, page, **known(server))
+        assert status == 200
+        assert b"<img" not in content
+
+
+# ---------------------------------------------------------------- beyond this computer
+
+
+@pytest.fixture
+def everywhere(run: Workspace, site: Path) -> Iterator[ViewServer]:
+    with serve(run, ohif=site, port=0, host="0.0.0.0") as running:
+        yield running
+
+
+def test_other_computers_need_the_token_too(everywhere: ViewServer) -> None:
+    uid = everywhere.view.series[0]
+    name = {"Host": f"{socket.gethostname()}:{everywhere.port}"}
+    for path in ("/", "/dicom-web/studies", f"/picture/{uid}/axial", f"/open/{uid}", "/?token=", "/?token=w\u00e4re"):
+        assert get(everywhere, quote(path, safe="/?="), **name)[0] == 403
+    assert get(everywhere, f"/?token={everywhere.token}", **name)[0] == 302
+    assert get(everywhere, "/", **name, **known(everywhere))[0] == 200
+    assert get(everywhere, "/", Host="evil.example", **known(everywhere))[0] == 403
+    assert everywhere.url().startswith(f"http://{socket.gethostname()}:{everywhere.port}/?token=")
+
+
+def test_a_tunnel_may_have_another_port(server: ViewServer) -> None:
+    """``ssh -L 9000:127.0.0.1:8790``: the browser names the port of its own computer."""
+    assert get(server, "/", Host="localhost:9000", **known(server))[0] == 200
+    hint = server.tunnel_hint("1.2.3")
+    assert f"ssh -L {server.port}:127.0.0.1:{server.port} " in hint
+    assert hint.endswith(f"http://localhost:{server.port}/open/1.2.3?token={server.token}")
+
+
+def test_an_address_of_another_computer(run: Workspace, site: Path) -> None:
+    with pytest.raises(UsageError) as caught, serve(run, ohif=site, port=0, host="192.0.2.1"):
+        pass
+    assert caught.value.reason is Reason.BAD_PARAMETER
+
+
+def test_other_sites_get_nothing(server: ViewServer) -> None:
+    """No answer allows another origin to read it, preflights are refused, and nothing can be stored."""
+    origin = {"Origin": "https://evil.example", **known(server)}
+    for path in ("/", "/dicom-web/studies", "/app.js"):
+        headers = get(server, path, **origin)[1]
+        assert not any(name.lower().startswith("access-control-") for name in headers)
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    for method in ("OPTIONS", "POST", "PUT", "DELETE"):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request(method, "/dicom-web/studies", headers=origin)
+        assert connection.getresponse().status == 501
+        connection.close()
+
+
+def test_the_token_is_in_no_line_of_the_log(server: ViewServer, capfd: pytest.CaptureFixture[str]) -> None:
+    get(server, f"/?token={server.token}")
+    get(server, f"/dicom-web/{server.token}?token={server.token}x")
+    assert server.token not in "".join(capfd.readouterr())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +28,11 @@ class PublishMode(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog="Example:  ctenrich view my-run")(view)
+    app.command(
+        epilog="Examples:  ctenrich view my-run  \n"
+        "ctenrich view my-run --series 1.2.3 --no-browser  \n"
+        "ctenrich view my-run --host 0.0.0.0"
+    )(view)
     app.command(
         epilog="Examples:  ctenrich publish my-run bigquery:my-project.results  \n"
         "ctenrich publish my-run gs://my-bucket/results  \n"
@@ -46,20 +52,27 @@ def view(
     ] = 8790,
     orthanc: Annotated[str, typer.Option(help="DICOMweb root of a PACS to show instead of the run's files.")] = "",
     browser: Annotated[bool, typer.Option(help="Open the address in the browser.")] = True,
+    host: Annotated[
+        str,
+        typer.Option(help="Address of this computer to listen on; 0.0.0.0: all, so that its network can reach it."),
+    ] = "127.0.0.1",
 ) -> None:
-    """Show the CTs of a run with their SEGs in OHIF, on this computer only, until interrupted."""
-    show_run(run, series=series, ohif=ohif, port=port, orthanc=orthanc, browser=browser)
+    """Show the CTs of a run with their SEGs in OHIF until interrupted; nothing is shown without the printed token."""
+    server = ServerOptions(ohif=ohif, port=port, pacs=orthanc, host=host)
+    show_run(run, series=series, server=server, browser=browser)
 
 
-def show_run(
-    run: Path,
-    *,
-    series: str = "",
-    ohif: Path | None = None,
-    port: int = 8790,
-    orthanc: str = "",
-    browser: bool = True,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """Where the viewer's server listens, and what it serves."""
+
+    ohif: Path | None = None
+    port: int = 8790
+    pacs: str = ""
+    host: str = "127.0.0.1"
+
+
+def show_run(run: Path, *, series: str = "", server: ServerOptions = ServerOptions(), browser: bool = True) -> None:
     """Serve the viewer of a run until interrupted."""
     import tempfile
     import threading
@@ -70,14 +83,18 @@ def show_run(
     from ctenrich.view.pages import forward_page
 
     opened = steps.open_run(run)
-    with serve(opened.workspace, series=series, ohif=ohif, port=port, pacs=orthanc) as server:
-        typer.echo(f"Open {server.url(series)}")
-        typer.echo(server.note)
+    with serve(opened.workspace, series=series, **asdict(server)) as running:
+        typer.echo(f"Open {running.url(series)}")
+        if not running.is_local:
+            typer.echo("What is sent over the network is not encrypted; through SSH it is.")
+        if not running.is_local or "SSH_CONNECTION" in os.environ:
+            typer.echo(running.tunnel_hint(series))
+        typer.echo(running.note)
         typer.echo("Ctrl+C ends it.")
         with tempfile.TemporaryDirectory() as private:  # only this user can read it
             if browser:
                 start = Path(private, "view.html")
-                start.write_text(forward_page(server.url(series)), "utf-8")
+                start.write_text(forward_page(running.url(series)), "utf-8")
                 webbrowser.open(start.as_uri())  # the address with the token is in no command line
             threading.Event().wait()
 

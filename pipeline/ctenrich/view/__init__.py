@@ -1,4 +1,4 @@
-"""Show one run in OHIF without a PACS, on this computer only."""
+"""Show one run in OHIF without a PACS: on this computer, or on its network where the user asks for it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.view.contents import RunView
 from ctenrich.view.ohif import obtain_ohif
-from ctenrich.view.server import DEFAULT_PORT, ViewServer
+from ctenrich.view.server import DEFAULT_PORT, LOOPBACK, ViewServer
 from ctenrich.workspace import Workspace
 
 __all__ = ["DEFAULT_PORT", "RunView", "ViewServer", "serve"]
 
 
 def serve(
-    workspace: Workspace, *, series: str = "", ohif: Path | None = None, port: int = DEFAULT_PORT, pacs: str = ""
+    workspace: Workspace,
+    *,
+    series: str = "",
+    ohif: Path | None = None,
+    port: int = DEFAULT_PORT,
+    pacs: str = "",
+    host: str = LOOPBACK,
 ) -> ViewServer:
     """Make the server of a run, to be started by ``with``; OHIF is downloaded if needed.
 
@@ -28,9 +34,11 @@ def serve(
     ohif : Path, optional
         Folder or npm package with a build of OHIF; default: downloaded.
     port : int
-        Port on the loopback interface; 0: any free one.
+        Port to listen on; 0: any free one.
     pacs : str
         DICOMweb root of a PACS to show instead of the run's files.
+    host : str
+        Address of this computer to listen on; 0.0.0.0: all of them. Requests without the token are refused on each.
 
     Returns
     -------
@@ -53,4 +61,4 @@ def serve(
         raise UsageError(Reason.BAD_RUN, "the run has no series to show", "run fetch and sort first")
     if series and series not in view.series:
         raise UsageError(Reason.NOT_FOUND, "the run has no such series", f"{len(view.series)} series can be shown")
-    return ViewServer(view, obtain_ohif(ohif), port, pacs)
+    return ViewServer(view, obtain_ohif(ohif), port, pacs, host)

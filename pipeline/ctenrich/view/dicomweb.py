@@ -14,7 +14,7 @@ from ctenrich.reasons import Reason
 from ctenrich.view.contents import RunView, Shown
 from ctenrich.workspace import check_uid
 
-__all__ = ["Answer", "DicomWeb", "frame_of"]
+__all__ = ["WINDOW", "Answer", "DicomWeb", "frame_of"]
 
 _JSON = "application/dicom+json"
 _CT_KEYS = """
@@ -25,6 +25,8 @@ PixelSpacing ImageOrientationPatient ImagePositionPatient ImageType WindowCenter
 RescaleSlope RescaleType SliceThickness SpacingBetweenSlices NumberOfFrames PixelPaddingValue
 """
 """Attributes of a slice that the viewer needs; names, comments and private values are not sent."""
+WINDOW = (40, 400)
+"""Window Center and Window Width of a soft tissue window, HU: sent in the metadata of slices that state none."""
 _STUDY = "StudyInstanceUID StudyDate StudyTime StudyDescription PatientID SpecificCharacterSet"
 _SERIES = "StudyInstanceUID SeriesInstanceUID Modality SeriesNumber SeriesDescription SeriesDate SeriesTime"
 _INSTANCE = "StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID InstanceNumber Rows Columns NumberOfFrames"
@@ -49,8 +51,10 @@ class DicomWeb:
 
     Notes
     -----
-    The parts of PS3.18 sections 10.4 (retrieve) and 10.6 (search) that a viewer uses. Objects are sent as written; CT
-    metadata is limited to what is needed to draw a slice. A study holds the run's CT series and their SEGs.
+    The parts of PS3.18 sections 10.4 (retrieve) and 10.6 (search) that a viewer uses. Instances are sent as written; CT
+    metadata is limited to what is needed to draw a slice. Metadata alone differ from the files in two places: slices
+    without a window get one, and the series description of a SEG is the name of its product. A study holds the run's CT
+    series and their SEGs.
     """
 
     def __init__(self, view: RunView) -> None:
@@ -121,7 +125,7 @@ class DicomWeb:
             slices = self.view.slices(uid)
             shown = [(uid, _slice_metadata(slices[0]), len(slices))]
             segs = self.view.segmentations(uid)
-            shown += [(seg.item.series_instance_uid, _object_metadata(seg.path), 1) for seg in segs]
+            shown += [(seg.item.series_instance_uid, _segmentation_metadata(seg), 1) for seg in segs]
             for series, metadata, count in shown:
                 if not wanted or series in wanted:
                     counted = _json_attribute("NumberOfSeriesRelatedInstances", "IS", count)
@@ -159,7 +163,7 @@ class DicomWeb:
         """Metadata of all instances of a CT series or of a SEG."""
         if series in self.view.series:
             return [_slice_metadata(path) for path in self.view.slices(series)]
-        return [_object_metadata(self._segmentation(series).path)]
+        return [_segmentation_metadata(self._segmentation(series))]
 
     def _segmentation(self, series: str) -> Shown:
         known = self._owners.get(series)
@@ -236,8 +240,10 @@ def _slice_metadata(path: Path) -> dict[str, Any]:
     return _metadata_of(path, path.stat().st_mtime_ns, True)
 
 
-def _object_metadata(path: Path) -> dict[str, Any]:
-    return _metadata_of(path, path.stat().st_mtime_ns, False)
+def _segmentation_metadata(shown: Shown) -> dict[str, Any]:
+    """Metadata of a SEG, described by its product: OHIF's lists cut a description after its first words."""
+    found = _metadata_of(shown.path, shown.path.stat().st_mtime_ns, False)
+    return {**found, **_json_attribute("SeriesDescription", "LO", shown.name)}
 
 
 @lru_cache(maxsize=4096)
@@ -249,6 +255,10 @@ def _metadata_of(path: Path, changed: int, short: bool) -> dict[str, Any]:
     data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
     made: dict[str, Any] = data.to_json_dict(suppress_invalid_tags=True)
     made.update(_json_attribute("AvailableTransferSyntaxUID", "UI", str(data.file_meta.TransferSyntaxUID)))
+    stated = _pick_attributes(made, "WindowCenter WindowWidth")
+    if short and not (len(stated) == 2 and all(one.get("Value") for one in stated.values())):
+        for keyword, value in zip(("WindowCenter", "WindowWidth"), WINDOW, strict=True):
+            made.update(_json_attribute(keyword, "DS", value))
     return made
 
 

@@ -16,7 +16,16 @@ from ctenrich.errors import ToolError, UnsafeInputError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.tools import find_tool, run_tool
 
-__all__ = ["OHIF_SHA256", "OHIF_VERSION", "app_config", "clean_index", "obtain_ohif", "overlap_note", "repaired"]
+__all__ = [
+    "OHIF_SHA256",
+    "OHIF_VERSION",
+    "app_config",
+    "clean_index",
+    "obtain_ohif",
+    "ohif_style",
+    "overlap_note",
+    "repaired",
+]
 
 OHIF_VERSION = "3.13.2"
 OHIF_SHA256 = "b189d3963bfc58e9394a9db8c7be75d07beb029ec211dbb126d47b62969dd3f1"
@@ -26,6 +35,15 @@ _LEFT_OUT = ("package/dist/ort/", "package/dist/dicom-microscopy-viewer/")
 _FAULT = b"largerArray.forEach((_, currentImageIndex) => {"
 """Here OHIF 3.13.2 merges the segments of an overlapping SEG: `forEach` skips the holes of a sparse array, so that
 slices that only the later segment has are lost; see docs/decisions/0086."""
+_PANELS = {"leftPanelClosed": {"$set": False}, "rightPanelClosed": {"$set": False}}
+"""Both panels open: the series on the left, the segments on the right (changes in immutability-helper's terms)."""
+_PROPS = 'config.modesConfiguration["@ohif/mode-longitudinal"].routes[0].layoutInstance.props'
+_LOGO = (
+    """(React)=>React.createElement("a",{href:"/",style:{color:"#fff",padding:"0 8px"}},"\u2190 All series (OHIF)")"""
+)
+"""A link to the overview of the run in place of OHIF's logo."""
+NARROW = 900
+"""Below this width of the window, in pixels, both panels are closed, so that the picture has the whole width."""
 _REPAIR = b"Array.from(largerArray).forEach((_, currentImageIndex) => {"
 
 
@@ -104,25 +122,9 @@ def clean_index(html: str) -> str:
     return re.sub(r"<script\b[^>]*init-service-worker[^>]*></script>", "", html)
 
 
-_OVERLAY = """
-(function () {
-  const wanted = new URLSearchParams(location.search).get("overlay");
-  const drawn = (element) => element.viewport.viewportStatus === "rendered" && element.viewport.getCurrentImageId?.();
-  const until = Date.now() + 300000;
-  const timer = wanted && setInterval(async () => {
-    if (Date.now() > until) return clearInterval(timer);
-    const seg = window.services?.displaySetService?.getDisplaySetsForSeries(wanted)?.[0];
-    if (!seg?.load || !window.cornerstone?.getEnabledElements().some(drawn)) return;
-    clearInterval(timer);
-    const { hangingProtocolService, userAuthenticationService, viewportGridService } = window.services;
-    await seg.load({ headers: userAuthenticationService.getAuthorizationHeader() });
-    const shown = viewportGridService.getActiveViewportId();
-    const viewportsToUpdate = hangingProtocolService.getViewportsRequireUpdate(shown, seg.displaySetInstanceUID);
-    window.commandsManager.run("setDisplaySetsForViewports", { viewportsToUpdate });
-  }, 50);
-})();
-"""
-"""Loads the SEG that the address names as `overlay` once the CT has been drawn, then lays it over the CT."""
+def ohif_style() -> str:
+    """Style sheet for OHIF's page: room for the banner, and a header that fits a narrow window."""
+    return f"<style>{Path(__file__).with_name('ohif.css').read_text('utf-8')}</style>"
 
 
 def repaired(script: bytes) -> bytes:
@@ -176,7 +178,11 @@ def app_config(*, pacs: bool) -> str:
         "disableConfirmationPrompts": True,
         "defaultDataSourceName": "dicomweb",
         "dataSources": [source],
+        "modesConfiguration": {"@ohif/mode-longitudinal": {"routes": {0: {"layoutInstance": {"props": _PANELS}}}}},
     }
     tour = 'try{localStorage.setItem("shownTours",JSON.stringify(["basicViewerTour"]))}catch(e){}'
+    narrow = f"if(innerWidth<{NARROW})for(const side of ['left','right']){_PROPS}[side+'PanelClosed']={{$set:true}};"
     handler = "window.config.httpErrorHandler=function(e){console.warn(String(e))};"
-    return f"window.config={json.dumps(config)};{handler}{tour}\n{_OVERLAY}"
+    logo = "" if pacs else f"config.whiteLabeling={{createLogoComponentFn:{_LOGO}}};"
+    start = Path(__file__).with_name("start.js").read_text("utf-8")
+    return f"window.config={json.dumps(config)};{narrow}{logo}{handler}{tour}\n{start}"

@@ -1,4 +1,4 @@
-"""Web server of the viewer, on the loopback and with a token: OHIF, DICOMweb of the run or of a PACS, our pages."""
+"""Web server of the viewer, with a token: OHIF, DICOMweb of the run or of a PACS, our own pages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import http.client
 import mimetypes
 import re
 import secrets
+import socket
 import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,15 +24,20 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ctenrich.errors import InputError, UsageError
 from ctenrich.reasons import Reason
-from ctenrich.records import ObjectKind
 from ctenrich.view.contents import RunView
 from ctenrich.view.dicomweb import DicomWeb
-from ctenrich.view.ohif import app_config, clean_index, overlap_note, repaired
-from ctenrich.view.pages import banner, closed_page, forward_page, front_page, report_page
+from ctenrich.view.headers import OHIF_POLICY, OWN_POLICY, asked_range, for_notebooks, security_headers
+from ctenrich.view.ohif import app_config, clean_index, ohif_style, overlap_note, repaired
+from ctenrich.view.overview import OverviewRequest, overview_page
+from ctenrich.view.pages import banner, closed_page, forward_page
+from ctenrich.view.pictures import SeriesPictures
+from ctenrich.view.report_page import report_page
 from ctenrich.workspace import check_uid
 
-__all__ = ["DEFAULT_PORT", "ViewServer"]
+__all__ = ["DEFAULT_PORT", "LOOPBACK", "ViewServer"]
 
+LOOPBACK = "127.0.0.1"
+_EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - only if the user asks for it
 DEFAULT_PORT = 8790
 """The port that local links in the report use."""
 _COOKIE = "ctenrich_view_{port}"
@@ -42,17 +47,6 @@ _PORTS_TRIED = 20
 _SOCKET_TIMEOUT = 30.0
 """Seconds that a connection may be silent."""
 _WEB = "dicom-web"
-_POLICY = (
-    "default-src 'self' blob: data:; script-src 'self' 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; frame-ancestors 'none'"
-)
-_OWN_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-"""Policy of our own pages, which have no scripts."""
-_NO_FRAMES = "frame-ancestors 'none'"
-_NOTEBOOK_FRAMES = (
-    "frame-ancestors http://localhost:* http://127.0.0.1:* https://colab.research.google.com "
-    "https://*.googleusercontent.com https://*.colab.googleusercontent.com"
-)
 
 
 @dataclass
@@ -75,6 +69,8 @@ class ViewServer:
     ohif: Path
     port: int = DEFAULT_PORT
     pacs: str = ""
+    host: str = LOOPBACK
+    """Address to listen on: the loopback, or an address of this computer, or ``0.0.0.0`` for all of them."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     framed: bool = False
     """Whether a notebook on this computer, or Colab, may show the pages in a frame."""
@@ -83,9 +79,10 @@ class ViewServer:
 
     def __post_init__(self) -> None:
         self.web = DicomWeb(self.view)
+        self.pictures = SeriesPictures(self.view)
 
     def __enter__(self) -> ViewServer:
-        self._server = _open_port(self.port)
+        self._server = _open_port(self.host, self.port)
         self._server.owner = self  # type: ignore[attr-defined]
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -102,10 +99,22 @@ class ViewServer:
         """Note for the reader about this build of OHIF."""
         return overlap_note(self.ohif)
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Host names that requests may have; beside them the address on which a request arrives."""
+        own = {LOOPBACK, "localhost", self.host.lower()}
+        return frozenset(own if self.is_local else own | {socket.gethostname().lower(), socket.getfqdn().lower()})
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this computer can reach the server."""
+        return self.host == LOOPBACK
+
     @property
     def root(self) -> str:
         """Address without the token."""
-        return f"http://127.0.0.1:{self.port}"
+        name = socket.gethostname() if self.host == _EVERY_ADDRESS else self.host
+        return f"http://{name}:{self.port}"
 
     @property
     def cookie(self) -> str:
@@ -115,6 +124,12 @@ class ViewServer:
     def url(self, series: str = "") -> str:
         """Address to open first, with the token that becomes the browser's cookie."""
         return f"{self.root}{f'/open/{series}' if series else '/'}?token={self.token}"
+
+    def tunnel_hint(self, series: str = "") -> str:
+        """How to open the viewer from another computer through SSH, which encrypts what is sent."""
+        address = f"http://localhost:{self.port}{self.url(series).removeprefix(self.root)}"
+        tunnel = f"ssh -L {self.port}:{LOOPBACK if self.is_local else self.host}:{self.port} {socket.gethostname()}"
+        return f"From another computer: {tunnel}  and open {address}"
 
 
 class _Server(ThreadingHTTPServer):
@@ -127,18 +142,27 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def _open_port(wanted: int) -> _Server:
-    """Listen on a port of the loopback, or on the next one that is free."""
+def _open_port(host: str, wanted: int) -> _Server:
+    """Listen on a port of an address, or on the next one that is free."""
     for port in range(wanted, min(wanted + _PORTS_TRIED, 65536)) if wanted else (0,):
         try:
-            return _Server(("127.0.0.1", port), _Handler)
+            return _Server((host, port), _Handler)
+        except socket.gaierror:
+            raise _bad_host(host) from None
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise _bad_host(host) from None
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
     last = min(wanted + _PORTS_TRIED, 65536) - 1
     raise UsageError(
         Reason.BAD_PARAMETER, f"the ports {wanted} to {last} are in use", "give another --port, or 0 for any"
     )
+
+
+def _bad_host(host: str) -> UsageError:
+    hint = "give an address of this computer, or 0.0.0.0 for all of its addresses"
+    return UsageError(Reason.BAD_PARAMETER, f"this computer has no address {host!r}", hint)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -190,9 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answered = False
         parts = urlsplit(self.path)
         asked = parse_qs(parts.query)
-        hosts = {f"127.0.0.1:{self.owner.port}", f"localhost:{self.owner.port}"}
-        if self.headers.get("Host") not in hosts and not self.owner.proxied:
-            return self._send_text("This server answers requests from this computer only.", HTTPStatus.FORBIDDEN)
+        if not self._is_own_name(self.headers.get("Host", "")) and not self.owner.proxied:
+            return self._send_text("This server does not answer under this name.", HTTPStatus.FORBIDDEN)
         token = (asked.get("token") or [""])[0]
         if token and hmac.compare_digest(token.encode(), self.owner.token.encode()):
             rest = "&".join(f"{k}={v[0]}" for k, v in asked.items() if k != "token")
@@ -206,8 +229,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send_text("Open the address that ctenrich view printed.", HTTPStatus.FORBIDDEN)
             view = self.owner.view
             page = closed_page(view.workspace.root.name, f"/{self.path.lstrip('/')}", view.demonstration)
-            return self._send_bytes(page.encode(), "text/html; charset=utf-8", HTTPStatus.FORBIDDEN, _OWN_POLICY)
+            return self._send_bytes(page.encode(), "text/html; charset=utf-8", HTTPStatus.FORBIDDEN, OWN_POLICY)
         return self._route(parts.path, asked)
+
+    def _is_own_name(self, host: str) -> bool:
+        """Whether a Host header names this computer; the port may be another one, that of an SSH tunnel."""
+        name = re.sub(r":\d+$", "", host).lower()
+        return name in self.owner.names or (not self.owner.is_local and name == self.connection.getsockname()[0])
 
     def _cookie_value(self) -> str:
         site = "SameSite=None; Secure; Partitioned" if self.owner.proxied else "SameSite=Strict"
@@ -215,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _policy(self, policy: str) -> str:
         """The policy, with the pages of notebooks as frames if allowed."""
-        return policy.replace(_NO_FRAMES, _NOTEBOOK_FRAMES) if self.owner.framed else policy
+        return for_notebooks(policy) if self.owner.framed else policy
 
     def _has_cookie(self) -> bool:
         pairs = (c.strip().partition("=") for c in self.headers.get("Cookie", "").split(";"))
@@ -226,15 +254,10 @@ class _Handler(BaseHTTPRequestHandler):
         view = self.owner.view
         words = path.strip("/").split("/")
         if path == "/" and not self.owner.pacs:
-            return self._send_page(
-                front_page(
-                    _links(view),
-                    view.workspace.root.name,
-                    _has_report(view),
-                    self.owner.note,
-                    demonstration=view.demonstration,
-                )
-            )
+            page = (asked.get("page") or [""])[0]
+            part = OverviewRequest(find=(asked.get("find") or [""])[0], number=int(page) if page.isdecimal() else 1)
+            text = overview_page(view, part, has_report=_has_report(view), note=self.owner.note)
+            return self._send_page(text)
         if path == "/app-config.js":
             return self._send_text(app_config(pacs=bool(self.owner.pacs)), kind="text/javascript")
         if words[0] == _WEB and self.owner.pacs:
@@ -244,23 +267,26 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send_bytes(found.content, found.kind)
         if words[0] == "report":
             return self._send_file(view.workspace.report, "/".join(words[1:]))
-        if len(words) > 1 and words[0] in ("open", "sr"):
+        if len(words) > 1 and words[0] in ("open", "picture", "sr"):
             uid = check_uid(words[1])
             if uid not in view.series:
                 raise UsageError(Reason.NOT_FOUND, "the run has no such series")
-            return self._send_series(words, uid, (asked.get("product") or [""])[0])
+            return self._send_series(words, uid, {name: values[0] for name, values in asked.items()})
         return self._send_ohif(path)
 
-    def _send_series(self, words: list[str], uid: str, product: str) -> None:
+    def _send_series(self, words: list[str], uid: str, asked: dict[str, str]) -> None:
         view = self.owner.view
         if words[0] == "open":
-            return self._redirect(view.opening(uid, product))
-        path = view.object_file(uid, words[2] if len(words) > 2 else "")
-        return self._send_page(report_page(path, view.demonstration))
+            slice_uid, planes = asked.get("slice", ""), asked.get("layout") == "mpr"
+            return self._redirect(view.opening(uid, asked.get("product", ""), instance=slice_uid, planes=planes))
+        third = words[2] if len(words) > 2 else ""
+        if words[0] == "picture":
+            return self._send_bytes(*self.owner.pictures.draw(uid, asked.get("product", ""), third))
+        return self._send_page(report_page(view, uid, view.find_object(uid, third)))
 
     def _send_page(self, text: str, *, cookie: bool = False) -> None:
         self._new_cookie = cookie
-        self._send_bytes(text.encode(), "text/html; charset=utf-8", policy=_OWN_POLICY)
+        self._send_bytes(text.encode(), "text/html; charset=utf-8", policy=OWN_POLICY)
 
     def _send_ohif(self, path: str) -> None:
         """Send a file of OHIF; any other address is a page of the application."""
@@ -269,7 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
         index = clean_index((self.owner.ohif / "index.html").read_text("utf-8"))
         models = () if self.owner.pacs else self.owner.view.demonstration
         head, end, tail = index.rpartition("</body>") if "</body>" in index else (index, "", "")
-        return self._send_text(f"{head}{banner(models, 'bottom')}{end}{tail}", kind="text/html")
+        return self._send_text(f"{head}{ohif_style()}{banner(models)}{end}{tail}", kind="text/html")
 
     def _send_file(self, root: Path, name: str) -> None:
         path = (root / name).resolve()
@@ -306,7 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Location", target)
         if cookie:
             self.send_header("Set-Cookie", self._cookie_value())
-        for name, value in _security_headers(self._policy(_OWN_POLICY)):
+        for name, value in security_headers(self._policy(OWN_POLICY)):
             self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -314,8 +340,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_text(self, text: str, status: HTTPStatus = HTTPStatus.OK, kind: str = "text/plain") -> None:
         self._send_bytes(text.encode(), f"{kind}; charset=utf-8", status)
 
-    def _send_bytes(self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, policy: str = _POLICY) -> None:
-        part = _asked_range(self.headers.get("Range", ""), len(content)) if status is HTTPStatus.OK else None
+    def _send_bytes(
+        self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, policy: str = OHIF_POLICY
+    ) -> None:
+        part = asked_range(self.headers.get("Range", ""), len(content)) if status is HTTPStatus.OK else None
         if part is not None and part[0] >= len(content):
             self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             part, extra, content = None, [("Content-Range", f"bytes */{len(content)}")], b""
@@ -329,7 +357,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = (
             ("Content-Type", kind),
             ("Content-Length", str(len(content))),
-            *_security_headers(self._policy(policy)),
+            *security_headers(self._policy(policy)),
             *extra,
         )
         if self._new_cookie:
@@ -342,48 +370,5 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
-def _asked_range(header: str, size: int) -> tuple[int, int] | None:
-    """First and last byte plus one of a Range header with one range (RFC 9110, 14.1.2); None: the whole content.
-
-    A range that begins after the end gives ``(size, size)``.
-    """
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
-    if found is None or not any(found.groups()):
-        return None
-    first, last = found.groups()
-    if not first:
-        return (max(size - int(last), 0), size) if int(last) else (size, size)
-    start, end = int(first), min(int(last) + 1, size) if last else size
-    if start >= size:
-        return (size, size)
-    return (start, end) if start < end else None
-
-
 def _has_report(view: RunView) -> bool:
     return (view.workspace.report / "index.html").is_file()
-
-
-def _links(view: RunView) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Links (address, text) of each series."""
-    out = []
-    for uid in view.series:
-        links = [(f"/open/{uid}", "CT")]
-        for shown in view.objects(uid):
-            if shown.item.kind == ObjectKind.SEG:
-                links.append((f"/open/{uid}?product={shown.product}", f"CT with {shown.product}"))
-            else:
-                text = f"{shown.item.kind.replace('_', ' ')}, {shown.product}"
-                links.append((f"/sr/{uid}/{shown.item.sop_instance_uid}", text))
-        out.append((uid, links))
-    return out
-
-
-def _security_headers(policy: str) -> Iterator[tuple[str, str]]:
-    """Headers that keep requests on this computer and other pages from reading them."""
-    yield "Cross-Origin-Opener-Policy", "same-origin"
-    yield "Cross-Origin-Embedder-Policy", "require-corp"
-    yield "Cross-Origin-Resource-Policy", "same-origin"
-    yield "X-Content-Type-Options", "nosniff"
-    yield "Referrer-Policy", "no-referrer"
-    yield "Cache-Control", "no-store"
-    yield "Content-Security-Policy", policy
