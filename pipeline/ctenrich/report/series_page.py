@@ -224,9 +224,10 @@ def _organ_groups(products: Sequence[Row], agreement: Mapping[str, Sequence[Agre
     return [
         {
             "system": system,
+            "present": sum(not absent[name] for name in names),
             "rows": [
                 {"key": n, "name": words(n), "colour": colours[n], "absent": absent[n], "texts": volumes[n]}
-                for n in names
+                for n in sorted(names, key=lambda name: absent[name])
             ],
         }
         for system, names in groups

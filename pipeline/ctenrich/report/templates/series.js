@@ -576,7 +576,10 @@
       search.addEventListener("input", () => {
         const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
         items.forEach((item) => { item.hidden = !wanted.every((word) => item.querySelector(".b-name").textContent.toLowerCase().includes(word)); });
-        systems.forEach((system) => { system.hidden = [...system.querySelectorAll(".legend li")].every((item) => item.hidden); });
+        systems.forEach((system) => {
+          system.hidden = [...system.querySelectorAll(".legend li")].every((item) => item.hidden);
+          if (wanted.length && !system.hidden) system.open = true;
+        });
         page.querySelectorAll("table.organs tbody").forEach((body) => {
           const rows = [...body.rows].filter((row) => !row.classList.contains("system"));
           rows.forEach((row) => { row.hidden = !wanted.every((word) => row.cells[0].textContent.toLowerCase().includes(word)); });
