@@ -79,6 +79,17 @@ class Reason(StrEnum):
     OTHER_SERIES_OF_STUDY = "OTHER_SERIES_OF_STUDY", "The query's order chose another series of the same study."
     NOT_IN_CATALOG = "NOT_IN_CATALOG", "The series is not in the catalog, or was superseded."
 
+    # treatments
+    PATIENT_NOT_FOUND = "PATIENT_NOT_FOUND", "A patient of the registry is not in the catalog."
+    AMBIGUOUS_PATIENT = "AMBIGUOUS_PATIENT", "Objects of two patients have one Patient ID, or those of one have two."
+    NO_PLANNING_CT = "NO_PLANNING_CT", "The images on which the structure set is drawn are not there, or are not CT."
+    NO_STRUCTURE_SET = "NO_STRUCTURE_SET", "The patient or the plan has no RT Structure Set."
+    NO_PLAN = "NO_PLAN", "The patient has no RT Plan, or none that is considered."
+    NO_DOSE = "NO_DOSE", "The plan has no RT Dose that can be used."
+    INCONCLUSIVE = "INCONCLUSIVE", "Several objects are equally likely: a person or a rule must choose."
+    EXCLUDED_BY_RULE = "EXCLUDED_BY_RULE", "The treatment fails a rule of the rules file."
+    EXCLUDED_BY_DECISION = "EXCLUDED_BY_DECISION", "A person left the patient out."
+
     # usage
     BAD_QUERY = "BAD_QUERY", "The query is not valid SQL for this catalog."
     BAD_PARAMETER = "BAD_PARAMETER", "A parameter is unknown, missing or of the wrong type."

@@ -14,6 +14,7 @@ import pytest
 from tests.catalog.test_engines import CLINICAL, plain
 from tests.services.bigquery_service import load_table
 from tests.support.catalog_cases import ROOT, write_series, write_structures
+from tests.support.treatment_cases import Patient
 
 from ctenrich.catalog import Catalog, open_catalog
 from ctenrich.catalog.bigquery import BigQueryCatalog
@@ -31,6 +32,10 @@ QUERIES: dict[str, dict[str, object]] = {
     "select_nsclc_radiomics_paper": {},
     "select_nlst": {"slice_count_min": 4},
     "select_nlst_paper": {},
+    "select_rt_structure_sets": {},
+    "select_rt_plans": {},
+    "select_rt_doses": {},
+    "select_rt_records": {},
 }
 NLST = {"StudyDate": "20010203"}
 
@@ -47,6 +52,10 @@ def catalog_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_series(lung, heights=[k * 1.25 - 9.94 for k in range(12)], series="5", SliceThickness="1.25", ImageType=None)
     write_structures(lung / "rt.dcm", frame=f"{ROOT}.1.99", series=f"{ROOT}.1.1")
     write_structures(lung / "loose.dcm", number=2, frame=f"{ROOT}.1.99", series=None)
+    treated = Patient(lung, "P4", "4")
+    structures = treated.structures(("Heart", "Lung L"), images=None)
+    treated.dose(treated.plan(structures=structures, groups=((35, (0.6, 0.7)), (10, (0.07, None)))))
+    treated.record(f"{ROOT}.4.40.1", 3)
     write_series(screening, heights=[0, 2, 4, 6], series="1", study="2", patient="L1", SliceThickness="2", **NLST)
     write_series(screening, heights=[0, 1, 2, 3, 4], series="2", study="2", patient="L1", SliceThickness="1", **NLST)
     write_series(screening, heights=[0, 2, 4, 6], series="1", study="3", patient="L2", SliceThickness="2", **NLST)

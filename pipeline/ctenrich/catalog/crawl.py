@@ -6,7 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctenrich.catalog.headers import FileHeader, read_header
-from ctenrich.catalog.schema import COLUMNS, arrow_schema
+from ctenrich.catalog.schema import COLUMNS, RADIOTHERAPY_COLUMNS, RADIOTHERAPY_MODALITIES, arrow_schema
 from ctenrich.dicom.fast_header import HEAD
 from ctenrich.dicom.other_files import kind_of_other_file
 from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
@@ -85,7 +85,10 @@ class Batch:
 
     files: tuple[FoundFile, ...]
     instances: bytes
-    """Arrow stream: one row per DICOM instance, with the columns of dicom_all and ``local_path``."""
+    """Arrow stream: one row per DICOM instance, with the columns of dicom_all and ``local_path``.
+
+    A batch without an object of radiotherapy lacks `RADIOTHERAPY_COLUMNS`, whose values are then the defaults.
+    """
     faults: tuple[FileFault, ...]
     other: tuple[str, ...]
     """Paths of files that hold no DICOM instance."""
@@ -193,7 +196,6 @@ def _read_batch(files: tuple[FoundFile, ...], collection_id: str) -> Batch:
     rows: list[dict[str, Any]] = []
     faults: list[FileFault] = []
     other: list[str] = []
-    schema = arrow_schema().append(pa.field("local_path", pa.string()))
     for file in files:
         header = read_header(Path(file.path))
         if file.name != file.path:
@@ -205,6 +207,7 @@ def _read_batch(files: tuple[FoundFile, ...], collection_id: str) -> Batch:
             continue
         own = {"collection_id": collection_id, "instance_size": file.size, "gcs_url": Path(file.path).as_uri()}
         rows.append({**_EMPTY, **header.row, **own, "local_path": file.path})
+    schema = _batch_schema(rows)
     try:
         table = pa.Table.from_pylist(rows, schema)
     except Exception:  # noqa: BLE001  a value that no column can hold; its file is found by trying each
@@ -213,6 +216,15 @@ def _read_batch(files: tuple[FoundFile, ...], collection_id: str) -> Batch:
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_table(table)
     return Batch(files=files, instances=sink.getvalue().to_pybytes(), faults=tuple(faults), other=tuple(other))
+
+
+def _batch_schema(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Columns that some row may have; an empty column costs as much to build as a filled one."""
+    import pyarrow as pa
+
+    radiotherapy = any(row["Modality"] in RADIOTHERAPY_MODALITIES for row in rows)
+    columns = COLUMNS if radiotherapy else COLUMNS[: -len(RADIOTHERAPY_COLUMNS)]
+    return arrow_schema(columns).append(pa.field("local_path", pa.string()))
 
 
 _EMPTY: dict[str, Any] = {c.name: [] if c.repeated else None for c in COLUMNS}

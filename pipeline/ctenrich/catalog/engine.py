@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from ctenrich.catalog.base import QueryResult
@@ -97,7 +98,7 @@ def run_on_duckdb(
 
     bound = bind(query, parameters)
     types = {name: kind for name, (kind, _) in bound.items()}
-    sql = to_duckdb(query.text, types, table_map(query, local))
+    sql = _translated(query.text, tuple(types.items()), tuple(table_map(query, local).items()))
     values = {name: value for name, (_, value) in bound.items() if re.search(rf"\${name}\b", sql)}
     begin = time.monotonic()
     try:
@@ -105,6 +106,12 @@ def run_on_duckdb(
     except duckdb.Error as error:
         raise duckdb_error(error, query.name) from error
     return QueryResult(table, None, time.monotonic() - begin)
+
+
+@lru_cache(maxsize=32)
+def _translated(sql: str, types: tuple[tuple[str, str], ...], tables: tuple[tuple[str, str], ...]) -> str:
+    """The statement for DuckDB: the translation of a long query takes longer than its answer on a small catalog."""
+    return to_duckdb(sql, dict(types), dict(tables))
 
 
 _LITTLE = "1300MB"

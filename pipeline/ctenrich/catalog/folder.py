@@ -21,7 +21,7 @@ from ctenrich.catalog.crawl import Batch, FileFault, FoundFile, FoundFiles, find
 from ctenrich.catalog.damage import Damage, find_damage
 from ctenrich.catalog.engine import duckdb_error, run_on_duckdb
 from ctenrich.catalog.queries import Query
-from ctenrich.catalog.schema import COLUMNS, duckdb_type
+from ctenrich.catalog.schema import COLUMNS, RADIOTHERAPY_COLUMNS, RADIOTHERAPY_MODALITIES, duckdb_type
 from ctenrich.dicom.ct_slice import same_image
 from ctenrich.errors import InputError, UsageError, count
 from ctenrich.progress import SILENT, Progress
@@ -30,8 +30,8 @@ from ctenrich.reasons import Reason
 __all__ = ["KIND", "FolderCatalog", "IndexSummary", "index_folders"]
 
 _TASK = "Read headers"
-_LAYOUT = 2
-"""1: version 0.1.0, without the table of crawls and with fewer columns of faults."""
+_LAYOUT = 3
+"""1: version 0.1.0, without the table of crawls and with fewer columns of faults; 2: without radiotherapy."""
 _OWN = frozenset({"instances", "files", "faults", "about", "crawls"})
 """Tables that only the crawl uses."""
 
@@ -165,9 +165,14 @@ _FAULT_COLUMNS = {"study": "VARCHAR", "modality": "VARCHAR", "lost": "BOOLEAN"}
 
 
 def _create(connection: Any) -> None:
-    columns = ", ".join(f'"{c.name}" {duckdb_type(c)}' for c in COLUMNS)
+    columns = ", ".join(f'"{c.name}" {duckdb_type(c)}' for c in COLUMNS if c not in RADIOTHERAPY_COLUMNS)
     names = ", ".join(f'"{c.name}"' for c in COLUMNS)
     connection.execute(f"CREATE TABLE IF NOT EXISTS instances ({columns}, local_path VARCHAR, is_copy BOOLEAN)")
+    for column in RADIOTHERAPY_COLUMNS:  # batches without such objects do not have these columns
+        default = "[]" if column.repeated else "NULL"
+        connection.execute(
+            f'ALTER TABLE instances ADD COLUMN IF NOT EXISTS "{column.name}" {duckdb_type(column)} DEFAULT {default}'
+        )
     connection.execute(
         "CREATE TABLE IF NOT EXISTS files (path VARCHAR, size BIGINT, mtime_ns BIGINT, is_instance BOOLEAN)"
     )
@@ -181,10 +186,16 @@ def _create(connection: Any) -> None:
     )
     connection.execute("CREATE TABLE IF NOT EXISTS about (layout INTEGER)")
     (layout,) = connection.execute("SELECT max(layout) FROM about").fetchone()
-    if layout is not None and layout < _LAYOUT:
-        # an earlier version read fewer kinds of files, and noted less about those that it could not read
+    if layout == 2:
         again = connection.execute(
-            "SELECT path FROM files WHERE NOT is_instance OR path IN (SELECT path FROM faults)"
+            "SELECT local_path FROM instances WHERE Modality IN (SELECT unnest(?))", [list(RADIOTHERAPY_MODALITIES)]
+        ).fetchall()
+        _forget(connection, [path for (path,) in again])
+    if layout == 1:
+        # version 0.1.0 read fewer kinds of files, and noted less about those that it could not read
+        again = connection.execute(
+            "SELECT path FROM files WHERE NOT is_instance OR path IN (SELECT path FROM faults) "
+            "UNION SELECT local_path FROM instances WHERE starts_with(Modality, 'RT')"
         ).fetchall()
         _forget(connection, [path for (path,) in again])
     connection.execute("DELETE FROM about")

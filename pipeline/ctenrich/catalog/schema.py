@@ -14,7 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ADMIN_COLUMNS", "COLUMNS", "DICOM_COLUMNS", "FILE_META", "Column", "arrow_schema", "duckdb_type"]
+__all__ = [
+    "ADMIN_COLUMNS",
+    "COLUMNS",
+    "DICOM_COLUMNS",
+    "FILE_META",
+    "RADIOTHERAPY_COLUMNS",
+    "RADIOTHERAPY_MODALITIES",
+    "Column",
+    "arrow_schema",
+    "duckdb_type",
+]
 
 _TEXT = "STRING"
 _VR_TYPES = {
@@ -115,6 +125,58 @@ ContentLabel ContentDescription CompletionFlag VerificationFlag ValueType Contin
 PatientName ReferringPhysicianName ContentCreatorName
 """
 
+RADIOTHERAPY_MODALITIES = ("RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD")
+"""Modalities whose instances have values in `RADIOTHERAPY_COLUMNS`."""
+
+_RADIOTHERAPY_ATTRIBUTES = """
+StructureSetLabel StructureSetName StructureSetDate StructureSetTime ApprovalStatus RTPlanLabel RTPlanName RTPlanDate
+RTPlanTime PlanIntent RTPlanGeometry DoseUnits DoseType DoseSummationType DoseGridScaling GridFrameOffsetVector
+TissueHeterogeneityCorrection TreatmentDate TreatmentTime ReferencedFractionGroupNumber NumberOfFractionsPlanned
+"""
+
+_RADIOTHERAPY_SEQUENCES: Mapping[str, Any] = {
+    "ReferencedRTPlanSequence": {
+        **_INSTANCE,
+        "RTPlanRelationship": {},
+        "ReferencedFractionGroupSequence": {
+            "ReferencedFractionGroupNumber": {},
+            "ReferencedBeamSequence": {"ReferencedBeamNumber": {}},
+        },
+    },
+    "ReferencedStructureSetSequence": _INSTANCE,
+    "RTROIObservationsSequence": {"ReferencedROINumber": {}, "ROIObservationLabel": {}, "RTROIInterpretedType": {}},
+    "DoseReferenceSequence": {
+        "DoseReferenceNumber": {},
+        "DoseReferenceUID": {},
+        "DoseReferenceStructureType": {},
+        "DoseReferenceDescription": {},
+        "DoseReferenceType": {},
+        "ReferencedROINumber": {},
+        "TargetPrescriptionDose": {},
+        "DeliveryMaximumDose": {},
+    },
+    "FractionGroupSequence": {
+        "FractionGroupNumber": {},
+        "NumberOfFractionsPlanned": {},
+        "NumberOfBeams": {},
+        "NumberOfBrachyApplicationSetups": {},
+        "ReferencedBeamSequence": {"ReferencedBeamNumber": {}, "BeamDose": {}, "BeamMeterset": {}},
+    },
+    "BeamSequence": {
+        "BeamNumber": {},
+        "BeamName": {},
+        "BeamType": {},
+        "RadiationType": {},
+        "TreatmentDeliveryType": {},
+    },
+    "TreatmentSessionBeamSequence": {
+        "ReferencedBeamNumber": {},
+        "CurrentFractionNumber": {},
+        "TreatmentDeliveryType": {},
+        "TreatmentTerminationStatus": {},
+    },
+}
+
 FILE_META = ("TransferSyntaxUID", "MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "ImplementationClassUID")
 
 
@@ -146,7 +208,12 @@ DICOM_COLUMNS: tuple[Column, ...] = (
     *(_attribute(keyword, children) for keyword, children in _SEQUENCES.items()),
 )
 """The DICOM attributes of the table."""
-COLUMNS: tuple[Column, ...] = ADMIN_COLUMNS + DICOM_COLUMNS
+RADIOTHERAPY_COLUMNS: tuple[Column, ...] = (
+    *(_attribute(keyword, {}) for keyword in _RADIOTHERAPY_ATTRIBUTES.split()),
+    *(_attribute(keyword, children) for keyword, children in _RADIOTHERAPY_SEQUENCES.items()),
+)
+"""DICOM attributes of plans, doses, structure sets and treatment records; NULL or empty for every other instance."""
+COLUMNS: tuple[Column, ...] = ADMIN_COLUMNS + DICOM_COLUMNS + RADIOTHERAPY_COLUMNS
 """All columns in table order."""
 
 

@@ -26,6 +26,7 @@ from ctenrich.cli import (
     running,
     settings_files,
     stages,
+    treatments,
     viewing,
 )
 from ctenrich.cli.console import keep_libraries_off_console
@@ -126,8 +127,8 @@ def _main(
 
 
 for group in (
-    demo, cohorts, running, stages, checking, results, evaluation, quality, review, viewing, exports, models, mappings,
-    settings_files,
+    demo, cohorts, treatments, running, stages, checking, results, evaluation, quality, review, viewing, exports, models,
+    mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

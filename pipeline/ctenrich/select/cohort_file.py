@@ -42,6 +42,7 @@ __all__ = [
     "sizes_of",
     "uids_of",
     "write_cohort_table",
+    "write_extended_cohort",
 ]
 
 _AT_ONCE = 256
@@ -57,6 +58,7 @@ _CHECKED = "checked.json"
 _NOTE = ("rule", "severity", "object", "message")
 _FACTS = fields(SeriesFacts)
 _SIZES = ("num_instances", "size_bytes", "storage")
+_ENTRY = frozenset(f.name for f in fields(SeriesEntry))
 _ADDED = frozenset({"notes", "facts", *_SIZES})
 """Columns that cohort files of version 0.1.0 do not have."""
 
@@ -126,6 +128,31 @@ def write_cohort_table(path: Path, name: str, sha256: str, series: Iterable[Seri
         for table in _tables_of(series):
             writer.write_table(digest.add(table), row_group_size=_ROW_GROUP)
         writer.add_key_value_metadata(_metadata(name, sha256, digest))
+
+
+def write_extended_cohort(path: Path, cohort: Cohort, columns: pa.Table) -> None:
+    """Write a cohort file with further columns, which are checked like its own.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    cohort : Cohort
+        The series, in their order; its hash is written as it is.
+    columns : pyarrow.Table
+        Further columns, one row per series.
+    """
+    import pyarrow.parquet as pq
+
+    table = cohort_table(cohort)
+    for name in columns.column_names:
+        table = table.append_column(columns.schema.field(name), columns[name])
+    table = table.replace_schema_metadata(None)
+    digest = ValuesDigest(table.column_names)
+    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+        for start in range(0, table.num_rows, _ROW_GROUP):
+            writer.write_table(digest.add(table.slice(start, _ROW_GROUP)), row_group_size=_ROW_GROUP)
+        writer.add_key_value_metadata(_metadata(cohort.name, cohort.sha256, digest))
 
 
 def _metadata(name: str, sha256: str, digest: ValuesDigest) -> dict[bytes, bytes]:
@@ -436,7 +463,7 @@ def _typed_errors(path: Path) -> Iterator[None]:
 
 
 def _entry(row: dict[str, Any]) -> SeriesEntry:
-    known = {name: value for name, value in row.items() if name not in _SIZES}
+    known = {name: value for name, value in row.items() if name in _ENTRY}
     return SeriesEntry(
         **{
             **known,

@@ -22,7 +22,16 @@ from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.select.series_list import with_missing
 from ctenrich.workspace import require_file
 
-__all__ = ["CohortDiff", "CohortSummary", "SeriesChange", "describe_cohort", "diff_cohorts", "read_lock", "relock"]
+__all__ = [
+    "CohortDiff",
+    "CohortSummary",
+    "SeriesChange",
+    "compare_locks",
+    "describe_cohort",
+    "diff_cohorts",
+    "read_lock",
+    "relock",
+]
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ def diff_cohorts(first: Path, second: Path) -> CohortDiff:
             changes.append(change)
     common = before.series.keys() & after.series.keys()
     same = len(common) - sum(change.change == "changed" for change in changes)
-    return CohortDiff(_circumstances(before.lock, after.lock), tuple(changes), same)
+    return CohortDiff(compare_locks(before.lock, after.lock), tuple(changes), same)
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,14 @@ def _why_not(uid: str, side: _Side) -> str:
     return "not in the start set (not in the catalog, or not asked for)"
 
 
-def _circumstances(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, ...]:
+def compare_locks(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what differs in query, parameters, catalog and engine of two locks, as sentences.
+
+    Parameters
+    ----------
+    a, b : mapping
+        Locks; empty where there is none.
+    """
     if not a or not b:
         return ("no lock beside one of the cohorts",)
     notes = [
@@ -262,4 +278,4 @@ def relock(
             )
             changes.append(SeriesChange(uid, "changed", text))
     same = len(before.keys() & now.keys()) - sum(c.change == "changed" for c in changes)
-    return selection, CohortDiff(_circumstances(lock, lock_of(selection)), tuple(changes), same)
+    return selection, CohortDiff(compare_locks(lock, lock_of(selection)), tuple(changes), same)

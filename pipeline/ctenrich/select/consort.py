@@ -25,6 +25,7 @@ __all__ = [
     "consort_svg",
     "consort_text",
     "load_consort",
+    "parse_consort",
 ]
 
 LEVELS = ("patients", "studies", "series")
@@ -125,12 +126,14 @@ def load_consort(path: Path) -> Consort:
     """
     require_file(path)
     try:
-        return _from_json(json.loads(path.read_text("utf-8")))
+        return parse_consort(json.loads(path.read_text("utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} does not hold the counts of a flow diagram") from error
 
 
-def _from_json(data: Mapping[str, Any]) -> Consort:
+def parse_consort(data: Mapping[str, Any]) -> Consort:
+    """Return the diagram of counts, as :func:`load_consort` reads them from a JSON file."""
+
     def counts(item: Mapping[str, Any]) -> dict[str, int]:
         return {str(level): int(item["counts"][level]) for level in data["levels"]}
 

@@ -96,9 +96,9 @@ def read_excluded(path: Path) -> pa.Table:
     table = _read_table(excluded_path(path))
     if "detail" not in table.column_names:  # written by version 0.1.0
         table = table.append_column("detail", pa.nulls(table.num_rows, pa.string()))
-    if tuple(table.column_names) != EXCLUDED_COLUMNS:
+    if tuple(table.column_names[: len(EXCLUDED_COLUMNS)]) != EXCLUDED_COLUMNS:
         raise UsageError(Reason.BAD_COHORT, f"{excluded_path(path).name} is not a list of excluded series")
-    return table
+    return table.select(EXCLUDED_COLUMNS)  # those of treatments have more
 
 
 def _read_table(path: Path) -> pa.Table:
