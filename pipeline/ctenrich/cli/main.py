@@ -127,8 +127,8 @@ def _main(
 
 
 for group in (
-    demo, cohorts, treatments, running, stages, checking, results, evaluation, quality, review, viewing, exports, models,
-    mappings, settings_files,
+    demo, cohorts, treatments, running, stages, checking, results, evaluation, quality, review, viewing, exports,
+    models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)
