@@ -56,6 +56,11 @@ INTERFACE = {
         ["codes.mappings", "codes.tasks", "codes.describe", "codes.lint", "uids", "objects.kinds", "encode.seg",
          "encode.shape_sr", "encode.landmarks_sr", "encode.regions_sr", "dicom.seg", "dicom.sr", "proof", "validate"],
     ),
+    "listener": (
+        "Receiving objects",
+        ["listener.listen", "listener.config", "listener.station", "listener.store", "listener.cases",
+         "listener.audit"],
+    ),
     "runner": (
         "Running a cohort",
         ["runner.run", "runner.products", "runner.runner", "runner.job", "runner.executors", "runner.status",
@@ -72,6 +77,7 @@ AREAS = {
     0: "Records, stages, running, packages", 1: "Phantoms and demonstration models", 2: "Catalogs and selection",
     3: "Fetch, sort, convert", 4: "Weights and inference", 5: "Body part regression", 6: "DICOM objects",
     7: "Measurements and contours", 8: "Tables, report, viewer", 9: "Publishing",
+    10: "Radiotherapy", 11: "Receiving",
 }  # fmt: skip
 DECISIONS = """# Decisions
 

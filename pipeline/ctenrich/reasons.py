@@ -138,6 +138,10 @@ class Reason(StrEnum):
     HU_RANGE = "HU_RANGE", "Rescaled values do not fit 16 bits, or the rescale is not a number."
     READERS_DISAGREE = "READERS_DISAGREE", "Neither dcm2niix nor SimpleITK read the volume that ctenrich read."
 
+    # listener
+    BAD_STATION = "BAD_STATION", "The folder is not a station that this version can use."
+    STATION_BUSY = "STATION_BUSY", "Another listener is at work on the station."
+
     # segmentation and scoring
     NO_MODEL = "NO_MODEL", "No model was chosen for this product."
     BAD_MODEL = "BAD_MODEL", "The folder or file is not a usable model."

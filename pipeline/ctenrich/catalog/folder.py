@@ -27,7 +27,7 @@ from ctenrich.errors import InputError, UsageError, count
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 
-__all__ = ["KIND", "FolderCatalog", "IndexSummary", "index_folders"]
+__all__ = ["KIND", "FolderCatalog", "IndexSummary", "add_files", "index_folders"]
 
 _TASK = "Read headers"
 _LAYOUT = 3
@@ -145,6 +145,42 @@ def index_folders(
     if summary.ct_series == 0:
         raise InputError(Reason.NO_CT, f"{count(summary.instances, 'DICOM instance')}, none of them CT")
     return replace(summary, kept=kept)
+
+
+def add_files(catalog_file: Path, files: Sequence[FoundFile], *, folder: Path, collection_id: str = "local") -> None:
+    """Add files to a catalog that are known to be new, without searching their folder.
+
+    Parameters
+    ----------
+    catalog_file : Path
+        DuckDB file; created or updated.
+    files : sequence of FoundFile
+        Files that the catalog does not have, or has from before, unchanged; no two of them with the same bytes.
+    folder : Path
+        The folder that they are below.
+    collection_id : str
+        collection_id of their rows.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER: the file is not such a catalog, or another process has it open.
+    """
+    import duckdb
+
+    with _open(catalog_file, read_only=False) as connection:
+        try:
+            _create(connection)
+            _begin_crawl(connection, [folder])
+            _forget(connection, [file.name for file in files])
+            for batch in read_batches(files, collection_id, 1):
+                _store(connection, batch)
+            connection.execute(
+                "UPDATE crawls SET ended = now() WHERE ended IS NULL AND id = (SELECT max(id) FROM crawls)"
+            )
+            connection.execute("DELETE FROM crawls WHERE id < (SELECT max(id) FROM crawls) AND ended IS NOT NULL")
+        except duckdb.Error as error:
+            raise duckdb_error(error, "index") from error
 
 
 def _open(path: Path, *, read_only: bool) -> Any:

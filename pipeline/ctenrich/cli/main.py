@@ -18,6 +18,7 @@ from ctenrich.cli import (
     demo,
     evaluation,
     exports,
+    listening,
     mappings,
     models,
     quality,
@@ -128,7 +129,7 @@ def _main(
 
 for group in (
     demo, cohorts, treatments, running, stages, checking, results, evaluation, quality, review, viewing, exports,
-    models, mappings, settings_files,
+    listening, models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

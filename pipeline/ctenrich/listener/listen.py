@@ -1,0 +1,133 @@
+"""The listener: a process that receives, one that runs cases, and between them the intake that sorts and closes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctenrich.listener.audit import append_event
+from ctenrich.listener.catalog import StationCatalog
+from ctenrich.listener.config import StationConfig
+from ctenrich.listener.database import StationDatabase
+from ctenrich.listener.intake import Intake
+from ctenrich.listener.processes import ChildProcess
+from ctenrich.listener.retention import delete_old_objects
+from ctenrich.listener.station import Station, StationLock
+from ctenrich.tools import need_package
+
+__all__ = ["Ports", "listen"]
+
+_POLL_SECONDS = 0.25
+_RETENTION_SECONDS = 600.0
+_RESTART_SECONDS = 2.0
+"""Time before a process that died is started again."""
+_END_SECONDS = 6.0
+"""Time that a process may take to end; then it is killed, and nothing is lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Ports on which a listener listens; 0: none."""
+
+    dicom: int = 0
+    web: int = 0
+
+
+def listen(
+    root: Path,
+    config: StationConfig,
+    *,
+    stop: Callable[[], bool],
+    started: Callable[[Ports], None] = lambda _: None,
+) -> None:
+    """Receive objects, gather them into cases and run the cases, until `stop` returns True.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the station; created if it does not exist.
+    config : StationConfig
+        Addresses, senders, limits, when cases close, what runs.
+    stop : callable
+        Called a few times a second.
+    started : callable
+        Called once everything listens.
+
+    Raises
+    ------
+    UsageError
+        BAD_SETTINGS, BAD_STATION; STATION_BUSY if another listener is at work; MISSING_EXTRA without pynetdicom; what
+        the models that were asked for are refused for.
+    """
+    config.check()
+    if config.dicom:
+        need_package("pynetdicom", extra="pacs", purpose="receiving with C-STORE")
+    station = Station.create(root)
+    with StationLock(station) as lock, StationDatabase(station.database) as database:
+        append_event(station.audit, "listener started")
+        intake = Intake(station, database, config.close)
+        catalog = StationCatalog(station, database)
+        processes = _Processes(station, config, lock.handle)
+        try:
+            started(processes.start())
+            next_retention = 0.0
+            while not stop():
+                processes.restart_dead()
+                intake.run_once()
+                if database.value("SELECT count(*) FROM revisions WHERE state IN ('open', 'closed', 'running')"):
+                    processes.start_worker()  # with the first image: it is ready when the case closes
+                catalog.update()
+                if time.monotonic() > next_retention:
+                    delete_old_objects(station, database, config.keep)
+                    next_retention = time.monotonic() + _RETENTION_SECONDS
+                time.sleep(_POLL_SECONDS)
+        finally:
+            processes.end()
+            append_event(station.audit, "listener stopped")
+
+
+class _Processes:
+    """The processes of a listener: ``receiver``, and ``worker`` once there is a case."""
+
+    def __init__(self, station: Station, config: StationConfig, lock: int) -> None:
+        self._station = station
+        self._config = config
+        self._lock = lock
+        self._running: dict[str, ChildProcess] = {}
+        self._died: dict[str, float] = {}
+
+    def start(self) -> Ports:
+        """Start the process that receives; returns the ports."""
+        self._running = {"receiver": self._new("receiver")}
+        return Ports(**self._running["receiver"].ready())
+
+    def _new(self, name: str) -> ChildProcess:
+        return ChildProcess(f"ctenrich.listener.{name}", self._station, self._config, self._lock)
+
+    def start_worker(self) -> None:
+        """Start the process that runs cases, if it has not been started."""
+        if "worker" not in self._running:
+            self._running["worker"] = self._new("worker")
+
+    def restart_dead(self) -> None:
+        """Start a process again that died, after a while."""
+        for name, process in self._running.items():
+            if process.alive:
+                continue
+            now = time.monotonic()
+            if name not in self._died:
+                self._died[name] = now
+                process.end(0)
+                append_event(self._station.audit, "process died", process=name)
+            elif now - self._died[name] > _RESTART_SECONDS:
+                self._running[name] = self._new(name)
+                del self._died[name]
+
+    def end(self) -> None:
+        """End them."""
+        for process in self._running.values():
+            process.ask_to_end()
+        for process in self._running.values():
+            process.end(_END_SECONDS)

@@ -1,0 +1,155 @@
+"""The status page of a station, its JSON, and their OpenAPI description."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from markupsafe import Markup
+
+from ctenrich import __version__
+from ctenrich.listener.cases import CaseRow, CaseState, Totals
+
+__all__ = ["case_json", "openapi", "status_page"]
+
+_STYLE = Markup(
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1b2430;"
+    "background:#fff}table{border-collapse:collapse;width:100%}caption{text-align:left;font-weight:600;padding:6px 0}"
+    "td,th{text-align:left;padding:6px 10px;vertical-align:top;border-bottom:1px solid #dde3ea}"
+    "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}dl{display:flex;gap:2rem;flex-wrap:wrap;padding:0}"
+    "dt{color:#4a5565}dd{margin:0;font-size:1.6rem}.wide{overflow-x:auto}"
+    "@media (prefers-color-scheme:dark){body{background:#12161c;color:#e6eaf0}td,th{border-color:#39424e}"
+    "dt{color:#a9b4c2}}"
+)
+_MARKS = {
+    CaseState.OPEN: "\N{WHITE CIRCLE}",
+    CaseState.WAITING: "\N{WHITE CIRCLE}",
+    CaseState.CLOSED: "\N{CIRCLE WITH LEFT HALF BLACK}",
+    CaseState.RUNNING: "\N{BLACK RIGHT-POINTING TRIANGLE}",
+    CaseState.DONE: "\N{CHECK MARK}",
+    CaseState.SKIPPED: "\N{EN DASH}",
+    CaseState.FAILED: "\N{MULTIPLICATION SIGN}",
+}
+_PAGE = Markup(
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    '<meta http-equiv="refresh" content="10"><title>Station {aet}</title><style>{style}</style></head><body>'
+    "<main><h1>Station {aet}</h1><p>{disk}. This page is loaded again every 10 seconds.</p>"
+    "<dl>{totals}</dl>{held}<div class=wide><table><caption>Cases, newest first</caption><thead><tr>"
+    '<th scope="col" class="n">Case</th><th scope="col" class="n">Revision</th><th scope="col">State</th>'
+    '<th scope="col" class="n">Images</th><th scope="col" class="n">Series</th><th scope="col">Opened</th>'
+    '<th scope="col" class="n">Priority</th><th scope="col">Reason</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    "<p>ctenrich {version}, research software, not a medical device. The same as JSON: <a href=/cases>/cases</a>, "
+    "described in <a href=/openapi.json>/openapi.json</a>; <a href=/metrics>/metrics</a> for Prometheus.</p>"
+    "</main></body></html>"
+)
+_ROW = Markup(
+    '<tr><th scope="row" class="n">{case}</th><td class="n">{revision}</td><td>{mark} {state}{held}</td>'
+    '<td class="n">{images}</td><td class="n">{series}</td><td>{opened}</td><td class="n">{priority}</td>'
+    "<td>{reason}</td></tr>"
+)
+
+
+def case_json(row: CaseRow) -> dict[str, Any]:
+    """Return a revision as JSON: times are seconds since 1970."""
+    return {**asdict(row), "state": row.state.value}
+
+
+def status_page(aet: str, rows: Sequence[CaseRow], totals: Totals, free: int, reserve: int) -> str:
+    """Return the status page.
+
+    Parameters
+    ----------
+    aet : str
+        AE title of the station.
+    rows : sequence of CaseRow
+        Revisions, newest first.
+    totals : Totals
+        Their numbers.
+    free, reserve : int
+        Free bytes of the disk, and those below which objects are refused.
+
+    Returns
+    -------
+    str
+        HTML without scripts.
+    """
+    names = ("planned", "done", "skipped", "failed", "open", "held")
+    disk = f"{free / 1e9:.1f} GB free; objects are refused below {reserve / 1e9:.1f} GB"
+    if free < reserve:
+        disk = f"The disk is full: {disk}, and are refused now"
+    hint = Markup("<p>Held cases wait for a person: <code>ctenrich cases STATION --state held</code>.</p>")
+    return str(
+        _PAGE.format(
+            aet=aet,
+            style=_STYLE,
+            disk=disk,
+            held=hint if totals.held else "",
+            totals=Markup("").join(
+                Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(n, getattr(totals, n)) for n in names
+            ),
+            rows=Markup("").join(map(_table_row, rows)),
+            version=__version__,
+        )
+    )
+
+
+def _table_row(row: CaseRow) -> Markup:
+    return _ROW.format(
+        case=row.case,
+        revision=row.revision,
+        mark=_MARKS[row.state],
+        state=row.state.value,
+        held=f", held: {row.held}" if row.held else "",
+        images=row.images,
+        series=row.series,
+        opened=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.created)),
+        priority=row.priority,
+        reason=" ".join(filter(None, (row.reason, row.message))),
+    )
+
+
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI description of the read-only interface and of STOW-RS."""
+    number, text = {"type": "integer"}, {"type": "string"}
+    time_value = {"type": "number", "nullable": True, "description": "Seconds since 1970"}
+    fields: dict[str, Any] = {
+        "case": number, "revision": number, "held": text, "reason": text, "message": text, "priority": number,
+        "images": number, "series": number, "conflicts": number,
+        "state": {"type": "string", "enum": [state.value for state in CaseState]},
+        "created": {"type": "number"}, "closed": time_value, "started": time_value, "ended": time_value,
+    }  # fmt: skip
+    case = {"type": "object", "properties": fields}
+    totals = dict.fromkeys(("planned", "done", "skipped", "failed", "open", "held"), number)
+
+    def answer(schema: dict[str, Any]) -> dict[str, Any]:
+        return {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}}
+
+    listed = {"type": "object", "properties": {
+        "totals": {"type": "object", "properties": totals}, "cases": {"type": "array", "items": case},
+    }}  # fmt: skip
+    number_in_path = {"name": "case", "in": "path", "required": True, "schema": number}
+    return {
+        "openapi": "3.0.3",
+        "info": {"title": "Station of ctenrich", "version": __version__},
+        "paths": {
+            "/healthz": {"get": {"summary": "200 if objects are accepted, 503 if the disk is full", "responses": {
+                "200": {"description": "OK"}, "503": {"description": "The reserve of the disk is reached"},
+            }}},
+            "/metrics": {"get": {"summary": "Metrics for Prometheus", "responses": {"200": {"description": "OK"}}}},
+            "/cases": {"get": {"summary": "The newest revisions of cases, and totals", "responses": answer(listed)}},
+            "/cases/{case}": {"get": {
+                "summary": "All revisions of a case", "parameters": [number_in_path],
+                "responses": {**answer({"type": "array", "items": case}), "404": {"description": "No such case"}},
+            }},
+            "/dicom-web/studies": {"post": {
+                "summary": "STOW-RS (PS3.18 10.5): multipart/related of application/dicom, with a bearer token",
+                "responses": {
+                    "200": {"description": "All objects are stored"}, "202": {"description": "Some are stored"},
+                    "401": {"description": "No token, or a wrong one"}, "403": {"description": "Unknown address"},
+                    "409": {"description": "None is stored"}, "503": {"description": "The disk is full"},
+                },
+            }},
+        },
+    }  # fmt: skip

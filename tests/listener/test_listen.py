@@ -1,0 +1,136 @@
+"""The whole listener as its users start it: one command, from storescu to proven objects; kills and signals."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.conftest import need_program
+from tests.publish.test_objects import free_port
+from tests.support.listener_kills import campaign
+from tests.support.listeners import wait_for
+from typer.testing import CliRunner
+
+from ctenrich.cli.main import app
+from ctenrich.demo import BODYPART, SEGMENTER, write_demo_study
+from ctenrich.ledger.reader import LedgerReader
+from ctenrich.listener.cases import CaseState, case_of, cases_of
+from ctenrich.listener.database import StationDatabase
+from ctenrich.records import Proof
+from ctenrich.runner.run import Run
+from ctenrich.series_store import SeriesStore
+
+pytest.importorskip("pynetdicom")
+
+
+@contextmanager
+def listener(station: Path, port: int, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, started, until the end of the block."""
+    command = [sys.executable, "-m", "ctenrich.cli.main", "listen", str(station), "--dicom", f"127.0.0.1:{port}"]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Ctrl+C" in line:
+                break
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+
+
+def storescu(port: int, folder: Path) -> None:
+    program = need_program("dcmtk", "storescu")
+    environment = {**os.environ, "TCP_NODELAY": "1"}
+    command = [program, "-R", "+sd", "+r", "-aec", "CTENRICH", "127.0.0.1", str(port), str(folder)]
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+
+
+@pytest.mark.long
+def test_a_study_that_is_sent_ends_in_proven_objects(tmp_path: Path) -> None:
+    write_demo_study(tmp_path / "dicom")
+    station, port = tmp_path / "station", free_port()
+    options = ["--peer", "STORESCU@127.0.0.1", "--close", "quiet:1s"]
+    options += ["--segmenter", SEGMENTER, "--bodypart", BODYPART]
+    with listener(station, port, *options) as process:
+        storescu(port, tmp_path / "dicom" / "patient_1")
+        database = StationDatabase(station / "station.sqlite", read_only=True)
+        row = wait_for(lambda: next((r for r in cases_of(database) if r.ended), None), 120)
+        assert (row.state, row.reason) == (CaseState.DONE, "")
+        database.close()
+        second = CliRunner().invoke(app, ["listen", str(station), "--dicom", "none"])
+        assert second.exit_code == 2
+        assert "STATION_BUSY" in second.output
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 3
+        assert time.monotonic() - started < 10
+    run = Run.open(station / "cases" / "000001" / "r1" / "run")
+    store, uid = SeriesStore(run.workspace), run.cohort.series[0].series_instance_uid
+    for requested in run.config.products:
+        proof = store.find(Proof, uid, requested.product)
+        assert proof is not None
+        assert proof.passed
+        assert proof.not_proven == ()
+    with LedgerReader(run.ledger_path) as ledger:
+        assert {outcome.state.value for outcome in ledger.outcomes()} == {"done"}
+
+
+def test_cases_from_the_command_line(tmp_path: Path) -> None:
+    from tests.listener.test_intake import Desk
+    from tests.support.listeners import study_files
+
+    desk = Desk(tmp_path / "station")
+    desk.put(study_files()[0])
+    desk.pass_time(1)
+    name = str(tmp_path / "station")
+
+    def cases(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["cases", name, *words])
+        return result.exit_code, result.output
+
+    assert "1 planned = 0 done + 0 skipped + 0 failed + 1 open; 0 held" in cases()[1]
+    assert cases("hold", "1")[0] == 0
+    assert "BY_HAND" in cases("--state", "held", "--csv")[1]
+    assert cases("release", "1")[0] == 0
+    assert "is not held" in cases("release", "1")[1]
+    assert cases("drop", "1")[0] == 0
+    assert case_of(desk.database, 1)[0].state is CaseState.SKIPPED
+    assert cases("replay", "1")[0] == 0
+    assert "r2" in cases("show", "1")[1]
+    assert cases("show", "9")[0] == cases("show")[0] == cases("--state", "lost")[0] == 2
+    assert cases("audit")[0] == 0
+    (tmp_path / "station" / "audit.jsonl").write_text("{}\n")
+    assert cases("audit")[0] == 1
+    desk.close()
+
+
+def test_wrong_requests_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    def listen(*words: str) -> int:
+        return CliRunner().invoke(app, ["listen", str(tmp_path / "station"), *words]).exit_code
+
+    assert listen("--dicom", "0.0.0.0:11112") == 2
+    assert listen("--close", "sometime") == 2
+    assert listen("--then", "later") == 2
+    assert listen("--peer", "SCANNER1") == 2
+    assert listen("--segmenter", "nnunet:no-such-model") == 2
+    assert CliRunner().invoke(app, ["cases", str(tmp_path)]).exit_code == 2
+    assert not (tmp_path / "station").exists()
+
+
+@pytest.mark.long
+def test_fifteen_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    result = campaign(tmp_path, kills=15, rng=random.Random(3))
+    assert result.kills == 15
+    assert result.while_receiving >= 4
+    assert result.acknowledged > 0
+    assert (result.lost, result.different, result.twice, result.unfinished) == (0, 0, 0, 0)

@@ -1,0 +1,203 @@
+"""Objects over the network: what is accepted is on disk, and what must be refused is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from tests.support.listeners import (
+    CONFIG,
+    LIMITS,
+    Receiver,
+    receiving,
+    silent_connection,
+    study_files,
+    uid_of,
+    wait_for,
+)
+
+from ctenrich.listener.config import Peer
+from ctenrich.listener.database import StationDatabase
+from ctenrich.listener.intake import Intake
+from ctenrich.listener.station import Station
+
+pytest.importorskip("pynetdicom")
+SUCCESS, REFUSED, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    with receiving(tmp_path / "station") as found:
+        yield found
+
+
+def test_a_study_is_stored_with_its_bytes(receiver: Receiver) -> None:
+    files = study_files()
+    assert set(receiver.send(*files)) == {SUCCESS}
+    assert receiver.uids() == {uid_of(path) for path in files}
+    sent = {uid_of(path): dcmread(path) for path in files}
+    for row in receiver.rows():
+        stored = receiver.station.received / row["path"]
+        assert dcmread(stored) == sent[row["sop_instance_uid"]]
+        head = 144 + int.from_bytes(stored.read_bytes()[140:144], "little")
+        assert hashlib.sha256(stored.read_bytes()[head:]).hexdigest() == row["sha256"]
+        assert stored.stat().st_mode & 0o777 == 0o600
+    assert receiver.station.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_same_bytes_again_are_acknowledged_and_not_kept_twice(receiver: Receiver) -> None:
+    files = study_files()[:2]
+    assert receiver.send(*files) == receiver.send(*files) == [SUCCESS, SUCCESS]
+    assert len(receiver.rows()) == 2
+    stored = {path.name for path in receiver.station.received.rglob("*.dcm") if path.stat().st_size}
+    assert len(stored) == 2
+
+
+def test_other_bytes_under_one_uid_are_kept_as_a_conflict(receiver: Receiver) -> None:
+    first = dcmread(study_files()[0])
+    other = dcmread(study_files()[0])
+    other.SeriesDescription = "changed"
+    assert receiver.send(first, other) == [SUCCESS, SUCCESS]
+    assert [row["conflict"] for row in receiver.rows()] == [0, 1]
+    with StationDatabase(receiver.station.database) as database:
+        Intake(receiver.station, database, CONFIG.close).run_once()
+        assert database.rows("SELECT held FROM cases")[0]["held"] == "CONFLICT"
+
+
+def test_an_abort_keeps_what_was_acknowledged_and_nothing_else(receiver: Receiver) -> None:
+    files = study_files()
+    with receiver.association() as association:
+        assert [association.send_c_store(path).Status for path in files[:3]] == [SUCCESS] * 3
+        association.abort()
+    ended = wait_for(lambda: receiver.rows("SELECT ending FROM associations WHERE ended IS NOT NULL"))
+    assert [row["ending"] for row in ended] == ["aborted"]
+    assert receiver.uids() == {uid_of(path) for path in files[:3]}
+
+
+@pytest.mark.parametrize(
+    ("sender", "called", "reason"), [("OTHER", "CTENRICH", 3), ("SENDER", "ELSEWHERE", 7)], ids=["calling", "called"]
+)
+def test_an_unknown_ae_title_is_rejected(receiver: Receiver, sender: str, called: str, reason: int) -> None:
+    with receiver.association(sender, called) as association:
+        assert association.is_rejected
+        assert association.acceptor.primitive.diagnostic == reason
+    assert "rejected" in receiver.station.audit.read_text()
+    assert receiver.rows() == []
+
+
+def test_a_sender_of_another_address_is_rejected(tmp_path: Path) -> None:
+    config = replace(CONFIG, peers=(Peer(aet="SENDER", host="10.0.0.0/8"),))
+    with receiving(tmp_path / "station", config) as receiver, receiver.association() as association:
+        assert association.is_rejected
+
+
+def test_silent_connections_do_not_keep_senders_out(tmp_path: Path) -> None:
+    limits = replace(LIMITS, max_associations=3, connect_seconds=1.0)
+    with receiving(tmp_path / "station", replace(CONFIG, limits=limits)) as receiver:
+        silent = [silent_connection(receiver.ports["dicom"]) for _ in range(5)]
+        slow = silent_connection(receiver.ports["dicom"], b"\x01\x00\x00")
+        with receiver.association() as association:
+            assert association.send_c_echo().Status == SUCCESS
+        started = time.monotonic()
+        for connection in (*silent, slow):
+            connection.settimeout(5)
+            assert connection.recv(1) == b""
+            connection.close()
+        assert time.monotonic() - started < 4
+
+
+def test_a_pdu_that_stops_ends_its_association_only(tmp_path: Path) -> None:
+    limits = replace(LIMITS, pdu_seconds=0.5)
+    with receiving(tmp_path / "station", replace(CONFIG, limits=limits)) as receiver:
+        with receiver.association() as association:
+            association.dul.socket.socket.sendall(b"\x04\x00\x00\x00\x40\x00half")
+            wait_for(lambda: not association.is_established, 5)
+        assert receiver.send(study_files()[0]) == [SUCCESS]
+
+
+def test_the_associations_of_one_address_are_limited(tmp_path: Path) -> None:
+    limits = replace(LIMITS, max_per_host=1)
+    with receiving(tmp_path / "station", replace(CONFIG, limits=limits)) as receiver:
+        with receiver.association() as first:
+            assert first.is_established
+            with receiver.association() as second:
+                assert second.is_rejected
+                assert second.acceptor.primitive.result == 2
+        assert receiver.send(study_files()[0]) == [SUCCESS]
+
+
+def test_a_full_disk_refuses_objects_and_recovers(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [0]
+    monkeypatch.setattr("ctenrich.listener.disk.Disk.free", lambda *_: free[0])
+    first, second = study_files()[:2]
+    with receiver.association() as association:
+        assert association.send_c_store(first).Status == REFUSED
+        assert association.send_c_echo().Status == SUCCESS
+        free[0] = 10**12
+        assert association.send_c_store(second).Status == SUCCESS
+    assert receiver.uids() == {uid_of(second)}
+
+
+def test_an_object_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    limits = replace(LIMITS, max_object=1000)
+    with receiving(tmp_path / "station", replace(CONFIG, limits=limits)) as receiver:
+        assert receiver.send(study_files()[0]) == [CANNOT_UNDERSTAND]
+        assert receiver.rows() == []
+
+
+def test_one_association_per_image_and_several_senders_make_one_case(receiver: Receiver) -> None:
+    files = study_files()
+    threads = [threading.Thread(target=receiver.send, args=(path,)) for path in files]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with StationDatabase(receiver.station.database) as database:
+        assert Intake(receiver.station, database, CONFIG.close).run_once() == len(files)
+        assert [row["id"] for row in database.rows("SELECT id FROM cases")] == [1]
+        assert database.value("SELECT count(*) FROM instances WHERE case_id = 1 AND revision = 1") == len(files)
+
+
+def test_one_object_from_many_senders_at_once_is_stored_once(receiver: Receiver) -> None:
+    statuses: list[int] = []
+    file = study_files()[0]
+    threads = [threading.Thread(target=lambda: statuses.extend(receiver.send(file, file, file))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(statuses) == {SUCCESS: 18}
+    assert len(receiver.rows()) == 1
+
+
+def test_many_connections_leave_threads_and_slots_as_they_were(receiver: Receiver) -> None:
+    def echo() -> None:
+        with receiver.association() as association:
+            assert association.send_c_echo().Status == SUCCESS
+
+    echo()
+    before = threading.active_count()
+    for _ in range(20):
+        silent_connection(receiver.ports["dicom"]).close()
+    for _ in range(5):
+        echo()
+    wait_for(lambda: threading.active_count() <= before, 8)
+    assert receiver.rows("SELECT * FROM associations") == []
+
+
+def test_a_second_receiver_deletes_what_was_never_acknowledged(tmp_path: Path) -> None:
+    with receiving(tmp_path / "station") as receiver:
+        receiver.send(study_files()[0])
+    torn = Station(tmp_path / "station").received / "000000" / "000000500.dcm"
+    torn.write_bytes(b"half an object")
+    with receiving(tmp_path / "station") as receiver:
+        assert not torn.exists()
+        assert receiver.send(study_files()[1]) == [SUCCESS]
+        assert len(receiver.rows()) == 2

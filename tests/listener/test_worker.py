@@ -1,0 +1,122 @@
+"""Closed cases run like any cohort: the same bytes, outcomes as states, and resumption after interruptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.listener.test_intake import Desk
+from tests.support.cohorts import TINY, result_hashes
+from tests.support.listeners import study_files
+
+from ctenrich import steps
+from ctenrich.errors import InputError
+from ctenrich.listener import cases, worker
+from ctenrich.listener.cases import CaseState
+from ctenrich.listener.config import RunRequest
+from ctenrich.listener.worker import CaseWorker
+from ctenrich.phantom import Quirk, write_phantom_study
+from ctenrich.reasons import Reason
+from ctenrich.runner.recorder import RunEnd
+from ctenrich.runner.run import INPUT
+from ctenrich.select.sources import make_cohort
+
+EXPERT = RunRequest(segmenters=("expert",))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path / "station")
+    yield made
+    made.close()
+
+
+def close_case(desk: Desk, *paths: Path) -> None:
+    """Receive files, and let the quiet time pass."""
+    desk.put(*paths)
+    desk.pass_time(1)
+    desk.pass_time(60)
+
+
+@pytest.mark.long
+def test_a_case_gives_the_bytes_of_a_run_on_the_same_folder(desk: Desk, tmp_path: Path) -> None:
+    write_phantom_study(tmp_path / "dicom", TINY)
+    cohort = make_cohort(str(tmp_path / "dicom"), tmp_path / "run" / INPUT)
+    steps.run_all(steps.start(cohort.path, tmp_path / "run", segmenters=["expert"]))
+    close_case(desk, *sorted((tmp_path / "dicom").rglob("*.dcm"), reverse=True))
+    assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is True
+    row = cases.case_of(desk.database, 1)[0]
+    assert (row.state, row.reason) == (CaseState.DONE, "")
+    found = result_hashes(desk.station.revision(1, 1) / "run")
+    assert found == result_hashes(tmp_path / "run")
+    assert len(found) > 2
+
+
+def test_a_case_without_a_usable_ct_is_skipped_with_the_reason(desk: Desk, tmp_path: Path) -> None:
+    write_phantom_study(tmp_path / "dicom", replace(TINY, rtstruct=False, quirks=frozenset({Quirk.MISSING_SLICE})))
+    close_case(desk, *(tmp_path / "dicom").rglob("*.dcm"))
+    assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is True
+    row = cases.case_of(desk.database, 1)[0]
+    assert (row.state, row.reason) == (CaseState.SKIPPED, "EMPTY_COHORT")
+    assert "MISSING_SLICE" in row.message
+    assert str(tmp_path) not in row.message
+
+
+def test_a_case_is_frozen_if_nothing_is_to_run(desk: Desk) -> None:
+    close_case(desk, *study_files())
+    assert CaseWorker(desk.station, desk.database, RunRequest()).run_next() is True
+    assert cases.case_of(desk.database, 1)[0].state is CaseState.DONE
+    images = desk.station.revision(1, 1) / "images"
+    assert {path.read_bytes() for path in images.iterdir()} == {path.read_bytes() for path in study_files()}
+    assert all(path.stat().st_nlink == 2 for path in images.iterdir())
+    assert CaseWorker(desk.station, desk.database, RunRequest()).run_next() is False
+
+
+def test_errors_of_a_case_end_that_case_only(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise InputError(Reason.BAD_COHORT, "a message")
+
+    monkeypatch.setattr(worker, "make_cohort", fail)
+    close_case(desk, *study_files())
+    assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is True
+    row = cases.case_of(desk.database, 1)[0]
+    assert (row.state, row.reason) == (CaseState.FAILED, "BAD_COHORT")
+
+
+def test_a_full_disk_puts_the_case_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(worker, "make_cohort", full)
+    close_case(desk, *study_files())
+    assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is None
+    assert cases.case_of(desk.database, 1)[0].state is CaseState.CLOSED
+
+
+def test_an_interrupted_case_runs_first_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = steps.run_all
+
+    def interrupted(run: object, **_: object) -> object:
+        return replace(real(run), ended=RunEnd.INTERRUPTED)  # type: ignore[arg-type]
+
+    close_case(desk, *study_files())
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.steps, "run_all", interrupted)
+        assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is None
+    assert cases.case_of(desk.database, 1)[0].state is CaseState.RUNNING
+    row = cases.next_to_run(desk.database)
+    assert row is not None
+    assert row.case == 1
+
+
+def test_a_case_that_ends_its_process_is_given_up(desk: Desk) -> None:
+    close_case(desk, *study_files())
+    for _ in range(3):
+        row = cases.next_to_run(desk.database)
+        assert row is not None
+        cases.start_revision(desk.database, row)
+    assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is True
+    row = cases.case_of(desk.database, 1)[0]
+    assert (row.state, row.reason) == (CaseState.FAILED, "WORKER_DIED")

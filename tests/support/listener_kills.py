@@ -1,0 +1,217 @@
+"""Kills of a whole listener at random moments, with senders that keep logs of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydicom import dcmread
+
+from ctenrich.listener.cases import cases_of
+from ctenrich.listener.database import StationDatabase
+from ctenrich.phantom import write_phantom_study
+from tests.publish.test_objects import free_port
+from tests.support.listeners import TINY, uid_of
+
+_QUIET = "1s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """Result of :func:`campaign`."""
+
+    kills: int
+    while_receiving: int
+    """Kills while a sender had an object on its way."""
+    while_running: int
+    """Kills while a case was running."""
+    acknowledged: int
+    """Objects that a sender had seen acknowledged."""
+    lost: int
+    """Acknowledged objects that are not there."""
+    different: int
+    """Acknowledged objects whose data set has other bytes."""
+    twice: int
+    """Studies with more than one case, and objects with more than one row."""
+    unfinished: int
+    """Cases that did not end."""
+    states: dict[str, int]
+
+
+class Sender(threading.Thread):
+    """Sends the objects of a study one after another, each until it is acknowledged, and notes which were."""
+
+    def __init__(self, files: list[Path], *, dicom: int, web: int, token: Path) -> None:
+        super().__init__(daemon=True)
+        self._files, self._dicom, self._web, self._token = files, dicom, web, token
+        self.acknowledged: dict[str, str] = {}
+        self.on_its_way = False
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        for path in self._files:
+            while not self.stop.is_set():
+                self.on_its_way = True
+                good = self._post(path) if self._web else self._c_store(path)
+                self.on_its_way = False
+                if good:
+                    self.acknowledged[uid_of(path)] = data_set_hash(path)
+                    break
+                time.sleep(0.1)
+
+    def _c_store(self, path: Path) -> bool:
+        command = ["storescu", "-aet", "SENDER", "-aec", "CTENRICH", "127.0.0.1", str(self._dicom), str(path)]
+        environment = {**os.environ, "TCP_NODELAY": "1"}
+        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+
+    def _post(self, path: Path) -> bool:
+        body = b"\r\n--XX\r\nContent-Type: application/dicom\r\n\r\n" + path.read_bytes() + b"\r\n--XX--\r\n"
+        try:
+            headers = {
+                "Content-Type": 'multipart/related; type="application/dicom"; boundary=XX',
+                "Authorization": f"Bearer {self._token.read_text().strip()}",
+            }
+            address = f"http://127.0.0.1:{self._web}/dicom-web/studies"
+            request = urllib.request.Request(address, body, headers)
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return bool(json.load(answer)["00081199"]["Value"])
+        except (OSError, ValueError, KeyError):
+            return False
+
+
+def data_set_hash(path: Path) -> str:
+    """SHA-256 of a file behind its file meta information."""
+    data = path.read_bytes()
+    return hashlib.sha256(data[144 + int.from_bytes(data[140:144], "little") :]).hexdigest()
+
+
+def sent_hash(path: Path) -> str:
+    """SHA-256 of the elements of a file, which storescu may encode with other lengths of sequences."""
+    return hashlib.sha256(dcmread(path).to_json().encode()).hexdigest()
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """Kill the listener; its processes end with it."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    psutil.wait_procs(children, timeout=10)
+
+
+def campaign(folder: Path, *, kills: int, rng: random.Random, images: int = 16) -> Campaign:
+    """Kill a listener that receives two studies and runs the experts' contours on them, again and again.
+
+    Parameters
+    ----------
+    folder : Path
+        For the studies and the stations; a new station begins when both studies have ended.
+    kills : int
+        How often.
+    rng : random.Random
+        Chooses the moments.
+    images : int
+        Slices of each study.
+    """
+    counts: Counter[str] = Counter()
+    states: Counter[str] = Counter()
+    number = 0
+    while counts["kills"] < kills:
+        number += 1
+        _one_station(folder / f"s{number}", kills, rng, images, counts, states)
+    names = ("kills", "while_receiving", "while_running", "acknowledged", "lost", "different", "twice", "unfinished")
+    return Campaign(**{name: counts[name] for name in names}, states=dict(states))
+
+
+def _one_station(
+    folder: Path, kills: int, rng: random.Random, images: int, counts: Counter[str], states: Counter[str]
+) -> None:
+    dicom, web, station = free_port(), free_port(), folder / "station"
+    senders, files = [], {}
+    for index, port in enumerate((0, web)):
+        options = replace(TINY, seed=rng.randrange(10**6), slices=images, slice_spacing=10.0, rtstruct=True)
+        write_phantom_study(folder / f"study{index}", options)
+        paths = sorted((folder / f"study{index}").rglob("*.dcm"))
+        files.update({uid_of(path): path for path in paths})
+        senders.append(Sender(paths, dicom=dicom, web=port, token=station / "token"))
+    process = _start(station, dicom, web)
+    for sender in senders:
+        sender.start()
+    while counts["kills"] < kills:
+        end = time.monotonic() + rng.uniform(0.3, 1.8)
+        if all(not sender.is_alive() for sender in senders) and _ended(station, 2):
+            break
+        time.sleep(max(0.0, end - time.monotonic()))
+        counts["while_receiving"] += any(sender.on_its_way for sender in senders)
+        counts["while_running"] += _running(station)
+        kill_all(process)
+        counts["kills"] += 1
+        process = _start(station, dicom, web)
+    for sender in senders:
+        sender.join(60)
+        sender.stop.set()
+    limit = time.monotonic() + 90
+    while not _ended(station, 2) and time.monotonic() < limit:
+        time.sleep(0.2)
+    kill_all(process)
+    _check(station, senders, files, counts, states)
+
+
+def _start(station: Path, dicom: int, web: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ctenrich.cli.main", "listen", str(station), "--dicom", f"127.0.0.1:{dicom}"]
+    command += ["--web", f"127.0.0.1:{web}", "--peer", "SENDER@127.0.0.1", "--segmenter", "expert"]
+    command += ["--close", f"quiet:{_QUIET}"]
+    log = station.with_name("listener.out").open("ab")
+    with log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def _rows(station: Path) -> list[Any]:
+    with suppress(Exception), StationDatabase(station / "station.sqlite", read_only=True) as database:
+        return cases_of(database)
+    return []
+
+
+def _running(station: Path) -> bool:
+    return any(row.state.value == "running" for row in _rows(station))
+
+
+def _ended(station: Path, number: int) -> bool:
+    rows = _rows(station)
+    last = {row.case: row for row in reversed(rows)}
+    return len(last) == number and all(row.ended for row in rows)
+
+
+def _check(
+    station: Path, senders: list[Sender], files: dict[str, Path], counts: Counter[str], states: Counter[str]
+) -> None:
+    with StationDatabase(station / "station.sqlite") as database:
+        rows = database.rows("SELECT * FROM instances")
+        found = {row["sop_instance_uid"]: station / "received" / row["path"] for row in rows}
+        counts["twice"] += len(rows) - len(found)
+        studies = database.value("SELECT count(*) FROM cases")
+        counts["twice"] += max(0, studies - len(senders))
+        for row in cases_of(database):
+            states[row.state.value] += 1
+            counts["unfinished"] += row.ended is None
+    for sender in senders:
+        counts["acknowledged"] += len(sender.acknowledged)
+        for uid in sender.acknowledged:
+            if uid not in found or not found[uid].is_file():
+                counts["lost"] += 1
+            elif sent_hash(found[uid]) != sent_hash(files[uid]):
+                counts["different"] += 1
