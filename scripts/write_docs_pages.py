@@ -51,6 +51,11 @@ INTERFACE = {
          "evaluate.evaluation", "evaluate.statistics", "evaluate.published", "quality.run", "quality.case",
          "quality.finding", "quality.limits", "quality.registry", "quality.lungs", "quality.ranking", "quality.cohort"],
     ),
+    "dose": (
+        "Doses of radiotherapy",
+        ["dose.reader", "dose.grid", "dose.metrics", "dose.bounds", "dose.structures", "dose.files", "dose.table",
+         "dose.vendor_dvh"],
+    ),
     "objects": (
         "DICOM objects",
         ["codes.mappings", "codes.tasks", "codes.describe", "codes.lint", "uids", "objects.kinds", "encode.seg",

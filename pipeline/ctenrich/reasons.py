@@ -160,6 +160,17 @@ class Reason(StrEnum):
     NO_LANDMARKS = "NO_LANDMARKS", "No landmark is on a slice: no landmarks SR is written."
     TOO_FEW_SCORES = "TOO_FEW_SCORES", "Too few slices have a score."
 
+    # dose
+    NOT_RT_DOSE = "NOT_RT_DOSE", "The file is not an RT Dose object."
+    DOSE_OFFSETS = "DOSE_OFFSETS", "The frame offsets of the dose do not fit its frames or either form of the standard."
+    DOSE_VALUES = "DOSE_VALUES", "The stored values are not doses: no scaling, negative, or of another size."
+    DOSE_UNITS = "DOSE_UNITS", "The dose is not in Gy."
+    DOSE_TYPE = "DOSE_TYPE", "The dose is not a physical dose."
+    DOSE_OTHER_FRAME = "DOSE_OTHER_FRAME", "The dose has another frame of reference, or another image set."
+    DOSE_INCOMPLETE = "DOSE_INCOMPLETE", "The dose grid does not cover the whole structure."
+    BEYOND_VOLUME = "BEYOND_VOLUME", "The metric needs more volume than the structure has."
+    EMPTY_STRUCTURE = "EMPTY_STRUCTURE", "The structure encloses no volume."
+
     # objects, running
     ENCODING = "ENCODING", "A DICOM object could not be created."
     PROOF_FAILED = "PROOF_FAILED", "A written object differs from the result that it was made from."

@@ -16,6 +16,7 @@ from ctenrich.cli import (
     checking,
     cohorts,
     demo,
+    doses,
     evaluation,
     exports,
     listening,
@@ -129,7 +130,7 @@ def _main(
 
 for group in (
     demo, cohorts, treatments, running, stages, checking, results, evaluation, quality, review, viewing, exports,
-    listening, models, mappings, settings_files,
+    listening, doses, models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

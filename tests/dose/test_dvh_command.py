@@ -1,0 +1,111 @@
+"""``ctenrich dose dvh``: formats, choice of ROIs and metrics, and wrong requests."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from ctenrich.cli.main import app
+from ctenrich.dose.table import CURVE_COLUMNS, METRIC_COLUMNS
+from tests.support.contours import make_series, to_mm, write_rtstruct
+from tests.support.doses import write_dose
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A box of 20 x 24 x 9 mm in a dose of 12 Gy."""
+    folder = tmp_path_factory.mktemp("dose")
+    series = make_series()
+    box = [("CLOSED_PLANAR", to_mm(series, k, [(8, 8), (24, 8), (24, 24), (8, 24)])) for k in (1, 2, 3)]
+    far = [("CLOSED_PLANAR", to_mm(series, k, [(8, 8), (60, 8), (60, 24), (8, 24)])) for k in (1, 2, 3)]
+    structures = write_rtstruct(folder / "rs.dcm", series, [("Box", box), ("Wide", far), ("Empty", [])])
+    stored = np.full((6, 30, 25), 12000, np.uint16)
+    return structures, write_dose(folder / "rd.dcm", stored)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["dose", "dvh", *map(str, arguments)])
+
+
+def test_csv(files: tuple[Path, Path]) -> None:
+    found = run("--structures", files[0], "--dose", files[1], "--format", "csv")
+    assert found.exit_code == 0, found.stderr
+    rows = list(csv.DictReader(io.StringIO(found.stdout)))
+    assert list(rows[0]) == list(METRIC_COLUMNS)
+    values = {(row["structure"], row["metric"]): row for row in rows}
+    assert float(values["Box", "Mean[Gy]"]["value"]) == pytest.approx(12.0)
+    assert float(values["Box", "V5Gy[%]"]["value"]) == 100.0
+    assert float(values["Box", "Volume[cc]"]["value"]) == pytest.approx(4.32, rel=0.01)
+    assert float(values["Box", "Mean[Gy]"]["second_value"]) == pytest.approx(12.0)
+    # outside the dose grid there is no dose: never a zero
+    assert values["Wide", "Mean[Gy]"]["value"] == ""
+    assert values["Wide", "Mean[Gy]"]["reason"] == "DOSE_INCOMPLETE"
+    assert 0.5 < float(values["Wide", "Mean[Gy]"]["coverage"]) < 0.9
+    assert float(values["Wide", "Max[Gy]"]["lower"]) == pytest.approx(12.0)
+    assert values["Empty", "Mean[Gy]"]["reason"] == "EMPTY_STRUCTURE"
+    assert "of the structure" in found.stderr
+
+
+def test_json_of_chosen_metrics(files: tuple[Path, Path]) -> None:
+    arguments = ("--structures", files[0], "--dose", files[1], "--format", "json", "--roi", "box")
+    found = run(*arguments, "--metric", "D50%", "--metric", "V13Gy[cc]", "--no-bounds")
+    rows = json.loads(found.stdout)
+    assert [(row["metric"], row["value"]) for row in rows] == [("D50%[Gy]", 12.0), ("V13Gy[cc]", 0.0)]
+    assert rows[0]["lower"] is None
+    assert rows[0]["second_value"] is None
+
+
+def test_parquet_and_curves(files: tuple[Path, Path], tmp_path: Path) -> None:
+    out, curves = tmp_path / "m.parquet", tmp_path / "c.parquet"
+    found = run("--structures", files[0], "--dose", files[1], "--format", "parquet", "--out", out, "--curves", curves)
+    assert found.exit_code == 0, found.stderr
+    table = pq.read_table(out)
+    assert table.schema.names == list(METRIC_COLUMNS)
+    assert b"NULL" in table.schema.field("value").metadata[b"description"]
+    curve = pq.read_table(curves).to_pylist()
+    assert list(curve[0]) == list(CURVE_COLUMNS)
+    assert {row["structure"] for row in curve} == {"Box"}
+    assert curve[0]["volume_share"] == 1.0
+    assert curve[-1]["volume_share"] == 0.0
+
+
+def test_table(files: tuple[Path, Path]) -> None:
+    found = run("--structures", files[0], "--dose", files[1])
+    assert found.exit_code == 0
+    assert "research only" in found.stdout
+    assert "DOSE_INCOMPLETE" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--format", "parquet"), "--out"),
+        (("--roi", "Lung"), "no ROI has such a name"),
+        (("--metric", "D95"), "no dose metric"),
+    ],
+)
+def test_wrong_requests(files: tuple[Path, Path], arguments: tuple[str, ...], message: str) -> None:
+    found = run("--structures", files[0], "--dose", files[1], *arguments)
+    assert found.exit_code == 2
+    assert message in found.stderr
+
+
+def test_another_frame_of_reference_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
+    other = write_dose(tmp_path / "o.dcm", np.full((6, 30, 25), 9, np.uint16), FrameOfReferenceUID="2.25.99")
+    found = run("--structures", files[0], "--dose", other)
+    assert found.exit_code == 1
+    assert "DOSE_OTHER_FRAME" in found.stderr
+
+
+def test_a_relative_dose_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
+    other = write_dose(tmp_path / "o.dcm", np.full((6, 30, 25), 9, np.uint16), DoseUnits="RELATIVE")
+    found = run("--structures", files[0], "--dose", other)
+    assert found.exit_code == 1
+    assert "DOSE_UNITS" in found.stderr
