@@ -58,9 +58,9 @@ def draw_viewer(browser: Any, workspace: Workspace) -> None:
 def draw_report(page: Any, workspace: Workspace) -> None:
     """Open the page of the first series at its masks."""
     index = build_report(workspace)
-    page.goto(f"{index.resolve().as_uri()}#s-{RunView(workspace).series[0]}")
-    page.wait_for_selector(".page.open section.product img.over")
-    section = page.locator(".page.open section.product:has(img.over)").first
+    page.goto((index.resolve().parent / "series" / f"{RunView(workspace).series[0]}.html").as_uri())
+    page.wait_for_selector("section.product img.over")
+    section = page.locator("section.product:has(img.over)").first
     section.evaluate("element => element.scrollIntoView({block: 'start', behavior: 'instant'})")
     page.screenshot(path=str(OUT / "report-series.png"))
 

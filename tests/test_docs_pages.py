@@ -19,7 +19,7 @@ from ctenrich.bodypart.scores import CleanUp
 from ctenrich.catalog import bigquery
 from ctenrich.dicom.reader import HEADER_LIMIT
 from ctenrich.models import library
-from ctenrich.report import build
+from ctenrich.report import index_page
 from ctenrich.results import outliers
 from ctenrich.results.query import result_queries
 from ctenrich.runner import lease_keeper, scheduler
@@ -177,7 +177,7 @@ def test_the_numbers_in_the_pages_are_those_of_the_code() -> None:
             f"\n({scheduler.GRACE_SECONDS:.0f} s at most)",
         ],
         "report.md": [
-            f"Up to {build.SINGLE_UP_TO} series are one single file",
+            f"{index_page.FEATURE_BYTES / 1e6:.0f} MB of measured values",
             f"a modified z-score above {outliers.LIMIT} ",
             f"with at least {outliers._LEAST} series",
         ],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from ctenrich.codes.tasks import task_classes
 from ctenrich.records import Segment, SegmentMasks
-from ctenrich.report import build, build_report
-from ctenrich.report.data import Group, Point, RunData, load_run
+from ctenrich.report import build, build_report, index_page
+from ctenrich.report.data import CohortData, Group, RunData, load_cohort, load_part
 from ctenrich.report.systems import body_system, by_system
 from ctenrich.workspace import Workspace, load_record, save_record
 from tests.support.browser import chromium
@@ -43,25 +46,37 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     named = [replace(item, name=name) for item, name in zip(masks.segments, TOTAL, strict=False)]
     save_record(path, replace(masks, segments=(*named, *segments)))
 
-    def many(of: Workspace) -> RunData:
-        data, product = load_run(of), str(NETWORK)
-        values = [(q, u, name, 1000.5 + n) for q, u in QUANTITIES for n, name in enumerate(TOTAL)]
+    product = str(NETWORK)
+    values = [(q, u, name, 1000.5 + n) for q, u in QUANTITIES for n, name in enumerate(TOTAL)]
+
+    def part(db: Any, uids: Sequence[str]) -> RunData:
+        data = load_part(db, uids)
         keys = ("quantity", "unit", "segment", "value")
         data.measurements[uid_of(0)] = [{"product": product, **dict(zip(keys, v, strict=True))} for v in values]
-        data.features = [
-            Group(quantity=q, unit=u, organ=name, product=product, points=(Point(uid_of(0), value),))
-            for q, u, name, value in values
-        ]
         return data
 
+    def features(_: Any, __: Any, quantity: Mapping[str, Any]) -> list[Group]:
+        return [
+            Group(
+                quantity=q, unit=u, organ=name, product=product, series=np.zeros(1, np.int32), values=np.array([value])
+            )
+            for q, u, name, value in values
+            if q == quantity["quantity"]
+        ]  # fmt: skip
+
+    def cohort(of: Workspace, db: Any) -> CohortData:
+        return replace(load_cohort(of, db), quantities=[{"quantity": q, "unit": u} for q, u in QUANTITIES])
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "load_run", many)
+        patch.setattr(build, "load_part", part)
+        patch.setattr(build, "load_cohort", cohort)
+        patch.setattr(index_page, "load_features", features)
         build_report(workspace)
     return workspace
 
 
 def test_each_structure_has_a_row_below_its_system(run: Workspace) -> None:
-    text = (run.report / "index.html").read_text("utf-8")
+    text = (run.report / "series" / f"{uid_of(0)}.html").read_text("utf-8")
     table = text[text.index('<table class="organs">') :].partition("</table>")[0]
     assert "<th>Structure</th>" in table
     assert '<th class="num">Volume, mL</th><th class="num">Sphericity</th>' in table
@@ -77,24 +92,27 @@ def test_each_structure_has_a_row_below_its_system(run: Workspace) -> None:
 def test_a_few_structures_are_one_list(tmp_path: Path) -> None:
     workspace = make_run(tmp_path / "run", 1)
     build_report(workspace)
-    text = (workspace.report / "index.html").read_text("utf-8")
+    text = (workspace.report / "series" / f"{uid_of(0)}.html").read_text("utf-8")
     assert text.count('<details class="b-system" open>') == 1
     assert "rowgroup" not in text
 
 
 def test_structures_are_found_by_typing_in_a_browser(run: Workspace) -> None:
+    from playwright.sync_api import expect
+
     with chromium() as seen:
         page = seen.page
         page.goto(f"file://{run.report / 'index.html'}")
-        chosen = page.locator("figure.strip select.organ")
+        page.wait_for_selector("#chart a.pt")
+        chosen = page.locator("#chart-organ")
         assert chosen.locator("optgroup").count() == len(by_system(TOTAL))
-        assert chosen.input_value() == "system:Digestive organs and spleen"
-        points = page.locator("figure.strip[data-set=features] a.pt")
-        assert points.count() == len(dict(by_system(TOTAL))["Digestive organs and spleen"])
-        page.select_option("figure.strip select.organ", "rib_left_7")
-        assert points.count() == 1
-        page.goto(f"file://{run.report / 'index.html'}#s-{uid_of(0)}")
-        page.wait_for_selector(".page.open .bench[data-ready]")
+        page.select_option("#chart-organ", "system:Digestive organs and spleen")
+        points = page.locator("#chart a.pt")
+        expect(points).to_have_count(len(dict(by_system(TOTAL))["Digestive organs and spleen"]))
+        page.select_option("#chart-organ", "rib_left_7")
+        expect(points).to_have_count(1)
+        page.goto(f"file://{run.report}/series/{uid_of(0)}.html")
+        page.wait_for_selector(".bench[data-ready]")
         page.fill("input.organ-find", "rib left")
         assert page.locator("table.organs tbody tr:not(.system):visible").count() == 12
         assert page.locator("table.organs tr.system:visible").all_inner_texts() == ["Skeleton"]

@@ -7,8 +7,7 @@ from typing import Any
 
 from ctenrich.evaluate.products import ProductOverlap
 from ctenrich.notebook.output import pyplot
-from ctenrich.report.data import load_run
-from ctenrich.report.outliers import rank
+from ctenrich.report.outliers import unusual_series
 from ctenrich.results.query import run_query
 from ctenrich.runner.run import Run
 from ctenrich.tools import need_package
@@ -220,6 +219,6 @@ def reviews(run: Run, most: int = 10) -> Any:
     need_package("pandas", extra="colab", purpose="a table in a notebook")
     import pandas as pd
 
-    ranked = rank(load_run(run.workspace))[:most]
+    ranked = unusual_series(run.workspace, most)
     rows = [{"series": o.series[-12:], "score": round(o.score, 1), "reasons": "; ".join(o.reasons[:3])} for o in ranked]
     return pd.DataFrame(rows, columns=["series", "score", "reasons"])

@@ -1,30 +1,45 @@
-"""Read the data of a report from the tables of a run; nothing is computed from voxels."""
+"""Read the data of a report from the tables of a run: summaries of the cohort, and all rows of some series."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import State
+from ctenrich.results.schema import arrow_schema
 from ctenrich.select.consort import Consort, Exclusion, FlowStage
 from ctenrich.workspace import Workspace
 
-__all__ = ["Group", "Point", "RunData", "flow_of", "load_run"]
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["CohortData", "Group", "RunData", "flow_of", "load_cohort", "load_features", "load_part", "open_tables"]
 
 Row = dict[str, Any]
 
-
-@dataclass(frozen=True)
-class Point:
-    """One value of one series."""
-
-    series: str
-    value: float
+_OF_SERIES = ("series", "outcomes", "issues", "timings", "objects", "segments", "landmarks", "rois")
+"""Tables whose rows are about one CT series each."""
+_OTHERS = (
+    "runs",
+    "slices",
+    "quantitative_measurements",
+    "image_level_annotations",
+    "quality",
+    "quality_ranking",
+    "evaluation",
+)
+_MEMORY = "1GB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +50,19 @@ class Group:
     unit: str
     organ: str
     product: str
-    points: tuple[Point, ...]
+    series: NDArray[np.int32]
+    """Positions in :attr:`CohortData.series`."""
+    values: NDArray[np.float64]
 
 
 @dataclass(kw_only=True)
 class RunData:
-    """All data of the pages."""
+    """All rows of some series: what their pages show."""
 
-    name: str
     series: list[Row]
     outcomes: list[Row]
     issues: list[Row]
     timings: list[Row]
-    runs: list[Row]
     objects: list[Row]
     segments: list[Row]
     landmarks: list[Row]
@@ -56,18 +71,8 @@ class RunData:
     """Findings of ``ctenrich quality``, if it was called."""
     evaluation: list[Row] = field(default_factory=list)
     """Rows of ``ctenrich evaluate``, if it was called."""
-    features: list[Group] = field(default_factory=list)
-    lung: list[Group] = field(default_factory=list)
-    regions: list[Group] = field(default_factory=list)
-    excluded: Counter[str] = field(default_factory=Counter)
     measurements: dict[str, list[Row]] = field(default_factory=dict)
     """CT series -> rows of product, segment, quantity, value, unit."""
-    lock: Row = field(default_factory=dict)
-
-    @property
-    def products(self) -> list[str]:
-        """Keys of the products, sorted."""
-        return sorted({r["product"] for r in (*self.outcomes, *self.objects) if r["product"]})
 
     @cached_property
     def states(self) -> dict[str, str]:
@@ -81,128 +86,321 @@ class RunData:
         return self.states.get(series, "")
 
 
-def load_run(workspace: Workspace) -> RunData:
-    """Read the tables of a run.
+@dataclass(kw_only=True)
+class CohortData:
+    """What the first page shows of the cohort: one row per series, and summaries."""
+
+    name: str
+    series: list[Row]
+    """Rows of the table ``series`` with state, reason, objects, products and seconds of each."""
+    outcomes: list[Row]
+    """Product, state, reason, number of series."""
+    issues: list[Row]
+    """Severity, rule, checker, number, message of one of them."""
+    timings: list[Row]
+    """Stage, product, number, median, largest and sum of seconds, peak memory."""
+    runs: list[Row]
+    objects: int
+    measurements: int
+    products: list[str]
+    scored: int
+    """Products of series with landmarks."""
+    landmarks: list[Row]
+    """Landmark and number of series in which it was found, head first."""
+    absent: list[Row]
+    """Series, product and organ of each organ that was looked for and not found, and of each lung end."""
+    lung: list[Group] = field(default_factory=list)
+    regions: list[Group] = field(default_factory=list)
+    quantities: list[Row] = field(default_factory=list)
+    """Quantity, unit and number of values of the measurements, volumes first."""
+    excluded: Counter[str] = field(default_factory=Counter)
+    lock: Row = field(default_factory=dict)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Series Instance UID -> position in :attr:`series`."""
+        return {row["SeriesInstanceUID"]: place for place, row in enumerate(self.series)}
+
+    @cached_property
+    def series_issues(self) -> int:
+        """Number of issues that are errors."""
+        return sum(int(row["n"]) for row in self.issues if row["severity"] == "error")
+
+
+@contextmanager
+def open_tables(workspace: Workspace) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the tables of a run in DuckDB, each under its name; a table that the run lacks is empty.
 
     Raises
     ------
     UsageError
         NOT_PREPARED if the tables have not been built.
     """
+    import duckdb
+
     if not (workspace.tables / "series.parquet").is_file():
         raise UsageError(
             Reason.NOT_PREPARED, "the run has no tables yet", "build the tables first: ctenrich report RUN"
         )
-    data = RunData(
-        name=workspace.root.name,
-        series=_table_rows(workspace, "series"),
-        outcomes=_table_rows(workspace, "outcomes"),
-        issues=_table_rows(workspace, "issues"),
-        timings=_table_rows(workspace, "timings"),
-        runs=_table_rows(workspace, "runs"),
-        objects=_table_rows(workspace, "objects"),
-        segments=_table_rows(workspace, "segments"),
-        landmarks=_table_rows(workspace, "landmarks"),
-        rois=_table_rows(workspace, "rois"),
-        quality=_table_rows(workspace, "quality"),
-        evaluation=_table_rows(workspace, "evaluation"),
-    )
-    data.measurements = _measurements(workspace, data)
-    data.features = _features(data)
-    data.regions = _region_shares(workspace, data)
-    data.lung = _lung_heights(workspace, data)
-    data.excluded, data.lock = _selection(workspace)
+    with duckdb.connect(":memory:", config={"memory_limit": _MEMORY, "autoload_known_extensions": "false"}) as db:
+        for name in (*_OF_SERIES, *_OTHERS):
+            path = workspace.tables / f"{name}.parquet"
+            if path.is_file():
+                db.read_parquet(str(path), hive_partitioning=False).create_view(name)
+            else:
+                db.register(name, arrow_schema(name).empty_table())
+        yield db
+
+
+def rows_of(db: duckdb.DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> list[Row]:
+    """Run a query and return its rows by the names of their columns.
+
+    Parameters
+    ----------
+    db : DuckDBPyConnection
+        The tables.
+    query : str
+        A SELECT with ``?`` for values.
+    values : sequence
+        Values to bind.
+
+    Returns
+    -------
+    list of dict
+    """
+    found = db.execute(query, list(values))
+    names = [column[0] for column in found.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+# ---------------------------------------------------------------- some series
+
+
+def load_part(db: duckdb.DuckDBPyConnection, uids: Sequence[str]) -> RunData:
+    """Load all rows of some series.
+
+    Parameters
+    ----------
+    db : DuckDBPyConnection
+        The tables; see :func:`open_tables`.
+    uids : sequence of str
+        Series Instance UIDs.
+
+    Returns
+    -------
+    RunData
+    """
+    rows: dict[str, Any] = {name: rows_of(db, query, [list(uids)]) for name, query in _PART.items()}
+    data = RunData(**rows)
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows_of(db, _PART_MEASUREMENTS, [list(uids)]):
+        found[row.pop("series")].append(row)
+    data.measurements = dict(found)
     return data
 
 
-def _table_rows(workspace: Workspace, name: str, columns: list[str] | None = None) -> list[Row]:
-    import pyarrow.parquet as pq
+_PART = {
+    "series": "SELECT * FROM series WHERE SeriesInstanceUID IN (SELECT unnest(?)) ORDER BY SeriesInstanceUID",
+    "outcomes": "SELECT * FROM outcomes WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "issues": "SELECT * FROM issues WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "timings": "SELECT * FROM timings WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "objects": "SELECT * FROM objects WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "segments": "SELECT * FROM segments WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "landmarks": "SELECT * FROM landmarks WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "rois": "SELECT * FROM rois WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "quality": "SELECT * FROM quality WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "evaluation": "SELECT * FROM evaluation WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+}
+_PART_MEASUREMENTS = """
+SELECT o.SeriesInstanceUID AS series, o.product,
+  coalesce(s.segment, m.findingSite.CodeMeaning, 'segment ' || m.segmentationSegmentNumber) AS segment,
+  coalesce(m.Quantity.CodeMeaning, '') AS quantity, coalesce(m.Units.CodeValue, '') AS unit, m.valueFloat AS value
+FROM quantitative_measurements AS m
+JOIN objects AS o ON o.SOPInstanceUID = m.SOPInstanceUID
+LEFT JOIN segments AS s ON s.SeriesInstanceUID = o.SeriesInstanceUID AND s.product = o.product
+  AND s.segment_number = m.segmentationSegmentNumber
+WHERE o.SeriesInstanceUID IN (SELECT unnest(?)) AND m.segmentationSegmentNumber IS NOT NULL AND m.valueFloat IS NOT NULL
+ORDER BY ALL
+"""
 
-    path = workspace.tables / f"{name}.parquet"
-    rows: list[Row] = pq.read_table(path, columns=columns).to_pylist() if path.is_file() else []
-    return rows
+
+# ---------------------------------------------------------------- the cohort
 
 
-def _measurements(workspace: Workspace, data: RunData) -> dict[str, list[Row]]:
-    made_by = {o["SOPInstanceUID"]: o for o in data.objects}
-    names = {(s["SeriesInstanceUID"], s["product"], s["segment_number"]): s["segment"] for s in data.segments}
-    columns = ["SOPInstanceUID", "segmentationSegmentNumber", "Quantity", "Units", "Value", "valueFloat", "findingSite"]
-    out: dict[str, list[Row]] = defaultdict(list)
-    for row in _table_rows(workspace, "quantitative_measurements", columns):
-        made = made_by.get(row["SOPInstanceUID"])
-        number = row["segmentationSegmentNumber"]
-        if made is None or number is None or row["valueFloat"] is None:
-            continue
-        series, product = made["SeriesInstanceUID"], made["product"]
-        site = (row["findingSite"] or {}).get("CodeMeaning") or f"segment {number}"
-        out[series].append(
-            {
-                "product": product,
-                "segment": names.get((series, product, number)) or site,
-                "quantity": (row["Quantity"] or {}).get("CodeMeaning") or "",
-                "unit": (row["Units"] or {}).get("CodeValue") or "",
-                "value": row["valueFloat"],
-            }
+def load_cohort(workspace: Workspace, db: duckdb.DuckDBPyConnection) -> CohortData:
+    """Load what the first page shows.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run.
+    db : DuckDBPyConnection
+        Its tables; see :func:`open_tables`.
+
+    Returns
+    -------
+    CohortData
+    """
+    excluded, lock = _selection(workspace)
+    totals = rows_of(db, _TOTALS)[0]
+    data = CohortData(
+        name=workspace.root.name,
+        series=rows_of(db, _SERIES),
+        outcomes=rows_of(db, _OUTCOMES),
+        issues=rows_of(db, _ISSUES),
+        timings=rows_of(db, _TIMINGS),
+        runs=rows_of(db, "SELECT command, version, executor FROM runs"),
+        landmarks=rows_of(db, _LANDMARKS),
+        absent=rows_of(db, _ABSENT),
+        quantities=sorted(rows_of(db, _QUANTITIES), key=_volumes_first),
+        products=[row["product"] for row in rows_of(db, _PRODUCTS)],
+        excluded=excluded,
+        lock=lock,
+        **totals,
+    )
+    data.lung = _groups(data, db.execute(_LUNG).fetchnumpy(), "Lung height", "mm")
+    data.regions = _groups(data, db.execute(_REGIONS).fetchnumpy(), "Share of slices", "%")
+    return data
+
+
+def _volumes_first(row: Row) -> int:
+    name = str(row["quantity"]).lower()
+    return ("volume" not in name) * 2 + ("voxel" not in name)
+
+
+def load_features(db: duckdb.DuckDBPyConnection, data: CohortData, quantity: Mapping[str, Any]) -> list[Group]:
+    """Load the values of one quantity, a group per organ and product.
+
+    Parameters
+    ----------
+    db : DuckDBPyConnection
+        The tables.
+    data : CohortData
+        The cohort.
+    quantity : mapping
+        One of :attr:`CohortData.quantities`.
+
+    Returns
+    -------
+    list of Group
+    """
+    found = db.execute(_FEATURES, [quantity["quantity"], quantity["unit"]]).fetchnumpy()
+    return _groups(data, found, quantity["quantity"], quantity["unit"])
+
+
+def _groups(data: CohortData, found: Mapping[str, Any], quantity: str, unit: str) -> list[Group]:
+    """Split rows (organ, product, series, value), sorted by organ and product, into groups."""
+    organs, products = (np.asarray(found[name], dtype=object) for name in ("organ", "product"))
+    values = np.ma.getdata(found["value"]).astype(np.float64)
+    places = np.array([data.places.get(uid, -1) for uid in found["series"]], np.int32)
+    if not values.size:
+        return []
+    new = np.flatnonzero((organs[1:] != organs[:-1]) | (products[1:] != products[:-1])) + 1
+    edges = [0, *new.tolist(), values.size]
+    return [
+        Group(
+            quantity=quantity,
+            unit=unit,
+            organ=str(organs[low]),
+            product=str(products[low]),
+            series=places[low:high],
+            values=values[low:high],
         )
-    return dict(out)
-
-
-def _features(data: RunData) -> list[Group]:
-    points: dict[tuple[str, str, str, str], list[Point]] = defaultdict(list)
-    for series in sorted(data.measurements):
-        for row in data.measurements[series]:
-            key = (row["quantity"], row["unit"], row["segment"], row["product"])
-            points[key].append(Point(series, row["value"]))
-    return [
-        Group(quantity=quantity, unit=unit, organ=organ, product=product, points=tuple(values))
-        for (quantity, unit, organ, product), values in sorted(points.items())
+        for low, high in pairwise(edges)
     ]
 
 
-def _region_shares(workspace: Workspace, data: RunData) -> list[Group]:
-    """Percentage of the slices of each series in each region, from the regions SRs."""
-    made_by = {o["SOPInstanceUID"]: o for o in data.objects if o["kind"] == "regions_sr"}
-    slices = {s["SeriesInstanceUID"]: s["slices"] for s in data.series}
-    found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for row in _table_rows(
-        workspace, "image_level_annotations", ["SOPInstanceUID", "Value", "region", "ReferencedSOPInstanceUID"]
-    ):
-        made = made_by.get(row["SOPInstanceUID"])
-        if made is not None and row["Value"] is not None:
-            key = (row["region"] or row["Value"]["CodeMeaning"], made["product"], made["SeriesInstanceUID"])
-            found[key].add(row["ReferencedSOPInstanceUID"])
-    scored = sorted({(o["product"], o["SeriesInstanceUID"]) for o in made_by.values()})
-    groups: dict[tuple[str, str], list[Point]] = defaultdict(list)
-    for region in sorted({key[0] for key in found}):
-        for product, series in scored:
-            if slices.get(series):
-                share = 100 * len(found.get((region, product, series), ())) / slices[series]
-                groups[region, product].append(Point(series, share))
-    return [
-        Group(quantity="Share of slices", unit="%", organ=region, product=product, points=tuple(points))
-        for (region, product), points in groups.items()
-    ]
+_SERIES = """
+SELECT s.*, coalesce(o.state, CASE WHEN w.n > 0 THEN 'done' END, '') AS state, coalesce(o.reason, '') AS reason,
+  coalesce(w.n, 0) AS objects, coalesce(p.products, []) AS products, t.seconds
+FROM series AS s
+LEFT JOIN (SELECT * FROM outcomes WHERE product = '') AS o ON o.SeriesInstanceUID = s.SeriesInstanceUID
+LEFT JOIN (SELECT SeriesInstanceUID, count(*) AS n FROM objects GROUP BY 1) AS w
+  ON w.SeriesInstanceUID = s.SeriesInstanceUID
+LEFT JOIN (
+  SELECT SeriesInstanceUID, list_sort(list(DISTINCT product)) AS products
+  FROM (SELECT SeriesInstanceUID, product FROM outcomes UNION ALL SELECT SeriesInstanceUID, product FROM objects)
+  WHERE product <> '' GROUP BY 1
+) AS p ON p.SeriesInstanceUID = s.SeriesInstanceUID
+LEFT JOIN (SELECT SeriesInstanceUID, sum(seconds) AS seconds FROM timings GROUP BY 1) AS t
+  ON t.SeriesInstanceUID = s.SeriesInstanceUID
+ORDER BY s.SeriesInstanceUID
+"""
+_OUTCOMES = """
+SELECT product, state, coalesce(reason, '') AS reason, count(*) AS n FROM outcomes GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+_ISSUES = """
+SELECT severity, rule, checker, count(*) AS n, min(message) AS message FROM issues GROUP BY 1, 2, 3
+ORDER BY CASE severity WHEN 'error' THEN 0 WHEN 'warning' THEN 1 WHEN 'note' THEN 2 ELSE 3 END, n DESC, rule
+"""
+_TIMINGS = """
+SELECT stage, product, count(*) AS n, median(seconds) AS median, max(seconds) AS largest, sum(seconds) AS total,
+  coalesce(max(peak_memory), 0) AS memory
+FROM timings GROUP BY 1, 2 ORDER BY total DESC
+"""
+_PRODUCTS = """
+SELECT DISTINCT product FROM (SELECT product FROM outcomes UNION ALL SELECT product FROM objects)
+WHERE product <> '' ORDER BY 1
+"""
+_TOTALS = """
+SELECT (SELECT count(*) FROM objects) AS objects,
+  (SELECT count(*) FROM quantitative_measurements
+   WHERE segmentationSegmentNumber IS NOT NULL AND valueFloat IS NOT NULL) AS measurements,
+  (SELECT count(DISTINCT (SeriesInstanceUID, product)) FROM landmarks) AS scored
+"""
+_LANDMARKS = """
+SELECT landmark, count(slice_index) AS n FROM landmarks GROUP BY 1 ORDER BY max(score) DESC, 1
+"""
+_ABSENT = """
+SELECT SeriesInstanceUID AS series, product, segment AS organ, '' AS why FROM segments WHERE absent
+UNION ALL
+SELECT SeriesInstanceUID, product, landmark, coalesce(absent_reason, 'not on any slice') FROM landmarks
+WHERE landmark IN ('lung_start', 'lung_end') AND slice_index IS NULL
+ORDER BY ALL
+"""
+_QUANTITIES = """
+SELECT coalesce(Quantity.CodeMeaning, '') AS quantity, coalesce(Units.CodeValue, '') AS unit, count(*) AS n
+FROM quantitative_measurements WHERE segmentationSegmentNumber IS NOT NULL AND valueFloat IS NOT NULL
+GROUP BY 1, 2 ORDER BY 1, 2
+"""
+_FEATURES = """
+SELECT coalesce(s.segment, m.findingSite.CodeMeaning, 'segment ' || m.segmentationSegmentNumber) AS organ,
+  o.product AS product, o.SeriesInstanceUID AS series, m.valueFloat AS value
+FROM quantitative_measurements AS m
+JOIN objects AS o ON o.SOPInstanceUID = m.SOPInstanceUID
+LEFT JOIN segments AS s ON s.SeriesInstanceUID = o.SeriesInstanceUID AND s.product = o.product
+  AND s.segment_number = m.segmentationSegmentNumber
+WHERE m.segmentationSegmentNumber IS NOT NULL AND m.valueFloat IS NOT NULL
+  AND coalesce(m.Quantity.CodeMeaning, '') = ? AND coalesce(m.Units.CodeValue, '') = ?
+ORDER BY 1, 2, 3
+"""
+_LUNG = """
+SELECT 'lungs' AS organ, l.product AS product, l.SeriesInstanceUID AS series,
+  max(s.distance) - min(s.distance) AS value
+FROM landmarks AS l
+JOIN slices AS s ON s.SeriesInstanceUID = l.SeriesInstanceUID AND s.slice_index = l.slice_index
+WHERE l.landmark IN ('lung_start', 'lung_end') AND s.distance IS NOT NULL
+GROUP BY 1, 2, 3 HAVING count(DISTINCT l.landmark) = 2 ORDER BY 1, 2, 3
+"""
+_REGIONS = """
+WITH made AS (
+  SELECT o.SOPInstanceUID, o.product, o.SeriesInstanceUID, s.slices FROM objects AS o
+  JOIN series AS s ON s.SeriesInstanceUID = o.SeriesInstanceUID WHERE o.kind = 'regions_sr' AND s.slices > 0
+), found AS (
+  SELECT coalesce(a.region, a.Value.CodeMeaning) AS region, m.product, m.SeriesInstanceUID,
+    count(DISTINCT a.ReferencedSOPInstanceUID) AS n
+  FROM image_level_annotations AS a JOIN made AS m ON m.SOPInstanceUID = a.SOPInstanceUID
+  WHERE a.Value.CodeMeaning IS NOT NULL GROUP BY 1, 2, 3
+)
+SELECT r.region AS organ, m.product AS product, m.SeriesInstanceUID AS series,
+  100.0 * coalesce(f.n, 0) / m.slices AS value
+FROM (SELECT DISTINCT region FROM found) AS r CROSS JOIN made AS m
+LEFT JOIN found AS f ON f.region = r.region AND f.product = m.product AND f.SeriesInstanceUID = m.SeriesInstanceUID
+ORDER BY 1, 2, 3
+"""
 
 
-def _lung_heights(workspace: Workspace, data: RunData) -> list[Group]:
-    """Distance between the slices of lung_start and lung_end, mm."""
-    distance = {
-        (r["SeriesInstanceUID"], r["slice_index"]): r["distance"]
-        for r in _table_rows(workspace, "slices", ["SeriesInstanceUID", "slice_index", "distance"])
-    }
-    ends: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for row in data.landmarks:
-        position = distance.get((row["SeriesInstanceUID"], row["slice_index"]))
-        if row["landmark"] in ("lung_start", "lung_end") and position is not None:
-            ends[row["product"], row["SeriesInstanceUID"]][row["landmark"]] = position
-    groups: dict[str, list[Point]] = defaultdict(list)
-    for (product, series), both in sorted(ends.items()):
-        if len(both) == 2:
-            groups[product].append(Point(series, abs(both["lung_end"] - both["lung_start"])))
-    return [
-        Group(quantity="Lung height", unit="mm", organ="lungs", product=product, points=tuple(points))
-        for product, points in groups.items()
-    ]
+# ---------------------------------------------------------------- selection and flow
 
 
 def _selection(workspace: Workspace) -> tuple[Counter[str], Row]:
@@ -226,13 +424,13 @@ _REASONS_SHOWN = 12
 """Reasons that the diagram shows at a stage; the rest are summed up."""
 
 
-def flow_of(data: RunData) -> Consort:
+def flow_of(data: CohortData) -> Consort:
     """Count the run's flow diagram: series that the query found, that were selected, and that were finished."""
-    ends = Counter(data.state(s["SeriesInstanceUID"]) or "not started" for s in data.series)
+    ends = Counter(row["state"] or "not started" for row in data.series)
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     for row in data.outcomes:
         if not row["product"] and row["state"] != State.DONE.value:
-            reasons[row["state"]][row["reason"] or row["state"]] += 1
+            reasons[row["state"]][row["reason"] or row["state"]] += row["n"]
     left = [(f"{state}: {reason}", n) for state, found in sorted(reasons.items()) for reason, n in found.most_common()]
     known = {*reasons, State.DONE.value}
     left += [(state, n) for state, n in sorted(ends.items()) if state not in known]

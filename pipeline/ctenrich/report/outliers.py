@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ctenrich.report.data import Group, RunData
+from ctenrich.report.data import CohortData, Group, load_cohort, load_features, open_tables
 from ctenrich.results.outliers import LIMIT, outlier_scores
+from ctenrich.workspace import Workspace
 
-__all__ = ["Outlier", "box", "rank"]
+__all__ = ["Outlier", "OutlierRanking", "box", "unusual_series"]
+
+_KEPT = 12
+"""Reasons that are kept of a series; the rest are counted."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Outlier:
     series: str
     score: float
     reasons: tuple[str, ...]
+    more: int = 0
+    """Reasons beyond those that are listed."""
 
 
 def box(values: Sequence[float]) -> dict[str, float]:
@@ -42,14 +48,49 @@ def box(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def rank(data: RunData, most: int = 100) -> list[Outlier]:
-    """Rank series by their strongest sign.
+@dataclass
+class OutlierRanking:
+    """Collects the signs of all series, group by group, and ranks the series by their strongest sign."""
+
+    data: CohortData
+    _signs: dict[str, list[tuple[float, str]]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        self.add(self.data.lung)
+        self.add(self.data.regions)
+        for row in self.data.absent:
+            text = f"{row['organ']} is absent: {row['why']}" if row["why"] else f"{row['organ']} is absent"
+            self._signs[row["series"]].append((LIMIT, f"{text} ({row['product']})"))
+
+    def add(self, groups: Iterable[Group]) -> None:
+        """Add the values of some groups."""
+        for group in groups:
+            scores = np.array(outlier_scores(group.values.tolist()))
+            middle = float(np.median(group.values)) if group.values.size else 0.0
+            for place in np.flatnonzero(np.abs(scores) > LIMIT).tolist():
+                text = f"{group.organ}, {group.quantity}: {group.values[place]:.4g} {group.unit}".rstrip()
+                text += f", median {middle:.4g} ({group.product}, z {scores[place]:+.1f})"
+                uid = self.data.series[int(group.series[place])]["SeriesInstanceUID"]
+                self._signs[uid].append((abs(float(scores[place])), text))
+
+    def ranked(self, most: int | None = None) -> list[Outlier]:
+        """Return the series by their strongest sign, the strongest first; at most `most` of them."""
+        found = []
+        for series, signs in self._signs.items():
+            signs.sort(key=lambda sign: (-sign[0], sign[1]))
+            texts = tuple(text for _, text in signs[:_KEPT])
+            found.append(Outlier(series, signs[0][0], texts, max(0, len(signs) - _KEPT)))
+        return sorted(found, key=lambda o: (-o.score, -len(o.reasons) - o.more, o.series))[:most]
+
+
+def unusual_series(workspace: Workspace, most: int | None = None) -> list[Outlier]:
+    """Rank the series of a run by their strongest sign.
 
     Parameters
     ----------
-    data : RunData
-        The run.
-    most : int
+    workspace : Workspace
+        A run whose tables have been built.
+    most : int, optional
         Largest number of series returned.
 
     Returns
@@ -57,30 +98,9 @@ def rank(data: RunData, most: int = 100) -> list[Outlier]:
     list of Outlier
         The strongest first.
     """
-    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for group in (*data.features, *data.lung, *data.regions):
-        for series, score, text in _outlying_values(group):
-            found[series].append((score, text))
-    for row in data.landmarks:
-        if row["landmark"] in ("lung_start", "lung_end") and row["slice_index"] is None:
-            why = row["absent_reason"] or "not on any slice"
-            found[row["SeriesInstanceUID"]].append((LIMIT, f"{row['landmark']} is absent: {why}"))
-    for row in data.segments:
-        if row["absent"]:
-            found[row["SeriesInstanceUID"]].append((LIMIT, f"{row['segment']} is absent ({row['product']})"))
-    ranked = [
-        Outlier(series, max(s for s, _ in signs), tuple(t for _, t in sorted(signs, key=lambda x: (-x[0], x[1]))))
-        for series, signs in found.items()
-    ]
-    return sorted(ranked, key=lambda o: (-o.score, -len(o.reasons), o.series))[:most]
-
-
-def _outlying_values(group: Group) -> list[tuple[str, float, str]]:
-    values = [p.value for p in group.points]
-    middle = float(np.median(values)) if values else 0.0
-    out = []
-    for point, score in zip(group.points, outlier_scores(values), strict=True):
-        if abs(score) > LIMIT:
-            what = f"{group.organ}, {group.quantity}: {point.value:.4g} {group.unit}".rstrip()
-            out.append((point.series, abs(score), f"{what}, median {middle:.4g} ({group.product}, z {score:+.1f})"))
-    return out
+    with open_tables(workspace) as db:
+        data = load_cohort(workspace, db)
+        ranking = OutlierRanking(data)
+        for quantity in data.quantities:
+            ranking.add(load_features(db, data, quantity))
+    return ranking.ranked(most)

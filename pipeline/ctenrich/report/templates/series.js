@@ -384,6 +384,16 @@
       this.connect();
       this.layout();
       this.root.dataset.ready = "yes";
+      this.follow();
+      addEventListener("hashchange", () => this.follow());
+    }
+
+    /* The list of the first page links to a slice: #slice=INDEX. */
+    follow() {
+      const wanted = /^#slice=(\d+)$/.exec(location.hash);
+      if (!wanted) return;
+      this.show(Number(wanted[1]));
+      this.root.scrollIntoView({ block: "start" });
     }
 
     /* Value of each of the 256 levels. */
@@ -589,7 +599,7 @@
     }
   }
 
-  /* Pictures are loaded when they come into view: a single file has the pages of many series. */
+  /* The picture is loaded when it comes into view. */
   const started = new IntersectionObserver((entries) => entries.forEach((entry) => {
     if (!entry.isIntersecting) return;
     started.unobserve(entry.target);
