@@ -123,9 +123,8 @@ def _report(scratch: Path, series: int, limit: int) -> None:
     times.append(_seconds(run))
     index = run.report / "index.html"
     data = sum(path.stat().st_size for path in (run.report / "data").glob("*.js"))
-    print(
-        f"\nreport of {series:,} series: index.html {index.stat().st_size / 1e6:.2f} MB, data {data / 1e6:.2f} MB (below 30)"
-    )
+    size = index.stat().st_size / 1e6
+    print(f"\nreport of {series:,} series: index.html {size:.2f} MB, data {data / 1e6:.2f} MB (below 30)")
     print(f"first time {times[0]:.1f} s, again {times[1]:.1f} s, after one change {times[2]:.1f} s")
     print(f"first view in chromium {_first_view(index):.0f} ms (below {limit}; median of 5)")
 

@@ -73,8 +73,8 @@ INTERFACE = {
     ),
     "results": (
         "Results",
-        ["results.tables", "results.query", "results.remote", "results.anatomy", "report.build", "review.store",
-         "view.server", "publish.objects", "publish.bigquery", "publish.export", "notebook"],
+        ["results.tables", "results.query", "results.remote", "results.anatomy", "report.build", "view.server",
+         "review.store", "review.reading", "publish.objects", "publish.bigquery", "publish.export", "notebook"],
     ),
     "phantoms": ("Phantoms and the demo", ["phantom.options", "phantom.volume", "phantom.study", "demo"]),
 }  # fmt: skip
