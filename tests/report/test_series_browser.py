@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ctenrich.codes.mappings import codes_of
 from ctenrich.masks import masks_from_segments
 from ctenrich.records import Landmarks, Product, SegmentMasks, Volume
 from ctenrich.report import build, build_report
-from ctenrich.report.data import RunData, load_run
+from ctenrich.report.data import CohortData, RunData, load_cohort, load_part
 from ctenrich.results.tables import build_tables
 from ctenrich.workspace import Workspace, load_array, load_record, save_array, save_record, sha256_of_array
 from tests.support.browser import Watched, chromium
@@ -47,16 +48,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     save_record(folder / "masks.json", masks_from_segments(parts, template, folder / "masks", workspace))
     build_tables(workspace)
 
-    def named(of: Workspace) -> RunData:
-        data = load_run(of)
+    def cohort(of: Workspace, db: Any) -> CohortData:
+        data = load_cohort(of, db)
         data.series[0].update(PatientID=EVIL, SeriesDescription=RIGHT_TO_LEFT, Manufacturer="Maker", PatientSex="F")
+        return data
+
+    def named(db: Any, uids: Sequence[str]) -> RunData:
+        data = load_part(db, uids)
         keys = ("SeriesInstanceUID", "product", "organ", "severity", "weight", "slice_index", "sentence")
         values = (UID, str(NETWORK), "heart", "error", 9.0, 12, f"heart: an island {EVIL}")
         data.quality = [dict(zip(keys, values, strict=True))]
         return data
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "load_run", named)
+        patch.setattr(build, "load_cohort", cohort)
+        patch.setattr(build, "load_part", named)
         build_report(workspace)
     return workspace
 
@@ -71,8 +77,8 @@ def open_page(seen: Watched, run: Workspace, width: int = 1400) -> Any:
     page = seen.page
     page.set_viewport_size({"width": width, "height": 1000})
     page.goto("about:blank")
-    page.goto(f"{(run.report / 'index.html').as_uri()}#s-{UID}")
-    page.wait_for_selector(".page.open .bench[data-ready]")
+    page.goto((run.report / "series" / f"{UID}.html").as_uri())
+    page.wait_for_selector(".bench[data-ready]")
     page.locator(".hud.bl").filter(has_text=" of ").first.wait_for()
     return page
 
@@ -109,11 +115,11 @@ def centre_of_colour(page: Any, pane: str, colour: tuple[int, int, int], within:
 
 def test_the_page_begins_with_the_patient(browser: Watched, run: Workspace) -> None:
     page = open_page(browser, run)
-    assert page.title() == "run: report", "no script of a name ran"
-    assert page.locator(".page.open h1").inner_text() == f"{EVIL} {RIGHT_TO_LEFT}"
-    assert page.locator(".page.open h1 bdi").count() == 2, "directions of names do not spread"
-    assert EVIL in page.locator(".page.open .findings").inner_text()
-    assert page.locator(".page.open .head-facts dt").all_inner_texts() == [
+    assert page.title() == f"{EVIL}, {RIGHT_TO_LEFT}: series", "no script of a name ran"
+    assert page.locator("h1").inner_text() == f"{EVIL} {RIGHT_TO_LEFT}"
+    assert page.locator("h1 bdi").count() == 2, "directions of names do not spread"
+    assert EVIL in page.locator(".findings").inner_text()
+    assert page.locator(".head-facts dt").all_inner_texts() == [
         "Age and sex", "Description", "Scanner", "Spacing (slices, rows, columns)", "Volume"
     ]  # fmt: skip
     assert page.evaluate("document.documentElement.scrollWidth") == 1400
@@ -184,6 +190,8 @@ def test_landmark_lines_stay_on_their_slice(browser: Watched, run: Workspace, wi
     assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing to scroll sideways"
     page.select_option(".b-view", "coronal")
     page.select_option(".b-window", "400,1800")
+    page.locator(".p-coronal path[data-landmark]").nth(2).wait_for(state="attached")
+    settle(page)
     lines = page.locator(".p-coronal path[data-landmark]").evaluate_all(
         "all => all.map((p) => [p.dataset.landmark, p.getBoundingClientRect().y])"
     )
@@ -245,20 +253,20 @@ def test_windows_and_structures(browser: Watched, run: Workspace) -> None:
 
 
 def test_without_javascript_or_data_there_is_a_still_picture(browser: Watched, run: Workspace, tmp_path: Path) -> None:
-    index = (run.report / "index.html").as_uri()
     context = browser.page.context.browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto(index)
+    page.goto((run.report / "series" / f"{UID}.html").as_uri())
     still = page.locator(".still svg").nth(1)
     assert still.is_visible()
     assert still.locator("path.mark").count() == 3
     assert still.locator("image").first.bounding_box()["width"] > 100
     assert page.locator(".bench-controls").first.is_hidden()
     context.close()
-    alone = tmp_path / "index.html"
-    alone.write_bytes((run.report / "index.html").read_bytes())
+    shutil.copytree(run.report, tmp_path / "report")
+    for path in (tmp_path / "report" / "pictures").glob("*.js"):
+        path.unlink()
     page = browser.page.context.browser.new_page()
-    page.goto(f"{alone.as_uri()}#s-{UID}")
-    page.locator(".page.open .bench-state").filter(has_text="The still picture").wait_for()
-    assert page.locator(".page.open .still svg").first.is_visible()
+    page.goto((tmp_path / "report" / "series" / f"{UID}.html").as_uri())
+    page.locator(".bench-state").filter(has_text="The still picture").wait_for()
+    assert page.locator(".still svg").first.is_visible()
     page.close()
