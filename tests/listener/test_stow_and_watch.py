@@ -109,7 +109,9 @@ def test_the_state_is_served(receiver: Receiver) -> None:
     assert json.loads(request(receiver, "GET", "/cases")[1])["totals"]["planned"] == 0
     assert request(receiver, "GET", "/cases/7")[0] == 404
     assert request(receiver, "GET", "/etc/passwd")[0] == 404
-    assert b"<h1>Station CTENRICH</h1>" in request(receiver, "GET", "/")[1]
+    page, following = (request(receiver, "GET", path)[1] for path in ("/", "/?follow"))
+    assert b"<h1>Station CTENRICH</h1>" in page
+    assert (b"http-equiv" in page, b"http-equiv" in following) == (False, True)
     described = json.loads(request(receiver, "GET", "/openapi.json")[1])["paths"]
     assert set(described) == {"/healthz", "/metrics", "/cases", "/cases/{case}", "/dicom-web/studies"}
     assert request(receiver, "GET", "/", Host="evil.example")[0] == 401
@@ -122,6 +124,7 @@ def test_metrics_are_prometheus_text(receiver: Receiver) -> None:
     assert all(re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]+"\})? [0-9.e+]+', line) for line in lines)
     assert {re.split(r"[{ ]", line)[0] for line in lines} == set(METRICS)
     assert 'ctenrich_received_total{result="stored"} 1' in lines
+    assert f"ctenrich_received_bytes_total {study_files()[0].stat().st_size}" in lines
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ class Deliveries:
             What became of it.
         """
         self.counters.add("ctenrich_received_total", "result", receipt.result.value)
+        self.counters.add("ctenrich_received_bytes_total", amount=receipt.size)
         with self._lock:
             one = self._open[association]
             one.results[receipt.result.value] += 1

@@ -129,5 +129,6 @@ class _Processes:
         """End them."""
         for process in self._running.values():
             process.ask_to_end()
+        last = time.monotonic() + _END_SECONDS
         for process in self._running.values():
-            process.end(_END_SECONDS)
+            process.end(max(0.1, last - time.monotonic()))

@@ -18,10 +18,10 @@ _STYLE = Markup(
     "body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1b2430;"
     "background:#fff}table{border-collapse:collapse;width:100%}caption{text-align:left;font-weight:600;padding:6px 0}"
     "td,th{text-align:left;padding:6px 10px;vertical-align:top;border-bottom:1px solid #dde3ea}"
-    "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}dl{display:flex;gap:2rem;flex-wrap:wrap;padding:0}"
+    "td.t{white-space:nowrap}a{color:#0b5cad}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}dl{display:flex;gap:2rem;flex-wrap:wrap;padding:0}"
     "dt{color:#4a5565}dd{margin:0;font-size:1.6rem}.wide{overflow-x:auto}"
     "@media (prefers-color-scheme:dark){body{background:#12161c;color:#e6eaf0}td,th{border-color:#39424e}"
-    "dt{color:#a9b4c2}}"
+    "dt{color:#a9b4c2}a{color:#8ec5ff}}"
 )
 _MARKS = {
     CaseState.OPEN: "\N{WHITE CIRCLE}",
@@ -34,8 +34,8 @@ _MARKS = {
 }
 _PAGE = Markup(
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    '<meta http-equiv="refresh" content="10"><title>Station {aet}</title><style>{style}</style></head><body>'
-    "<main><h1>Station {aet}</h1><p>{disk}. This page is loaded again every 10 seconds.</p>"
+    "{refresh}<title>Station {aet}</title><style>{style}</style></head><body>"
+    "<main><h1>Station {aet}</h1><p>{disk}. {again}</p>"
     "<dl>{totals}</dl>{held}<div class=wide><table><caption>Cases, newest first</caption><thead><tr>"
     '<th scope="col" class="n">Case</th><th scope="col" class="n">Revision</th><th scope="col">State</th>'
     '<th scope="col" class="n">Images</th><th scope="col" class="n">Series</th><th scope="col">Opened</th>'
@@ -44,9 +44,12 @@ _PAGE = Markup(
     "described in <a href=/openapi.json>/openapi.json</a>; <a href=/metrics>/metrics</a> for Prometheus.</p>"
     "</main></body></html>"
 )
+_REFRESH = Markup('<meta http-equiv="refresh" content="10">')
+_FOLLOWING = Markup('This page is loaded again every 10 seconds: <a href="/">stop that</a>.')
+_FOLLOW = Markup('<a href="/?follow">Load this page again every 10 seconds</a>.')
 _ROW = Markup(
     '<tr><th scope="row" class="n">{case}</th><td class="n">{revision}</td><td>{mark} {state}{held}</td>'
-    '<td class="n">{images}</td><td class="n">{series}</td><td>{opened}</td><td class="n">{priority}</td>'
+    '<td class="n">{images}</td><td class="n">{series}</td><td class="t">{opened}</td><td class="n">{priority}</td>'
     "<td>{reason}</td></tr>"
 )
 
@@ -56,7 +59,9 @@ def case_json(row: CaseRow) -> dict[str, Any]:
     return {**asdict(row), "state": row.state.value}
 
 
-def status_page(aet: str, rows: Sequence[CaseRow], totals: Totals, free: int, reserve: int) -> str:
+def status_page(
+    aet: str, rows: Sequence[CaseRow], totals: Totals, *, disk: tuple[int, int], follow: bool = False
+) -> str:
     """Return the status page.
 
     Parameters
@@ -67,8 +72,10 @@ def status_page(aet: str, rows: Sequence[CaseRow], totals: Totals, free: int, re
         Revisions, newest first.
     totals : Totals
         Their numbers.
-    free, reserve : int
+    disk : (int, int)
         Free bytes of the disk, and those below which objects are refused.
+    follow : bool
+        Whether the page is loaded again and again.
 
     Returns
     -------
@@ -76,15 +83,18 @@ def status_page(aet: str, rows: Sequence[CaseRow], totals: Totals, free: int, re
         HTML without scripts.
     """
     names = ("planned", "done", "skipped", "failed", "open", "held")
-    disk = f"{free / 1e9:.1f} GB free; objects are refused below {reserve / 1e9:.1f} GB"
+    free, reserve = disk
+    space = f"{free / 1e9:.1f} GB free; objects are refused below {reserve / 1e9:.1f} GB"
     if free < reserve:
-        disk = f"The disk is full: {disk}, and are refused now"
+        space = f"The disk is full: {space}, and are refused now"
     hint = Markup("<p>Held cases wait for a person: <code>ctenrich cases STATION --state held</code>.</p>")
     return str(
         _PAGE.format(
             aet=aet,
             style=_STYLE,
-            disk=disk,
+            disk=space,
+            refresh=_REFRESH if follow else "",
+            again=_FOLLOWING if follow else _FOLLOW,
             held=hint if totals.held else "",
             totals=Markup("").join(
                 Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(n, getattr(totals, n)) for n in names
@@ -106,7 +116,7 @@ def _table_row(row: CaseRow) -> Markup:
         series=row.series,
         opened=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.created)),
         priority=row.priority,
-        reason=" ".join(filter(None, (row.reason, row.message))),
+        reason=": ".join(filter(None, (row.reason, row.message))),
     )
 
 

@@ -46,6 +46,8 @@ class Receipt:
 
     result: Result
     status: StoreStatus
+    size: int = 0
+    """Bytes of the file that was stored."""
 
 
 @dataclass(kw_only=True)
@@ -196,7 +198,8 @@ class ObjectStore:
             file.close()
         if pending.result is Result.REFUSED:
             return Receipt(result=Result.REFUSED, status=StoreStatus.OUT_OF_RESOURCES)
-        return Receipt(result=pending.result, status=StoreStatus.SUCCESS)
+        size = 0 if pending.result is Result.DUPLICATE else file.size
+        return Receipt(result=pending.result, status=StoreStatus.SUCCESS, size=size)
 
     # ------------------------------------------------------------ the thread that commits
 

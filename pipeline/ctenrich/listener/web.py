@@ -174,7 +174,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/":
             rows = cases_of(database, limit=_SHOWN)
             free = int(server.gauges().get(("ctenrich_disk_free_bytes", "", ""), 0))
-            page = status_page(server.config.aet, rows, totals(database), free, server.config.limits.reserve)
+            disk = (free, server.config.limits.reserve)
+            follow = urlsplit(self.path).query == "follow"
+            page = status_page(server.config.aet, rows, totals(database), disk=disk, follow=follow)
             self._send(200, "text/html; charset=utf-8", page.encode())
         else:
             self._send(404, "text/plain", b"not found\n")
