@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -659,21 +660,21 @@ def verify(run: Run, *, progress: Progress = SILENT) -> Verification:
 
 
 def tables(run: Run, *, progress: Progress = SILENT) -> dict[str, Path]:
-    """Build the result tables from the written DICOM objects and the ledger.
+    """Build the result tables from the written DICOM objects and the ledger, with a process for every core.
 
     Parameters
     ----------
     run : Run
         The run.
     progress : Progress
-        Receives one step per file.
+        Receives one step per file, and one per series.
 
     Returns
     -------
     dict
         Table name -> Parquet file.
     """
-    made = build_tables(run.workspace, progress=progress)
+    made = build_tables(run.workspace, progress=progress, processes=os.cpu_count() or 1)
     reviews = write_reviews(run.workspace)
     return made if reviews is None else {**made, "reviews": reviews}
 

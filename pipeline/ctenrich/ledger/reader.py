@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from ctenrich.ledger.database import Database, damaged_ledger
-from ctenrich.ledger.rows import IssueRow, OutcomeTotals, ProductKey, RunRow, StageTotal, TimingRow
+from ctenrich.ledger.rows import IssueRow, LedgerPart, OutcomeTotals, ProductKey, RunRow, StageTotal, TimingRow
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Outcome, Severity, State
 
@@ -18,6 +18,9 @@ __all__ = ["NOT_REQUESTED", "LedgerReader"]
 
 NOT_REQUESTED = "bodypart:none"
 """Version 0.1.0 planned this product where no body part model was named; it was never asked for, and is not read."""
+
+_RANGE = "series_instance_uid >= ?1 AND (?2 IS NULL OR series_instance_uid < ?2)"
+"""Condition of a range of series: the first one, and the first one after it or NULL."""
 
 
 class LedgerReader:
@@ -133,7 +136,7 @@ class LedgerReader:
         )
         return {outcome.product: outcome for outcome in found}
 
-    def _outcomes(self, sql: str, values: tuple[str, ...] = ()) -> list[Outcome]:
+    def _outcomes(self, sql: str, values: tuple[str | None, ...] = ()) -> list[Outcome]:
         rows = self._database.rows(sql, values)
         with _readable_values():
             return [
@@ -185,8 +188,44 @@ class LedgerReader:
 
     def issues(self) -> list[IssueRow]:
         """Return all issues, sorted by series, product, stage, rule, object and message."""
+        return self._issues("", None)
+
+    def series(self) -> set[str]:
+        """Return the Series Instance UIDs of all series with an outcome, a timing or an issue."""
         rows = self._database.rows(
-            "SELECT * FROM issues ORDER BY series_instance_uid, product, stage, rule, object, message"
+            "SELECT series_instance_uid FROM outcomes UNION SELECT series_instance_uid FROM timings "
+            "UNION SELECT series_instance_uid FROM issues"
+        )
+        return {row[0] for row in rows}
+
+    def part(self, first: str, after: str | None) -> LedgerPart:
+        """Return outcomes, timings and issues of a range of series, sorted by series and product.
+
+        Parameters
+        ----------
+        first : str
+            Smallest Series Instance UID, as texts are sorted.
+        after : str or None
+            Smallest one that is not part of the range; None: there is none.
+        """
+        timings = self._database.rows(
+            f"SELECT * FROM timings WHERE {_RANGE} "  # noqa: S608 - constant
+            "ORDER BY series_instance_uid, product, stage, attempt",
+            (first, after),
+        )
+        outcomes = self._outcomes(
+            f"SELECT * FROM outcomes WHERE {_RANGE} ORDER BY series_instance_uid, product",  # noqa: S608 - constant
+            (first, after),
+        )
+        with _readable_values():
+            rows = tuple(TimingRow(**row) for row in timings)
+        return LedgerPart(tuple(outcomes), rows, tuple(self._issues(first, after)))
+
+    def _issues(self, first: str, after: str | None) -> list[IssueRow]:
+        rows = self._database.rows(
+            f"SELECT * FROM issues WHERE {_RANGE} "  # noqa: S608 - constant
+            "ORDER BY series_instance_uid, product, stage, rule, object, message",
+            (first, after),
         )
         with _readable_values():
             return [

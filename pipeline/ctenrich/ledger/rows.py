@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ctenrich.records import Issue
+from ctenrich.records import Issue, Outcome
 
-__all__ = ["IssueRow", "OutcomeTotals", "ProductKey", "RunRow", "StageTiming", "StageTotal", "TimingRow"]
+__all__ = ["IssueRow", "LedgerPart", "OutcomeTotals", "ProductKey", "RunRow", "StageTiming", "StageTotal", "TimingRow"]
 
 
 class ProductKey(NamedTuple):
@@ -79,6 +79,15 @@ class IssueRow:
     product: str
     stage: str
     issue: Issue
+
+
+@dataclass(frozen=True)
+class LedgerPart:
+    """What a ledger has of some series, sorted by series, product and what follows."""
+
+    outcomes: tuple[Outcome, ...]
+    timings: tuple[TimingRow, ...]
+    issues: tuple[IssueRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from ctenrich.codes.mappings import codes_of
 from ctenrich.errors import CtenrichError
 from ctenrich.masks import crop_of
 from ctenrich.records import Box, Product, ProductKind, SegmentMasks, SegmentShape, ShapeMeasurements, Volume
-from ctenrich.results.outliers import LIMIT, outlier_scores
 from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import write_bytes
 
@@ -206,7 +205,9 @@ def _dice(first: tuple[Any, Box], second: tuple[Any, Box]) -> float:
 
 
 def flag_organs(organs: list[Row], cohort: Sequence[Row], issues: Sequence[Row]) -> None:
-    """Add the columns of the series, and what there is to review, to the rows of ``organs``.
+    """Add the columns of the series, and what there is to review, to the rows of ``organs`` of some series.
+
+    Outliers among the volumes are added when the volumes of the whole cohort are known.
 
     Parameters
     ----------
@@ -218,31 +219,19 @@ def flag_organs(organs: list[Row], cohort: Sequence[Row], issues: Sequence[Row])
         Rows of ``issues``: warnings and errors of ctenrich's own checks of the product before it was encoded count.
     """
     series = {row["SeriesInstanceUID"]: row for row in cohort}
-    outliers = _volume_outliers(organs)
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for issue in issues:
         if issue["severity"] in ("warning", "error") and issue["stage"] in ("segment", "measure"):
             found[issue["SeriesInstanceUID"], issue["product"]].append(issue)
-    names = {row["organ"] for row in organs}
+    names: dict[str, set[str]] = defaultdict(set)
     for row in organs:
+        names[row["SeriesInstanceUID"]].add(row["organ"])
+    for row in organs:
+        others = names[row["SeriesInstanceUID"]] - {row["organ"]}
         row |= {name: series.get(row["SeriesInstanceUID"], {}).get(name) for name in _FROM_SERIES}
-        own = [i for i in found[row["SeriesInstanceUID"], row["product"]] if i["object"] not in names - {row["organ"]}]
+        own = [i for i in found[row["SeriesInstanceUID"], row["product"]] if i["object"] not in others]
         reasons = ["absent"] if row["absent"] else []
-        reasons += [f"volume outlier (z {outliers[id(row)]:+.1f})"] if id(row) in outliers else []
         dice = row["expert_dice"]
         reasons += [f"Dice {dice:.2f} against the expert"] if dice is not None and dice < _LOW_DICE else []
         reasons += sorted({issue["rule"] for issue in own})
         row |= {"needs_review": bool(reasons), "review_reasons": "; ".join(reasons) or None}
-
-
-def _volume_outliers(organs: Sequence[Row]) -> dict[int, float]:
-    """Modified z-scores of volumes far from the others of their organ and product, by the id of the row."""
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in organs:
-        if row["volume_ml"] is not None:
-            groups[row["product"], row["organ"]].append(row)
-    out: dict[int, float] = {}
-    for rows in groups.values():
-        scores = outlier_scores([row["volume_ml"] for row in rows])
-        out |= {id(row): score for row, score in zip(rows, scores, strict=True) if abs(score) > LIMIT}
-    return out

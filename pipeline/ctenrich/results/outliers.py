@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["LIMIT", "outlier_scores"]
+__all__ = ["LIMIT", "find_outliers", "outlier_scores"]
 
 _LEAST = 8
 """Groups with fewer values are not searched for outliers."""
@@ -25,3 +26,30 @@ def outlier_scores(values: Sequence[float]) -> list[float]:
         return [0.0] * array.size
     scores: list[float] = (0.6745 * (array - middle) / spread).tolist()
     return scores
+
+
+def find_outliers(groups: NDArray[np.integer], values: NDArray[np.floating]) -> dict[int, float]:
+    """Find values whose modified z-score within their group is above `LIMIT`.
+
+    Parameters
+    ----------
+    groups : array of int, shape (rows, columns)
+        Rows with equal numbers form a group.
+    values : array of float, shape (rows,)
+        Missing values are NaN, and belong to no group.
+
+    Returns
+    -------
+    dict
+        Index of the row -> modified z-score.
+    """
+    present = np.flatnonzero(~np.isnan(values.astype(float)))
+    if present.size == 0:
+        return {}
+    _, numbers = np.unique(groups[present], axis=0, return_inverse=True)
+    order = present[np.argsort(numbers, kind="stable")]
+    found: dict[int, float] = {}
+    for rows in np.split(order, np.cumsum(np.bincount(numbers.ravel()))[:-1]):
+        scores = outlier_scores(values[rows].tolist())
+        found |= {int(row): score for row, score in zip(rows, scores, strict=True) if abs(score) > LIMIT}
+    return found

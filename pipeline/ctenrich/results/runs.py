@@ -1,41 +1,45 @@
-"""Write the run tables from the records and the ledger of a run, as Parquet beside the object tables."""
+"""Write the run tables from the records and the ledger of a run, as Parquet beside the object tables.
+
+Series are read in parts of a fixed size, by several processes if there are many; a part is written before the next
+ones are needed, so that memory does not grow with the cohort.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from ctenrich.dicom.datetimes import age_in_years
+import numpy as np
+
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.reader import LedgerReader
-from ctenrich.records import (
-    EncodedObjects,
-    Landmarks,
-    Product,
-    ProductKind,
-    Proof,
-    Regions,
-    SegmentMasks,
-    ShapeMeasurements,
-    SliceScores,
-    SortedSeries,
-    StructureRois,
-)
-from ctenrich.results.organs import cohort_rows, flag_organs, organ_rows
-from ctenrich.results.rows import viewer_url
+from ctenrich.progress import SILENT, Progress
+from ctenrich.results.organs import cohort_rows, flag_organs
+from ctenrich.results.outliers import find_outliers
+from ctenrich.results.parts import TableFiles, WorkerPool
 from ctenrich.results.schema import RUN_TABLES, arrow_schema
-from ctenrich.series_store import SeriesStore
-from ctenrich.workspace import Workspace, atomic_path, load_record
+from ctenrich.results.series_rows import RECORD_TABLES, add_record_rows
+from ctenrich.workspace import Workspace, load_record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["build_run_tables"]
 
 Row = dict[str, Any]
-T = TypeVar("T")
 
 _RENAME = {"series_instance_uid": "SeriesInstanceUID"}
+_CHUNK = 64
+"""Series of a part; the row groups of the tables are these parts, whatever the number of processes."""
+_PARALLEL_FROM = 256
+_LEDGER_TABLES = ("outcomes", "issues", "timings")
+_SERIES_TABLES = (*RECORD_TABLES, *_LEDGER_TABLES, "cohort_series")
+"""Tables with rows of single series."""
 
 
 @dataclass(frozen=True)
@@ -45,43 +49,140 @@ class _Requests:
     products: tuple[RequestedProduct, ...]
 
 
-class _RecordsOnce(SeriesStore):
-    """The store of one series, of which each record is read once."""
+@dataclass(frozen=True, kw_only=True)
+class _SeriesPart:
+    """Some series in the order of their UIDs, with their rows of the cohort file."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        super().__init__(workspace)
-        self._found: dict[tuple[type, str, Product | None], Any] = {}
-
-    def find_valid(self, record: type[T], uid: str, product: Product | None = None) -> T | None:
-        key = (record, uid, product)
-        if key not in self._found:
-            self._found[key] = super().find_valid(record, uid, product)
-        found: T | None = self._found[key]
-        return found
+    workspace: Workspace
+    uids: tuple[str, ...]
+    after: str | None
+    """First Series Instance UID of the next part; None for the last part."""
+    cohort: Mapping[str, Row]
 
 
-def build_run_tables(workspace: Workspace) -> dict[str, Path]:
-    """Write the run tables of a run."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def build_run_tables(workspace: Workspace, *, progress: Progress = SILENT, processes: int = 1) -> dict[str, Path]:
+    """Write the run tables of a run.
 
-    rows: dict[str, list[Row]] = {name: [] for name in RUN_TABLES}
-    rows |= _ledger_rows(workspace.root / "ledger.sqlite")
-    cohort = _cohort_rows(workspace)
-    ended = {row["SeriesInstanceUID"] for row in rows["outcomes"]}
-    for uid in sorted({*workspace.series_uids(), *cohort, *ended}):
-        _series_rows(_RecordsOnce(workspace), uid, cohort.get(uid, {}), rows)
+    Parameters
+    ----------
+    workspace : Workspace
+        The run's folder.
+    progress : Progress
+        Advanced by every series.
+    processes : int
+        Processes that read records; those of a few hundred series are read in this process. The bytes are the same.
+
+    Returns
+    -------
+    dict
+        Table name -> file.
+    """
+    ledger = workspace.root / "ledger.sqlite"
+    cohort = _Cohort(workspace.root / "cohort.parquet")
+    uids = sorted({*workspace.series_uids(), *cohort.uids, *_series_of_ledger(ledger)})
+    schemas = {name: arrow_schema(name) for name in RUN_TABLES if name != "organs"}
+    progress.start("records", len(uids))
+    with (
+        WorkerPool(processes if len(uids) >= _PARALLEL_FROM else 1) as pool,
+        _organs_file(workspace.tables) as organs,
+        TableFiles(workspace.tables, schemas) as tables,
+    ):
+        for part in pool.map(_tables_of_series, _parts(workspace, uids, cohort)):
+            organs.write_table(part.pop("organs"))
+            progress.advance("records", part["series"].num_rows)
+            tables.write(part)
+        tables.write(
+            {
+                "products": _arrow_table("products", _requested_rows(workspace.root / "run.json")),
+                "runs": _arrow_table("runs", _run_rows(ledger)),
+            }
+        )
+    progress.finish("records")
+    return {name: workspace.tables / f"{name}.parquet" for name in RUN_TABLES}
+
+
+def _parts(workspace: Workspace, uids: Sequence[str], cohort: _Cohort) -> Iterator[_SeriesPart]:
+    for start in range(0, len(uids), _CHUNK):
+        chosen = tuple(uids[start : start + _CHUNK])
+        after = uids[start + _CHUNK] if start + _CHUNK < len(uids) else None
+        yield _SeriesPart(workspace=workspace, uids=chosen, after=after, cohort=cohort.rows(chosen))
+
+
+def _tables_of_series(part: _SeriesPart) -> dict[str, pa.Table]:
+    """Make the rows of some series; the flags of ``organs`` lack those that need the whole cohort."""
+    rows: dict[str, list[Row]] = {name: [] for name in _SERIES_TABLES}
+    rows |= _ledger_rows(part)
+    for uid in part.uids:
+        add_record_rows(part.workspace, uid, part.cohort.get(uid, {}), rows)
     _add_patients(rows)
     rows["cohort_series"] = cohort_rows(rows)
-    rows["products"] = _requested_rows(workspace.root / "run.json")
     flag_organs(rows["organs"], rows["cohort_series"], rows["issues"])
-    out: dict[str, Path] = {}
-    for name in RUN_TABLES:
-        out[name] = workspace.tables / f"{name}.parquet"
-        table = pa.Table.from_pylist(rows[name], schema=arrow_schema(name))
-        with atomic_path(out[name]) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-    return out
+    return {name: _arrow_table(name, found) for name, found in rows.items()}
+
+
+def _arrow_table(name: str, rows: list[Row]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows, schema=arrow_schema(name))
+
+
+def _add_patients(rows: dict[str, list[Row]]) -> None:
+    """Add the Patient ID of the cohort file to the rows of every table."""
+    patients = {row["SeriesInstanceUID"]: row.get("PatientID") for row in rows["series"]}
+    for found in rows.values():
+        for row in found:
+            if "SeriesInstanceUID" in row:
+                row["PatientID"] = patients.get(row["SeriesInstanceUID"])
+
+
+# ---------------------------------------------------------------- cohort file and run.json
+
+
+_COHORT_COLUMNS = {
+    "SeriesInstanceUID": "seriesinstanceuid",
+    "StudyInstanceUID": "studyinstanceuid",
+    "PatientID": "patientid",
+    "collection_id": "collectionid",
+    "license_short_name": "licenseshortname",
+    "source_doi": "sourcedoi",
+    "_idc": "crdcseriesuuid",
+    "_facts": "facts",
+}
+"""Name here -> column of the cohort file, without regard to case and underscores."""
+
+
+class _Cohort:
+    """Columns of a cohort file that the run tables repeat, kept as Arrow data.
+
+    Parameters
+    ----------
+    path : Path
+        The cohort file; without it there are no series.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self.uids: dict[str, int] = {}
+        """Series Instance UID -> its first row."""
+        if not path.is_file():
+            return
+        names = {n.lower().replace("_", ""): n for n in pq.read_schema(path).names}
+        self._found = {key: names[name] for key, name in _COHORT_COLUMNS.items() if name in names}
+        self._table = pq.read_table(path, columns=sorted(set(self._found.values())))
+        for index, uid in enumerate(self._table[self._found["SeriesInstanceUID"]].to_pylist()):
+            self.uids.setdefault(str(uid), index)
+
+    def rows(self, uids: Sequence[str]) -> dict[str, Row]:
+        """Rows of the series that the cohort has, by Series Instance UID."""
+        known = [uid for uid in uids if uid in self.uids]
+        if not known:
+            return {}
+        found = self._table.take([self.uids[uid] for uid in known]).to_pylist()
+        return {
+            uid: {key: row[column] for key, column in self._found.items()}
+            for uid, row in zip(known, found, strict=True)
+        }
 
 
 def _requested_rows(path: Path) -> list[Row]:
@@ -101,255 +202,40 @@ def _requested_rows(path: Path) -> list[Row]:
     ]
 
 
-def _add_patients(rows: dict[str, list[Row]]) -> None:
-    """Add the Patient ID of the cohort file to the rows of every table."""
-    patients = {row["SeriesInstanceUID"]: row.get("PatientID") for row in rows["series"]}
-    for found in rows.values():
-        for row in found:
-            if "SeriesInstanceUID" in row:
-                row["PatientID"] = patients.get(row["SeriesInstanceUID"])
+# ---------------------------------------------------------------- ledger
 
 
-def _cohort_rows(workspace: Workspace) -> dict[str, Row]:
-    """Read the cohort file: Series Instance UID -> its columns that the run tables repeat."""
-    import pyarrow.parquet as pq
-
-    path = workspace.root / "cohort.parquet"
+def _series_of_ledger(path: Path) -> set[str]:
     if not path.is_file():
-        return {}
-    names = {n.lower().replace("_", ""): n for n in pq.read_schema(path).names}
-    wanted = {
-        "SeriesInstanceUID": "seriesinstanceuid",
-        "StudyInstanceUID": "studyinstanceuid",
-        "PatientID": "patientid",
-        "collection_id": "collectionid",
-        "license_short_name": "licenseshortname",
-        "source_doi": "sourcedoi",
-        "_idc": "crdcseriesuuid",
-        "_facts": "facts",
-    }
-    found = {key: names[name] for key, name in wanted.items() if name in names}
-    table = pq.read_table(path, columns=sorted(set(found.values())))
-    out: dict[str, Row] = {}
-    for row in table.to_pylist():
-        values = {key: row[column] for key, column in found.items()}
-        out.setdefault(str(values.get("SeriesInstanceUID")), values)
-    return out
+        return set()
+    with LedgerReader(path) as ledger:
+        return ledger.series()
 
 
-def _series_rows(store: SeriesStore, uid: str, cohort: Row, rows: dict[str, list[Row]]) -> None:
-    series: Row = {"SeriesInstanceUID": uid, **cohort}
-    scores: tuple[float | None, ...] = ()
-    products = tuple(store.products(uid))
-    rows["organs"] += organ_rows(store, uid, products)
-    for product in products:
-        _product_rows(store, uid, product, rows)
-        regions = store.find_valid(Regions, uid, product)
-        if regions is not None:
-            series["body_part_examined"] = regions.examined
-        scored = store.find_valid(SliceScores, uid, product)
-        if scored is not None:
-            scores = scored.cleaned
-    found = store.find_valid(SortedSeries, uid)
-    if found is not None:
-        series |= _geometry(found)
-        rows["slices"] += _slice_rows(found, scores)
-    series |= _fact_columns(series.pop("_facts", None) or {})
-    if series.pop("_idc", None):
-        series["viewer_url"] = viewer_url(series.get("StudyInstanceUID"), uid)
-    rows["series"].append(series)
-
-
-def _fact_columns(facts: Row) -> Row:
-    """Attributes of the cohort file's column ``facts`` by their DICOM keywords, and the age as a number."""
-    by_keyword = {"".join(word.capitalize() for word in name.split("_")): value for name, value in facts.items()}
-    return {**by_keyword, "age_years": age_in_years(facts.get("patient_age") or "")}
-
-
-def _product_rows(store: SeriesStore, uid: str, product: Product, rows: dict[str, list[Row]]) -> None:
-    objects = store.find_valid(EncodedObjects, uid, product)
-    rows["objects"] += _object_rows(store.workspace, uid, product, objects) if objects else []
-    masks = store.find_valid(SegmentMasks, uid, product)
-    rows["segments"] += _segment_rows(masks) if masks else []
-    rois = store.find_valid(StructureRois, uid, product)
-    rows["rois"] += _roi_rows(rois) if rois else _roi_rows_of_masks(masks)
-    shape = store.find_valid(ShapeMeasurements, uid, product)
-    rows["radiomics_features"] += _radiomics_rows(shape) if shape else []
-    proof = store.find_valid(Proof, uid, product)
-    rows["proofs"] += _proof_rows(uid, proof) if proof else []
-    landmarks = store.find_valid(Landmarks, uid, product)
-    rows["landmarks"] += _landmark_rows(landmarks) if landmarks else []
-
-
-def _geometry(found: SortedSeries) -> Row:
-    return {
-        "StudyInstanceUID": found.study_instance_uid,
-        "FrameOfReferenceUID": found.frame_of_reference_uid,
-        "slices": len(found.slices),
-        "rows": found.rows,
-        "columns": found.columns,
-        "pixel_spacing_row": found.pixel_spacing[0],
-        "pixel_spacing_column": found.pixel_spacing[1],
-        "slice_spacing": found.slice_spacing,
-    }
-
-
-def _slice_rows(found: SortedSeries, scores: tuple[float | None, ...]) -> list[Row]:
-    return [
-        {
-            "SeriesInstanceUID": found.series_instance_uid,
-            "StudyInstanceUID": found.study_instance_uid,
-            "slice_index": index,
-            "SOPInstanceUID": one.sop_instance_uid,
-            "distance": one.distance,
-            **dict(zip("xyz", one.position, strict=True)),
-            "score": scores[index] if index < len(scores) else None,
-        }
-        for index, one in enumerate(found.slices)
-    ]
-
-
-def _object_rows(workspace: Workspace, uid: str, product: Product, objects: EncodedObjects) -> list[Row]:
-    """One row per object whose file is there."""
-    paths = [(item, workspace.resolve(uid, item.path)) for item in objects.objects]
-    return [
-        {
-            "SOPInstanceUID": item.sop_instance_uid,
-            "SOPClassUID": item.sop_class_uid,
-            "object_series_uid": item.series_instance_uid,
-            "SeriesInstanceUID": uid,
-            "product": str(product),
-            "kind": str(item.kind),
-            "path": path.relative_to(workspace.root).as_posix(),
-            "size": path.stat().st_size,
-            "sha256": item.sha256,
-        }
-        for item, path in paths
-        if path.is_file()
-    ]
-
-
-def _segment_rows(masks: SegmentMasks) -> list[Row]:
-    return [
-        {
-            "SeriesInstanceUID": masks.series_instance_uid,
-            "product": str(masks.product),
-            "segment_number": segment.number,
-            "segment": segment.name,
-            "source_label": segment.source_label,
-            "voxels": segment.voxels,
-            "absent": segment.absent,
-        }
-        for segment in masks.segments
-    ]
-
-
-def _roi_rows(rois: StructureRois) -> list[Row]:
-    unit = rois.voxel_volume / 1000
-    return [
-        {
-            "SeriesInstanceUID": rois.series_instance_uid,
-            "product": str(rois.product),
-            "structure_set_uid": rois.source_sop_instance_uid,
-            "roi_number": roi.number,
-            "roi_name": roi.name,
-            "segment": roi.segment or None,
-            "segment_number": roi.segment_number,
-            "dropped": roi.dropped,
-            "detail": roi.detail or None,
-            "contours": roi.contours,
-            "copies": roi.copies,
-            "missing_slices": roi.missing_slices,
-            **{f"volume_{rule}": voxels * unit for rule, voxels in roi.voxels.items()},
-            "images": roi.images,
-            "images_found": roi.images_found,
-        }
-        for roi in rois.items
-    ]
-
-
-def _roi_rows_of_masks(masks: SegmentMasks | None) -> list[Row]:
-    """Rows of the ROIs that became segments, from a run of a version that did not record ROIs."""
-    if masks is None or masks.product.kind != ProductKind.EXPERT:
+def _run_rows(path: Path) -> list[Row]:
+    if not path.is_file():
         return []
-    return [
-        {
-            "SeriesInstanceUID": masks.series_instance_uid,
-            "product": str(masks.product),
-            "structure_set_uid": masks.source_sop_instance_uid or None,
-            "roi_name": segment.source_label,
-            "segment": segment.name,
-            "segment_number": segment.number,
-        }
-        for segment in masks.segments
-    ]
+    with LedgerReader(path) as ledger:
+        return [_table_row(asdict(start), arrow_schema("runs").names) for start in ledger.runs()]
 
 
-def _proof_rows(uid: str, proof: Proof) -> list[Row]:
-    return [
-        {
-            "SeriesInstanceUID": uid,
-            "product": proof.product,
-            "check": check.name,
-            "passed": check.passed,
-            "detail": check.detail,
-        }
-        for check in proof.checks
-    ]
-
-
-def _radiomics_rows(shape: ShapeMeasurements) -> list[Row]:
-    return [
-        {
-            "SeriesInstanceUID": shape.series_instance_uid,
-            "product": str(shape.product),
-            "segment_number": segment.number,
-            "segment": segment.name,
-            "feature": name,
-            "value": value,
-            "pyradiomics_version": shape.radiomics_version,
-            "settings_sha256": shape.radiomics_sha256,
-        }
-        for segment in shape.segments
-        for name, value in sorted(segment.radiomics.items())
-    ]
-
-
-def _landmark_rows(landmarks: Landmarks) -> list[Row]:
-    return [
-        {
-            "SeriesInstanceUID": landmarks.series_instance_uid,
-            "product": str(landmarks.product),
-            "landmark": item.name,
-            "score": item.score,
-            "slice_index": item.slice_index,
-            "SOPInstanceUID": item.sop_instance_uid,
-            "position": item.position,
-            "confidence": item.confidence,
-            "absent_reason": item.absent_reason,
-        }
-        for item in landmarks.items
-    ]
-
-
-def _ledger_rows(path: Path) -> dict[str, list[Row]]:
-    """Rows of the tables that come from the ledger; none if there is no ledger."""
+def _ledger_rows(part: _SeriesPart) -> dict[str, list[Row]]:
+    """Rows of the tables of some series that come from the ledger; none if there is no ledger."""
+    path = part.workspace.root / "ledger.sqlite"
     if not path.is_file():
         return {}
     with LedgerReader(path) as ledger:
-        issues = [
-            {"series_instance_uid": r.series_instance_uid, "product": r.product, "stage": r.stage, **asdict(r.issue)}
-            for r in ledger.issues()
-        ]
-        outcomes = sorted(ledger.outcomes(), key=lambda o: (o.series_instance_uid, o.product))
-        timings = sorted(ledger.timings(), key=lambda t: (t.series_instance_uid, t.product, t.stage, t.attempt))
-        rows = {
-            "outcomes": [asdict(outcome) | {"reason": outcome.reason or ""} for outcome in outcomes],
-            "issues": issues,
-            "timings": [asdict(timing) for timing in timings],
-            "runs": [asdict(start) for start in ledger.runs()],
-        }
-    return {name: [_table_row(row, arrow_schema(name).names) for row in found] for name, found in rows.items()}
+        found = ledger.part(part.uids[0], part.after)
+    issues = [
+        {"series_instance_uid": r.series_instance_uid, "product": r.product, "stage": r.stage, **asdict(r.issue)}
+        for r in found.issues
+    ]
+    rows = {
+        "outcomes": [asdict(outcome) | {"reason": outcome.reason or ""} for outcome in found.outcomes],
+        "issues": issues,
+        "timings": [asdict(timing) for timing in found.timings],
+    }
+    return {name: [_table_row(row, arrow_schema(name).names) for row in made] for name, made in rows.items()}
 
 
 def _table_row(row: Row, columns: Sequence[str]) -> Row:
@@ -359,3 +245,42 @@ def _table_row(row: Row, columns: Sequence[str]) -> Row:
         if isinstance(renamed.get(key), float):
             renamed[key] = datetime.fromtimestamp(renamed[key], UTC)
     return {key: value for key, value in renamed.items() if key in columns}
+
+
+# ---------------------------------------------------------------- organs
+
+
+@contextmanager
+def _organs_file(folder: Path) -> Iterator[Any]:
+    """Yield a writer of rows of ``organs``; outliers among their volumes are flagged when all rows are there."""
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    schema = arrow_schema("organs")
+    with TemporaryDirectory(prefix=".organs-", dir=folder) as temporary:
+        path = Path(temporary) / "organs.parquet"
+        with pq.ParquetWriter(path, schema) as writer:
+            yield writer
+        columns = pq.read_table(path, columns=["product", "organ", "volume_ml"])
+        groups = [columns[name].combine_chunks().dictionary_encode().indices for name in ("product", "organ")]
+        volumes = columns["volume_ml"].to_numpy(zero_copy_only=False)
+        keys = np.stack([group.to_numpy(zero_copy_only=False) for group in groups], axis=1)
+        outliers = find_outliers(keys, volumes)
+        start = 0
+        with TableFiles(folder, {"organs": schema}) as out, pq.ParquetFile(path) as kept:
+            for number in range(kept.num_row_groups):
+                table = kept.read_row_group(number)
+                out.write({"organs": _flagged(table, outliers, start)})
+                start += table.num_rows
+
+
+def _flagged(table: pa.Table, outliers: Mapping[int, float], start: int) -> pa.Table:
+    """Add the outliers among the rows from row `start` of the whole table to the reasons for a review."""
+    found = {index - start: outliers[index] for index in range(start, start + table.num_rows) if index in outliers}
+    if not found:
+        return table
+    rows = table.to_pylist()
+    for index, score in found.items():
+        reasons = [f"volume outlier (z {score:+.1f})", *filter(None, [rows[index]["review_reasons"]])]
+        rows[index] |= {"needs_review": True, "review_reasons": "; ".join(reasons)}
+    return _arrow_table("organs", rows)

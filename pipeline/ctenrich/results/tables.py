@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +14,7 @@ from ctenrich.dicom.sop_classes import SEGMENTATION, SEGMENTATION_CLASSES
 from ctenrich.progress import SILENT, Progress
 from ctenrich.results.complete import begin_tables, complete_tables
 from ctenrich.results.metadata import Tree, base_tree, conform, grow, metadata_schema, tree_to_rows
+from ctenrich.results.parts import TableFiles, WorkerPool
 from ctenrich.results.rows import Rows, object_rows
 from ctenrich.results.runs import build_run_tables
 from ctenrich.results.schema import OBJECT_TABLES, STRICT_TABLES, arrow_schema
@@ -46,9 +45,9 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
     workspace : Workspace
         The run's folder.
     progress : Progress
-        Advanced by every file.
+        Advanced by every file, and by every series.
     processes : int
-        Processes that read files; a few files are read in this process.
+        Processes that read files and records; a few are read in this process.
 
     Returns
     -------
@@ -58,7 +57,7 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
     begin_tables(workspace)
     files = object_files(workspace)
     out = build_object_tables(files, workspace.tables, progress=progress, processes=processes)
-    out.update(build_run_tables(workspace))
+    out.update(build_run_tables(workspace, progress=progress, processes=processes))
     complete_tables(workspace, out)
     return out
 
@@ -97,15 +96,22 @@ def build_object_tables(
     known: dict[str, str] = {}
     tree = base_tree()
     progress.start("tables", len(files))
-    with _Pool(processes if len(files) >= _PARALLEL_FROM else 1) as pool, _Writers(folder) as writers:
+    schemas = {name: arrow_schema(name) for name in _TABLES}
+    with (
+        WorkerPool(processes if len(files) >= _PARALLEL_FROM else 1) as pool,
+        _Metadata(folder) as metadata,
+        TableFiles(folder, schemas) as tables,
+    ):
         for part in ([path for path in files if path in segmentations], reports):
-            chunks = [(tuple(part[i : i + _CHUNK]), dict(known)) for i in range(0, len(part), _CHUNK)]
+            seen = dict(known)
+            chunks = ((tuple(part[i : i + _CHUNK]), seen) for i in range(0, len(part), _CHUNK))
             for result in pool.map(_rows_of_files, chunks):
                 grow(tree, [tree_to_rows(result.tree)])
                 known.update(result.segmentations)
-                writers.write(result)
+                tables.write(result.tables)
+                metadata.add(result.metadata)
                 progress.advance("tables", result.files)
-        writers.finish(metadata_schema(tree))
+        metadata.finish(metadata_schema(tree))
     progress.finish("tables")
     return {name: folder / f"{name}.parquet" for name in (*_TABLES, METADATA)}
 
@@ -154,58 +160,25 @@ def _arrow_table(rows: list[Nested], schema: Any) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-@dataclass
-class _Pool:
-    """Maps a function over items in order, in this process or in several."""
-
-    processes: int
-    _executor: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> _Pool:
-        if self.processes > 1:
-            from multiprocessing import get_context
-
-            self._executor = ProcessPoolExecutor(self.processes, mp_context=get_context("spawn"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-
-    def map(self, function: Any, work: Sequence[Any]) -> Iterator[Any]:
-        return self._executor.map(function, work) if self._executor else map(function, work)
-
-
-class _Writers:
-    """Writes one Parquet file per table; all appear together when the block ends without an error."""
+class _Metadata:
+    """Rows of ``dicom_metadata``, kept in files until the columns of all of them are known."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._parts: list[Path] = []
 
-    def __enter__(self) -> _Writers:
-        import pyarrow.parquet as pq
-
+    def __enter__(self) -> _Metadata:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._writers = {}
-        with ExitStack() as stack:  # an error here removes the temporary files of the tables before it
-            self._spill = Path(stack.enter_context(TemporaryDirectory(prefix=".metadata-", dir=self._folder)))
-            for name in _TABLES:
-                temporary = stack.enter_context(atomic_path(self._folder / f"{name}.parquet"))
-                writer = pq.ParquetWriter(temporary, arrow_schema(name), compression="zstd")
-                self._writers[name] = stack.enter_context(writer)
-            self._stack = stack.pop_all()
+        self._temporary = TemporaryDirectory(prefix=".metadata-", dir=self._folder)
+        self._spill = Path(self._temporary.name)
         return self
 
-    def write(self, result: _FileRows) -> None:
-        """Add the rows of some files."""
+    def add(self, table: pa.Table) -> None:
+        """Keep the rows of some files."""
         import pyarrow.parquet as pq
 
-        for name, table in result.tables.items():
-            if table.num_rows:
-                self._writers[name].write_table(table)
         part = self._spill / f"{len(self._parts)}.parquet"
-        pq.write_table(result.metadata, part)
+        pq.write_table(table, part)
         self._parts.append(part)
 
     def finish(self, schema: Any) -> None:
@@ -217,5 +190,5 @@ class _Writers:
             for part in self._parts:
                 writer.write_table(conform(pq.read_table(part), schema))
 
-    def __exit__(self, *details: Any) -> None:
-        self._stack.__exit__(*details)
+    def __exit__(self, *_: object) -> None:
+        self._temporary.cleanup()
