@@ -4,23 +4,27 @@
 
 Objects are a series' SEG (a frame for every slice and organ, each with its source), its shape SR, and a regions SR with
 one group per slice. The report is that of a generated run: size and first view of its index in chromium, time of the
-first build, of a build without changes and of one after a change in one series.
+first build, of a build without changes and of one after a change in one series. Of the page of a series of 300 slices of
+512 x 512: its size with all files that it loads, its CPU time, and the time until its picture can be used.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pyarrow.parquet as pq
 import pydicom
 from pydicom import Dataset
 from tests.support.browser import chromium
-from tests.support.report_runs import NETWORK, make_run, uid_of
+from tests.support.report_runs import NETWORK, body, make_run, uid_of
 from tests.support.result_reports import (
     CT,
     HEART,
@@ -37,10 +41,11 @@ from tests.support.result_reports import (
     write_sr,
 )
 
-from ctenrich.records import Proof
+from ctenrich.masks import masks_from_label_map
+from ctenrich.records import Proof, SegmentMasks, Volume
 from ctenrich.report import build_report
 from ctenrich.results.tables import build_object_tables
-from ctenrich.workspace import Workspace, load_record, save_record
+from ctenrich.workspace import Workspace, load_record, save_array, save_record, sha256_of_array
 
 
 def _item(**values: object) -> Dataset:
@@ -147,6 +152,53 @@ def _first_view(index: Path) -> float:
     return median(found)
 
 
+def _large_series(run: Workspace, slices: int) -> None:
+    """Replace the volume and masks of the first series by larger ones with noise of 25 HU."""
+    uid = uid_of(0)
+    hu, labels = (np.repeat(np.repeat(a, 8, axis=1), 7, axis=2)[:, :512, :512] for a in body(0))
+    order = np.arange(slices) * len(hu) // slices
+    noise = np.random.default_rng(1)
+    wide = np.full((slices, 512, 512), -1000, np.int16)
+    for k, source in enumerate(order):
+        wide[k, :, : hu.shape[2]] = hu[source]
+        wide[k] += noise.normal(0, 25, wide[k].shape).astype(np.int16)
+    mask = np.zeros(wide.shape, np.uint8)
+    mask[:, :, : labels.shape[2]] = labels[order]
+    path = run.series_dir(uid) / "volume.json"
+    volume = load_record(path, Volume)
+    save_array(run.resolve(uid, volume.array_path), wide)
+    affine = ((0.7, 0.0, 0.0, -180.0), (0.0, 0.7, 0.0, -180.0), (0.0, 0.0, 1.0, -150.0), (0.0, 0.0, 0.0, 1.0))
+    sha256 = sha256_of_array(wide)
+    save_record(path, replace(volume, shape=wide.shape, affine_lps=affine, spacing=(1.0, 0.7, 0.7), sha256=sha256))
+    folder = run.product_dir(uid, NETWORK)
+    masks = load_record(folder / "masks.json", SegmentMasks)
+    names = [(s.number, s.name, s.source_label) for s in masks.segments]
+    template = replace(masks, shape=wide.shape)
+    save_record(
+        folder / "masks.json", masks_from_label_map(mask, names, template, folder / "masks" / "labels.npy", run)
+    )
+
+
+def _series_page(scratch: Path, slices: int) -> None:
+    run = make_run(scratch / "large", 1)
+    build_report(run)
+    shutil.rmtree(run.report)
+    _large_series(run, slices)
+    times = []
+    for _ in range(2):
+        start = time.process_time()
+        index = build_report(run)
+        times.append(time.process_time() - start)
+    size = sum(p.stat().st_size for p in run.report.rglob("*") if p.is_file())
+    with chromium() as seen:
+        seen.page.goto(f"{index.as_uri()}#s-{uid_of(0)}")
+        start = time.monotonic()
+        seen.page.wait_for_selector(".bench[data-ready]")
+        ready = time.monotonic() - start
+    print(f"\npage of a series of {slices} slices, 512 x 512: {size / 1e6:.2f} MB with all its files (below 6)")
+    print(f"first time {times[0]:.2f} s of CPU, again {times[1]:.2f} s; picture ready after {ready:.1f} s in chromium")
+
+
 def main() -> None:
     """Run and print the tables."""
     parser = argparse.ArgumentParser()
@@ -156,6 +208,7 @@ def main() -> None:
         _tables(Path(scratch), *((4, 50) if quick else (30, 200)))
         for series, limit in ((100, 1000),) if quick else ((500, 1000), (1000, 2000), (10_000, 2000)):
             _report(Path(scratch), series, limit)
+        _series_page(Path(scratch), 300)
 
 
 if __name__ == "__main__":

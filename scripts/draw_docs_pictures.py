@@ -3,7 +3,7 @@
 python scripts/draw_docs_pictures.py [RUN]
 
 RUN is a finished run of a generated study; without it the study of the demo is segmented by its network and by the
-contours of its RTSTRUCT. Writes docs/images/ohif*.png, viewer-*.png and report-series.png.
+contours of its RTSTRUCT. Writes docs/images/ohif*.png, viewer-*.png and report-*.png.
 """
 
 from __future__ import annotations
@@ -55,24 +55,31 @@ def draw_viewer(browser: Any, workspace: Workspace) -> None:
             page.close()
 
 
-def draw_report(page: Any, workspace: Workspace) -> None:
-    """Open the page of the first series at its masks."""
+def draw_report(browser: Any, workspace: Workspace) -> None:
+    """Draw the page of the first series: three planes, and two products side by side, for two widths of screen."""
     index = build_report(workspace)
-    page.goto((index.resolve().parent / "series" / f"{RunView(workspace).series[0]}.html").as_uri())
-    page.wait_for_selector("section.product img.over")
-    section = page.locator("section.product:has(img.over)").first
-    section.evaluate("element => element.scrollIntoView({block: 'start', behavior: 'instant'})")
-    page.screenshot(path=str(OUT / "report-series.png"))
+    for suffix, width, height in (("", 1400, 1300), ("-390", 390, 1500)):
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto((index.resolve().parent / "series" / f"{RunView(workspace).series[0]}.html").as_uri())
+        page.wait_for_selector(".bench[data-ready]:visible")
+        page.wait_for_timeout(2000)
+        page.screenshot(path=str(OUT / f"report-series{suffix}.png"))
+        page.locator(".b-view:visible").select_option("axial")
+        page.locator(".b-compare:visible").select_option("side")
+        page.locator(".bench:visible").evaluate("element => element.scrollIntoView({behavior: 'instant'})")
+        page.wait_for_timeout(1000)
+        page.screenshot(path=str(OUT / f"report-side-by-side{suffix}.png"))
+        page.close()
 
 
 def draw(run: Path) -> None:
-    """Take both pictures of a run."""
+    """Take the pictures of a run."""
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     OUT.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=binary, args=[*FLAGS, "--force-color-profile=srgb"])
         draw_viewer(browser, Workspace(run))
-        draw_report(browser.new_page(viewport={"width": 1180, "height": 1440}), Workspace(run))
+        draw_report(browser, Workspace(run))
         browser.close()
 
 

@@ -120,7 +120,7 @@ def test_the_page_begins_with_the_patient(browser: Watched, run: Workspace) -> N
     assert page.locator("h1 bdi").count() == 2, "directions of names do not spread"
     assert EVIL in page.locator(".findings").inner_text()
     assert page.locator(".head-facts dt").all_inner_texts() == [
-        "Age and sex", "Description", "Scanner", "Spacing (slices, rows, columns)", "Volume"
+        "Age and sex", "Scanner", "Spacing (slices, rows, columns)", "Volume"
     ]  # fmt: skip
     assert page.evaluate("document.documentElement.scrollWidth") == 1400
     assert browser.errors == []

@@ -227,14 +227,16 @@ def _smoothed(plane: NDArray[Any], indices: NDArray[np.intp], factor: int, axis:
     """Weighted means of `factor` neighbours, centred on the indices: (1 2 1) / 4 for 2, (1 1 1) / 3 for 3."""
     if factor == 1:
         return plane
-    half, last = factor // 2, plane.shape[axis] - 1
-    total: NDArray[Any] | None = None
+    rows = np.moveaxis(plane, axis, 0)
+    half, last = factor // 2, len(rows) - 1
+    total = np.zeros((indices.size, rows.shape[1]), np.int32)
     for shift in range(-half, half + 1):
         weight = 1 if factor % 2 == 0 and abs(shift) == half else 2
-        part = weight * np.take(plane, np.clip(indices + shift, 0, last), axis=axis).astype(np.int32)
-        total = part if total is None else total + part
-    assert total is not None
-    return total // (2 * factor)
+        first, end = int(indices[0]) + shift, int(indices[-1]) + shift
+        inside = first >= 0 and end <= last
+        part = rows[first : end + 1 : factor] if inside else rows[np.clip(indices + shift, 0, last)]
+        total += part if weight == 1 else np.left_shift(part, 1, dtype=np.int32)
+    return np.moveaxis(total // (2 * factor), 0, axis)
 
 
 # ---------------------------------------------------------------- masks
@@ -295,11 +297,14 @@ def _samples(reduction: Reduction) -> tuple[NDArray[np.intp], ...]:
 def _sampled_labels(masks: SegmentMasks, reduction: Reduction, workspace: Workspace, kind: Any) -> NDArray[Any]:
     assert masks.label_map_path is not None
     labels = load_array(workspace.resolve(masks.series_instance_uid, masks.label_map_path))
+    part = tuple(slice(int(i[0]), int(i[-1]) + 1, int(i[1] - i[0]) if i.size > 1 else 1) for i in _samples(reduction))
+    sampled = np.ascontiguousarray(labels[part])
+    if all(segment.number == ordinal for ordinal, segment in enumerate(masks.segments, 1)):
+        return sampled.astype(kind, copy=False)
     table = np.zeros(max(256, 1 + max((s.number for s in masks.segments), default=0)), kind)
     for ordinal, segment in enumerate(masks.segments, 1):
         table[segment.number] = ordinal
-    part = tuple(slice(int(i[0]), int(i[-1]) + 1, int(i[1] - i[0]) if i.size > 1 else 1) for i in _samples(reduction))
-    return np.asarray(table[labels[part]])
+    return np.asarray(table[sampled])
 
 
 def _sampled_crops(

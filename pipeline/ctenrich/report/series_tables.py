@@ -58,7 +58,7 @@ def sensible(value: float | None) -> str:
         return f"{value:.1f}"
     if size >= 0.9995:
         return f"{value:.2f}"
-    return f"{value:.3g}" if value else "0"
+    return f"{value:#.3g}" if value else "0"
 
 
 # ---------------------------------------------------------------- facts
@@ -70,7 +70,7 @@ def patient_of(row: Mapping[str, Any]) -> str:
 
 
 def facts_of(row: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Facts of a series: those that a reader needs at once, and further ones.
+    """Facts of a series: those that a reader needs at once (beside patient and description), and further ones.
 
     Parameters
     ----------
@@ -92,7 +92,6 @@ def facts_of(row: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[
     first = [
         ("Study date", row.get("StudyDate")),
         ("Age and sex", ", ".join(v for v in (years, sex) if v)),
-        ("Description", row.get("SeriesDescription")),
         ("Scanner", scanner),
         ("Kernel", row.get("ConvolutionKernel")),
         (
@@ -202,8 +201,13 @@ def _agreement_numbers(one: Agreement | None) -> Row | None:
         "dice": "" if one.dice is None else f"{one.dice:.3f}",
         "hausdorff_95": sensible(one.hausdorff_95),
         "mean_distance": sensible(one.mean_distance),
-        "difference": f"{one.volume - one.reference_volume:+.3g}",
+        "difference": _signed(one.volume - one.reference_volume),
     }
+
+
+def _signed(value: float) -> str:
+    text = sensible(abs(value))
+    return text if text == "0" else ("+" if value > 0 else "−") + text
 
 
 def landmark_table(rows: Sequence[Mapping[str, Any]], position: Mapping[int, float]) -> Row:

@@ -184,7 +184,7 @@ def working_picture(
             return {"places": found.places, "most": [most.tolist() for most in found.most]}
 
         def scripted(number: int = number, key: str = label_key) -> bytes:
-            return _script(key, [_text(zlib.compress(layer.tobytes(), 6)) for layer in source.labels[number].layers])
+            return _script(key, [_text(zlib.compress(layer.tobytes(), 2)) for layer in source.labels[number].layers])
 
         found = pictures.value(f"{label_key}.json", described)
         layers.append(found)
@@ -304,7 +304,7 @@ def _slices_text(levels: NDArray[np.uint8]) -> list[str]:
         files = []
         for sheet in sheets:
             buffer = BytesIO()
-            Image.fromarray(sheet).save(buffer, "JPEG", quality=quality, optimize=True)
+            Image.fromarray(sheet).save(buffer, "JPEG", quality=quality)
             files.append(buffer.getvalue())
         if sum(map(len, files)) <= _MOST_BYTES:
             break
@@ -387,7 +387,7 @@ def _still_webp(source: _Source, cut: _Cut) -> bytes:
     table = np.clip((shown - low) / width * 255, 0, 255).astype(np.uint8)
     buffer = BytesIO()
     image = Image.fromarray(np.ascontiguousarray(table[plane])).resize(cut.size, Image.Resampling.BILINEAR)
-    image.save(buffer, "WEBP", quality=82, method=4)
+    image.save(buffer, "WEBP", quality=82, method=2)
     return buffer.getvalue()
 
 
@@ -395,16 +395,16 @@ def _overlay_png(labels: LabelLayers, cut: _Cut, colours: Sequence[tuple[int, in
     from PIL import Image
 
     canvas = np.zeros((cut.size[1], cut.size[0], 4), np.uint8)
-    table = np.array([(0, 0, 0), *colours], np.uint8)
+    table = np.array([(0, 0, 0, 0), *((*colour, 90) for colour in colours)], np.uint8)
     for layer in labels.layers:
         plane = np.ascontiguousarray(np.take(layer, cut.index, axis=cut.fixed)).astype(np.int32)
         shown = np.asarray(Image.fromarray(plane).resize(cut.size, Image.Resampling.NEAREST))
         inside = shown > 0
         edge = inside & (_border(shown))
-        canvas[inside] = np.concatenate([table[shown[inside]], np.full((int(inside.sum()), 1), 90, np.uint8)], axis=1)
+        canvas[inside] = table[shown[inside]]
         canvas[edge, 3] = 255
     buffer = BytesIO()
-    Image.fromarray(canvas).save(buffer, "PNG", compress_level=9)
+    Image.fromarray(canvas).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -129,7 +129,7 @@
       this.element = make("div", this.bench.views, { class: "pane p-" + this.name });
       this.frame = make("div", this.element, { class: "pane-picture", tabindex: "0", role: "group" });
       this.frame.style.aspectRatio = this.width + " / " + this.height;
-      this.canvas = make("canvas", this.frame, { role: "img" });
+      this.canvas = make("canvas", this.frame, { role: "img", "aria-label": this.name + " CT" });
       this.marks = make("svg:svg", this.frame, { class: "marks", "aria-hidden": "true" });
       const hud = (place, text) => make("span", this.frame, { class: "hud " + place, "aria-hidden": "true" }, text);
       const [left, right] = axes[this.right].ends, [top, bottom] = axes[this.down].ends;
@@ -143,7 +143,7 @@
       this.bar = make("span", scale, { class: "scale-bar" });
       make("br", scale);
       this.barText = make("span", scale, {}, "");
-      this.slider = make("input", this.element, { type: "range", min: "0", max: String(this.axis.count - 1), step: "1" });
+      this.slider = make("input", this.element, { type: "range", min: "0", max: String(this.axis.count - 1), step: "1", "aria-label": "Slice of the " + this.name + " plane" });
       this.slider.addEventListener("input", () => this.bench.go(this.fixed, Number(this.slider.value)));
       this.offscreen = document.createElement("canvas");
       this.offscreen.width = this.columns;
@@ -228,11 +228,11 @@
       const lines = this.bench.meta.landmarks.map((mark) => ({ name: words(mark.name), at: pixel(mark.at) })).filter((l) => l.at > 0 && l.at < limit);
       const places = across ? spread(lines.map((l) => l.at), 13, 28, limit - 50) : spread(lines.map((l) => l.at), 60, 30, limit - 30);
       lines.forEach((line, n) => {
-        const d = across ? "M0 " + line.at + "H" + (length - 62) : "M" + line.at + " 0V" + (length - 22);
+        const d = across ? "M0 " + line.at + "H" + (length - 72) : "M" + line.at + " 0V" + (length - 22);
         make("svg:path", this.marks, { class: "mark", d, "data-landmark": line.name }, undefined);
-        const lead = across ? "M" + (length - 62) + " " + line.at + "L" + (length - 52) + " " + places[n] : "M" + line.at + " " + (length - 22) + "L" + places[n] + " " + (length - 14);
+        const lead = across ? "M" + (length - 72) + " " + line.at + "L" + (length - 60) + " " + places[n] : "M" + line.at + " " + (length - 22) + "L" + places[n] + " " + (length - 14);
         make("svg:path", this.marks, { class: "lead", d: lead }, undefined);
-        make("svg:text", this.marks, across ? { x: length - 50, y: places[n] + 4 } : { x: places[n], y: length - 4, "text-anchor": "middle" }, line.name);
+        make("svg:text", this.marks, across ? { x: length - 4, y: places[n] + 4, "text-anchor": "end" } : { x: places[n], y: length - 4, "text-anchor": "middle" }, line.name);
       });
     }
 
@@ -255,7 +255,6 @@
       this.bar.dataset.mm = bar;
       this.barText.textContent = bar + " mm";
       this.slider.value = index;
-      this.slider.setAttribute("aria-label", "Slice of the " + this.name + " plane");
       this.slider.setAttribute("aria-valuetext", text);
       const names = this.products.map((n) => this.bench.meta.products[n].name).join(" and ");
       this.canvas.setAttribute("aria-label", this.name + " CT, " + text + (names ? ", masks of " + names : ""));
