@@ -4,8 +4,8 @@
 
 Objects are a series' SEG (a frame for every slice and organ, each with its source), its shape SR, and a regions SR with
 one group per slice. The report is that of a generated run: size and first view of its index in chromium, time of the
-first build, of a build without changes and of one after a change in one series. Of the page of a series of 300 slices of
-512 x 512: its size with all files that it loads, its CPU time, and the time until its picture can be used.
+first build, of a build without changes and of one after a change in one series. Of the page of a series of 300 slices
+of 512 x 512: its size with all files that it loads, its CPU time, and the time until its picture can be used.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _series_page(scratch: Path, slices: int) -> None:
         times.append(time.process_time() - start)
     size = sum(p.stat().st_size for p in run.report.rglob("*") if p.is_file())
     with chromium() as seen:
-        seen.page.goto(f"{index.as_uri()}#s-{uid_of(0)}")
+        seen.page.goto((index.parent / "series" / f"{uid_of(0)}.html").as_uri())
         start = time.monotonic()
         seen.page.wait_for_selector(".bench[data-ready]")
         ready = time.monotonic() - start

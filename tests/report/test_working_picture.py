@@ -91,7 +91,7 @@ def test_a_noisy_series_is_stored_at_lower_quality(monkeypatch: pytest.MonkeyPat
 def test_a_volume_without_hu_has_its_own_range(run: Workspace, tmp_path: Path) -> None:
     volume, _ = records(run)
     other = replace(volume, quantity=Quantity.SUV, sha256="another")
-    meta = working_picture(other, {}, {}, Pictures(tmp_path / "pictures", "", run)).meta
+    meta = working_picture(other, {}, {}, Pictures(tmp_path / "pictures", "pictures/", run)).meta
     assert meta["knots"] == [[-1000.0, 0], [700.0, 255]]
     assert (meta["hu"], meta["unit"], meta["products"]) == (False, "SUV", [])
     assert meta["start"] == (20, 32, 40), "the middle"

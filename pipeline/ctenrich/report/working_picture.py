@@ -57,27 +57,11 @@ class Pictures:
 
     folder: Path
     prefix: str
-    """Path from the page to the folder; empty: still pictures are embedded as data URIs."""
+    """Path from the page to the folder."""
     workspace: Workspace
 
-    def embed(self, name: str, draw: Callable[[], bytes]) -> str:
-        """Address of a picture that is drawn if it is not in the folder, or the picture itself as a data URI.
-
-        Parameters
-        ----------
-        name : str
-            File name.
-        draw : callable
-            Returns the contents of the file.
-        """
-        path = self._kept(name, draw)
-        if self.prefix:
-            return f"{self.prefix}{name}"
-        kind = "webp" if name.endswith("webp") else "png"
-        return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-    def script(self, name: str, draw: Callable[[], bytes]) -> str:
-        """Address of a script file that is written if it is not in the folder.
+    def file(self, name: str, draw: Callable[[], bytes]) -> str:
+        """Address of a file, which is written if it is not in the folder.
 
         Parameters
         ----------
@@ -87,7 +71,7 @@ class Pictures:
             Returns the contents of the file.
         """
         self._kept(name, draw)
-        return f"{self.prefix or self.folder.name + '/'}{name}"
+        return f"{self.prefix}{name}"
 
     def value(self, name: str, make: Callable[[], Any]) -> Any:
         """Value that is computed, and kept as JSON, if it is not in the folder.
@@ -192,7 +176,7 @@ def working_picture(
             {
                 "name": name,
                 "key": label_key,
-                "file": pictures.script(f"{label_key}.js", scripted),
+                "file": pictures.file(f"{label_key}.js", scripted),
                 "wide": len(one.segments) > 255,
                 "segments": _segments(one, found["places"], volume),
             }
@@ -200,7 +184,7 @@ def working_picture(
     start = _start(layers, source.reduction.shape)
     meta = {
         "key": key,
-        "file": pictures.script(f"{key}.js", lambda: _script(key, _slices_text(source.levels))),
+        "file": pictures.file(f"{key}.js", lambda: _script(key, _slices_text(source.levels))),
         **facts,
         "hu": volume.quantity == Quantity.HU,
         "stack": source.reduction.stack_axis,
@@ -358,7 +342,7 @@ def _still(source: _Source, cut: _Cut, best: int | None, pictures: Pictures) -> 
         "fixed": cut.fixed,
         "mm": cut.mm,
         "letters": (*axes[cut.right].ends, *axes[cut.down].ends),
-        "picture": pictures.embed(name, lambda: _still_webp(source, cut)),
+        "picture": pictures.file(name, lambda: _still_webp(source, cut)),
         "overlay": "",
         "product": "",
     }
@@ -366,7 +350,7 @@ def _still(source: _Source, cut: _Cut, best: int | None, pictures: Pictures) -> 
         masks = source.masks[best]
         colours = [colour_of(s.name) for s in masks.segments]
         name = _content_key("overlay", *place, masks.sha256, colours) + ".png"
-        still["overlay"] = pictures.embed(name, lambda: _overlay_png(source.labels[best], cut, colours))
+        still["overlay"] = pictures.file(name, lambda: _overlay_png(source.labels[best], cut, colours))
         still["product"] = str(masks.product)
     return still
 
