@@ -60,12 +60,56 @@ def test_an_island_has_its_size_distance_and_slice(clean: QualityCase) -> None:
     found = grave(with_masks(clean, masks))["islands"]
     assert found.sentence.startswith("heart: 1 island with ")
     assert "the largest 5.1 mL" in found.sentence
-    assert (found.slice_index, found.severity) == (z + 22, Severity.WARNING)
+    assert (found.slice_index, found.severity) == (z + 22, Severity.ERROR)
     upside_down = replace(with_masks(clean, masks), upside_down=True)
     assert grave(upside_down)["islands"].slice_index == clean.shape[0] - 1 - (z + 22)
+    masks = masks_of(clean)
+    masks["heart"][z + 20 : z + 22, y + 5 : y + 8, x : x + 2] = True
+    found = grave(with_masks(clean, masks))["islands"]
+    assert found.severity is Severity.WARNING, "a small island of a large organ deserves a look"
     masks["heart"] = masks["heart"] & False
     masks["heart"][z, y, x] = masks["heart"][z + 9, y, x] = True
     assert "islands" not in grave(with_masks(clean, masks)), "single voxels are not counted"
+
+
+@pytest.mark.parametrize(("axis", "side"), [(1, 0), (1, 1), (2, 0), (2, 1)])
+def test_half_of_a_spinal_cord(clean: QualityCase, axis: int, side: int) -> None:
+    """Cut lengthwise in every slice: half as wide as deep, or twice."""
+    masks = masks_of(clean)
+    for plane in masks["spinal_cord"]:
+        places = np.flatnonzero(plane.any(axis=2 - axis))
+        if places.size:
+            middle = round(float(places.mean()) + 0.5)
+            cut = plane if axis == 1 else plane.T
+            cut[middle:] &= side == 0
+            cut[:middle] &= side == 1
+    found = grave(with_masks(clean, masks))
+    assert found.keys() & {"width_by_depth", "depth_in_the_body"}
+    if axis == 2:
+        assert found["width_by_depth"].value is not None
+        assert found["width_by_depth"].value < 0.8
+
+
+@pytest.mark.parametrize(("kept", "check"), [("upper", "carina"), ("lower", "upper_end")])
+def test_half_of_a_trachea(clean: QualityCase, kept: str, check: str) -> None:
+    """The upper half ends above the carina, the lower half below the top of the lungs."""
+    masks, organ = masks_of(clean), clean.organs["trachea"]
+    middle = organ.start[0] + organ.mask.shape[0] // 2
+    masks["trachea"][slice(None, middle) if kept == "upper" else slice(middle, None)] = False
+    assert check in grave(with_masks(clean, masks))
+
+
+def test_a_trachea_that_the_scan_cuts_is_no_half(clean: QualityCase) -> None:
+    """A scan that begins above the carina, or ends below the top of the lungs, shows part of the trachea."""
+    assert clean.lungs is not None
+    assert clean.lungs.top is not None
+    masks, middle = masks_of(clean), round(clean.lungs.top / clean.spacing[0]) - 5
+    for part in (slice(middle, None), slice(None, middle)):
+        assert clean.ct is not None
+        cut = replace(clean, ct=np.ascontiguousarray(clean.ct[part]), shape=clean.ct[part].shape)
+        cut.__dict__.pop("lungs", None)
+        found = grave(with_masks(cut, {"trachea": masks["trachea"][part]}))
+        assert found.keys().isdisjoint({"carina", "upper_end"})
 
 
 def test_holes_and_missing_slices(clean: QualityCase) -> None:

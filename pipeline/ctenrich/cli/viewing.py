@@ -31,7 +31,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:  ctenrich view my-run  \n"
         "ctenrich view my-run --series 1.2.3 --no-browser  \n"
-        "ctenrich view my-run --host 0.0.0.0"
+        "ctenrich view my-run --host 0.0.0.0  \n"
+        "ctenrich view my-run --series 1.2.3 --slicer"
     )(view)
     app.command(
         epilog="Examples:  ctenrich publish my-run bigquery:my-project.results  \n"
@@ -56,8 +57,18 @@ def view(
         str,
         typer.Option(help="Address of this computer to listen on; 0.0.0.0: all, so that its network can reach it."),
     ] = "127.0.0.1",
+    slicer: Annotated[
+        bool,
+        typer.Option("--slicer", help="Open the series in 3D Slicer (program Slicer on the PATH) instead of OHIF."),
+    ] = False,
 ) -> None:
     """Show the CTs of a run with their SEGs in OHIF until interrupted; nothing is shown without the printed token."""
+    if slicer:
+        from ctenrich import steps
+        from ctenrich.view.desktop import open_in_slicer
+
+        open_in_slicer(steps.open_run(run).workspace, series)
+        return
     server = ServerOptions(ohif=ohif, port=port, pacs=orthanc, host=host)
     show_run(run, series=series, server=server, browser=browser)
 

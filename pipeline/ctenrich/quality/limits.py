@@ -39,6 +39,8 @@ class OrganLimits:
     """Ends abruptly along z by definition."""
     covers: float | None = None
     """Least share of the height of the lungs that it spans."""
+    width_by_depth: Range | None = None
+    """Width by depth of a tube's cross-sections, from their second moments; the median over its slices."""
 
     def volume_of(self, sex: str | None) -> Range | None:
         """Range of the volume, mL, by sex (F, M) where it is known."""

@@ -134,7 +134,7 @@ def check_neighbours(case: QualityCase, limits: Limits) -> Iterator[Finding]:
 
 
 def check_trachea(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Trachea above the heart.
+    """Trachea above the heart, from the neck to the carina.
 
     Parameters
     ----------
@@ -146,15 +146,34 @@ def check_trachea(case: QualityCase, limits: Limits) -> Iterator[Finding]:
     Finding
     """
     trachea, heart = case.organs.get("trachea"), case.organs.get("heart")
-    if trachea is None or heart is None:
+    if trachea is None:
         return
-    above_heart, least = (
-        float(trachea.centre[0] - heart.centre[0]),
-        limits.number("neighbours", "trachea_above_heart_mm"),
-    )
-    if above_heart < least:
-        text = f"trachea: its centre is {above_heart:.0f} mm above that of the heart, usual are {least:g} mm or more"
-        yield below("trachea", "above_the_heart", above_heart, least, text)
+    if heart is not None:
+        above_heart = float(trachea.centre[0] - heart.centre[0])
+        least = limits.number("neighbours", "trachea_above_heart_mm")
+        if above_heart < least:
+            text = (
+                f"trachea: its centre is {above_heart:.0f} mm above that of the heart, usual are {least:g} mm or more"
+            )
+            yield below("trachea", "above_the_heart", above_heart, least, text)
+    yield from _trachea_ends(case, trachea, limits)
+
+
+def _trachea_ends(case: QualityCase, trachea: OrganMask, limits: Limits) -> Iterator[Finding]:
+    """Ends of the trachea against the top of the lungs by threshold: half of it ends beside the apex."""
+    lungs = case.lungs
+    if lungs is None or lungs.top is None or lungs.volume < limits.number("lung_witness", "least_ml"):
+        return
+    bottom = trachea.start[0] * case.spacing[0]
+    top = (trachea.start[0] + trachea.mask.shape[0] - 1) * case.spacing[0]
+    missing, most = lungs.top - top, limits.number("neighbours", "trachea_top_below_apex_mm")
+    if missing > most:
+        text = f"trachea: it ends {missing:.0f} mm below the top of the lungs, usual is an end above them"
+        yield above("trachea", "upper_end", missing, most, text)
+    reach, least = lungs.top - bottom, limits.number("neighbours", "carina_below_apex_mm")
+    if not lungs.cut_top and trachea.start[0] > 0 and reach < least:
+        text = f"trachea: it begins {reach:.0f} mm below the top of the lungs, usual are {least:g} mm or more (carina)"
+        yield below("trachea", "carina", reach, least, text)
 
 
 def check_kidneys(case: QualityCase, limits: Limits) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from ctenrich.quality.place_checks import (
     check_trachea,
 )
 from ctenrich.quality.shape_checks import (
+    check_cross_section,
     check_edge,
     check_empty,
     check_ends,
@@ -40,6 +41,7 @@ CHECKS: tuple[Check, ...] = (
     check_islands,
     check_holes,
     check_ends,
+    check_cross_section,
     check_edge,
     check_volume,
     check_extent,

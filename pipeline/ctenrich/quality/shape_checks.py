@@ -13,7 +13,16 @@ from ctenrich.quality.finding import Finding, above, note, outside
 from ctenrich.quality.limits import Limits
 from ctenrich.records import Severity
 
-__all__ = ["check_edge", "check_empty", "check_ends", "check_extent", "check_holes", "check_islands", "check_volume"]
+__all__ = [
+    "check_cross_section",
+    "check_edge",
+    "check_empty",
+    "check_ends",
+    "check_extent",
+    "check_holes",
+    "check_islands",
+    "check_volume",
+]
 
 _MANY_PIECES = (
     "gtv",
@@ -50,7 +59,7 @@ def check_islands(case: QualityCase, limits: Limits) -> Iterator[Finding]:
     from scipy.spatial import cKDTree
 
     least, reach = (limits.number("components", n) for n in ("island_volume_ml", "island_distance_mm"))
-    share_limit = limits.number("components", "island_share_error")
+    share_limit, volume_limit = (limits.number("components", n) for n in ("island_share_error", "island_error_ml"))
     for organ in (o for o in case.organs.values() if one_piece(o.name)):
         labels, count = ndimage.label(organ.mask, np.ones((3, 3, 3)))
         if count < 2:
@@ -79,7 +88,7 @@ def check_islands(case: QualityCase, limits: Limits) -> Iterator[Finding]:
             value=share,
             high=share_limit,
             unit="share of the volume",
-            severity=Severity.ERROR if share >= share_limit else Severity.WARNING,
+            severity=Severity.ERROR if share >= share_limit or largest[0] >= volume_limit else Severity.WARNING,
             sentence=text,
             slice_index=case.slice_of(largest[2]),
         )
@@ -153,6 +162,39 @@ def check_ends(case: QualityCase, limits: Limits) -> Iterator[Finding]:
                     middle = organ.centre[0] / organ.spacing[0]
                     found = above(organ.name, "flat_end", share, limit, text)
                     yield replace(found, slice_index=case.slice_of(place if axis == 0 else middle))
+
+
+def check_cross_section(case: QualityCase, limits: Limits) -> Iterator[Finding]:
+    """Width by depth of the cross-sections of a tube: half of one is half as wide, or half as deep.
+
+    Parameters
+    ----------
+    case : QualityCase
+    limits : Limits
+
+    Yields
+    ------
+    Finding
+    """
+    for organ in case.organs.values():
+        usual = limits.organ(plain_name(organ.name)).width_by_depth
+        if usual is None:
+            continue
+        depths = _spread(organ.mask.sum(axis=2), organ.spacing[1])
+        widths = _spread(organ.mask.sum(axis=1), organ.spacing[2])
+        ratio = float(np.nanmedian(widths / depths))
+        found = outside(organ.name, "width_by_depth", ratio, usual, "", severity=Severity.ERROR)
+        if found:
+            yield found
+
+
+def _spread(counts: np.ndarray, spacing: float) -> np.ndarray:
+    """Standard deviation of voxels along a line, mm, with the extent of the voxels themselves; one value per row."""
+    counts, place = counts.astype(float), np.arange(counts.shape[1])
+    with np.errstate(invalid="ignore"):
+        mean = counts @ place / counts.sum(axis=1)
+        variance = counts @ place**2 / counts.sum(axis=1) - mean**2
+    return np.asarray(np.sqrt(np.maximum(variance, 0) + 1 / 12) * spacing)
 
 
 def check_volume(case: QualityCase, limits: Limits) -> Iterator[Finding]:
