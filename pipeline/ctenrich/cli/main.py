@@ -28,6 +28,7 @@ from ctenrich.cli import (
     running,
     settings_files,
     stages,
+    structure_names,
     treatments,
     viewing,
 )
@@ -129,8 +130,8 @@ def _main(
 
 
 for group in (
-    demo, cohorts, treatments, running, stages, checking, results, evaluation, quality, review, viewing, exports,
-    listening, doses, models, mappings, settings_files,
+    demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, quality, review,
+    viewing, exports, listening, doses, models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)
