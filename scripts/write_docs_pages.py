@@ -54,7 +54,7 @@ INTERFACE = {
     "dose": (
         "Doses of radiotherapy",
         ["dose.reader", "dose.grid", "dose.metrics", "dose.bounds", "dose.structures", "dose.files", "dose.table",
-         "dose.vendor_dvh"],
+         "dose.vendor_dvh", "dose.plan", "dose.choice", "dose.combine", "dose.write", "dose.compare"],
     ),
     "objects": (
         "DICOM objects",

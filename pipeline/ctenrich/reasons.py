@@ -162,10 +162,12 @@ class Reason(StrEnum):
 
     # dose
     NOT_RT_DOSE = "NOT_RT_DOSE", "The file is not an RT Dose object."
+    NOT_RT_PLAN = "NOT_RT_PLAN", "The file is not an RT Plan object."
     DOSE_OFFSETS = "DOSE_OFFSETS", "The frame offsets of the dose do not fit its frames or either form of the standard."
     DOSE_VALUES = "DOSE_VALUES", "The stored values are not doses: no scaling, negative, or of another size."
     DOSE_UNITS = "DOSE_UNITS", "The dose is not in Gy."
     DOSE_TYPE = "DOSE_TYPE", "The dose is not a physical dose."
+    DOSE_SUMMATION = "DOSE_SUMMATION", "The doses are parts of one plan that must not be added, or not all of them."
     DOSE_OTHER_FRAME = "DOSE_OTHER_FRAME", "The dose has another frame of reference, or another image set."
     DOSE_INCOMPLETE = "DOSE_INCOMPLETE", "The dose grid does not cover the whole structure."
     BEYOND_VOLUME = "BEYOND_VOLUME", "The metric needs more volume than the structure has."

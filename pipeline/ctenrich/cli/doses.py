@@ -1,4 +1,4 @@
-"""``ctenrich dose``: dose metrics of structures, from files."""
+"""``ctenrich dose``: dose metrics of structures, sums of doses and comparisons, from files."""
 
 from __future__ import annotations
 
@@ -102,6 +102,144 @@ def dvh(
         from ctenrich.dose.table import CURVE_COLUMNS, arrow_table, curve_rows
 
         pq.write_table(arrow_table(curve_rows(found.structures, found.source), CURVE_COLUMNS), curves)
+
+
+_Plans = Annotated[list[Path] | None, typer.Option("--plan", help="RT Plan of a dose; repeatable.")]
+_Out = Annotated[Path, typer.Option(help="File of the new RT Dose.")]
+
+
+@dose_app.command(
+    "sum",
+    epilog="Examples:  ctenrich dose sum main.dcm boost.dcm --out sum.dcm  \n"
+    "ctenrich dose sum main.dcm boost.dcm --scale 25/23 --scale 1 --plan plan1.dcm --plan plan2.dcm --out sum.dcm",
+)
+def add(
+    doses: Annotated[list[Path], typer.Argument(metavar="DOSE...", help="RT Doses of one frame of reference.")],
+    out: _Out,
+    scale: Annotated[
+        list[str] | None, typer.Option(help="Factor of each dose, in their order: 25/23, 2, 1.08; default: 1.")
+    ] = None,
+    plan: _Plans = None,
+) -> None:
+    """Add doses to a new RT Dose: one dose per plan, on the finest grid; the order does not matter."""
+    from ctenrich.errors import UsageError, count
+    from ctenrich.reasons import Reason
+
+    if scale and len(scale) != len(doses):
+        text = f"{count(len(scale), 'factor')} for {count(len(doses), 'dose')}"
+        raise UsageError(Reason.BAD_PARAMETER, text, "give one --scale for each dose, or none")
+    _combine(doses, scale or ["1"] * len(doses), plan or [], out)
+
+
+@dose_app.command(
+    "scale",
+    epilog="Examples:  ctenrich dose scale rd.dcm --intended 25 --delivered 23 --out scaled.dcm  \n"
+    "ctenrich dose scale rd.dcm --factor 25/23 --out scaled.dcm",
+)
+def scale_dose(
+    dose: Annotated[Path, typer.Argument(help="RT Dose.")],
+    out: _Out,
+    factor: Annotated[str | None, typer.Option(help="Factor: 25/23, 2, 1.08.")] = None,
+    intended: Annotated[int | None, typer.Option(min=1, help="Intended fractions of the treatment.")] = None,
+    delivered: Annotated[int | None, typer.Option(min=1, help="Fractions of the plan of this dose.")] = None,
+    plan: _Plans = None,
+) -> None:
+    """Multiply a dose by intended over delivered fractions, or by a factor; the result is a new RT Dose."""
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
+
+    ratio = intended is not None and delivered is not None
+    if ratio == (factor is not None) or (intended is None) != (delivered is None):
+        raise UsageError(Reason.BAD_PARAMETER, "give either --factor, or --intended and --delivered")
+    _combine([dose], [factor or f"{intended}/{delivered}"], plan or [], out)
+
+
+def _combine(doses: list[Path], factors: list[str], plans: list[Path], out: Path) -> None:
+    from ctenrich.cli.text import printable
+    from ctenrich.dose.choice import ScaledDose, choose_doses, parse_factor
+    from ctenrich.dose.combine import combine_doses
+    from ctenrich.dose.plan import read_plan
+    from ctenrich.dose.reader import read_dose
+    from ctenrich.dose.write import write_dose
+
+    parsed = [parse_factor(text) for text in factors]
+    facts = [read_plan(path) for path in plans]
+    given = [ScaledDose(dose=read_dose(path), factor=one) for path, one in zip(doses, parsed, strict=True)]
+    combined = combine_doses(choose_doses(given, facts))
+    for note in combined.notes:
+        typer.echo(printable(f"note: {note}"), err=True)
+    uid = write_dose(combined, out)
+    terms = " + ".join(f"{one.factor} x {one.uid}" for one in combined.sources)
+    typer.echo(printable(f"{out}: {uid}, maximum {combined.grid.maximum:.4f} Gy = {terms}"))
+
+
+@dose_app.command(
+    "plan",
+    epilog="Examples:  ctenrich dose plan rp.dcm",
+)
+def show_plan(plan: Annotated[Path, typer.Argument(help="RT Plan.")]) -> None:
+    """Fractions of an RT Plan by fraction group, and its prescribed dose with the source of it."""
+    from ctenrich.cli.console import print_table
+    from ctenrich.dose.plan import read_plan
+
+    facts = read_plan(plan)
+    rows = [
+        [
+            group.number,
+            "" if group.fractions is None else group.fractions,
+            len(group.beams),
+            "" if group.fraction_dose is None else f"{group.fraction_dose:.4f}",
+            "" if group.dose is None else f"{group.dose:.4f}",
+            "yes" if group.is_treatment else "no",
+        ]
+        for group in facts.groups
+    ]
+    columns = ["fraction group", "fractions", "beams", "Gy per fraction", "Gy", "treats"]
+    print_table("Fraction groups; research only", columns, rows)
+    typer.echo(f"fractions that treat: {'not stated' if facts.fractions is None else facts.fractions}")
+    known = facts.prescription
+    typer.echo(f"prescribed dose: {f'{known.dose:g} Gy ({known.source.value})' if known else 'not stated in the plan'}")
+
+
+@dose_app.command(
+    "compare",
+    epilog="Examples:  ctenrich dose compare ours.csv theirs.csv  \nctenrich dose compare a.parquet b.parquet --all",
+)
+def compare(
+    first: Annotated[Path, typer.Argument(help="Table of dose metrics: CSV, JSON or Parquet of ctenrich dose dvh.")],
+    second: Annotated[Path, typer.Argument(help="Another table.")],
+    everything: Annotated[bool, typer.Option("--all", help="Also print the metrics that agree.")] = False,
+) -> None:
+    """Compare two tables: volumes within 1 % or 1 cm3, doses within 2 % or 0.5 Gy, shares within 1 point."""
+    from ctenrich.cli.console import print_table
+    from ctenrich.dose.compare import compare_tables, read_metrics
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    words = {True: "yes", False: "no", None: ""}
+    found = compare_tables(read_metrics(first), read_metrics(second))
+    rows = [
+        [one.structure, one.metric, number(one.first), number(one.second), words[one.agrees],
+         words[one.within_bounds], *one.sampling]
+        for one in found if everything or one.agrees is False
+    ]  # fmt: skip
+    if rows:
+        columns = [
+            "structure",
+            "metric",
+            "first",
+            "second",
+            "agree",
+            "bounds overlap",
+            "steps of first, mm",
+            "of second",
+        ]
+        print_table("Dose metrics", columns, rows)
+    judged = [one.agrees for one in found if one.agrees is not None]
+    typer.echo(f"{sum(judged)} of {len(judged)} metrics agree; {len(found) - len(judged)} have no value in one table")
+    pairs = sorted({one.sampling for one in found if all(one.sampling)})
+    typer.echo("sampling (slices x rows x columns, mm): " + ("; ".join(" and ".join(p) for p in pairs) or "not stated"))
 
 
 def _write_metrics(found: FileDoses, fmt: DoseFormat, out: Path | None, shown: tuple[str, ...]) -> None:
