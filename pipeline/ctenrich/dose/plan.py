@@ -52,8 +52,8 @@ def read_plan(path: Path) -> PlanFacts:
     Raises
     ------
     InputError
-        NOT_RT_PLAN for another object; TRUNCATED where the plan ends before its fraction groups or within a beam; otherwise as
-        :func:`ctenrich.dicom.reader.open_dataset`.
+        NOT_RT_PLAN for another object; TRUNCATED where the plan ends before its fraction groups or within a
+        beam; otherwise as :func:`ctenrich.dicom.reader.open_dataset`.
     """
     data = open_dataset(path)
     if text(data, "SOPClassUID") != RT_PLAN:
