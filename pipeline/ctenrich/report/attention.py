@@ -90,7 +90,8 @@ def load_attention(db: duckdb.DuckDBPyConnection, data: CohortData, most: int) -
     signs: dict[tuple[str, str], list[Sign]] = defaultdict(list)
     for row in rows_of(db, _FINDINGS, [most]):
         key = row.pop("series"), row.pop("product")
-        signs[key].append(Sign(**row))
+        if row["sentence"] not in {sign.sentence for sign in signs[key]}:
+            signs[key].append(Sign(**row))
     return [
         Attention(
             series=row["series"],

@@ -2,7 +2,6 @@
 /* The first page: list and gallery of series with filters, and charts. Data come in script files (see index_data.py). */
 window.ctenrich = window.ctenrich || {};
 (() => {
-  document.documentElement.classList.add("js");
   const SVG = "http://www.w3.org/2000/svg";
   const byId = (id) => document.getElementById(id);
   const collator = new Intl.Collator("en", { numeric: true });
@@ -141,7 +140,7 @@ window.ctenrich = window.ctenrich || {};
     if (all.score[i]) marks.append(make("span", { class: "state " + (all.flags[i] & 1 ? "error" : "warning") }, "score " + all.score[i].toFixed(1)));
     const review = reviewOf(i);
     if (review !== "not reviewed") marks.append(badge(review));
-    link.append(box, make("span", { class: "text" }, make("span", { class: "name" }, all.patient[i] || "Patient ID not known"), make("span", { class: "end" }, "…" + all.uid[i].slice(-22)), marks));
+    link.append(box, make("span", { class: "text" }, make("span", { class: "name" }, all.patient[i] || "Patient ID not known"), make("span", { class: "end" }, "…" + all.uid[i].slice(-14)), marks));
     return make("li", {}, link);
   };
   const row = (i) => {
@@ -149,7 +148,7 @@ window.ctenrich = window.ctenrich || {};
     const reason = meta.reasons[all.reason[i]];
     if (reason) name.append(make("br", {}), make("span", { class: "no", title: meta.sentences[reason] || "" }, reason));
     const cell = (text, kind) => make("td", { class: kind || "" }, text);
-    const viewer = make("a", { href: viewerOf(i), rel: "noreferrer", "aria-label": "Viewer: series " + all.uid[i] }, "open");
+    const viewer = make("a", { href: viewerOf(i), rel: "noreferrer", "aria-label": "open series " + all.uid[i] + " in the viewer" }, "open");
     return make("tr", {}, name, cell(all.patient[i]), cell(meta.collections[all.collection[i]]), cell(String(all.slices[i] || ""), "num"), cell(all.spacing[i] ? String(all.spacing[i]) : "", "num"),
       cell(badge(meta.states[all.state[i]] || "not started")), cell(String(all.objects[i]), "num"), cell(all.score[i] ? all.score[i].toFixed(1) : "", "num"), cell(all.seconds[i] < 0 ? "" : all.seconds[i].toFixed(1), "num"), cell(badge(reviewOf(i))), cell(viewer));
   };
@@ -324,6 +323,17 @@ window.ctenrich = window.ctenrich || {};
     drawChart();
   };
   const failed = (error) => { byId("count").textContent = "The list could not be read: " + error.message; };
+
+  const firstList = byId("first-list"), firstAll = byId("first-all");
+  if (firstList && firstList.children.length > 5) {
+    firstList.classList.add("few");
+    firstAll.hidden = false;
+    firstAll.addEventListener("click", () => {
+      const few = firstList.classList.toggle("few");
+      firstAll.setAttribute("aria-expanded", String(!few));
+      firstAll.textContent = few ? "Show all " + firstList.children.length : "Show the first 5";
+    });
+  }
 
   let typing = 0;
   control.find.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(search, ready > 2000 ? 120 : 0); });

@@ -139,7 +139,7 @@ window.ctenrich.review = (() => {
     const comment = element("input", { type: "text", class: "words", maxlength: "10000", autocomplete: "off" });
     comment.addEventListener("change", () => decide(box, { comment: comment.value }));
     fields.append(element("label", { class: "text" }, "Reason to reject", reason), element("label", { class: "text" }, "Comment", comment));
-    box.append(fields);
+    box.append(box.closest(".case") ? element("details", { class: "review-fold" }, element("summary", {}, "Accept, reject or comment"), fields) : fields);
   };
   const fill = (box) => {
     if (!box.querySelector("fieldset")) build(box);

@@ -4,7 +4,6 @@
    Arrays have the axes 0 from head to feet, 1 from front to back, 2 from the patient's right to left. All drawing on a
    plane uses one coordinate system: mm from its upper left corner, which `Pane.transform` turns into pixels. */
 (() => {
-  document.documentElement.classList.add("js");
   const SVG = "http://www.w3.org/2000/svg";
   const PLANES = { axial: { fixed: 0, down: 1, right: 2 }, coronal: { fixed: 1, down: 0, right: 2 }, sagittal: { fixed: 2, down: 0, right: 1 } };
   const DASHES = [[], [6, 4], [2, 3], [9, 3, 2, 3]];
