@@ -20,6 +20,14 @@ class Format(StrEnum):
     NIFTI = "nifti"
     NRRD = "nrrd"
     CSV = "csv"
+    RTSTRUCT = "rtstruct"
+
+
+class Holes(StrEnum):
+    """How a hole of a region becomes part of a structure set."""
+
+    KEYHOLE = "keyhole"
+    XOR = "xor"
 
 
 def register(app: typer.Typer) -> None:
@@ -27,13 +35,14 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:  ctenrich export my-run nifti --out masks  \n"
         "ctenrich export my-run csv --only accepted  \n"
+        "ctenrich export my-run rtstruct --holes xor --out structure-sets  \n"
         "ctenrich export others-objects/ nrrd --source their-ct/ --out masks"
     )(export)
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run's folder, or any folder or file of SEG and SR objects.")],
-    fmt: Annotated[Format, typer.Argument(metavar="nifti|nrrd|csv", help="Format.")],
+    fmt: Annotated[Format, typer.Argument(metavar="nifti|nrrd|csv|rtstruct", help="Format.")],
     out: Annotated[Path | None, typer.Option(help="Output folder; default: export/ in the run's folder.")] = None,
     source: Annotated[
         Path | None, typer.Option(help="SEGs from elsewhere: folder of their source CT, MR or PET.")
@@ -41,8 +50,10 @@ def export(
     settings: SettingsFile = None,
     max_voxels: MaxVoxels = None,
     only: OnlyAccepted = None,
+    holes: Annotated[Holes, typer.Option(metavar="keyhole|xor", help="rtstruct: form of holes.")] = Holes.KEYHOLE,
+    tg263: Annotated[bool, typer.Option("--tg263/--own-names", help="rtstruct: names of TG-263.")] = True,
 ) -> None:
-    """Export masks on the full grid of the CT (nifti, nrrd) or all measurements (csv), read from the DICOM objects."""
+    """Export masks on the CT's grid (nifti, nrrd), measurements (csv), or masks as RT Structure Sets (rtstruct)."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.cli.options import check_source
@@ -50,6 +61,9 @@ def export(
     from ctenrich.reasons import Reason
     from ctenrich.records import Severity, State
 
+    if fmt is Format.RTSTRUCT:
+        _export_structure_sets(run, out, holes, tg263, only=only is not None)
+        return
     check_source(run, source)
     if only is not None and not (run / "run.json").is_file():
         raise UsageError(Reason.BAD_PARAMETER, "--only accepted needs a run: other objects have no reviews")
@@ -76,3 +90,32 @@ def export(
     counts = ", ".join(f"{found.count(state)} {state.value}" for state in (State.DONE, State.SKIPPED, State.FAILED))
     typer.echo(f"{count(len(found.objects), 'object')}: {counts}; {count(len(found.files), 'file')} in {target}")
     raise typer.Exit(1 if failed or any(i.severity is Severity.ERROR for i in found.issues) else 0)
+
+
+def _export_structure_sets(run: Path, out: Path | None, holes: Holes, tg263: bool, *, only: bool) -> None:
+    from ctenrich import steps
+    from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.encode.rtstruct import StructureSetOptions
+    from ctenrich.errors import UsageError
+    from ctenrich.publish.structure_sets import export_structure_sets, names_of_tg263
+    from ctenrich.reasons import Reason
+
+    if only:
+        raise UsageError(Reason.BAD_PARAMETER, "--only accepted is for the other formats")
+    if not (run / "run.json").is_file():
+        hint = "SEGs of other makers are exported as nifti or nrrd"
+        raise UsageError(Reason.BAD_PARAMETER, "structure sets are made of the masks of a run", hint)
+    opened = steps.open_run(run)
+    options = StructureSetOptions(holes=holes.value, names=names_of_tg263() if tg263 else None)
+    target = out or run / "export"
+    settings = opened.config.settings
+    with progress_bars() as progress:
+        found = export_structure_sets(opened.workspace, target, settings=settings, options=options, progress=progress)
+    written = [one for one in found if one.path is not None]
+    rows = [(one.series_instance_uid, one.product, one.rois, f"{one.worst_dice:.4f}") for one in written]
+    print_table("Structure sets", ("series", "product", "ROIs", "smallest Dice, drawn again"), rows)
+    failed = [(one.series_instance_uid, one.product, one.reason, one.message) for one in found if one.path is None]
+    if failed:
+        print_table("Failed", ("series", "product", "reason", "what is wrong"), failed)
+    typer.echo(f"{len(written)} structure sets in {target}")
+    raise typer.Exit(1 if failed else 0)

@@ -18,7 +18,7 @@ from ctenrich.records import EncodedObject, Issue, Product
 from ctenrich.uids import derive_uid
 from ctenrich.workspace import Workspace, write_bytes
 
-__all__ = ["ObjectTarget", "write_object"]
+__all__ = ["ObjectTarget", "file_meta_bytes", "write_object"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +74,14 @@ def write_object(
     if "PixelData" in dataset:
         dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
     body = explicit_parts(dataset)
-    content = b"".join([_file_meta_bytes(meta), *body])
+    content = b"".join([file_meta_bytes(meta), *body])
     uid = target.series_instance_uid
     folder = workspace.product_dir(uid, target.product)
     path = folder / "objects" / f"{target.kind}.dcm"
     write_bytes(path, content)
     if deflated_copy and not syntax.is_encapsulated:
         meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-        write_bytes(folder / "archive" / path.name, _file_meta_bytes(meta) + _deflated_data_set(b"".join(body)))
+        write_bytes(folder / "archive" / path.name, file_meta_bytes(meta) + _deflated_data_set(b"".join(body)))
         meta.TransferSyntaxUID = syntax
     return EncodedObject(
         target.kind,
@@ -94,7 +94,7 @@ def write_object(
     )
 
 
-def _file_meta_bytes(meta: FileMetaDataset) -> bytes:
+def file_meta_bytes(meta: FileMetaDataset) -> bytes:
     """Encode preamble, prefix and file meta information (PS3.10 7.1)."""
     buffer = DicomBytesIO()
     write_file_meta_info(buffer, meta)
