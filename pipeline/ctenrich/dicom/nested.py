@@ -48,6 +48,18 @@ class ElementInfo:
     """Whether the export holds a list: value multiplicity other than 1."""
 
 
+@dataclass(frozen=True)
+class _ShortElement:
+    """How the value of an element with a 16-bit length is read."""
+
+    info: ElementInfo
+    vr: str
+    number: struct.Struct | None
+    """Format of one number; None for texts and tags."""
+    plain: bool
+    """Whether the value is one text that needs no conversion."""
+
+
 @cache
 def element_info(tag: int) -> ElementInfo | None:
     """Dictionary entry of a standard element; None for private and unknown ones."""
@@ -138,7 +150,10 @@ class _Reader:
         self.explicit = explicit
         self.limit = limit
         self.dropped: list[Nested] = []
-        self.decode: Callable[[bytes], str] = lambda raw: raw.decode("latin-1")
+        self.decode: Callable[[bytes], str] = _decode_latin1
+        self.short = _SHORT_ELEMENTS if explicit else {}
+        self.repeated: dict[tuple[int, Callable[[bytes], str]], dict[bytes, Nested]] = {}
+        """Short items by their bytes, depth and character set: codes are repeated in thousands of frames."""
 
     def header(self, at: int) -> tuple[int, str, int, int]:
         """Tag, VR ('' if implicit), length and start of the value of the element at `at`."""
@@ -154,31 +169,46 @@ class _Reader:
 
     def dataset(self, at: int, end: int, depth: int) -> Nested:
         out: Nested = {}
+        data, short = self.data, self.short
         self.end = at
         while at + 8 <= end:
-            tag, vr, length, start = self.header(at)
-            if tag == _ITEM_END:
-                at = start
-                break
-            if tag >= _PIXELS and tag < 0x7FE00020:
-                break
-            info = element_info(tag)
-            if vr in ("", "UN") and info is not None:
-                vr = info.vr
-            if vr == "SQ" or length == UNDEFINED:
-                at = self.sequence_element(out, tag, length, start, depth)
+            known = short.get(data[at : at + 6])
+            if known is None:
+                at, is_last = self.element(out, at, depth)
+                if is_last:
+                    break
                 continue
-            if start + length > len(self.data):
+            start = at + 8
+            at = start + data[at + 6] + (data[at + 7] << 8)
+            if at > len(data):
                 raise IndexError
-            if info is None:
-                self.private(out, tag, vr, start, length)
-            elif vr not in _BINARY:
-                out[info.keyword] = self.value(info, vr, self.data[start : start + length])
-                if tag == 0x00080005:
-                    self.charset(out[info.keyword])
-            at = start + length
+            out[known.info.keyword] = self.short_value(known, data[start:at])
         self.end = at
         return out
+
+    def element(self, out: Nested, at: int, depth: int) -> tuple[int, bool]:
+        """Add the element at `at`; returns the position after it, and whether the data set ends before or with it."""
+        tag, vr, length, start = self.header(at)
+        if tag == _ITEM_END:
+            return start, True
+        if tag >= _PIXELS and tag < 0x7FE00020:
+            return at, True
+        info = element_info(tag)
+        if vr in ("", "UN") and info is not None:
+            vr = info.vr
+        if vr == "SQ" or length == UNDEFINED:
+            return self.sequence_element(out, tag, length, start, depth), False
+        if start + length > len(self.data):
+            raise IndexError
+        if info is None:
+            self.private(out, tag, vr, start, length)
+        elif vr not in _BINARY:
+            if self.explicit and start - at == 8 and vr in _SHORT_VRS and tag != _CHARACTER_SET:
+                _SHORT_ELEMENTS[self.data[at : at + 6]] = _short_element(info, vr)
+            out[info.keyword] = self.value(info, vr, self.data[start : start + length])
+            if tag == _CHARACTER_SET:
+                self.charset(out[info.keyword])
+        return start + length, False
 
     def sequence_element(self, out: Nested, tag: int, length: int, start: int, depth: int) -> int:
         info = element_info(tag)
@@ -199,17 +229,24 @@ class _Reader:
     def items(self, at: int, length: int, depth: int) -> tuple[list[Nested], int]:
         end = len(self.data) if length == UNDEFINED else at + length
         items: list[Nested] = []
+        repeated = self.repeated.setdefault((depth, self.decode), {})
         while at < end:
-            tag, size = struct.unpack_from("<HHI", self.data, at)[0:2], struct.unpack_from("<I", self.data, at + 4)[0]
-            name = tag[0] << 16 | tag[1]
+            group, element, size = _ITEM_HEADER.unpack_from(self.data, at)
+            name = group << 16 | element
             at += 8
             if name == _SEQUENCE_END:
                 return items, at
             if name != _ITEM:
                 raise IndexError
-            decode = self.decode
-            items.append(self.dataset(at, len(self.data) if size == UNDEFINED else at + size, depth + 1))
-            self.decode = decode
+            raw = self.data[at : at + size] if size <= _REPEATED and at + size <= len(self.data) else b""
+            item = repeated.get(raw)
+            if item is None:
+                decode = self.decode
+                item = self.dataset(at, len(self.data) if size == UNDEFINED else at + size, depth + 1)
+                self.decode = decode
+                if raw and self.end <= at + size:
+                    repeated[raw] = item
+            items.append(item)
             at = self.end if size == UNDEFINED else at + size
         return items, at
 
@@ -218,7 +255,7 @@ class _Reader:
 
         encodings = convert_encodings(names or [""])
         if encodings[0] in ("utf8", "utf-8", "UTF8"):
-            self.decode = lambda raw: raw.decode("utf-8", "replace")
+            self.decode = _decode_utf8
         else:
             self.decode = lambda raw: str(decode_bytes(raw, encodings, set()))
 
@@ -227,6 +264,15 @@ class _Reader:
             text = self.data[start : start + length].decode("latin-1").rstrip("\0 ")
             entry = {"Tag": f"Tag_{tag:08x}", "Data": text.split("\\") if text else []}
             out.setdefault("OtherElements", []).append(entry)
+
+    def short_value(self, known: _ShortElement, raw: bytes) -> Any:
+        """Value of an element that was met before: the same as `value` returns, by shorter ways where there are any."""
+        if known.plain:
+            text = self.decode(raw).rstrip("\0 ")
+            return text.partition("\\")[0].strip() if text else None
+        if known.number is not None and len(raw) == known.number.size and not known.info.repeated:
+            return known.number.unpack(raw)[0]
+        return self.value(known.info, known.vr, raw)
 
     def value(self, info: ElementInfo, vr: str, raw: bytes) -> Any:
         values: list[Any]
@@ -245,6 +291,14 @@ class _Reader:
         if info.repeated:
             return values
         return values[0] if values else None
+
+
+def _decode_latin1(raw: bytes) -> str:
+    return raw.decode("latin-1")
+
+
+def _decode_utf8(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
 def _date(text: str) -> date | None:
@@ -287,3 +341,20 @@ def _name(text: str) -> Nested:
 
 
 _TEXT: dict[str, Callable[[str], Any]] = {"DA": _date, "TM": _time, "DT": _datetime, "PN": _name}
+
+
+_CHARACTER_SET = 0x00080005
+_REPEATED = 256
+"""Length in bytes of the longest item that is looked for among those that were read."""
+_ITEM_HEADER = struct.Struct("<HHI")
+_SHORT_VRS = frozenset(
+    ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI")
+) | {"UL", "US"}
+_SHORT_ELEMENTS: dict[bytes, _ShortElement] = {}
+"""Tag and VR as in the file -> elements that were met; at most the data dictionary times the VRs."""
+
+
+def _short_element(info: ElementInfo, vr: str) -> _ShortElement:
+    number = struct.Struct(f"<{_NUMBERS[vr]}") if vr in _NUMBERS else None
+    plain = number is None and vr != "AT" and not info.repeated and vr not in _TEXT and vr not in _SINGLE_TEXT
+    return _ShortElement(info, vr, number, plain)

@@ -86,13 +86,18 @@ def grow(tree: Tree, rows: list[Nested]) -> Tree:
     Tree
         The same tree.
     """
+    below: dict[str, dict[int, Nested]] = {}  # items by their identity: those that are repeated are one dictionary
     for row in rows:
         for keyword, value in row.items():
             if isinstance(value, list) and value and isinstance(value[0], dict):
-                branch = tree.get(keyword)
-                tree[keyword] = grow(branch if branch is not None else {}, value)
-            else:
-                tree.setdefault(keyword, None)
+                items = below.setdefault(keyword, {})
+                for item in value:
+                    items[id(item)] = item
+            elif keyword not in tree:
+                tree[keyword] = None
+    for keyword, items in below.items():
+        branch = tree.get(keyword)
+        tree[keyword] = grow(branch if branch is not None else {}, list(items.values()))
     return tree
 
 
