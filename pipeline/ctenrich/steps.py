@@ -23,10 +23,23 @@ from ctenrich.catalog.base import Catalog
 from ctenrich.catalog.bigquery import BigQueryCatalog, check_table_name
 from ctenrich.catalog.folder import index_folders
 from ctenrich.errors import InputError, UsageError
+from ctenrich.evaluate.evaluation import (
+    Comparison,
+    Evaluation,
+    RunSource,
+    compare_metrics,
+    evaluate_run,
+    metric_values,
+    strata_of,
+    write_evaluation,
+)
 from ctenrich.inference.model_cache import ModelCache
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.export import Export, export_run
 from ctenrich.publish.export import export_objects as export_any
+from ctenrich.quality.limits import load_limits
+from ctenrich.quality.ranking import RankedCase
+from ctenrich.quality.run import check_run, write_quality
 from ctenrich.reasons import Reason
 from ctenrich.records import (
     Cohort,
@@ -48,6 +61,7 @@ from ctenrich.results.tables import build_tables
 from ctenrich.review.tables import write_reviews
 from ctenrich.runner.executors import ExecutorName, ExecutorOptions, open_executor
 from ctenrich.runner.forecast import rates_of, save_rates
+from ctenrich.runner.products import product_key
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner, RunnerOptions
@@ -67,10 +81,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "AgreementReport",
     "SelectRequest",
     "StageReport",
     "convert",
     "encode",
+    "evaluate",
     "export",
     "export_objects",
     "fetch",
@@ -79,6 +95,7 @@ __all__ = [
     "measure",
     "open_run",
     "preview",
+    "quality",
     "query",
     "report",
     "retry",
@@ -133,6 +150,18 @@ class StageReport:
     """Products and series that had not reached the stage; their outcomes are as they were."""
     exit_code: int
     """0: nothing failed; 1: something failed; 3: interrupted, or the disk is full."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementReport:
+    """Result of `evaluate`."""
+
+    evaluation: Evaluation
+    """Agreement of each mask with the reference; notes, and files that could not be used."""
+    comparison: Comparison
+    """Paired differences of the products, and the analysis of variance over all of them."""
+    tables: dict[str, Path]
+    """Tables that were written; empty if there was nothing to compare."""
 
 
 ByProduct = dict[tuple[str, str], T]
@@ -719,6 +748,77 @@ def report(run: Run, *, progress: Progress = SILENT) -> Path:
         First page.
     """
     return build_report(run.workspace, progress=progress)
+
+
+def evaluate(
+    run: Run,
+    *,
+    reference: str | Path = "expert",
+    products: Sequence[str] = (),
+    by: Sequence[str] = (),
+    progress: Progress = SILENT,
+) -> AgreementReport:
+    """Compare the masks of products with a reference, organ by organ; writes the tables of the evaluation.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    reference : str or Path
+        A product of the run, or a SEG, RTSTRUCT or NIfTI file, or a folder of them.
+    products : sequence of str
+        Products to compare; empty: every one but the reference.
+    by : sequence of str
+        Attributes by which series are grouped, e.g. ``sex``, ``scanner``.
+    progress : Progress
+        Receives one step per series.
+
+    Returns
+    -------
+    AgreementReport
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND for a reference or product that does not exist, BAD_PARAMETER for another attribute.
+    """
+    asked = run.config.products
+    source = RunSource(workspace=run.workspace, settings=run.config.settings, cohort=run.cohort)
+    chosen = [product_key(asked, name) for name in products]
+    found = evaluate_run(source, reference=product_key(asked, str(reference)), products=chosen, progress=progress)
+    if not found.masks:
+        return AgreementReport(evaluation=found, comparison=Comparison(), tables={})
+    comparison = compare_metrics(list(metric_values(found.masks)), strata=strata_of(run.cohort, by))
+    paths = write_evaluation(run.workspace, found, comparison)
+    return AgreementReport(evaluation=found, comparison=comparison, tables=paths)
+
+
+def quality(run: Run, *, limits: str | Path | None = None, progress: Progress = SILENT) -> tuple[RankedCase, ...]:
+    """Check every mask of a run without ground truth; writes the tables ``quality`` and ``quality_ranking``.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    limits : str or Path, optional
+        TOML file whose limits replace those of the package.
+    progress : Progress
+        Receives one step per series.
+
+    Returns
+    -------
+    tuple of RankedCase
+        Products of series, those to look at first at the beginning.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND or BAD_SETTINGS if the limits cannot be read.
+    """
+    chosen = load_limits(Path(limits) if limits else None)
+    ranked = check_run(run.workspace, run.cohort, limits=chosen, progress=progress)
+    write_quality(run.workspace, ranked)
+    return ranked
 
 
 def export(

@@ -249,6 +249,18 @@ def test_the_commands_write_tables_that_can_be_queried(run: Run, tmp_path: Path)
     assert set(kept["reference"].to_pylist()) == {"expert", str(MOVED)}, "rows of another reference stay"
 
 
+def test_the_step_gives_records_and_writes_tables(run: Run) -> None:
+    found = steps.evaluate(run, by=["sex"])
+    assert {mask.reference for mask in found.evaluation.masks} == {"expert"}
+    assert {d.first for d in found.comparison.differences} <= {str(SMALLER), str(MOVED)}
+    rows = steps.query(run, "SELECT DISTINCT product FROM evaluation WHERE reference = 'expert'").to_pylist()
+    assert {row["product"] for row in rows} == {str(SMALLER), str(MOVED)} == {m.product for m in found.evaluation.masks}
+    only = steps.evaluate(run, reference=str(MOVED), products=[str(SMALLER)])
+    assert {(m.reference, m.product) for m in only.evaluation.masks} == {(str(MOVED), str(SMALLER))}
+    with pytest.raises(UsageError):
+        steps.evaluate(run, by=["weather"])
+
+
 def test_the_commands_refuse_wrong_requests(run: Run, tmp_path: Path) -> None:
     for words, text in (
         (["evaluate", str(run.root), "--metric", "dise"], "did you mean dice?"),

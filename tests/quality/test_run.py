@@ -55,6 +55,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         yield made
 
 
+def test_the_step_ranks_and_writes_what_the_command_shows(run: Run, tmp_path: Path) -> None:
+    ranked = steps.quality(run)
+    assert [case.product for case in ranked] == [str(NETWORK), "expert"]
+    rows = steps.query(run, "SELECT product, score FROM quality_ranking ORDER BY rank").to_pylist()
+    assert [(row["product"], row["score"]) for row in rows] == [(case.product, case.score) for case in ranked]
+    own = tmp_path / "limits.toml"
+    own.write_text("[components]\nisland_volume_ml = 1e9\n")
+    assert not any(f.check == "islands" for case in steps.quality(run, limits=own) for f in case.findings)
+
+
 def test_the_command_lists_the_gravest_first(run: Run) -> None:
     done = CliRunner().invoke(app, ["quality", str(run.root)])
     assert done.exit_code == 0, done.output

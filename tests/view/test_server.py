@@ -7,6 +7,8 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
@@ -27,6 +29,7 @@ from ctenrich.records import Product, ProductKind
 from ctenrich.view import RunView, ViewServer, serve
 from ctenrich.view.ohif import app_config, clean_index, obtain_ohif
 from ctenrich.workspace import Workspace
+from tests.support.browser import chromium
 from tests.support.cohorts import make_cohort
 
 EXPERT = Product(ProductKind.EXPERT)
@@ -364,6 +367,36 @@ def test_frames_are_allowed_to_notebooks_only_where_the_server_says_so(server: V
     _, opened, _ = get(server, "/", **cookie)
     assert "frame-ancestors http://localhost:*" in opened["Content-Security-Policy"]
     assert "'none'" not in opened["Content-Security-Policy"].rpartition("frame-ancestors")[2]
+
+
+def test_in_a_frame_the_cookie_may_be_sent_to_another_site(server: ViewServer) -> None:
+    server.framed = True
+    made = get(server, f"/?token={server.token}")[1]["Set-Cookie"]
+    assert "SameSite=None; Secure; Partitioned" in made
+    assert "HttpOnly" in made
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_a_notebook_shows_the_viewer_under_either_name_of_this_computer(
+    server: ViewServer, tmp_path: Path, name: str
+) -> None:
+    """Jupyter prints addresses with both names; the frame is always on localhost, for 127.0.0.1 another site."""
+    server.framed = True
+    address = f"http://localhost:{server.port}{server.url().partition(str(server.port))[2]}"
+    (tmp_path / "notebook.html").write_text(f'<iframe src="{address}"></iframe>')
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as notebook, chromium() as seen:
+        threading.Thread(target=notebook.serve_forever, daemon=True).start()
+        seen.page.goto(f"http://{name}:{notebook.server_address[1]}/notebook.html")
+        seen.page.frame_locator("iframe").locator(".card").wait_for(timeout=20_000)
+        notebook.shutdown()
+
+
+def test_a_line_break_in_the_address_is_no_header(server: ViewServer) -> None:
+    headers = get(server, f"/open/1?token={server.token}&product=a%0d%0aX-Injected:%20yes")[1]
+    assert "X-Injected" not in headers
+    assert headers["Location"] == "/open/1?product=a%0D%0AX-Injected:+yes"
 
 
 def test_colabs_proxy_is_answered_under_its_own_name_and_still_needs_the_token(server: ViewServer) -> None:

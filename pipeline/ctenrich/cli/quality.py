@@ -32,18 +32,14 @@ def quality(
     from ctenrich import steps
     from ctenrich.cli.console import print_csv, progress_bars
     from ctenrich.cli.text import printable
-    from ctenrich.quality.limits import load_limits
-    from ctenrich.quality.run import check_run, write_quality
 
     opened = steps.open_run(run)
-    chosen = load_limits(limits)
     with progress_bars() as progress:
-        ranked = check_run(opened.workspace, opened.cohort, limits=chosen, progress=progress)
-    paths = write_quality(opened.workspace, ranked)
+        ranked = steps.quality(opened, limits=limits, progress=progress)
     if csv:
         import pyarrow.parquet as pq
 
-        table = pq.read_table(paths["quality"])
+        table = pq.read_table(opened.workspace.tables / "quality.parquet")
         print_csv(table.column_names, [tuple("" if v is None else v for v in r.values()) for r in table.to_pylist()])
         return
     found = [case for case in ranked if case.score > 0 or notes]
@@ -55,4 +51,4 @@ def quality(
                 typer.echo(printable(f"   {finding.severity.value}: {finding.sentence}"))
     if len(found) > top:
         typer.echo(f"{len(found) - top} more: --top, or the table quality_ranking")
-    typer.echo(f"tables: {', '.join(paths)}; query them with ctenrich query", err=True)
+    typer.echo("tables: quality, quality_ranking; query them with ctenrich query", err=True)

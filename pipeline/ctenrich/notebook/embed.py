@@ -55,7 +55,7 @@ def show_report(run: Run, height: int = 700) -> Any:
     return _frame(port, f"/{secret}/index.html", height, f"the report, {folder / 'index.html'}")
 
 
-def show_viewer(run: Run, series: str, height: int = 700) -> Any:
+def show_viewer(run: Run, series: str, height: int = 700, product: str = "") -> Any:
     """Show a series with its results in OHIF, in a frame; for a series of IDC also a link to IDC's public viewer.
 
     OHIF is downloaded once, by npm.
@@ -68,6 +68,8 @@ def show_viewer(run: Run, series: str, height: int = 700) -> Any:
         Series Instance UID.
     height : int
         Of the frame, in pixels.
+    product : str
+        Key of the product whose SEG is laid over the CT; empty: the first that has one.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def show_viewer(run: Run, series: str, height: int = 700) -> Any:
         server.__enter__()
         _open[key] = server
     server = _open[key]
-    return _frame(server.port, server.url(series).partition(str(server.port))[2], height, "the viewer")
+    return _frame(server.port, server.url(series, product).partition(str(server.port))[2], height, "the viewer")
 
 
 def _frame(port: int, path: str, height: int, name: str) -> Any:

@@ -20,7 +20,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from ctenrich.errors import InputError, UsageError
 from ctenrich.reasons import Reason
@@ -121,9 +121,10 @@ class ViewServer:
         """Name of the cookie that holds the token."""
         return _COOKIE.format(port=self.port)
 
-    def url(self, series: str = "") -> str:
-        """Address to open first, with the token that becomes the browser's cookie."""
-        return f"{self.root}{f'/open/{series}' if series else '/'}?token={self.token}"
+    def url(self, series: str = "", product: str = "") -> str:
+        """Address to open first, with the token that becomes the browser's cookie; without a series: the overview."""
+        asked = urlencode({**({"product": product} if product else {}), "token": self.token}, safe=":,")
+        return f"{self.root}{f'/open/{series}' if series else '/'}?{asked}"
 
     def tunnel_hint(self, series: str = "") -> str:
         """How to open the viewer from another computer through SSH, which encrypts what is sent."""
@@ -218,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send_text("This server does not answer under this name.", HTTPStatus.FORBIDDEN)
         token = (asked.get("token") or [""])[0]
         if token and hmac.compare_digest(token.encode(), self.owner.token.encode()):
-            rest = "&".join(f"{k}={v[0]}" for k, v in asked.items() if k != "token")
+            rest = urlencode({k: v[0] for k, v in asked.items() if k != "token"}, safe=":,")
             target = f"/{parts.path.lstrip('/')}" + (f"?{rest}" if rest else "")
             if self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
                 return self._redirect(target, cookie=True)
@@ -238,7 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
         return name in self.owner.names or (not self.owner.is_local and name == self.connection.getsockname()[0])
 
     def _cookie_value(self) -> str:
-        site = "SameSite=None; Secure; Partitioned" if self.owner.proxied else "SameSite=Strict"
+        in_frame = self.owner.framed or self.owner.proxied  # a notebook at 127.0.0.1 is another site than localhost
+        site = "SameSite=None; Secure; Partitioned" if in_frame else "SameSite=Strict"
         return f"{self.owner.cookie}={self.owner.token}; HttpOnly; {site}; Path=/"
 
     def _policy(self, policy: str) -> str:
