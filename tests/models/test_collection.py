@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from ctenrich.inference.products import parse_segmenter
 from ctenrich.inference.registry import resolve_model
 from ctenrich.models import collection
 from ctenrich.models.collection import find_data_sets, import_collection, pull_recipe_weights
-from ctenrich.models.library import import_model
+from ctenrich.models.library import import_model, list_models
 from ctenrich.reasons import Reason
 from ctenrich.recipes.networks import open_networks
 from ctenrich.recipes.totalsegmentator import TaskOptions, task_recipe
@@ -115,6 +116,50 @@ def test_two_trainers_of_one_data_set_are_imported_together(tmp_path: Path) -> N
     write_dataset(folder / part.weights.subfolder.replace("ResEncUNetLPlans_8", "Plans"), 3, (1.5, 1.5, 1.5), seed=6)
     [model] = import_collection(find_data_sets(tmp_path / "r"))
     assert model.error is None
+
+
+OWN = "Dataset001_body"
+"""The name of a folder of MOOSE that anybody may give to a model."""
+
+
+def _body(folder: Path, names: tuple[str, ...]) -> Path:
+    """A model in a folder of that name, with these labels."""
+    made = write_dataset(folder / OWN / PLAIN, len(names), (6, 4, 4), seed=9)
+    described = json.loads((made / "dataset.json").read_text())
+    described["labels"] = {"background": 0} | {name: n for n, name in enumerate(names, start=1)}
+    (made / "dataset.json").write_text(json.dumps(described))
+    return folder / OWN
+
+
+def test_the_labels_of_a_model_with_a_common_name_are_checked(tmp_path: Path) -> None:
+    folder = _body(tmp_path / "a", ("Legs", "Body", "Head", "Tail"))
+    [model] = import_collection((folder,))
+    assert model.licence == ""
+    assert model.error is not None
+    assert model.error.reason is Reason.UNMAPPED_LABEL
+    known = _body(tmp_path / "b", ("heart", "aorta"))
+    [model] = import_collection((known,))
+    assert (model.state, model.licence) == ("imported", "")
+
+
+def test_a_licence_is_stated_only_for_what_is_certainly_the_published_model(tmp_path: Path) -> None:
+    folder = _body(tmp_path, ("Legs", "Body", "Head", "Arms"))
+    [model] = import_collection((folder,))
+    assert (model.state, model.licence) == ("imported", "")
+    assert {status.name: status.licence for status in list_models()}[OWN] == ""
+    url = "https://github.com/ENHANCE-PET/MOOSE/releases/download/moosez-v.3.1.3/clin_ct_body_27112023.zip"
+    (folder / "model_version.json").write_text(json.dumps({"url": url}))
+    (folder / PLAIN / "plans.json").write_text((folder / PLAIN / "plans.json").read_text() + " ")
+    [model] = import_collection((folder,))
+    assert (model.state, model.licence) == ("imported", "CC-BY-4.0")
+    assert {status.name: status.licence for status in list_models()}[OWN] == "CC-BY-4.0"
+
+
+def test_labels_beyond_the_table_of_a_published_model_are_refused(tmp_path: Path) -> None:
+    write_dataset(tmp_path / PART6 / LONG, 118, (6, 6, 6), seed=1)
+    [model] = import_collection((tmp_path / PART6,))
+    assert model.error is not None
+    assert model.error.reason is Reason.UNMAPPED_LABEL
 
 
 # ---------------------------------------------------------------- pull

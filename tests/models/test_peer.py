@@ -14,6 +14,7 @@ from tests.support.small_models import UID, any_series, smooth_volume, volume_re
 
 from ctenrich.errors import ModelError, ToolError, UsageError
 from ctenrich.inference.products import parse_segmenter
+from ctenrich.models import peer_script
 from ctenrich.models.peer import ClassParity, Peer, check_with_peer, label_by_peer, peer_of
 from ctenrich.nnunet.conventions import Conventions
 from ctenrich.nnunet.segmenter import open_nnunet
@@ -61,10 +62,45 @@ def test_what_the_peer_is_asked_for(tmp_path: Path) -> None:
     assert task.request["options"] == {
         "task": "total", "device": "cpu", "fast": True, "robust_crop": True, "remove_small_blobs": 200.0,
     }  # fmt: skip
+    first = peer_of(parse_segmenter("totalsegmentator:total:fast:split=on:as=1.5.6"), None, SETTINGS)
+    assert first.package == "TotalSegmentator 1"
+    assert first.request["options"] == {"task": "total", "fast": True, "force_split": True}
+    with pytest.raises(UsageError, match=r"1\.5\.6 has no option remove_small_blobs"):
+        peer_of(parse_segmenter("totalsegmentator:total:small=200:as=1.5.6"), None, SETTINGS)
     with pytest.raises(UsageError, match="numbered anew"):
         peer_of(parse_segmenter("totalsegmentator:total:roi=liver"), None, SETTINGS)
     with pytest.raises(UsageError, match="no peer"):
         peer_of(parse_segmenter("expert"), None, SETTINGS)
+
+
+def test_what_moose_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its body composition needs a second model, which finds the vertebrae."""
+    monkeypatch.setenv("CTENRICH_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path))
+    names = {"clin_ct_body_composition": "Dataset778_Body_composition"}
+    names |= {"clin_ct_fast_vertebrae": "Dataset112_FastVertebrae"}
+    for folder in names.values():
+        trainer = tmp_path / folder / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+        trainer.mkdir(parents=True)
+        (trainer / "plans.json").write_text("{}")
+    peer = peer_of(parse_segmenter("moose:clin_ct_body_composition"), None, SETTINGS)
+    assert (peer.package, peer.request["model"], peer.request["device"]) == (
+        "moosez",
+        "clin_ct_body_composition",
+        "cpu",
+    )
+    weights = peer.request["weights"]
+    assert {name: folder for name, (folder, _) in weights.items()} == names
+    assert all(
+        (Path(source) / "plans.json").is_file() or list(Path(source).rglob("plans.json"))
+        for _, source in weights.values()
+    )
+
+
+def test_another_version_of_the_peer_is_refused_by_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_script, "version", lambda _: "2.18.0")
+    with pytest.raises(SystemExit, match=r"has TotalSegmentator 2\.18\.0.*that of 1\.x"):
+        peer_script._prepare_totalsegmentator({"home": str(tmp_path), "weights": ""}, "1")
 
 
 def test_what_lungmask_and_monai_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

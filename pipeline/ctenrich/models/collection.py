@@ -16,7 +16,7 @@ from ctenrich.nnunet.store import source_files
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.recipes.kind import recipe_of_spec
-from ctenrich.recipes.published import published_entry, published_models, recipe_weights
+from ctenrich.recipes.published import published_entry, published_model, recipe_weights
 
 __all__ = ["CollectedModel", "find_data_sets", "import_collection", "pull_recipe_weights"]
 
@@ -82,7 +82,7 @@ def import_collection(
 
 
 def _import_one(folder: Path, accept: bool, progress: Progress) -> CollectedModel:
-    entry = published_models().get(folder.name)
+    entry = published_model(folder.name, folder)
     licence = entry.licence if entry is not None else ""
     try:
         if import_record_of(check_name(folder.name)).get("files") == source_files(folder):

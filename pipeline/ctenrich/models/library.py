@@ -36,7 +36,7 @@ from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.store import StoredModel, load_weights, prepare, source_files
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.recipes.published import published_models
+from ctenrich.recipes.published import fits_published_labels, published_model
 from ctenrich.records import Issue, Severity
 from ctenrich.workspace import sha256_of_file, write_bytes
 
@@ -83,7 +83,8 @@ def list_models() -> tuple[ModelStatus, ...]:
 
 def _own_status(name: str) -> ModelStatus:
     """Status of an imported model that the registry does not know."""
-    entry, record = published_models().get(name), import_record_of(name)
+    record = import_record_of(name)
+    entry = published_model(name, models_home() / "imported" / name, str(record.get("file", "")))
     licence = entry.licence if entry is not None else str(record.get("licence", ""))
     return ModelStatus(name, record.get("kind", ""), "imported", licence, True)
 
@@ -288,7 +289,7 @@ def import_model(
         raise UnknownModelError(Reason.NOT_FOUND, f"there is no file or folder {source}")
     pinned = sha256_of_file(source) if source.is_file() else ""
     chosen = check_name(name or _guess_name(source, pinned))
-    entry = _entry_of(chosen)
+    entry = _entry_of(chosen, source)
     if entry is not None:
         if entry.package:
             fail(f"{chosen} is a model of the package", "choose another name")
@@ -315,9 +316,9 @@ def import_model(
     return _model_status(entry) if chosen in registry() and entry is not None else _own_status(chosen)
 
 
-def _entry_of(name: str) -> ModelEntry | None:
-    """What is known about a name: an entry of the registry, or a data set that a recipe of the package names."""
-    return registry().get(name) or published_models().get(name)
+def _entry_of(name: str, source: Path) -> ModelEntry | None:
+    """What is known about a model: an entry of the registry, or a data set that a recipe of the package names."""
+    return registry().get(name) or published_model(name, source, source.name)
 
 
 def _recorded_conventions(model: ResolvedModel, source: Path, kind: str, given: Conventions) -> dict[str, Any]:
@@ -379,9 +380,10 @@ def _check_import(model: ResolvedModel) -> tuple[str, str]:
     for one in models:
         stored = prepare(one)
         kinds.append(str(stored.meta["kind"]))
-        for configuration in stored.configurations if model.name not in published_models() else ():
-            # the classes of published models are those of their recipe's table
-            class_names(stored.plan(configuration).labels.names, stored.name)
+        for configuration in stored.configurations:
+            labels = stored.plan(configuration).labels.names
+            if not fits_published_labels(model.name, labels):  # a recipe gives its own names to the others
+                class_names(labels, stored.name)
     return kinds[0], ""
 
 

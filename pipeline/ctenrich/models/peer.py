@@ -27,7 +27,9 @@ from ctenrich.nnunet.plans import fail
 from ctenrich.nnunet.source_folder import CHECKPOINTS
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
+from ctenrich.recipes.moose import moose_book
 from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION
+from ctenrich.recipes.weights import find_all_weights, weights_folders
 from ctenrich.records import Matrix4, SegmentMasks, SortedSeries, Volume
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
@@ -45,7 +47,7 @@ class Peer:
     """A package of others, and what it is asked for."""
 
     package: str
-    """Key of `peer_script`: nnunetv2, TotalSegmentator, lungmask or monai."""
+    """Key of `peer_script`: nnunetv2, TotalSegmentator, TotalSegmentator 1, moosez, lungmask or monai."""
     request: Mapping[str, Any]
     """Options of the package, as JSON values."""
     axes: str = ""
@@ -176,9 +178,7 @@ def _totalsegmentator_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> P
     if spec.options.get("roi"):
         message = "the classes of a subset are numbered anew, so the peer's answer has other numbers"
         raise UsageError(Reason.BAD_PARAMETER, message, "compare the whole task")
-    if spec.options.get("as") not in (None, DEFAULT_VERSION):
-        message = f"version {spec.options['as']} of TotalSegmentator is not run by this command"
-        raise UsageError(Reason.BAD_PARAMETER, message, f"compare version {DEFAULT_VERSION}")
+    version = spec.options.get("as") or DEFAULT_VERSION
     options: dict[str, Any] = {"task": spec.model, "device": "gpu" if "cuda" in settings.segment.device else "cpu"}
     if spec.configuration:
         options[spec.configuration] = True
@@ -186,7 +186,23 @@ def _totalsegmentator_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> P
     options |= {names[key]: value for key, value in spec.options.items() if key in names and value}
     home = Path(os.environ.get("TOTALSEG_HOME_DIR") or "~/.totalsegmentator").expanduser()
     weights = os.environ.get("TOTALSEG_WEIGHTS_PATH") or str(home / "nnunet" / "results")
-    return Peer(package="TotalSegmentator", request={"options": options, "weights": weights})
+    if version == DEFAULT_VERSION:
+        return Peer(package="TotalSegmentator", request={"options": options, "weights": weights})
+    del options["device"]  # version 1 takes a GPU where there is one
+    unknown = sorted(options.keys() - {"task", "fast", "force_split"})
+    if unknown:
+        message = f"TotalSegmentator {version} has no option {unknown[0]}"
+        raise UsageError(Reason.BAD_PARAMETER, message, "compare without it")
+    return Peer(package="TotalSegmentator 1", request={"options": options, "weights": weights})
+
+
+def _moose_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> Peer:
+    recipe = moose_book().find(spec.model)
+    found = find_all_weights([part.weights for part in recipe.all_parts], weights_folders(), spec.model)
+    folders = {part.weights.name: part.weights.folder for part in recipe.all_parts}
+    weights = {name: [folders[name], str(model.folder)] for name, model in found.items()}
+    device = "cuda" if "cuda" in settings.segment.device else "cpu"
+    return Peer(package="moosez", request={"model": spec.model, "weights": weights, "device": device})
 
 
 def _lungmask_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> Peer:
@@ -214,7 +230,7 @@ def _check_torch_files(files: Sequence[Path], package: str) -> None:
 
 
 _PEERS: Mapping[str, Callable[[SegmenterSpec, Any, Settings], Peer]] = MappingProxyType(
-    {"nnunet": _nnunet_peer, "totalsegmentator": _totalsegmentator_peer}
+    {"nnunet": _nnunet_peer, "totalsegmentator": _totalsegmentator_peer, "moose": _moose_peer}
     | {"lungmask": _lungmask_peer, "monai": _monai_peer}
 )
 
@@ -341,7 +357,7 @@ def check_with_peer(
         )
     return PeerReport(
         product=str(segmenter.product),
-        package=f"{peer.package} {version}",
+        package=f"{peer.package.split()[0]} {version}",
         rows=tuple(rows),
         different=different,
         seconds=(seconds[0], seconds[1]),

@@ -50,16 +50,38 @@ def _finds_trainers() -> bool:
     return True
 
 
-def _segment_by_totalsegmentator(request: dict[str, Any]) -> None:
-    """TotalSegmentator's Python interface, with its network access and its statistics off."""
-    home = Path(request["home"])
-    home.mkdir(exist_ok=True)
+def _prepare_totalsegmentator(request: dict[str, Any], series: str) -> None:
+    """Set TotalSegmentator's folders, and its network access and its statistics off; refuse another version."""
+    installed = version("TotalSegmentator")
+    if not installed.startswith(f"{series}."):
+        sys.exit(f"this environment has TotalSegmentator {installed}, the answer to compare with is that of {series}.x")
+    home = Path(request["home"]) / ".totalsegmentator"
+    home.mkdir(parents=True, exist_ok=True)
     settings = {"totalseg_id": "none", "send_usage_stats": False, "prediction_counter": 0}
     (home / "config.json").write_text(json.dumps(settings))
+    os.environ["HOME"] = request["home"]  # the only place that version 1 looks into
     os.environ["TOTALSEG_HOME_DIR"] = str(home)
     os.environ["TOTALSEG_WEIGHTS_PATH"] = request["weights"]
     requests: Any = import_module("requests")
     requests.get = requests.post = _refuse_network
+
+
+def _segment_by_totalsegmentator_1(request: dict[str, Any]) -> None:
+    """TotalSegmentator 1's Python interface; its nnU-Net reads weights with a torch that still allowed every pickle."""
+    _prepare_totalsegmentator(request, "1")
+    torch, nibabel = import_module("torch"), import_module("nibabel")
+    plain: Any = torch.load
+    torch.load = lambda *given, **options: plain(*given, **{"weights_only": False, **options})
+    for name in ("RESULTS_FOLDER", "nnUNet_raw_data_base", "nnUNet_preprocessed"):
+        os.environ[name] = request["weights"]
+    options = {"ml": True, "nr_thr_saving": 1, "quiet": True, **request["options"]}
+    segment: Any = import_module("totalsegmentator.python_api").totalsegmentator
+    nibabel.save(segment(request["image"], request["answer"], **options), request["answer"])
+
+
+def _segment_by_totalsegmentator(request: dict[str, Any]) -> None:
+    """TotalSegmentator 2's Python interface."""
+    _prepare_totalsegmentator(request, "2")
     if not _finds_trainers():
         trainer = import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer").nnUNetTrainer
         variants = "nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring"
@@ -69,6 +91,35 @@ def _segment_by_totalsegmentator(request: dict[str, Any]) -> None:
         import_module("totalsegmentator.nnunet").custom_trainers.update(known)
     options = {"ml": True, "nr_thr_saving": 1, "quiet": True, **request["options"]}
     import_module("totalsegmentator.python_api").totalsegmentator(request["image"], request["answer"], **options)
+
+
+def _segment_by_moosez(request: dict[str, Any]) -> None:
+    """MOOSE's own function, on links to the weights; the image is in double precision, as dicom2nifti writes it."""
+    requests: Any = import_module("requests")
+    requests.get = requests.post = _refuse_network
+    moosez: Any = import_module("moosez.moosez")
+    models: Any = import_module("moosez.models")
+    system: Any = import_module("moosez.system")
+    nibabel, numpy = import_module("nibabel"), import_module("numpy")
+    moosez.add_custom_trainers_to_local_nnunetv2 = lambda: None  # it writes into the folder of nnunetv2
+    home = Path(request["home"])
+    for name, (folder, source) in request["weights"].items():
+        place = home / "models" / folder
+        place.mkdir(parents=True)
+        for plans in Path(source).rglob("plans.json"):
+            (place / plans.parent.name).symlink_to(plans.parent)
+        (place / "model_version.json").write_text(json.dumps({"url": models.MODEL_METADATA[name]["url"]}))
+    system.MODELS_DIRECTORY_PATH = str(home / "models")
+    models.Model.__init__.__defaults__ = (str(home / "models"),)
+    image, out = nibabel.load(request["image"]), home / "out"
+    out.mkdir()
+    values = numpy.asarray(image.dataobj).astype(numpy.float64)
+    nibabel.save(nibabel.Nifti1Image(values, image.affine), home / "CT_image.nii.gz")
+    moosez.moose(str(home / "CT_image.nii.gz"), request["model"], str(out), request["device"])
+    made = sorted(out.rglob("*.nii.gz"))
+    labels = nibabel.load(made[0]) if made else nibabel.Nifti1Image(numpy.zeros(image.shape, "uint8"), image.affine)
+    ends = [nibabel.io_orientation(one.affine) for one in (labels, image)]
+    nibabel.save(labels.as_reoriented(nibabel.orientations.ornt_transform(*ends)), request["answer"])
 
 
 def _segment_by_lungmask(request: dict[str, Any]) -> None:
@@ -120,6 +171,8 @@ def _refuse_network(*_: Any, **__: Any) -> None:
 _PEERS = {
     "nnunetv2": ("nnunetv2", _segment_by_nnunetv2),
     "TotalSegmentator": ("TotalSegmentator", _segment_by_totalsegmentator),
+    "TotalSegmentator 1": ("TotalSegmentator", _segment_by_totalsegmentator_1),
+    "moosez": ("moosez", _segment_by_moosez),
     "lungmask": ("lungmask", _segment_by_lungmask),
     "monai": ("monai", _segment_by_monai),
 }

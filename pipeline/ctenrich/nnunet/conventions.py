@@ -39,6 +39,7 @@ __all__ = [
     "axes_before",
     "check_stated_axes",
     "import_record",
+    "is_moose_release",
     "parse_axes",
     "parse_step",
     "read_model_toml",
@@ -58,6 +59,7 @@ REGISTRY = "the registry"
 _KEYS = {"axes", "step", "labels", "demonstration"}
 _MAX_TOML = 1024**2
 _DATASET = re.compile(r"(Dataset|Task)\d{3}_.+")
+_MOOSE_RECORD = "model_version.json"
 _MOOSE_RELEASE = re.compile(r"https://github\.com/ENHANCE-PET/MOOSE/releases/download/moosez-v\.3\.[^/]+/clin_ct_[^/]+")
 
 
@@ -297,12 +299,20 @@ def _layout_statement(model: str, names: list[str]) -> Conventions:
 
 
 def _moose_statement(folder: Path) -> Conventions:
-    path = folder / "model_version.json"
+    known = _names_moose_release(folder / _MOOSE_RECORD)
+    return _named_statement("RAS" if known else "", None, f"{_MOOSE_RECORD} of MOOSE")
+
+
+def is_moose_release(folder: Path) -> bool:
+    """Whether MOOSE 3 downloaded the model in a folder: its record of the download is there and names a release."""
+    return any(_names_moose_release(path) for path in folder.rglob(_MOOSE_RECORD))
+
+
+def _names_moose_release(path: Path) -> bool:
     if not path.is_file():
-        return Conventions()
+        return False
     try:
         url = str(json.loads(path.read_text("utf-8")).get("url", ""))
     except (OSError, ValueError, AttributeError):
-        return Conventions()
-    known = _MOOSE_RELEASE.fullmatch(url) is not None
-    return _named_statement("RAS" if known else "", None, f"{path.name} of MOOSE")
+        return False
+    return _MOOSE_RELEASE.fullmatch(url) is not None
