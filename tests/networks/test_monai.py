@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +19,11 @@ import torch
 from safetensors.torch import save_file
 
 from ctenrich.errors import InputError, ModelError, UsageError
+from ctenrich.inference import registry
 from ctenrich.inference.kinds import segmenter_kind
 from ctenrich.inference.products import parse_segmenter
-from ctenrich.models.library import import_model, show_model, verify_model
+from ctenrich.models import library
+from ctenrich.models.library import import_model, pull_model, show_model, verify_model
 from ctenrich.networks import grid
 from ctenrich.networks.bundle import read_bundle
 from ctenrich.networks.grid_segmenter import GridSegmenter
@@ -129,6 +137,35 @@ def test_a_bundle_is_imported_from_its_folder_and_pinned(bundles: Path, empty_ho
     config.write_text(config.read_text().replace("0.25", "0.5"))
     with pytest.raises(ModelError, match=r"HASH_MISMATCH.*configs/inference.json"):
         open_monai("whole", settings=SETTINGS)
+
+
+def test_the_published_bundle_is_pulled_and_compared_with_its_published_hash(
+    empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of this machine has a small bundle in place of the published one."""
+    name = "wholeBody_ct_segmentation"
+    folder = write_bundle(empty_home / "site" / name, safe=False)
+    file = empty_home / "site" / f"{name}_v0.2.5.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            archive.write(path, path.relative_to(folder.parent))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(file.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/{file.name}"
+        with pytest.raises(ModelError, match=rf"HASH_MISMATCH.*published for {name} is d3be077219fea4ac"):
+            pull_model(name, url=url)
+        known = registry.registry()
+        right = replace(known[name], sha1=hashlib.sha1(file.read_bytes()).hexdigest())
+        for module in (registry, library):
+            monkeypatch.setattr(module, "registry", lambda: {**known, name: right})
+        status = pull_model(name, url=url)
+        server.shutdown()
+        thread.join()
+    assert (status.kind, status.licence, status.installed) == ("monai", "Apache-2.0", True)
+    assert open_monai(name, settings=SETTINGS).info.name
+    assert not list((empty_home / "own" / "downloads").glob("*.zip"))
 
 
 # ---------------------------------------------------------------- refusals

@@ -65,7 +65,8 @@ def show(name: Name) -> None:
 @models_app.command(
     "pull",
     epilog="Examples:  ctenrich models pull Task055_SegTHOR --accept-licence  \n"
-    "ctenrich models pull totalsegmentator:total:fast",
+    "ctenrich models pull totalsegmentator:total:fast  \n"
+    "ctenrich models pull monai:wholeBody_ct_segmentation",
 )
 def pull(
     name: Name,
@@ -79,11 +80,22 @@ def pull(
     from ctenrich.models.library import pull_model
 
     if ":" in name:
+        name = _model_of_segmenter(name)
+    if ":" in name:
         _pull_recipe(name, accept_licence, url)
         return
     with progress_bars() as progress:
         status = pull_model(name, accept=accept_licence, url=url, progress=progress)
     typer.echo(f"{status.name} is ready ({status.licence})")
+
+
+def _model_of_segmenter(name: str) -> str:
+    """Return the model of the registry that a segmenter names (``monai:MODEL``), else the segmenter as it was typed."""
+    from ctenrich.inference.products import parse_segmenter
+    from ctenrich.inference.registry import registry
+
+    model = parse_segmenter(name).model
+    return model if model in registry() else name
 
 
 def _pull_recipe(name: str, accept: bool, url: str | None) -> None:
@@ -214,8 +226,8 @@ def check(
     reference_python: Annotated[
         Path | None,
         typer.Option(
-            help="Python of an environment with the peer's own package (nnunetv2, TotalSegmentator, lungmask, MONAI) "
-            "to compare with; NAME may be a segmenter as --segmenter takes it."
+            help="Python of an environment with the peer's own package (nnunetv2, TotalSegmentator, MOOSE, lungmask, "
+            "MONAI) to compare with; NAME may be a segmenter as --segmenter takes it."
         ),
     ] = None,
     on: Annotated[

@@ -55,6 +55,7 @@ class ModelKind(StrEnum):
     NNUNET_V1 = "nnunet-v1"
     BODYPART = "bodypart"
     LUNGMASK = "lungmask"
+    MONAI = "monai"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class ModelEntry:
     """Persistent identifier of the source (DOI)."""
     sha256: str = ""
     """Of the downloaded file; empty: pinned at the first import."""
+    sha1: str = ""
+    """Of the downloaded file, where its publisher states no other hash."""
     licence: str = ""
     licence_url: str = ""
     accept: bool = False

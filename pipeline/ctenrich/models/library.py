@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import stat
@@ -234,9 +235,10 @@ def pull_model(name: str, *, accept: bool = False, url: str | None = None, progr
     suffix = PurePosixPath(entry.url.partition("?")[0]).suffix
     file = models_home() / "downloads" / f"{check_name(name)}{suffix if suffix in _SINGLE_FILES else '.zip'}"
     download(url or entry.url, file, progress=progress)
-    status = import_model(file, name=name, progress=progress)
-    file.unlink()
-    return status
+    try:
+        return import_model(file, name=name, progress=progress)
+    finally:
+        file.unlink()
 
 
 def _require_licence(entry: ModelEntry, accept: bool) -> None:
@@ -295,6 +297,7 @@ def import_model(
             fail(f"{chosen} is a model of the package", "choose another name")
         _require_licence(entry, accept)
         _check_pin(entry, pinned)
+        _check_published_hash(entry, source)
     imported = models_home() / "imported"
     imported.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".importing-", dir=imported))
@@ -356,6 +359,17 @@ def _check_pin(entry: ModelEntry, sha256: str) -> None:
         raise ModelError(
             Reason.HASH_MISMATCH, message, "delete the imported model first if the new file is the right one"
         )
+
+
+def _check_published_hash(entry: ModelEntry, source: Path) -> None:
+    """Compare a file with the SHA-1 that its publisher states; the SHA-256 of the first import is pinned besides."""
+    if not entry.sha1 or not source.is_file():
+        return
+    with source.open("rb") as handle:
+        found = hashlib.file_digest(handle, "sha1").hexdigest()
+    if found != entry.sha1:
+        message = f"the file has the SHA-1 {found[:16]}..., published for {entry.name} is {entry.sha1[:16]}..."
+        raise ModelError(Reason.HASH_MISMATCH, message, f"download version {entry.version} again")
 
 
 def _check_import(model: ResolvedModel) -> tuple[str, str]:
