@@ -69,8 +69,9 @@ def _prepare_totalsegmentator(request: dict[str, Any], series: str) -> None:
 def _segment_by_totalsegmentator_1(request: dict[str, Any]) -> None:
     """TotalSegmentator 1's Python interface; its nnU-Net reads weights with a torch that still allowed every pickle."""
     _prepare_totalsegmentator(request, "1")
-    torch, nibabel = import_module("torch"), import_module("nibabel")
-    plain: Any = torch.load
+    torch: Any = import_module("torch")
+    nibabel: Any = import_module("nibabel")
+    plain = torch.load
     torch.load = lambda *given, **options: plain(*given, **{"weights_only": False, **options})
     for name in ("RESULTS_FOLDER", "nnUNet_raw_data_base", "nnUNet_preprocessed"):
         os.environ[name] = request["weights"]
