@@ -27,9 +27,8 @@ from statistics import median
 from typing import Any
 
 import psutil
-from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from tests.publish.test_objects import free_port, program
 from tests.support.listener_kills import campaign
 
@@ -150,9 +149,9 @@ def large_object(path: Path, size: int) -> Path:
     dataset = Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7.2", generate_uid()
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.Modality = generate_uid(), generate_uid(), "OT"
-    dataset.save_as(path, implicit_vr=False, little_endian=True, enforce_file_format=False)
-    whole = dcmread(path, force=True)
-    whole.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(path, enforce_file_format=True)
     length = size // 2 * 2
     with path.open("ab") as file:
         file.write(b"\xe0\x7f\x10\x00OW\0\0" + length.to_bytes(4, "little"))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,6 +29,7 @@ from tests.publish.test_objects import free_port
 from tests.support.listeners import TINY, uid_of
 
 _QUIET = "1s"
+SLICES = replace(TINY, rows=96, columns=96, pixel_spacing=(4.0, 4.0), slice_spacing=5.0, rtstruct=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Campaign:
 
     kills: int
     while_receiving: int
-    """Kills while a sender had an object on its way."""
+    """Connections of senders that broke off with objects on their way."""
     while_running: int
     """Kills while a case was running."""
     acknowledged: int
@@ -54,50 +55,59 @@ class Campaign:
 
 
 class Sender(threading.Thread):
-    """Sends the objects of a study one after another, each until it is acknowledged, and notes which were."""
+    """Sends the objects of a study until each is acknowledged, and notes which were and when it was cut off."""
 
     def __init__(self, files: list[Path], *, dicom: int, web: int, token: Path) -> None:
         super().__init__(daemon=True)
         self._files, self._dicom, self._web, self._token = files, dicom, web, token
-        self.acknowledged: dict[str, str] = {}
-        self.on_its_way = False
+        self.acknowledged: set[str] = set()
+        self.cut = 0
+        """How often a connection that was open broke off."""
         self.stop = threading.Event()
 
     def run(self) -> None:
-        for path in self._files:
-            while not self.stop.is_set():
-                self.on_its_way = True
-                good = self._post(path) if self._web else self._c_store(path)
-                self.on_its_way = False
-                if good:
-                    self.acknowledged[uid_of(path)] = data_set_hash(path)
-                    break
-                time.sleep(0.1)
+        while not self.stop.is_set():
+            rest = [path for path in self._files if uid_of(path) not in self.acknowledged]
+            if not rest:
+                return
+            (self._post if self._web else self._c_store)(rest)
+            time.sleep(0.05)
 
-    def _c_store(self, path: Path) -> bool:
-        command = ["storescu", "-aet", "SENDER", "-aec", "CTENRICH", "127.0.0.1", str(self._dicom), str(path)]
+    def _c_store(self, rest: list[Path]) -> None:
+        """One association for all that is left; storescu prints the response to each object."""
+        command = ["storescu", "-v", "-R", "-aet", "SENDER", "-aec", "CTENRICH", "127.0.0.1", str(self._dicom)]
         environment = {**os.environ, "TCP_NODELAY": "1"}
-        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+        done = subprocess.run([*command, *map(str, rest)], env=environment, capture_output=True, check=False, text=True)
+        sending = ""
+        for line in (done.stdout + done.stderr).splitlines():
+            if "Sending file: " in line:
+                sending = line.split("Sending file: ", 1)[1].strip()
+            elif "Received Store Response (Success)" in line:
+                self.acknowledged.add(uid_of(Path(sending)))
+        self.cut += bool(sending) and done.returncode != 0
 
-    def _post(self, path: Path) -> bool:
-        body = b"\r\n--XX\r\nContent-Type: application/dicom\r\n\r\n" + path.read_bytes() + b"\r\n--XX--\r\n"
+    def _post(self, rest: list[Path]) -> None:
+        """One request for the next three objects; its answer names those that are stored."""
+        part = b"\r\n--XX\r\nContent-Type: application/dicom\r\n\r\n"
+        body = b"".join(part + path.read_bytes() for path in rest[:3]) + b"\r\n--XX--\r\n"
+        connection = http.client.HTTPConnection("127.0.0.1", self._web, timeout=10)
+        try:
+            connection.connect()
+        except OSError:
+            return
         try:
             headers = {
                 "Content-Type": 'multipart/related; type="application/dicom"; boundary=XX',
                 "Authorization": f"Bearer {self._token.read_text().strip()}",
             }
-            address = f"http://127.0.0.1:{self._web}/dicom-web/studies"
-            request = urllib.request.Request(address, body, headers)
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return bool(json.load(answer)["00081199"]["Value"])
-        except (OSError, ValueError, KeyError):
-            return False
-
-
-def data_set_hash(path: Path) -> str:
-    """SHA-256 of a file behind its file meta information."""
-    data = path.read_bytes()
-    return hashlib.sha256(data[144 + int.from_bytes(data[140:144], "little") :]).hexdigest()
+            connection.request("POST", "/dicom-web/studies", body, headers)
+            answer = json.loads(connection.getresponse().read())
+            stored = answer.get("00081199", {}).get("Value", ())
+            self.acknowledged |= {item["00081155"]["Value"][0] for item in stored}
+        except (OSError, ValueError, http.client.HTTPException):
+            self.cut += 1
+        finally:
+            connection.close()
 
 
 def sent_hash(path: Path) -> str:
@@ -113,7 +123,7 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(children, timeout=10)
 
 
-def campaign(folder: Path, *, kills: int, rng: random.Random, images: int = 16) -> Campaign:
+def campaign(folder: Path, *, kills: int, rng: random.Random, images: int = 60) -> Campaign:
     """Kill a listener that receives two studies and runs the experts' contours on them, again and again.
 
     Parameters
@@ -143,7 +153,7 @@ def _one_station(
     dicom, web, station = free_port(), free_port(), folder / "station"
     senders, files = [], {}
     for index, port in enumerate((0, web)):
-        options = replace(TINY, seed=rng.randrange(10**6), slices=images, slice_spacing=10.0, rtstruct=True)
+        options = replace(SLICES, seed=rng.randrange(10**6), slices=images)
         write_phantom_study(folder / f"study{index}", options)
         paths = sorted((folder / f"study{index}").rglob("*.dcm"))
         files.update({uid_of(path): path for path in paths})
@@ -152,11 +162,12 @@ def _one_station(
     for sender in senders:
         sender.start()
     while counts["kills"] < kills:
-        end = time.monotonic() + rng.uniform(0.3, 1.8)
-        if all(not sender.is_alive() for sender in senders) and _ended(station, 2):
+        if rng.random() < 0.85:  # else it is killed while it starts
+            _wait_for_port(dicom)
+        receiving = any(sender.is_alive() for sender in senders)
+        time.sleep(rng.uniform(0.05, 0.8 if receiving else 6.0))
+        if not any(sender.is_alive() for sender in senders) and _ended(station, 2):
             break
-        time.sleep(max(0.0, end - time.monotonic()))
-        counts["while_receiving"] += any(sender.on_its_way for sender in senders)
         counts["while_running"] += _running(station)
         kill_all(process)
         counts["kills"] += 1
@@ -178,6 +189,15 @@ def _start(station: Path, dicom: int, web: int) -> subprocess.Popen[bytes]:
     log = station.with_name("listener.out").open("ab")
     with log:
         return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def _wait_for_port(port: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
 
 
 def _rows(station: Path) -> list[Any]:
@@ -209,6 +229,7 @@ def _check(
             states[row.state.value] += 1
             counts["unfinished"] += row.ended is None
     for sender in senders:
+        counts["while_receiving"] += sender.cut
         counts["acknowledged"] += len(sender.acknowledged)
         for uid in sender.acknowledged:
             if uid not in found or not found[uid].is_file():
