@@ -26,14 +26,14 @@ from ctenrich.listener.config import (
 
 def test_a_station_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "station.toml").write_text(
-        'aet = "LAB"\n[[peers]]\naet = "SCANNER1"\nhost = "10.1.0.0/16"\npriority = 5\n'
+        'aet = "LAB"\n[[peers]]\naet = "SCANNER1"\nhost = "10.1.0.0/16"\npriority = 5\ndeadline = 900\n'
         '[close]\nwhen = "expect"\nroles = ["CT", "RTSTRUCT"]\n[limits]\nmax_associations = 4\n'
     )
     config = load_config(tmp_path / "station.toml")
     config.check()
     assert config.close == CloseRule(when="expect", roles=("CT", "RTSTRUCT"))
     assert config.limits.max_associations == 4
-    assert config.peer("SCANNER1", "10.1.2.3") == Peer(aet="SCANNER1", host="10.1.0.0/16", priority=5)
+    assert config.peer("SCANNER1", "10.1.2.3") == Peer(aet="SCANNER1", host="10.1.0.0/16", priority=5, deadline=900)
     assert config.peer("SCANNER1", "::ffff:10.1.2.3") is not None
     assert config.peer("SCANNER2", "10.1.2.3") is config.peer("SCANNER1", "10.2.2.3") is None
     assert load_config(tmp_path / "other.toml") == StationConfig()

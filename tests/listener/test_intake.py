@@ -50,11 +50,11 @@ class Desk:
             assert isinstance(meta, FileMeta)
             self.store.commit(incoming, meta, association)
 
-    def ended(self, association: int, ending: str | None, at: float = 1.0) -> None:
+    def ended(self, association: int, ending: str | None, at: float = 1.0, *, deadline: float | None = None) -> None:
         """Write the row of an association; None: it is still open."""
         with self.database.transaction() as db:
-            values = (association, 3, 0.0, at if ending else None, ending or "")
-            db.execute("INSERT OR REPLACE INTO associations VALUES (?, 'dicom', 'S', '::1', ?, ?, ?, ?)", values)
+            values = (association, 3, deadline, 0.0, at if ending else None, ending or "")
+            db.execute("INSERT OR REPLACE INTO associations VALUES (?, 'dicom', 'S', '::1', ?, ?, ?, ?, ?)", values)
 
     def pass_time(self, seconds: float) -> list[tuple[int, str]]:
         """Let time pass and the intake run; returns revision and state of case 1, the last first."""
@@ -227,6 +227,20 @@ def test_cases_of_a_higher_priority_run_first(desk: Desk) -> None:
     row = cases.next_to_run(desk.database)
     assert row is not None
     assert (row.case, row.priority) == (2, 5)
+
+
+def test_of_one_priority_the_earliest_deadline_runs_first(desk: Desk) -> None:
+    for number, (seed, deadline) in enumerate([(1, None), (2, 900.0), (3, 500.0)], 1):
+        desk.ended(number, "released", deadline=deadline)
+        desk.put(study_files(seed)[0], association=number)
+    desk.pass_time(1)
+    desk.pass_time(60)
+    order = []
+    while (row := cases.next_to_run(desk.database)) is not None:
+        order.append(row.case)
+        cases.start_revision(desk.database, row)
+        cases.end_revision(desk.database, row, CaseState.DONE)
+    assert order == [3, 2, 1]
 
 
 def test_an_object_without_a_study_is_held(desk: Desk, tmp_path: Path) -> None:

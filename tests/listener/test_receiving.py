@@ -130,6 +130,7 @@ def test_the_associations_of_one_address_are_limited(tmp_path: Path) -> None:
             with receiver.association() as second:
                 assert second.is_rejected
                 assert second.acceptor.primitive.result == 2
+        time.sleep(0.2)  # the slot is free once the thread of the association has ended
         assert receiver.send(study_files()[0]) == [SUCCESS]
 
 

@@ -137,7 +137,7 @@ def test_a_large_object_takes_no_more_memory_than_small_ones(tmp_path: Path) -> 
     port = free_port()
     with listening(tmp_path / "station", port) as process:
         before = process.memory_info().rss
-        path = large_object(tmp_path / "large.dcm", 200_000_000)
+        path = large_object(tmp_path / "large.dcm", 100_000_000)
         command = ["storescu", "-R", "-aec", "CTENRICH", "127.0.0.1", str(port), str(path)]
         subprocess.run(command, check=True, env={**os.environ, "TCP_NODELAY": "1"})
         assert isinstance(process, psutil.Process)

@@ -19,7 +19,7 @@ from ctenrich.listener.config import RunRequest
 from ctenrich.listener.worker import CaseWorker
 from ctenrich.phantom import Quirk, write_phantom_study
 from ctenrich.reasons import Reason
-from ctenrich.runner.recorder import RunEnd
+from ctenrich.runner.recorder import RunEnd, RunSummary
 from ctenrich.runner.run import INPUT
 from ctenrich.select.sources import make_cohort
 
@@ -96,10 +96,8 @@ def test_a_full_disk_puts_the_case_back(desk: Desk, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_interrupted_case_runs_first_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = steps.run_all
-
-    def interrupted(run: object, **_: object) -> object:
-        return replace(real(run), ended=RunEnd.INTERRUPTED)  # type: ignore[arg-type]
+    def interrupted(_: object) -> RunSummary:
+        return RunSummary(ended=RunEnd.INTERRUPTED, states={}, reasons={}, ran=0, seconds=0.0)
 
     close_case(desk, *study_files())
     with monkeypatch.context() as patch:

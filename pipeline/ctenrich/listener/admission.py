@@ -8,9 +8,10 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
+from itertools import count
 from typing import NamedTuple
 
-from ctenrich.listener.config import Limits, StationConfig
+from ctenrich.listener.config import Limits, Peer, StationConfig
 
 __all__ = ["Admission", "AssociateRequest", "FirstPdu", "Rejection", "Ticket", "read_pdu", "reject_pdu"]
 
@@ -50,9 +51,11 @@ class FirstPdu(NamedTuple):
 class Ticket:
     """An admitted association."""
 
+    number: int
+    """No other ticket has it."""
     aet: str
     host: str
-    priority: int
+    peer: Peer
 
 
 class Admission:
@@ -69,6 +72,8 @@ class Admission:
         self._lock = threading.Lock()
         self._waiting = 0
         self._hosts: Counter[str] = Counter()
+        self._numbers = count(1)
+        self._open: set[int] = set()
 
     @property
     def limits(self) -> Limits:
@@ -117,11 +122,16 @@ class Admission:
             if self._hosts.total() >= self.limits.max_associations or self._hosts[host] >= self.limits.max_per_host:
                 return Rejection.TOO_MANY
             self._hosts[host] += 1
-        return Ticket(aet=request.calling, host=host, priority=peer.priority)
+            ticket = Ticket(number=next(self._numbers), aet=request.calling, host=host, peer=peer)
+            self._open.add(ticket.number)
+        return ticket
 
     def leave(self, ticket: Ticket) -> None:
-        """An association has ended."""
+        """An association has ended; what was given back before is no error."""
         with self._lock:
+            if ticket.number not in self._open:
+                return
+            self._open.remove(ticket.number)
             self._hosts[ticket.host] -= 1
             if not self._hosts[ticket.host]:
                 del self._hosts[ticket.host]

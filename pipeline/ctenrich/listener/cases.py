@@ -279,7 +279,7 @@ def new_revision(db: sqlite3.Connection, case: int, revision: int) -> None:
         "INSERT INTO revisions (case_id, revision, state, created) VALUES (?, ?, 'open', ?)",
         (case, revision, time.time()),
     )
-    db.execute("UPDATE cases SET revision = ? WHERE id = ?", (revision, case))
+    db.execute("UPDATE cases SET revision = ?, deadline = NULL WHERE id = ?", (revision, case))
 
 
 # ---------------------------------------------------------------- running

@@ -48,6 +48,9 @@ class Peer:
     """IP address or network (``10.1.0.0/16``)."""
     priority: int = 3
     """0 to 5: closed cases with images of a sender of higher priority run first."""
+    deadline: float = 0.0
+    """Seconds after the first image in which a case should have run: among cases of one priority the earliest deadline
+    runs first; 0: none."""
 
     def matches(self, aet: str, host: str) -> bool:
         """Return whether an association with this calling AE title may come from this IP address."""
@@ -229,8 +232,8 @@ class StationConfig:
 def _check_peer(peer: Peer) -> None:
     if peer.aet != ANY and (_AE_TITLE.fullmatch(peer.aet) is None or not peer.aet.strip()):
         raise _bad("peer: an AE title has 1 to 16 printable ASCII characters, and no backslash")
-    if not 0 <= peer.priority <= 5:
-        raise _bad("peer: a priority is 0 to 5")
+    if not 0 <= peer.priority <= 5 or peer.deadline < 0:
+        raise _bad("peer: a priority is 0 to 5, and a deadline not negative")
     try:
         ipaddress.ip_network(peer.host, strict=False)
     except ValueError:

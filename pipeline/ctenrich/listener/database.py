@@ -17,7 +17,7 @@ _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS associations (
   id INTEGER PRIMARY KEY, source TEXT NOT NULL, sender TEXT NOT NULL, host TEXT NOT NULL, priority INTEGER NOT NULL,
-  started REAL NOT NULL, ended REAL, ending TEXT NOT NULL) STRICT;
+  deadline REAL, started REAL NOT NULL, ended REAL, ending TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS instances (
   id INTEGER PRIMARY KEY, sop_instance_uid TEXT NOT NULL, sop_class_uid TEXT NOT NULL, transfer_syntax TEXT NOT NULL,
   sha256 TEXT NOT NULL, size INTEGER NOT NULL, path TEXT NOT NULL UNIQUE, association INTEGER NOT NULL,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from ctenrich.listener.admission import Ticket
 from ctenrich.listener.audit import append_event
+from ctenrich.listener.config import Peer
 from ctenrich.listener.database import StationDatabase
 from ctenrich.listener.metrics import Counters
 from ctenrich.listener.station import Station
@@ -23,9 +24,9 @@ _REJECTIONS_PER_MINUTE = 60
 @dataclass(kw_only=True)
 class _Delivery:
     source: str
-    sender: str
     host: str
-    priority: int
+    peer: Peer
+    sender: str
     started: float
     written: bool = False
     results: Counter[str] = field(default_factory=Counter)
@@ -56,19 +57,19 @@ class Deliveries:
         with database.transaction() as db:  # those of a listener that was killed
             db.execute("UPDATE associations SET ended = ?, ending = 'lost' WHERE ended IS NULL", (time.time(),))
 
-    def begin(self, source: str, sender: str, host: str, priority: int) -> int:
+    def begin(self, source: str, host: str, peer: Peer, sender: str = "") -> int:
         """Start a delivery.
 
         Parameters
         ----------
         source : str
             ``dicom``, ``web`` or ``watch``.
-        sender : str
-            Calling AE title.
         host : str
             IP address.
-        priority : int
-            Priority of the sender.
+        peer : Peer
+            The sender as it is configured.
+        sender : str
+            Calling AE title.
 
         Returns
         -------
@@ -77,14 +78,12 @@ class Deliveries:
         """
         with self._lock:
             self._last += 1
-            self._open[self._last] = _Delivery(
-                source=source, sender=sender, host=host, priority=priority, started=time.time()
-            )
+            self._open[self._last] = _Delivery(source=source, host=host, peer=peer, sender=sender, started=time.time())
             return self._last
 
     def started(self, ticket: Ticket) -> int:
         """Start the delivery of an association."""
-        return self.begin("dicom", ticket.aet, ticket.host, ticket.priority)
+        return self.begin("dicom", ticket.host, ticket.peer, ticket.aet)
 
     def received(self, association: int, receipt: Receipt) -> None:
         """Record an object.
@@ -99,15 +98,20 @@ class Deliveries:
         self.counters.add("ctenrich_received_total", "result", receipt.result.value)
         self.counters.add("ctenrich_received_bytes_total", amount=receipt.size)
         with self._lock:
+            self._open[association].results[receipt.result.value] += 1
+
+    def expect_object(self, association: int) -> None:
+        """Write the row of a delivery, before its first object is stored."""
+        with self._lock:
             one = self._open[association]
-            one.results[receipt.result.value] += 1
             if one.written:
                 return
             one.written = True
+            deadline = one.started + one.peer.deadline if one.peer.deadline else None
             with self._database.transaction() as db:
                 db.execute(
-                    "INSERT INTO associations VALUES (?, ?, ?, ?, ?, ?, NULL, '')",
-                    (association, one.source, one.sender, one.host, one.priority, one.started),
+                    "INSERT INTO associations VALUES (?, ?, ?, ?, ?, ?, ?, NULL, '')",
+                    (association, one.source, one.sender, one.host, one.peer.priority, deadline, one.started),
                 )
 
     def ended(self, association: int, ending: str) -> None:

@@ -123,6 +123,11 @@ class Intake:
                     "(SELECT priority FROM associations WHERE id = ?), 0)) WHERE id = ?",
                     (one.association, case),
                 )
+                db.execute(
+                    "UPDATE cases SET deadline = min(coalesce(cases.deadline, a.deadline), a.deadline) "
+                    "FROM associations a WHERE a.id = ? AND a.deadline IS NOT NULL AND cases.id = ?",
+                    (one.association, case),
+                )
                 self._last[case] = now
         for case, revision in events:
             append_event(self._station.audit, "case opened", case=case, revision=revision)

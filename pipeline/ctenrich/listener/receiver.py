@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ctenrich.errors import UsageError
-from ctenrich.listener.config import ListenAddress, StationConfig, parse_address
+from ctenrich.listener.config import ListenAddress, Peer, StationConfig, parse_address
 from ctenrich.listener.database import StationDatabase
 from ctenrich.listener.deliveries import Deliveries
 from ctenrich.listener.metrics import Counters
@@ -26,6 +26,8 @@ __all__ = ["receive"]
 
 T = TypeVar("T")
 _SCAN_SECONDS = 1.0
+_WATCHED = Peer(aet="*", host="127.0.0.1")
+"""The watch folder as a sender."""
 _RELEASE_SECONDS = 3.0
 """Time that associations get to end after the listener was asked to stop."""
 
@@ -98,7 +100,8 @@ def _scan(watch: WatchFolder, deliveries: Deliveries) -> None:
     begun: list[int] = []
 
     def begin() -> int:
-        begun.append(deliveries.begin("watch", "", "", 3))
+        begun.append(deliveries.begin("watch", "", _WATCHED))
+        deliveries.expect_object(begun[0])
         return begun[0]
 
     try:

@@ -160,6 +160,7 @@ def _store_object(event: Any) -> int:
         str(event.request.AffectedSOPInstanceUID or ""),
         str(event.context.transfer_syntax),
     )
+    association._server.deliveries.expect_object(association.delivery)
     receipt = association._server.store.commit(file.incoming, meta, association.delivery)
     association._server.deliveries.received(association.delivery, receipt)
     return int(receipt.status)
@@ -222,8 +223,10 @@ class _Handler(RequestHandler):
         try:
             association.start()
             association.join()
-            association.dul.join(_LINGER_SECONDS)
         finally:
+            server.admission.leave(self.ticket)  # at once: a sender may open the next association now
+            if association.dul.is_alive():
+                association.dul.join(_LINGER_SECONDS)
             for file in association.incoming_files:
                 if file.incoming is not None:
                     file.incoming.discard()

@@ -199,10 +199,11 @@ class _Handler(BaseHTTPRequestHandler):
             server.deliveries.rejected(self._host, "token")
             self._send(401, "text/plain", b"a token is needed\n")
             return
-        association = server.deliveries.begin("web", "", self._host, peer.priority)
+        association = server.deliveries.begin("web", self._host, peer)
         ending = "aborted"
         try:
             boundary = boundary_of(self.headers.get("Content-Type") or "")
+            server.deliveries.expect_object(association)
             chunks = chunks_of(self.rfile, self._length(), 2 * server.config.limits.max_object)
             parts = store_parts(chunks, boundary, server.store, association)
             for part in parts:
