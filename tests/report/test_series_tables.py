@@ -52,7 +52,7 @@ def test_landmarks_begin_at_the_head_and_absent_ones_are_summed_up() -> None:
         {"landmark": "lung_start", "score": 44.1, "slice_index": 0, "confidence": 0.914, "absent_reason": None},
         {"landmark": "Th8", "score": 56.9, "slice_index": 21, "confidence": None, "absent_reason": None},
         {"landmark": "C2", "score": 87.2, "slice_index": None, "confidence": None, "absent_reason": "above the scan"},
-        {"landmark": "C3", "score": 85.0, "slice_index": None, "confidence": None, "absent_reason": "above the scan"},
+        {"landmark": "C3", "score": 85.0, "slice_index": None, "confidence": None, "absent_reason": "above_range: above the scan"},
     ]
     table = landmark_table(rows, {0: -60.0, 21: 108.0})
     assert [(m["name"], m["slice"], m["mm"], m["confidence"]) for m in table["found"]] == [

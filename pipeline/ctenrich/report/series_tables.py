@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -231,7 +232,7 @@ def landmark_table(rows: Sequence[Mapping[str, Any]], position: Mapping[int, flo
     for row in ordered:
         index = row["slice_index"]
         if index is None:
-            absent[row["absent_reason"] or "not on any slice"].append(words(row["landmark"]))
+            absent[_sentence(row["absent_reason"] or "not on any slice")].append(words(row["landmark"]))
             continue
         confidence = row["confidence"]
         found.append(
@@ -245,6 +246,11 @@ def landmark_table(rows: Sequence[Mapping[str, Any]], position: Mapping[int, flo
             }
         )
     return {"found": found, "absent": list(absent.items()), "missing": sum(map(len, absent.values()))}
+
+
+def _sentence(reason: str) -> str:
+    """Reason for an absent landmark without the code before it, e.g. ``above_range: ``."""
+    return re.sub(r"^[a-z_]+: ", "", reason)
 
 
 def roi_row(row: Mapping[str, Any]) -> Row:

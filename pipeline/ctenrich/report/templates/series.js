@@ -188,6 +188,7 @@
       this.products.forEach((n) => this.drawMasks(context, n, index, t.scale));
       this.drawMarks(t, index);
       this.describe(index, t);
+      this.frame.style.touchAction = this.view.zoom > 1 ? "none" : "pan-y"; /* a picture that is not zoomed lets the page scroll */
     }
 
     drawMasks(context, number, index, scale) {
@@ -262,7 +263,7 @@
 
     listen() {
       const bench = this.bench, points = new Map();
-      let last = null, moved = 0, left = 0, pinch = 0;
+      let last = null, moved = 0, left = 0, pinch = 0, turned = 0;
       const step = (n) => bench.go(this.fixed, bench.at[this.fixed] + n);
       this.frame.addEventListener("wheel", (event) => {
         const way = Math.sign(event.deltaY);
@@ -270,7 +271,8 @@
         const next = bench.at[this.fixed] + way;
         if (!way || next < 0 || next >= this.axis.count) return;
         event.preventDefault();
-        step(way);
+        turned = (Math.sign(turned) === way ? turned : 0) + event.deltaY * (event.deltaMode ? 33 : 1);
+        if (Math.abs(turned) >= 50) { turned = 0; step(way); } /* a notch of a wheel; several events of a touchpad */
       }, { passive: false });
       this.frame.addEventListener("contextmenu", (event) => event.preventDefault());
       this.frame.addEventListener("dblclick", () => bench.fit(this.name));
