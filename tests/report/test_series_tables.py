@@ -15,6 +15,7 @@ from ctenrich.report.series_tables import (
     sensible,
 )
 
+ABOVE = "above the scan"
 NUMBERS = {
     None: "", 0.0: "0", 0.07123: "0.0712", 0.7123: "0.712", 0.99999: "1.00", 7.123: "7.12", 71.23: "71.2",
     99.99: "100", 712.3: "712", 7123.4: "7,123", -71.23: "-71.2", 0.44: "0.440",
@@ -51,15 +52,21 @@ def test_landmarks_begin_at_the_head_and_absent_ones_are_summed_up() -> None:
     rows = [
         {"landmark": "lung_start", "score": 44.1, "slice_index": 0, "confidence": 0.914, "absent_reason": None},
         {"landmark": "Th8", "score": 56.9, "slice_index": 21, "confidence": None, "absent_reason": None},
-        {"landmark": "C2", "score": 87.2, "slice_index": None, "confidence": None, "absent_reason": "above the scan"},
-        {"landmark": "C3", "score": 85.0, "slice_index": None, "confidence": None, "absent_reason": "above_range: above the scan"},
+        {"landmark": "C2", "score": 87.2, "slice_index": None, "confidence": None, "absent_reason": ABOVE},
+        {
+            "landmark": "C3",
+            "score": 85.0,
+            "slice_index": None,
+            "confidence": None,
+            "absent_reason": f"above_range: {ABOVE}",
+        },
     ]
     table = landmark_table(rows, {0: -60.0, 21: 108.0})
     assert [(m["name"], m["slice"], m["mm"], m["confidence"]) for m in table["found"]] == [
         ("Th8", 22, "108.0", ""),
         ("lung start", 1, "-60.0", "0.91"),
     ]
-    assert table["absent"] == [("above the scan", ["C2", "C3"])]
+    assert table["absent"] == [(ABOVE, ["C2", "C3"])]
     assert table["missing"] == 2
 
 
