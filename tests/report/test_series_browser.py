@@ -270,3 +270,31 @@ def test_without_javascript_or_data_there_is_a_still_picture(browser: Watched, r
     page.locator(".bench-state").filter(has_text="The still picture").wait_for()
     assert page.locator(".still svg").first.is_visible()
     page.close()
+
+
+def test_fingers_scroll_and_zoom(browser: Watched, run: Workspace) -> None:
+    context = browser.page.context.browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
+    page = context.new_page()
+    page.goto((run.report / "series" / f"{UID}.html").as_uri())
+    page.wait_for_selector(".bench[data-ready]")
+    page.locator(".pane-picture").scroll_into_view_if_needed()
+    box = page.locator(".pane-picture").bounding_box()
+    row = box["y"] + box["height"] / 2
+    fingers = context.new_cdp_session(page)
+
+    def move(*points: tuple[float, float]) -> None:
+        """Touch each start and move by each distance, to the right."""
+        for step in range(11):
+            kind = "touchMove" if step else "touchStart"
+            touches = [{"x": x + by * step / 10, "y": row, "id": n} for n, (x, by) in enumerate(points)]
+            fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+        fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    before = int(re.match(r"Slice (\d+)", text_of(page, "axial"))[1])
+    move((120, 100))
+    after = int(re.match(r"Slice (\d+)", text_of(page, "axial"))[1])
+    assert before - after == pytest.approx(40 * 90 / box["width"], abs=2), "towards the feet"
+    move((150, -50), (200, 50))
+    settle(page)
+    assert int(page.locator(".b-zoom").inner_text().removesuffix(" %")) > 150
+    context.close()
