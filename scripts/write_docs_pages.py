@@ -51,6 +51,14 @@ INTERFACE = {
          "evaluate.evaluation", "evaluate.statistics", "evaluate.published", "quality.run", "quality.case",
          "quality.finding", "quality.limits", "quality.registry", "quality.lungs", "quality.ranking", "quality.cohort"],
     ),
+    "treatments": (
+        "Treatments and structure names",
+        ["treatments.records", "treatments.objects", "treatments.links", "treatments.fractions", "treatments.rules",
+         "treatments.registry", "treatments.choice", "treatments.make", "treatments.decisions", "treatments.files",
+         "treatments.exports", "treatments.consort", "structure_names.standard", "structure_names.parse",
+         "structure_names.propose", "structure_names.evidence", "structure_names.targets", "structure_names.table",
+         "encode.outlines", "encode.rtstruct", "publish.structure_sets"],
+    ),
     "dose": (
         "Doses of radiotherapy",
         ["dose.reader", "dose.grid", "dose.metrics", "dose.bounds", "dose.structures", "dose.files", "dose.table",

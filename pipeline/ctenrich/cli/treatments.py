@@ -68,7 +68,7 @@ class TreatmentOptions:
 
 @treatments_app.command(
     "make",
-    epilog="Examples:  ctenrich treatments catalog.duckdb --out treatments.parquet  \n"
+    epilog="Examples:  ctenrich treatments make catalog.duckdb --out treatments.parquet  \n"
     "ctenrich treatments make folder:catalog.duckdb --registry ids.csv --rules rt.toml --out treatments.parquet  \n"
     "ctenrich treatments make parquet:s3://bucket/idc_v25 --collection nsclc_radiomics --rules rt.toml",
 )
