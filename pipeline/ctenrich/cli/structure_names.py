@@ -85,8 +85,7 @@ def check(
 
 @names_app.command(
     "apply",
-    epilog="Examples:  ctenrich names apply names.csv --out rt-mappings  \n"
-    "ctenrich run treatments.parquet --out rt-run --segmenter expert --mappings rt-mappings",
+    epilog="Example:  ctenrich names apply names.csv --out rt-mappings",
 )
 def apply(
     names: Annotated[Path, typer.Argument(metavar="NAMES", help="Table of names.")],
