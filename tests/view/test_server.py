@@ -516,7 +516,7 @@ def test_a_tunnel_may_have_another_port(server: ViewServer) -> None:
 
 
 def test_an_address_of_another_computer(run: Workspace, site: Path) -> None:
-    with pytest.raises(UsageError) as caught, serve(run, ohif=site, port=0, host="192.0.2.1"):
+    with pytest.raises(UsageError) as caught, serve(run, ohif=site, port=0, host="198.51.100.77"):
         pass
     assert caught.value.reason is Reason.BAD_PARAMETER
 

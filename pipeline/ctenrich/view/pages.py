@@ -18,8 +18,8 @@ _PAGE = Markup(
     "<body>{banner}<main><h1>{title}</h1>{body}</main></body></html>"
 )
 _BANNER = Markup(
-    '<p role="note" class="demonstration"><b>DEMONSTRATION.</b> Made with {}, for demonstration only: the results mean '
-    "nothing for a patient.</p>"
+    '<header class="demonstration"><b>DEMONSTRATION.</b> Made with {}, for demonstration only: the results mean '
+    "nothing for a patient.</header>"
 )
 _AGE_UNITS = {"Y": "years", "M": "months", "W": "weeks", "D": "days"}
 """Last letter of an Age String (PS3.5 6.2)."""

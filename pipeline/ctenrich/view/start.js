@@ -1,20 +1,24 @@
 // Runs in OHIF's page, after its configuration. Once the CT is drawn it loads the SEG that the address names as
 // `overlay` and lays it over the CT. OHIF then makes its viewports anew and forgets the slice that the address names as
-// `initialSOPInstanceUID`: it is shown again, and in reformatted planes `point` (mm, LPS), until the reader scrolls.
+// `initialSOPInstanceUID`, or that the reader went to: it is shown again, in reformatted planes `point` (mm, LPS), until the
+// reader scrolls.
 (function () {
   "use strict";
   const asked = new URLSearchParams(location.search);
   const overlay = asked.get("overlay");
-  const instance = asked.get("initialSOPInstanceUID");
+  let instance = asked.get("initialSOPInstanceUID");
   const point = (asked.get("point") || "").split(",").map(Number);
   const STILL = 10000; // milliseconds after which OHIF will not make its viewports anew
   const limit = Date.now() + 300000;
   const elements = () => window.cornerstone?.getEnabledElements() ?? [];
-  const isDrawn = ({ viewport }) => viewport.viewportStatus === "rendered" && (viewport.getImageIds?.() ?? []).length;
+  const hasImages = ({ viewport }) => (viewport.getImageIds?.() ?? []).length > 0;
+  const isDrawn = (element) => element.viewport.viewportStatus === "rendered" && hasImages(element);
 
   async function layOver(seg) {
     const { hangingProtocolService, userAuthenticationService, viewportGridService } = window.services;
     await seg.load({ headers: userAuthenticationService.getAuthorizationHeader() });
+    const current = elements()[0]?.viewport.getCurrentImageId?.()?.match(/\/instances\/([\d.]+)\//);
+    if (current) instance = current[1]; // the reader may have scrolled while the SEG was read
     const shown = viewportGridService.getActiveViewportId();
     const viewportsToUpdate = hangingProtocolService.getViewportsRequireUpdate(shown, seg.displaySetInstanceUID);
     window.commandsManager.run("setDisplaySetsForViewports", { viewportsToUpdate });
@@ -45,7 +49,7 @@
     const keeping = setInterval(() => {
       const shown = elements();
       if (Date.now() > limit) return stop();
-      if (!shown.length || !shown.every(isDrawn) || (hasOverlay && !shown.some(isOverlaid))) {
+      if (!shown.length || !shown.every(hasImages) || (hasOverlay && !shown.some(isOverlaid))) {
         moved = Date.now();
         return;
       }
