@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = frozenset({"container", "fuzz", "soak", "totalsegmentator"})
-"""Not part of ``make bench``: takes hours, or needs an environment of its own."""
+LONG = frozenset({"container", "fuzz", "gpu", "soak", "totalsegmentator"})
+"""Not part of ``make bench``: takes hours, or needs an environment or a device of its own."""
 
 
 def main() -> int:

@@ -54,6 +54,10 @@ def to_source(
     axis = grids.back_axis(plan)
     turned = np.moveaxis(inside, axis or 0, 0)
 
+    if scores.device.type != "cpu":
+        _fill_on_device(turned, scores, plan, grids, keep)
+        return np.transpose(out, plan.transpose_back)
+
     def make(part: Sequence[int]) -> None:
         for where, slab in full_slabs(scores, grids.cropped, axis, part):
             turned[where] = labels_of(slab, plan.labels, plan.version).cpu().numpy().astype(dtype)
@@ -64,6 +68,28 @@ def to_source(
     parts = [range(first, min(first + _PART, count)) for first in range(0, count, _PART)]
     deque(in_order(make, parts, workers), maxlen=0)
     return np.transpose(out, plan.transpose_back)
+
+
+def _fill_on_device(
+    labels: NDArray[Any], scores: torch.Tensor, plan: ModelPlan, grids: Grids, keep: Sink | None
+) -> None:
+    """Make all planes [plane, y, x] on the device of the scores, and copy them once: no plane waits for a copy."""
+    import torch
+
+    axis = grids.back_axis(plan)
+    dtype = torch.uint8 if labels.dtype == np.uint8 else torch.int16
+    made = torch.empty(labels.shape, dtype=dtype, device=scores.device)
+    for where, slab in full_slabs(scores, grids.cropped, axis):
+        made[int(where[0]) : int(where[-1]) + 1] = labels_of(slab, plan.labels, plan.version).to(dtype)
+        if keep is not None:
+            keep(where, probabilities_of(slab, plan), grids, axis or 0)
+    labels[:] = _to_host(made)
+
+
+def _to_host(tensor: torch.Tensor) -> NDArray[Any]:
+    """Copy a tensor to the host; this waits for everything that the device has been asked for."""
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array
 
 
 def full_slabs(

@@ -235,6 +235,13 @@ def _resample_planes(
     columns = torch.from_numpy(axis_matrix(image.shape[2], shape[1], how.order)).to(device, dtype).T.contiguous()
     out = torch.empty((len(which), *shape), dtype=torch.float32 if clip else dtype, device=device)
     same = tuple(image.shape[1:]) == tuple(shape)
+    if _takes_blocks(device):
+        for first in range(0, len(which), _BLOCK):
+            block = _upload(np.stack([image[k] for k in which[first : first + _BLOCK]]), device, dtype)
+            made = block if same else rows @ block @ columns
+            low, high = block.amin((1, 2), keepdim=True), block.amax((1, 2), keepdim=True)
+            out[first : first + len(block)] = torch.clamp(made, low, high) if clip else made
+        return out
 
     def resample(n: int) -> None:
         here = torch.from_numpy(np.ascontiguousarray(image[which[n]])).to(device, dtype)
@@ -243,6 +250,21 @@ def _resample_planes(
 
     deque(in_order(resample, range(len(which)), how.workers), maxlen=0)
     return out
+
+
+def _takes_blocks(device: torch.device) -> bool:
+    """Whether planes are copied to the device and resampled many at a time; a CPU takes them one by one."""
+    return device.type != "cpu"
+
+
+def _upload(planes: NDArray[Any], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Copy planes to a device; from pinned memory the copy runs beside the preparation of the next planes."""
+    import torch
+
+    host = torch.from_numpy(planes)
+    if device.type == "cuda" and torch.cuda.is_available():
+        host = host.pin_memory()
+    return host.to(device, non_blocking=True).to(dtype)
 
 
 def _resample_all_axes(image: Planes, shape: tuple[int, ...], how: _Products) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -206,7 +206,11 @@ def _predict_tiles(
     jobs = [(tile, flip) for tile in tiles for flip in flips]
     progress.start(TASK, len(jobs))
     tile_sum: torch.Tensor | None = None
-    with torch.inference_mode(), closing(_forward_outputs(plan, network, data, jobs, window)) as outputs:
+    with (
+        torch.inference_mode(),
+        _single_precision(data.device),
+        closing(_forward_outputs(plan, network, data, jobs, window)) as outputs,
+    ):
         for (tile, flip), out in zip(jobs, outputs, strict=True):
             straight = torch.flip(out, [a + 1 for a in flip]) if flip else out
             tile_sum = straight if tile_sum is None else tile_sum.add_(straight)
@@ -219,6 +223,19 @@ def _predict_tiles(
         total /= norm
     progress.finish(TASK)
     return total
+
+
+def _single_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Switch off TF32 for convolutions on a GPU: cuDNN would round their inputs to 10 bits in fp32 by default."""
+    import torch
+
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn: Any = torch.backends.cudnn
+    flags: AbstractContextManager[None] = cudnn.flags(
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    )
+    return flags
 
 
 def _forward_outputs(
