@@ -21,6 +21,7 @@ __all__ = [
     "dice_of_counts",
     "distance_from",
     "full_mask",
+    "has_arrays",
     "label_boxes",
     "masks_from_label_map",
     "masks_from_segments",
@@ -90,6 +91,18 @@ def full_mask(masks: SegmentMasks, number: int, workspace: Workspace) -> Mask:
         part, b = crop
         out[b.k0 : b.k1, b.j0 : b.j1, b.i0 : b.i1] = part
     return out
+
+
+def has_arrays(masks: SegmentMasks, workspace: Workspace) -> bool:
+    """Whether the arrays of masks are on the disk.
+
+    Parameters
+    ----------
+    masks : SegmentMasks
+    workspace : Workspace
+    """
+    paths = [masks.label_map_path, *(s.mask_path for s in masks.segments)]
+    return all(workspace.resolve(masks.series_instance_uid, path).is_file() for path in paths if path is not None)
 
 
 def masks_sha256(masks: SegmentMasks, workspace: Workspace) -> str:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from ctenrich.records import Quantity, SegmentMasks, Volume
+from ctenrich.report import build_report
 from ctenrich.report import working_picture as module
 from ctenrich.report.reduction import reduce_volume, reduction_of, scale_of
 from ctenrich.report.working_picture import Pictures, working_picture
@@ -95,3 +96,13 @@ def test_a_volume_without_hu_has_its_own_range(run: Workspace, tmp_path: Path) -
     assert meta["knots"] == [[-1000.0, 0], [700.0, 255]]
     assert (meta["hu"], meta["unit"], meta["products"]) == (False, "SUV", [])
     assert meta["start"] == (20, 32, 40), "the middle"
+
+
+def test_masks_that_are_no_longer_on_the_disk_are_not_drawn(tmp_path: Path) -> None:
+    workspace = make_run(tmp_path / "run", 1)
+    _, masks = records(workspace)
+    workspace.resolve(uid_of(0), masks.label_map_path or "").unlink()
+    build_report(workspace)
+    text = (workspace.report / "series" / f"{uid_of(0)}.html").read_text("utf-8")
+    assert 'aria-label="Coronal CT picture, landmarks lung start, Th8, lung end"' in text
+    assert '"products":[]' in text

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ctenrich import __version__
+from ctenrich.masks import has_arrays
 from ctenrich.progress import SILENT, Progress
 from ctenrich.records import SegmentMasks, Volume
 from ctenrich.report.data import CohortData, load_cohort, load_part, open_tables, rows_of
@@ -185,7 +186,8 @@ def _write_thumbnail(workspace: Workspace, uid: str) -> None:
     volume = store.find_valid(Volume, uid)
     if volume is None or not workspace.resolve(uid, volume.array_path).is_file():
         return
-    masks = [m for p in store.products(uid) if (m := store.find_valid(SegmentMasks, uid, p)) is not None]
+    found = [m for p in store.products(uid) if (m := store.find_valid(SegmentMasks, uid, p)) is not None]
+    masks = [m for m in found if has_arrays(m, workspace)]
     try:
         plane: ThumbnailPlane = coronal_plane(volume, masks)
     except ValueError:  # no axis of the volume is nearest to one of the patient

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ctenrich.masks import has_arrays
 from ctenrich.records import Landmarks, Product, Proof, Regions, SegmentMasks, Volume
 from ctenrich.report.agreement import MOST_DISTANCES, Agreement, agreement_of, reference_of
 from ctenrich.report.charts import Bar, bars
@@ -106,7 +107,7 @@ def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Ro
     store = SeriesStore(workspace)
     products = _product_records(store, index, uid)
     volume = _volume_of(workspace, store.find_valid(Volume, uid))
-    masks = _ordered({name: one.masks for name, one in products.items() if one.masks is not None})
+    masks = _ordered({name: m for name, one in products.items() if (m := one.masks) and has_arrays(m, workspace)})
     own = next(iter(index.of("outcomes", uid, "")), {})
     picture = None
     if volume is not None and (masks or any(one.landmarks or one.regions for one in products.values())):
