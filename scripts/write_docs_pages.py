@@ -62,7 +62,8 @@ INTERFACE = {
     "dose": (
         "Doses of radiotherapy",
         ["dose.reader", "dose.grid", "dose.metrics", "dose.bounds", "dose.structures", "dose.files", "dose.table",
-         "dose.vendor_dvh", "dose.plan", "dose.choice", "dose.combine", "dose.write", "dose.compare"],
+         "dose.vendor_dvh", "dose.plan", "dose.choice", "dose.combine", "dose.write", "dose.compare",
+         "dose.checks", "evaluate.doses"],
     ),
     "objects": (
         "DICOM objects",

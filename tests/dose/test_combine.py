@@ -58,6 +58,7 @@ def plan(number: int, groups: tuple[FractionGroup, ...] = (), structures: tuple[
     return PlanFacts(
         sop_instance_uid=f"2.25.50.{number}",
         label="",
+        intent="",
         groups=groups,
         fractions=None,
         prescription=None,

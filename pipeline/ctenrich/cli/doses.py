@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctenrich.cli.options import RunFolder
+
 if TYPE_CHECKING:
     from ctenrich.dose.files import FileDoses
 
@@ -106,6 +108,65 @@ def dvh(
 
 _Plans = Annotated[list[Path] | None, typer.Option("--plan", help="RT Plan of a dose; repeatable.")]
 _Out = Annotated[Path, typer.Option(help="File of the new RT Dose.")]
+
+
+@dose_app.command(
+    "run",
+    epilog="Examples:  ctenrich dose run my-run  \n"
+    "ctenrich dose run my-run --metric mean --metric D2cc --metric 'V20Gy[%]'",
+)
+def doses_of_products(
+    run: RunFolder,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Metric: mean, max, D95%, D2cc, V20Gy[%], V20Gy[cc] ...; repeatable.")
+    ] = None,
+    bounds: Annotated[
+        bool, typer.Option("--bounds/--no-bounds", help="Bounds, and the second way of calculation.")
+    ] = True,
+) -> None:
+    """Dose metrics of all products of a run, experts and networks, as tables; and checks of the doses."""
+    write_doses_of_run(run, tuple(metric or ()), bounds=bounds)
+
+
+def write_doses_of_run(run: Path, metrics: tuple[str, ...] = (), *, bounds: bool = True) -> None:
+    """Compute and write the tables of doses of a run, and print the findings.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    metrics : tuple of str
+        Names of metrics; none: the standard ones.
+    bounds : bool
+        Bounds, and the second way of calculation.
+    """
+    from dataclasses import replace
+
+    from ctenrich import steps
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.cli.text import printable
+    from ctenrich.dose.metrics import parse_metric
+    from ctenrich.dose.structures import DoseOptions
+    from ctenrich.errors import count
+    from ctenrich.evaluate.doses import doses_of_run, write_dose_tables
+    from ctenrich.runner.run import COHORT
+
+    opened = steps.open_run(run)
+    options = DoseOptions(bounds=bounds, second=bounds)
+    if metrics:
+        options = replace(options, metrics=tuple(parse_metric(name) for name in metrics))
+    with progress_bars() as progress:
+        found = tuple(doses_of_run(opened.workspace, opened.root / COHORT, options, progress=progress))
+    paths = write_dose_tables(opened.workspace, found)
+    done = [one for one in found if not one.reason]
+    typer.echo(f"{count(len(done), 'series')} with doses, {len(found) - len(done)} without; research only")
+    for one in found:
+        if one.reason:
+            typer.echo(printable(f"{one.series_instance_uid}: {one.reason}"))
+        for row in one.checks:
+            if row["severity"] != "note":
+                typer.echo(printable(f"{one.series_instance_uid}: {row['severity']}: {row['sentence']}"))
+    typer.echo(f"tables: {', '.join(paths)}; query them with ctenrich query", err=True)
 
 
 @dose_app.command(

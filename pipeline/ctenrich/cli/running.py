@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from ctenrich.cli.completion import complete_reason
+from ctenrich.cli.doses import write_doses_of_run
 from ctenrich.cli.finishing import Finish, finishing
 from ctenrich.cli.options import (
     CohortFile,
@@ -80,6 +81,9 @@ class ExecutionOptions:
         ),
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")] = False
+    dose: Annotated[
+        bool, typer.Option("--dose", help="Then ctenrich dose run: dose metrics of all products (research only).")
+    ] = False
     view: Annotated[bool, typer.Option("--view", help="Open the viewer at the end.")] = False
     on_finish: Annotated[
         str,
@@ -169,6 +173,8 @@ def run(
     request = RunRequest(source=source, out=out, products=products, compute=compute, limits=limits, execution=execution)
     with finishing(execution.on_finish, out) as finish:
         _run(request, finish)
+    if execution.dose and finish.outcome in ("done", "budget"):
+        write_doses_of_run(out)
     if execution.view and finish.outcome in ("done", "budget"):
         show_run(out)
     raise typer.Exit(finish.exit_code)

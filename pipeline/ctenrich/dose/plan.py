@@ -23,6 +23,8 @@ class PlanFacts:
 
     sop_instance_uid: str
     label: str
+    intent: str
+    """Plan Intent: CURATIVE, PALLIATIVE, ...; empty if it is not stated."""
     groups: tuple[FractionGroup, ...]
     fractions: int | None
     """Planned fractions that treat; None if they are not stated."""
@@ -68,6 +70,7 @@ def read_plan(path: Path) -> PlanFacts:
     return PlanFacts(
         sop_instance_uid=text(data, "SOPInstanceUID"),
         label=text(data, "RTPlanLabel"),
+        intent=text(data, "PlanIntent").upper(),
         groups=groups,
         fractions=planned_fractions(groups),
         prescription=plan_prescription(groups, data.get("DoseReferenceSequence") or ()),

@@ -439,6 +439,48 @@ _LATER = {
         Column("findings", "int", "Findings that are not notes"),
         Column("reasons", "strings", "Their sentences, the gravest first"),
     ),
+    "dose_metrics": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("segment_number", "int", "Segment Number"),
+        Column("organ", "string", "Key of mappings/segments.csv"),
+        Column("metric", "string", "D95%[Gy], D2cc[Gy], V20Gy[%], V20Gy[cc], Mean[Gy], Min[Gy], Max[Gy], Volume[cc]"),
+        Column("value", "float", "Value; NULL with a reason where there is none"),
+        Column("unit", "string", "Gy, cm3 or %"),
+        Column("lower", "float", "Lower bound; NULL where none is known"),
+        Column("upper", "float", "Upper bound; NULL where none is known"),
+        Column("reason", "string", "Reason code where there is no value"),
+        Column("relative_percent", "float", "Doses in percent of the prescription; NULL where none is known"),
+        Column("prescription_gy", "float", "Prescribed dose, Gy; NULL where none is known"),
+        Column("prescription_source", "string", "dose_reference, beam_doses or table"),
+        Column("coverage", "float", "Share of the segment inside the dose grid"),
+        Column("second_value", "float", "Value by the second, independent way; NULL where that does not apply"),
+        Column("second_difference", "float", "second_value - value"),
+        Column("samples", "int", "Sampling points inside the dose grid"),
+        Column("step_slice_mm", "float", "Distance of sampling points between slices, mm"),
+        Column("step_row_mm", "float", "Distance of sampling points between rows, mm"),
+        Column("step_column_mm", "float", "Distance of sampling points between columns, mm"),
+        Column("doses", "string", "SOP Instance UIDs of the doses, each with its factor"),
+    ),
+    "dvh_curves": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("segment_number", "int", "Segment Number"),
+        Column("organ", "string", "Key of mappings/segments.csv"),
+        Column("dose_gy", "float", "Dose, Gy"),
+        Column("volume_cm3", "float", "Volume with at least this dose, cm3"),
+        Column("volume_share", "float", "The same as a share of the segment"),
+    ),
+    "dose_checks": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", "Product; NULL: the treatment as a whole"),
+        Column("organ", "string", "Key of mappings/segments.csv; NULL: the treatment as a whole"),
+        Column("rule", "string", "Check that found it"),
+        Column("severity", "string", "error, warning or note"),
+        Column("value", "float", "Value; NULL if the check has no number"),
+        Column("limit", "float", "Limit; NULL if there is none"),
+        Column("sentence", "string", "The finding"),
+    ),
     "reviews": (
         Column("SeriesInstanceUID", "string", _SERIES),
         Column("product", "string", _PRODUCT),
@@ -523,7 +565,7 @@ STRICT_TABLES = OBJECT_TABLES[:4]
 RUN_TABLES = tuple(_RUN)
 """Tables that come from the run's records and ledger."""
 LATER_TABLES = tuple(_LATER)
-"""Tables that a command writes when it is called: ``evaluate``, ``compare``, ``quality``, ``review``."""
+"""Tables that a command writes when it is called: ``evaluate``, ``compare``, ``quality``, ``dose run``, ``review``."""
 
 
 TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
@@ -552,6 +594,9 @@ TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
         "evaluation": "organ of a product that was compared with a reference",
         "evaluation_differences": "pair of products that were compared in an organ",
         "evaluation_variance": "organ in which all products were compared",
+        "dose_metrics": "dose metric of a segment of a product",
+        "dvh_curves": "point of the dose-volume curve of a segment",
+        "dose_checks": "finding about the dose of a series",
         "reviews": "decision or comment of a reviewer about a product of a series",
     }
 )
