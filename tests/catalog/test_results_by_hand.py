@@ -20,7 +20,7 @@ PLACE = "test-project.byhand"
 TYPES: dict[str, Any] = {
     "slice_index": pa.int64(), "distance": pa.float64(), "z": pa.float64(), "segment_number": pa.int64(),
     "segmentationSegmentNumber": pa.int64(), "valueFloat": pa.float64(), "score": pa.float64(),
-    "SegmentNumber": pa.int64(),
+    "SegmentNumber": pa.int64(), "value": pa.float64(), "lower": pa.float64(), "upper": pa.float64(),
 }  # fmt: skip
 CODED = ("Quantity", "Units", "Value", "topographicalModifier")
 
@@ -90,6 +90,12 @@ TABLES: dict[str, pa.Table] = {
         ("7.4", "lung_end", None, "Top", "1.1.3"), ("7.4", "Th8", None, "Center", "1.1.1"),
         ("7.5", None, "chest", None, "1.1.0"), ("7.6", None, "abdomen", None, "1.2.0"),
     ),
+    "dose_metrics": _table(
+        "SeriesInstanceUID product organ metric value lower upper",
+        ("1.1", "expert", "heart", "Mean[Gy]", 20.0, 19.5, 20.5), ("1.1", "net", "heart", "Mean[Gy]", 22.5, 22.0, 23.0),
+        ("1.1", "expert", "heart", "Max[Gy]", 60.0, 59.0, 61.0),
+        ("1.2", "expert", "aorta", "Mean[Gy]", None, None, None),
+    ),
     "segmentations": _segmentations(),
 }  # fmt: skip
 BY_HAND: dict[str, tuple[dict[str, object], list[tuple[Any, ...]]]] = {
@@ -103,6 +109,9 @@ BY_HAND: dict[str, tuple[dict[str, object], list[tuple[Any, ...]]]] = {
     # 1.1 has Th6 nowhere; in 1.2 the vertebrae are upside down, and two are on one slice
     "vertebra_distances": (
         {}, [("1.1", "bpr", "Th8", "Th7", 6.0), ("1.2", "bpr", "Th7", "Th6", 5.0), ("1.2", "bpr", "Th8", "Th7", -5.0)]
+    ),
+    "organ_doses": (
+        {}, [("1.2", "aorta", None, None, None, None, None, None), ("1.1", "heart", 20.0, 19.5, 20.5, "net", 22.5, 2.5)]
     ),
     "series_with_vertebrae": ({"first": "Th8", "last": "Th6"}, [("1.2", "bpr", 3)]),
     "series_without_landmark": ({}, [("1.1", "bpr", "lung_end", "above the scan", "v1")]),

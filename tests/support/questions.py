@@ -13,6 +13,7 @@ QUESTIONS: dict[str, tuple[dict[str, object], int]] = {
     "series_with_feature_in_range": ({"quantity": "Sphericity", "segment": "aorta", "high": 0.6}, 1),
     "expert_against_model": ({"quantity": "Sphericity", "second": str(NETWORK)}, 2),
     "absent_organs": ({}, SERIES),
+    "organ_doses": ({"organ": "heart"}, 1),
     "landmarks_of_series": ({"series": uid_of(0)}, 4),
     "landmark_coverage": ({}, 5),
     "series_with_vertebrae": ({"first": "Th8", "last": "Th7"}, 1),

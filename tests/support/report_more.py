@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ctenrich.evaluate.doses import SeriesDoses, write_dose_tables
 from ctenrich.masks import masks_from_label_map
 from ctenrich.records import Landmark, Landmarks, ObjectKind, Product, ProductKind, SegmentMasks
 from ctenrich.results.tables import build_tables
@@ -82,9 +83,25 @@ def add_landmarks(run: Workspace, series: int) -> None:
     save_objects(run, uid, SCORER, {ObjectKind.LANDMARKS_SR: path, ObjectKind.REGIONS_SR: regions})
 
 
+def add_doses(run: Workspace) -> None:
+    """Mean doses of the heart of the first series, of the contours and of the network."""
+    rows = [
+        {
+            "SeriesInstanceUID": uid_of(0),
+            "product": str(product),
+            "structure": "heart",
+            "metric": "Mean[Gy]",
+            "value": mean,
+        }
+        for product, mean in ((EXPERT, 12.0), (NETWORK, 13.0))
+    ]
+    write_dose_tables(run, [SeriesDoses(series_instance_uid=uid_of(0), metrics=rows)])
+
+
 def add_more(run: Workspace, series: int) -> Workspace:
-    """Both, and the tables built again."""
+    """Both, the tables built again, and doses of the heart of the first series."""
     add_contours(run)
     add_landmarks(run, series)
     build_tables(run)
+    add_doses(run)
     return run
