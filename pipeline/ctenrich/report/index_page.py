@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment
 from markupsafe import Markup
 
+from ctenrich.masks import has_arrays
 from ctenrich.reasons import Reason, current_code
 from ctenrich.records import ModelInfo, SegmentMasks, State, Volume
 from ctenrich.report.attention import Attention, load_attention, load_scores
@@ -236,7 +237,7 @@ def _finding_picture(workspace: Workspace, entry: Attention) -> str:
     volume = store.find_valid(Volume, entry.series) if index is not None else None
     product = next((p for p in store.products(entry.series) if str(p) == entry.product), None)
     masks = store.find_valid(SegmentMasks, entry.series, product) if product is not None else None
-    if index is None or volume is None or masks is None:
+    if index is None or volume is None or masks is None or not has_arrays(masks, workspace):
         return ""
     if not workspace.resolve(entry.series, volume.array_path).is_file():
         return ""
