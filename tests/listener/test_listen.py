@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -22,8 +23,12 @@ from typer.testing import CliRunner
 from ctenrich.cli.main import app
 from ctenrich.demo import BODYPART, SEGMENTER, write_demo_study
 from ctenrich.ledger.reader import LedgerReader
+from ctenrich.listener import listen
 from ctenrich.listener.cases import CaseState, case_of, cases_of
+from ctenrich.listener.config import StationConfig
 from ctenrich.listener.database import StationDatabase
+from ctenrich.listener.intake import Intake
+from ctenrich.listener.listen import Ports
 from ctenrich.records import Proof
 from ctenrich.runner.run import Run
 from ctenrich.series_store import SeriesStore
@@ -115,16 +120,46 @@ def test_cases_from_the_command_line(tmp_path: Path) -> None:
 
 
 def test_wrong_requests_are_refused_before_anything_is_made(tmp_path: Path) -> None:
-    def listen(*words: str) -> int:
+    def refused(*words: str) -> int:
         return CliRunner().invoke(app, ["listen", str(tmp_path / "station"), *words]).exit_code
 
-    assert listen("--dicom", "0.0.0.0:11112") == 2
-    assert listen("--close", "sometime") == 2
-    assert listen("--then", "later") == 2
-    assert listen("--peer", "SCANNER1") == 2
-    assert listen("--segmenter", "nnunet:no-such-model") == 2
+    assert refused("--dicom", "0.0.0.0:11112") == 2
+    assert refused("--close", "sometime") == 2
+    assert refused("--then", "later") == 2
+    assert refused("--peer", "SCANNER1") == 2
+    assert refused("--segmenter", "nnunet:no-such-model") == 2
     assert CliRunner().invoke(app, ["cases", str(tmp_path)]).exit_code == 2
     assert not (tmp_path / "station").exists()
+
+
+def test_a_full_disk_does_not_end_the_listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoProcesses:
+        def __init__(self, *_: object) -> None:
+            self.ended = False
+
+        def start(self) -> Ports:
+            return Ports()
+
+        def restart_dead(self) -> None:
+            pass
+
+        def end(self) -> None:
+            self.ended = True
+
+    passes = []
+
+    def run_once(_: Intake) -> None:
+        passes.append(len(passes))
+        if len(passes) == 1:
+            raise OSError(28, "No space left on device")
+        if len(passes) == 2:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(listen, "_Processes", NoProcesses)
+    monkeypatch.setattr(listen, "_FULL_SECONDS", 0.0)
+    monkeypatch.setattr(Intake, "run_once", run_once)
+    listen.listen(tmp_path / "station", StationConfig(), stop=lambda: len(passes) == 4)
+    assert len(passes) == 4
 
 
 @pytest.mark.long

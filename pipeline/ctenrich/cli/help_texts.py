@@ -25,7 +25,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Results": (
             "evaluate", "compare", "quality", "review", "evaluate-segmentations", "evaluate-landmarks", "publish",
         ),
-        "Where images arrive": ("listen", "cases"),
+        "Receiving": ("listen", "cases"),
         "Models": ("models", "codes"),
         "Maintenance": ("settings", "retry", "verify", "check-mappings"),
     }

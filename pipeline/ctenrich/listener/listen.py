@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctenrich.errors import is_disk_full
 from ctenrich.listener.audit import append_event
 from ctenrich.listener.catalog import StationCatalog
 from ctenrich.listener.config import StationConfig
@@ -21,6 +23,7 @@ __all__ = ["Ports", "listen"]
 
 _POLL_SECONDS = 0.25
 _RETENTION_SECONDS = 600.0
+_FULL_SECONDS = 2.0
 _RESTART_SECONDS = 2.0
 """Time before a process that died is started again."""
 _END_SECONDS = 6.0
@@ -58,8 +61,7 @@ def listen(
     Raises
     ------
     UsageError
-        BAD_SETTINGS, BAD_STATION; STATION_BUSY if another listener is at work; MISSING_EXTRA without pynetdicom; what
-        the models that were asked for are refused for.
+        BAD_SETTINGS, BAD_STATION; STATION_BUSY if another listener is at work; MISSING_EXTRA without pynetdicom.
     """
     config.check()
     if config.dicom:
@@ -75,13 +77,18 @@ def listen(
             next_retention = 0.0
             while not stop():
                 processes.restart_dead()
-                intake.run_once()
-                if database.value("SELECT count(*) FROM revisions WHERE state IN ('open', 'closed', 'running')"):
-                    processes.start_worker()  # with the first image: it is ready when the case closes
-                catalog.update()
-                if time.monotonic() > next_retention:
-                    delete_old_objects(station, database, config.keep)
-                    next_retention = time.monotonic() + _RETENTION_SECONDS
+                try:
+                    if time.monotonic() > next_retention:
+                        delete_old_objects(station, database, config.keep)
+                        next_retention = time.monotonic() + _RETENTION_SECONDS
+                    intake.run_once()
+                    if database.value("SELECT count(*) FROM revisions WHERE state IN ('open', 'closed', 'running')"):
+                        processes.start_worker()  # with the first image: it is ready when the case closes
+                    catalog.update()
+                except (OSError, sqlite3.Error) as error:
+                    if not is_disk_full(error):
+                        raise
+                    time.sleep(_FULL_SECONDS)  # until there is space again; objects are refused meanwhile
                 time.sleep(_POLL_SECONDS)
         finally:
             processes.end()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sqlite3
 import ssl
 import threading
 import time
@@ -160,7 +161,11 @@ def _store_object(event: Any) -> int:
         str(event.request.AffectedSOPInstanceUID or ""),
         str(event.context.transfer_syntax),
     )
-    association._server.deliveries.expect_object(association.delivery)
+    try:
+        association._server.deliveries.expect_object(association.delivery)
+    except sqlite3.Error:
+        file.incoming.discard()
+        return int(StoreStatus.OUT_OF_RESOURCES)
     receipt = association._server.store.commit(file.incoming, meta, association.delivery)
     association._server.deliveries.received(association.delivery, receipt)
     return int(receipt.status)
