@@ -76,6 +76,7 @@ from ctenrich.select.files import without_local_paths, without_patients
 from ctenrich.select.series_list import read_series_list, select_series_list
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import SegSettings, Settings
+from ctenrich.workspace import write_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -313,6 +314,8 @@ def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tu
     return selection, difference
 
 
+_LIMITS = "quality-limits.toml"
+"""Copy of the limits by which the masks of a run were checked, where they are not those of the package."""
 _PUBLIC_CATALOGS = frozenset({"idc", "bigquery"})
 """Catalogs of collections whose patients' identity was removed before they were published."""
 
@@ -732,21 +735,27 @@ def query(run: Run, sql: str | Path, parameters: Mapping[str, object] | None = N
     return run_query(run.workspace, str(sql), parameters or {})
 
 
-def report(run: Run, *, progress: Progress = SILENT) -> Path:
+def report(run: Run, *, check_masks: bool = True, progress: Progress = SILENT) -> Path:
     """Write the offline HTML report.
 
     Parameters
     ----------
     run : Run
         The run.
+    check_masks : bool
+        Run the checks of :func:`quality` on masks that are new or have changed, by the limits of their last call;
+        without them the report has the findings of that call, if there was one.
     progress : Progress
-        Receives one step per file.
+        Receives one step per file, and one per series that is checked.
 
     Returns
     -------
     Path
         First page.
     """
+    if check_masks:
+        own = run.root / _LIMITS
+        quality(run, limits=own if own.is_file() else None, progress=progress)
     return build_report(run.workspace, progress=progress)
 
 
@@ -816,8 +825,14 @@ def quality(run: Run, *, limits: str | Path | None = None, progress: Progress = 
         NOT_FOUND or BAD_SETTINGS if the limits cannot be read.
     """
     chosen = load_limits(Path(limits) if limits else None)
-    ranked = check_run(run.workspace, run.cohort, limits=chosen, progress=progress)
+    processes = os.cpu_count() or 1
+    ranked = check_run(run.workspace, run.cohort, limits=chosen, progress=progress, processes=processes)
     write_quality(run.workspace, ranked)
+    own = run.root / _LIMITS
+    if limits is None:
+        own.unlink(missing_ok=True)
+    elif Path(limits) != own:
+        write_bytes(own, Path(limits).read_bytes())
     return ranked
 
 
@@ -906,13 +921,15 @@ def export_objects(
     return export_any(paths, fmt, out, source=source, limits=limits, progress=progress)
 
 
-def finish(run: Run, *, progress: Progress = SILENT) -> Path:
-    """Build the tables, then the report.
+def finish(run: Run, *, check_masks: bool = True, progress: Progress = SILENT) -> Path:
+    """Build the tables, check the masks, then write the report.
 
     Parameters
     ----------
     run : Run
         The run.
+    check_masks : bool
+        See :func:`report`.
     progress : Progress
         Receives one step per file.
 
@@ -922,7 +939,7 @@ def finish(run: Run, *, progress: Progress = SILENT) -> Path:
         First page of the report.
     """
     tables(run, progress=progress)
-    return report(run, progress=progress)
+    return report(run, check_masks=check_masks, progress=progress)
 
 
 def run_all(

@@ -65,6 +65,52 @@ def test_the_step_ranks_and_writes_what_the_command_shows(run: Run, tmp_path: Pa
     assert not any(f.check == "islands" for case in steps.quality(run, limits=own) for f in case.findings)
 
 
+def test_findings_are_kept_until_a_record_or_the_limits_change(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = steps.quality(run)
+    with monkeypatch.context() as patch:
+        patch.setattr("ctenrich.quality.run.run_checks", lambda case, limits: pytest.fail("checked again"))
+        assert steps.quality(run) == first
+    store = SeriesStore(run.workspace)
+    (uid,) = store.series()
+    masks = store.masks(uid, NETWORK)
+    store.save(replace(masks, agreement={"aorta": 0.9}), uid, NETWORK)
+    try:
+        rules = [{f.check for case in ranked for f in case.findings} for ranked in (first, steps.quality(run))]
+    finally:
+        store.save(masks, uid, NETWORK)
+    assert rules[0] - rules[1] == {"folds"}
+
+
+def test_the_report_checks_by_the_limits_of_the_last_call(run: Run, tmp_path: Path) -> None:
+    def folds() -> bool:
+        return bool(steps.query(run, "SELECT 1 FROM quality WHERE rule = 'folds'").num_rows)
+
+    steps.quality(run)
+    assert folds()
+    own = tmp_path / "limits.toml"
+    own.write_text("[products]\nfolds = 0.1\n")
+    steps.quality(run, limits=own)
+    own.unlink()
+    steps.report(run)
+    assert not folds()
+    steps.quality(run)
+    steps.report(run)
+    assert folds()
+
+
+def test_masks_that_cannot_be_read_do_not_end_the_report(run: Run) -> None:
+    store = SeriesStore(run.workspace)
+    (uid,) = store.series()
+    folder = store.masks_dir(uid, NETWORK)
+    away = folder.rename(folder.with_name("away"))
+    (kept := store.folder(uid) / "quality.json").unlink(missing_ok=True)
+    try:
+        assert steps.report(run).is_file()
+        assert not kept.exists()
+    finally:
+        away.rename(folder)
+
+
 def test_the_command_lists_the_gravest_first(run: Run) -> None:
     done = CliRunner().invoke(app, ["quality", str(run.root)])
     assert done.exit_code == 0, done.output

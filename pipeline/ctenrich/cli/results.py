@@ -254,12 +254,17 @@ def _run_and_paths(targets: list[Path], source: Path | None) -> tuple[Run | None
     return (steps.open_run(runs[0]) if runs else None), paths
 
 
-def report(run: RunFolder) -> None:
+def report(
+    run: RunFolder,
+    checks: Annotated[
+        bool, typer.Option(help="Check masks that are new or have changed, as ctenrich quality does.")
+    ] = True,
+) -> None:
     """Write the offline HTML report of a run."""
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
 
     opened = steps.open_run(run)
     with progress_bars() as progress:
-        path = steps.finish(opened, progress=progress)
+        path = steps.finish(opened, check_masks=checks, progress=progress)
     typer.echo(str(path))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import cache
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,13 @@ class Limits:
 
     numbers: Mapping[str, Mapping[str, float]]
     organs: Mapping[str, OrganLimits] = field(repr=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of all limits, hexadecimal."""
+        organs = {name: asdict(limits) for name, limits in self.organs.items()}
+        text = json.dumps([{k: dict(v) for k, v in self.numbers.items()}, organs], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def number(self, check: str, name: str) -> float:
         """One number of a check's table."""

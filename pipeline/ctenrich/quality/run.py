@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ctenrich.errors import CtenrichError
 from ctenrich.geometry import affine_lps
 from ctenrich.masks import crop_of
 from ctenrich.progress import SILENT, Progress
 from ctenrich.quality.case import OrganMask, QualityCase, Turn, turn_of
 from ctenrich.quality.cohort import OrganValues, compare_with_cohort, organ_values
 from ctenrich.quality.finding import Finding
+from ctenrich.quality.kept import CheckedProduct, CheckedSeries, find_kept, keep, key_of_series
 from ctenrich.quality.limits import Limits, load_limits
 from ctenrich.quality.ranking import RankedCase, rank_cases
 from ctenrich.quality.registry import run_checks
@@ -28,17 +31,37 @@ from ctenrich.records import (
     SortedSeries,
     Volume,
 )
+from ctenrich.results.parts import WorkerPool
 from ctenrich.results.schema import arrow_schema
 from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace, atomic_path, load_array
 
 __all__ = ["cases_of_series", "check_run", "write_quality"]
 
+_PARALLEL_FROM = 4
+
+
+@dataclass(frozen=True)
+class _Series:
+    """One series to be checked."""
+
+    workspace: Workspace
+    uid: str
+    facts: SeriesFacts
+    limits: Limits
+
 
 def check_run(
-    workspace: Workspace, cohort: Cohort, *, limits: Limits | None = None, progress: Progress = SILENT
+    workspace: Workspace,
+    cohort: Cohort,
+    *,
+    limits: Limits | None = None,
+    progress: Progress = SILENT,
+    processes: int = 1,
 ) -> tuple[RankedCase, ...]:
     """Check every product with masks of every series of a run, and rank them.
+
+    Findings are kept with the records of the series: a second call checks only what has changed.
 
     Parameters
     ----------
@@ -50,6 +73,8 @@ def check_run(
         Default: the package's.
     progress : Progress
         Advanced by every series.
+    processes : int
+        Processes that check series; a few series are checked in this process.
 
     Returns
     -------
@@ -58,19 +83,42 @@ def check_run(
     """
     chosen = limits or load_limits()
     facts = {entry.series_instance_uid: entry.facts for entry in cohort.series}
+    uids = SeriesStore(workspace).series()
     found: dict[tuple[str, str], list[Finding]] = {}
     values: list[OrganValues] = []
-    uids = SeriesStore(workspace).series()
     progress.start("quality", len(uids))
-    for uid in uids:
-        for case in cases_of_series(workspace, uid, facts.get(uid, SeriesFacts())):
-            found[uid, case.product] = list(run_checks(case, chosen))
-            values += organ_values(case)
-        progress.advance("quality")
+    work = (_Series(workspace, uid, facts.get(uid, SeriesFacts()), chosen) for uid in uids)
+    with WorkerPool(processes if len(uids) >= _PARALLEL_FROM else 1) as pool:
+        for uid, checked in zip(uids, pool.map(_check_series, work), strict=True):
+            for product in checked:
+                found[uid, product.product] = list(product.findings)
+                values += product.values
+            progress.advance("quality")
     progress.finish("quality")
     for key, more in compare_with_cohort(values, chosen).items():
         found[key] += more
     return rank_cases([(uid, product, findings) for (uid, product), findings in found.items()])
+
+
+def _check_series(work: _Series) -> tuple[CheckedProduct, ...]:
+    """Check the products of a series; findings that were kept for the same records are taken.
+
+    A series whose arrays were removed or cannot be read has no findings, and nothing is kept for it.
+    """
+    store = SeriesStore(work.workspace)
+    key = key_of_series(store, work.uid, work.facts, work.limits)
+    kept = find_kept(store, work.uid, key)
+    if kept is not None:
+        return kept.products
+    products = []
+    try:
+        for case in cases_of_series(work.workspace, work.uid, work.facts):
+            findings, values = tuple(run_checks(case, work.limits)), tuple(organ_values(case))
+            products.append(CheckedProduct(case.product, findings, values))
+    except (CtenrichError, OSError, ValueError):
+        return ()
+    keep(store, work.uid, CheckedSeries(key, tuple(products)))
+    return tuple(products)
 
 
 def cases_of_series(workspace: Workspace, uid: str, facts: SeriesFacts) -> Iterator[QualityCase]:
