@@ -81,7 +81,7 @@ window.ctenrich = window.ctenrich || {};
   let inRange = null;
   let page = 0;
   let gallery = true;
-  let sorting = { key: "", down: false };
+  let sorting = { key: "patient", down: false };
   const numberOf = (input) => (input.value === "" || Number.isNaN(Number(input.value)) ? null : Number(input.value));
   const readRange = async () => {
     const organ = control["range-organ"].value;
@@ -343,7 +343,7 @@ window.ctenrich = window.ctenrich || {};
   control["range-quantity"].addEventListener("change", () => { fillOrgans(control["range-organ"], meta.quantities[Number(control["range-quantity"].value)], option("", "any series")); ranged(); });
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("filters").addEventListener("reset", () => setTimeout(() => { inRange = null; fillOrgans(control["range-organ"], meta.quantities[0] || { organs: [] }, option("", "any series")); search(); }));
-  control.order.addEventListener("change", () => { sorting = { key: control.order.value, down: true }; mark(); search(); });
+  control.order.addEventListener("change", () => { sorting = { key: control.order.value, down: control.order.value === "score" }; mark(); search(); });
   const mark = () => byId("series-list").querySelectorAll("thead th").forEach((cell) => {
     const button = cell.querySelector("button");
     cell.removeAttribute("aria-sort");
@@ -351,7 +351,7 @@ window.ctenrich = window.ctenrich || {};
   });
   byId("series-list").querySelectorAll("thead button").forEach((button) => button.addEventListener("click", () => {
     sorting = { key: button.dataset.key, down: sorting.key === button.dataset.key && !sorting.down };
-    control.order.value = sorting.key === "score" && sorting.down ? "score" : "";
+    control.order.value = sorting.key === "score" && sorting.down ? "score" : sorting.key === "patient" && !sorting.down ? "patient" : "";
     mark();
     search();
   }));
