@@ -11,11 +11,13 @@ from pydicom.sequence import Sequence as DicomSequence
 from tests.support.catalog_cases import ROOT
 from tests.support.treatment_cases import PLAN, Patient, make, reference
 
+from ctenrich.catalog.folder import FolderCatalog
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.select.cohort_file import read_cohort
 from ctenrich.select.consort import consort_text
 from ctenrich.select.files import lock_path, read_excluded
+from ctenrich.select.selection import select_cohort
 from ctenrich.treatments.consort import treatment_consorts
 from ctenrich.treatments.decisions import DecisionKind, add_decision, decisions_path, read_decisions
 from ctenrich.treatments.exports import diff_treatments, load_links, write_protocol_series
@@ -102,6 +104,17 @@ def test_a_dose_without_a_plan_belongs_to_the_structure_set_of_its_frame(tmp_pat
     dose = patient.dose(None)
     (one,) = make(tmp_path / "in", rules=TreatmentRules(require=("structures", "dose"))).treatments
     assert [d.uid for d in one.used_doses] == [dose]
+
+
+def test_a_cohort_states_the_plans_and_doses_that_it_leaves_out(tmp_path: Path) -> None:
+    Patient(tmp_path / "in").whole()
+    make(tmp_path / "in")
+    catalog = FolderCatalog(tmp_path / "in.duckdb")
+    with_companions = select_cohort("select_ct_series", catalog, {})
+    alone = select_cohort("select_ct_series", catalog, {}, companions=False)
+    catalog.close()
+    text = "1 RTDOSE, 1 RTPLAN in the catalog are not part of a cohort: ctenrich treatments uses them"
+    assert (with_companions.notes, alone.notes) == ((text,), ())
 
 
 # ---------------------------------------------------------------- several plans

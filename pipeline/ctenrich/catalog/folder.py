@@ -480,6 +480,11 @@ class FolderCatalog:
             self._damage = find_damage(self._connection) if self._layout >= 2 else ()
         return self._damage
 
+    def radiotherapy_counts(self) -> dict[str, int]:
+        """Instances of Modality RTPLAN and RTDOSE, by modality; those that there are none of are left out."""
+        sql = "SELECT Modality, count(*) FROM dicom_all WHERE Modality IN ('RTPLAN', 'RTDOSE') GROUP BY 1 ORDER BY 1"
+        return {name: int(number) for name, number in self._connection.execute(sql).fetchall()}
+
     def estimate(self, query: Query, parameters: Mapping[str, object]) -> Estimate | None:
         """Nothing is billed."""
         return None

@@ -120,7 +120,16 @@ def select_cohort(
         progress.advance(_TASK)
     series = note_damage(series, _damage_in(catalog))
     progress.finish(_TASK)
-    return replace(selection, cohort=replace(selection.cohort, series=series))
+    left_out = _left_out_objects(catalog) if companions else ()
+    cohort = replace(selection.cohort, series=series)
+    return replace(selection, cohort=cohort, notes=(*selection.notes, *left_out))
+
+
+def _left_out_objects(catalog: Catalog) -> tuple[str, ...]:
+    """A note on the plans and doses of a crawled catalog, which a cohort of series has no place for."""
+    counts = catalog.radiotherapy_counts() if isinstance(catalog, _CrawledCatalog) else {}
+    listed = ", ".join(f"{number} {modality}" for modality, number in counts.items())
+    return (f"{listed} in the catalog are not part of a cohort: ctenrich treatments uses them",) if listed else ()
 
 
 def _incomplete(query: Query, catalog: Catalog) -> dict[str, object]:
@@ -142,6 +151,9 @@ class _CrawledCatalog(Protocol):
 
     def damage(self) -> tuple[Damage, ...]:
         """Files that could not be read."""
+
+    def radiotherapy_counts(self) -> Mapping[str, int]:
+        """Instances by modality, of RTPLAN and RTDOSE."""
 
 
 def select_rows(
