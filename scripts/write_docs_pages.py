@@ -15,6 +15,7 @@ from ctenrich.cli.help_texts import GROUPS, option_sections
 from ctenrich.cli.main import app
 from ctenrich.cli.settings_text import sections, toml_value
 from ctenrich.results.schema import LATER_TABLES, OBJECT_TABLES, RUN_TABLES, STRICT_TABLES, columns
+from ctenrich.treatments.files import LINK_COLUMNS, TREATMENT_COLUMNS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 INTERFACE = {
@@ -148,6 +149,12 @@ def columns_page() -> str:
         for column in columns(name):
             mark = "yes" if column.strict and name in STRICT_TABLES else ""
             parts.append(f"| `{column.name}` | {TYPES[column.type]} | {mark} | {_escape(column.text)} |\n")
+    parts.append("\n## Treatments file\n\nBesides the columns of a cohort file:\n\n")
+    parts.append("| column | type | meaning |\n|---|---|---|\n")
+    parts += [f"| `{one.name}` | {one.type} | {_escape(one.meaning)} |\n" for one in TREATMENT_COLUMNS]
+    parts.append("\n## Links between objects of radiotherapy\n\n`NAME.links.parquet`; `treatments links --csv`.\n\n")
+    parts.append("| column | type | meaning |\n|---|---|---|\n")
+    parts += [f"| `{one.name}` | {one.type} | {_escape(one.meaning)} |\n" for one in LINK_COLUMNS]
     return "".join(parts)
 
 

@@ -11,6 +11,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from tests.support.catalog_cases import ROOT
 from tests.support.treatment_cases import PLAN, Patient, make, reference
 
+from ctenrich import steps
 from ctenrich.catalog.folder import FolderCatalog
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
@@ -468,6 +469,10 @@ def test_the_files_of_treatments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert load_links(path).num_rows == len(found.links)
     lock = json.loads(lock_path(path).read_text())
     assert lock["treatments"]["objects"] == {"RTDOSE": 1, "RTPLAN": 2, "RTSTRUCT": 1}
+    run = steps.start(path, tmp_path / "run", segmenters=["expert"])
+    assert run.cohort.sha256 == read_cohort(path).sha256
+    assert read_treatments(tmp_path / "run" / "cohort.parquet") == found.treatments, "a run takes it as a cohort"
+    path.with_name("t.checked.json").unlink(missing_ok=True)
     first = {p.name: p.read_bytes() for p in tmp_path.glob("t.*")}
     write_treatments(make(tmp_path / "in"), path)
     assert {p.name: p.read_bytes() for p in tmp_path.glob("t.*")} == first

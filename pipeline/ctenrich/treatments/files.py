@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "LINK_COLUMNS",
     "TREATMENT_COLUMNS",
     "TreatmentColumn",
     "is_treatments_file",
@@ -56,8 +57,10 @@ TREATMENT_COLUMNS = (
     TreatmentColumn("fractions_intended", "integer", "Intended fractions of the treatment, by the registry"),
     TreatmentColumn("prescription_gy", "number", "Prescribed dose of the dominant plan, Gy; NULL if not known"),
     TreatmentColumn("prescription_source", "text", "dose_reference, beam_doses or table"),
-    TreatmentColumn("scale_numerator", "integer", "Intended fractions of the factor intended over delivered"),
-    TreatmentColumn("scale_denominator", "integer", "Delivered (else planned) fractions of that factor"),
+    TreatmentColumn(
+        "scale_numerator", "integer", "Numerator of intended over delivered (else planned) fractions, in lowest terms"
+    ),
+    TreatmentColumn("scale_denominator", "integer", "Denominator of that factor"),
     TreatmentColumn("structure_sets", "list of records", "All RT Structure Sets of the patient, those used first"),
     TreatmentColumn("plans", "list of records", "All RT Plans with their fraction groups and roles, dominant first"),
     TreatmentColumn("doses", "list of records", "All RT Doses; used, or why not"),
@@ -66,17 +69,18 @@ TREATMENT_COLUMNS = (
 """Columns beside those of a cohort file, in their order."""
 
 _EXCLUDED_FURTHER = ("treatment_id", "site", "rule")
-_LINK_COLUMNS = (
-    "patient_id",
-    "source",
-    "source_modality",
-    "target_modality",
-    "referenced",
-    "targets",
-    "method",
-    "state",
-    "other_patient",
+LINK_COLUMNS = (
+    TreatmentColumn("patient_id", "text", "Patient ID of the object that refers"),
+    TreatmentColumn("source", "text", "SOP Instance UID of the object that refers"),
+    TreatmentColumn("source_modality", "text", "RTSTRUCT, RTPLAN, RTDOSE or RTRECORD"),
+    TreatmentColumn("target_modality", "text", "RTPLAN, RTSTRUCT, or the modality of images"),
+    TreatmentColumn("referenced", "text", "UID that the object states; empty if it states none"),
+    TreatmentColumn("targets", "list of text", "SOP Instance UIDs (of images: Series Instance UIDs) to which it leads"),
+    TreatmentColumn("method", "text", "uid, frame_of_reference_and_study or frame_of_reference; NULL: nowhere"),
+    TreatmentColumn("state", "text", "resolved, inconclusive (several), broken (a UID leads nowhere) or absent"),
+    TreatmentColumn("other_patient", "true or false", "Whether a target has another Patient ID"),
 )
+"""Columns of the links between objects, in their order."""
 
 
 def links_path(path: Path) -> Path:
@@ -162,7 +166,7 @@ def links_table(links: Sequence[ObjectLink]) -> pa.Table:
     import pyarrow as pa
 
     kinds = {"targets": pa.list_(pa.string()), "other_patient": pa.bool_()}
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in _LINK_COLUMNS])
+    schema = pa.schema([(one.name, kinds.get(one.name, pa.string())) for one in LINK_COLUMNS])
     return pa.Table.from_pylist([{**asdict(link), "targets": list(link.targets)} for link in links], schema)
 
 
