@@ -135,7 +135,7 @@ def test_the_ranked_list_names_reasons_slice_and_picture(run: Workspace) -> None
 
 def test_without_quality_checks_the_page_says_how_to_get_the_list(tmp_path: Path) -> None:
     text = build_report(make_run(tmp_path / "run", 1, pictures=0)).read_text("utf-8")
-    assert "<code>ctenrich quality RUN</code>" in text
+    assert "<code>ctenrich report RUN</code>" in text
     assert "(Distributions need at least 8 series.)" in text or "Unusual values" in text
 
 
