@@ -174,7 +174,10 @@ def run(
     with finishing(execution.on_finish, out) as finish:
         _run(request, finish)
     if execution.dose and finish.outcome in ("done", "budget"):
+        from ctenrich import steps  # as in _run: it loads packages
+
         write_doses_of_run(out)
+        steps.report(steps.open_run(out))
     if execution.view and finish.outcome in ("done", "budget"):
         show_run(out)
     raise typer.Exit(finish.exit_code)

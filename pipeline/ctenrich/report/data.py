@@ -38,6 +38,9 @@ _OTHERS = (
     "quality",
     "quality_ranking",
     "evaluation",
+    "dose_metrics",
+    "dvh_curves",
+    "dose_checks",
 )
 _MEMORY = "1GB"
 
@@ -71,6 +74,10 @@ class RunData:
     """Findings of ``ctenrich quality``, if it was called."""
     evaluation: list[Row] = field(default_factory=list)
     """Rows of ``ctenrich evaluate``, if it was called."""
+    dose_metrics: list[Row] = field(default_factory=list)
+    """Rows of ``ctenrich dose run``, if it was called."""
+    dvh_curves: list[Row] = field(default_factory=list)
+    dose_checks: list[Row] = field(default_factory=list)
     measurements: dict[str, list[Row]] = field(default_factory=dict)
     """CT series -> rows of product, segment, quantity, value, unit."""
 
@@ -210,6 +217,9 @@ _PART = {
     "rois": "SELECT * FROM rois WHERE SeriesInstanceUID IN (SELECT unnest(?))",
     "quality": "SELECT * FROM quality WHERE SeriesInstanceUID IN (SELECT unnest(?))",
     "evaluation": "SELECT * FROM evaluation WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "dose_metrics": "SELECT * FROM dose_metrics WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "dvh_curves": "SELECT * FROM dvh_curves WHERE SeriesInstanceUID IN (SELECT unnest(?))",
+    "dose_checks": "SELECT * FROM dose_checks WHERE SeriesInstanceUID IN (SELECT unnest(?))",
 }
 _PART_MEASUREMENTS = """
 SELECT o.SeriesInstanceUID AS series, o.product,

@@ -28,6 +28,8 @@ _TABLES = {
     "rois": "SELECT SeriesInstanceUID, sum(hash(t)) FROM rois AS t GROUP BY 1",
     "quality": "SELECT SeriesInstanceUID, sum(hash(t)) FROM quality AS t GROUP BY 1",
     "evaluation": "SELECT SeriesInstanceUID, sum(hash(t)) FROM evaluation AS t GROUP BY 1",
+    "dose_metrics": "SELECT SeriesInstanceUID, sum(hash(t)) FROM dose_metrics AS t GROUP BY 1",
+    "dose_checks": "SELECT SeriesInstanceUID, sum(hash(t)) FROM dose_checks AS t GROUP BY 1",
 }
 """Hash of the rows of each series; equal rows may repeat in some tables. Measured values are covered by ``objects``:
 another value is another SOP Instance UID."""

@@ -16,6 +16,7 @@ from ctenrich.records import Landmarks, Product, Proof, Regions, SegmentMasks, V
 from ctenrich.report.agreement import MOST_DISTANCES, Agreement, agreement_of, reference_of
 from ctenrich.report.charts import Bar, bars
 from ctenrich.report.data import RunData
+from ctenrich.report.doses import dose_part
 from ctenrich.report.series_tables import (
     agreement_rows,
     facts_of,
@@ -47,7 +48,8 @@ class SeriesIndex:
     rows: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = ("outcomes", "issues", "timings", "objects", "landmarks", "segments", "rois", "quality", "evaluation")
+        names = ("outcomes", "issues", "timings", "objects", "landmarks", "segments", "rois", "quality", "evaluation",
+                 "dose_metrics", "dvh_curves", "dose_checks")  # fmt: skip
         for name in names:
             by_series: dict[str, list[Row]] = defaultdict(list)
             for row in getattr(self.data, name):
@@ -128,6 +130,7 @@ def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Ro
         "findings": finding_rows(index.of("quality", uid)),
         "picture": _picture_part(picture, agreement),
         "agreement": _agreement_part(masks, agreement),
+        "doses": dose_part(*(index.of(name, uid) for name in ("dose_metrics", "dvh_curves", "dose_checks"))),
         "products": [_product_part(name, records, index, uid, positions) for name, records in products.items()],
         "timings": _timings(index.of("timings", uid)),
     }
