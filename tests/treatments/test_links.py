@@ -130,6 +130,7 @@ def test_images_alone_leave_the_columns_of_radiotherapy_empty(tmp_path: Path) ->
     assert rows == [tuple([] if column.repeated else None for column in RADIOTHERAPY_COLUMNS)] * 2
 
 
+@pytest.mark.long
 def test_a_catalog_of_an_earlier_version_gets_the_columns_by_another_crawl(tmp_path: Path) -> None:
     patient = Patient(tmp_path / "in")
     patient.whole()

@@ -69,6 +69,7 @@ def test_what_is_missing_is_the_reason(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_images_of_another_modality_are_no_planning_ct(tmp_path: Path) -> None:
     Patient(tmp_path / "in", "P9", "9").ct()
     patient = Patient(tmp_path / "in")
@@ -80,6 +81,7 @@ def test_images_of_another_modality_are_no_planning_ct(tmp_path: Path) -> None:
     assert "MR images" in one.detail
 
 
+@pytest.mark.long
 def test_a_planning_ct_that_is_no_volume_keeps_its_own_reason(tmp_path: Path) -> None:
     patient = Patient(tmp_path / "in")
     patient.whole()
@@ -89,6 +91,7 @@ def test_a_planning_ct_that_is_no_volume_keeps_its_own_reason(tmp_path: Path) ->
     assert one.reason is Reason.ONE_SLICE
 
 
+@pytest.mark.long
 def test_without_plan_and_dose_where_the_rules_ask_for_neither(tmp_path: Path) -> None:
     patient = Patient(tmp_path / "in")
     patient.ct()
@@ -98,6 +101,7 @@ def test_without_plan_and_dose_where_the_rules_ask_for_neither(tmp_path: Path) -
     assert one.dominant_plan is None
 
 
+@pytest.mark.long
 def test_a_dose_without_a_plan_belongs_to_the_structure_set_of_its_frame(tmp_path: Path) -> None:
     patient = Patient(tmp_path / "in")
     patient.ct()
@@ -156,6 +160,7 @@ def test_delivered_fractions_of_records_beat_planned_ones(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_delivered_fractions_of_a_table(tmp_path: Path) -> None:
     two_plans(tmp_path / "in", {"label": "A"}, {"label": "B", "groups": ((5, (2.0,)),)})
     table = tmp_path / "fractions.csv"
@@ -171,11 +176,13 @@ def test_plans_with_equal_fractions_are_inconclusive_and_both_are_listed(tmp_pat
     assert all(plan in one.detail for plan in plans)
 
 
+@pytest.mark.long
 def test_of_equal_plans_the_approved_one_is_dominant(tmp_path: Path) -> None:
     two_plans(tmp_path / "in", {"label": "A"}, {"label": "B", "ApprovalStatus": "APPROVED"})
     assert roles(make(tmp_path / "in"))["B"] is PlanRole.DOMINANT
 
 
+@pytest.mark.long
 def test_plans_without_fractions_are_ordered_by_date(tmp_path: Path) -> None:
     two_plans(tmp_path / "in", {"label": "A", "groups": ()}, {"label": "B", "groups": (), "RTPlanDate": "20200101"})
     assert roles(make(tmp_path / "in"))["B"] is PlanRole.DOMINANT
@@ -197,6 +204,7 @@ def test_a_sequential_boost_keeps_both_plans_and_both_structure_sets(tmp_path: P
     assert [s.uid for s in one.used_structure_sets] == sets
 
 
+@pytest.mark.long
 def test_a_boost_on_other_images_is_not_summed(tmp_path: Path) -> None:
     patient = Patient(tmp_path / "in")
     _, main, dose = patient.whole(label="main")
@@ -210,6 +218,7 @@ def test_a_boost_on_other_images_is_not_summed(tmp_path: Path) -> None:
     assert any("other images" in note for note in one.notes)
 
 
+@pytest.mark.long
 def test_a_plan_that_replaces_another_is_a_replan(tmp_path: Path) -> None:
     relation = DicomSequence([reference(f"{ROOT}.1.40.1", PLAN, RTPlanRelationship="PREDECESSOR")])
     two_plans(
@@ -218,6 +227,7 @@ def test_a_plan_that_replaces_another_is_a_replan(tmp_path: Path) -> None:
     assert roles(make(tmp_path / "in"))["B"] is PlanRole.REPLAN
 
 
+@pytest.mark.long
 def test_plans_of_quality_assurance_and_rejected_ones_are_left_out(tmp_path: Path) -> None:
     two_plans(tmp_path / "in", {"label": "A"}, {"label": "A QA", "groups": ((99, (2.0,)),)})
     assert roles(make(tmp_path / "in"))["A"] is PlanRole.DOMINANT
@@ -226,6 +236,7 @@ def test_plans_of_quality_assurance_and_rejected_ones_are_left_out(tmp_path: Pat
     assert roles(make(other))["A"] is PlanRole.DOMINANT
 
 
+@pytest.mark.long
 def test_several_structure_sets_without_a_reference_are_inconclusive(tmp_path: Path) -> None:
     patient = Patient(tmp_path / "in")
     patient.ct()
@@ -293,6 +304,7 @@ def test_two_plan_doses_of_one_plan_are_inconclusive(tmp_path: Path) -> None:
     assert other in one.detail
 
 
+@pytest.mark.long
 def test_a_dose_that_may_belong_to_two_plans_is_inconclusive(tmp_path: Path) -> None:
     patient = Patient(tmp_path / "in")
     patient.ct()
@@ -338,6 +350,7 @@ def test_a_registry_lists_who_was_not_found(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_registry_with_two_treatments_of_one_patient_names_their_plans(tmp_path: Path) -> None:
     Patient(tmp_path / "in").whole(label="left")
     later = Patient(tmp_path / "in", study="2")
@@ -354,6 +367,7 @@ def test_a_registry_with_two_treatments_of_one_patient_names_their_plans(tmp_pat
         read_registry(registry)
 
 
+@pytest.mark.long
 def test_one_treatment_per_planning_ct_if_the_rules_say_so(tmp_path: Path) -> None:
     for study in ("1", "2"):
         Patient(tmp_path / "in", study=study).whole()
@@ -480,6 +494,7 @@ def test_the_files_of_treatments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "series.csv").read_text().splitlines()[1].startswith(f"{ROOT}.1.1,CT,P1,")
 
 
+@pytest.mark.long
 def test_treatments_that_were_changed_by_hand_are_refused(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
@@ -494,6 +509,7 @@ def test_treatments_that_were_changed_by_hand_are_refused(tmp_path: Path) -> Non
     assert caught.value.reason is Reason.BAD_COHORT
 
 
+@pytest.mark.long
 def test_the_difference_of_two_files(tmp_path: Path) -> None:
     Patient(tmp_path / "in", "P1").whole()
     Patient(tmp_path / "in", "P2", "2").whole()
