@@ -148,11 +148,9 @@ def _write_pages(db: duckdb.DuckDBPyConnection, shared: _Shared, progress: Progr
         {r["SeriesInstanceUID"]: shared.more(r) for r in rows},
     )
     kept = PageStates(report / "pages.json", software_state(_TEMPLATES, __version__, shared.demonstration, shared.run))
+    pages = {path.stem for path in (report / "series").glob("*.html")}
     changed = [
-        row
-        for row in rows
-        if not kept.is_fresh(uid := row["SeriesInstanceUID"], states[uid])
-        or not (report / "series" / f"{uid}.html").is_file()
+        row for row in rows if not kept.is_fresh(uid := row["SeriesInstanceUID"], states[uid]) or uid not in pages
     ]
     progress.start("report", len(changed))
     for start in range(0, len(changed), _AT_ONCE):

@@ -398,7 +398,7 @@ WITH made AS (
   JOIN series AS s ON s.SeriesInstanceUID = o.SeriesInstanceUID WHERE o.kind = 'regions_sr' AND s.slices > 0
 ), found AS (
   SELECT coalesce(a.region, a.Value.CodeMeaning) AS region, m.product, m.SeriesInstanceUID,
-    count(DISTINCT a.ReferencedSOPInstanceUID) AS n
+    count(*) AS n
   FROM image_level_annotations AS a JOIN made AS m ON m.SOPInstanceUID = a.SOPInstanceUID
   WHERE a.Value.CodeMeaning IS NOT NULL GROUP BY 1, 2, 3
 )
