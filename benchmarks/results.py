@@ -134,7 +134,8 @@ def _report(scratch: Path, series: int, limit: int) -> None:
     size = index.stat().st_size / 1e6
     print(f"\nreport of {count:,} series: index.html {size:.2f} MB, data {data / 1e6:.2f} MB (below 30)")
     print(f"CPU: first time {times[0]:.1f} s, again {times[1]:.1f} s, after one change {times[2]:.1f} s")
-    print(f"first view in chromium {_first_view(index):.0f} ms (below {limit}; median of 5)")
+    clock, thread = _first_view(index)
+    print(f"first view in chromium {clock:.0f} ms (below {limit}), its main thread {thread:.0f} ms (medians of 5)")
 
 
 def _grow(small: Workspace, run: Workspace, series: int) -> int:
@@ -168,16 +169,20 @@ def _seconds(run: Workspace) -> float:
     return time.process_time() - start
 
 
-def _first_view(index: Path) -> float:
-    """Milliseconds from navigation until the list, the gallery and the first chart are drawn."""
+def _first_view(index: Path) -> tuple[float, float]:
+    """Milliseconds until list, gallery and first chart are drawn: on the clock, and of chromium's main thread."""
     found = []
     for _ in range(5):
         with chromium() as seen:
+            session = seen.page.context.new_cdp_session(seen.page)
+            session.send("Performance.enable", {"timeDomain": "threadTicks"})
             seen.page.goto(index.as_uri())
-            seen.page.wait_for_selector("#gallery a.card, #gallery:empty")
+            seen.page.wait_for_selector("#gallery a.card")
             seen.page.wait_for_selector("#chart a.pt")
-            found.append(float(seen.page.evaluate("performance.now()")))
-    return median(found)
+            clock = float(seen.page.evaluate("performance.now()"))
+            metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+            found.append((clock, 1000 * metrics["TaskDuration"]))
+    return median(clock for clock, _ in found), median(task for _, task in found)
 
 
 def _large_series(run: Workspace, slices: int) -> None:
