@@ -70,7 +70,17 @@ def key_of_series(store: SeriesStore, uid: str, facts: SeriesFacts, limits: Limi
 
 
 def find_kept(store: SeriesStore, uid: str, key: str) -> CheckedSeries | None:
-    """Findings that were kept under this key; None if there are none."""
+    """Load the findings of a series that were kept under a key; None if there are none.
+
+    Parameters
+    ----------
+    store : SeriesStore
+        Records of the run.
+    uid : str
+        Series Instance UID.
+    key : str
+        Of `key_of_series`.
+    """
     try:
         found = load_record(_path(store, uid), CheckedSeries)
     except (CtenrichError, OSError):
@@ -79,7 +89,17 @@ def find_kept(store: SeriesStore, uid: str, key: str) -> CheckedSeries | None:
 
 
 def keep(store: SeriesStore, uid: str, checked: CheckedSeries) -> None:
-    """Keep the findings of a series for the next report."""
+    """Keep the findings of a series for the next report.
+
+    Parameters
+    ----------
+    store : SeriesStore
+        Records of the run.
+    uid : str
+        Series Instance UID.
+    checked : CheckedSeries
+        Its products, with the key of what they were checked by.
+    """
     save_record(_path(store, uid), checked)
 
 

@@ -32,6 +32,13 @@ def asked_range(header: str, size: int) -> tuple[int, int] | None:
     """First and last byte plus one of a Range header with one range (RFC 9110, 14.1.2); None: the whole content.
 
     A range that begins after the end gives ``(size, size)``.
+
+    Parameters
+    ----------
+    header : str
+        Value of the header, e.g. ``bytes=0-1023``.
+    size : int
+        Length of the content in bytes.
     """
     found = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
     if found is None or not any(found.groups()):

@@ -64,7 +64,15 @@ def _middle_of(reached: list[tuple[Segment, Box]], index: int, series: SortedSer
 
 
 def slice_of_segment(masks: SegmentMasks | None, number: int) -> int | None:
-    """Slice index in the middle of a segment's bounding box; None if the segment is absent or unknown."""
+    """Slice index in the middle of a segment's bounding box; None if the segment is absent or unknown.
+
+    Parameters
+    ----------
+    masks : SegmentMasks or None
+        Masks of a product; None if it has none.
+    number : int
+        Segment Number.
+    """
     boxes = [segment.box for segment in masks.segments if segment.number == number] if masks else []
     return (boxes[0].k0 + boxes[0].k1 - 1) // 2 if boxes and boxes[0] is not None else None
 
