@@ -64,6 +64,7 @@ def test_wrong_settings_are_named(tmp_path: Path, text: str, words: str) -> None
         StationConfig(peers=(Peer(aet="A", host="::1", priority=6),)),
         StationConfig(dicom="0.0.0.0:104"),
         StationConfig(tls=TlsFiles(certificate="c.pem")),
+        StationConfig(watch="/no/such/folder"),
         StationConfig(close=CloseRule(when="expect")),
         StationConfig(close=CloseRule(then="wait")),
         StationConfig(limits=replace(StationConfig().limits, max_associations=0)),

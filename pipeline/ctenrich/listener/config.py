@@ -209,6 +209,8 @@ class StationConfig:
         for name in ("dicom", "web"):
             if getattr(self, name):
                 self._check_address(name, parse_address(getattr(self, name)))
+        if self.watch and not Path(self.watch).is_dir():
+            raise _bad(f"watch: there is no folder {self.watch}")
         if self.close.when == "expect" and not self.close.roles:
             raise _bad("close.roles: expect needs the modalities that a study must have, e.g. CT,RTSTRUCT")
         if self.close.then == "wait" and not self.close.at_most:
