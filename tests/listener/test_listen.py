@@ -140,8 +140,8 @@ def test_a_full_disk_does_not_end_the_listener(tmp_path: Path, monkeypatch: pyte
         def start(self) -> Ports:
             return Ports()
 
-        def restart_dead(self) -> None:
-            pass
+        def restart_dead(self) -> bool:
+            return False
 
         def end(self) -> None:
             self.ended = True

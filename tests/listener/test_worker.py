@@ -114,7 +114,18 @@ def test_a_case_that_ends_its_process_is_given_up(desk: Desk) -> None:
     for _ in range(3):
         row = cases.next_to_run(desk.database)
         assert row is not None
-        cases.start_revision(desk.database, row)
+        assert cases.start_revision(desk.database, row)
+        cases.count_death(desk.database)
     assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is True
     row = cases.case_of(desk.database, 1)[0]
     assert (row.state, row.reason) == (CaseState.FAILED, "WORKER_DIED")
+
+
+def test_kills_of_the_whole_listener_do_not_count_against_a_case(desk: Desk) -> None:
+    close_case(desk, *study_files())
+    for _ in range(10):
+        row = cases.next_to_run(desk.database)
+        assert row is not None
+        assert cases.start_revision(desk.database, row)
+    assert CaseWorker(desk.station, desk.database, RunRequest()).run_next() is True
+    assert cases.case_of(desk.database, 1)[0].state is CaseState.DONE

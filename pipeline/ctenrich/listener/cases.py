@@ -23,6 +23,8 @@ __all__ = [
     "Totals",
     "case_of",
     "cases_of",
+    "count_death",
+    "deaths_of",
     "drop",
     "end_revision",
     "hold",
@@ -295,7 +297,7 @@ def next_to_run(database: StationDatabase) -> CaseRow | None:
     return _row(rows[0]) if rows else None
 
 
-def start_revision(database: StationDatabase, row: CaseRow) -> int:
+def start_revision(database: StationDatabase, row: CaseRow) -> bool:
     """Note that a revision runs.
 
     Parameters
@@ -307,19 +309,40 @@ def start_revision(database: StationDatabase, row: CaseRow) -> int:
 
     Returns
     -------
-    int
-        How often it was started; 0 if it was held or reopened meanwhile.
+    bool
+        False if it was held or reopened meanwhile.
     """
     with database.transaction() as db:
         changed = db.execute(
-            "UPDATE revisions SET state = 'running', started = coalesce(started, ?), attempts = attempts + 1 "
+            "UPDATE revisions SET state = 'running', started = coalesce(started, ?) "
             "WHERE case_id = ? AND revision = ? AND state IN ('closed', 'running') "
             "AND (SELECT held FROM cases WHERE id = case_id) = ''",
             (time.time(), row.case, row.revision),
         ).rowcount
-    if not changed:
-        return 0
-    return database.value("SELECT attempts FROM revisions WHERE case_id = ? AND revision = ?", (row.case, row.revision))
+    return changed > 0
+
+
+def count_death(database: StationDatabase) -> None:
+    """Note that the process which runs cases died by itself: the case that was running may be the cause."""
+    with database.transaction() as db:
+        db.execute("UPDATE revisions SET deaths = deaths + 1 WHERE state = 'running'")
+
+
+def deaths_of(database: StationDatabase, row: CaseRow) -> int:
+    """Return how often the process died that ran a revision.
+
+    Parameters
+    ----------
+    database : StationDatabase
+        The station.
+    row : CaseRow
+        The revision.
+
+    Returns
+    -------
+    int
+    """
+    return database.value("SELECT deaths FROM revisions WHERE case_id = ? AND revision = ?", (row.case, row.revision))
 
 
 def end_revision(

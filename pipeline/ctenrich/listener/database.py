@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS cases (
 CREATE TABLE IF NOT EXISTS revisions (
   case_id INTEGER NOT NULL, revision INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
   message TEXT NOT NULL DEFAULT '', created REAL NOT NULL, open_seconds REAL NOT NULL DEFAULT 0,
-  closed REAL, started REAL, ended REAL, attempts INTEGER NOT NULL DEFAULT 0,
+  closed REAL, started REAL, ended REAL, deaths INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (case_id, revision)) STRICT;
 CREATE INDEX IF NOT EXISTS revisions_of_state ON revisions (state);
 """

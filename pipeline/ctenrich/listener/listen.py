@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ctenrich.errors import is_disk_full
 from ctenrich.listener.audit import append_event
+from ctenrich.listener.cases import count_death
 from ctenrich.listener.catalog import StationCatalog
 from ctenrich.listener.config import StationConfig
 from ctenrich.listener.database import StationDatabase
@@ -76,8 +77,9 @@ def listen(
             started(processes.start())
             next_retention = 0.0
             while not stop():
-                processes.restart_dead()
                 try:
+                    if processes.restart_dead():
+                        count_death(database)
                     if time.monotonic() > next_retention:
                         delete_old_objects(station, database, config.keep)
                         next_retention = time.monotonic() + _RETENTION_SECONDS
@@ -118,8 +120,9 @@ class _Processes:
         if "worker" not in self._running:
             self._running["worker"] = self._new("worker")
 
-    def restart_dead(self) -> None:
-        """Start a process again that died, after a while."""
+    def restart_dead(self) -> bool:
+        """Start a process again that died, after a while; returns whether the worker has died since the last call."""
+        worker_died = False
         for name, process in self._running.items():
             if process.alive:
                 continue
@@ -128,9 +131,11 @@ class _Processes:
                 self._died[name] = now
                 process.end(0)
                 append_event(self._station.audit, "process died", process=name)
+                worker_died = worker_died or name == "worker"
             elif now - self._died[name] > _RESTART_SECONDS:
                 self._running[name] = self._new(name)
                 del self._died[name]
+        return worker_died
 
     def end(self) -> None:
         """End them."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from ctenrich import steps
 from ctenrich.errors import CtenrichError, is_disk_full
 from ctenrich.listener.audit import append_event
-from ctenrich.listener.cases import CaseRow, CaseState, end_revision, next_to_run, start_revision
+from ctenrich.listener.cases import CaseRow, CaseState, deaths_of, end_revision, next_to_run, start_revision
 from ctenrich.listener.config import RunRequest, StationConfig
 from ctenrich.listener.database import StationDatabase
 from ctenrich.listener.processes import child_main
@@ -31,8 +31,8 @@ __all__ = ["CaseWorker"]
 _POLL_SECONDS = 0.3
 _DISK_SECONDS = 30.0
 """Time before a case is tried again after the disk was full."""
-_ATTEMPTS = 3
-"""Starts of a revision after which it is given up: its run has ended this process each time."""
+_DEATHS = 3
+"""Deaths of this process after which a revision is given up; that the whole listener was killed does not count."""
 _NOTHING_USABLE = frozenset({Reason.EMPTY_INPUT, Reason.NO_CT, Reason.EMPTY_COHORT})
 
 
@@ -59,11 +59,10 @@ class CaseWorker:
         row = next_to_run(self._database)
         if row is None:
             return False
-        attempts = start_revision(self._database, row)
-        if not attempts:
+        if not start_revision(self._database, row):
             return True
         append_event(self._station.audit, "case running", case=row.case, revision=row.revision)
-        if attempts > _ATTEMPTS:
+        if deaths_of(self._database, row) >= _DEATHS:
             self._end(row, CaseState.FAILED, Reason.WORKER_DIED.value, "the process that ran it ended each time")
             return True
         try:
