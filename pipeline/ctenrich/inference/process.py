@@ -35,9 +35,9 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed memory instead of returning it to the system.
 
     A forward pass takes and frees its largest arrays once per layer. By default glibc maps each of them anew, and the
-    system clears every page at its first use: for a network of TotalSegmentator's size a third of the CPU time. No result
-    changes. The memory of the process stays at its peak until it ends, and the peak is higher, because freed blocks are
-    not always joined.
+    system clears every page at its first use: for a network of TotalSegmentator's size a third of the CPU time. No
+    result changes. The memory of the process stays at its peak until it ends, and the peak is higher, because freed
+    blocks are not always joined.
 
     Returns
     -------
