@@ -1,8 +1,8 @@
 """Doses of structures: CPU time beside dicompyler-core, which runs in a Python of its own (it requires pydicom 2).
 
-``python -m benchmarks.dose --structures RS --dose RD --ct CT --peer-python VENV/bin/python``. dicompyler-core samples the
-centres of the dose grid's voxels (its default), and interpolated to the pixels of a CT of 512 x 512 where asked; ours
-samples the voxels of the CT, which are many more. CPU time of one process each, reading the files included.
+``python -m benchmarks.dose --structures RS --dose RD --ct CT --peer-python VENV/bin/python``. dicompyler-core samples
+the centres of the dose grid's voxels, or with ``--interpolate`` a finer grid; ours the voxels of the CT. CPU time of one
+process each, reading the files included.
 """
 
 from __future__ import annotations
