@@ -1,8 +1,8 @@
 """Doses of structures: CPU time beside dicompyler-core, which runs in a Python of its own (it requires pydicom 2).
 
 ``python -m benchmarks.dose --structures RS --dose RD --ct CT --peer-python VENV/bin/python``. dicompyler-core samples
-the centres of the dose grid's voxels, or with ``--interpolate`` a finer grid; ours the voxels of the CT. CPU time of one
-process each, reading the files included.
+the centres of the dose grid's voxels, or with ``--interpolate`` a finer grid; ours the voxels of the CT. CPU time of
+one process each, reading the files included.
 """
 
 from __future__ import annotations
