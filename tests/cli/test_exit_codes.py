@@ -16,9 +16,12 @@ from ctenrich.cli.main import app
 
 ARGUMENTS = {
     "RUN": "run", "COHORT": "cohort.parquet", "FIRST": "cohort.parquet", "SECOND": "cohort.parquet", "SOURCE": "dicom",
-    "FOLDERS": "dicom", "RUN|PATH": "run", "FORMAT": "nifti", "nifti|nrrd|csv": "nifti", "NAME": "demo-organs",
+    "FOLDERS": "dicom", "RUN|PATH": "run", "FORMAT": "nifti", "nifti|nrrd|csv|rtstruct": "nifti", "NAME": "demo-organs",
     "TASK": "totalsegmentator:total", "TARGET": "gs://bucket/x", "SQL": "segmentations", "QUERY": "select_ct_series",
     "FOLDER": "my-mappings", "FILE|RUN": "run", "FILE": "new.toml", "[RUN] [PATH...]": "run", "A [B...]": "run",
+    "STATION": "run",
+    "CATALOG": "catalog.duckdb", "TREATMENTS": "treatments.parquet", "KIND": "plan", "NAMES": "names.csv",
+    "DOSE": "dose.dcm", "DOSE...": "dose.dcm", "PLAN": "plan.dcm",
 }  # fmt: skip
 """Metavar -> a value that fits."""
 REQUIRED = {
@@ -27,6 +30,9 @@ REQUIRED = {
     "plan": ["--segmenter", "expert"],
     "index": ["--catalog", "catalog.duckdb"],
     "select": ["--catalog", "folder:catalog.duckdb"],
+    "dose dvh": ["--structures", "structures.dcm", "--dose", "dose.dcm"],
+    "dose sum": ["--out", "sum.dcm"],
+    "dose scale": ["--out", "scaled.dcm"],
 }
 """Options that a command needs for a complete request."""
 ANY_TEXT = {
