@@ -38,9 +38,12 @@ REQUIRED = {
 ANY_TEXT = {
     "--out", "--svg", "--collection", "--address", "--location", "--name", "--csv", "--manufacturer", "--model",
     "--kernel", "--body-part", "--position", "--description", "--sex", "--on-finish", "--roi", "--url",
+    "--curves",
 }  # fmt: skip
 """Options whose text is free, or that name what is written."""
-NO_WALK = {"demo", "view", "publish", "models pull", "models check"}
+WRITTEN = {"settings init", "treatments protocol"}
+"""Commands that write the file that their last argument names."""
+NO_WALK = {"demo", "listen", "view", "publish", "models pull", "models check"}
 """Commands that would start to work for minutes, or ask a network, before they look at a value; see the other tests."""
 
 
@@ -73,7 +76,8 @@ def wrong_requests() -> Iterator[list[str]]:
         if path in NO_WALK:
             continue
         for parameter in arguments_of(command):
-            if not (path == "settings init" or (path == "query" and parameter.metavar == "SQL")):
+            writes = path in WRITTEN and parameter.metavar == "FILE"
+            if not (writes or (path == "query" and parameter.metavar == "SQL")):
                 yield request(path, command, wrong=parameter)
         if path in ("index", "models import"):  # --catalog is written; --labels comes after a model that is read
             continue

@@ -127,7 +127,7 @@ def test_every_roi_is_in_the_table_and_the_report_dropped_ones_too(tmp_path: Pat
     assert (couch["segment"], couch["dropped"], couch["volume_holes"]) == (None, "no_mapping", None)
     page = "".join(p.read_text() for p in (tmp_path / "run" / "report").rglob("*.html"))
     assert "ROIs of the structure set" in page
-    assert re.search(r'<th scope="row">Couch</th>.*?no mapping: it has no row', page)
+    assert re.search(r'<th scope="row"><bdi>Couch</bdi></th>.*?no mapping: it has no row', page)
 
 
 def test_rois_of_a_product_that_failed_are_in_the_table_the_report_and_the_message(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_rois_of_a_product_that_failed_are_in_the_table_the_report_and_the_messa
         page = "".join(p.read_text() for p in (tmp_path / "run" / "report").rglob("*.html"))
         for name in found:
             assert repr(name) in outcome["message"]
-            assert f'<th scope="row">{name}</th>' in page
+            assert f'<th scope="row"><bdi>{name}</bdi></th>' in page
         issues = pq.read_table(tmp_path / "run" / "tables" / "issues.parquet").to_pylist()
         dropped = [row["message"] for row in issues if (row["product"], row["stage"]) == ("expert", "segment")]
         assert all(any(repr(name) in message for message in dropped) for name in found), "also of a failed product"

@@ -143,7 +143,9 @@ def test_a_full_disk_is_exit_code_3_at_every_write_of_the_command(
     out = tmp_path / "run"
     assert steps.run_all(steps.start(cohort, out, segmenters=["expert"])).exit_code == 0
     disk, arguments = FullDisk(monkeypatch), command(cohort, out, "--executor", "serial")[3:]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    for _ in range(2):  # the second report finds its pages as they are
+        disk.writes = 0
+        assert CliRunner().invoke(app, arguments).exit_code == 0
     writes = disk.writes
     assert writes > 25
     for limit in (1, 2, 3, 6, 12, 19, writes):

@@ -36,7 +36,7 @@ class Sampling(StrEnum):
     VOXELS = "voxels"
 
 
-_Path = Annotated[Path, typer.Option(help="RT Structure Set.")]
+_Path = Annotated[Path, typer.Option(exists=True, dir_okay=False, help="RT Structure Set.")]
 _SHOWN = ("Volume[cc]", "Mean[Gy]", "Max[Gy]", "D95%[Gy]", "D2%[Gy]", "D2cc[Gy]", "V20Gy[%]")
 """Metrics that the table shows where none were asked for; the other formats have all of them."""
 
@@ -54,9 +54,19 @@ def register(app: typer.Typer) -> None:
 )
 def dvh(
     structures: _Path,
-    dose: Annotated[list[Path], typer.Option(help="RT Dose; repeatable for the files of single planes of one dose.")],
+    dose: Annotated[
+        list[Path],
+        typer.Option(
+            exists=True, dir_okay=False, help="RT Dose; repeatable for the files of single planes of one dose."
+        ),
+    ],
     ct: Annotated[
-        Path | None, typer.Option(help="Folder of the CT: sample its voxels; default: the contours' own planes.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder of the CT: sample its voxels; default: the contours' own planes.",
+        ),
     ] = None,
     fmt: Annotated[DoseFormat, typer.Option("--format", help="Format of the metrics.")] = DoseFormat.TABLE,
     out: Annotated[Path | None, typer.Option(help="File of the metrics; default: stdout.")] = None,
@@ -106,7 +116,9 @@ def dvh(
         pq.write_table(arrow_table(curve_rows(found.structures, found.source), CURVE_COLUMNS), curves)
 
 
-_Plans = Annotated[list[Path] | None, typer.Option("--plan", help="RT Plan of a dose; repeatable.")]
+_Plans = Annotated[
+    list[Path] | None, typer.Option("--plan", exists=True, dir_okay=False, help="RT Plan of a dose; repeatable.")
+]
 _Out = Annotated[Path, typer.Option(help="File of the new RT Dose.")]
 
 
@@ -175,7 +187,10 @@ def write_doses_of_run(run: Path, metrics: tuple[str, ...] = (), *, bounds: bool
     "ctenrich dose sum main.dcm boost.dcm --scale 25/23 --scale 1 --plan plan1.dcm --plan plan2.dcm --out sum.dcm",
 )
 def add(
-    doses: Annotated[list[Path], typer.Argument(metavar="DOSE...", help="RT Doses of one frame of reference.")],
+    doses: Annotated[
+        list[Path],
+        typer.Argument(exists=True, dir_okay=False, metavar="DOSE...", help="RT Doses of one frame of reference."),
+    ],
     out: _Out,
     scale: Annotated[
         list[str] | None, typer.Option(help="Factor of each dose, in their order: 25/23, 2, 1.08; default: 1.")
@@ -198,7 +213,7 @@ def add(
     "ctenrich dose scale rd.dcm --factor 25/23 --out scaled.dcm",
 )
 def scale_dose(
-    dose: Annotated[Path, typer.Argument(help="RT Dose.")],
+    dose: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="RT Dose.")],
     out: _Out,
     factor: Annotated[str | None, typer.Option(help="Factor: 25/23, 2, 1.08.")] = None,
     intended: Annotated[int | None, typer.Option(min=1, help="Intended fractions of the treatment.")] = None,
@@ -238,7 +253,7 @@ def _combine(doses: list[Path], factors: list[str], plans: list[Path], out: Path
     "plan",
     epilog="Examples:  ctenrich dose plan rp.dcm",
 )
-def show_plan(plan: Annotated[Path, typer.Argument(help="RT Plan.")]) -> None:
+def show_plan(plan: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="RT Plan.")]) -> None:
     """Fractions of an RT Plan by fraction group, and its prescribed dose with the source of it."""
     from ctenrich.cli.console import print_table
     from ctenrich.dose.plan import read_plan
@@ -267,8 +282,13 @@ def show_plan(plan: Annotated[Path, typer.Argument(help="RT Plan.")]) -> None:
     epilog="Examples:  ctenrich dose compare ours.csv theirs.csv  \nctenrich dose compare a.parquet b.parquet --all",
 )
 def compare(
-    first: Annotated[Path, typer.Argument(help="Table of dose metrics: CSV, JSON or Parquet of ctenrich dose dvh.")],
-    second: Annotated[Path, typer.Argument(help="Another table.")],
+    first: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, help="Table of dose metrics: CSV, JSON or Parquet of ctenrich dose dvh."
+        ),
+    ],
+    second: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Another table.")],
     everything: Annotated[bool, typer.Option("--all", help="Also print the metrics that agree.")] = False,
 ) -> None:
     """Compare two tables: volumes within 1 % or 1 cm3, doses within 2 % or 0.5 Gy, shares within 1 point."""

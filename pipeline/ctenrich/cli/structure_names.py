@@ -32,7 +32,10 @@ def propose(
         "names.csv"
     ),
     masks: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Run with masks of expert and of another product.")
+        Path | None,
+        typer.Option(
+            metavar="RUN", exists=True, file_okay=False, help="Run with masks of expert and of another product."
+        ),
     ] = None,
 ) -> None:
     """Propose standard names by spelling, and by geometry where a run has masks; a person fills the column accept."""
