@@ -401,8 +401,8 @@ class Volume:
 class Product:
     """The result of one segmenter or scorer for one series; ``str(product)`` is its key everywhere.
 
-    Keys: ``expert``, ``nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR[:axes=AXES][:step=STEP]``, ``bodypart:MODEL``. FOLDS is
-    ``0,1`` or ``all``, MIRROR is ``mirror`` or ``nomirror``.
+    Keys: ``expert``, ``nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR[:axes=AXES][:step=STEP][:largest=on]``,
+    ``bodypart:MODEL``. FOLDS is ``0,1`` or ``all``, MIRROR is ``mirror`` or ``nomirror``.
     """
 
     kind: str
@@ -416,6 +416,8 @@ class Product:
     """Axes of the network, RAS, LAS or LPS; empty: those of the model in the registry, LPS for every other model."""
     step: float | None = None
     """Distance of the network's tiles as a share of the tile; None: ``[segment] step_size`` of the run."""
+    largest_component: bool = False
+    """Whether only the largest connected component of each class was kept."""
 
     def __str__(self) -> str:
         kind = str(self.kind)
@@ -423,16 +425,17 @@ class Product:
             mirror = "mirror" if self.mirror else "nomirror"
             stated = [f"axes={self.axes}"] if self.axes else []
             stated += [f"step={self.step:g}"] if self.step is not None else []
+            stated += ["largest=on"] if self.largest_component else []
             return ":".join((kind, self.model, self.configuration, ",".join(self.folds), mirror, *stated))
         return f"{kind}:{self.model}" if self.model else kind
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Leave `axes` and `step` out of the JSON where they are not set: version 0.1.0 wrote neither."""
+        """Leave what is not set out of the JSON where version 0.1.0 did not write it."""
         from pydantic_core import core_schema  # takes long to import, and is there wherever records are saved
 
         def without_defaults(product: Any, serialise: Any) -> Any:
-            defaults = {"axes": "", "step": None}
+            defaults = {"axes": "", "step": None, "largest_component": False}
             return {k: v for k, v in serialise(product).items() if k not in defaults or v != defaults[k]}
 
         schema = handler(source)

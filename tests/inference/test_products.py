@@ -10,7 +10,7 @@ import pytest
 from ctenrich.errors import UsageError
 from ctenrich.inference.products import SegmenterSpec, parse_segmenter
 
-DEFAULTS = {"folds": None, "mirror": True, "axes": "", "step": None}
+DEFAULTS = {"folds": None, "mirror": True, "axes": "", "step": None, "largest": False}
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ DEFAULTS = {"folds": None, "mirror": True, "axes": "", "step": None}
         ("nnunet:m:2d:folds=all:mirror=off", "2d", {"folds": ("all",), "mirror": False}),
         ("nnunet:m:axes=RAS:step=0.8", None, {"axes": "RAS", "step": 0.8}),
         ("nnunet:m:axes=las", None, {"axes": "LAS"}),
+        ("nnunet:m:largest=on", None, {"largest": True}),
     ],
 )
 def test_specifications_are_parsed(text: str, configuration: str | None, options: dict[str, Any]) -> None:

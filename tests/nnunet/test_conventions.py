@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests.support.nnunet_engines import engines
 from tests.support.small_models import any_series, smooth_volume, v2_dataset, v2_plans, volume_record, write_v2
 
-from ctenrich.errors import ModelError
+from ctenrich.errors import ModelError, UsageError
 from ctenrich.inference.model_cache import spec_of
 from ctenrich.inference.products import RequestedProduct, parse_segmenter
 from ctenrich.inference.registry import ModelEntry, ModelKind, ResolvedModel, registry
@@ -182,6 +182,17 @@ def test_axes_and_step_are_part_of_the_product(tmp_path: Path) -> None:
     assert str(opened(spec).product) == "nnunet:m:3d_fullres:0:mirror:axes=RAS:step=0.8"
     assert opened(spec).engines[0].window.step == 0.8
     assert opened(spec + ":step=0.25").engines[0].window.step == 0.25
+
+
+def test_the_largest_component_is_part_of_the_product(tmp_path: Path) -> None:
+    write_v2(tmp_path / "m", stated="LPS")
+    spec = f"nnunet:{tmp_path / 'm'}:largest=on"
+    product = opened(spec).product
+    assert str(product) == "nnunet:m:3d_fullres:0:mirror:largest=on"
+    assert opened(spec.removesuffix(":largest=on"), product).product == product
+    settings = replace(SETTINGS, segment=replace(SETTINGS.segment, probabilities=True))
+    with pytest.raises(UsageError, match="largest=on"):
+        NNUNET.open(parse_segmenter(spec), settings)
 
 
 def test_a_product_that_a_run_has_keeps_its_axes_and_step(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Sampling(StrEnum):
     VOXELS = "voxels"
 
 
-_Path = Annotated[Path, typer.Option(exists=True, dir_okay=False, help="RT Structure Set.")]
+_Path = Annotated[Path, typer.Option(help="RT Structure Set.")]
 _SHOWN = ("Volume[cc]", "Mean[Gy]", "Max[Gy]", "D95%[Gy]", "D2%[Gy]", "D2cc[Gy]", "V20Gy[%]")
 """Metrics that the table shows where none were asked for; the other formats have all of them."""
 
@@ -56,15 +56,11 @@ def dvh(
     structures: _Path,
     dose: Annotated[
         list[Path],
-        typer.Option(
-            exists=True, dir_okay=False, help="RT Dose; repeatable for the files of single planes of one dose."
-        ),
+        typer.Option(help="RT Dose; repeatable for the files of single planes of one dose."),
     ],
     ct: Annotated[
         Path | None,
         typer.Option(
-            exists=True,
-            file_okay=False,
             help="Folder of the CT: sample its voxels; default: the contours' own planes.",
         ),
     ] = None,
@@ -88,13 +84,14 @@ def dvh(
     from dataclasses import replace
 
     from ctenrich.cli.console import progress_bars
-    from ctenrich.cli.text import printable
+    from ctenrich.cli.text import check_paths, printable
     from ctenrich.dose.files import DoseFiles, doses_of_files
     from ctenrich.dose.metrics import parse_metric
     from ctenrich.dose.structures import VOXEL_CENTRES, DoseOptions
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
 
+    check_paths(structures, *dose, ct)
     if fmt is DoseFormat.PARQUET and out is None:
         raise UsageError(Reason.BAD_PARAMETER, "Parquet is not written to the terminal", "name a file with --out")
     options = DoseOptions(rois=tuple(roi or ()), bounds=bounds, second=bounds)
@@ -116,9 +113,7 @@ def dvh(
         pq.write_table(arrow_table(curve_rows(found.structures, found.source), CURVE_COLUMNS), curves)
 
 
-_Plans = Annotated[
-    list[Path] | None, typer.Option("--plan", exists=True, dir_okay=False, help="RT Plan of a dose; repeatable.")
-]
+_Plans = Annotated[list[Path] | None, typer.Option("--plan", help="RT Plan of a dose; repeatable.")]
 _Out = Annotated[Path, typer.Option(help="File of the new RT Dose.")]
 
 
@@ -189,7 +184,7 @@ def write_doses_of_run(run: Path, metrics: tuple[str, ...] = (), *, bounds: bool
 def add(
     doses: Annotated[
         list[Path],
-        typer.Argument(exists=True, dir_okay=False, metavar="DOSE...", help="RT Doses of one frame of reference."),
+        typer.Argument(metavar="DOSE...", help="RT Doses of one frame of reference."),
     ],
     out: _Out,
     scale: Annotated[
@@ -213,7 +208,7 @@ def add(
     "ctenrich dose scale rd.dcm --factor 25/23 --out scaled.dcm",
 )
 def scale_dose(
-    dose: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="RT Dose.")],
+    dose: Annotated[Path, typer.Argument(help="RT Dose.")],
     out: _Out,
     factor: Annotated[str | None, typer.Option(help="Factor: 25/23, 2, 1.08.")] = None,
     intended: Annotated[int | None, typer.Option(min=1, help="Intended fractions of the treatment.")] = None,
@@ -231,13 +226,14 @@ def scale_dose(
 
 
 def _combine(doses: list[Path], factors: list[str], plans: list[Path], out: Path) -> None:
-    from ctenrich.cli.text import printable
+    from ctenrich.cli.text import check_paths, printable
     from ctenrich.dose.choice import ScaledDose, choose_doses, parse_factor
     from ctenrich.dose.combine import combine_doses
     from ctenrich.dose.plan import read_plan
     from ctenrich.dose.reader import read_dose
     from ctenrich.dose.write import write_dose
 
+    check_paths(*doses, *plans)
     parsed = [parse_factor(text) for text in factors]
     facts = [read_plan(path) for path in plans]
     given = [ScaledDose(dose=read_dose(path), factor=one) for path, one in zip(doses, parsed, strict=True)]
@@ -253,11 +249,13 @@ def _combine(doses: list[Path], factors: list[str], plans: list[Path], out: Path
     "plan",
     epilog="Examples:  ctenrich dose plan rp.dcm",
 )
-def show_plan(plan: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="RT Plan.")]) -> None:
+def show_plan(plan: Annotated[Path, typer.Argument(help="RT Plan.")]) -> None:
     """Fractions of an RT Plan by fraction group, and its prescribed dose with the source of it."""
     from ctenrich.cli.console import print_table
+    from ctenrich.cli.text import check_paths
     from ctenrich.dose.plan import read_plan
 
+    check_paths(plan)
     facts = read_plan(plan)
     rows = [
         [
@@ -284,20 +282,20 @@ def show_plan(plan: Annotated[Path, typer.Argument(exists=True, dir_okay=False, 
 def compare(
     first: Annotated[
         Path,
-        typer.Argument(
-            exists=True, dir_okay=False, help="Table of dose metrics: CSV, JSON or Parquet of ctenrich dose dvh."
-        ),
+        typer.Argument(help="Table of dose metrics: CSV, JSON or Parquet of ctenrich dose dvh."),
     ],
-    second: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Another table.")],
+    second: Annotated[Path, typer.Argument(help="Another table.")],
     everything: Annotated[bool, typer.Option("--all", help="Also print the metrics that agree.")] = False,
 ) -> None:
     """Compare two tables: volumes within 1 % or 1 cm3, doses within 2 % or 0.5 Gy, shares within 1 point."""
     from ctenrich.cli.console import print_table
+    from ctenrich.cli.text import check_paths
     from ctenrich.dose.compare import compare_tables, read_metrics
 
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.3f}"
 
+    check_paths(first, second)
     words = {True: "yes", False: "no", None: ""}
     found = compare_tables(read_metrics(first), read_metrics(second))
     rows = [

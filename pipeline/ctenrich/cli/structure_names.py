@@ -33,16 +33,16 @@ def propose(
     ),
     masks: Annotated[
         Path | None,
-        typer.Option(
-            metavar="RUN", exists=True, file_okay=False, help="Run with masks of expert and of another product."
-        ),
+        typer.Option(metavar="RUN", help="Run with masks of expert and of another product."),
     ] = None,
 ) -> None:
     """Propose standard names by spelling, and by geometry where a run has masks; a person fills the column accept."""
+    from ctenrich.cli.text import check_paths
     from ctenrich.structure_names.run_masks import evidence_of_run
     from ctenrich.structure_names.table import name_rows, read_names, write_names
     from ctenrich.treatments.files import read_treatments
 
+    check_paths(masks)
     found = read_treatments(treatments)
     evidence = list(evidence_of_run(masks)) if masks is not None else []
     rows = name_rows(found, evidence)

@@ -358,7 +358,8 @@ def series_description(pattern: str, product: Product, model: ModelInfo | None, 
     str
         At most 64 characters (LO); a name that is too long keeps its beginning and its end.
     """
-    mark = f" {DEMONSTRATION}" if model is not None and model.demo else ""
+    mark = " largest component" if product.largest_component else ""
+    mark += f" {DEMONSTRATION}" if model is not None and model.demo else ""
     title = product_title(product)
     names = names_model and model is not None and product.model not in title
     text = pattern.format(title=_shortened(title, _LO - len(mark) - len(pattern.format(title=""))))

@@ -343,6 +343,7 @@ def _algorithm_identification(masks: SegmentMasks) -> Any:
         product = masks.product
         parameters |= {"axes": product.axes} if product.axes else {}
         parameters |= {"step": f"{product.step:g}"} if product.step is not None else {}
+        parameters |= {"largest_component": "on"} if product.largest_component else {}
         parameters |= {"demonstration": "yes"} if model.demo else {}
     name = product_title(masks.product)
     return AlgorithmIdentificationSequence(

@@ -10,12 +10,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ctenrich.codes.mappings import find_segment
-from ctenrich.errors import InputError, ModelError
+from ctenrich.errors import InputError, ModelError, count
+from ctenrich.inference.components import keep_largest_component
 from ctenrich.inference.kinds import SegmenterKind
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.masks import masks_from_label_map
 from ctenrich.reasons import Reason
-from ctenrich.records import Issue, ModelInfo, Product, Quantity, SegmentMasks, Volume
+from ctenrich.records import Issue, ModelInfo, Product, Quantity, SegmentMasks, Severity, Volume
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_array
 
@@ -151,6 +152,7 @@ def segment_ct(
     uid = volume.series_instance_uid
     answer = label(volume, load_array(workspace.resolve(uid, volume.array_path)))
     start = time.perf_counter()
+    removed = _keep_largest(answer) if product.largest_component else ()
     template = SegmentMasks(
         product=product,
         series_instance_uid=uid,
@@ -159,7 +161,7 @@ def segment_ct(
         label_map_path=None,
         sha256="",
         model=model,
-        issues=answer.issues,
+        issues=(*answer.issues, *removed),
         agreement={
             name: round(answer.agreement[value], 6) for value, name, _ in answer.classes if value in answer.agreement
         },
@@ -168,3 +170,15 @@ def segment_ct(
     path = workspace.product_dir(uid, product) / "masks" / "labels.npy"
     masks = masks_from_label_map(answer.labels, answer.classes, template, path, workspace)
     return replace(masks, timings={**answer.timings, "save": time.perf_counter() - start})
+
+
+def _keep_largest(answer: CtAnswer) -> tuple[Issue, ...]:
+    """Keep the largest component of every class, in place; returns a note for each class that lost voxels."""
+    notes = []
+    for value, name, _ in answer.classes:
+        removed = keep_largest_component(answer.labels, value)
+        if removed:
+            kept = int((answer.labels == value).sum())
+            text = f"{count(removed, 'voxel')} beside the largest component removed, {kept} kept"
+            notes.append(Issue("segment.largest_component", Severity.NOTE, name, text))
+    return tuple(notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ctenrich.errors import ModelError
+from ctenrich.errors import ModelError, UsageError
 from ctenrich.inference.kinds import SegmenterOption
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import resolve_model
@@ -18,6 +18,7 @@ from ctenrich.nnunet.conventions import (
     stated_conventions,
 )
 from ctenrich.nnunet.segmenter import NnunetSegmenter, open_nnunet
+from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Product, Severity
 from ctenrich.settings import Settings
 
@@ -28,13 +29,17 @@ def _open(spec: SegmenterSpec, settings: Settings) -> NnunetSegmenter:
     """Open the model; a product that a run has already keeps its axes and step."""
     made = spec.product
     conventions = Conventions(axes=spec.options["axes"], step=spec.options["step"])
+    largest = bool(spec.options["largest"]) if made is None else made.largest_component
+    if largest and settings.segment.probabilities:
+        hint = "leave one of them out"
+        raise UsageError(Reason.BAD_PARAMETER, "largest=on changes masks, but not segment.probabilities", hint)
     if made is not None:
         step = settings.segment.step_size if made.step is None else made.step
         conventions = Conventions(axes=made.axes or axes_before(resolve_model(spec.model)), step=step)
     opened = _open_with(spec, conventions, settings)
     if made is None:
-        return opened
-    kept = replace(opened.product, axes=made.axes, step=made.step)
+        return replace(opened, product=replace(opened.product, largest_component=largest))
+    kept = replace(opened.product, axes=made.axes, step=made.step, largest_component=largest)
     return replace(opened, product=kept, issues=_contradictions(spec, opened.axes))
 
 
@@ -90,6 +95,7 @@ NNUNET = segmentation_kind(
         SegmenterOption(name="mirror", values="on|off", parse=parse_switch, default=True),
         SegmenterOption(name="axes", values="RAS|LAS|LPS", parse=parse_axes, default=""),
         SegmenterOption(name="step", values="0.8", parse=parse_step),
+        SegmenterOption(name="largest", values="on|off", parse=parse_switch, default=False),
     ),
     takes_crop=True,
     check=_check,

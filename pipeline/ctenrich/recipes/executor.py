@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ctenrich.inference.components import keep_largest_component
 from ctenrich.nnunet.preprocess import Axes
 from ctenrich.progress import SILENT, Progress
 from ctenrich.recipes.moose_grid import in_pieces, resample_blocks, resample_labels
@@ -17,7 +18,6 @@ from ctenrich.recipes.networks import Networks
 from ctenrich.recipes.postprocess import (
     cut_to_mask,
     keep_band,
-    keep_largest_component,
     relabel_vertebrae,
     remove_outside,
     remove_small_components,

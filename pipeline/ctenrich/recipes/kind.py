@@ -34,6 +34,7 @@ def _task_of(spec: SegmenterSpec) -> tuple[str, Recipe]:
         robust_crop=chosen["crop"],
         split=chosen["split"],
         small=chosen["small"],
+        largest=chosen["largest"],
     )
     return task_recipe(spec.model, spec.configuration, options)
 
@@ -135,6 +136,7 @@ TOTALSEGMENTATOR = segmentation_kind(
         SegmenterOption(name="crop", values="robust", parse=_robust, default=False),
         SegmenterOption(name="split", values="on", parse=parse_switch, default=False),
         SegmenterOption(name="small", values="200", parse=_volume, default=0.0),
+        SegmenterOption(name="largest", values="on", parse=parse_switch, default=False),
         SegmenterOption(name="as", values="|".join(VERSIONS), parse=str, default=DEFAULT_VERSION),
     ),
 )

@@ -13,7 +13,6 @@ __all__ = [
     "cut_to_mask",
     "grow_labels",
     "keep_band",
-    "keep_largest_component",
     "relabel_vertebrae",
     "remove_outside",
     "remove_small_components",
@@ -27,22 +26,6 @@ Spacing = tuple[float, float, float]
 def _ndimage() -> Any:
     """Return scipy's module; it takes long to import, and few recipes have rules."""
     return import_module("scipy.ndimage")
-
-
-def keep_largest_component(labels: Labels, value: int) -> None:
-    """Remove all but the largest component of a class, in place; of two equal ones the first in the order of x stays.
-
-    Parameters
-    ----------
-    labels : array, [z, y, x]
-    value : int
-        Label value of the class.
-    """
-    mask = labels == value
-    components, count = _ndimage().label(mask.transpose(2, 1, 0))
-    if count > 1:
-        largest = int(np.argmax(np.bincount(components.ravel())[1:])) + 1
-        labels[mask & (components.transpose(2, 1, 0) != largest)] = 0
 
 
 def remove_small_components(labels: Labels, value: int, voxels: float) -> None:

@@ -36,6 +36,8 @@ class TaskOptions:
     """Whether the volume is always segmented in three parts."""
     small: float = 0.0
     """Components of any class up to this size are removed, mm3; 0: none."""
+    largest: bool = False
+    """Whether only the largest component of each class stays."""
     version: str = DEFAULT_VERSION
 
 
@@ -98,6 +100,10 @@ def task_recipe(task: str, mode: str | None, options: TaskOptions) -> tuple[str,
         rule = Rule(name=RuleName.SMALL_COMPONENTS, classes=tuple(recipe.labels), amount=options.small)
         recipe = replace(recipe, rules=(*recipe.rules, rule))
         name.append(f"small-{options.small:g}")
+    if options.largest:
+        rule = Rule(name=RuleName.LARGEST_COMPONENT, classes=tuple(recipe.labels))
+        recipe = replace(recipe, rules=(*recipe.rules, rule))
+        name.append("largest")
     if options.version != DEFAULT_VERSION:
         name.append(options.version)
     return "-".join(name), recipe

@@ -180,7 +180,10 @@ _IMAGE_LEVEL = (
 )
 
 _SERIES = "Series Instance UID of the CT"
-_PRODUCT = "What made it: expert, nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR[:axes=AXES][:step=STEP] or bodypart:MODEL"
+_PRODUCT = (
+    "What made it: expert, nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR[:axes=AXES][:step=STEP][:largest=on] or "
+    "bodypart:MODEL"
+)
 _PATIENT_OF_CT = Column("PatientID", "string", "Patient ID; NULL for series that are not in the cohort file")
 _RUN: dict[str, tuple[Column, ...]] = {
     "series": (

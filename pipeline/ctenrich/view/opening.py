@@ -89,4 +89,5 @@ def product_name(product: Product) -> str:
     if product.folds:
         parts.append(f"fold{'' if len(product.folds) == 1 else 's'} {', '.join(product.folds)}")
         parts += ["mirroring"] if product.mirror else []
+        parts += ["largest components"] if product.largest_component else []
     return ", ".join(parts)
