@@ -185,7 +185,7 @@ def test_axes_and_step_are_part_of_the_product(tmp_path: Path) -> None:
 
 
 def test_the_largest_component_is_part_of_the_product(tmp_path: Path) -> None:
-    write_v2(tmp_path / "m", stated="LPS")
+    write_v2(tmp_path / "m")
     spec = f"nnunet:{tmp_path / 'm'}:largest=on"
     product = opened(spec).product
     assert str(product) == "nnunet:m:3d_fullres:0:mirror:largest=on"

@@ -50,7 +50,9 @@ def test_the_options_of_a_task_are_parsed() -> None:
     spec = parse_segmenter("totalsegmentator:total:fast:roi=liver,spleen:crop=robust:split=on:small=200:as=2.18")
     assert (spec.kind, spec.model, spec.configuration) == ("totalsegmentator", "total", "fast")
     expected = {"roi": ("liver", "spleen"), "crop": True, "split": True, "small": 200.0, "as": "2.18"}
-    assert spec.options == expected
+    assert spec.options == expected | {"largest": False}
+    name, recipe = task_recipe("total", "fast", TaskOptions(largest=True))
+    assert (name, recipe.rules[-1].name) == ("total-fast-largest", "largest_component")
 
 
 @pytest.mark.parametrize("part", ["roi=", "roi=liver,", "crop=yes", "split=maybe", "small=-1", "small=x", "size=3"])
