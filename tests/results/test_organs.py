@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ctenrich.masks import dice, full_mask
-from ctenrich.records import SegmentMasks
+from ctenrich.records import SegmentMasks, Volume
 from ctenrich.results.organs import cohort_rows, flag_organs
 from ctenrich.results.outliers import find_outliers
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.workspace import Workspace, load_array, load_record
 from tests.support.organ_questions import QUESTIONS
 from tests.support.report_more import EXPERT, add_more
 from tests.support.report_runs import NETWORK, make_run, uid_of
@@ -41,7 +41,12 @@ def test_volumes_and_agreement_are_those_of_the_masks(run: Workspace) -> None:
     assert (ours["trachea"]["needs_review"], ours["trachea"]["review_reasons"]) == (True, "absent")
     assert not ours["heart"]["needs_review"]
     assert {r["expert_dice"] for r in rows if r["product"] == "expert" or r["SeriesInstanceUID"] != uid} == {None}
-    assert {(r["lung_start"], r["lung_end"], r["mean_hu"]) for r in rows} == {(True, True, None)}
+    assert {(r["lung_start"], r["lung_end"]) for r in rows} == {(True, True)}
+    volume = load_record(run.series_dir(uid) / "volume.json", Volume)
+    array = load_array(run.resolve(uid, volume.array_path))
+    for number, organ in ((1, "heart"), (2, "aorta")):
+        assert ours[organ]["mean_hu"] == pytest.approx(float(array[full_mask(masks, number, run)].mean()))
+    assert ours["trachea"]["mean_hu"] is None
 
 
 def test_agreement_is_kept_until_the_masks_change(run: Workspace) -> None:

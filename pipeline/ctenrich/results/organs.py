@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,18 @@ from ctenrich.codes.describe import side_of
 from ctenrich.codes.mappings import codes_of
 from ctenrich.errors import CtenrichError
 from ctenrich.masks import crop_of
-from ctenrich.records import Box, Product, ProductKind, SegmentMasks, SegmentShape, ShapeMeasurements, Volume
+from ctenrich.records import (
+    Box,
+    Product,
+    ProductKind,
+    Quantity,
+    SegmentMasks,
+    SegmentShape,
+    ShapeMeasurements,
+    Volume,
+)
 from ctenrich.series_store import SeriesStore
-from ctenrich.workspace import write_bytes
+from ctenrich.workspace import load_array, write_bytes
 
 __all__ = ["cohort_rows", "flag_organs", "organ_rows"]
 
@@ -129,6 +139,7 @@ def organ_rows(store: SeriesStore, uid: str, products: Sequence[Product]) -> lis
         shape = store.find_valid(ShapeMeasurements, uid, product)
         shapes = {segment.number: segment for segment in shape.segments} if shape else {}
         agreement = _agreement(store, masks, expert) if expert is not None and masks is not expert else {}
+        means = _mean_values(store, masks, volume)
         for segment in masks.segments:
             code = codes_of(segment.name)
             measured = shapes.get(segment.number)
@@ -141,7 +152,7 @@ def organ_rows(store: SeriesStore, uid: str, products: Sequence[Product]) -> lis
                     "segment_number": segment.number,
                     "absent": segment.absent,
                     "volume_ml": None if segment.absent else _volume(segment.voxels, unit, measured),
-                    "mean_hu": measured.radiomics.get(_MEAN) if measured else None,
+                    "mean_hu": (measured.radiomics.get(_MEAN) if measured else None) or means.get(segment.name),
                     "expert_dice": agreement.get(segment.name),
                 }
             )
@@ -155,21 +166,53 @@ def _volume(voxels: int, unit: float | None, measured: SegmentShape | None) -> f
     return voxels * unit if unit is not None else None
 
 
+def _mean_values(store: SeriesStore, masks: SegmentMasks, volume: Volume | None) -> dict[str, float]:
+    """Mean Hounsfield unit of every organ, kept beside the masks for the next tables."""
+    if volume is None or volume.quantity is not Quantity.HU:
+        return {}
+    return _kept(
+        store.folder(masks.series_instance_uid, masks.product) / "mean_hu.json",
+        f"{volume.sha256} {masks.sha256}",
+        "mean_hu",
+        lambda: _means_of_organs(store, masks, volume),
+    )
+
+
+def _means_of_organs(store: SeriesStore, masks: SegmentMasks, volume: Volume) -> dict[str, float]:
+    array = load_array(store.workspace.resolve(volume.series_instance_uid, volume.array_path))
+    found = {}
+    for segment in masks.segments:
+        crop = crop_of(masks, segment.number, store.workspace)
+        if crop is not None:
+            mask, box = crop
+            part = array[box.k0 : box.k1, box.j0 : box.j1, box.i0 : box.i1]
+            found[segment.name] = float(part[mask].mean(dtype=np.float64))
+    return found
+
+
 def _agreement(store: SeriesStore, masks: SegmentMasks, expert: SegmentMasks) -> dict[str, float]:
     """Dice of every organ that the expert drew, kept beside the masks for the next tables."""
-    path = store.folder(masks.series_instance_uid, masks.product) / "expert_dice.json"
-    key = f"{expert.sha256} {masks.sha256}"
+    return _kept(
+        store.folder(masks.series_instance_uid, masks.product) / "expert_dice.json",
+        f"{expert.sha256} {masks.sha256}",
+        "dice",
+        lambda: _dice_of_organs(store, masks, expert),
+    )
+
+
+def _kept(path: Path, key: str, name: str, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Values of organs that were kept under the hashes of their arrays; computed and kept if there are none."""
     try:
         kept = json.loads(path.read_bytes())
         if kept["masks"] == key:
-            return {str(name): float(value) for name, value in kept["dice"].items()}
+            return {str(organ): float(value) for organ, value in kept[name].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     try:
-        found = _dice_of_organs(store, masks, expert)
+        found = compute()
     except (CtenrichError, OSError, ValueError):
-        return {}  # the arrays of the masks were removed
-    write_bytes(path, json.dumps({"masks": key, "dice": found}, indent=1, sort_keys=True).encode() + b"\n")
+        return {}  # an array was removed
+    write_bytes(path, json.dumps({"masks": key, name: found}, indent=1, sort_keys=True).encode() + b"\n")
     return found
 
 

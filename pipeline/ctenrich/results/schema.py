@@ -524,9 +524,7 @@ _TIDY = {
         Column("segment_number", "int", "Segment Number in the SEG"),
         Column("absent", "bool", "Whether the segmenter looked for it and found nothing"),
         Column("volume_ml", "float", "Volume from voxel summation, mL; NULL if absent"),
-        Column(
-            "mean_hu", "float", "Mean in the organ, HU; NULL unless measure.radiomics requests first order features"
-        ),
+        Column("mean_hu", "float", "Mean of the CT in the organ, HU; NULL if absent, or if the volume is not in HU"),
         Column("expert_dice", "float", "Dice against the contours of the expert; NULL if there are none"),
         *_LUNG_ENDS,
         Column("needs_review", "bool", "Whether review_reasons has a reason"),
