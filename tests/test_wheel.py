@@ -36,6 +36,7 @@ def test_the_wheel_carries_queries_mappings_models_and_templates(wheel: Path) ->
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_an_installed_wheel_runs_the_demonstration(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as packed:  # as pip does with a wheel of Python files alone

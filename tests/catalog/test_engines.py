@@ -238,6 +238,7 @@ def test_the_dataset_folder_itself_and_plain_tables_work_too(folder: Path) -> No
     assert ParquetCatalog(str(folder / "idc_v25")).run(clinical, {}).table["n"].to_pylist() == [3]
 
 
+@pytest.mark.long
 def test_a_whole_selection_on_bigquery_saved_as_a_table(bigquery: BigQueryCatalog, bigquery_endpoint: str) -> None:
     selection = select_cohort("select_nsclc_radiomics", bigquery, {})
     first = selection.cohort.series[0]
@@ -343,6 +344,7 @@ def test_the_limit_holds_on_the_wire_too(bigquery: BigQueryCatalog, bigquery_end
     assert sent[1]["configuration"]["query"]["maximumBytesBilled"] == str(50 * 1024**3)
 
 
+@pytest.mark.long
 def test_the_command_says_the_price_and_writes_the_table(
     bigquery: BigQueryCatalog, bigquery_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
@@ -46,6 +47,7 @@ def run_commands(folder: Path, commands: Sequence[str]) -> str:
     return shown
 
 
+@pytest.mark.long
 def test_an_excluded_series_does_not_print_its_identifiers(tmp_path: Path) -> None:
     write_series(tmp_path / "in", 1)
     for path in (tmp_path / "in").rglob("*.dcm"):
@@ -57,6 +59,7 @@ def test_an_excluded_series_does_not_print_its_identifiers(tmp_path: Path) -> No
     assert SECRET not in shown
 
 
+@pytest.mark.long
 def test_no_command_prints_a_value_that_is_not_valid(tmp_path: Path) -> None:
     write_series(tmp_path / "in", 1)
     paths = list((tmp_path / "in").rglob("*.dcm"))

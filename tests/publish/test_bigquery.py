@@ -217,6 +217,7 @@ def test_a_place_is_a_project_and_a_data_set() -> None:
 # ---------------------------------------------------------------- tables
 
 
+@pytest.mark.long
 def test_partitions_clusters_and_descriptions_are_sent(run: Workspace, service: str) -> None:
     """What the request says: the service at hand keeps partitions and clusters, and forgets descriptions."""
     with failing_proxy(service, lambda *_: None) as proxy:

@@ -216,6 +216,7 @@ def test_a_full_disk_is_found_below_the_errors_of_libraries() -> None:
         assert not is_disk_full(error), error
 
 
+@pytest.mark.long
 def test_a_read_only_folder_is_a_clear_error(cohort: Path, tmp_path: Path, expected: dict[str, str]) -> None:
     with small_disk(tmp_path / "disk", "100m") as disk:
         remount(disk, "ro")
@@ -235,6 +236,7 @@ class AfterTheLease(SystemClock):
         return super().boottime() + LEASE_SECONDS
 
 
+@pytest.mark.long
 def test_a_runner_that_sleeps_past_its_lease_cannot_record_its_result(tmp_path: Path, expected: dict[str, str]) -> None:
     """SIGSTOP one of two runners, let its lease run out, let the other finish, and wake it."""
     cohort = make_cohort(tmp_path, 3)

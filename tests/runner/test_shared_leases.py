@@ -135,6 +135,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 
 @pytest.mark.parametrize("scheme", ["file", pytest.param("s3", marks=pytest.mark.long)])
+@pytest.mark.long
 def test_two_machines_share_a_cohort(
     tmp_path: Path, scheme: str, undisturbed: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

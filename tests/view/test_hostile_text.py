@@ -32,6 +32,7 @@ def make_hostile(folder: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_no_text_is_run_as_script(tmp_path: Path) -> None:
     write_phantom_study(tmp_path / "dicom", TINY)
     make_hostile(tmp_path / "dicom")
