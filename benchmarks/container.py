@@ -108,10 +108,10 @@ def build_and_run(folder: Path, base: Path, build: list[str]) -> dict[str, objec
     output = folder / "output"
     output.mkdir()
     output.chmod(0o777)
-    run = ["run", "--rm", "--network", "none", "--volume", f"{output}:/work", "made"]
-    podman(*run, "demo", "--out", "/work/demo")
+    run = ["run", "--rm", "--network", "none", "--volume", f"{output}:/data", "made"]
+    podman(*run, "demo", "--out", "/data/demo")
     ran = time.monotonic()
-    verified = podman(*run, "verify", "/work/demo/run")
+    verified = podman(*run, "verify", "/data/demo/run")
     return {
         "user": podman(*run[:-1], "--entrypoint", "id", "made", "-un").strip(),
         "build, seconds": round(built - started),

@@ -107,6 +107,8 @@ def test_masks_that_cannot_be_read_do_not_end_the_report(run: Run) -> None:
     try:
         assert steps.report(run).is_file()
         assert not kept.exists()
+        rules = steps.query(run, "SELECT DISTINCT rule FROM quality").to_pylist()
+        assert rules == [{"rule": "not_checked"}], "a product that was not checked does not look clean"
     finally:
         away.rename(folder)
 

@@ -103,7 +103,7 @@ def check_run(
 def _check_series(work: _Series) -> tuple[CheckedProduct, ...]:
     """Check the products of a series; findings that were kept for the same records are taken.
 
-    A series whose arrays were removed or cannot be read has no findings, and nothing is kept for it.
+    Where arrays were removed or cannot be read, each product has the finding ``not_checked``, and nothing is kept.
     """
     store = SeriesStore(work.workspace)
     key = key_of_series(store, work.uid, work.facts, work.limits)
@@ -116,9 +116,16 @@ def _check_series(work: _Series) -> tuple[CheckedProduct, ...]:
             findings, values = tuple(run_checks(case, work.limits)), tuple(organ_values(case))
             products.append(CheckedProduct(case.product, findings, values))
     except (CtenrichError, OSError, ValueError):
-        return ()
+        return _not_checked(store, work.uid)
     keep(store, work.uid, CheckedSeries(key, tuple(products)))
     return tuple(products)
+
+
+def _not_checked(store: SeriesStore, uid: str) -> tuple[CheckedProduct, ...]:
+    sentence = "the masks or the CT could not be read: nothing was checked"
+    finding = Finding(organ="", check="not_checked", value=None, sentence=sentence)
+    products = [p for p in store.products(uid) if store.find_valid(SegmentMasks, uid, p) is not None]
+    return tuple(CheckedProduct(str(product), (finding,), ()) for product in products)
 
 
 def cases_of_series(workspace: Workspace, uid: str, facts: SeriesFacts) -> Iterator[QualityCase]:
