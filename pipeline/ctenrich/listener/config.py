@@ -7,12 +7,14 @@ import re
 import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from ctenrich.errors import UsageError, did_you_mean
+from ctenrich.flows.closing import AfterAtMost, CloseRule, CloseWhen, parse_duration
 from ctenrich.reasons import Reason
 
 __all__ = [
+    "AfterAtMost",
     "CloseRule",
     "KeepRule",
     "Limits",
@@ -32,9 +34,6 @@ ANY = "*"
 """As AE title of a peer: any calling AE title from its address."""
 _AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
 """Characters of the VR AE (PS3.5 table 6.2-1): printable ASCII without the backslash."""
-CloseWhen = Literal["association", "quiet", "expect"]
-AfterAtMost = Literal["run", "discard", "wait"]
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 T = TypeVar("T")
 
 
@@ -122,23 +121,6 @@ class Limits:
     """Largest object, bytes; larger ones are refused with status 0xC000."""
     reserve: int = 2 * 1024**3
     """Free bytes of the disk below which objects are refused with status 0xA700."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CloseRule:
-    """When a case has all its images (PS3.4 has no such notion: a rule must decide)."""
-
-    when: CloseWhen = "quiet"
-    """``quiet``: no image for `seconds`. ``association``: all associations with images of the study were released.
-    ``expect``: each of `roles` is there, and no image came for `seconds`."""
-    seconds: float = 60.0
-    """Time without an image."""
-    roles: tuple[str, ...] = ()
-    """Modalities; one may be named several times, for as many series."""
-    at_most: float = 0.0
-    """Seconds that a case may stay open; 0: without a limit."""
-    then: AfterAtMost = "run"
-    """What happens to a case that is still open after `at_most`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,20 +259,6 @@ def parse_peer(text: str) -> Peer:
     peer = Peer(aet=aet, host=host, priority=int(priority) if equals else 3)
     _check_peer(peer)
     return peer
-
-
-def parse_duration(text: str) -> float:
-    """Parse a duration such as ``90``, ``90s``, ``15m``, ``6h`` or ``7d``; returns seconds.
-
-    Raises
-    ------
-    UsageError
-        BAD_PARAMETER.
-    """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text.strip())
-    if found is None:
-        raise UsageError(Reason.BAD_PARAMETER, f"{text!r} is no duration", "write e.g. 90s, 15m, 6h or 7d")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def parse_close(text: str) -> tuple[CloseWhen, float, tuple[str, ...]]:
