@@ -84,7 +84,8 @@ INTERFACE = {
     "results": (
         "Results",
         ["results.tables", "results.query", "results.remote", "results.anatomy", "report.build", "view.server",
-         "review.store", "review.reading", "publish.objects", "publish.bigquery", "publish.export", "notebook"],
+         "review.store", "review.reading", "publish.objects",
+         "publish.options", "publish.content", "publish.log", "publish.sending", "publish.bigquery", "publish.export", "notebook"],
     ),
     "phantoms": ("Phantoms and the demo", ["phantom.options", "phantom.volume", "phantom.study", "demo"]),
 }  # fmt: skip

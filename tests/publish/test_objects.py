@@ -25,15 +25,16 @@ from tests.support.storage_servers import gcs_bucket, gcs_server, s3_bucket, s3_
 from ctenrich import steps
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.publish import objects
-from ctenrich.publish.objects import Sent, bearer_of, publish_dicomweb, publish_node, read_log
+from ctenrich.publish.log import Sent, read_log
+from ctenrich.publish.options import PublishOptions
+from ctenrich.publish.stow import bearer_of
 from ctenrich.reasons import Reason
 from ctenrich.results.tables import build_tables
 from ctenrich.settings import Settings
 from ctenrich.storage import open_storage
 from ctenrich.workspace import Workspace
 
-publish_bucket = partial(objects.publish_bucket, identified=True)
-publish_to = partial(objects.publish_to, identified=True)
+publish_to = partial(objects.publish_to, options=PublishOptions(identified=True))
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +124,11 @@ def instances(root: str) -> set[str]:
 
 def test_stow_to_orthanc_and_resume(run: Workspace, orthanc: tuple[str, int]) -> None:
     root, _ = orthanc
-    sent = publish_dicomweb(run, f"{root}/dicom-web")
+    sent = publish_to(run, f"{root}/dicom-web")
     assert len(sent) == 4
     assert {s.status for s in sent} == {"sent"}
     assert instances(root) == {s.name for s in sent}
-    again = publish_dicomweb(run, f"{root}/dicom-web")
+    again = publish_to(run, f"{root}/dicom-web")
     assert {s.status for s in again} == {"already there"}
 
 
@@ -219,7 +220,7 @@ def test_google_healthcare_gets_a_fresh_token_and_nobody_else_does(
 def test_c_store_to_orthanc(run: Workspace, orthanc: tuple[str, int]) -> None:
     need_package("orthanc", "pynetdicom")
     root, port = orthanc
-    sent = publish_node(run, ("127.0.0.1", port), "ORTHANC")
+    sent = publish_to(run, f"dicom://127.0.0.1:{port}/ORTHANC")
     assert {s.status for s in sent} == {"sent"}
     assert instances(root) == {s.name for s in sent}
 
@@ -246,11 +247,11 @@ def test_a_node_that_refuses_one_object(run: Workspace) -> None:
     try:
         port = server.socket.getsockname()[1]
         with pytest.raises(TransientError) as caught:
-            publish_node(run, ("127.0.0.1", port), "NODE")
+            publish_to(run, f"dicom://127.0.0.1:{port}/NODE")
         assert caught.value.reason is Reason.RETRY_EXHAUSTED
         log = read_log(run, f"dicom://127.0.0.1:{port}/NODE")
         assert [s.detail for s in log if s.status == "failed"] == ["status A700"]
-        publish_node(run, ("127.0.0.1", port), "NODE")
+        publish_to(run, f"dicom://127.0.0.1:{port}/NODE")
         assert sorted(stored) == sorted(s.name for s in log), "what was sent is not sent twice"
     finally:
         server.shutdown()
@@ -273,7 +274,7 @@ class _Store:
         """Publish to this store, one object after the other."""
         monkeypatch.setattr("ctenrich.publish.objects.open_storage", lambda *_: self)
         monkeypatch.setattr("ctenrich.publish.objects._AT_ONCE", 1)
-        return publish_bucket(run, url)
+        return publish_to(run, url)
 
 
 def test_a_store_that_fails_in_the_middle(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,17 +290,17 @@ def test_a_store_that_fails_in_the_middle(run: Workspace, monkeypatch: pytest.Mo
 def check_bucket(run: Workspace, url: str, settings: Settings) -> None:
     """Publish to a real bucket, again, and again after somebody else wrote other bytes there."""
     storage = open_storage(url, settings.fetch)
-    sent = publish_bucket(run, url, settings=settings)
+    sent = publish_to(run, url, settings=settings)
     found = storage.list_objects(f"{url}/")
     assert len(found) == len(sent) == 4
     assert all(o.url.startswith(f"{url}/series/") and o.url.endswith(".dcm") for o in found)
-    assert {s.status for s in publish_bucket(run, url, settings=settings)} == {"already there"}
+    assert {s.status for s in publish_to(run, url, settings=settings)} == {"already there"}
 
     shutil.rmtree(run.root / "publish")
     other = run.root / "other.dcm"
     other.write_bytes(b"\0" * (found[0].size or 1))
     storage.upload(other, found[0].url, replace=True)
-    publish_bucket(run, url, settings=settings)
+    publish_to(run, url, settings=settings)
     again = storage.list_objects(f"{url}/")
     assert [o.md5 for o in again] == [o.md5 for o in found], "what a run wrote replaces what was there"
     assert [o.version == f.version for o, f in zip(again, found, strict=True)][1:] == [True] * 3, (
@@ -342,20 +343,20 @@ def test_a_real_bucket_that_fails_in_the_middle(run: Workspace, monkeypatch: pyt
         gcs_bucket(root, "results")
         monkeypatch.setattr("ctenrich.publish.objects._AT_ONCE", 1)
         with pytest.raises(TransientError) as caught:
-            publish_bucket(run, "gs://results")
+            publish_to(run, "gs://results")
         assert caught.value.reason is Reason.RETRY_EXHAUSTED
         assert "2 of 4" in str(caught.value)
         log = read_log(run, "gs://results")
         assert [s.status for s in log] == ["sent", "sent", "failed", "failed"]
         assert "403" in log[2].detail
         broken[0] = False
-        sent = publish_bucket(run, "gs://results")
+        sent = publish_to(run, "gs://results")
         assert [s.status for s in sent] == ["already there", "already there", "sent", "sent"]
         assert len(open_storage("gs://results", Settings().fetch).list_objects("gs://results/")) == 4
 
 
 def test_a_store_that_is_gone_is_not_asked_for_every_object(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctenrich.publish.objects._GIVE_UP", 2)
+    monkeypatch.setattr("ctenrich.publish.sending._GIVE_UP", 2)
     with pytest.raises(TransientError):
         _Store(0).take(run, "gs://b/y", monkeypatch)
     details = [s.detail for s in read_log(run, "gs://b/y")]
@@ -383,7 +384,7 @@ def test_no_credentials_for_a_bucket(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(UsageError) as caught:
-        publish_bucket(run, url)
+        publish_to(run, url)
     assert caught.value.reason is Reason.NO_CREDENTIALS
     assert hint in str(caught.value)
 
@@ -397,6 +398,6 @@ def test_targets(run: Workspace) -> None:
 
 def test_no_objects(workspace: Workspace) -> None:
     with pytest.raises(UsageError):
-        publish_dicomweb(workspace, "http://127.0.0.1:1/dicom-web")
+        publish_to(workspace, "http://127.0.0.1:1/dicom-web")
     with pytest.raises(UsageError):
-        publish_dicomweb(workspace, "file:///etc")
+        publish_to(workspace, "file:///etc")

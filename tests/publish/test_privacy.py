@@ -16,7 +16,7 @@ from ctenrich import steps
 from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
 from ctenrich.publish.bigquery import publish_bigquery
-from ctenrich.publish.objects import publish_bucket, publish_dicomweb, publish_to
+from ctenrich.publish.objects import publish_to
 from ctenrich.publish.privacy import check_identity_removed
 from ctenrich.reasons import Reason
 from ctenrich.runner.run import Run
@@ -48,7 +48,7 @@ def state(workspace: Workspace, *values: str | None) -> None:
 
 SHARED: list[Callable[[Workspace], object]] = [
     lambda workspace: publish_bigquery(workspace, "some-project.results"),
-    lambda workspace: publish_bucket(workspace, "gs://bucket/results"),
+    lambda workspace: publish_to(workspace, "gs://bucket/results"),
     lambda workspace: publish_to(workspace, "s3://bucket/results"),
     lambda workspace: publish_to(workspace, "https://healthcare.googleapis.com/v1/projects/p/dicomWeb"),
 ]
@@ -119,4 +119,4 @@ def test_the_command_refuses_too(tmp_path: Path) -> None:
 def test_a_pacs_is_not_asked_about(workspace: Workspace) -> None:
     """Objects go back to where the patients are known."""
     with pytest.raises(Exception, match="RETRY_EXHAUSTED"):
-        publish_dicomweb(workspace, "http://127.0.0.1:1/dicom-web")
+        publish_to(workspace, "http://127.0.0.1:1/dicom-web")

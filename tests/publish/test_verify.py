@@ -28,7 +28,9 @@ from typer.testing import CliRunner
 from ctenrich import steps
 from ctenrich.cli.main import app
 from ctenrich.errors import TransientError, UsageError
-from ctenrich.publish.objects import files_of, publish_bucket, publish_dicomweb, publish_to
+from ctenrich.publish.content import gather
+from ctenrich.publish.objects import publish_to
+from ctenrich.publish.options import PublishOptions
 from ctenrich.publish.verify import verify_published
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
@@ -97,6 +99,10 @@ def archive() -> Iterator[str]:
         server.server_close()
 
 
+def paths_of(run: Workspace) -> list[Path]:
+    return [file.path for file in gather(run).files]
+
+
 def statuses(run: Workspace, target: str) -> list[str]:
     return [one.status for one in verify_published(run, target)]
 
@@ -104,7 +110,7 @@ def statuses(run: Workspace, target: str) -> list[str]:
 def test_a_dicomweb_store(run: Workspace) -> None:
     with archive() as url:
         assert statuses(run, url) == ["not sent", "not sent"]
-        publish_dicomweb(run, url)
+        publish_to(run, url)
         assert statuses(run, url) == ["equal", "equal"]
         first, second = _Archive.held
         data = pydicom.dcmread(BytesIO(_Archive.held[first]))
@@ -122,7 +128,7 @@ def test_a_dicomweb_store(run: Workspace) -> None:
 
 def test_orthanc(run: Workspace, orthanc: tuple[str, int]) -> None:
     root = f"{orthanc[0]}/dicom-web"
-    publish_dicomweb(run, root)
+    publish_to(run, root)
     assert statuses(run, root) == ["equal", "equal"]
 
 
@@ -131,9 +137,9 @@ def test_a_bucket(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", root)
         gcs_bucket(root, "results")
         url = "gs://results/run1"
-        publish_bucket(run, url, identified=True)
+        publish_to(run, url, options=PublishOptions(identified=True))
         assert statuses(run, url) == ["equal", "equal"]
-        first, second = files_of(run)
+        first, second = paths_of(run)
         storage = open_storage(url, replace(Settings().fetch, anonymous=False))
         storage.upload(second, f"{url}/{first.relative_to(run.root).as_posix()}", replace=True)
         assert statuses(run, url) == ["differs", "equal"]
@@ -202,7 +208,7 @@ def test_a_node_is_asked(run: Workspace, commits: bool, queries: bool, status: s
 
 @pytest.mark.parametrize("commits", [True, False])
 def test_a_node_that_has_lost_an_object(run: Workspace, commits: bool) -> None:
-    gone = str(pydicom.dcmread(files_of(run)[0]).SOPInstanceUID)
+    gone = str(pydicom.dcmread(paths_of(run)[0]).SOPInstanceUID)
     with node(commits=commits, queries=True, lost=frozenset({gone})) as port:
         url = f"dicom://127.0.0.1:{port}/NODE"
         publish_to(run, url)
@@ -233,10 +239,10 @@ def test_orthanc_lists_what_it_has(run: Workspace, orthanc: tuple[str, int]) -> 
 
 
 def test_an_object_of_a_later_run_was_not_sent(run: Workspace) -> None:
-    path: Path = files_of(run)[0]
+    path: Path = paths_of(run)[0]
     content = path.read_bytes()
     with archive() as url:
-        publish_dicomweb(run, url)
+        publish_to(run, url)
         try:
             data = pydicom.dcmread(path)
             data.SeriesDescription = "made again"

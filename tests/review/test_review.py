@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
+from ctenrich.publish.content import gather
 from ctenrich.publish.export import export_run
-from ctenrich.publish.objects import files_of
+from ctenrich.publish.options import PublishOptions
 from ctenrich.reasons import Reason
 from ctenrich.records import State
 from ctenrich.results.query import run_query
@@ -172,10 +173,12 @@ def test_a_line_that_was_cut_is_replaced_and_a_damaged_one_is_an_error(run: Work
 
 def test_only_accepted_products_are_exported_and_published(run: Workspace, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        files_of(run, accepted_only=True)
+        gather(run, PublishOptions(accepted_only=True))
     assert caught.value.reason is Reason.NOT_ACCEPTED
     ReviewStore(run).import_file(save(tmp_path / "a.json", run, row(run)))
-    assert {path.parents[1] for path in files_of(run, accepted_only=True)} == {run.product_dir(UID, NETWORK)}
+    assert {file.path.parents[1] for file in gather(run, PublishOptions(accepted_only=True)).files} == {
+        run.product_dir(UID, NETWORK)
+    }
     found = export_run(run, "csv", tmp_path / "out", accepted_only=True)
     done = [item.path for item in found.objects if item.state is State.DONE]
     assert done == [run.product_dir(UID, NETWORK) / "objects" / "shape_sr.dcm"]

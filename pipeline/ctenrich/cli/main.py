@@ -22,6 +22,7 @@ from ctenrich.cli import (
     listening,
     mappings,
     models,
+    publishing,
     quality,
     results,
     review,
@@ -131,7 +132,7 @@ def _main(
 
 for group in (
     demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, quality, review,
-    viewing, exports, listening, doses, models, mappings, settings_files,
+    viewing, publishing, exports, listening, doses, models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

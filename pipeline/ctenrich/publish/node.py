@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from ctenrich.errors import TransientError, UsageError
+from ctenrich.errors import TransientError
+from ctenrich.publish.options import Node
+from ctenrich.publish.store_scu import associate, open_entity
 from ctenrich.reasons import Reason
 
 if TYPE_CHECKING:
@@ -51,9 +53,7 @@ class Held:
     detail: str = ""
 
 
-def ask_node(
-    objects: Sequence[NodeObject], address: tuple[str, int], called: str, *, calling: str = "CTENRICH"
-) -> Mapping[str, Held]:
+def ask_node(objects: Sequence[NodeObject], node: Node) -> Mapping[str, Held]:
     """Ask a node which objects it has.
 
     Storage commitment (PS3.4 annex J) where the node accepts it and reports on the same association; otherwise, and for
@@ -63,10 +63,7 @@ def ask_node(
     ----------
     objects : sequence of NodeObject
         What was sent.
-    address : (str, int)
-        Name or address of the node, and its port.
-    called, calling : str
-        Application entity titles of the node and of this side.
+    node : Node
 
     Returns
     -------
@@ -80,40 +77,37 @@ def ask_node(
     TransientError
         RETRY_EXHAUSTED if the node does not accept the association, or accepts neither service.
     """
-    try:
-        from pynetdicom import AE, evt
-        from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-            StorageCommitmentPushModel,
-            StudyRootQueryRetrieveInformationModelFind,
-        )
-    except ImportError:
-        message = "storage commitment and queries need pynetdicom"
-        raise UsageError(Reason.MISSING_EXTRA, message, "pip install 'ctenrich[pacs]'") from None
+    entity = open_entity(node.calling)
+    from pynetdicom import evt  # heavy adapter
+    from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+        StorageCommitmentPushModel,
+        StudyRootQueryRetrieveInformationModelFind,
+    )
+
     commitment, query = StorageCommitmentPushModel, StudyRootQueryRetrieveInformationModelFind
-    entity = AE(ae_title=calling)
     entity.dimse_timeout = _REPORT_SECONDS
     for service in (commitment, query):
         entity.add_requested_context(service)
     report = _Report()
     answers: dict[str, Held] = {}
-    with _associated(entity, address, called, [(evt.EVT_N_EVENT_REPORT, report.take)]) as association:
+    with _associated(entity, node, [(evt.EVT_N_EVENT_REPORT, report.take)]) as association:
         accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
         if commitment in accepted:
             answers.update(_committed(association, objects, report, commitment))
     rest = [one for one in objects if one.sop_instance_uid not in answers]
     if rest and query in accepted:  # anew: some nodes end the association after a request for commitment
-        with _associated(entity, address, called, []) as association:
+        with _associated(entity, node, []) as association:
             answers.update((one.sop_instance_uid, _queried(association, one, query)) for one in rest)
     unknown = Held(status="failed", detail="the node has not committed to it, and accepts no query")
     return {one.sop_instance_uid: answers.get(one.sop_instance_uid, unknown) for one in objects}
 
 
 @contextmanager
-def _associated(entity: Any, address: tuple[str, int], called: str, handlers: list[Any]) -> Iterator[Association]:
-    association = entity.associate(*address, ae_title=called, evt_handlers=handlers)
+def _associated(entity: Any, node: Node, handlers: list[Any]) -> Iterator[Association]:
+    association = associate(entity, node, evt_handlers=handlers)
     try:
         if not association.is_established:
-            message = f"the node {called} at {address[0]}:{address[1]} did not accept storage commitment or queries"
+            message = f"the node {node} did not accept storage commitment or queries"
             hint = "check address, port and application entity titles, and what the node offers"
             raise TransientError(Reason.RETRY_EXHAUSTED, message, hint)
         yield association

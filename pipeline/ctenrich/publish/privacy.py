@@ -8,14 +8,16 @@ from pydicom import dcmread
 
 from ctenrich.dicom.quiet import quiet
 from ctenrich.errors import InputError, UsageError
+from ctenrich.publish.content import Publication
 from ctenrich.reasons import Reason
 from ctenrich.records import SortedSeries
 from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace
 
-__all__ = ["check_identity_removed"]
+__all__ = ["check_files", "check_identity_removed"]
 
 _PATIENT_IDENTITY_REMOVED = 0x00120062
+_HINT = "add --identified (identified=True) if this place may hold patients who can be identified"
 
 
 def check_identity_removed(workspace: Workspace, *, identified: bool = False) -> None:
@@ -42,8 +44,35 @@ def check_identity_removed(workspace: Workspace, *, identified: bool = False) ->
     stated = [found for folder in folders if (found := _identity_removed(folder, workspace)) is not None]
     if not stated or not all(stated):
         message = f"Patient Identity Removed is not YES in {len(stated) - sum(stated)} of {len(stated)} series"
-        hint = "add --identified (identified=True) if this place may hold patients who can be identified"
-        raise UsageError(Reason.IDENTITY_NOT_REMOVED, message, hint)
+        raise UsageError(Reason.IDENTITY_NOT_REMOVED, message, _HINT)
+
+
+def check_files(publication: Publication, *, identified: bool = False) -> None:
+    """Refuse to share files unless Patient Identity Removed (0012,0062) is YES in each of them.
+
+    A structure set or dose may state it otherwise than its images: the header of every file counts.
+
+    Parameters
+    ----------
+    publication : Publication
+        What is going to be sent.
+    identified : bool
+        Whether the user wants patients to be shared who can be identified; nothing is checked then.
+
+    Raises
+    ------
+    UsageError
+        IDENTITY_NOT_REMOVED, with the number of series.
+    """
+    if identified:
+        return
+    if isinstance(publication.source, Workspace):
+        check_identity_removed(publication.source)
+    series = {file.series_instance_uid for file in publication.files}
+    without = {file.series_instance_uid for file in publication.files if not file.identity_removed}
+    if without:
+        message = f"Patient Identity Removed is not YES in {len(without)} of {len(series)} series"
+        raise UsageError(Reason.IDENTITY_NOT_REMOVED, message, _HINT)
 
 
 def _identity_removed(folder: Path, workspace: Workspace) -> bool | None:

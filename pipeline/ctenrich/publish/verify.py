@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import email.policy
+import hashlib
 import os
+import ssl
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from email.parser import BytesParser
 from io import BytesIO
@@ -16,8 +18,11 @@ from urllib.parse import urlsplit
 
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.progress import SILENT, Progress
+from ctenrich.publish.content import PublishedFile, gather
+from ctenrich.publish.log import read_log
 from ctenrich.publish.node import NodeObject, ask_node
-from ctenrich.publish.objects import bearer_of, files_of, node_of, read_log
+from ctenrich.publish.options import Node, PublishOptions, node_of
+from ctenrich.publish.stow import bearer_of
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
 from ctenrich.storage import is_storage_url, open_storage
@@ -32,7 +37,7 @@ class Verified:
     """Outcome of one object."""
 
     name: str
-    """File of the object, relative to the run."""
+    """Name of the object at the target."""
     status: str
     """``equal``, ``differs``, ``missing``, ``failed`` (it could not be read) or ``not sent`` (by the log).
 
@@ -46,9 +51,14 @@ class Verified:
 
 
 def verify_published(
-    workspace: Workspace, target: str, *, settings: Settings | None = None, progress: Progress = SILENT
+    source: Workspace | Path,
+    target: str,
+    *,
+    options: PublishOptions | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[Verified, ...]:
-    """Read every published object back from a bucket or DICOMweb store (WADO-RS) and compare it with the run's.
+    """Read every published object back from a bucket or DICOMweb store (WADO-RS) and compare it with the file.
 
     From a bucket every byte is compared. A DICOMweb store may write file meta information of its own (PS3.10 7.1):
     there the data sets are compared. A DICOM node is asked for storage commitment, else whether it lists the objects
@@ -56,10 +66,12 @@ def verify_published(
 
     Parameters
     ----------
-    workspace : Workspace
-        The run.
+    source : Workspace or Path
+        The run, or the folder of DICOM files.
     target : str
         As it was published to.
+    options : PublishOptions, optional
+        What was sent, and certificates.
     settings : Settings, optional
         How buckets are reached.
     progress : Progress
@@ -68,7 +80,7 @@ def verify_published(
     Returns
     -------
     tuple of Verified
-        One for every object of the run.
+        One for every object.
 
     Raises
     ------
@@ -77,67 +89,61 @@ def verify_published(
     TransientError
         RETRY_EXHAUSTED if a DICOM node cannot be asked.
     """
-    if urlsplit(target).scheme == "dicom":
-        return _verify_node(workspace, target, progress)
-    read = _reader(workspace, target, settings or Settings())
-    sent = {(one.name, one.sha256) for one in read_log(workspace, target) if one.status != "failed"}
-    files = files_of(workspace)
-    progress.start("verify", len(files))
-    out = []
-    for path in files:
-        out.append(_verify_one(path, path.relative_to(workspace.root).as_posix(), sent, read))
-        progress.advance("verify")
+    chosen = replace(options or PublishOptions(), accepted_only=False)
+    scheme = urlsplit(target).scheme
+    read = None if scheme == "dicom" else _reader(target, settings or Settings(), chosen)
+    node = node_of(target, chosen) if scheme == "dicom" else None
+    publication = gather(source, chosen)
+    sent = {(one.name, one.sha256) for one in read_log(source, target) if one.status != "failed"}
+    out = [
+        Verified(name=one.name, status="not sent", detail=one.detail or _NOT_LOGGED) for one in publication.unavailable
+    ]
+    progress.start("verify", len(publication.files))
+    if node is not None:
+        out += _verify_node(publication.files, sent, node)
+        progress.advance("verify", len(publication.files))
+    elif read is not None:
+        for file in publication.files:
+            out.append(_verify_one(file, sent, read))
+            progress.advance("verify")
     progress.finish("verify")
     return tuple(out)
 
 
-def _verify_node(workspace: Workspace, target: str, progress: Progress) -> tuple[Verified, ...]:
-    """Ask a node for the objects that the log holds as sent, with the bytes that the run has."""
-    import pydicom
-
-    host, port, called = node_of(target)
-    sent = {(one.name, one.sha256) for one in read_log(workspace, target) if one.status != "failed"}
-    files = files_of(workspace)
-    progress.start("verify", len(files))
+def _verify_node(files: Sequence[PublishedFile], sent: set[tuple[str, str]], node: Node) -> list[Verified]:
+    """Ask a node for the objects that the log holds as sent, with the bytes that the files have."""
     names, asked, out = {}, [], []
-    for path in files:
-        head = pydicom.dcmread(path, stop_before_pixels=True)
-        uid, name = str(head.SOPInstanceUID), path.relative_to(workspace.root).as_posix()
-        if (uid, sha256_of_file(path)) not in sent:
-            out.append(Verified(name=name, status="not sent", detail=_NOT_LOGGED))
+    for file in files:
+        uid = file.sop_instance_uid
+        if (uid, sha256_of_file(file.path)) not in sent:
+            out.append(Verified(name=file.place, status="not sent", detail=_NOT_LOGGED))
             continue
-        names[uid] = name
+        names[uid] = file.place
         asked.append(
             NodeObject(
-                sop_class=str(head.SOPClassUID),
+                sop_class=file.sop_class_uid,
                 sop_instance_uid=uid,
-                series_instance_uid=str(head.SeriesInstanceUID),
-                study_instance_uid=str(head.StudyInstanceUID),
+                series_instance_uid=file.series_instance_uid,
+                study_instance_uid=file.study_instance_uid,
             )
         )
-    held = ask_node(asked, (host, port), called) if asked else {}
+    held = ask_node(asked, node) if asked else {}
     out += [Verified(name=names[uid], status=one.status, detail=one.detail) for uid, one in held.items()]
-    progress.advance("verify", len(files))
-    progress.finish("verify")
-    return tuple(sorted(out, key=lambda one: one.name))
+    return sorted(out, key=lambda one: one.name)
 
 
 _NOT_LOGGED = "the log of the publication does not hold these bytes"
-_Read = Callable[[Path], tuple[bytes | None, bool]]
-"""File of the run -> what the target holds (None: nothing), and whether its file meta information counts."""
+_Read = Callable[[PublishedFile], tuple[bytes | None, bool]]
+"""File -> what the target holds (None: nothing), and whether its file meta information counts."""
 
 
-def _verify_one(path: Path, name: str, sent: set[tuple[str, str]], read: _Read) -> Verified:
-    import hashlib
-
-    import pydicom
-
-    content = path.read_bytes()
-    uid = str(pydicom.dcmread(BytesIO(content), specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
-    if (uid, hashlib.sha256(content).hexdigest()) not in sent:
-        return Verified(name=name, status="not sent", detail=_NOT_LOGGED)
+def _verify_one(file: PublishedFile, sent: set[tuple[str, str]], read: _Read) -> Verified:
+    name = file.place
     try:
-        found, whole = read(path)
+        content = file.path.read_bytes()
+        if (file.sop_instance_uid, hashlib.sha256(content).hexdigest()) not in sent:
+            return Verified(name=name, status="not sent", detail=_NOT_LOGGED)
+        found, whole = read(file)
     except CtenrichError as error:
         return Verified(name=name, status="failed", detail=error.message)
     except OSError as error:
@@ -153,55 +159,52 @@ def _same_dataset(one: bytes, two: bytes) -> bool:
     import pydicom
 
     try:
-        return bool(pydicom.dcmread(BytesIO(one)) == pydicom.dcmread(BytesIO(two)))
+        return bool(pydicom.dcmread(BytesIO(one), force=True) == pydicom.dcmread(BytesIO(two), force=True))
     except Exception:  # noqa: BLE001  pydicom raises many kinds; what cannot be parsed is not the same
         return False
 
 
-def _reader(workspace: Workspace, target: str, settings: Settings) -> _Read:
+def _reader(target: str, settings: Settings, options: PublishOptions) -> _Read:
     scheme = urlsplit(target).scheme
     if scheme in ("http", "https"):
-        return _dicomweb_reader(target)
+        return _dicomweb_reader(target, options.tls.context() if options.tls else None)
     if is_storage_url(target):
-        return _bucket_reader(workspace, target, settings)
+        return _bucket_reader(target, settings)
     message = f"{target} cannot be read back"
     raise UsageError(Reason.BAD_PARAMETER, message, "name a bucket, a DICOMweb store or dicom://HOST:PORT/AET")
 
 
-def _bucket_reader(workspace: Workspace, url: str, settings: Settings) -> _Read:
+def _bucket_reader(url: str, settings: Settings) -> _Read:
     storage = open_storage(url, replace(settings.fetch, anonymous=False))
 
-    def read(path: Path) -> tuple[bytes | None, bool]:
-        place = f"{url.rstrip('/')}/{path.relative_to(workspace.root).as_posix()}"
+    def read(file: PublishedFile) -> tuple[bytes | None, bool]:
+        place = f"{url.rstrip('/')}/{file.place}"
         folder = place.rpartition("/")[0] + "/"
         held = [one for one in storage.list_objects(folder) if one.url == place]
         if not held:
             return None, True
         with tempfile.TemporaryDirectory() as scratch:
-            copy = Path(scratch, path.name)
+            copy = Path(scratch, "object.dcm")
             storage.download([Transfer(place, copy)])
             return copy.read_bytes(), True
 
     return read
 
 
-def _dicomweb_reader(url: str) -> _Read:
+def _dicomweb_reader(url: str, tls: ssl.SSLContext | None) -> _Read:
     bearer = bearer_of(url, os.environ.get("CTENRICH_DICOMWEB_TOKEN", ""))
 
-    def read(path: Path) -> tuple[bytes | None, bool]:
-        import pydicom
-
-        head = pydicom.dcmread(path, stop_before_pixels=True)
+    def read(file: PublishedFile) -> tuple[bytes | None, bool]:
         address = (
-            f"{url.rstrip('/')}/studies/{head.StudyInstanceUID}/series/{head.SeriesInstanceUID}"
-            f"/instances/{head.SOPInstanceUID}"
+            f"{url.rstrip('/')}/studies/{file.study_instance_uid}/series/{file.series_instance_uid}"
+            f"/instances/{file.sop_instance_uid}"
         )
         headers = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
         if token := bearer():
             headers["Authorization"] = f"Bearer {token}"
         request = urllib.request.Request(address, headers=headers)  # noqa: S310 - http or https, checked by the caller
         try:
-            with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - as above
+            with urllib.request.urlopen(request, timeout=120, context=tls) as answer:  # noqa: S310 - as above
                 return _first_part(answer.headers.get("Content-Type", ""), answer.read()), False
         except urllib.error.HTTPError as error:
             error.close()
