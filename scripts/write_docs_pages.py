@@ -85,7 +85,8 @@ INTERFACE = {
         "Results",
         ["results.tables", "results.query", "results.remote", "results.anatomy", "report.build", "view.server",
          "review.store", "review.reading", "publish.objects",
-         "publish.options", "publish.content", "publish.log", "publish.sending", "publish.bigquery", "publish.export", "notebook"],
+         "publish.options", "publish.content", "publish.log", "publish.sending", "publish.bigquery", "publish.export",
+         "notebook"],
     ),
     "phantoms": ("Phantoms and the demo", ["phantom.options", "phantom.volume", "phantom.study", "demo"]),
 }  # fmt: skip
