@@ -76,6 +76,11 @@ INTERFACE = {
         ["listener.listen", "listener.config", "listener.station", "listener.store", "listener.cases",
          "listener.audit"],
     ),
+    "flows": (
+        "Flows",
+        ["flows.records", "flows.closing", "flows.reader", "flows.errors", "flows.folder", "flows.triggers",
+         "flows.patterns", "flows.attributes", "flows.inputs", "dicom.texts"],
+    ),
     "runner": (
         "Running a cohort",
         ["runner.run", "runner.products", "runner.runner", "runner.job", "runner.executors", "runner.status",

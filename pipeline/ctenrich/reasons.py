@@ -147,6 +147,10 @@ class Reason(StrEnum):
     BAD_STATION = "BAD_STATION", "The folder is not a station that this version can use."
     STATION_BUSY = "STATION_BUSY", "Another listener is at work on the station."
 
+    # flows
+    BAD_FLOW = "BAD_FLOW", "A flow file cannot be used; its last good version stays active."
+    SLOW_PATTERN = "SLOW_PATTERN", "A regular expression of a flow took too long."
+
     # segmentation and scoring
     NO_MODEL = "NO_MODEL", "No model was chosen for this product."
     BAD_MODEL = "BAD_MODEL", "The folder or file is not a usable model."

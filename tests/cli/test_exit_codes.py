@@ -21,7 +21,7 @@ ARGUMENTS = {
     "FOLDER": "my-mappings", "FILE|RUN": "run", "FILE": "new.toml", "[RUN] [PATH...]": "run", "A [B...]": "run",
     "STATION": "run",
     "CATALOG": "catalog.duckdb", "TREATMENTS": "treatments.parquet", "KIND": "plan", "NAMES": "names.csv",
-    "DOSE": "dose.dcm", "DOSE...": "dose.dcm", "PLAN": "plan.dcm",
+    "FLOWS...": "flow.yaml", "DOSE": "dose.dcm", "DOSE...": "dose.dcm", "PLAN": "plan.dcm",
 }  # fmt: skip
 """Metavar -> a value that fits."""
 REQUIRED = {

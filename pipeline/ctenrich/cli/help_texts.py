@@ -25,7 +25,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Results": (
             "evaluate", "compare", "quality", "review", "evaluate-segmentations", "evaluate-landmarks", "publish",
         ),
-        "Receiving": ("listen", "cases"),
+        "Receiving": ("listen", "cases", "flow"),
         "Models": ("models", "codes"),
         "Maintenance": ("settings", "retry", "verify", "check-mappings"),
     }

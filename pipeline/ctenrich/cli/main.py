@@ -19,6 +19,7 @@ from ctenrich.cli import (
     doses,
     evaluation,
     exports,
+    flows,
     listening,
     mappings,
     models,
@@ -132,7 +133,7 @@ def _main(
 
 for group in (
     demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, quality, review,
-    viewing, publishing, exports, listening, doses, models, mappings, settings_files,
+    viewing, publishing, exports, listening, flows, doses, models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

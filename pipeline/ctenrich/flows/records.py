@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from ctenrich.dicom.texts import AttributeTag
 from ctenrich.flows.closing import CloseRule
 
 __all__ = [
@@ -65,6 +66,11 @@ class Attribute:
     """Element number; of a private attribute its last two digits, those after the block."""
     creator: str = ""
     """Private creator; empty for an attribute of the standard."""
+
+    @property
+    def tag(self) -> AttributeTag:
+        """The attribute's tag, by which its text is read."""
+        return AttributeTag(self.group, self.element, self.creator)
 
 
 @dataclass(frozen=True, kw_only=True)
