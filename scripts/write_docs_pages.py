@@ -93,13 +93,18 @@ INTERFACE = {
          "publish.options", "publish.content", "publish.log", "publish.sending", "publish.bigquery", "publish.export",
          "notebook"],
     ),
+    "release": (
+        "Data sets for publication",
+        ["release.release", "release.about", "release.contents", "release.licences", "release.sources",
+         "release.turtle", "release.changes"],
+    ),
     "phantoms": ("Phantoms and the demo", ["phantom.options", "phantom.volume", "phantom.study", "demo"]),
 }  # fmt: skip
 AREAS = {
     0: "Records, stages, running, packages", 1: "Phantoms and demonstration models", 2: "Catalogs and selection",
     3: "Fetch, sort, convert", 4: "Weights and inference", 5: "Body part regression", 6: "DICOM objects",
     7: "Measurements and contours", 8: "Tables, report, viewer", 9: "Publishing",
-    10: "Radiotherapy", 11: "Receiving",
+    10: "Radiotherapy", 11: "Receiving", 13: "Data sets and exchange",
 }  # fmt: skip
 DECISIONS = """# Decisions
 

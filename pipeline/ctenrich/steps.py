@@ -55,6 +55,7 @@ from ctenrich.records import (
     SortedSeries,
     Volume,
 )
+from ctenrich.release.release import Release, ReleaseOptions, make_release
 from ctenrich.report import build_report
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
@@ -98,6 +99,7 @@ __all__ = [
     "preview",
     "quality",
     "query",
+    "release",
     "report",
     "retry",
     "run_all",
@@ -919,6 +921,37 @@ def export_objects(
         NOT_FOUND if there is no such object.
     """
     return export_any(paths, fmt, out, source=source, limits=limits, progress=progress)
+
+
+def release(
+    run: Run, out: str | Path, *, options: ReleaseOptions | None = None, progress: Progress = SILENT
+) -> Release:
+    """Write the results of a run as a data set for publication.
+
+    Parameters
+    ----------
+    run : Run
+        The run, with its tables.
+    out : str or Path
+        Folder to write to; new or empty.
+    options : ReleaseOptions, optional
+        Statements of the authors, previous release, choice of products.
+    progress : Progress
+        Receives one step per object and table.
+
+    Returns
+    -------
+    Release
+        Numbers of objects and values, what is still to be stated, and what differs from the previous release.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER, NOT_FOUND, NOT_PREPARED or IDENTITY_NOT_REMOVED.
+    InputError
+        HASH_MISMATCH if an object has changed since the tables were written.
+    """
+    return make_release(run.workspace, Path(out), options=options, progress=progress)
 
 
 def finish(run: Run, *, check_masks: bool = True, progress: Progress = SILENT) -> Path:

@@ -30,6 +30,7 @@ REQUIRED = {
     "plan": ["--segmenter", "expert"],
     "index": ["--catalog", "catalog.duckdb"],
     "select": ["--catalog", "folder:catalog.duckdb"],
+    "release": ["--out", "data-set"],
     "dose dvh": ["--structures", "structures.dcm", "--dose", "dose.dcm"],
     "dose sum": ["--out", "sum.dcm"],
     "dose scale": ["--out", "scaled.dcm"],

@@ -24,6 +24,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Radiotherapy": ("treatments", "names", "dose"),
         "Results": (
             "evaluate", "compare", "quality", "review", "evaluate-segmentations", "evaluate-landmarks", "publish",
+            "release",
         ),
         "Receiving": ("listen", "cases", "flow"),
         "Models": ("models", "codes"),

@@ -25,6 +25,7 @@ from ctenrich.cli import (
     models,
     publishing,
     quality,
+    releases,
     results,
     review,
     running,
@@ -133,7 +134,7 @@ def _main(
 
 for group in (
     demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, quality, review,
-    viewing, publishing, exports, listening, flows, doses, models, mappings, settings_files,
+    viewing, publishing, exports, releases, listening, flows, doses, models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

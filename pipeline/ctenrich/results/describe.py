@@ -14,7 +14,7 @@ from ctenrich.results.schema import TABLE_TEXTS, arrow_schema
 from ctenrich.results.views import available_views, result_views
 from ctenrich.workspace import Workspace
 
-__all__ = ["DescribedColumn", "Description", "describe", "list_queries", "list_tables"]
+__all__ = ["DescribedColumn", "Description", "describe", "described_columns", "list_queries", "list_tables"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,11 @@ def _columns_of(table: str, files: dict[str, Path]) -> tuple[DescribedColumn, ..
         raise UsageError(
             Reason.NOT_FOUND, "its columns are the attributes that the objects of a run have", "name a run"
         )
-    schema = pq.read_schema(files[table]) if table in files else arrow_schema(table)
+    return described_columns(pq.read_schema(files[table]) if table in files else arrow_schema(table))
+
+
+def described_columns(schema: Any) -> tuple[DescribedColumn, ...]:
+    """Columns of a :class:`pyarrow.Schema`, with the descriptions that it has."""
     return tuple(
         DescribedColumn(
             name=field.name,
