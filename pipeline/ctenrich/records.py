@@ -29,6 +29,10 @@ __all__ = [
     "Cohort",
     "Companion",
     "CompanionLink",
+    "DoseCheck",
+    "DoseMeasurements",
+    "DoseOrigin",
+    "DoseValue",
     "EncodedObject",
     "EncodedObjects",
     "FetchedFile",
@@ -49,6 +53,7 @@ __all__ = [
     "RoiDrop",
     "RoiRecord",
     "Segment",
+    "SegmentDoses",
     "SegmentMasks",
     "SegmentShape",
     "SeriesEntry",
@@ -154,6 +159,7 @@ class ObjectKind(StrEnum):
 
     SEG = "seg"
     SHAPE_SR = "shape_sr"
+    DOSE_SR = "dose_sr"
     LANDMARKS_SR = "landmarks_sr"
     REGIONS_SR = "regions_sr"
 
@@ -692,6 +698,92 @@ class ShapeMeasurements:
     """Version of pyradiomics, if a settings file requested more than shape features."""
     radiomics_sha256: str = ""
     """SHA-256 of that settings file's content."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoseOrigin:
+    """An RT Dose that is part of the dose of a product."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    factor: str
+    """Factor by which it is multiplied, as a ratio: ``25/23``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoseValue:
+    """One dose metric of a segment."""
+
+    metric: str
+    """Name with the unit of the value: ``D95%[Gy]``, ``V20Gy[cc]``."""
+    unit: str
+    """Gy, cm3 or %."""
+    value: float | None
+    """None where the metric has no value: see `reason`."""
+    lower: float | None = None
+    upper: float | None = None
+    second: float | None = None
+    """Value by the second, independent way; None where that does not apply."""
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentDoses:
+    """Dose metrics of one segment."""
+
+    number: int
+    """Segment Number."""
+    name: str
+    coverage: float
+    """Share of the segment inside the dose grid."""
+    samples: int
+    """Sampling points inside the dose grid."""
+    step: tuple[float, float, float]
+    """mm between sampling points: (between slices, between rows, between columns)."""
+    values: tuple[DoseValue, ...]
+    curve: tuple[float, ...] = ()
+    """cm3 with at least 0, 0.1, 0.2 ... Gy; empty where the dose grid does not cover the whole segment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoseCheck:
+    """A finding about a dose."""
+
+    rule: str
+    severity: str
+    """error, warning or note."""
+    sentence: str
+    product: str = ""
+    """Empty: the treatment as a whole."""
+    organ: str = ""
+    value: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoseMeasurements:
+    """Doses of the segments of a product, or why they have none."""
+
+    product: Product
+    series_instance_uid: str
+    reason: Reason | None = None
+    """Why there is no dose; None if there is one."""
+    message: str = ""
+    origins: tuple[DoseOrigin, ...] = ()
+    maximum: float | None = None
+    """Largest dose of the grid, Gy."""
+    prescription: float | None = None
+    """Prescribed dose, Gy; None where it is not known."""
+    prescription_source: str | None = None
+    """dose_reference, beam_doses or table."""
+    segments: tuple[SegmentDoses, ...] = ()
+    checks: tuple[DoseCheck, ...] = ()
+
+    @property
+    def doses(self) -> str:
+        """The doses with their factors, as text."""
+        return " + ".join(f"{one.factor} x {one.sop_instance_uid}" for one in self.origins)
 
 
 @dataclass(frozen=True)

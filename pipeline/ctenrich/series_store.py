@@ -4,8 +4,8 @@ Every record class has one file (:data:`RECORD_FILES`), in the folder of the ser
 return records; the stage table saves them here, once.
 
 ``series/<SeriesInstanceUID>/{fetched.json, sorted.json, volume.json, source/, volume/, <product folder>/{masks.json,
-rois.json, scores.json, shape.json, landmarks.json, regions.json, objects.json, proof.json, masks/, scores/, objects/,
-archive/}}``
+rois.json, scores.json, shape.json, doses.json, landmarks.json, regions.json, objects.json, proof.json, masks/, scores/,
+objects/, archive/}}``
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import (
+    DoseMeasurements,
     EncodedObjects,
     FetchedSeries,
     Landmarks,
@@ -52,6 +53,7 @@ PRODUCT_RECORDS = MappingProxyType(
         StructureRois: "rois.json",
         SliceScores: "scores.json",
         ShapeMeasurements: "shape.json",
+        DoseMeasurements: "doses.json",
         Landmarks: "landmarks.json",
         Regions: "regions.json",
         EncodedObjects: "objects.json",
@@ -356,6 +358,11 @@ class ProductRecords:
     def shape(self) -> ShapeMeasurements:
         """Shape features of the segments."""
         return self.get(ShapeMeasurements)
+
+    @property
+    def doses(self) -> DoseMeasurements:
+        """Doses of the segments."""
+        return self.get(DoseMeasurements)
 
     @property
     def scores(self) -> SliceScores:

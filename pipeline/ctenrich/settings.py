@@ -14,6 +14,7 @@ __all__ = [
     "CodesSettings",
     "ContoursSettings",
     "ConvertSettings",
+    "DosesSettings",
     "EncodeSettings",
     "FetchSettings",
     "GeometrySettings",
@@ -162,6 +163,18 @@ class MeasureSettings:
 
 
 @dataclass(frozen=True)
+class DosesSettings:
+    """Doses of the segments, where a series has RT Doses (research only)."""
+
+    enabled: bool = False
+    """Calculate dose metrics of every product with masks, and write them as a structured report."""
+    metrics: tuple[str, ...] = ()
+    """Metrics: mean, max, min, volume, D95%, D2cc, V20Gy[%], V20Gy[cc] ...; empty: the standard ones."""
+    bounds: bool = True
+    """Bounds of every metric, and a second value by independent code."""
+
+
+@dataclass(frozen=True)
 class EncodeSettings:
     """Content of the DICOM objects."""
 
@@ -232,6 +245,7 @@ class Settings:
     contours: ContoursSettings = field(default_factory=ContoursSettings)
     codes: CodesSettings = field(default_factory=CodesSettings)
     measure: MeasureSettings = field(default_factory=MeasureSettings)
+    doses: DosesSettings = field(default_factory=DosesSettings)
     encode: EncodeSettings = field(default_factory=EncodeSettings)
     validate: ValidateSettings = field(default_factory=ValidateSettings)
     seg: SegSettings = field(default_factory=SegSettings)

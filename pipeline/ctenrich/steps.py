@@ -23,6 +23,7 @@ from ctenrich.catalog.base import Catalog
 from ctenrich.catalog.bigquery import BigQueryCatalog, check_table_name
 from ctenrich.catalog.folder import index_folders
 from ctenrich.errors import InputError, UsageError
+from ctenrich.evaluate.doses import has_doses, write_dose_tables
 from ctenrich.evaluate.evaluation import (
     Comparison,
     Evaluation,
@@ -64,7 +65,7 @@ from ctenrich.runner.executors import ExecutorName, ExecutorOptions, open_execut
 from ctenrich.runner.forecast import rates_of, save_rates
 from ctenrich.runner.products import product_key
 from ctenrich.runner.recorder import RunSummary
-from ctenrich.runner.run import Run
+from ctenrich.runner.run import COHORT, Run
 from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.runner.shared_leases import SharedLeases
 from ctenrich.runner.status import preview, retry, status
@@ -76,7 +77,7 @@ from ctenrich.select.compare import CohortDiff, relock
 from ctenrich.select.files import without_local_paths, without_patients
 from ctenrich.select.series_list import read_series_list, select_series_list
 from ctenrich.series_store import SeriesStore
-from ctenrich.settings import SegSettings, Settings
+from ctenrich.settings import DosesSettings, SegSettings, Settings
 from ctenrich.workspace import write_bytes
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ __all__ = [
     "SelectRequest",
     "StageReport",
     "convert",
+    "dose_tables",
     "encode",
     "evaluate",
     "export",
@@ -95,6 +97,7 @@ __all__ = [
     "finish",
     "index",
     "measure",
+    "measure_doses",
     "open_run",
     "preview",
     "quality",
@@ -713,6 +716,57 @@ def tables(run: Run, *, progress: Progress = SILENT) -> dict[str, Path]:
     return made if reviews is None else {**made, "reviews": reviews}
 
 
+def dose_tables(run: Run, *, progress: Progress = SILENT) -> dict[str, Path]:
+    """Write the tables of doses, if the run has calculated doses.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives one step per series.
+
+    Returns
+    -------
+    dict
+        Table name -> Parquet file; empty for a run without doses.
+    """
+    return write_dose_tables(run.workspace, progress=progress) if has_doses(run.workspace) else {}
+
+
+def measure_doses(run: Run, doses: DosesSettings, *, progress: Progress = SILENT) -> tuple[Run, RunSummary]:
+    """Calculate the doses of a run that was made without them, or by other settings, and write tables and report.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    doses : DosesSettings
+        Metrics and bounds; they are calculated whatever `DosesSettings.enabled` is.
+    progress : Progress
+        Receives one step per series.
+
+    Returns
+    -------
+    Run
+        The run with these settings.
+    RunSummary
+        What failed.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for a name that is no metric.
+    InputError
+        NOT_PREPARED if no product has masks.
+    """
+    settings = replace(run.config.settings, doses=replace(doses, enabled=True))
+    changed = Run.create(run.root / COHORT, run.root, settings=settings, allow_demo=run.config.demo)
+    summary = run_stages(changed, ("dose", "encode", "validate"), progress=progress)
+    finish(changed, progress=progress)
+    return changed, summary
+
+
 def query(run: Run, sql: str | Path, parameters: Mapping[str, object] | None = None) -> pa.Table:
     """Query the result tables.
 
@@ -972,6 +1026,7 @@ def finish(run: Run, *, check_masks: bool = True, progress: Progress = SILENT) -
         First page of the report.
     """
     tables(run, progress=progress)
+    dose_tables(run, progress=progress)
     return report(run, check_masks=check_masks, progress=progress)
 
 

@@ -6,10 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from ctenrich.evaluate.doses import SeriesDoses, write_dose_tables
+from ctenrich.evaluate.doses import write_dose_tables
 from ctenrich.masks import masks_from_label_map
-from ctenrich.records import Landmark, Landmarks, ObjectKind, Product, ProductKind, SegmentMasks
+from ctenrich.records import (
+    DoseMeasurements,
+    DoseValue,
+    Landmark,
+    Landmarks,
+    ObjectKind,
+    Product,
+    ProductKind,
+    SegmentDoses,
+    SegmentMasks,
+)
 from ctenrich.results.tables import build_tables
+from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace, load_record, save_record
 from tests.support.report_runs import FEATURES, NETWORK, ORGANS, SCORER, body, save_objects, uid_of
 from tests.support.result_reports import (
@@ -85,17 +96,12 @@ def add_landmarks(run: Workspace, series: int) -> None:
 
 def add_doses(run: Workspace) -> None:
     """Mean doses of the heart of the first series, of the contours and of the network."""
-    rows = [
-        {
-            "SeriesInstanceUID": uid_of(0),
-            "product": str(product),
-            "structure": "heart",
-            "metric": "Mean[Gy]",
-            "value": mean,
-        }
-        for product, mean in ((EXPERT, 12.0), (NETWORK, 13.0))
-    ]
-    write_dose_tables(run, [SeriesDoses(series_instance_uid=uid_of(0), metrics=rows)])
+    for product, mean in ((EXPERT, 12.0), (NETWORK, 13.0)):
+        value = DoseValue(metric="Mean[Gy]", unit="Gy", value=mean)
+        heart = SegmentDoses(number=1, name="heart", coverage=1.0, samples=9, step=(1.0, 1.0, 1.0), values=(value,))
+        doses = DoseMeasurements(product=product, series_instance_uid=uid_of(0), segments=(heart,))
+        SeriesStore(run).save(doses, uid_of(0), product)
+    write_dose_tables(run)
 
 
 def add_more(run: Workspace, series: int) -> Workspace:

@@ -12,6 +12,7 @@ from ctenrich.cli.options import RunFolder
 
 if TYPE_CHECKING:
     from ctenrich.dose.files import FileDoses
+    from ctenrich.runner.run import Run
 
 __all__ = ["register"]
 
@@ -131,49 +132,39 @@ def doses_of_products(
         bool, typer.Option("--bounds/--no-bounds", help="Bounds, and the second way of calculation.")
     ] = True,
 ) -> None:
-    """Dose metrics of all products of a run, experts and networks, as tables; and checks of the doses."""
-    write_doses_of_run(run, tuple(metric or ()), bounds=bounds)
+    """Dose metrics of all products of a run, experts and networks, as SR and tables; and checks of the doses."""
+    from ctenrich import steps
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.settings import DosesSettings
+
+    opened = steps.open_run(run)
+    settings = DosesSettings(metrics=tuple(metric or ()), bounds=bounds)
+    with progress_bars() as progress:
+        changed, summary = steps.measure_doses(opened, settings, progress=progress)
+    print_doses(changed)
+    raise typer.Exit(3 if summary.stopped_early else int(bool(summary.failures)))
 
 
-def write_doses_of_run(run: Path, metrics: tuple[str, ...] = (), *, bounds: bool = True) -> None:
-    """Compute and write the tables of doses of a run, and print the findings.
+def print_doses(run: Run) -> None:
+    """Print how many products of a run have doses, why the others have none, and the findings.
 
     Parameters
     ----------
-    run : Path
-        The run's folder.
-    metrics : tuple of str
-        Names of metrics; none: the standard ones.
-    bounds : bool
-        Bounds, and the second way of calculation.
+    run : Run
+        A run whose tables of doses have been written.
     """
-    from dataclasses import replace
-
-    from ctenrich import steps
-    from ctenrich.cli.console import progress_bars
     from ctenrich.cli.text import printable
-    from ctenrich.dose.metrics import parse_metric
-    from ctenrich.dose.structures import DoseOptions
     from ctenrich.errors import count
-    from ctenrich.evaluate.doses import doses_of_run, write_dose_tables
-    from ctenrich.runner.run import COHORT
+    from ctenrich.evaluate.doses import find_doses
 
-    opened = steps.open_run(run)
-    options = DoseOptions(bounds=bounds, second=bounds)
-    if metrics:
-        options = replace(options, metrics=tuple(parse_metric(name) for name in metrics))
-    with progress_bars() as progress:
-        found = tuple(doses_of_run(opened.workspace, opened.root / COHORT, options, progress=progress))
-    paths = write_dose_tables(opened.workspace, found)
-    done = [one for one in found if not one.reason]
-    typer.echo(f"{count(len(done), 'series')} with doses, {len(found) - len(done)} without; research only")
-    for one in found:
-        if one.reason:
-            typer.echo(printable(f"{one.series_instance_uid}: {one.reason}"))
-        for row in one.checks:
-            if row["severity"] != "note":
-                typer.echo(printable(f"{one.series_instance_uid}: {row['severity']}: {row['sentence']}"))
-    typer.echo(f"tables: {', '.join(paths)}; query them with ctenrich query", err=True)
+    found = without = 0
+    for doses in find_doses(run.workspace):
+        found += doses.reason is None
+        without += doses.reason is not None
+        for check in doses.checks:
+            if check.severity != "note":
+                typer.echo(printable(f"{doses.series_instance_uid}: {check.severity}: {check.sentence}"), err=True)
+    typer.echo(f"{count(found, 'product')} with doses, {without} without; research only")
 
 
 @dose_app.command(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from ctenrich.cli.completion import complete_reason
-from ctenrich.cli.doses import write_doses_of_run
+from ctenrich.cli.doses import print_doses
 from ctenrich.cli.finishing import Finish, finishing
 from ctenrich.cli.options import (
     CohortFile,
@@ -82,7 +82,8 @@ class ExecutionOptions:
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")] = False
     dose: Annotated[
-        bool, typer.Option("--dose", help="Then ctenrich dose run: dose metrics of all products (research only).")
+        bool,
+        typer.Option("--dose", help="Also dose metrics of all products, as SR and tables (research only)."),
     ] = False
     view: Annotated[bool, typer.Option("--view", help="Open the viewer at the end.")] = False
     on_finish: Annotated[
@@ -95,7 +96,7 @@ class ExecutionOptions:
     ] = ""
 
 
-def make_run(cohort: Path, out: Path, products: ProductOptions, compute: ComputeOptions) -> Run:
+def make_run(cohort: Path, out: Path, products: ProductOptions, compute: ComputeOptions, *, doses: bool = False) -> Run:
     """Create or update a run's folder from command line options.
 
     Parameters
@@ -108,6 +109,8 @@ def make_run(cohort: Path, out: Path, products: ProductOptions, compute: Compute
         Models, and how they name segments.
     compute : ComputeOptions
         Settings and devices.
+    doses : bool
+        Whether to calculate doses, also where the settings do not ask for them.
 
     Returns
     -------
@@ -120,12 +123,15 @@ def make_run(cohort: Path, out: Path, products: ProductOptions, compute: Compute
     """
     from ctenrich.runner.run import Run
 
+    settings = _settings_of(products, compute)
+    if doses:
+        settings = replace(settings, doses=replace(settings.doses, enabled=True))
     return Run.create(
         cohort,
         out,
         segmenters=products.segmenters,
         bodypart=products.bodypart,
-        settings=_settings_of(products, compute),
+        settings=settings,
         allow_demo=products.allow_demo_models,
     )
 
@@ -167,17 +173,12 @@ def run(
 ) -> None:
     """Select the series of a source, then run all stages on each, and write tables and report.
 
-    The stages are fetch, sort, convert, segment, score, measure, encode and validate. Catalog and cohort file of a
-    folder or collection are kept in OUT/input. The same command continues a run that was interrupted.
+    The stages are fetch, sort, convert, segment, score, measure, dose (with --dose), encode and validate. Catalog and
+    cohort file of a folder or collection are kept in OUT/input. The same command continues a run that was interrupted.
     """
     request = RunRequest(source=source, out=out, products=products, compute=compute, limits=limits, execution=execution)
     with finishing(execution.on_finish, out) as finish:
         _run(request, finish)
-    if execution.dose and finish.outcome in ("done", "budget"):
-        from ctenrich import steps  # as in _run: it loads packages
-
-        write_doses_of_run(out)
-        steps.report(steps.open_run(out))
     if execution.view and finish.outcome in ("done", "budget"):
         show_run(out)
     raise typer.Exit(finish.exit_code)
@@ -192,7 +193,8 @@ def _run(request: RunRequest, finish: Finish) -> None:
     from ctenrich.errors import count
     from ctenrich.runner.stopping import Budget
 
-    made = make_run(_cohort_of(request), request.out, request.products, request.compute)
+    doses = request.execution.dose
+    made = make_run(_cohort_of(request), request.out, request.products, request.compute, doses=doses)
     if request.execution.dry_run:
         print_table("Plan", ("stage", "to do", "done"), steps.preview(made))
         finish.outcome, finish.exit_code = "dry run", 0
@@ -231,6 +233,8 @@ def _print_summary(made: Run, summary: RunSummary) -> None:
     elif summary.exit_code == 3:
         typer.echo("the disk is full: free some space, then run the same command again to continue", err=True)
     else:
+        if made.config.settings.doses.enabled:
+            print_doses(made)
         typer.echo(f"Report: {made.workspace.report / 'index.html'}")
         typer.echo(f"Next: ctenrich view {shlex.quote(str(made.root))}")
 

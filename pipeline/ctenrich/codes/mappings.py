@@ -50,6 +50,7 @@ __all__ = [
     "general_sha256",
     "labels_sha256",
     "load_concepts",
+    "load_dose_metrics",
     "load_features",
     "load_landmarks",
     "load_regions",
@@ -200,6 +201,11 @@ def load_segments(path: Path | None = None) -> dict[str, SegmentCode]:
 def load_features(path: Path | None = None) -> dict[str, FeatureCode]:
     """Load features by pyradiomics' name; raises as `load_segments`."""
     return _load_table(path or folder("mappings") / "features.csv", _feature_row)
+
+
+def load_dose_metrics(path: Path | None = None) -> dict[str, FeatureCode]:
+    """Load dose metrics by name, with ``{x}`` for the number of D_x and V_x; raises as `load_segments`."""
+    return _load_table(path or folder("mappings") / "dose_metrics.csv", _feature_row)
 
 
 def load_landmarks(path: Path | None = None) -> dict[str, LandmarkCode]:

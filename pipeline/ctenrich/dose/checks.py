@@ -11,8 +11,9 @@ import numpy as np
 
 from ctenrich.dose.plan import PlanFacts
 from ctenrich.dose.structures import StructureDose
+from ctenrich.records import DoseCheck
 
-__all__ = ["DoseCheck", "StructureValues", "check_cohort", "check_treatment"]
+__all__ = ["StructureValues", "check_cohort", "check_treatment"]
 
 _HOTTEST, _LEAST = 120.0, 100.0
 """Percent of the prescription that the maximum of a dose should have at most and at least."""
@@ -31,20 +32,6 @@ _SIDE_WORDS = {
     "left": re.compile(r"(?<![a-z])(left|links|li|sin|lt|l)(?![a-z])", re.IGNORECASE),
     "right": re.compile(r"(?<![a-z])(right|rechts|re|dex|rt|r)(?![a-z])", re.IGNORECASE),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DoseCheck:
-    """A finding about a dose."""
-
-    rule: str
-    severity: str
-    """error, warning or note."""
-    sentence: str
-    product: str = ""
-    organ: str = ""
-    value: float | None = None
-    limit: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +153,7 @@ def check_cohort(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, DoseCh
     Parameters
     ----------
     metrics : sequence of mapping
-        Rows of the metrics of all series, with SeriesInstanceUID, product, structure, metric and value.
+        Rows of the metrics of all series, with SeriesInstanceUID, product, organ, metric and value.
 
     Returns
     -------
@@ -176,7 +163,7 @@ def check_cohort(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, DoseCh
     groups: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for row in metrics:
         if row["metric"] == "Mean[Gy]" and row["value"] is not None:
-            place = (row["product"], row["structure"])
+            place = (row["product"], row["organ"])
             groups.setdefault(place, []).append((row["SeriesInstanceUID"], row["value"]))
     out = []
     for (product, organ), members in sorted(groups.items()):

@@ -34,6 +34,7 @@ __all__ = [
     "algorithm_items",
     "as_code",
     "code",
+    "composite",
     "concept",
     "container",
     "finding_site",
@@ -214,6 +215,29 @@ def code(relationship: str, name: AnyCode, value: AnyCode, children: Sequence[Da
     """
     more = {"ContentSequence": list(children)} if children else {}
     return _sr_item(relationship, "CODE", name, ConceptCodeSequence=_code_sequence(value), **more)
+
+
+def composite(relationship: str, name: AnyCode, sop_class: str, sop_instance: str) -> Dataset:
+    """Build a COMPOSITE item, which refers to an instance that SR does not count as an image, e.g. an RT Dose.
+
+    Parameters
+    ----------
+    relationship : str
+        Relationship to the parent (PS3.3 C.17.3.2.4).
+    name : Code
+        Concept name.
+    sop_class : str
+        Referenced SOP Class UID.
+    sop_instance : str
+        Referenced SOP Instance UID.
+
+    Returns
+    -------
+    Dataset
+        The content item.
+    """
+    reference = make(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=sop_instance)
+    return _sr_item(relationship, "COMPOSITE", name, ReferencedSOPSequence=[reference])
 
 
 def image(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctenrich.phantom.anatomy import SEGMENTS
+from ctenrich.phantom.dose import PhantomDose, phantom_dose, write_phantom_dose
 from ctenrich.phantom.options import ORIENTATIONS, FileOrder, PhantomOptions, PixelEncoding, Quirk
 from ctenrich.phantom.records import as_records
 from ctenrich.phantom.study import PhantomStudy, write_phantom_study
@@ -13,11 +14,14 @@ __all__ = [
     "SEGMENTS",
     "FileOrder",
     "Phantom",
+    "PhantomDose",
     "PhantomOptions",
     "PhantomStudy",
     "PixelEncoding",
     "Quirk",
     "as_records",
     "make_phantom",
+    "phantom_dose",
+    "write_phantom_dose",
     "write_phantom_study",
 ]

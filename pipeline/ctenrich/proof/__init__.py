@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ctenrich.proof.bodypart import prove_landmarks_sr, prove_regions_sr, score_checks
 from ctenrich.proof.checks import ObjectFile, Report, open_objects
+from ctenrich.proof.doses import prove_dose_sr
 from ctenrich.proof.segmentation import prove_seg
 from ctenrich.proof.session import BodypartResult, ProofSession, ProveObject, SegmentationResult
 from ctenrich.proof.shape import prove_shape_sr
@@ -25,6 +26,7 @@ __all__ = [
     "ProveObject",
     "SegmentationResult",
     "prove",
+    "prove_dose_sr",
     "prove_landmarks_sr",
     "prove_regions_sr",
     "prove_seg",
@@ -45,8 +47,8 @@ def prove(
 
     Checks of every product: the source slices exist, in order, on the grid of the volume; scores belong to the slices;
     each object that the product must have exists once and is the file that was written, in the study of its source. The
-    content of each kind of object is checked by its own function (`prove_seg`, `prove_shape_sr`, `prove_landmarks_sr`,
-    `prove_regions_sr`).
+    content of each kind of object is checked by its own function (`prove_seg`, `prove_shape_sr`, `prove_dose_sr`,
+    `prove_landmarks_sr`, `prove_regions_sr`).
 
     Parameters
     ----------

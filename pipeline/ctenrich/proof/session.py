@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ctenrich.proof.checks import ObjectFile, Report
 from ctenrich.proof.source import SourceSlices
 from ctenrich.records import (
+    DoseMeasurements,
     Landmarks,
     Product,
     Regions,
@@ -31,6 +32,8 @@ class SegmentationResult:
     shape: ShapeMeasurements
     volume: Volume
     series: SortedSeries
+    doses: DoseMeasurements | None = None
+    """None where the run calculates none."""
 
     @property
     def product(self) -> Product:

@@ -14,7 +14,7 @@ from ctenrich.proof.source import SourceSlices
 from ctenrich.proof.tree import Concept, Node, concept_of, groups_of, read_tree
 from ctenrich.records import SegmentShape
 
-__all__ = ["evidence_checks", "number_faults", "prove_shape_sr"]
+__all__ = ["evidence_checks", "number_faults", "place_faults", "prove_shape_sr", "segment_number"]
 
 DECIMAL = 1e-9
 """Relative rounding error of a decimal string of 16 characters."""
@@ -42,7 +42,7 @@ def prove_shape_sr(session: ProofSession, sr: ObjectFile) -> None:
     tree = read_tree(sr.dataset)
     groups: dict[int, list[Node]] = {}
     for group in groups_of(tree):
-        groups.setdefault(_segment_number(group, seg.record.sop_instance_uid), []).append(group)
+        groups.setdefault(segment_number(group, seg.record.sop_instance_uid), []).append(group)
     numbers = sorted(s.number for s in shape.segments)
     once = sorted(groups) == numbers and all(len(found) == 1 for found in groups.values())
     report.add("shape_sr.groups", once, f"{len(groups)} groups for {len(numbers)} segments of the SEG")
@@ -51,7 +51,7 @@ def prove_shape_sr(session: ProofSession, sr: ObjectFile) -> None:
     checked = 0
     for item in shape.segments:
         for group in groups.get(item.number, [])[:1]:
-            places += _place_faults(group, item, source)
+            places += place_faults(group, item.number, item.name, source)
             wrong += _value_faults(group, item)
             checked += len(item.values)
     report.add("shape_sr.values", once and not wrong, "; ".join(wrong[:5]) or f"{checked} numbers with their units")
@@ -61,30 +61,56 @@ def prove_shape_sr(session: ProofSession, sr: ObjectFile) -> None:
     _volume_checks(report, groups, session.segment_sizes)
 
 
-def _segment_number(group: Node, seg_uid: str) -> int:
-    """Return the number of the segment that a group refers to; -1 if it refers to none of this SEG."""
+def segment_number(group: Node, seg_uid: str) -> int:
+    """Return the number of the segment that a group refers to; -1 if it refers to none of this SEG.
+
+    Parameters
+    ----------
+    group : Node
+        The measurement group.
+    seg_uid : str
+        SOP Instance UID of the SEG.
+    """
     for node in group.children:
         if node.reference is not None and node.segment is not None and node.reference[1] == seg_uid:
             return node.segment
     return -1
 
 
-def _place_faults(group: Node, item: SegmentShape, source: SourceSlices) -> list[str]:
-    mapped = codes_of(item.name)
+def place_faults(group: Node, number: int, name: str, source: SourceSlices) -> list[str]:
+    """Compare the finding site and the source series of a group with those of its segment.
+
+    Parameters
+    ----------
+    group : Node
+        The measurement group.
+    number : int
+        Segment number.
+    name : str
+        Name of the segment.
+    source : SourceSlices
+        The source series.
+
+    Returns
+    -------
+    list of str
+        Differences.
+    """
+    mapped = codes_of(name)
     if mapped is None:
-        return [f"the mappings have no codes of {item.name}"]
+        return [f"the mappings have no codes of {name}"]
     sites = group.named((codes.SCT.FindingSite.value, "SCT"))
     out: list[str] = []
     if [s.code for s in sites] != [concept_of(mapped.finding_site)]:
-        out.append(f"the finding site of group {item.number} is not that of {item.name}")
+        out.append(f"the finding site of group {number} is not that of {name}")
     elif mapped.finding_site_laterality is not None:
         sides = [n.code for n in sites[0].named((codes.SCT.Laterality.value, "SCT"))]
         if sides != [concept_of(mapped.finding_site_laterality)]:
-            out.append(f"the laterality of group {item.number} is not that of {item.name}")
+            out.append(f"the laterality of group {number} is not that of {name}")
     series = {s.series_uid for s in source.slices.values()}
     named = {n.text for n in group.named((codes.DCM.SourceSeriesForSegmentation.value, "DCM"))}
     if named != series:
-        out.append(f"group {item.number} names a different source series")
+        out.append(f"group {number} names a different source series")
     return out
 
 

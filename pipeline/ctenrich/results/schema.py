@@ -474,6 +474,25 @@ _LATER = {
         Column("volume_cm3", "float", "Volume with at least this dose, cm3"),
         Column("volume_share", "float", "The same as a share of the segment"),
     ),
+    "dose_differences": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("segment_number", "int", "Segment Number"),
+        Column("organ", "string", "Key of mappings/segments.csv"),
+        Column("reference", "string", "Product of the expert that it is compared with"),
+        Column("mean_gy", "float", "Mean dose, Gy"),
+        Column("reference_mean_gy", "float", "Mean dose of the expert's organ, Gy"),
+        Column("difference_mean_gy", "float", "mean_gy - reference_mean_gy"),
+        Column("within_bounds_mean_gy", "bool", "Whether the bounds of the two mean doses overlap"),
+        Column("d2cc_gy", "float", "Minimum dose to the hottest 2 cm3, Gy"),
+        Column("reference_d2cc_gy", "float", "The same in the expert's organ, Gy"),
+        Column("difference_d2cc_gy", "float", "d2cc_gy - reference_d2cc_gy"),
+        Column("within_bounds_d2cc_gy", "bool", "Whether the bounds of the two overlap"),
+        Column("v20gy_percent", "float", "Share of the organ with at least 20 Gy, %"),
+        Column("reference_v20gy_percent", "float", "The same of the expert's organ, %"),
+        Column("difference_v20gy_percent", "float", "v20gy_percent - reference_v20gy_percent"),
+        Column("within_bounds_v20gy_percent", "bool", "Whether the bounds of the two overlap"),
+    ),
     "dose_checks": (
         Column("SeriesInstanceUID", "string", _SERIES),
         Column("product", "string", "Product; NULL: the treatment as a whole"),
@@ -566,7 +585,7 @@ STRICT_TABLES = OBJECT_TABLES[:4]
 RUN_TABLES = tuple(_RUN)
 """Tables that come from the run's records and ledger."""
 LATER_TABLES = tuple(_LATER)
-"""Tables that a command writes when it is called: ``evaluate``, ``compare``, ``quality``, ``dose run``, ``review``."""
+"""Tables of ``evaluate``, ``compare``, ``quality``, ``run --dose`` and ``review``, written when they are called."""
 
 
 TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
@@ -597,6 +616,7 @@ TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
         "evaluation_variance": "organ in which all products were compared",
         "dose_metrics": "dose metric of a segment of a product",
         "dvh_curves": "point of the dose-volume curve of a segment",
+        "dose_differences": "organ of a network with doses beside those of the expert's",
         "dose_checks": "finding about the dose of a series",
         "reviews": "decision or comment of a reviewer about a product of a series",
     }

@@ -82,7 +82,9 @@ class JobPlanner:
         """
         pools = _PRODUCT_POOLS if after is None else _PRODUCT_POOLS[_PRODUCT_POOLS.index(after.pool) + 1 :]
         for pool in pools:
-            stages = self._chosen(s for s in product_stages(requested.product.kind) if STAGES[s].pool == pool)
+            stages = self._chosen(
+                s for s in product_stages(requested.product.kind, self._config.settings) if STAGES[s].pool == pool
+            )
             if stages:
                 return Job(entry=entry, plan=requested, pool=pool, stages=stages, scorer=self._scorer)
         return None

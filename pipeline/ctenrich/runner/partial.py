@@ -52,7 +52,9 @@ def settle_outcomes(run: Run, flight: SeriesInFlight, recorder: RunRecorder) -> 
             continue
         complete = not flight.worked or (
             stages_done(context_of(run, entry, None), SERIES_STAGES)
-            and stages_done(context_of(run, entry, requested), product_stages(requested.product.kind))
+            and stages_done(
+                context_of(run, entry, requested), product_stages(requested.product.kind, run.config.settings)
+            )
         )
         if _is_outdated(outcome, flight, complete=complete):
             recorder.forget_outcome(ProductKey(uid, product))

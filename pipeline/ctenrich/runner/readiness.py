@@ -92,6 +92,6 @@ def has_reached(
         return False
     if requested is None:
         return True
-    own = product_stages(requested.product.kind)
+    own = product_stages(requested.product.kind, run.config.settings)
     earlier = [name for name in own[: own.index(first)] if name not in running]
     return stages_done(context_of(run, entry, requested), earlier)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ctenrich import __version__
 from ctenrich.codes.mappings import use_mappings
+from ctenrich.dose.measure import dose_options
 from ctenrich.errors import UsageError
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.database import check_database_path
@@ -109,6 +110,8 @@ class Run:
         with _locked(out) if _is_folder(out) else nullcontext():
             found = _existing_run(out, cohort, made_here=made_here)
         use_mappings(settings.codes.mappings)  # after those of the existing run
+        if found is not None and not settings.doses.enabled:  # as with products: what the run has stays part of it
+            settings = replace(settings, doses=found.config.settings.doses)
         kept = found.config.products if found else ()
         products = request_products(
             tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo, kept=kept, cohort=cohort
@@ -287,6 +290,7 @@ def _copy_cohort(cohort_file: Path, out: Path) -> None:
 
 def _check_engines(settings: Settings) -> None:
     """Raise MISSING_EXTRA or BAD_SETTINGS for an engine that cannot be used, before a folder is made."""
+    dose_options(settings.doses)
     if settings.measure.engine == "pyradiomics":
         need_radiomics('measure.engine = "pyradiomics"')
     if settings.measure.radiomics:

@@ -95,7 +95,9 @@ def needs_refetch(run: Run, entry: SeriesEntry) -> bool:
     if settled is not True:
         return settled is None
     plans = run.config.products
-    return any(_settled(context_of(run, entry, p), product_stages(p.product.kind)) is None for p in plans)
+    return any(
+        _settled(context_of(run, entry, p), product_stages(p.product.kind, run.config.settings)) is None for p in plans
+    )
 
 
 def mark_for_refetch(run: Run, entry: SeriesEntry) -> None:

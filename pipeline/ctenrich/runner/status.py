@@ -147,7 +147,7 @@ def preview(run: Run) -> list[StagePreview]:
         whole = _count(run, entry, None, SERIES_STAGES, (todo, done))
         _count(run, entry, None, series_output(run.config.settings), (todo, done), whole=whole)
         for plan in run.config.products:
-            _count(run, entry, plan, product_stages(plan.product.kind), (todo, done), whole=whole)
+            _count(run, entry, plan, product_stages(plan.product.kind, run.config.settings), (todo, done), whole=whole)
         if needs_refetch(run, entry):
             todo["fetch"] += 1
             done["fetch"] -= 1

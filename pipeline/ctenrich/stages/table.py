@@ -43,6 +43,7 @@ from ctenrich.records import (
 from ctenrich.shape.measure import measure_shape
 from ctenrich.stages.convert import compress_nifti, convert_series
 from ctenrich.stages.crop import segment_cropped
+from ctenrich.stages.dose import measure_series_doses, treatment_identity
 from ctenrich.stages.fetch import fetch_series
 from ctenrich.stages.sort import sort_series
 from ctenrich.stages.stage import Stage, StageContext, StageFindingsError, StageResult, WorkerPool
@@ -181,14 +182,22 @@ def _measure_masks(context: StageContext) -> StageResult:
     return StageResult(files=(context.store.save(shape, context.uid, context.product),), issues=shape.issues)
 
 
+def _run_dose(context: StageContext) -> StageResult:
+    doses = measure_series_doses(context)
+    return StageResult(files=(context.store.save(doses, context.uid, context.product),))
+
+
 def _run_encode(context: StageContext) -> StageResult:
     written: dict[str, EncodedObject] = {}
     records = context.records
     empty = objects_left_out(context)
-    for kind in _object_kinds(context.kind):
-        if kind.key in empty:  # that of an earlier version may be there
-            context.store.object_file(context.uid, context.product, kind.key).unlink(missing_ok=True)
-            (context.folder / "archive" / f"{kind.key}.dcm").unlink(missing_ok=True)
+    chosen = _object_kinds(context.kind, context.settings)
+    for key in {*empty, *(key for key in _OPTIONAL_OBJECTS if key not in {kind.key for kind in chosen})}:
+        # that of an earlier call may be there
+        context.store.object_file(context.uid, context.product, key).unlink(missing_ok=True)
+        (context.folder / "archive" / f"{key}.dcm").unlink(missing_ok=True)
+    for kind in chosen:
+        if kind.key in empty:
             continue
         context.progress.start(kind.title)
         encode = EncodeContext(
@@ -211,7 +220,8 @@ def objects_left_out(context: StageContext) -> dict[str, Reason]:
         NOT_PREPARED if a record is missing.
     """
     records = context.records
-    found = {kind.key: kind.why_empty(records) for kind in _object_kinds(context.kind) if kind.why_empty is not None}
+    chosen = _object_kinds(context.kind, context.settings)
+    found = {kind.key: kind.why_empty(records) for kind in chosen if kind.why_empty is not None}
     return {key: reason for key, reason in found.items() if reason is not None}
 
 
@@ -262,15 +272,30 @@ def prove_objects(context: StageContext, objects: tuple[EncodedObject, ...]) -> 
         )
     else:
         result = SegmentationResult(
-            masks=records.masks, shape=records.shape, volume=records.volume, series=records.series
+            masks=records.masks,
+            shape=records.shape,
+            volume=records.volume,
+            series=records.series,
+            doses=records.doses if _with_doses(context.kind, context.settings) else None,
         )
     left_out = tuple(objects_left_out(context))
-    provers = {kind.key: kind.prove for kind in _object_kinds(context.kind) if kind.key not in left_out}
+    chosen = _object_kinds(context.kind, context.settings)
+    provers = {kind.key: kind.prove for kind in chosen if kind.key not in left_out}
     return prove(result, objects, provers, left_out=left_out, settings=context.settings, workspace=context.workspace)
 
 
-def _object_kinds(kind: SegmenterKind) -> list[ObjectDefinition]:
-    return [object_kind(key) for key in kind.objects]
+_OPTIONAL_OBJECTS = (ObjectKind.DOSE_SR,)
+"""Objects that a product has only by the settings of the run."""
+
+
+def _with_doses(kind: SegmenterKind, settings: Settings) -> bool:
+    """Whether doses are calculated for the products of a kind: for those with masks and a SEG, if asked for."""
+    return settings.doses.enabled and kind.makes is SegmentMasks and ObjectKind.SEG in kind.objects
+
+
+def _object_kinds(kind: SegmenterKind, settings: Settings) -> list[ObjectDefinition]:
+    more = (ObjectKind.DOSE_SR,) if _with_doses(kind, settings) else ()
+    return [object_kind(key) for key in (*kind.objects, *more)]
 
 
 # ---------------------------------------------------------------- cache key inputs
@@ -349,8 +374,14 @@ def _measure_inputs(context: StageContext) -> list[str]:
     return [_product_digest(context, SegmentMasks), engine, chosen and "radiomics", *radiomics]
 
 
+def _dose_inputs(context: StageContext) -> list[str]:
+    records = [_series_digest(context, record) for record in (FetchedSeries, SortedSeries)]
+    masks = _product_digest(context, SegmentMasks)
+    return [*records, masks, _settings_json(context, "doses"), treatment_identity(context)]
+
+
 def _encode_inputs(context: StageContext) -> list[str]:
-    reads = dict.fromkeys(record for kind in _object_kinds(context.kind) for record in kind.reads)
+    reads = dict.fromkeys(r for kind in _object_kinds(context.kind, context.settings) for r in kind.reads)
     return [
         *(_product_digest(context, record) for record in reads),
         _series_digest(context, SortedSeries),
@@ -385,6 +416,7 @@ _ROWS = (
     Stage(name="segment", version=1, pool=_INFER, cache_key_inputs=_segment_inputs, run=_run_segment),
     Stage(name="score", version=2, pool=_INFER, cache_key_inputs=_score_inputs, run=_run_score),
     Stage(name="measure", version=2, pool=_OUTPUT, cache_key_inputs=_measure_inputs, run=_run_measure),
+    Stage(name="dose", version=1, pool=_OUTPUT, cache_key_inputs=_dose_inputs, run=_run_dose),
     Stage(name="encode", version=2, pool=_OUTPUT, cache_key_inputs=_encode_inputs, run=_run_encode),
     Stage(name="validate", version=2, pool=_OUTPUT, cache_key_inputs=_validate_inputs, run=_run_validate),
 )
@@ -407,9 +439,21 @@ _WRITES = MappingProxyType(
 """Product stage -> records that it may save."""
 
 
-def product_stages(kind: str | SegmenterKind) -> tuple[str, ...]:
-    """Return the names of the stages of a product's kind, in order."""
-    return (segmenter_kind(kind) if isinstance(kind, str) else kind).stages
+def product_stages(kind: str | SegmenterKind, settings: Settings | None = None) -> tuple[str, ...]:
+    """Return the names of the stages of a product's kind, in order.
+
+    Parameters
+    ----------
+    kind : str or SegmenterKind
+        Key or descriptor of the kind.
+    settings : Settings, optional
+        Of the run; they decide whether the product has the stage ``dose``. None: it has not.
+    """
+    kind = segmenter_kind(kind) if isinstance(kind, str) else kind
+    if settings is None or not _with_doses(kind, settings):
+        return kind.stages
+    own = {*kind.stages, "dose"}
+    return tuple(name for name in STAGES if name in own)
 
 
 def check_kind(kind: SegmenterKind) -> None:
@@ -428,7 +472,7 @@ def check_kind(kind: SegmenterKind) -> None:
         raise UsageError(Reason.BAD_PLUGIN, message, f"stages of products, in this order: {known}")
     made = {record for stage in kind.stages for record in _WRITES[stage]}
     made -= {ShapeMeasurements} if kind.makes is SliceScores else {Landmarks, Regions}
-    for definition in _object_kinds(kind):
+    for definition in map(object_kind, kind.objects):
         missing = [record.__name__ for record in definition.reads if record not in made]
         if missing:
             message = f"objects {definition.key!r} are made of {missing[0]}, which {kind.key!r} does not make"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,7 @@ __all__ = [
     "LINK_COLUMNS",
     "TREATMENT_COLUMNS",
     "TreatmentColumn",
+    "find_treatment",
     "is_treatments_file",
     "links_path",
     "links_table",
@@ -306,6 +307,36 @@ def read_treatments(path: Path) -> tuple[Treatment, ...]:
         return tuple(_treatment(row, entry) for row, entry in zip(rows, cohort.series, strict=True))
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} has treatments of another form") from error
+
+
+def find_treatment(path: Path, series_instance_uid: str) -> Treatment | None:
+    """Find the treatment whose planning CT is a series; None in a cohort file without treatments, or without this one.
+
+    The file is read once in a process, until it changes.
+
+    Parameters
+    ----------
+    path : Path
+        Treatments file, or any cohort file.
+    series_instance_uid : str
+        Of the CT.
+
+    Raises
+    ------
+    UsageError
+        As :func:`read_treatments`.
+    """
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        return None
+    return _treatments_by_series(path, changed).get(series_instance_uid)
+
+
+@lru_cache(maxsize=2)
+def _treatments_by_series(path: Path, _changed: int) -> dict[str, Treatment]:
+    treatments = read_treatments(path) if is_treatments_file(path) else ()
+    return {one.series.series_instance_uid: one for one in treatments}
 
 
 def _treatment(row: dict[str, Any], entry: Any) -> Treatment:

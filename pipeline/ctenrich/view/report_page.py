@@ -21,6 +21,7 @@ __all__ = ["report_page", "report_title"]
 
 _TITLES = {
     ObjectKind.SHAPE_SR: "Measurements",
+    ObjectKind.DOSE_SR: "Doses",
     ObjectKind.LANDMARKS_SR: "Landmarks",
     ObjectKind.REGIONS_SR: "Regions",
 }

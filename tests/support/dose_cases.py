@@ -1,0 +1,61 @@
+"""A series with masks of an expert and a network and an RT Dose, for the tests of doses in runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctenrich.dose.measure import DoseInput, measure_doses
+from ctenrich.dose.structures import DoseOptions
+from ctenrich.records import DoseMeasurements, FetchedFile, FetchedSeries, Product, SegmentMasks, SortedSeries, Volume
+from ctenrich.series_store import SeriesStore
+from ctenrich.workspace import Workspace
+from tests.support import encode_cases as cases
+from tests.support.doses import write_dose
+
+__all__ = ["DoseCase"]
+
+
+class DoseCase:
+    """The series of `encode_cases`; its RT Dose has 1 Gy per mm along x, from x = -122 mm."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workspace = Workspace(folder / "run")
+        self.series: SortedSeries
+        self.volume: Volume
+        self.series, self.volume = cases.make_series(folder / "ct")
+        self.store = SeriesStore(self.workspace)
+        self.uid = self.series.series_instance_uid
+        for record in (self.series, self.volume):
+            self.store.save(record, self.uid)
+        self.store.save(cases.make_masks(self.series, self.workspace), self.uid, cases.NNUNET)
+        self.store.save(cases.make_expert_masks(self.series, self.workspace), self.uid, cases.EXPERT)
+
+    def give_dose(self, **attributes: Any) -> Path:
+        """Make an RT Dose the companion of the series."""
+        stored = np.broadcast_to((np.arange(24) * 2000).astype(np.uint16), (16, 22, 24)).copy()
+        attributes = {
+            "FrameOfReferenceUID": self.series.frame_of_reference_uid,
+            "ImagePositionPatient": [-122, -101, -313],
+            "PixelSpacing": [2, 2],
+        } | attributes
+        path = write_dose(self.folder / "rd.dcm", stored, **attributes)
+        companion = FetchedFile(str(path), path.as_uri(), path.stat().st_size, "0" * 64)
+        fetched = FetchedSeries(self.uid, self.series.study_instance_uid, (), (companion,))
+        self.store.save(fetched, self.uid)
+        return path
+
+    def measure(self, product: Product, options: DoseOptions | None = None) -> DoseMeasurements:
+        """Calculate and save the doses of a product."""
+        given = DoseInput(series=self.series, fetched=self.store.fetched(self.uid))
+        masks = self.store.load(SegmentMasks, self.uid, product)
+        doses = measure_doses(masks, given, options or DoseOptions(), workspace=self.workspace)
+        self.store.save(doses, self.uid, product)
+        return doses
+
+    def measure_all(self) -> tuple[DoseMeasurements, DoseMeasurements]:
+        """Of the expert and of the network."""
+        return self.measure(cases.EXPERT), self.measure(cases.NNUNET)
