@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from tests.support.listeners import LIMITS, study_files
+from tests.support.listeners import LIMITS, study_files, wait_until_settled
 
 from ctenrich.errors import UsageError
 from ctenrich.listener import cases
@@ -32,7 +32,7 @@ class Desk:
         self.station = Station.create(root)
         self.database = StationDatabase(self.station.database)
         self.rows = StationDatabase(self.station.database)
-        self.store = ObjectStore(self.station, self.rows, LIMITS)
+        self.store = ObjectStore(self.station, self.rows, LIMITS, settle_seconds=0)
         self.now = 1000.0
         self.intake: Intake
         self.use(QUIET)
@@ -49,6 +49,7 @@ class Desk:
             meta = read_meta(incoming.head)
             assert isinstance(meta, FileMeta)
             self.store.commit(incoming, meta, association)
+        wait_until_settled(self.database)
 
     def ended(self, association: int, ending: str | None, at: float = 1.0, *, deadline: float | None = None) -> None:
         """Write the row of an association; None: it is still open."""
@@ -149,6 +150,20 @@ def test_an_abort_never_closes_and_the_release_of_its_repetition_does(desk: Desk
     desk.ended(2, "released", at=2.0)
     desk.put(*study_files()[:3], association=2)  # the same objects again
     assert desk.pass_time(1) == [(1, "closed")]
+
+
+def test_a_case_does_not_close_before_the_last_image_of_its_association_is_on_disk(desk: Desk) -> None:
+    desk.use(CloseRule(when="association"))
+    desk.put(*study_files()[:2])
+    desk.ended(1, "released")
+    with desk.database.transaction() as db:
+        db.execute("INSERT INTO unsettled SELECT max(id) FROM instances")
+    assert desk.pass_time(1) == [(1, "open")]
+    assert [row.images for row in cases.cases_of(desk.database)] == [1]
+    with desk.database.transaction() as db:
+        db.execute("DELETE FROM unsettled")
+    assert desk.pass_time(1) == [(1, "closed")]
+    assert [row.images for row in cases.cases_of(desk.database)] == [2]
 
 
 def test_one_of_two_associations_that_is_open_keeps_the_case_open(desk: Desk) -> None:

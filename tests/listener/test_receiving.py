@@ -21,6 +21,7 @@ from tests.support.listeners import (
     study_files,
     uid_of,
     wait_for,
+    wait_until_settled,
 )
 
 from ctenrich.listener.config import Peer
@@ -67,6 +68,7 @@ def test_other_bytes_under_one_uid_are_kept_as_a_conflict(receiver: Receiver) ->
     assert receiver.send(first, other) == [SUCCESS, SUCCESS]
     assert [row["conflict"] for row in receiver.rows()] == [0, 1]
     with StationDatabase(receiver.station.database) as database:
+        wait_until_settled(database)
         Intake(receiver.station, database, CONFIG.close).run_once()
         assert database.rows("SELECT held FROM cases")[0]["held"] == "CONFLICT"
 
@@ -161,6 +163,7 @@ def test_one_association_per_image_and_several_senders_make_one_case(receiver: R
     for thread in threads:
         thread.join()
     with StationDatabase(receiver.station.database) as database:
+        wait_until_settled(database)
         assert Intake(receiver.station, database, CONFIG.close).run_once() == len(files)
         assert [row["id"] for row in database.rows("SELECT id FROM cases")] == [1]
         assert database.value("SELECT count(*) FROM instances WHERE case_id = 1 AND revision = 1") == len(files)

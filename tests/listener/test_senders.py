@@ -17,7 +17,7 @@ from benchmarks.listener import large_object, listening
 from pydicom import dcmread
 from tests.conftest import need_program
 from tests.publish.test_objects import free_port, program
-from tests.support.listeners import CONFIG, TINY, Receiver, receiving, study_files, uid_of, wait_for
+from tests.support.listeners import CONFIG, TINY, Receiver, receiving, study_files, uid_of, wait_for, wait_until_settled
 
 from ctenrich.listener.database import StationDatabase
 from ctenrich.listener.intake import Intake
@@ -88,6 +88,7 @@ def test_a_data_set_that_cannot_be_parsed_is_stored_and_held(receiver: Receiver,
     path = changed(study_files()[0], tmp_path / "x.dcm", "1.2.840.10008.5.1.4.1.1.2", junk)
     assert send_as_it_is(receiver, path) == 0
     with StationDatabase(receiver.station.database) as database:
+        wait_until_settled(database)
         Intake(receiver.station, database, CONFIG.close).run_once()
         assert database.rows("SELECT held FROM cases")[0]["held"] == "NO_STUDY"
 
@@ -105,6 +106,7 @@ def test_an_object_under_another_uid_than_it_states_is_held(receiver: Receiver) 
         association.bind(evt.EVT_DIMSE_SENT, rename)
         assert association.send_c_store(dataset).Status == 0
     with StationDatabase(receiver.station.database) as database:
+        wait_until_settled(database)
         Intake(receiver.station, database, CONFIG.close).run_once()
         assert database.rows("SELECT held FROM cases")[0]["held"] == "OTHER_SOP_INSTANCE"
 
@@ -143,4 +145,4 @@ def test_a_large_object_takes_no_more_memory_than_small_ones(tmp_path: Path) -> 
         assert isinstance(process, psutil.Process)
         assert process.memory_info().rss - before < 30_000_000
         stored = max((tmp_path / "station" / "received").rglob("*.dcm"), key=lambda one: one.stat().st_size)
-        assert data_set(stored)[-1000:] == path.read_bytes()[-1000:]
+        wait_for(lambda: data_set(stored)[-1000:] == path.read_bytes()[-1000:])

@@ -43,6 +43,11 @@ def uid_of(path: Path) -> str:
     return str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
 
 
+def wait_until_settled(database: StationDatabase) -> None:
+    """Wait until cases can get all stored objects."""
+    wait_for(lambda: not database.value("SELECT count(*) FROM unsettled"))
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 15) -> Any:
     """Wait until a condition holds, and return its value."""
     end = time.monotonic() + seconds
@@ -59,8 +64,9 @@ class Receiver:
         self.station, self.config, self.ports = station, config, ports
 
     def rows(self, sql: str = "SELECT * FROM instances ORDER BY id") -> list[Any]:
-        """Rows of the station's database."""
+        """Rows of the station's database, once all stored files are as they stay."""
         with StationDatabase(self.station.database, read_only=True) as database:
+            wait_until_settled(database)
             return database.rows(sql)
 
     def uids(self) -> set[str]:

@@ -49,7 +49,8 @@ class StationCatalog:
             return 0
         self._next = self._clock() + _SECONDS
         rows = self._database.rows(
-            "SELECT id, path FROM instances WHERE cataloged = 0 ORDER BY id LIMIT ?", (_AT_ONCE,)
+            "SELECT id, path FROM instances WHERE cataloged = 0 AND case_id IS NOT NULL ORDER BY id LIMIT ?",
+            (_AT_ONCE,),
         )
         files = []
         for row in rows:

@@ -13,7 +13,8 @@ from ctenrich.workspace import sync_folders
 
 __all__ = ["StationDatabase"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+"""2: the table `unsettled`."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS associations (
   id INTEGER PRIMARY KEY, source TEXT NOT NULL, sender TEXT NOT NULL, host TEXT NOT NULL, priority INTEGER NOT NULL,
@@ -29,6 +30,7 @@ CREATE INDEX IF NOT EXISTS instances_of_case ON instances (case_id, revision);
 CREATE INDEX IF NOT EXISTS instances_without_case ON instances (id) WHERE case_id IS NULL;
 CREATE INDEX IF NOT EXISTS instances_of_association ON instances (association);
 CREATE INDEX IF NOT EXISTS instances_not_in_catalog ON instances (id) WHERE cataloged = 0;
+CREATE TABLE IF NOT EXISTS unsettled (instance INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS resent (
   association INTEGER NOT NULL, instance INTEGER NOT NULL, PRIMARY KEY (association, instance)) STRICT;
 CREATE INDEX IF NOT EXISTS resent_of_instance ON resent (instance);
@@ -45,7 +47,7 @@ CREATE INDEX IF NOT EXISTS revisions_of_state ON revisions (state);
 
 
 class StationDatabase:
-    """A connection to ``station.sqlite`` (WAL mode, full synchronisation: a commit is on disk when it returns).
+    """A connection to ``station.sqlite`` (WAL mode; a commit is on disk when it returns, unless it need not be).
 
     Several processes write; each transaction is short, and the others wait for it.
 
@@ -71,14 +73,14 @@ class StationDatabase:
         self._db.row_factory = sqlite3.Row
         try:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _SCHEMA_VERSION):
+            if version not in range(_SCHEMA_VERSION + 1):
                 message = f"the station has version {version}, this software writes {_SCHEMA_VERSION}"
                 raise UsageError(Reason.BAD_STATION, message, "use the version that made it")
             if not read_only:
                 path.chmod(0o600)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
-                if version == 0:
+                if version < _SCHEMA_VERSION:
                     self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
         except sqlite3.DatabaseError as error:
             self._db.close()
@@ -99,10 +101,22 @@ class StationDatabase:
         return int(self._db.execute(sql, values).fetchone()[0] or 0)
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Open a write transaction: committed and on disk at the end of the block, rolled back if it raises."""
+    def transaction(self, *, sync: bool = True) -> Iterator[sqlite3.Connection]:
+        """Open a write transaction: committed at the end of the block, rolled back if it raises.
+
+        Parameters
+        ----------
+        sync : bool
+            Whether it is on disk at the end of the block, with all that was committed before. If not, a kill of the
+            process does not undo it, and a power failure may.
+        """
+        self._db.execute("PRAGMA synchronous = FULL" if sync else "PRAGMA synchronous = NORMAL")
         self._db.execute("BEGIN IMMEDIATE")
         try:
+            if sync:
+                self._db.execute(
+                    f"PRAGMA user_version = {_SCHEMA_VERSION}"
+                )  # only a commit that writes is synchronised
             yield self._db
             self._db.execute("COMMIT")
         except BaseException:

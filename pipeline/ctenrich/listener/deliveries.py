@@ -108,7 +108,7 @@ class Deliveries:
                 return
             one.written = True
             deadline = one.started + one.peer.deadline if one.peer.deadline else None
-            with self._database.transaction() as db:
+            with self._database.transaction(sync=False) as db:
                 db.execute(
                     "INSERT INTO associations VALUES (?, ?, ?, ?, ?, ?, ?, NULL, '')",
                     (association, one.source, one.sender, one.host, one.peer.priority, deadline, one.started),

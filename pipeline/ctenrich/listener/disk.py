@@ -28,6 +28,10 @@ class Disk:
         """Return once the bytes and the size of a file are on disk."""
         os.fdatasync(descriptor)
 
+    def truncate(self, path: Path, size: int) -> None:
+        """Cut a file off behind some bytes; a power failure may undo that."""
+        os.truncate(path, size)
+
     def sync_folder(self, path: Path) -> None:
         """Return once the names in a folder are on disk."""
         sync_folders([path])

@@ -138,12 +138,19 @@ class IncomingFile:
         self._disk.write(self._descriptor, self._buffer)
         self._buffer = bytearray()
 
-    def finish(self) -> StoreStatus:
-        """Return once all bytes are on disk, or why they are not."""
+    def finish(self, trailer: Callable[[], bytes]) -> StoreStatus:
+        """Return once all bytes and a trailer are on disk, or why they are not.
+
+        Parameters
+        ----------
+        trailer : callable
+            Returns what follows the object in its file until its row in the database is on disk.
+        """
         if self.status is StoreStatus.SUCCESS and not self.head:
             self.status = StoreStatus.CANNOT_UNDERSTAND
         if self.status is StoreStatus.SUCCESS:
             try:
+                self._buffer += trailer()
                 self._flush()
                 self._disk.sync_file(self._descriptor)
             except OSError as error:

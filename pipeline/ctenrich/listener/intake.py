@@ -75,7 +75,7 @@ class Intake:
         number = 0
         while rows := self._database.rows(
             "SELECT id, sop_instance_uid, path, association, conflict FROM instances WHERE case_id IS NULL "
-            "ORDER BY id LIMIT ?",
+            "AND id NOT IN (SELECT instance FROM unsettled) ORDER BY id LIMIT ?",
             (_AT_ONCE,),
         ):
             self._assign([self._read(row) for row in rows])
@@ -175,6 +175,12 @@ class Intake:
 
     def _released(self, case: int) -> bool:
         """Whether no association with objects of a case is open, and the last one of them was released."""
+        if self._database.value(
+            "SELECT count(*) FROM unsettled u JOIN instances n ON n.id = u.instance WHERE n.association IN ("
+            "SELECT association FROM instances WHERE case_id = ?)",
+            (case,),
+        ):
+            return False  # the last objects have no case yet
         rows = self._database.rows(
             "SELECT a.ended, a.ending FROM associations a WHERE a.id IN ("
             "SELECT association FROM instances WHERE case_id = ? UNION "

@@ -7,6 +7,9 @@ in pieces. One process can have one such SCP. Only the module `receiver` imports
 from __future__ import annotations
 
 import logging
+import os
+import queue
+import select
 import socket
 import sqlite3
 import ssl
@@ -30,6 +33,8 @@ __all__ = ["RunningScp", "start_scp"]
 _VERIFICATION = "1.2.840.10008.1.1"
 _LINGER_SECONDS = 5.0
 """Time that the thread which receives for an association may take to end."""
+_IDLE_SECONDS = 0.01
+"""Time that the two threads of an association wait for an event, before they look at their time limits."""
 _PDU_OVERHEAD = 1024
 """Bytes that a PDU may be longer than was agreed: senders count its header differently."""
 
@@ -174,17 +179,58 @@ def _store_object(event: Any) -> int:
 # ---------------------------------------------------------------- connections
 
 
+class _MessageQueue(queue.Queue[Any]):
+    """Messages for the thread that handles them: it waits here, where pynetdicom would sleep between two looks."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Return the next message; without `block` wait a short time."""
+        return super().get(timeout=timeout if block else _IDLE_SECONDS)
+
+
+class _AnswerQueue(queue.Queue[Any]):
+    """Answers for the thread that sends them; each wakes it."""
+
+    wake: int
+    """Descriptor to write to."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Add an answer."""
+        super().put(item, block, timeout)
+        with suppress(OSError):  # a pipe that is full wakes too
+            os.write(self.wake, b"x")
+
+
 class _BufferedSocket(AssociationSocket):
     """Reads whole PDUs, each within a time limit, after the A-ASSOCIATE-RQ that was read before."""
 
     preread: bytearray
     max_pdu: int
     pdu_seconds: float
+    woken: int
+    """Descriptor that can be read if there is something to send."""
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read."""
-        return bool(self.preread) or bool(super().ready)
+        """Whether there is something to read; waits a short time for it, or for something to send."""
+        if self.preread:
+            return True
+        connection: Any = self.socket
+        if connection is None or not self._is_connected:
+            return False
+        try:
+            if isinstance(connection, ssl.SSLSocket) and connection.pending():
+                return True
+            waiting = select.poll()
+            waiting.register(connection, select.POLLIN)
+            waiting.register(self.woken, select.POLLIN)
+            seconds = _IDLE_SECONDS if self.event_queue.empty() else 0
+            found = {descriptor for descriptor, _ in waiting.poll(1000 * seconds)}
+            if self.woken in found:
+                os.read(self.woken, 4096)
+            return connection.fileno() in found
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # the connection is closed (PS3.8 table 9-10)
+            return False
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read some bytes; fewer if the connection ends."""
@@ -223,6 +269,12 @@ class _Handler(RequestHandler):
         reader = association.dul.socket  # made by pynetdicom, which has no parameter for its class
         reader.__class__ = _BufferedSocket
         reader.preread, reader.max_pdu, reader.pdu_seconds = bytearray(self.pdu), limits.max_pdu, limits.pdu_seconds
+        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        reader.woken = woken
+        association.dul._run_loop_delay = 0
+        association.dul.to_provider_queue = _AnswerQueue()
+        association.dul.to_provider_queue.wake = wake
+        association.dimse.msg_queue = _MessageQueue()
         association.incoming_files = set()
         association.delivery = server.deliveries.started(self.ticket)
         try:
@@ -235,6 +287,8 @@ class _Handler(RequestHandler):
             for file in association.incoming_files:
                 if file.incoming is not None:
                     file.incoming.discard()
+            for descriptor in (woken, wake):
+                os.close(descriptor)
             ending = "released" if association.is_released else "aborted" if association.is_aborted else "lost"
             server.deliveries.ended(association.delivery, ending)
 
