@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-EXTRAS := cloud,colab,dev,docs,notebooks,pacs,ray,reference,view
+EXTRAS := cloud,colab,dev,docs,notebooks,pacs,ray,reference,tables,view
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 

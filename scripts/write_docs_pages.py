@@ -91,6 +91,7 @@ INTERFACE = {
         ["results.tables", "results.query", "results.remote", "results.anatomy", "report.build", "view.server",
          "review.store", "review.reading", "publish.objects",
          "publish.options", "publish.content", "publish.log", "publish.sending", "publish.bigquery", "publish.export",
+         "publish.table_files", "results.table_formats",
          "notebook"],
     ),
     "release": (

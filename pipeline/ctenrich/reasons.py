@@ -118,6 +118,7 @@ class Reason(StrEnum):
     OTHER_RUN = "OTHER_RUN", "The review file is about another run."
     OUTDATED_REVIEW = "OUTDATED_REVIEW", "The objects have been made again since they were reviewed."
     NOT_ACCEPTED = "NOT_ACCEPTED", "No reviewer has accepted the product, or reviewers disagree about it."
+    TABLE_FORMAT = "TABLE_FORMAT", "The format cannot hold the whole table."
     TRANSFER_SYNTAX_REFUSED = (
         "TRANSFER_SYNTAX_REFUSED",
         "The receiver does not take objects of this kind in the transfer syntax of the file.",

@@ -69,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in (steps.fetch, steps.sort, steps.convert, steps.segment, steps.measure, steps.encode, steps.validate):
         stage(run)
     steps.finish(run)
-    for name in ("old.parquet", "new.parquet"):
+    for name in ("old.parquet", "new.parquet", "treatments.parquet"):
         shutil.copy(cohort, folder / name)
     shutil.copytree(folder / "dicom", folder / "their-ct")
     shutil.copytree(own_folder("mappings"), folder / "my-mappings")

@@ -21,6 +21,9 @@ class Format(StrEnum):
     NRRD = "nrrd"
     CSV = "csv"
     RTSTRUCT = "rtstruct"
+    EXCEL = "excel"
+    STATA = "stata"
+    CSV_TABLES = "csv-tables"
 
 
 class Holes(StrEnum):
@@ -36,13 +39,22 @@ def register(app: typer.Typer) -> None:
         epilog="Examples:  ctenrich export my-run nifti --out masks  \n"
         "ctenrich export my-run csv --only accepted  \n"
         "ctenrich export my-run rtstruct --holes xor --out structure-sets  \n"
+        "ctenrich export my-run excel --table organs --table outcomes  \n"
+        "ctenrich export treatments.parquet stata --out stata  \n"
         "ctenrich export others-objects/ nrrd --source their-ct/ --out masks"
     )(export)
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The run's folder, or any folder or file of SEG and SR objects.")],
-    fmt: Annotated[Format, typer.Argument(metavar="nifti|nrrd|csv|rtstruct", help="Format.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="The run's folder; any folder or file of SEG and SR objects; for tables also a Parquet file."
+        ),
+    ],
+    fmt: Annotated[
+        Format, typer.Argument(metavar="FORMAT", help="nifti, nrrd, csv, rtstruct, excel, stata or csv-tables.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Output folder; default: export/ in the run's folder.")] = None,
     source: Annotated[
         Path | None, typer.Option(help="SEGs from elsewhere: folder of their source CT, MR or PET.")
@@ -52,8 +64,11 @@ def export(
     only: OnlyAccepted = None,
     holes: Annotated[Holes, typer.Option(metavar="keyhole|xor", help="rtstruct: form of holes.")] = Holes.KEYHOLE,
     tg263: Annotated[bool, typer.Option("--tg263/--own-names", help="rtstruct: names of TG-263.")] = True,
+    table: Annotated[
+        list[str] | None, typer.Option(help="excel, stata, csv-tables: this table only; repeatable.")
+    ] = None,
 ) -> None:
-    """Export masks on the CT's grid (nifti, nrrd), measurements (csv), or masks as RT Structure Sets (rtstruct)."""
+    """Export masks (nifti, nrrd, rtstruct), measurements (csv), or the tables of a run (excel, stata, csv-tables)."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.cli.options import check_source
@@ -61,6 +76,13 @@ def export(
     from ctenrich.reasons import Reason
     from ctenrich.records import Severity, State
 
+    if fmt in (Format.EXCEL, Format.STATA, Format.CSV_TABLES):
+        if only is not None:
+            raise UsageError(Reason.BAD_PARAMETER, "--only accepted is for objects: tables are exported whole")
+        _export_tables(run, fmt, out, table or [])
+        return
+    if table:
+        raise UsageError(Reason.BAD_PARAMETER, "--table is for excel, stata and csv-tables")
     if fmt is Format.RTSTRUCT:
         _export_structure_sets(run, out, holes, tg263, only=only is not None)
         return
@@ -90,6 +112,22 @@ def export(
     counts = ", ".join(f"{found.count(state)} {state.value}" for state in (State.DONE, State.SKIPPED, State.FAILED))
     typer.echo(f"{count(len(found.objects), 'object')}: {counts}; {count(len(found.files), 'file')} in {target}")
     raise typer.Exit(1 if failed or any(i.severity is Severity.ERROR for i in found.issues) else 0)
+
+
+def _export_tables(run: Path, fmt: Format, out: Path | None, names: list[str]) -> None:
+    from ctenrich import steps
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.errors import count
+    from ctenrich.publish.table_files import TableFormat, export_tables
+
+    is_file = run.suffix == ".parquet"
+    source = run if is_file else steps.open_run(run).workspace
+    target = out or (Path("export") if is_file else run / "export")
+    with progress_bars() as progress:
+        found = export_tables(source, TableFormat(fmt.value), target, names=names, progress=progress)
+    rows = sum(found.rows.values())
+    tables, files = count(len(found.rows), "table"), count(len(found.files), "file")
+    typer.echo(f"{count(rows, 'row')} of {tables}: {files} in {target}")
 
 
 def _export_structure_sets(run: Path, out: Path | None, holes: Holes, tg263: bool, *, only: bool) -> None:

@@ -1,4 +1,4 @@
-"""What ``ctenrich query`` prints: rows in four formats, the list of queries and tables, descriptions of one."""
+"""What ``ctenrich query`` prints: rows in six formats, the list of queries and tables, descriptions of one."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class RowFormat(StrEnum):
     CSV = "csv"
     JSON = "json"
     PARQUET = "parquet"
+    EXCEL = "xlsx"
+    STATA = "dta"
 
 
 def write_rows(table: pa.Table, form: RowFormat, out: Path | None) -> None:
@@ -45,7 +47,10 @@ def write_rows(table: pa.Table, form: RowFormat, out: Path | None) -> None:
     Raises
     ------
     UsageError
-        BAD_PARAMETER: Parquet on a terminal, or a table for people into a file.
+        BAD_PARAMETER: Parquet on a terminal, Excel and Stata without a file, or a table for people into a file;
+        MISSING_EXTRA for Excel and Stata.
+    InputError
+        TABLE_FORMAT for rows that Excel cannot hold.
     """
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
@@ -53,9 +58,11 @@ def write_rows(table: pa.Table, form: RowFormat, out: Path | None) -> None:
 
     if form is RowFormat.TABLE:
         if out is not None:
-            hint = "add --format csv, json or parquet, or give the file such an ending"
+            hint = "add --format csv, json, parquet, xlsx or dta, or give the file such an ending"
             raise UsageError(Reason.BAD_PARAMETER, "a table is for the terminal, not for a file", hint)
         return _print_rows(table)
+    if form in (RowFormat.EXCEL, RowFormat.STATA):
+        return _write_file(table, form, out)
     if form is RowFormat.PARQUET and out is None and sys.stdout.isatty():
         raise UsageError(Reason.BAD_PARAMETER, "Parquet is no text for a terminal", "add --out FILE.parquet")
     content = {RowFormat.CSV: _csv_bytes, RowFormat.JSON: _json_bytes, RowFormat.PARQUET: _parquet_bytes}[form](table)
@@ -67,6 +74,22 @@ def write_rows(table: pa.Table, form: RowFormat, out: Path | None) -> None:
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
     return None
+
+
+def _write_file(table: pa.Table, form: RowFormat, out: Path | None) -> None:
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
+    from ctenrich.results.table_formats import write_excel, write_stata
+
+    if out is None:
+        raise UsageError(
+            Reason.BAD_PARAMETER, f"{form.value} is no text for a terminal", f"add --out FILE.{form.value}"
+        )
+    if form is RowFormat.EXCEL:
+        write_excel(out, {"rows": (table.schema, table.to_batches())})
+    else:
+        write_stata(out, table.schema, table.to_batches())
+    typer.echo(f"{table.num_rows} rows: {out}", err=True)
 
 
 def _print_rows(table: pa.Table) -> None:

@@ -64,7 +64,7 @@ def query(
         RowFormat | None, typer.Option("--format", help="Format of the rows; default: that of --out, else table.")
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
-    out: Annotated[Path | None, typer.Option(help="File for the rows: .csv, .json or .parquet.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the rows: .csv, .json, .parquet, .xlsx or .dta.")] = None,
     byte_limit: Annotated[float, typer.Option(help="BigQuery: most gigabytes that the query may read.")] = 10.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="BigQuery: show bytes and price, run nothing.")] = False,
     project: Annotated[str, typer.Option(help="BigQuery: project that pays; default: the project of the tables.")] = "",
