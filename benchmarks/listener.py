@@ -53,7 +53,7 @@ def listening(folder: Path, port: int) -> Iterator[psutil.Process]:
         yield next(child for child in children if "ctenrich.listener.receiver" in child.cmdline())
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(90)
 
 
 def wait_for_port(port: int) -> None:

@@ -166,7 +166,7 @@ def test_a_full_disk_does_not_end_the_listener(tmp_path: Path, monkeypatch: pyte
 def test_fifteen_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     result = campaign(tmp_path, kills=15, rng=random.Random(3), images=30)
     assert result.kills == 15
-    assert result.while_receiving >= 1
+    assert result.while_receiving >= 4
     assert result.acknowledged > 0
     assert (result.lost, result.different, result.twice, result.unfinished) == (0, 0, 0, 0)
     assert result.states.get("done", 0) >= 1  # a kill may part a study: its first revision then lacks the contours

@@ -38,7 +38,7 @@ class Campaign:
 
     kills: int
     while_receiving: int
-    """Connections of senders that broke off with objects on their way."""
+    """Kills that broke a connection of a sender off with objects on their way."""
     while_running: int
     """Kills while a case was running."""
     acknowledged: int
@@ -126,6 +126,8 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
 def campaign(folder: Path, *, kills: int, rng: random.Random, images: int = 60) -> Campaign:
     """Kill a listener that receives two studies and runs the experts' contours on them, again and again.
 
+    The moments are random: after an object has arrived, while a case waits or runs, and while the listener starts.
+
     Parameters
     ----------
     folder : Path
@@ -162,16 +164,21 @@ def _one_station(
     for sender in senders:
         sender.start()
     while counts["kills"] < kills:
-        if rng.random() < 0.85:  # else it is killed while it starts
-            _wait_for_port(dicom)
-        receiving = any(sender.is_alive() for sender in senders)
-        time.sleep(rng.uniform(0.05, 0.8 if receiving else 6.0))
+        cut = sum(sender.cut for sender in senders)
+        _wait_for_a_moment(station, dicom, senders, rng)
         if not any(sender.is_alive() for sender in senders) and _ended(station, 2):
             break
         counts["while_running"] += _running(station)
         kill_all(process)
         counts["kills"] += 1
         process = _start(station, dicom, web)
+        if rng.random() < 0.1 and counts["kills"] < kills:
+            time.sleep(rng.uniform(0.0, 1.0))
+            kill_all(process)
+            counts["kills"] += 1
+            process = _start(station, dicom, web)
+        _wait_for_port(dicom)  # by then both senders have noticed
+        counts["while_receiving"] += sum(sender.cut for sender in senders) > cut
     for sender in senders:
         sender.join(60)
         sender.stop.set()
@@ -180,6 +187,24 @@ def _one_station(
         time.sleep(0.2)
     kill_all(process)
     _check(station, senders, files, counts, states)
+
+
+def _wait_for_a_moment(station: Path, dicom: int, senders: list[Sender], rng: random.Random) -> None:
+    """Wait for the moment of the next kill: mostly while objects arrive, as long as there are some to send."""
+    _wait_for_port(dicom)
+    if any(sender.is_alive() for sender in senders):
+        number, end = _objects(station), time.monotonic() + 20
+        while _objects(station) == number and time.monotonic() < end and any(one.is_alive() for one in senders):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.0, 0.2))
+    else:
+        time.sleep(rng.uniform(0.05, 6.0))
+
+
+def _objects(station: Path) -> int:
+    with suppress(Exception), StationDatabase(station / "station.sqlite", read_only=True) as database:
+        return database.value("SELECT count(*) FROM instances")
+    return 0
 
 
 def _start(station: Path, dicom: int, web: int) -> subprocess.Popen[bytes]:
@@ -229,7 +254,6 @@ def _check(
             states[row.state.value] += 1
             counts["unfinished"] += row.ended is None
     for sender in senders:
-        counts["while_receiving"] += sender.cut
         counts["acknowledged"] += len(sender.acknowledged)
         for uid in sender.acknowledged:
             if uid not in found or not found[uid].is_file():

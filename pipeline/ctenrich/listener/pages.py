@@ -18,10 +18,17 @@ _STYLE = Markup(
     "body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1b2430;"
     "background:#fff}table{border-collapse:collapse;width:100%}caption{text-align:left;font-weight:600;padding:6px 0}"
     "td,th{text-align:left;padding:6px 10px;vertical-align:top;border-bottom:1px solid #dde3ea}"
-    "td.t{white-space:nowrap}a{color:#0b5cad}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}dl{display:flex;gap:2rem;flex-wrap:wrap;padding:0}"
-    "dt{color:#4a5565}dd{margin:0;font-size:1.6rem}.wide{overflow-x:auto}"
-    "@media (prefers-color-scheme:dark){body{background:#12161c;color:#e6eaf0}td,th{border-color:#39424e}"
-    "dt{color:#a9b4c2}a{color:#8ec5ff}}"
+    "td.t{white-space:nowrap}a{color:#0b5cad}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}"
+    ":focus-visible{outline:3px solid currentColor;outline-offset:2px}"
+    "dl{display:flex;gap:2rem;flex-wrap:wrap;padding:0}"
+    "dt{color:#4a5565}dd{margin:0;font-size:1.6rem}"
+    "@media (max-width:700px){table,caption,tbody,tr,td,tbody th{display:block}dl{gap:0 1rem}"  # a block per case
+    "thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}"
+    "tbody tr{border-bottom:1px solid #dde3ea;padding:8px 0}td,th,td.n,th.n{border:0;padding:1px 0;text-align:left}"
+    "td:empty{display:none}td::before,tbody th::before{content:attr(data-label) ' ';font-weight:400;color:#4a5565;"
+    "display:inline-block;min-width:6em}}"
+    "@media (prefers-color-scheme:dark){body{background:#12161c;color:#e6eaf0}td,th,tbody tr{border-color:#39424e}"
+    "dt,td::before,tbody th::before{color:#a9b4c2}a{color:#8ec5ff}}"
 )
 _MARKS = {
     CaseState.OPEN: "\N{WHITE CIRCLE}",
@@ -36,10 +43,8 @@ _PAGE = Markup(
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     "{refresh}<title>Station {aet}</title><style>{style}</style></head><body>"
     "<main><h1>Station {aet}</h1><p>{disk}. {again}</p>"
-    "<dl>{totals}</dl>{held}<div class=wide><table><caption>Cases, newest first</caption><thead><tr>"
-    '<th scope="col" class="n">Case</th><th scope="col" class="n">Revision</th><th scope="col">State</th>'
-    '<th scope="col" class="n">Images</th><th scope="col" class="n">Series</th><th scope="col">Opened</th>'
-    '<th scope="col" class="n">Priority</th><th scope="col">Reason</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    '<dl>{totals}</dl>{held}<table role="table"><caption>Cases, newest first</caption>'
+    '<thead role="rowgroup"><tr role="row">{heads}</tr></thead><tbody role="rowgroup">{rows}</tbody></table>'
     "<p>ctenrich {version}, research software, not a medical device. The same as JSON: <a href=/cases>/cases</a>, "
     "described in <a href=/openapi.json>/openapi.json</a>; <a href=/metrics>/metrics</a> for Prometheus.</p>"
     "</main></body></html>"
@@ -47,11 +52,11 @@ _PAGE = Markup(
 _REFRESH = Markup('<meta http-equiv="refresh" content="10">')
 _FOLLOWING = Markup('This page is loaded again every 10 seconds: <a href="/">stop that</a>.')
 _FOLLOW = Markup('<a href="/?follow">Load this page again every 10 seconds</a>.')
-_ROW = Markup(
-    '<tr><th scope="row" class="n">{case}</th><td class="n">{revision}</td><td>{mark} {state}{held}</td>'
-    '<td class="n">{images}</td><td class="n">{series}</td><td class="t">{opened}</td><td class="n">{priority}</td>'
-    "<td>{reason}</td></tr>"
-)
+_COLUMNS = ("Case", "Revision", "State", "Images", "Series", "Opened", "Priority", "Reason")
+_NUMBERS = frozenset({"Case", "Revision", "Images", "Series", "Priority"})
+_HEAD = Markup('<th role="columnheader" scope="col"{kind}>{name}</th>')
+_FIRST_CELL = Markup('<th role="rowheader" scope="row" data-label="{name}"{kind}>{text}</th>')
+_CELL = Markup('<td role="cell" data-label="{name}"{kind}>{text}</td>')
 
 
 def case_json(row: CaseRow) -> dict[str, Any]:
@@ -99,25 +104,36 @@ def status_page(
             totals=Markup("").join(
                 Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(n, getattr(totals, n)) for n in names
             ),
+            heads=Markup("").join(_HEAD.format(kind=_kind(name), name=name) for name in _COLUMNS),
             rows=Markup("").join(map(_table_row, rows)),
             version=__version__,
         )
     )
 
 
+def _kind(name: str) -> Markup:
+    """Class of the cells of a column."""
+    kind = "n" if name in _NUMBERS else "t" if name == "Opened" else ""
+    return Markup(' class="{}"').format(kind) if kind else Markup("")
+
+
 def _table_row(row: CaseRow) -> Markup:
-    return _ROW.format(
-        case=row.case,
-        revision=row.revision,
-        mark=_MARKS[row.state],
-        state=row.state.value,
-        held=f", held: {row.held}" if row.held else "",
-        images=row.images,
-        series=row.series,
-        opened=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.created)),
-        priority=row.priority,
-        reason=": ".join(filter(None, (row.reason, row.message))),
+    held = f", held: {row.held}" if row.held else ""
+    values = (
+        row.case,
+        row.revision,
+        f"{_MARKS[row.state]} {row.state.value}{held}",
+        row.images,
+        row.series,
+        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.created)),
+        row.priority,
+        ": ".join(filter(None, (row.reason, row.message))),
     )
+    cells = [
+        (_CELL if name != _COLUMNS[0] else _FIRST_CELL).format(name=name, kind=_kind(name), text=text)
+        for name, text in zip(_COLUMNS, values, strict=True)
+    ]
+    return Markup('<tr role="row">{}</tr>').format(Markup("").join(cells))
 
 
 def openapi() -> dict[str, Any]:
