@@ -38,6 +38,7 @@ INTERFACE = {
         ["inference.segmenter", "inference.kinds", "inference.products", "inference.registry", "models.library",
          "models.parity", "nnunet.plans", "nnunet.segmenter", "recipes.recipe", "recipes.recipe_file",
          "recipes.totalsegmentator", "recipes.executor", "recipes.segmenter", "inference.segmentation",
+         "harmonise.plan", "harmonise.request", "harmonise.segmenter", "harmonise.position",
          "networks.lungmask", "contours.rtstruct", "contours.raster", "contours.expert"],
     ),
     "bodypart": (
@@ -105,7 +106,7 @@ AREAS = {
     0: "Records, stages, running, packages", 1: "Phantoms and demonstration models", 2: "Catalogs and selection",
     3: "Fetch, sort, convert", 4: "Weights and inference", 5: "Body part regression", 6: "DICOM objects",
     7: "Measurements and contours", 8: "Tables, report, viewer", 9: "Publishing",
-    10: "Radiotherapy", 11: "Receiving", 13: "Data sets and exchange",
+    10: "Radiotherapy", 11: "Receiving", 12: "Objects and formats of others", 13: "Data sets and exchange",
 }  # fmt: skip
 DECISIONS = """# Decisions
 

@@ -163,6 +163,16 @@ class Reason(StrEnum):
     WRONG_MODALITY = "WRONG_MODALITY", "The model was trained for another modality."
     OUT_OF_MEMORY = "OUT_OF_MEMORY", "Memory ran out, even with the smallest batch."
     NO_EXPERT = "NO_EXPERT", "The series has no expert contours."
+    BAD_MASK = "BAD_MASK", "The file holds no masks: several volumes, or values that are no labels."
+    OTHER_GRID = "OTHER_GRID", "The masks are on another grid than the CT."
+    MISSING_MASKS = "MISSING_MASKS", "Some of the masks that belong together are not there."
+    WRONG_PLACE = "WRONG_PLACE", "Structures are where they cannot be: mirrored masks, exchanged sides or another CT."
+    BAD_MEASUREMENTS = (
+        "BAD_MEASUREMENTS",
+        "Measurements are not numbers, not of these segments, or contradict them.",
+    )
+    NO_MEASUREMENTS = "NO_MEASUREMENTS", "No measurements of another program were given: no SR of them is written."
+    BAD_DESCRIPTION = "BAD_DESCRIPTION", "The JSON does not describe what it should, or follows another schema."
     NO_REFERENCE = "NO_REFERENCE", "The contours or segments refer to another series."
     NO_MAPPED_ROI = "NO_MAPPED_ROI", "None of the contours has a name that is in the mappings."
     CONTOURS_OFF_SLICES = "CONTOURS_OFF_SLICES", "The contours are outside the slices of the series."

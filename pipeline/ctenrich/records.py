@@ -65,6 +65,9 @@ __all__ = [
     "SliceScores",
     "SortedSeries",
     "State",
+    "StatedGroup",
+    "StatedMeasurements",
+    "StatedValue",
     "StructureRois",
     "Volume",
 ]
@@ -160,6 +163,7 @@ class ObjectKind(StrEnum):
     SEG = "seg"
     SHAPE_SR = "shape_sr"
     DOSE_SR = "dose_sr"
+    STATED_SR = "stated_sr"
     LANDMARKS_SR = "landmarks_sr"
     REGIONS_SR = "regions_sr"
 
@@ -403,6 +407,17 @@ class Volume:
 # ---------------------------------------------------------------- products
 
 
+def _schema_without_defaults(schema: Any, defaults: dict[str, Any]) -> Any:
+    """A schema whose JSON has no field of `defaults` with that value."""
+    from pydantic_core import core_schema  # takes long to import, and is there wherever records are saved
+
+    def serialise_without(record: Any, serialise: Any) -> Any:
+        return {k: v for k, v in serialise(record).items() if k not in defaults or v != defaults[k]}
+
+    schema["serialization"] = core_schema.wrap_serializer_function_ser_schema(serialise_without)
+    return schema
+
+
 @dataclass(frozen=True)
 class Product:
     """The result of one segmenter or scorer for one series; ``str(product)`` is its key everywhere.
@@ -438,15 +453,7 @@ class Product:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Leave what is not set out of the JSON where version 0.1.0 did not write it."""
-        from pydantic_core import core_schema  # takes long to import, and is there wherever records are saved
-
-        def without_defaults(product: Any, serialise: Any) -> Any:
-            defaults = {"axes": "", "step": None, "largest_component": False}
-            return {k: v for k, v in serialise(product).items() if k not in defaults or v != defaults[k]}
-
-        schema = handler(source)
-        schema["serialization"] = core_schema.wrap_serializer_function_ser_schema(without_defaults)
-        return schema
+        return _schema_without_defaults(handler(source), {"axes": "", "step": None, "largest_component": False})
 
     @property
     def folder(self) -> str:
@@ -470,6 +477,15 @@ class ModelInfo:
     source_url: str = ""
     modality: str = "CT"
     demo: bool = False
+    of_files: bool = False
+    """Whether it stands for masks of others' files: `sha256` is then the hash of the files, not of weights."""
+    learned: bool = False
+    """Whether such masks are known to come from a trained network."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Leave what is not set out of the JSON where version 0.1.0 did not write it."""
+        return _schema_without_defaults(handler(source), {"of_files": False, "learned": False})
 
 
 @dataclass(frozen=True)
@@ -577,6 +593,48 @@ class StructureRois:
     """mm3."""
     items: tuple[RoiRecord, ...]
     """In the order of the structure set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedValue:
+    """One measurement of another program; each code is (value, coding scheme, meaning)."""
+
+    name: str
+    """Its name in the file."""
+    quantity: tuple[str, str, str]
+    unit: tuple[str, str, str]
+    """UCUM."""
+    value: float
+    """In `unit`."""
+    derivation: tuple[str, str, str] | None = None
+    """Derivation, e.g. mean; None if none is stated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedGroup:
+    """The measurements of another program about one segment."""
+
+    number: int
+    """Segment number."""
+    name: str
+    """Name of the segment."""
+    values: tuple[StatedValue, ...]
+    omitted: dict[str, str] = field(default_factory=dict)
+    """Name in the file -> why it is not in the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedMeasurements:
+    """Measurements that another program made of the segments of a product."""
+
+    product: Product
+    series_instance_uid: str
+    groups: tuple[StatedGroup, ...]
+    """One per measured segment."""
+    algorithm_name: str
+    algorithm_version: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    """Name of a file -> its SHA-256."""
 
 
 @dataclass(frozen=True)

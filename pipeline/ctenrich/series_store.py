@@ -4,8 +4,8 @@ Every record class has one file (:data:`RECORD_FILES`), in the folder of the ser
 return records; the stage table saves them here, once.
 
 ``series/<SeriesInstanceUID>/{fetched.json, sorted.json, volume.json, source/, volume/, <product folder>/{masks.json,
-rois.json, scores.json, shape.json, doses.json, landmarks.json, regions.json, objects.json, proof.json, masks/, scores/,
-objects/, archive/}}``
+rois.json, stated.json, scores.json, shape.json, doses.json, landmarks.json, regions.json, objects.json, proof.json,
+masks/, scores/, objects/, archive/}}``
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ctenrich.records import (
     ShapeMeasurements,
     SliceScores,
     SortedSeries,
+    StatedMeasurements,
     StructureRois,
     Volume,
 )
@@ -40,7 +41,7 @@ from ctenrich.workspace import Workspace, load_record, save_record
 __all__ = ["PRODUCT_RECORDS", "RECORD_FILES", "SERIES_RECORDS", "ProductRecords", "SeriesStore"]
 
 T = TypeVar("T")
-_NamesProduct = EncodedObjects | SegmentMasks | SliceScores | Landmarks | Regions | StructureRois
+_NamesProduct = EncodedObjects | SegmentMasks | SliceScores | Landmarks | Regions | StructureRois | StatedMeasurements
 
 SERIES_RECORDS = MappingProxyType(
     {FetchedSeries: "fetched.json", SortedSeries: "sorted.json", Volume: "volume.json"},
@@ -51,6 +52,7 @@ PRODUCT_RECORDS = MappingProxyType(
     {
         SegmentMasks: "masks.json",
         StructureRois: "rois.json",
+        StatedMeasurements: "stated.json",
         SliceScores: "scores.json",
         ShapeMeasurements: "shape.json",
         DoseMeasurements: "doses.json",
@@ -72,6 +74,7 @@ _NAMES_A_PRODUCT: tuple[type[_NamesProduct], ...] = (
     Landmarks,
     Regions,
     StructureRois,
+    StatedMeasurements,
 )
 """Records that contain the product of their folder, in the order in which they are tried."""
 

@@ -22,6 +22,7 @@ from ctenrich.catalog import open_catalog
 from ctenrich.catalog.base import Catalog
 from ctenrich.catalog.bigquery import BigQueryCatalog, check_table_name
 from ctenrich.catalog.folder import index_folders
+from ctenrich.codes.mappings import use_mappings
 from ctenrich.errors import InputError, UsageError
 from ctenrich.evaluate.doses import has_doses, write_dose_tables
 from ctenrich.evaluate.evaluation import (
@@ -34,7 +35,10 @@ from ctenrich.evaluate.evaluation import (
     strata_of,
     write_evaluation,
 )
+from ctenrich.harmonise.plan import HarmoniseOptions, plan_request
+from ctenrich.harmonise.request import save_request
 from ctenrich.inference.model_cache import ModelCache
+from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.export import Export, export_run
 from ctenrich.publish.export import export_objects as export_any
@@ -65,7 +69,7 @@ from ctenrich.runner.executors import ExecutorName, ExecutorOptions, open_execut
 from ctenrich.runner.forecast import rates_of, save_rates
 from ctenrich.runner.products import product_key
 from ctenrich.runner.recorder import RunSummary
-from ctenrich.runner.run import COHORT, Run
+from ctenrich.runner.run import COHORT, INPUT, Run
 from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.runner.shared_leases import SharedLeases
 from ctenrich.runner.status import preview, retry, status
@@ -76,6 +80,7 @@ from ctenrich.select.cohort_file import cohort_table
 from ctenrich.select.compare import CohortDiff, relock
 from ctenrich.select.files import without_local_paths, without_patients
 from ctenrich.select.series_list import read_series_list, select_series_list
+from ctenrich.select.sources import make_cohort
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import DosesSettings, SegSettings, Settings
 from ctenrich.workspace import write_bytes
@@ -85,6 +90,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgreementReport",
+    "HarmoniseSource",
     "SelectRequest",
     "StageReport",
     "convert",
@@ -95,10 +101,12 @@ __all__ = [
     "export_objects",
     "fetch",
     "finish",
+    "harmonise",
     "index",
     "measure",
     "measure_doses",
     "open_run",
+    "outcomes",
     "preview",
     "quality",
     "query",
@@ -1079,6 +1087,79 @@ def run_all(
     if not summary.stopped_early:
         finish(run, progress=progress)
     return summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarmoniseSource:
+    """The files of :func:`harmonise`."""
+
+    folder: Path
+    """Masks of another program: a folder, or one file."""
+    source: Path
+    """Folder with the CT that they were made from."""
+    series: str = ""
+    """Series Instance UID of the CT, where the folder holds several."""
+    mappings: Path | None = None
+    """Folder with a segments.csv of the user's own."""
+
+
+def harmonise(
+    request: HarmoniseSource,
+    out: str | Path,
+    options: HarmoniseOptions,
+    *,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Run, RunSummary]:
+    """Make masks of another program a product of a run: SEG and SRs with proof, tables and report.
+
+    Parameters
+    ----------
+    request : HarmoniseSource
+        The masks and the CT.
+    out : str or Path
+        The run's folder; an existing run of the same CT gets the product.
+    options : HarmoniseOptions
+        What the labels denote, and who made the masks.
+    settings : Settings, optional
+        Default settings if missing.
+    progress : Progress
+        Receives the steps of the stages.
+
+    Returns
+    -------
+    run, summary : Run and RunSummary
+        A product whose masks do not fit the CT has failed, with its reason.
+
+    Raises
+    ------
+    UsageError
+        NOT_FOUND, EMPTY_COHORT or NO_CT if there is no usable CT; BAD_PARAMETER if there are several; the errors of
+        :func:`ctenrich.harmonise.plan.plan_request`.
+    InputError
+        Labels that are not known, masks that are missing, files that cannot be read.
+    """
+    chosen = settings or Settings()
+    own = str(request.mappings.resolve()) if request.mappings else chosen.codes.mappings
+    use_mappings(own)
+    folder = Path(out) / INPUT
+    planned = plan_request(request.folder, options, chosen)
+    found = make_cohort(str(request.source), folder, series=request.series, progress=progress)
+    if found.selected != 1:
+        message = f"the source holds {found.selected} CT series, and the masks are of one"
+        raise UsageError(Reason.BAD_PARAMETER, message, "add --series UID, or name the folder of one series")
+    name = planned.request.name
+    own = str(planned.rows.save(folder / f"mappings-{name}", own) or own)
+    chosen = replace(chosen, codes=replace(chosen.codes, mappings=own))
+    path = save_request(planned.request, folder / f"{name}.json").resolve()
+    run = start(found.path, out, segmenters=[f"harmonised:{path}"], settings=chosen)
+    return run, run_all(run, progress=progress)
+
+
+def outcomes(run: Run) -> list[Outcome]:
+    """Final states of the series and products of a run, as its ledger has them."""
+    with LedgerReader(run.ledger_path) as ledger:
+        return list(ledger.outcomes())
 
 
 def _save_measured_rates(run: Run) -> None:

@@ -21,7 +21,7 @@ ARGUMENTS = {
     "FOLDER": "my-mappings", "FILE|RUN": "run", "FILE": "new.toml", "[RUN] [PATH...]": "run", "A [B...]": "run",
     "STATION": "run",
     "CATALOG": "catalog.duckdb", "TREATMENTS": "treatments.parquet", "KIND": "plan", "NAMES": "names.csv",
-    "FLOWS...": "flow.yaml", "DOSE": "dose.dcm", "DOSE...": "dose.dcm", "PLAN": "plan.dcm",
+    "FLOWS...": "flow.yaml", "DOSE": "dose.dcm", "DOSE...": "dose.dcm", "PLAN": "plan.dcm", "DIR": "dicom",
 }  # fmt: skip
 """Metavar -> a value that fits."""
 REQUIRED = {
@@ -33,13 +33,14 @@ REQUIRED = {
     "release": ["--out", "data-set"],
     "dose dvh": ["--structures", "structures.dcm", "--dose", "dose.dcm"],
     "dose sum": ["--out", "sum.dcm"],
+    "harmonise": ["--source", "dicom", "--out", "h"],
     "dose scale": ["--out", "scaled.dcm"],
 }
 """Options that a command needs for a complete request."""
 ANY_TEXT = {
     "--out", "--svg", "--collection", "--address", "--location", "--name", "--csv", "--manufacturer", "--model",
     "--kernel", "--body-part", "--position", "--description", "--sex", "--on-finish", "--roi", "--url",
-    "--curves",
+    "--curves", "--algorithm", "--algorithm-version",
 }  # fmt: skip
 """Options whose text is free, or that name what is written."""
 WRITTEN = {"settings init", "treatments protocol"}

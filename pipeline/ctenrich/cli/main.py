@@ -20,6 +20,7 @@ from ctenrich.cli import (
     evaluation,
     exports,
     flows,
+    harmonising,
     listening,
     mappings,
     models,
@@ -134,7 +135,7 @@ def _main(
 
 for group in (
     demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, quality, review,
-    viewing, publishing, exports, releases, listening, flows, doses, models, mappings, settings_files,
+    viewing, publishing, exports, harmonising, releases, listening, flows, doses, models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

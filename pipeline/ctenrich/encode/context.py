@@ -445,7 +445,9 @@ def contributing_equipment(model: ModelInfo | None, extra: tuple[str, ...] = ())
     item.SoftwareVersions = [__version__, *extra]
     facts = ["Research software, not a medical device."]
     if model is not None:
-        facts.append(f"Model {model.name} {model.version}, weights SHA-256 {model.sha256}.")
+        made = f"Model {model.name} {model.version}, weights"
+        made = f"Masks by {model.name} {model.version or '(version not stated)'}, files" if model.of_files else made
+        facts.append(f"{made} SHA-256 {model.sha256}.")
         facts += [f"Licence: {model.licence}."] if model.licence else []
         facts += [f"Citation: {model.citation}"] if model.citation else []
         facts += ["Demonstration model."] if model.demo else []

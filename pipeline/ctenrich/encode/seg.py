@@ -34,6 +34,7 @@ from ctenrich.masks import crop_of
 from ctenrich.reasons import Reason
 from ctenrich.records import (
     EncodedObject,
+    ModelInfo,
     ObjectKind,
     Segment,
     SegmentMasks,
@@ -318,6 +319,8 @@ def _segment_description(segment: Segment, masks: SegmentMasks, identity: Object
     if code.region and code.region_modifier:
         item.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [code_item(code.region_modifier)]
     item.SegmentDescription = segment.source_label[:1024]
+    if masks.model is not None and masks.model.of_files and not masks.model.learned:
+        item.pop("SegmentationAlgorithmIdentificationSequence", None)  # its family is not known
     return item
 
 
@@ -336,6 +339,8 @@ def _algorithm_identification(masks: SegmentMasks) -> Any:
         return None
     model = masks.model
     parameters = {}
+    if model is not None and model.of_files:
+        return _algorithm_of_files(model)
     if model is not None:
         parameters = {"model": model.name, "weights_sha256": model.sha256, "configuration": model.configuration}
         parameters["folds"] = "+".join(model.folds) or "all"
@@ -352,6 +357,20 @@ def _algorithm_identification(masks: SegmentMasks) -> Any:
         version=(model.version if model else "") or "unknown",
         source=(model.name if model else MANUFACTURER)[:64],
         parameters=parameters or None,
+    )
+
+
+def _algorithm_of_files(model: ModelInfo) -> Any:
+    """Build the identification of another program, of which only the name, version and files are known."""
+    from highdicom import AlgorithmIdentificationSequence
+    from pydicom.sr.codedict import codes
+
+    return AlgorithmIdentificationSequence(
+        name=model.name[:64],
+        family=codes.DCM.ArtificialIntelligence,
+        version=model.version or "unknown",
+        source=model.name[:64],
+        parameters={"files_sha256": model.sha256},
     )
 
 

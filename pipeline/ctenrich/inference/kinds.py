@@ -49,6 +49,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "lungmask": "ctenrich.networks.lungmask:LUNGMASK",
         "monai": "ctenrich.networks.monai:MONAI",
         "torchscript": "ctenrich.networks.torchscript:TORCHSCRIPT",
+        "harmonised": "ctenrich.harmonise.kind:HARMONISED",
         "bodypart": "ctenrich.bodypart.kind:BODYPART",
     }
 )
@@ -115,6 +116,8 @@ class SegmenterKind:
     words: tuple[str, str] = ("MODEL", "CONFIGURATION")
     """Names of the model and of the configuration in help texts."""
     options: tuple[SegmenterOption, ...] = ()
+    states_algorithm_type: bool = False
+    """Whether its masks state their own Segment Algorithm Type, in place of `algorithm_type`."""
     takes_crop: bool = False
     """Whether ``[segment] crop`` applies to it."""
     check: Callable[[SegmenterSpec], None] | None = None

@@ -15,6 +15,7 @@ from ctenrich.records import Product, SegmentMasks
 
 __all__ = ["RequestedProduct", "SegmenterSpec", "absolute", "parse_segmenter", "split_alias"]
 
+_FILES = (".toml", ".json")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 
 
@@ -122,6 +123,6 @@ def _option_value(kind: SegmenterKind, name: str, value: str, shown: tuple[str, 
 
 
 def absolute(model: str) -> str:
-    """Make the path of an existing folder or recipe file absolute; leave a name as it is."""
+    """Make the path of an existing folder, recipe (.toml) or request (.json) absolute; leave a name as it is."""
     path = Path(model)
-    return str(path.resolve()) if path.is_dir() or (path.suffix == ".toml" and path.is_file()) else model
+    return str(path.resolve()) if path.is_dir() or (path.suffix in _FILES and path.is_file()) else model

@@ -15,6 +15,7 @@ from ctenrich.proof.segmentation import prove_seg
 from ctenrich.proof.session import BodypartResult, ProofSession, ProveObject, SegmentationResult
 from ctenrich.proof.shape import prove_shape_sr
 from ctenrich.proof.source import read_source, source_checks
+from ctenrich.proof.stated import prove_stated_sr
 from ctenrich.records import EncodedObject, Proof
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace
@@ -31,6 +32,7 @@ __all__ = [
     "prove_regions_sr",
     "prove_seg",
     "prove_shape_sr",
+    "prove_stated_sr",
 ]
 
 

@@ -235,7 +235,7 @@ _RUN: dict[str, tuple[Column, ...]] = {
         Column("SeriesInstanceUID", "string", "Series Instance UID of the CT that it belongs to"),
         _PATIENT_OF_CT,
         Column("product", "string", _PRODUCT),
-        Column("kind", "string", "seg, shape_sr, landmarks_sr or regions_sr"),
+        Column("kind", "string", "seg, shape_sr, stated_sr, landmarks_sr or regions_sr"),
         Column("path", "string", "File, relative to the run's folder"),
         Column("size", "int", "Bytes"),
         Column("sha256", "string", "SHA-256 of the file"),

@@ -25,6 +25,8 @@ __all__ = [
     "upstream_failed",
 ]
 
+_NOT_ASKED = frozenset({Reason.NO_MEASUREMENTS})
+"""Reasons of objects that are optional: nobody misses them, and an outcome does not mention them."""
 _NOTHING_TO_DO = frozenset({Reason.NO_EXPERT})
 """Reasons of products that are skipped: the series lacks the input, nothing went wrong."""
 
@@ -70,8 +72,9 @@ def end_of_product(failure: Failure | None, left_out: Mapping[str, Reason] | Non
     left_out : mapping of str to Reason, optional
         Object kinds that are not written because they would have no content; the product is done, with the reason.
     """
-    if failure is None and left_out:
-        reason = next(iter(left_out.values()))
+    missed = [reason for reason in (left_out or {}).values() if reason not in _NOT_ASKED]
+    if failure is None and missed:
+        reason = missed[0]
         return replace(DONE, reason=reason, message=reason.sentence)
     if failure is None:
         return DONE

@@ -54,7 +54,9 @@ class SourceCohort:
         return f"{line}; excluded: {reasons} (every rule that failed: {excluded_path(self.path)})"
 
 
-def make_cohort(source: str, folder: Path, *, catalog: str = "idc", progress: Progress = SILENT) -> SourceCohort:
+def make_cohort(
+    source: str, folder: Path, *, catalog: str = "idc", series: str = "", progress: Progress = SILENT
+) -> SourceCohort:
     """Make a cohort file from a source of series.
 
     Parameters
@@ -67,6 +69,8 @@ def make_cohort(source: str, folder: Path, *, catalog: str = "idc", progress: Pr
         Gets ``catalog.duckdb`` and ``cohort.parquet`` with its excluded series and its lock.
     catalog : str
         Where a list of series is looked up, see :func:`ctenrich.catalog.open_catalog`.
+    series : str
+        Series Instance UID: of a folder, only this series is looked at; empty: all.
     progress : Progress
         Receives one step per file that is indexed, and the steps of the catalog.
 
@@ -85,7 +89,11 @@ def make_cohort(source: str, folder: Path, *, catalog: str = "idc", progress: Pr
     path = Path(source)
     if path.is_file() and path.suffix == ".parquet":
         return SourceCohort(path=path)
-    selection = _select(source, path, folder, catalog, progress)
+    if path.is_dir() and series:
+        file = _index(path, folder, progress)
+        selection = _from_query(_QUERY, f"folder:{file}", {"series": [series]}, progress)
+    else:
+        selection = _select(source, path, folder, catalog, progress)
     counts = Counter(selection.excluded["reason"].to_pylist())
     out = folder / "cohort.parquet"
     write_cohort(selection, out)

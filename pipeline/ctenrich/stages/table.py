@@ -37,6 +37,7 @@ from ctenrich.records import (
     ShapeMeasurements,
     SliceScores,
     SortedSeries,
+    StatedMeasurements,
     StructureRois,
     Volume,
 )
@@ -124,12 +125,13 @@ def _run_segment(context: StageContext) -> StageResult:
             workspace=context.workspace,
             progress=context.progress,
         )
-    masks = replace(masks, algorithm_type=context.kind.algorithm_type)
+    if not context.kind.states_algorithm_type:
+        masks = replace(masks, algorithm_type=context.kind.algorithm_type)
     record = context.store.save(masks, context.uid, context.product)
     paths = [masks.label_map_path, *(s.mask_path for s in masks.segments)]
     files = [record, *(context.resolve(p) for p in paths if p)]
-    if context.store.has(StructureRois, context.uid, context.product):  # the expert saves it, also if it then fails
-        files.append(context.store.path(StructureRois, context.uid, context.product))
+    more = [context.store.path(record, context.uid, context.product) for record in (StructureRois, StatedMeasurements)]
+    files += [path for path in more if path.is_file()]  # segmenters of others' files save them, also if they then fail
     return StageResult(files=tuple(files), issues=masks.issues)
 
 
@@ -383,13 +385,20 @@ def _dose_inputs(context: StageContext) -> list[str]:
 def _encode_inputs(context: StageContext) -> list[str]:
     reads = dict.fromkeys(r for kind in _object_kinds(context.kind, context.settings) for r in kind.reads)
     return [
-        *(_product_digest(context, record) for record in reads),
+        *(_product_digest(context, record) for record in reads if record is not StatedMeasurements),
+        *_stated_input(context),
         _series_digest(context, SortedSeries),
         _settings_json(context, "encode"),
         CODES_REVISION,
         *_newer_codes(context),
         *(f"left out: {key}" for key in objects_left_out(context)),
     ]
+
+
+def _stated_input(context: StageContext) -> list[str]:
+    """Digest of measurements that another program stated, where there are such."""
+    stated = context.store.has(StatedMeasurements, context.uid, context.product)
+    return [_product_digest(context, StatedMeasurements)] if stated else []
 
 
 def _newer_codes(context: StageContext) -> tuple[str, ...]:
@@ -429,7 +438,7 @@ SERIES_STAGES = ("fetch", "sort", "convert")
 
 _WRITES = MappingProxyType(
     {
-        "segment": (SegmentMasks,),
+        "segment": (SegmentMasks, StatedMeasurements),
         "score": (SliceScores,),
         "measure": (ShapeMeasurements, Landmarks, Regions),
         "encode": (EncodedObjects,),

@@ -1,0 +1,1 @@
+"""Masks and measurements of other programs become SEG and SRs of a run, with proof."""
