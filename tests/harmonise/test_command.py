@@ -129,7 +129,7 @@ def test_a_structure_set_is_drawn_as_the_experts(made: Made) -> None:
     assert [s.name for s in masks.segments] == list(SEGMENTS)
     assert case.differing(masks) < 0.02 * np.count_nonzero(made.case.labels)
     names = write_table(made.folder / "few.csv", {"heart": "heart"})
-    with pytest.raises(CtenrichError, match="does not have 'esophagus'"):
+    with pytest.raises(CtenrichError, match="does not have 'Esophagus'"):
         case.harmonise(rtstruct, labels=names)
     other = make_case(made.folder / "another", replace(SMALL, seed=7))
     with pytest.raises(CtenrichError) as caught:
