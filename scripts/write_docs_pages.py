@@ -82,6 +82,10 @@ INTERFACE = {
         ["flows.records", "flows.closing", "flows.reader", "flows.errors", "flows.folder", "flows.triggers",
          "flows.patterns", "flows.attributes", "flows.inputs", "dicom.texts"],
     ),
+    "delivery": (
+        "Delivering results",
+        ["delivery.destination", "delivery.queue", "delivery.decisions", "delivery.deliverer", "delivery.records"],
+    ),
     "runner": (
         "Running a cohort",
         ["runner.run", "runner.products", "runner.runner", "runner.job", "runner.executors", "runner.status",

@@ -146,6 +146,9 @@ class Reason(StrEnum):
 
     # listener
     BAD_STATION = "BAD_STATION", "The folder is not a station that this version can use."
+    DELIVERY_FAILED = "DELIVERY_FAILED", "A destination could not be reached for too long."
+    DELIVERY_REFUSED = "DELIVERY_REFUSED", "A destination refused an object, or failed to process it each time."
+    DELIVERY_LOST = "DELIVERY_LOST", "A destination accepted an object more than once, and does not have it."
     STATION_BUSY = "STATION_BUSY", "Another listener is at work on the station."
 
     # flows

@@ -15,7 +15,7 @@ from ctenrich import steps
 from ctenrich.errors import InputError
 from ctenrich.listener import cases, worker
 from ctenrich.listener.cases import CaseState
-from ctenrich.listener.config import RunRequest
+from ctenrich.listener.config import RunRequest, StationConfig
 from ctenrich.listener.worker import CaseWorker
 from ctenrich.phantom import Quirk, write_phantom_study
 from ctenrich.reasons import Reason
@@ -23,7 +23,7 @@ from ctenrich.runner.recorder import RunEnd, RunSummary
 from ctenrich.runner.run import INPUT
 from ctenrich.select.sources import make_cohort
 
-EXPERT = RunRequest(segmenters=("expert",))
+EXPERT = StationConfig(run=RunRequest(segmenters=("expert",)))
 
 
 @pytest.fixture
@@ -66,12 +66,12 @@ def test_a_case_without_a_usable_ct_is_skipped_with_the_reason(desk: Desk, tmp_p
 
 def test_a_case_is_frozen_if_nothing_is_to_run(desk: Desk) -> None:
     close_case(desk, *study_files())
-    assert CaseWorker(desk.station, desk.database, RunRequest()).run_next() is True
+    assert CaseWorker(desk.station, desk.database, StationConfig()).run_next() is True
     assert cases.case_of(desk.database, 1)[0].state is CaseState.DONE
     images = desk.station.revision(1, 1) / "images"
     assert {path.read_bytes() for path in images.iterdir()} == {path.read_bytes() for path in study_files()}
     assert all(path.stat().st_nlink == 2 for path in images.iterdir())
-    assert CaseWorker(desk.station, desk.database, RunRequest()).run_next() is False
+    assert CaseWorker(desk.station, desk.database, StationConfig()).run_next() is False
 
 
 def test_errors_of_a_case_end_that_case_only(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,5 +127,5 @@ def test_kills_of_the_whole_listener_do_not_count_against_a_case(desk: Desk) -> 
         row = cases.next_to_run(desk.database)
         assert row is not None
         assert cases.start_revision(desk.database, row)
-    assert CaseWorker(desk.station, desk.database, RunRequest()).run_next() is True
+    assert CaseWorker(desk.station, desk.database, StationConfig()).run_next() is True
     assert cases.case_of(desk.database, 1)[0].state is CaseState.DONE

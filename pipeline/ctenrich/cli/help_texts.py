@@ -26,7 +26,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "evaluate", "compare", "quality", "review", "evaluate-segmentations", "evaluate-landmarks", "publish",
             "release",
         ),
-        "Receiving": ("listen", "cases", "flow"),
+        "Receiving": ("listen", "cases", "deliveries", "flow"),
         "Models": ("models", "codes"),
         "Maintenance": ("settings", "retry", "verify", "check-mappings"),
     }

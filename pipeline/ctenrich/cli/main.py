@@ -15,6 +15,7 @@ from ctenrich import __version__
 from ctenrich.cli import (
     checking,
     cohorts,
+    deliveries,
     demo,
     doses,
     evaluation,
@@ -135,7 +136,8 @@ def _main(
 
 for group in (
     demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, quality, review,
-    viewing, publishing, exports, harmonising, releases, listening, flows, doses, models, mappings, settings_files,
+    viewing, publishing, exports, harmonising, releases, listening, deliveries, flows, doses, models, mappings,
+    settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

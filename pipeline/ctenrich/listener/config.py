@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from ctenrich.delivery.destination import Destination, Hook
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.flows.closing import AfterAtMost, CloseRule, CloseWhen, parse_duration
 from ctenrich.reasons import Reason
@@ -171,6 +172,12 @@ class StationConfig:
     close: CloseRule = field(default_factory=CloseRule)
     keep: KeepRule = field(default_factory=KeepRule)
     run: RunRequest = field(default_factory=RunRequest)
+    destinations: tuple[Destination, ...] = ()
+    """Where the results of every case are sent."""
+    return_to_sender_on_ports: tuple[int, ...] = ()
+    """Ports on which senders receive the results of the images that they sent."""
+    hooks: tuple[Hook, ...] = ()
+    """Where notifications about deliveries are sent."""
 
     def peer(self, aet: str, host: str) -> Peer | None:
         """The first sender that an association fits; None if it must be rejected."""
@@ -188,6 +195,7 @@ class StationConfig:
             raise _bad("aet: an AE title has 1 to 16 printable ASCII characters, and no backslash")
         for peer in self.peers:
             _check_peer(peer)
+        self._check_destinations()
         for name in ("dicom", "web"):
             if getattr(self, name):
                 self._check_address(name, parse_address(getattr(self, name)))
@@ -201,6 +209,17 @@ class StationConfig:
         for name, value in numbers.items():
             if value < 0 or (value == 0 and name.startswith(("max", "connect", "idle", "pdu"))):
                 raise _bad(f"{name} cannot be {value}")
+
+    def _check_destinations(self) -> None:
+        for destination in self.destinations:
+            destination.check()
+        for hook in self.hooks:
+            hook.check()
+        names = [one.name for one in self.destinations]
+        if len(set(names)) < len(names):
+            raise _bad("destinations: each has a name of its own")
+        if not all(0 < port < 65536 for port in self.return_to_sender_on_ports):
+            raise _bad("return_to_sender_on_ports: a port is 1 to 65535")
 
     def _check_address(self, name: str, address: ListenAddress) -> None:
         if any((self.tls.certificate, self.tls.key, self.tls.ca)) and not self.tls.complete:
@@ -323,9 +342,13 @@ def _check_names(data: dict[str, Any], record: type, place: str) -> None:
             raise UsageError(Reason.BAD_SETTINGS, f"unknown setting {place}{name}", hint)
         if isinstance(value, dict):
             _check_names(value, _record_of(name), f"{place}{name}.")
-        elif isinstance(value, list) and name == "peers":
+        elif isinstance(value, list) and name in _TABLES:
             for item in value:
-                _check_names(item, Peer, "peers.")
+                _check_names(item, _TABLES[name], f"{name}.")
+
+
+_TABLES: dict[str, type] = {"peers": Peer, "destinations": Destination, "hooks": Hook}
+"""Names of arrays of tables -> record of their items."""
 
 
 def _record_of(name: str) -> type:

@@ -85,7 +85,9 @@ def listen(
                         next_retention = time.monotonic() + _RETENTION_SECONDS
                     intake.run_once()
                     if database.value("SELECT count(*) FROM revisions WHERE state IN ('open', 'closed', 'running')"):
-                        processes.start_worker()  # with the first image: it is ready when the case closes
+                        processes.start_once("worker")  # with the first image: it is ready when the case closes
+                    if station.deliveries.exists():
+                        processes.start_once("deliverer")
                     catalog.update()
                 except (OSError, sqlite3.Error) as error:
                     if not is_disk_full(error):
@@ -98,7 +100,7 @@ def listen(
 
 
 class _Processes:
-    """The processes of a listener: ``receiver``, and ``worker`` once there is a case."""
+    """The processes: ``receiver``, ``worker`` once there is a case, ``deliverer`` once there are results to send."""
 
     def __init__(self, station: Station, config: StationConfig, lock: int) -> None:
         self._station = station
@@ -115,10 +117,10 @@ class _Processes:
     def _new(self, name: str) -> ChildProcess:
         return ChildProcess(f"ctenrich.listener.{name}", self._station, self._config, self._lock)
 
-    def start_worker(self) -> None:
-        """Start the process that runs cases, if it has not been started."""
-        if "worker" not in self._running:
-            self._running["worker"] = self._new("worker")
+    def start_once(self, name: str) -> None:
+        """Start a process, if it has not been started."""
+        if name not in self._running:
+            self._running[name] = self._new(name)
 
     def restart_dead(self) -> bool:
         """Start a process again that died, after a while; returns whether the worker has died since the last call."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 
+from ctenrich.delivery.decisions import open_cases
+from ctenrich.delivery.queue import DeliveryQueue
 from ctenrich.listener.audit import append_event
 from ctenrich.listener.config import KeepRule
 from ctenrich.listener.database import StationDatabase
@@ -12,11 +14,15 @@ from ctenrich.listener.station import Station
 
 __all__ = ["delete_old_objects"]
 
+_AT_ONCE = 100
+"""Cases whose objects are deleted by one call."""
+
 
 def delete_old_objects(station: Station, database: StationDatabase, rule: KeepRule) -> list[int]:
     """Delete the received objects of cases whose last revision ended longer ago than the rule says.
 
-    Results stay. An object that is sent again afterwards is received as new, and reopens its case.
+    Results stay. A case whose results are held or wait to be sent keeps its objects.
+    An object that is sent again afterwards is received as new, and reopens its case.
 
     Parameters
     ----------
@@ -37,11 +43,15 @@ def delete_old_objects(station: Station, database: StationDatabase, rule: KeepRu
     rows = database.rows(
         "SELECT c.id FROM cases c WHERE c.held = '' AND EXISTS (SELECT 1 FROM instances i WHERE i.case_id = c.id) "
         "AND NOT EXISTS (SELECT 1 FROM revisions r WHERE r.case_id = c.id AND "
-        "(r.ended IS NULL OR r.ended > ?)) ORDER BY c.id LIMIT 100",
+        "(r.ended IS NULL OR r.ended > ?)) ORDER BY c.id",
         (time.time() - 86400 * rule.days,),
     )
     cases = [int(row["id"]) for row in rows]
-    for case in cases:
+    if cases and station.deliveries.exists():
+        with DeliveryQueue(station.deliveries) as queue:
+            undelivered = open_cases(queue)
+        cases = [case for case in cases if case not in undelivered]
+    for case in cases[:_AT_ONCE]:
         paths = [row["path"] for row in database.rows("SELECT path FROM instances WHERE case_id = ?", (case,))]
         with database.transaction() as db:  # first the rows: a file without a row is deleted at the next start
             db.execute("DELETE FROM resent WHERE instance IN (SELECT id FROM instances WHERE case_id = ?)", (case,))
@@ -51,4 +61,4 @@ def delete_old_objects(station: Station, database: StationDatabase, rule: KeepRu
         for folder in station.revision(case, 1).parent.glob("r*/images"):
             shutil.rmtree(folder, ignore_errors=True)
         append_event(station.audit, "objects deleted", case=case, objects=len(paths))
-    return cases
+    return cases[:_AT_ONCE]

@@ -22,8 +22,8 @@ _WAIT = 5.0
 class Station:
     """Paths of a station. Its folders can be read by their owner only: images are of identified patients.
 
-    Layout: ``station.toml``, ``station.sqlite``, ``audit.jsonl``, ``token``, ``lock``, ``catalog.duckdb``,
-    ``received/000012/000012345.dcm`` (objects in the order of their arrival), and
+    Layout: ``station.toml``, ``station.sqlite``, ``deliveries.sqlite``, ``audit.jsonl``, ``token``, ``lock``,
+    ``catalog.duckdb``, ``received/000012/000012345.dcm`` (objects in the order of their arrival), and
     ``cases/000007/r1/{images/, run/}`` (a revision of a case: its images and its run).
 
     Parameters
@@ -36,6 +36,7 @@ class Station:
         self.root = Path(root).resolve()
         self.config = self.root / "station.toml"
         self.database = self.root / "station.sqlite"
+        self.deliveries = self.root / "deliveries.sqlite"
         self.audit = self.root / "audit.jsonl"
         self.token = self.root / "token"
         self.catalog = self.root / "catalog.duckdb"

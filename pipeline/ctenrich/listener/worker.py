@@ -17,6 +17,7 @@ from ctenrich.listener.audit import append_event
 from ctenrich.listener.cases import CaseRow, CaseState, deaths_of, end_revision, next_to_run, start_revision
 from ctenrich.listener.config import RunRequest, StationConfig
 from ctenrich.listener.database import StationDatabase
+from ctenrich.listener.outgoing import queue_results
 from ctenrich.listener.processes import child_main
 from ctenrich.listener.station import Station
 from ctenrich.reasons import Reason
@@ -45,14 +46,15 @@ class CaseWorker:
         The station.
     database : StationDatabase
         Used by this object alone.
-    request : RunRequest
-        What runs.
+    config : StationConfig
+        What runs, and where results are sent.
     """
 
-    def __init__(self, station: Station, database: StationDatabase, request: RunRequest) -> None:
+    def __init__(self, station: Station, database: StationDatabase, config: StationConfig) -> None:
         self._station = station
         self._database = database
-        self._request = request
+        self._config = config
+        self._request = config.run
 
     def run_next(self) -> bool | None:
         """Run the next case; returns whether there was one, or None if it was interrupted or the disk is full."""
@@ -113,9 +115,12 @@ class CaseWorker:
             return CaseState.RUNNING, "", ""
         if summary.ended is RunEnd.DISK:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        files = sorted((out / "series").glob("*/*/objects/*.dcm"))
+        incomplete = bool(summary.exit_code)
+        queue_results(self._station, self._database, self._config, row, files, incomplete=incomplete)
         reasons = ",".join(sorted(summary.reasons))
         counts = ", ".join(f"{number} {state}" for state, number in summary.states.items() if number)
-        return (CaseState.FAILED if summary.exit_code else CaseState.DONE), reasons, f"series and products: {counts}"
+        return (CaseState.FAILED if incomplete else CaseState.DONE), reasons, f"series and products: {counts}"
 
     def freeze(self, row: CaseRow, images: Path) -> Path:
         """Make the folder of a revision's images: hard links to the received files, in the order of their arrival.
@@ -171,7 +176,7 @@ def settings_of(request: RunRequest) -> Settings:
 
 def _work(station: Station, config: StationConfig, stop: threading.Event, ready: Callable[..., None]) -> None:
     with StationDatabase(station.database) as database:
-        worker = CaseWorker(station, database, config.run)
+        worker = CaseWorker(station, database, config)
         ready()
         while not stop.is_set():
             ran = worker.run_next()

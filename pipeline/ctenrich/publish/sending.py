@@ -43,6 +43,8 @@ class Answer:
     reason: Reason | None = None
     """Why it does not have the object; None: it has it."""
     detail: str = ""
+    status: int | None = None
+    """Status of C-STORE (PS3.4 table B.2-1), failure or warning reason of STOW-RS, or status of HTTP."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,8 @@ _REFUSED = {
 }
 """Result of a presentation context (PS3.8 table 9-18) -> what it means."""
 _WARNINGS = {
+    0x0107: "the node finds elements that its SOP class does not have",
+    0x0116: "the node finds values out of range",
     0xB000: "the node changed data elements (coercion)",
     0xB006: "the node discarded data elements",
     0xB007: "the node finds that the data set does not match its SOP class",
@@ -174,12 +176,15 @@ class _StoreSender:
         with part10_file(file) as path:
             status = self._association.send_c_store(path)
         code = getattr(status, "Status", None)
-        if code == 0 or code in _WARNINGS:
-            return Answer(detail=f"status {code:04X}: {_WARNINGS[code]}" if code else "")
+        if code == 0:
+            return Answer(status=code)
+        if code in _WARNINGS or (code is not None and 0xB000 <= code <= 0xBFFF):
+            return Answer(status=code, detail=f"status {code:04X}: {_WARNINGS.get(code, 'stored with a warning')}")
         if code is None:
             return Answer(reason=Reason.RETRY_EXHAUSTED, detail="no answer")
         comment = str(status.get("ErrorComment", "") or "")[:64]
-        return Answer(reason=Reason.OBJECT_REFUSED, detail=f"status {code:04X}" + (f": {comment}" if comment else ""))
+        detail = f"status {code:04X}" + (f": {comment}" if comment else "")
+        return Answer(reason=Reason.OBJECT_REFUSED, detail=detail, status=code)
 
 
 def _refusal(context: _Context, result: int) -> Answer:

@@ -67,7 +67,8 @@ def stow_route(url: str, token: str, tls: ssl.SSLContext | None = None) -> Route
         except urllib.error.HTTPError as error:
             said = _answer(error.read())
             detail = f"{type(error).__name__}: {error.code} {error.reason} {said.detail}".strip()
-            return Answer(reason=said.reason or Reason.RETRY_EXHAUSTED, detail=detail)
+            status = said.status if said.reason else error.code
+            return Answer(reason=said.reason or Reason.RETRY_EXHAUSTED, detail=detail, status=status)
 
     return Route(target=url, send=send, at_once=_AT_ONCE)
 
@@ -81,9 +82,12 @@ def _answer(body: bytes) -> Answer:
     failed = _first(found, "00081198", "00081197")
     if failed is not None:
         reason = Reason.TRANSFER_SYNTAX_REFUSED if failed == _SYNTAX_REFUSED else Reason.OBJECT_REFUSED
-        return Answer(reason=reason, detail=f"refused with reason {failed}")
+        status = failed if isinstance(failed, int) else None
+        return Answer(reason=reason, detail=f"refused with reason {failed}", status=status)
     warning = _first(found, "00081199", "00081196")
-    return Answer(detail=f"stored with warning {warning}" if warning not in (None, "unknown") else "")
+    if isinstance(warning, int):
+        return Answer(detail=f"stored with warning {warning}", status=warning)
+    return Answer()
 
 
 def _first(answer: Any, sequence: str, tag: str) -> Any:
