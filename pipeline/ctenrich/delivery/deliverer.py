@@ -71,7 +71,10 @@ class Deliverer:
 
             def work(destination: Destination = destination) -> None:
                 with DeliveryQueue(self._path, clock=self._clock) as own:
-                    self.work_on(own, destination, stop)
+                    try:
+                        self.work_on(own, destination, stop)
+                    except Exception as error:  # noqa: BLE001  recorded; one destination never ends the others
+                        self._failed(own, destination, type(error).__name__)
 
             self._start(destination.name, work)
 
