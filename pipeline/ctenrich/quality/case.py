@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ctenrich.geometry import grid_match
 from ctenrich.masks import bounding_box
 from ctenrich.quality.lungs import LungWitness, find_lungs
+from ctenrich.records import DoseCheck
 
 __all__ = ["OrganMask", "QualityCase", "Turn", "organ_mask", "turn_of"]
 
@@ -98,6 +99,10 @@ class QualityCase:
     """Organs that were looked for and have no voxel."""
     others: Mapping[str, Mapping[str, OrganMask]] = field(repr=False, default_factory=dict)
     """Other products of the series -> their organs."""
+    dose_checks: tuple[DoseCheck, ...] = ()
+    """Findings about the doses; those of the treatment as a whole with one of its products."""
+    mean_doses: Mapping[str, float] = field(default_factory=dict)
+    """Organ -> mean dose, Gy."""
     agreement: Mapping[str, float] = field(default_factory=dict)
     """Organ -> mean Dice of each fold's result with the ensemble's."""
     scores: tuple[float | None, ...] = ()

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctenrich.errors import CtenrichError
 from ctenrich.quality.cohort import OrganValues
 from ctenrich.quality.finding import Finding
 from ctenrich.quality.limits import Limits
-from ctenrich.records import Landmarks, Regions, SegmentMasks, SeriesFacts, SliceScores, SortedSeries, Volume
+from ctenrich.records import (
+    DoseMeasurements,
+    Landmarks,
+    Regions,
+    SegmentMasks,
+    SeriesFacts,
+    SliceScores,
+    SortedSeries,
+    Volume,
+)
 from ctenrich.series_store import PRODUCT_RECORDS, SERIES_RECORDS, SeriesStore
 from ctenrich.workspace import load_record, save_record
 
@@ -20,7 +30,7 @@ _NAME = "quality.json"
 _VERSION = "1"
 """Raised when a check gives another result for the same records."""
 _OF_SERIES = tuple(SERIES_RECORDS[kind] for kind in (SortedSeries, Volume))
-_OF_PRODUCT = tuple(PRODUCT_RECORDS[kind] for kind in (SegmentMasks, SliceScores, Landmarks, Regions))
+_OF_PRODUCT = tuple(PRODUCT_RECORDS[kind] for kind in (SegmentMasks, SliceScores, Landmarks, Regions, DoseMeasurements))
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class CheckedProduct:
     product: str
     findings: tuple[Finding, ...]
     values: tuple[OrganValues, ...]
+    mean_doses: Mapping[str, float] = field(default_factory=dict)
+    """Organ -> mean dose, Gy."""
 
 
 @dataclass(frozen=True)

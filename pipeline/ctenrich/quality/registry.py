@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from ctenrich.quality.case import QualityCase
+from ctenrich.quality.dose_checks import check_doses
 from ctenrich.quality.finding import Finding
 from ctenrich.quality.image_checks import check_alignment, check_attenuation, check_landmarks, check_lungs
 from ctenrich.quality.limits import Limits
@@ -58,6 +59,7 @@ CHECKS: tuple[Check, ...] = (
     check_landmarks,
     check_products,
     check_folds,
+    check_doses,
 )
 """A new check is a function of this form and a line here."""
 

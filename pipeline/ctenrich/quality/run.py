@@ -15,6 +15,7 @@ from ctenrich.masks import crop_of
 from ctenrich.progress import SILENT, Progress
 from ctenrich.quality.case import OrganMask, QualityCase, Turn, turn_of
 from ctenrich.quality.cohort import OrganValues, compare_with_cohort, organ_values
+from ctenrich.quality.dose_checks import checks_of_products, dose_outliers, mean_doses
 from ctenrich.quality.finding import Finding
 from ctenrich.quality.kept import CheckedProduct, CheckedSeries, find_kept, keep, key_of_series
 from ctenrich.quality.limits import Limits, load_limits
@@ -22,6 +23,7 @@ from ctenrich.quality.ranking import RankedCase, rank_cases
 from ctenrich.quality.registry import run_checks
 from ctenrich.records import (
     Cohort,
+    DoseMeasurements,
     Landmarks,
     Quantity,
     Regions,
@@ -86,6 +88,7 @@ def check_run(
     uids = SeriesStore(workspace).series()
     found: dict[tuple[str, str], list[Finding]] = {}
     values: list[OrganValues] = []
+    doses: dict[tuple[str, str], Mapping[str, float]] = {}
     progress.start("quality", len(uids))
     work = (_Series(workspace, uid, facts.get(uid, SeriesFacts()), chosen) for uid in uids)
     with WorkerPool(processes if len(uids) >= _PARALLEL_FROM else 1) as pool:
@@ -93,10 +96,12 @@ def check_run(
             for product in checked:
                 found[uid, product.product] = list(product.findings)
                 values += product.values
+                doses[uid, product.product] = product.mean_doses
             progress.advance("quality")
     progress.finish("quality")
-    for key, more in compare_with_cohort(values, chosen).items():
-        found[key] += more
+    for outliers in (compare_with_cohort(values, chosen), dose_outliers(doses)):
+        for key, more in outliers.items():
+            found[key] += more
     return rank_cases([(uid, product, findings) for (uid, product), findings in found.items()])
 
 
@@ -114,7 +119,7 @@ def _check_series(work: _Series) -> tuple[CheckedProduct, ...]:
     try:
         for case in cases_of_series(work.workspace, work.uid, work.facts):
             findings, values = tuple(run_checks(case, work.limits)), tuple(organ_values(case))
-            products.append(CheckedProduct(case.product, findings, values))
+            products.append(CheckedProduct(case.product, findings, values, dict(case.mean_doses)))
     except (CtenrichError, OSError, ValueError):
         return _not_checked(store, work.uid)
     keep(store, work.uid, CheckedSeries(key, tuple(products)))
@@ -153,6 +158,8 @@ def cases_of_series(workspace: Workspace, uid: str, facts: SeriesFacts) -> Itera
     ct = _ct(store, uid, turn)
     shape = _turned(series.shape, turn)
     known = _of_bodypart(store, uid, series, turn)
+    doses = [d for m in products if (d := store.find_valid(DoseMeasurements, uid, m.product)) is not None]
+    dose_checks, means = checks_of_products(doses), {str(d.product): mean_doses(d) for d in doses}
     lungs = None
     for masks in products:
         name = str(masks.product)
@@ -165,6 +172,8 @@ def cases_of_series(workspace: Workspace, uid: str, facts: SeriesFacts) -> Itera
             organs=organs[name],
             empty=frozenset(s.name for s in masks.segments if s.absent),
             others={other: found for other, found in organs.items() if other != name},
+            dose_checks=dose_checks.get(name, ()),
+            mean_doses=means.get(name, {}),
             agreement=masks.agreement,
             sex=facts.patient_sex,
             body_part_examined=facts.body_part_examined,

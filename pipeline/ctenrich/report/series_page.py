@@ -6,16 +6,17 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from markupsafe import Markup
 
 from ctenrich.masks import has_arrays
-from ctenrich.records import Landmarks, Product, Proof, Regions, SegmentMasks, Volume
+from ctenrich.records import DoseMeasurements, Landmarks, Product, Proof, Regions, SegmentMasks, Volume
 from ctenrich.report.agreement import MOST_DISTANCES, Agreement, agreement_of, reference_of
 from ctenrich.report.charts import Bar, bars
 from ctenrich.report.data import RunData
+from ctenrich.report.dose_picture import dose_picture
 from ctenrich.report.doses import dose_part
 from ctenrich.report.series_tables import (
     agreement_rows,
@@ -84,6 +85,7 @@ class _ProductRecords:
     proof: Proof | None = None
     landmarks: Landmarks | None = None
     regions: Regions | None = None
+    doses: DoseMeasurements | None = None
 
 
 def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Row:
@@ -115,6 +117,8 @@ def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Ro
     if volume is not None and (masks or any(one.landmarks or one.regions for one in products.values())):
         anatomy = {n: (p.landmarks, p.regions) for n, p in products.items() if p.landmarks or p.regions}
         picture = working_picture(volume, masks, anatomy, pictures)
+        doses = {name: one.doses for name, one in products.items() if one.doses}
+        picture = replace(picture, meta=picture.meta | {"dose": dose_picture(uid, volume, doses, pictures)})
     agreement = _agreement(volume, masks, pictures, index.of("evaluation", uid)) if volume is not None else {}
     first, further = facts_of(row)
     positions = _positions(picture)
@@ -156,6 +160,7 @@ def _records_of(store: SeriesStore, uid: str, product: Product | None) -> _Produ
         proof=store.find_valid(Proof, uid, product),
         landmarks=store.find_valid(Landmarks, uid, product),
         regions=store.find_valid(Regions, uid, product),
+        doses=store.find_valid(DoseMeasurements, uid, product),
     )
 
 
@@ -189,6 +194,7 @@ def _picture_part(picture: WorkingPicture | None, agreement: Mapping[str, Sequen
         "products": [{"letter": _letter(n), "name": one["name"]} for n, one in enumerate(products)],
         "groups": _organ_groups(products, agreement),
         "hu": picture.meta["hu"],
+        "dose": picture.meta.get("dose"),
         "landmarks": bool(picture.meta["landmarks"]),
         "regions": list(dict.fromkeys(region["name"] for region in picture.meta["regions"])),
     }

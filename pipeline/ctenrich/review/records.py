@@ -39,6 +39,7 @@ REASONS = (
     "wrong side",
     "island",
     "missing part",
+    "dose",
     "image quality",
     "wrong series",
     "other",

@@ -2,7 +2,7 @@
 /* Decisions of one reviewer: kept in the browser, and in a review file that `ctenrich review import` takes. */
 window.ctenrich = window.ctenrich || {};
 window.ctenrich.review = (() => {
-  const REASONS = ["over-segmentation", "under-segmentation", "wrong structure", "wrong side", "island", "missing part", "image quality", "wrong series", "other"];
+  const REASONS = ["over-segmentation", "under-segmentation", "wrong structure", "wrong side", "island", "missing part", "dose", "image quality", "wrong series", "other"];
   const CHOICES = [["accept", "Accept"], ["reject", "Reject"], ["comment", "Comment only"]];
   const STATES = { accept: "accepted", reject: "rejected", comment: "commented" };
   const bar = document.querySelector(".review-bar");

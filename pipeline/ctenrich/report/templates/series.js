@@ -94,6 +94,32 @@
     return out;
   };
 
+  /* Isodose line of a plane of dose levels as a path in mm, interpolated between samples; nothing where a level is 0. */
+  const isodose = (levels, width, height, mmRight, mmDown, wanted) => {
+    const path = new Path2D();
+    for (let y = 0; y + 1 < height; y++) for (let x = 0; x + 1 < width; x++) {
+      const p = y * width + x, a = levels[p], b = levels[p + 1], c = levels[p + width + 1], d = levels[p + width];
+      if (!a || !b || !c || !d) continue;
+      const code = (a >= wanted) + 2 * (b >= wanted) + 4 * (c >= wanted) + 8 * (d >= wanted);
+      if (code === 0 || code === 15) continue;
+      const part = (from, to) => (wanted - from) / (to - from);
+      const cuts = [];
+      if ((a >= wanted) !== (b >= wanted)) cuts.push([x + part(a, b), y]);
+      if ((b >= wanted) !== (c >= wanted)) cuts.push([x + 1, y + part(b, c)]);
+      if ((d >= wanted) !== (c >= wanted)) cuts.push([x + part(d, c), y + 1]);
+      if ((a >= wanted) !== (d >= wanted)) cuts.push([x, y + part(a, d)]);
+      if (code === 10) cuts.unshift(cuts.pop()); /* two opposite corners: the lines cut off the cold ones */
+      for (let n = 0; n + 1 < cuts.length; n += 2) {
+        path.moveTo((cuts[n][0] + 0.5) * mmRight, (cuts[n][1] + 0.5) * mmDown);
+        path.lineTo((cuts[n + 1][0] + 0.5) * mmRight, (cuts[n + 1][1] + 0.5) * mmDown);
+      }
+    }
+    return path;
+  };
+  /* Colour of a share of the maximum: blue for little dose, red for the most. */
+  const doseColour = (share) => "hsl(" + Math.round(240 * (1 - clamp(share, 0, 1))) + " 100% 50%)";
+  const DOSE_FROM = 0.1; /* share of the maximum below which the wash is transparent */
+
   /* Places near the wanted ones, at least `least` apart as far as they fit between `low` and `high`. */
   const spread = (wanted, least, low, high) => {
     const order = wanted.map((_, n) => n).sort((a, b) => wanted[a] - wanted[b]), out = wanted.slice();
@@ -185,10 +211,34 @@
       context.imageSmoothingQuality = "high";
       context.drawImage(this.offscreen, t.x, t.y, this.width * t.scale, this.height * t.scale);
       context.setTransform(ratio * t.scale, 0, 0, ratio * t.scale, ratio * t.x, ratio * t.y);
+      if (this.bench.dose) this.drawDose(context, index, t);
       this.products.forEach((n) => this.drawMasks(context, n, index, t.scale));
       this.drawMarks(t, index);
       this.describe(index, t);
       this.frame.style.touchAction = this.view.zoom > 1 ? "none" : "pan-y"; /* a picture that is not zoomed lets the page scroll */
+    }
+
+    drawDose(context, index, t) {
+      const mode = this.bench.doseSelect.value;
+      if (mode === "off") return;
+      const levels = this.bench.plane(this.bench.dose, this.fixed, index);
+      if (mode !== "lines") {
+        const off = this.offscreen.getContext("2d"), image = off.createImageData(this.columns, this.rows);
+        const pixels = new Uint32Array(image.data.buffer), colours = this.bench.doseColours;
+        for (let p = 0; p < levels.length; p++) pixels[p] = colours[levels[p]];
+        off.putImageData(image, 0, 0);
+        context.globalAlpha = Number(this.bench.doseOpacity.value);
+        context.drawImage(this.offscreen, 0, 0, this.width, this.height);
+        context.globalAlpha = 1;
+      }
+      if (mode === "wash") return;
+      context.lineWidth = 1.6 / t.scale;
+      this.bench.isodoses.forEach((dose) => {
+        const key = "dose " + dose + " " + this.fixed + " " + index, share = dose / this.bench.meta.dose.maximum;
+        if (!this.bench.cache.has(key)) this.bench.cache.set(key, isodose(levels, this.columns, this.rows, this.mmRight, this.mmDown, 1 + 254 * share));
+        context.strokeStyle = doseColour(share);
+        context.stroke(this.bench.cache.get(key));
+      });
     }
 
     drawMasks(context, number, index, scale) {
@@ -362,7 +412,7 @@
       this.shown = { landmarks: true, regions: false };
       this.zooms = {};
       for (const name in PLANES) this.fit(name);
-      const drawn = this.meta.products.length > 1 ? "contour" : "both";
+      const drawn = this.meta.products.length > 1 || this.meta.dose ? "contour" : "both";
       this.styles = new Map(this.meta.products.flatMap((p) => p.segments).map((s) => [s.name, { shown: true, drawn, opacity: 0.35 }]));
       this.values = this.valueTable();
     }
@@ -371,6 +421,7 @@
       this.state.textContent = "Loading slices …";
       try {
         const [slices, ...masks] = await Promise.all([load(this.meta.file, this.meta.key), ...this.meta.products.map((p) => load(p.file, p.key))]);
+        if (this.meta.dose) this.dose = new Uint8Array(await inflate((await load(this.meta.dose.file, this.meta.dose.key))[0]));
         this.levels = await decodeSlices(slices, this.shape, this.meta.chunk);
         this.labels = await Promise.all(masks.map((parts, n) => Promise.all(parts.map(async (part) => {
           const buffer = await inflate(part);
@@ -500,7 +551,8 @@
       const place = (at[0] * this.shape[1] + at[1]) * this.shape[2] + at[2];
       const several = this.meta.products.length > 1;
       const names = pane.products.flatMap((n) => this.labels[n].filter((layer) => layer[place]).map((layer) => (several ? letter(n) + " " : "") + words(this.meta.products[n].segments[layer[place] - 1].name)));
-      line.textContent = ["≈ " + Math.round(this.values[this.levels[place]]) + " " + this.meta.unit, ...names].join(" · ");
+      const dose = !this.dose ? [] : this.dose[place] ? ["≈ " + ((this.dose[place] - 1) / 254 * this.meta.dose.maximum).toFixed(1) + " Gy"] : ["outside the dose grid"];
+      line.textContent = ["≈ " + Math.round(this.values[this.levels[place]]) + " " + this.meta.unit, ...dose, ...names].join(" · ");
     }
 
     /* Slice of the source, or the place where a structure is largest. */
@@ -541,8 +593,42 @@
         this.root.scrollIntoView({ block: "start" });
         this.panes[0].frame.focus({ preventScroll: true });
       }));
+      this.connectDose(find);
       this.connectOrgans(find, page);
       this.chooseWindow();
+    }
+
+    connectDose(find) {
+      this.doseSelect = find(".b-dose");
+      this.doseOpacity = find(".b-dose-opacity");
+      if (!this.dose) return;
+      const canvas = document.createElement("canvas"), context = canvas.getContext("2d"), input = find(".b-isodoses"), legend = find(".b-dose-legend"), most = this.meta.dose.maximum;
+      canvas.width = 256; canvas.height = 1;
+      for (let level = 0; level < 256; level++) {
+        context.fillStyle = doseColour((level - 1) / 254);
+        if ((level - 1) / 254 >= DOSE_FROM) context.fillRect(level, 0, 1, 1);
+      }
+      this.doseColours = new Uint32Array(context.getImageData(0, 0, 256, 1).data.buffer);
+      const refresh = () => {
+        this.isodoses = [...new Set(input.value.split(/[,;\s]+/).map(Number).filter((dose) => dose > 0 && dose < most))].sort((a, b) => b - a);
+        const mode = this.doseSelect.value;
+        legend.replaceChildren();
+        legend.hidden = mode === "off";
+        if (mode !== "lines") {
+          make("span", legend, {}, (DOSE_FROM * most).toFixed(1) + " Gy");
+          make("i", legend, { class: "b-wash" }).style.background = "linear-gradient(90deg," + [0.1, 0.325, 0.55, 0.775, 1].map(doseColour).join(",") + ")";
+          make("span", legend, {}, most.toFixed(1) + " Gy");
+        }
+        if (mode !== "wash") this.isodoses.forEach((dose) => {
+          const item = make("span", legend, { class: "b-isodose" });
+          make("i", item).style.background = doseColour(dose / most);
+          make("span", item, {}, dose + " Gy");
+        });
+        this.draw();
+      };
+      [this.doseSelect, input].forEach((control) => control.addEventListener("change", refresh));
+      this.doseOpacity.addEventListener("input", () => this.draw());
+      refresh();
     }
 
     connectOrgans(find, page) {
@@ -560,7 +646,7 @@
         });
         this.draw();
       };
-      drawn.value = this.meta.products.length > 1 ? "contour" : "both";
+      drawn.value = this.meta.products.length > 1 || this.meta.dose ? "contour" : "both";
       const chosen = () => {
         const style = scope.value ? this.styles.get(scope.value) : null;
         items.forEach((item) => item.classList.toggle("chosen", item.dataset.organ === scope.value));
