@@ -135,10 +135,16 @@ class FeatureCode:
     """Quantity and unit of one measured feature."""
 
     name: str
-    """pyradiomics' name, without class."""
+    """pyradiomics' name, that of a texture after its class: ``Sphericity``, ``glcm_Contrast``."""
     feature_class: str
     quantity: Code
     unit: Code
+
+    @property
+    def full_name(self) -> str:
+        """Name in the results of pyradiomics for the unfiltered image, e.g. ``original_firstorder_Mean``."""
+        prefix = f"{self.feature_class}_"
+        return f"original_{prefix}{self.name.removeprefix(prefix)}"
 
 
 @dataclass(frozen=True, kw_only=True)

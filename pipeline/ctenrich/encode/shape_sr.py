@@ -149,8 +149,9 @@ def _algorithm_parameters(shape: ShapeMeasurements) -> tuple[str, ...]:
     if shape.settings_sha256:
         parameters.append(f"settings_sha256={shape.settings_sha256}")
     if shape.radiomics_sha256:
-        parameters.append(f"first order: pyradiomics {shape.radiomics_version}")
+        parameters.append(f"first order and textures: pyradiomics {shape.radiomics_version}")
         parameters.append(f"radiomics_settings_sha256={shape.radiomics_sha256}")
+        parameters += shape.radiomics_parameters
     return tuple(parameters)
 
 
@@ -185,7 +186,7 @@ def _omission_notes(shape: ShapeMeasurements, subject: str) -> list[Issue]:
             features = sorted(f for f, r in item.omitted.items() if r == reason)
             message = f"{item.name}: {', '.join(features)} omitted: {reason}"
             notes.append(Issue("OMITTED_FEATURE", Severity.NOTE, subject, message, "ctenrich", __version__))
-        coded = {f"original_firstorder_{name}" for name in item.values}
+        coded = {load_features()[name].full_name for name in item.values}
         uncoded = [name for name in item.radiomics if name not in coded]
         if uncoded:
             message = f"{item.name}: {len(uncoded)} features of pyradiomics without a code are in the tables only"

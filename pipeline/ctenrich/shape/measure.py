@@ -95,6 +95,7 @@ def measure_shape(
         issues=tuple(issues),
         radiomics_version=more.version if more else "",
         radiomics_sha256=more.sha256 if more else "",
+        radiomics_parameters=more.parameters if more else (),
     )
 
 

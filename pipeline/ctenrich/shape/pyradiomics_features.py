@@ -1,8 +1,8 @@
 """Measure first order and texture features with pyradiomics, as one of its settings files asks for them.
 
-pyradiomics is the definition; nothing is computed here. Features with an IBSI code, in the meaning that pyradiomics
-gives them, also get the name of their row in ``mappings/features.csv`` and go into the shape report; all others are
-kept under pyradiomics' own full name, which contains image type and class.
+pyradiomics is the definition; nothing is computed here. Features whose definition is IBSI's also get the name of
+their row in ``mappings/features.csv`` and go into the shape report; all others are kept under pyradiomics' own full
+name, which contains image type and class.
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ __all__ = ["Found", "Radiomics"]
 
 _MARGIN = 5
 """Voxels around a segment that are passed to pyradiomics: more than any neighbourhood of an unfiltered image."""
+_TEXTURES = ("glcm", "glrlm", "glszm", "gldm", "ngtdm")
+"""Classes of textures; gldm with a cutoff of 0 is IBSI's neighbouring grey level dependence matrix."""
+_IBSI_SETTINGS: dict[str, Any] = {
+    "distances": [1],
+    "symmetricalGLCM": True,
+    "weightingNorm": None,
+    "force2D": False,
+    "gldm_a": 0,
+}
+"""Setting of pyradiomics -> its default, with which textures are those of IBSI in 3D, averaged over directions."""
 _EXCESS = 3.0
 """Kurtosis of a normal distribution: IBSI's IPH6 is the excess above it, pyradiomics' value is not."""
 
@@ -78,6 +88,28 @@ class Radiomics:
         self._local = set(self._extractor.enabledImagetypes) == {"Original"} and not wide
         plain = not chosen.get("normalize") and not chosen.get("voxelArrayShift") and not chosen.get("resegmentRange")
         self._codes = plain and not chosen.get("resampledPixelSpacing")
+        self._texture_codes = self._codes and all(
+            chosen.get(name, default) == default for name, default in _IBSI_SETTINGS.items()
+        )
+        self.parameters = self._stated_parameters()
+        """Discretisation and aggregation of the coded features, as a report states them; empty where none is coded."""
+
+    def _stated_parameters(self) -> tuple[str, ...]:
+        if not self._codes:
+            return ()
+        chosen = self._extractor.settings
+        count, width = chosen.get("binCount"), chosen.get("binWidth", 25)
+        if count:
+            bins = f"discretisation: fixed bin number {count}, from the smallest to the largest HU of the segment"
+        else:
+            bins = f"discretisation: fixed bin size {width:g} HU, first bin from a multiple of {width:g} HU"
+        textures = sorted(set(self._extractor.enabledFeatures) & set(_TEXTURES))
+        if not textures or not self._texture_codes:
+            return (bins,)
+        return (
+            bins,
+            "textures: 3D, distance 1, no resampling; glcm and glrlm averaged over 13 directions; gldm cutoff 0",
+        )
 
     def measure(self, array: NDArray[Any], mask: Mask, box: Box, spacing: tuple[float, float, float]) -> Found:
         """Measure one segment.
@@ -131,13 +163,12 @@ class Radiomics:
         return part, inside
 
     def _ibsi_values(self, values: dict[str, float]) -> dict[str, float]:
-        """First order features of the unchanged HU, in IBSI's meaning."""
+        """First order features and textures of the unchanged HU, in IBSI's meaning."""
         if not self._codes:
             return {}
-        known = [name for name, code in load_features().items() if code.feature_class == "firstorder"]
-        found = {
-            name: values[f"original_firstorder_{name}"] for name in known if f"original_firstorder_{name}" in values
-        }
+        classes = ("firstorder", *(_TEXTURES if self._texture_codes else ()))
+        known = [code for code in load_features().values() if code.feature_class in classes]
+        found = {code.name: values[code.full_name] for code in known if code.full_name in values}
         if found.get("Kurtosis", 0.0) > 0:  # 0 means one grey level in both definitions
             found["Kurtosis"] -= _EXCESS
         return found

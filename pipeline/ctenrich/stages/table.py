@@ -367,11 +367,15 @@ def _score_inputs(context: StageContext) -> list[str]:
     return [context.requested.model_sha256, str(context.product), *records]
 
 
+_TEXTURE_CODES = "textures with IBSI codes, discretisation stated"
+"""Measurements with pyradiomics' parameter file before this are made again."""
+
+
 def _measure_inputs(context: StageContext) -> list[str]:
     if context.kind.makes is SliceScores:
         return [_product_digest(context, SliceScores), CODES_REVISION]
     chosen = context.settings.measure.radiomics
-    radiomics = [sha256_of_file(Path(chosen))] if chosen and Path(chosen).is_file() else []
+    radiomics = [sha256_of_file(Path(chosen)), _TEXTURE_CODES] if chosen and Path(chosen).is_file() else []
     engine = _settings_json(context, "measure", "engine")
     return [_product_digest(context, SegmentMasks), engine, chosen and "radiomics", *radiomics]
 
