@@ -16,7 +16,7 @@ relative to the series folder unless stated otherwise; :class:`ctenrich.workspac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -407,7 +407,6 @@ class Volume:
 # ---------------------------------------------------------------- products
 
 
-<<<<<<< HEAD
 def _schema_without_defaults(schema: Any, defaults: dict[str, Any]) -> Any:
     """A schema whose JSON has no field of `defaults` with that value."""
     from pydantic_core import core_schema  # takes long to import, and is there wherever records are saved
@@ -416,16 +415,6 @@ def _schema_without_defaults(schema: Any, defaults: dict[str, Any]) -> Any:
         return {k: v for k, v in serialise(record).items() if k not in defaults or v != defaults[k]}
 
     schema["serialization"] = core_schema.wrap_serializer_function_ser_schema(serialise_without)
-=======
-def _without_defaults(schema: Any, defaults: Mapping[str, Any]) -> Any:
-    """Return pydantic's schema of a record whose fields are left out of the JSON where they have these values."""
-    from pydantic_core import core_schema  # takes long to import, and is there wherever records are saved
-
-    def serialised(record: Any, serialise: Any) -> Any:
-        return {k: v for k, v in serialise(record).items() if k not in defaults or v != defaults[k]}
-
-    schema["serialization"] = core_schema.wrap_serializer_function_ser_schema(serialised)
->>>>>>> 84a4efc (Textures of pyradiomics in the measurement report under their IBSI codes, with discretisation stated; checked on IBSI's digital phantom)
     return schema
 
 
@@ -464,11 +453,7 @@ class Product:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Leave what is not set out of the JSON where version 0.1.0 did not write it."""
-<<<<<<< HEAD
         return _schema_without_defaults(handler(source), {"axes": "", "step": None, "largest_component": False})
-=======
-        return _without_defaults(handler(source), {"axes": "", "step": None, "largest_component": False})
->>>>>>> 84a4efc (Textures of pyradiomics in the measurement report under their IBSI codes, with discretisation stated; checked on IBSI's digital phantom)
 
     @property
     def folder(self) -> str:
@@ -777,7 +762,7 @@ class ShapeMeasurements:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Leave what is not set out of the JSON where version 0.1.0 did not write it."""
-        return _without_defaults(handler(source), {"radiomics_parameters": ()})
+        return _schema_without_defaults(handler(source), {"radiomics_parameters": ()})
 
 
 @dataclass(frozen=True, kw_only=True)
