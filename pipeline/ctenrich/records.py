@@ -762,7 +762,7 @@ class ShapeMeasurements:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Leave what is not set out of the JSON where version 0.1.0 did not write it."""
-        return _schema_without_defaults(handler(source), {"radiomics_parameters": ()})
+        return _schema_without_defaults(handler(source), {"radiomics_parameters": []})
 
 
 @dataclass(frozen=True, kw_only=True)
