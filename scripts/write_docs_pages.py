@@ -67,6 +67,13 @@ INTERFACE = {
          "dose.vendor_dvh", "dose.plan", "dose.choice", "dose.combine", "dose.write", "dose.compare",
          "dose.checks", "evaluate.doses"],
     ),
+    "pseudonymise": (
+        "Pseudonymisation",
+        ["pseudonymise.folder", "pseudonymise.object_file", "pseudonymise.profile", "pseudonymise.key",
+         "pseudonymise.dates", "pseudonymise.words", "pseudonymise.identifiers", "pseudonymise.clean",
+         "pseudonymise.refusals", "pseudonymise.patients", "pseudonymise.journal", "pseudonymise.report",
+         "pseudonymise.review"],
+    ),
     "objects": (
         "DICOM objects",
         ["codes.mappings", "codes.tasks", "codes.describe", "codes.lint", "uids", "objects.kinds", "encode.seg",

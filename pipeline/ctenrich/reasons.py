@@ -114,6 +114,7 @@ class Reason(StrEnum):
         "IDENTITY_NOT_REMOVED",
         "Patients could be identified from what would be shared.",
     )
+    KEY_FILE = "KEY_FILE", "The file of the secret key is missing, holds no key, or may be read by others."
     BAD_REVIEW = "BAD_REVIEW", "The review file is damaged, or is not a review file that this version can read."
     OTHER_RUN = "OTHER_RUN", "The review file is about another run."
     OUTDATED_REVIEW = "OUTDATED_REVIEW", "The objects have been made again since they were reviewed."
@@ -143,6 +144,15 @@ class Reason(StrEnum):
     MIXED_PIXEL_FORMAT = "MIXED_PIXEL_FORMAT", "The slices do not share one pixel format."
     HU_RANGE = "HU_RANGE", "Rescaled values do not fit 16 bits, or the rescale is not a number."
     READERS_DISAGREE = "READERS_DISAGREE", "Neither dcm2niix nor SimpleITK read the volume that ctenrich read."
+
+    # pseudonymisation
+    NO_PATIENT_ID = "NO_PATIENT_ID", "The object has no Patient ID: nothing states whose it is."
+    ENCAPSULATED_DOCUMENT = (
+        "ENCAPSULATED_DOCUMENT",
+        "The object is an encapsulated document, whose text cannot be cleaned.",
+    )
+    BURNED_IN_TEXT = "BURNED_IN_TEXT", "The pixels may show text: a capture of a screen, or Burned In Annotation."
+    CLASS_NOT_CLEANED = "CLASS_NOT_CLEANED", "Objects of this SOP class are not pseudonymised."
 
     # listener
     BAD_STATION = "BAD_STATION", "The folder is not a station that this version can use."

@@ -22,6 +22,7 @@ ARGUMENTS = {
     "STATION": "run",
     "CATALOG": "catalog.duckdb", "TREATMENTS": "treatments.parquet", "KIND": "plan", "NAMES": "names.csv",
     "FLOWS...": "flow.yaml", "DOSE": "dose.dcm", "DOSE...": "dose.dcm", "PLAN": "plan.dcm", "DIR": "dicom",
+    "OUT": "shared",
 }  # fmt: skip
 """Metavar -> a value that fits."""
 REQUIRED = {
@@ -32,6 +33,7 @@ REQUIRED = {
     "select": ["--catalog", "folder:catalog.duckdb"],
     "release": ["--out", "data-set"],
     "dose dvh": ["--structures", "structures.dcm", "--dose", "dose.dcm"],
+    "pseudonymise": ["--key-file", "key"],
     "dose sum": ["--out", "sum.dcm"],
     "harmonise": ["--source", "dicom", "--out", "h"],
     "dose scale": ["--out", "scaled.dcm"],

@@ -21,7 +21,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "index", "select", "cohort", "plan", "prepare",
             "fetch", "sort", "convert", "segment", "score", "measure", "encode", "validate",
         ),
-        "Radiotherapy": ("treatments", "names", "dose"),
+        "Radiotherapy": ("pseudonymise", "treatments", "names", "dose"),
         "Results": (
             "evaluate", "compare", "quality", "review", "evaluate-segmentations", "evaluate-landmarks", "publish",
             "release",

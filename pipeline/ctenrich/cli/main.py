@@ -25,6 +25,7 @@ from ctenrich.cli import (
     listening,
     mappings,
     models,
+    pseudonyms,
     publishing,
     quality,
     releases,
@@ -136,8 +137,8 @@ def _main(
 
 for group in (
     demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, quality, review,
-    viewing, publishing, exports, harmonising, releases, listening, deliveries, flows, doses, models, mappings,
-    settings_files,
+    viewing, publishing, exports, harmonising, releases, listening, deliveries, flows, doses, pseudonyms, models,
+    mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)
