@@ -466,6 +466,8 @@ def test_the_report_names_no_one_and_the_review_is_private(tmp_path: Path) -> No
     write_review(result, review)
     assert "canary.dcm" in (review / "refused.csv").read_text()
     assert "Zebulon" in (review / "words.csv").read_text()
+    write_review(run(folder, out), review)
+    assert "Zebulon" in (review / "words.csv").read_text(), "nothing was written, and no word replaced, by this call"
     assert {path.stat().st_mode & 0o777 for path in review.iterdir()} == {0o600}
     with (out / "pseudonymise" / "attributes.csv").open(newline="") as handle:
         rows = {(row["attribute"], row["outcome"]): int(row["files"]) for row in csv.DictReader(handle)}
