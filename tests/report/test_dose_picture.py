@@ -25,15 +25,16 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> DoseCase:
 
 
 def test_levels_are_the_dose_at_every_sample(case: DoseCase) -> None:
-    """1 Gy per mm along x: columns run to the left, as x does; the maximum is 46 Gy at x = -76 mm."""
-    grid = read_dose(case.folder / "rd.dcm").grid
+    """1 Gy per mm along x, as columns run; the maximum is 46 Gy at x = -94 mm, where the dose grid ends."""
+    grid = read_dose(case.give_dose(ImagePositionPatient=[-140, -101, -313])).grid
+    case.give_dose()
     reduction = reduction_of(case.volume)
     levels = dose_levels(grid, case.volume, reduction)
     assert levels.shape == reduction.shape
     x = -120.25 + 0.7 * np.arange(48)
-    expected = np.rint(1 + 254 * (x + 122) / 46).astype(int)
-    assert np.abs(levels[5, 20].astype(int) - np.where(x <= -76, expected, 0)).max() <= 1
-    assert (levels[5, 20][x > -75.9] == 0).all(), "outside the grid there is no dose, not even a small one"
+    expected = np.rint(1 + 254 * (x + 140) / 46).astype(int)
+    assert (x > -94).any()
+    assert (levels[5, 20] == np.where(x <= -94, expected, 0)).all(), "outside the grid there is no dose, not even 0 Gy"
 
 
 def test_a_dose_that_changed_or_is_gone_is_not_drawn(case: DoseCase, tmp_path: Path) -> None:

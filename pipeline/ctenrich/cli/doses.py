@@ -237,6 +237,37 @@ def _combine(doses: list[Path], factors: list[str], plans: list[Path], out: Path
 
 
 @dose_app.command(
+    "isodoses",
+    epilog="Examples:  ctenrich dose isodoses rd.dcm --ct ct/ --level 20,50 --out isodoses.dcm  \n"
+    "ctenrich dose isodoses rd.dcm --ct ct/ --level 95% --level 20Gy --plan rp.dcm --out isodoses.dcm",
+)
+def isodoses(
+    dose: Annotated[Path, typer.Argument(help="RT Dose.")],
+    ct: Annotated[Path, typer.Option(help="Folder of the CT.")],
+    level: Annotated[list[str], typer.Option(help="Doses: 20, 20Gy, or 95% of the prescribed dose; repeatable.")],
+    out: Annotated[Path, typer.Option(help="File of the new RT Structure Set.")],
+    plan: Annotated[Path | None, typer.Option(help="RT Plan, for the prescribed dose.")] = None,
+    prescribed: Annotated[float | None, typer.Option(min=0.01, help="Prescribed dose, Gy.")] = None,
+) -> None:
+    """Write isodoses as an RT Structure Set of regions, proven by drawing its contours again."""
+    from ctenrich.cli.text import check_paths, printable
+    from ctenrich.dicom.series import series_of_folder
+    from ctenrich.dose.isodoses import parse_levels, write_isodoses
+    from ctenrich.dose.plan import read_plan
+    from ctenrich.dose.reader import read_dose
+
+    check_paths(dose, ct, plan)
+    stated = read_plan(plan).prescription if plan is not None else None
+    known = prescribed if prescribed is not None else stated.dose if stated is not None else None
+    written = write_isodoses(read_dose(dose), series_of_folder(ct), parse_levels(level, known), out)
+    for note in written.notes:
+        typer.echo(printable(f"note: {note}"), err=True)
+    for gray, volume in written.volumes:
+        typer.echo(f"{gray:g} Gy: {volume:.2f} cm3")
+    typer.echo(printable(f"{out}: {written.sop_instance_uid}, {len(written.volumes)} isodoses; research only"))
+
+
+@dose_app.command(
     "plan",
     epilog="Examples:  ctenrich dose plan rp.dcm",
 )

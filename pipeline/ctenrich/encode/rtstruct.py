@@ -32,7 +32,7 @@ from ctenrich.records import Segment, SegmentMasks, SortedSeries
 from ctenrich.settings import EncodeSettings
 from ctenrich.workspace import Workspace
 
-__all__ = ["HOLES", "StructureSetOptions", "structure_set_of"]
+__all__ = ["HOLES", "StructureSetOptions", "contour_item", "referenced_frame", "slice_points", "structure_set_of"]
 
 HOLES = ("keyhole", "xor")
 """How holes are written: joined to their region by a channel without width, or as CLOSEDPLANAR_XOR contours."""
@@ -115,16 +115,16 @@ def structure_set_of(
     out.StructureSetLabel = str(masks.product.kind)[:16]
     out.StructureSetDate, out.StructureSetTime = out.SeriesDate, out.SeriesTime
     out.ApprovalStatus = "UNAPPROVED"
-    out.ReferencedFrameOfReferenceSequence = [_referenced_frame(series)]
+    out.ReferencedFrameOfReferenceSequence = [referenced_frame(series)]
     manual = masks.algorithm_type == "MANUAL"
     out.StructureSetROISequence = [_roi(s, name, series, manual) for s, name in stated]
     out.RTROIObservationsSequence = [_observation(segment, name) for segment, name in stated]
-    place = _Place.of(series)
-    out.ROIContourSequence = [_roi_contour(s, masks, workspace, place, options.holes) for s in masks.segments]
+    out.ROIContourSequence = [_roi_contour(s, masks, workspace, series, options.holes) for s in masks.segments]
     return out
 
 
-def _referenced_frame(series: SortedSeries) -> Dataset:
+def referenced_frame(series: SortedSeries) -> Dataset:
+    """Build the item of the Referenced Frame of Reference Sequence that lists all images of a series."""
     images = [_reference(one.sop_class_uid, one.sop_instance_uid) for one in series.slices]
     of_series = _item(SeriesInstanceUID=series.series_instance_uid, ContourImageSequence=images)
     study = _reference(_RT_REFERENCED_STUDY, series.study_instance_uid)
@@ -171,26 +171,32 @@ def _observation(segment: Segment, name: str) -> Dataset:
     return item
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where the pixels of the slices are."""
+def slice_points(series: SortedSeries, k: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places of points of a slice.
 
-    series: SortedSeries
-    row: NDArray[np.float64]
-    column: NDArray[np.float64]
+    Parameters
+    ----------
+    series : SortedSeries
+        The images.
+    k : int
+        Index of the slice.
+    points : array, (n, 2)
+        (column, row), in pixels from the centre of the first one.
 
-    @classmethod
-    def of(cls, series: SortedSeries) -> _Place:
-        row = np.asarray(series.row_cosines) * series.pixel_spacing[1]
-        return cls(series, row, np.asarray(series.column_cosines) * series.pixel_spacing[0])
+    Returns
+    -------
+    array, (n, 3)
+        mm, LPS.
+    """
+    row = np.asarray(series.row_cosines) * series.pixel_spacing[1]
+    column = np.asarray(series.column_cosines) * series.pixel_spacing[0]
+    origin = np.asarray(series.slices[k].position)
+    return np.asarray(origin + points[:, :1] * row + points[:, 1:] * column)
 
-    def millimetres(self, k: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(column, row) on slice k -> mm, LPS, (n, 3)."""
-        origin = np.asarray(self.series.slices[k].position)
-        return origin + points[:, :1] * self.row + points[:, 1:] * self.column
 
-
-def _roi_contour(segment: Segment, masks: SegmentMasks, workspace: Workspace, place: _Place, holes: str) -> Dataset:
+def _roi_contour(
+    segment: Segment, masks: SegmentMasks, workspace: Workspace, series: SortedSeries, holes: str
+) -> Dataset:
     item = Dataset()
     item.ROIDisplayColor = list(segment_code(segment).colour)
     item.ReferencedROINumber = segment.number
@@ -202,7 +208,7 @@ def _roi_contour(segment: Segment, masks: SegmentMasks, workspace: Workspace, pl
             k = box.k0 + offset
             for points, kind in _contours(plane, holes):
                 corner = np.array([box.i0, box.j0], np.float64)
-                contours.append(_contour(place.millimetres(k, points + corner), kind, place.series, k))
+                contours.append(contour_item(slice_points(series, k, points + corner), kind, series, k))
     for number, contour in enumerate(contours, start=1):
         contour.ContourNumber = number
     if contours:
@@ -221,7 +227,20 @@ def _contours(plane: NDArray[np.bool_], holes: str) -> Iterator[tuple[NDArray[np
             yield join_holes(outline), "CLOSED_PLANAR"
 
 
-def _contour(points: NDArray[np.float64], kind: str, series: SortedSeries, k: int) -> Dataset:
+def contour_item(points: NDArray[np.float64], kind: str, series: SortedSeries, k: int) -> Dataset:
+    """Build the item of one contour (PS3.3 C.8.8.6).
+
+    Parameters
+    ----------
+    points : array, (n, 3)
+        mm, LPS.
+    kind : str
+        Contour Geometric Type.
+    series : SortedSeries
+        The images.
+    k : int
+        Index of the slice on which it is.
+    """
     one = series.slices[k]
     return _item(
         ContourImageSequence=[_reference(one.sop_class_uid, one.sop_instance_uid)],
