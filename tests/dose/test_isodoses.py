@@ -20,7 +20,6 @@ from ctenrich.settings import Settings
 from ctenrich.validate import validate_objects
 from tests.support.dose_cases import DoseCase
 
-
 PLACE = {"ImagePositionPatient": [-140, -101, -313]}
 """1 Gy per mm along x from -140 mm; the dose grid ends at -94 mm, within the images."""
 
