@@ -151,7 +151,7 @@ def train_organs(patients: int, iterations: int, models: Path, *, seed: int, go_
         checkpoint = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
         network.load_state_dict(checkpoint["network_weights"])
     else:
-        properties = fingerprint(list(range(12)))
+        properties = fingerprint(list(range(min(12, patients))))
     weights = torch.tensor(WEIGHTS if go_on else [1.0] * len(WEIGHTS))
     data = [resampled(make_phantom(organ_options(n)), properties) for n in range(patients)]
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4)

@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demonstration models on generated phantoms.")
     parser.add_argument("models", nargs="+", choices=[*ORGANS, *BODYPART])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="a few iterations, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="three iterations on one patient, to see that it runs")
     parser.add_argument("--out", type=Path, default=MODELS, help="folder of the models (default: in the package)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -39,12 +39,12 @@ def main() -> None:
         if model in ORGANS:
             patients, iterations, seed = ORGANS[model]
             if arguments.quick:
-                patients, iterations = 3, 15
+                patients, iterations = 1, 3
             train_organs(patients, iterations, arguments.out, seed=seed, go_on=model != "organs")
         else:
             course, seed = BODYPART[model]
             if arguments.quick:
-                course = replace(course, patients=3, iterations=20)
+                course = replace(course, patients=1, iterations=3)
             train_bodypart(course, arguments.out, seed=seed)
 
 

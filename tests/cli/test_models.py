@@ -126,7 +126,7 @@ def test_imported_v1_and_v2_models_run_on_a_real_ct(tmp_path: Path, real_data: C
     call("index", real_data("LUNG1-005"), "--catalog", tmp_path / "catalog.duckdb")
     catalog, cohort = f"folder:{tmp_path / 'catalog.duckdb'}", tmp_path / "cohort.parquet"
     call("select", "select_ct_series", "--catalog", catalog, "--out", cohort)
-    models = ("--segmenter", "nnunet:old:mirror=off", "--segmenter", "nnunet:new:mirror=off")
+    models = ("--segmenter", "nnunet:old:mirror=off:step=1", "--segmenter", "nnunet:new:mirror=off:step=1")
     call("run", cohort, "--out", tmp_path / "run", *models, "--executor", "serial")
     found = {p.parent.name: load_record(p, SegmentMasks) for p in (tmp_path / "run").rglob("masks.json")}
     assert len(found) == 2
