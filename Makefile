@@ -3,7 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 EXTRAS := cloud,colab,dev,docs,notebooks,pacs,ray,reference,tables,view
-PYTEST := $(BIN)/python -m pytest
+# threads of two workers that wait for work must not take the processors from those that have some
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .PHONY: help setup demo test test-all soak fuzz check colab bench docs wheel sdist clean

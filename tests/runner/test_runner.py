@@ -212,6 +212,7 @@ def test_a_worker_over_its_time_is_ended(cohort: Path, tmp_path: Path) -> None:
     assert summary.reasons["TIMEOUT"] == COUNT
 
 
+@pytest.mark.long
 def test_sigterm_stops_cleanly_and_the_next_run_goes_on(cohort: Path, tmp_path: Path, undisturbed: Path) -> None:
     command = [
         sys.executable, "-m", "ctenrich.cli.main", "run", str(cohort), "--out", str(tmp_path / "run"), "--segmenter",
