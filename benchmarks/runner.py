@@ -36,7 +36,7 @@ from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.runner.simulation import simulate
 from ctenrich.select.cohort_file import cohort_table, read_cohort
-from ctenrich.select.selection import cohort_sha256
+from ctenrich.select.cohort_hash import cohort_sha256
 from ctenrich.settings import Settings
 
 CHEST = PhantomOptions(rows=160, columns=160, pixel_spacing=(2.5, 2.5), slices=80, slice_spacing=4.0)

@@ -4,6 +4,7 @@
 --   One row a series of the start set (Modality CT in the collections); `failed` is empty for those that can be used.
 --   One scan of dicom_all, and one of its columns of modality and patient for instances of the same series that are no
 --   CT. The rules and their order are those of ctenrich.geometry and ctenrich.reasons.
+-- Partition: StudyInstanceUID
 -- Parameters:
 --   @collections ARRAY<STRING> = ["nlst"] -- collection_id of the collections to search; none: all
 --   @patients ARRAY<STRING> = [] -- PatientID of the patients to search; none: all

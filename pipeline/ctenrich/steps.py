@@ -274,6 +274,8 @@ class SelectRequest:
     """Whether the BigQuery table may have the Patient IDs of a catalog of the user's own."""
     partial: bool = False
     """Select from a folder catalog although its last crawl did not end."""
+    memory: int | None = None
+    """Bytes that selecting may take; None: half of this machine's memory."""
 
 
 def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tuple[Selection, CohortDiff | None]:
@@ -305,7 +307,9 @@ def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tu
         raise UsageError(Reason.BAD_PARAMETER, f"a lock has its own parameters, so these cannot be set: {given}", hint)
     if request.series_list is not None and "series" in request.parameters:
         raise UsageError(Reason.BAD_PARAMETER, "give the series in --series-list or as a parameter, not both")
-    catalog = open_catalog(request.catalog, byte_limit=request.byte_limit, partial=request.partial)
+    catalog = open_catalog(
+        request.catalog, byte_limit=request.byte_limit, partial=request.partial, memory=request.memory
+    )
     table = _table_writer(catalog, request.save_table)
     difference: CohortDiff | None = None
     name = request.out.stem

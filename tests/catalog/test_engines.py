@@ -486,6 +486,6 @@ def test_what_does_not_fit_into_little_memory_runs_in_more(folder: Path, monkeyp
     catalog, query = ParquetCatalog(str(folder)), load_query("select_ct_series")
     expected = catalog.run(query, {"collections": ["nlst"]}).table
     usual = catalog.connection.execute("SELECT current_setting('memory_limit')").fetchone()
-    monkeypatch.setattr(engine, "_LITTLE", "1MB")
+    monkeypatch.setattr(engine, "_LITTLE", 1_000_000)
     assert catalog.run(query, {"collections": ["nlst"]}).table.equals(expected)
     assert catalog.connection.execute("SELECT current_setting('memory_limit')").fetchone() == usual

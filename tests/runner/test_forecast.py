@@ -20,7 +20,7 @@ from ctenrich.runner.forecast import Prices, Rates, forecast, forecast_rest, lea
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.select.cohort_file import cohort_table, sizes_of
-from ctenrich.select.selection import cohort_sha256
+from ctenrich.select.cohort_hash import cohort_sha256
 from ctenrich.settings import RunSettings, Settings
 
 TIMES = st.lists(st.tuples(*[st.floats(0.001, 100.0)] * 3), min_size=1, max_size=30)

@@ -26,7 +26,7 @@ from ctenrich.select.cohort_file import (
     uids_of,
     write_cohort_table,
 )
-from ctenrich.select.selection import cohort_sha256
+from ctenrich.select.cohort_hash import cohort_sha256
 from ctenrich.select.sizes import size_of_series
 
 CONTOURS = Companion(

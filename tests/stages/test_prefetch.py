@@ -19,7 +19,7 @@ from ctenrich.records import Cohort, Instance, SeriesEntry, State
 from ctenrich.runner.executors import ExecutorName
 from ctenrich.runner.run import Run
 from ctenrich.select.cohort_file import cohort_table, read_cohort
-from ctenrich.select.selection import cohort_sha256
+from ctenrich.select.cohort_hash import cohort_sha256
 from ctenrich.settings import ConvertSettings, FetchSettings, Settings
 from ctenrich.storage.s3 import S3Storage
 

@@ -20,7 +20,9 @@ GROUP = "ctenrich.catalogs"
 """Entry point group in which other packages register a `CatalogKind` by the name of the kind."""
 
 
-def open_catalog(spec: str, *, byte_limit: int | None = None, partial: bool = False) -> Catalog:
+def open_catalog(
+    spec: str, *, byte_limit: int | None = None, partial: bool = False, memory: int | None = None
+) -> Catalog:
     """Open a catalog by its specification, ``KIND`` or ``KIND:ARGUMENT``.
 
     Parameters
@@ -33,6 +35,8 @@ def open_catalog(spec: str, *, byte_limit: int | None = None, partial: bool = Fa
         Bytes that one BigQuery query may read; None: 50 GiB. Other catalogs bill nothing.
     partial : bool
         Answer queries on a folder catalog although its last crawl did not end.
+    memory : int, optional
+        Bytes that a selection may take on a folder or Parquet catalog; None: half of this machine's memory.
 
     Returns
     -------
@@ -46,7 +50,8 @@ def open_catalog(spec: str, *, byte_limit: int | None = None, partial: bool = Fa
     """
     name, _, argument = spec.partition(":")
     kind = _kind_of(name)
-    catalog = kind.open(argument, CatalogOptions(byte_limit=byte_limit, partial=partial)) if kind is not None else None
+    options = CatalogOptions(byte_limit=byte_limit, partial=partial, memory=memory)
+    catalog = kind.open(argument, options) if kind is not None else None
     if catalog is None:
         forms = [known.form for known in map(_kind_of, [*CATALOGS, *plugins(GROUP)]) if known is not None]
         names = [] if kind is not None else [*CATALOGS, *plugins(GROUP)]

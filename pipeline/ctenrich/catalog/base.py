@@ -82,6 +82,8 @@ class CatalogOptions:
     """Bytes that one billed query may read; None: the catalog's own limit."""
     partial: bool = False
     """Whether queries are answered although the catalog is known to be incomplete."""
+    memory: int | None = None
+    """Bytes that a selection may take; None: half of this machine's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

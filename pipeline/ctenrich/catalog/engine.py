@@ -14,7 +14,7 @@ from ctenrich.catalog.sql import table_names, to_duckdb
 from ctenrich.errors import CtenrichError, InputError, TransientError, UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["arrow_table", "duckdb_error", "run_on_duckdb", "table_map"]
+__all__ = ["LEAST_MEMORY", "arrow_batches", "arrow_table", "duckdb_error", "run_on_duckdb", "table_map"]
 
 _NO_COLUMN = re.compile(r'column "([^"]+)" not found|does not have a column named "([^"]+)"', re.IGNORECASE)
 IDC_PROJECT = "bigquery-public-data"
@@ -65,7 +65,11 @@ def table_map(query: Query, local: Mapping[str, str]) -> dict[str, str]:
 
 
 def run_on_duckdb(
-    connection: Any, query: Query, parameters: Mapping[str, object], local: Mapping[str, str]
+    connection: Any,
+    query: Query,
+    parameters: Mapping[str, object],
+    local: Mapping[str, str],
+    memory: int | None = None,
 ) -> QueryResult:
     """Translate, bind and run a query on a DuckDB connection.
 
@@ -79,6 +83,8 @@ def run_on_duckdb(
         Values of its @parameters.
     local : mapping
         Tables that the query may read: name in lower case -> name in DuckDB.
+    memory : int, optional
+        Bytes that DuckDB may take; None: four fifths of this machine's memory.
 
     Returns
     -------
@@ -102,7 +108,7 @@ def run_on_duckdb(
     values = {name: value for name, (_, value) in bound.items() if re.search(rf"\${name}\b", sql)}
     begin = time.monotonic()
     try:
-        table = _in_little_memory(connection, sql, values)
+        table = _in_little_memory(connection, sql, values, memory)
     except duckdb.Error as error:
         raise duckdb_error(error, query.name) from error
     return QueryResult(table, None, time.monotonic() - begin)
@@ -114,32 +120,40 @@ def _translated(sql: str, types: tuple[tuple[str, str], ...], tables: tuple[tupl
     return to_duckdb(sql, dict(types), dict(tables))
 
 
-_LITTLE = "1300MB"
+_LITTLE = 1_300_000_000
+LEAST_MEMORY = 1 << 28
+"""Bytes that DuckDB needs at least."""
 
 
-def _in_little_memory(connection: Any, sql: str, values: Mapping[str, object]) -> Any:
-    """Run in 1.3 GB, enough for a million slices; if that is not enough, again in what the machine has.
+def _in_little_memory(connection: Any, sql: str, values: Mapping[str, object], memory: int | None) -> Any:
+    """Run in 1.3 GB, enough for a million slices; if that is not enough, again in `memory`.
 
     Without a limit DuckDB keeps all that it has read of the catalog in memory.
     """
     import duckdb
     import psutil
 
+    most = max(memory or int(psutil.virtual_memory().total * 0.8), LEAST_MEMORY)
     (temporary,) = connection.execute("SELECT COALESCE(current_setting('temp_directory'), '')").fetchone()
     try:
-        connection.execute(f"SET memory_limit = '{_LITTLE}'")
+        connection.execute(f"SET memory_limit = '{min(_LITTLE, most)}B'")
         return arrow_table(connection.execute(sql, values or None))
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         if isinstance(error, duckdb.IOException) and not (temporary and temporary in str(error)):
             raise
     finally:
-        connection.execute(f"SET memory_limit = '{int(psutil.virtual_memory().total * 0.8e-6)}MB'")
+        connection.execute(f"SET memory_limit = '{most}B'")
     return arrow_table(connection.execute(sql, values or None))
 
 
 def arrow_table(result: Any) -> Any:
     """Rows of a DuckDB result as an Arrow table; the method has another name before DuckDB 1.4."""
     return (getattr(result, "to_arrow_table", None) or result.fetch_arrow_table)()
+
+
+def arrow_batches(result: Any, rows: int) -> Any:
+    """Rows of a DuckDB result as a reader of Arrow batches; the method has another name before DuckDB 1.4."""
+    return (getattr(result, "to_arrow_reader", None) or result.fetch_record_batch)(rows)
 
 
 def duckdb_error(error: Exception, name: str) -> CtenrichError:

@@ -11,7 +11,7 @@ their series.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ctenrich.catalog.base import CatalogKind, CatalogOptions, Estimate, QueryRe
 from ctenrich.catalog.crawl import Batch, FileFault, FoundFile, FoundFiles, find_files, md5_of, read_batches, utf8_name
 from ctenrich.catalog.damage import Damage, find_damage
 from ctenrich.catalog.engine import duckdb_error, run_on_duckdb
+from ctenrich.catalog.partition import default_memory, run_in_parts
 from ctenrich.catalog.queries import Query
 from ctenrich.catalog.schema import COLUMNS, RADIOTHERAPY_COLUMNS, RADIOTHERAPY_MODALITIES, duckdb_type
 from ctenrich.dicom.ct_slice import same_image
@@ -30,6 +31,8 @@ from ctenrich.reasons import Reason
 __all__ = ["KIND", "FolderCatalog", "IndexSummary", "add_files", "index_folders"]
 
 _TASK = "Read headers"
+_AT_ONCE = 100_000
+"""Rows that are Python objects at a time."""
 _LAYOUT = 3
 """1: version 0.1.0, without the table of crawls and with fewer columns of faults; 2: without radiotherapy."""
 _OWN = frozenset({"instances", "files", "faults", "about", "crawls"})
@@ -382,6 +385,8 @@ class FolderCatalog:
         The file.
     partial : bool
         Answer queries although the last crawl did not end.
+    memory : int, optional
+        Bytes that a selection may take; None: half of this machine's memory.
 
     Raises
     ------
@@ -393,13 +398,14 @@ class FolderCatalog:
     instance_level = True
     complete = False
 
-    def __init__(self, path: Path, *, partial: bool = False) -> None:
+    def __init__(self, path: Path, *, partial: bool = False, memory: int | None = None) -> None:
         import duckdb
 
         if not path.is_file():
             raise UsageError(Reason.NOT_FOUND, f"there is no catalog {path.name}", "make it with: ctenrich index")
         self._connection = _open(path, read_only=True)
         self._partial = partial
+        self._memory = memory or default_memory()
         self._damage: tuple[Damage, ...] | None = None
         try:
             self._layout = int(self._connection.execute("SELECT max(layout) FROM about").fetchone()[0] or 0)
@@ -439,8 +445,13 @@ class FolderCatalog:
         """Hash over the UIDs and sizes of all instances, in an order that does not depend on the crawl."""
         rows = self._connection.execute(
             "SELECT coalesce(SOPInstanceUID, ''), instance_size FROM dicom_all ORDER BY ALL"
-        ).fetchall()
-        return "folder-" + hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+        )
+        digest, separator = hashlib.sha256(b"["), ""
+        while part := rows.fetchmany(_AT_ONCE):
+            digest.update((separator + ", ".join(map(repr, part))).encode())
+            separator = ", "
+        digest.update(b"]")
+        return "folder-" + digest.hexdigest()[:16]
 
     @property
     def connection(self) -> Any:
@@ -467,12 +478,20 @@ class FolderCatalog:
         UsageError
             UNFINISHED_CRAWL unless the catalog was opened with `partial`; BAD_QUERY, BAD_PARAMETER, MISSING_COLUMN.
         """
+        return run_on_duckdb(self._connection, query, parameters, self._tables(), self._memory)
+
+    def run_in_parts(self, query: Query, parameters: Mapping[str, object]) -> Iterator[QueryResult]:
+        """Answer a query for as many studies at a time as the memory allows, see :func:`run_in_parts`."""
+        return run_in_parts(self._connection, query, parameters, self._tables(), self._memory)
+
+    def _tables(self) -> dict[str, str]:
+        """Tables that a query may read; raises UNFINISHED_CRAWL."""
         if self._unfinished and not self._partial:
             hint = "run the same ctenrich index again (it goes on where it stopped), or select with --partial"
             raise UsageError(Reason.UNFINISHED_CRAWL, _unfinished_text(self._unfinished), hint)
         rows = self._connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
         added = {name.lower(): name for (name,) in rows if name not in _OWN}
-        return run_on_duckdb(self._connection, query, parameters, {**added, "dicom_all": "dicom_all"})
+        return {**added, "dicom_all": "dicom_all"}
 
     def damage(self) -> tuple[Damage, ...]:
         """Files that could not be read, copies that were left out, and the CT series that they concern."""
@@ -500,7 +519,9 @@ def _unfinished_text(folders: Sequence[str]) -> str:
 
 
 def _open_kind(argument: str, options: CatalogOptions) -> FolderCatalog | None:
-    return FolderCatalog(Path(argument), partial=options.partial) if argument else None
+    if not argument:
+        return None
+    return FolderCatalog(Path(argument), partial=options.partial, memory=options.memory)
 
 
 KIND = CatalogKind(form="folder:FILE", open=_open_kind)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ctenrich.catalog.base import CatalogKind, CatalogOptions, Estimate, QueryResult
 from ctenrich.catalog.engine import IDC_PROJECT, run_on_duckdb
+from ctenrich.catalog.partition import default_memory, run_in_parts
 from ctenrich.catalog.queries import Query
 from ctenrich.catalog.sql import table_names
 from ctenrich.errors import TransientError, UsageError
@@ -38,15 +39,18 @@ class ParquetCatalog:
     uri : str
         A folder, ``s3://...`` or ``gs://...``; buckets are read anonymously unless AWS_ACCESS_KEY_ID is set.
         AWS_ENDPOINT_URL names another S3 service.
+    memory : int, optional
+        Bytes that a selection may take; None: half of this machine's memory.
     """
 
     name = "parquet"
     instance_level = True
     complete = True
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, memory: int | None = None) -> None:
         import duckdb
 
+        self._memory = memory or default_memory()
         self._root = uri.rstrip("/")
         self._files, self._path = _file_system(self._root)
         self._connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
@@ -80,11 +84,19 @@ class ParquetCatalog:
         UsageError
             BAD_QUERY for a table that is not there.
         """
+        self._open_tables(query)
+        return run_on_duckdb(self._connection, query, parameters, self._known, self._memory)
+
+    def run_in_parts(self, query: Query, parameters: Mapping[str, object]) -> Iterator[QueryResult]:
+        """Answer a query for as many studies at a time as the memory allows, see :func:`run_in_parts`."""
+        self._open_tables(query)
+        return run_in_parts(self._connection, query, parameters, self._known, self._memory)
+
+    def _open_tables(self, query: Query) -> None:
         names = table_names(query.text)
         for name in names:
             self._open(name)
         self._datasets = {name.split(".")[1] for name in names if name.count(".") == 2} or {Path(self._path).name}
-        return run_on_duckdb(self._connection, query, parameters, self._known)
 
     def estimate(self, query: Query, parameters: Mapping[str, object]) -> Estimate | None:
         """Nothing is billed."""
@@ -169,7 +181,7 @@ def _file_system(uri: str) -> tuple[Any, str]:
 
 
 def _open_kind(argument: str, options: CatalogOptions) -> ParquetCatalog | None:
-    return ParquetCatalog(argument) if argument else None
+    return ParquetCatalog(argument, memory=options.memory) if argument else None
 
 
 KIND = CatalogKind(form="parquet:URI", open=_open_kind)

@@ -4,15 +4,17 @@ A query file begins with a comment of this form (two spaces and more of indent i
 
     -- Purpose: one sentence or more,
     --   continued on indented lines.
+    -- Partition: StudyInstanceUID
     -- Parameters:
     --   @collections ARRAY<STRING> = [] -- collections to search; none: all
     -- Columns:
     --   slice_spacing FLOAT64 [mm] -- distance of neighbouring slices along the slice normal,
     --       goes on with more indent
 
-A parameter without ``= default`` must be given. Defaults are JSON; ``{a, b}`` after it lists the allowed texts. A
-query of a user's own may leave the header away: its parameters are then those that the text names, with the types of
-the values that are given.
+``Partition`` states that the series of a study are judged without those of other studies, so that the query may be
+asked for some studies at a time. A parameter without ``= default`` must be given. Defaults are JSON; ``{a, b}`` after
+it lists the allowed texts. A query of a user's own may leave the header away: its parameters are then those that the
+text names, with the types of the values that are given.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ _ENTRY = re.compile(
 )
 _TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "ARRAY<STRING>", "ARRAY<INT64>", "ARRAY<FLOAT64>")
 _REQUIRED = object()
+PARTITION = "StudyInstanceUID"
+"""The partition that a query's header may state."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Query:
     parameters: tuple[Parameter, ...] = ()
     columns: tuple[OutputColumn, ...] = ()
     has_header: bool = False
+    partition: str = ""
+    """``StudyInstanceUID``: the rows of a study, and of a series, do not depend on others; empty: any may depend."""
 
     @property
     def sha256(self) -> str:
@@ -144,16 +150,18 @@ def parse_query(name: str, text: str) -> Query:
         With its parameters and columns; without a header both are empty.
     """
     purpose: list[str] = []
+    partition = ""
     entries: dict[str, list[str]] = {"Parameters": [], "Columns": []}
     section = ""
     for line in text.splitlines():
         if not line.startswith("--"):
             break
         body = line[2:].rstrip()
-        title = re.match(r"^\s?(Purpose|Parameters|Columns):\s*(.*)$", body)
+        title = re.match(r"^\s?(Purpose|Partition|Parameters|Columns):\s*(.*)$", body)
         if title:
             section = title[1]
             purpose.extend([title[2]] if section == "Purpose" else [])
+            partition = title[2].strip() if section == "Partition" else partition
         elif section == "Purpose" and body.strip():
             purpose.append(body.strip())
         elif section in entries and body.strip():
@@ -161,10 +169,12 @@ def parse_query(name: str, text: str) -> Query:
                 entries[section][-1] += " " + body.strip()
             else:
                 entries[section].append(body)
+    if partition not in {"", PARTITION}:
+        raise UsageError(Reason.BAD_QUERY, f"the header of {name} states another partition than {PARTITION}")
     parameters = tuple(_parameter(name, _entry(name, line)) for line in entries["Parameters"])
     found = (_entry(name, line) for line in entries["Columns"])
     columns = tuple(OutputColumn(m[1], m[2].strip(), m[5] or "", m[6]) for m in found)
-    return Query(name, text, " ".join(purpose), parameters, columns, bool(section))
+    return Query(name, text, " ".join(purpose), parameters, columns, bool(section), partition)
 
 
 def _entry(name: str, body: str) -> re.Match[str]:

@@ -95,6 +95,12 @@ class SelectionOptions:
     portable: Annotated[
         bool, typer.Option("--portable", help="Leave the paths of this computer out of the cohort file, to share it.")
     ] = False
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GB", min=0.1, help="Gigabytes that selecting may take.  [default: half of the machine's memory]"
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +141,7 @@ def select(
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
     from ctenrich.select.files import excluded_path
+    from ctenrich.select.spool import heads_of
 
     request = steps.SelectRequest(
         query=query,
@@ -148,6 +155,7 @@ def select(
         portable=selection_options.portable,
         identified=bigquery.identified,
         partial=selection_options.partial,
+        memory=None if selection_options.memory is None else int(selection_options.memory * 1e9),
     )
     with progress_bars() as progress:
         selection, diff = steps.select_request(request, progress=progress)
@@ -161,7 +169,7 @@ def select(
     if counts:
         print_table("Excluded", ("reason", "series"), sorted(counts.items()))
     typer.echo(f"{len(selection.cohort.series)} series selected, {sum(counts.values())} excluded: {out}")
-    unknown = sum(not s.geometry_known for s in selection.cohort.series)
+    unknown = sum(not s.geometry_known for s in heads_of(selection.cohort.series))
     if unknown:
         typer.echo(_geometry_line(len(selection.cohort.series), unknown))
     if counts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctenrich.select.cohort_file import entries_at, open_cohort, read_cohort, remember_check, sizes_of, uids_of
+from ctenrich.select.cohort_hash import cohort_sha256
 from ctenrich.select.compare import (
     CohortDiff,
     CohortSummary,
@@ -14,7 +15,7 @@ from ctenrich.select.compare import (
 )
 from ctenrich.select.consort import Consort, consort_of, consort_svg, consort_text, load_consort
 from ctenrich.select.files import excluded_path, lock_path, read_excluded, write_cohort
-from ctenrich.select.selection import Selection, cohort_sha256, select_cohort
+from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.select.series_list import read_series_list, select_series_list
 from ctenrich.select.sizes import SeriesSize, size_of_series
 

@@ -22,7 +22,7 @@ from ctenrich.records import (
     SeriesFacts,
     Severity,
 )
-from ctenrich.select.selection import cohort_sha256
+from ctenrich.select.cohort_hash import cohort_sha256
 from ctenrich.select.sizes import SeriesSize, size_of_series
 from ctenrich.select.values_digest import ValuesDigest
 from ctenrich.workspace import require_file, write_bytes
@@ -117,7 +117,7 @@ def write_cohort_table(path: Path, name: str, sha256: str, series: Iterable[Seri
     name : str
         Name of the cohort.
     sha256 : str
-        :func:`ctenrich.select.selection.cohort_sha256` of the series.
+        :func:`ctenrich.select.cohort_hash.cohort_sha256` of the series.
     series : iterable of SeriesEntry
         The series, in their order.
     """
@@ -231,8 +231,12 @@ class StoredSeries(Sequence[SeriesEntry]):
         return self._length
 
     def __iter__(self) -> Iterator[SeriesEntry]:
+        return self.in_batches(_AT_ONCE)
+
+    def in_batches(self, at_once: int) -> Iterator[SeriesEntry]:
+        """All series, of which so many at a time are Python objects."""
         with _open_parquet(self._path) as file:
-            for batch in file.iter_batches(_AT_ONCE):
+            for batch in file.iter_batches(at_once):
                 yield from map(_entry, batch.to_pylist())
 
     @overload

@@ -77,22 +77,47 @@ def describe_cohort(path: Path) -> CohortSummary:
         raise InconsistencyError(
             Reason.INCONSISTENT_TOTALS, f"{path.name} and its excluded series are not those that its lock counts"
         )
-    kinds = (f"{m} by {link}" for s in cohort.series for m, link in {(c.modality, c.link.value) for c in s.companions})
+    counted = _Counts()
+    for entry in cohort.series:
+        counted.add(entry)
     return CohortSummary(
         name=cohort.name,
         sha256=cohort.sha256,
-        patients=len({(s.collection_id, s.patient_id) for s in cohort.series}),
-        studies=len({s.study_instance_uid for s in cohort.series}),
+        patients=len(counted.patients),
+        studies=len(counted.studies),
         series=len(cohort.series),
-        instances=sum(s.instance_count for s in cohort.series),
-        bytes=sum(i.size or 0 for s in cohort.series for i in s.instances),
-        collections=dict(sorted(Counter(s.collection_id for s in cohort.series).items())),
-        licences=dict(sorted(Counter(s.license_short_name or "unknown" for s in cohort.series).items())),
-        companions=dict(sorted(Counter(kinds).items())),
+        instances=counted.instances,
+        bytes=counted.bytes,
+        collections=dict(sorted(counted.collections.items())),
+        licences=dict(sorted(counted.licences.items())),
+        companions=dict(sorted(counted.companions.items())),
         excluded=_by_reason(excluded),
-        geometry_unknown=sum(not s.geometry_known for s in cohort.series),
+        geometry_unknown=counted.geometry_unknown,
         lock=lock,
     )
+
+
+class _Counts:
+    """Numbers of a cohort, counted series by series."""
+
+    def __init__(self) -> None:
+        self.patients: set[tuple[str, str]] = set()
+        self.studies: set[str] = set()
+        self.instances = self.bytes = self.geometry_unknown = 0
+        self.collections: Counter[str] = Counter()
+        self.licences: Counter[str] = Counter()
+        self.companions: Counter[str] = Counter()
+
+    def add(self, entry: SeriesEntry) -> None:
+        """Count a series."""
+        self.patients.add((entry.collection_id, entry.patient_id))
+        self.studies.add(entry.study_instance_uid)
+        self.instances += entry.instance_count
+        self.bytes += sum(instance.size or 0 for instance in entry.instances)
+        self.geometry_unknown += not entry.geometry_known
+        self.collections[entry.collection_id] += 1
+        self.licences[entry.license_short_name or "unknown"] += 1
+        self.companions.update({f"{c.modality} by {c.link.value}" for c in entry.companions})
 
 
 def _by_reason(excluded: Mapping[str, int]) -> dict[str, int]:

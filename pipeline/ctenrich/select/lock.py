@@ -11,6 +11,7 @@ from ctenrich import __version__
 from ctenrich.catalog.citations import citations_of
 from ctenrich.catalog.sql import table_names
 from ctenrich.select.selection import Selection
+from ctenrich.select.spool import heads_of
 
 __all__ = ["LOCK_FORMAT", "lock_of"]
 
@@ -57,7 +58,7 @@ def _tables(selection: Selection) -> tuple[str, ...]:
 def _collections(selection: Selection) -> dict[str, Any]:
     """Licences and citations of the data, by collection."""
     found: dict[str, dict[str, set[str]]] = {}
-    for entry in selection.cohort.series:
+    for entry in heads_of(selection.cohort.series):
         terms = found.setdefault(entry.collection_id, {"licences": set(), "dois": set()})
         terms["licences"].update({entry.license_short_name} - {""})
         terms["dois"].update({entry.source_doi} - {""})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -15,13 +14,15 @@ from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, Instance, SeriesEntry, SeriesFacts
+from ctenrich.select.cohort_hash import sha256_in_order
 from ctenrich.select.companions import attach_companions
 from ctenrich.select.damage import note_damage, with_unreadable, without_damaged
+from ctenrich.select.spool import SeriesSpool, SpooledSeries, heads_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["EXCLUDED_COLUMNS", "Selection", "cohort_sha256", "excluded_table", "select_cohort", "select_rows"]
+__all__ = ["EXCLUDED_COLUMNS", "Selection", "excluded_table", "select_cohort"]
 
 _TASK = "Select series"
 EXCLUDED_COLUMNS = (
@@ -54,16 +55,6 @@ class Selection:
     bytes_read: int | None = None
     notes: tuple[str, ...] = field(default=())
     """What the catalog does not know, for the user."""
-
-
-def cohort_sha256(series: Iterable[SeriesEntry]) -> str:
-    """Hash over the sorted series and instance UIDs (URLs where a catalog has no instances)."""
-    digest = hashlib.sha256()
-    for entry in sorted(series, key=lambda s: s.series_instance_uid):
-        digest.update(f"S {entry.series_instance_uid}\n".encode())
-        for name in sorted(i.sop_instance_uid or i.url for i in entry.instances):
-            digest.update(f"I {name}\n".encode())
-    return digest.hexdigest()
 
 
 def select_cohort(
@@ -109,20 +100,32 @@ def select_cohort(
     loaded = query if isinstance(query, Query) else load_query(query)
     progress.start(_TASK, 2 if companions else 1)
     values = {key: value for key, (_, value) in bind(loaded, parameters).items()}
-    result = ask(catalog, loaded, {**parameters, **_incomplete(loaded, catalog)}, progress)
+    found = _select_rows(loaded, catalog, {**parameters, **_incomplete(loaded, catalog)}, progress)
     progress.advance(_TASK)
-    selection = select_rows(result, loaded, values, catalog, name)
-    series = selection.cohort.series
-    if companions and catalog.instance_level and series:
-        series, looked_up = attach_companions(series, catalog, values, progress)
-        read = None if selection.bytes_read is None else selection.bytes_read + (looked_up.bytes_read or 0)
-        selection = replace(selection, bytes_read=read)
+    series, excluded, read = found.series, found.excluded, found.bytes_read
+    heads = heads_of(series)
+    if companions and catalog.instance_level and heads:
+        heads, looked_up = attach_companions(heads, catalog, values, progress)
+        read = None if read is None else read + (looked_up.bytes_read or 0)
         progress.advance(_TASK)
-    series = note_damage(series, _damage_in(catalog))
+    damage = _damage_in(catalog)
+    noted = note_damage(heads, damage)
+    if isinstance(series, SpooledSeries):
+        series.set_heads(noted)
+    else:
+        series = noted
     progress.finish(_TASK)
-    left_out = _left_out_objects(catalog) if companions else ()
-    cohort = replace(selection.cohort, series=series)
-    return replace(selection, cohort=cohort, notes=(*selection.notes, *left_out))
+    return Selection(
+        cohort=Cohort(name, series, sha256_in_order(series)),
+        excluded=excluded_table(with_unreadable(excluded, damage, values)),
+        query=loaded,
+        parameters=values,
+        catalog=catalog.name,
+        catalog_version=catalog.version,
+        engine=catalog.engine,
+        bytes_read=read,
+        notes=(*getattr(catalog, "notes", ()), *(_left_out_objects(catalog) if companions else ())),
+    )
 
 
 def _left_out_objects(catalog: Catalog) -> tuple[str, ...]:
@@ -156,36 +159,48 @@ class _CrawledCatalog(Protocol):
         """Instances by modality, of RTPLAN and RTDOSE."""
 
 
-def select_rows(
-    result: QueryResult, query: Query, parameters: dict[str, object], catalog: Catalog, name: str
-) -> Selection:
-    """Make a selection of a query's rows.
+@runtime_checkable
+class _PartedCatalog(Protocol):
+    """A catalog that answers for some studies at a time, so that memory does not grow with its size."""
 
-    Parameters
-    ----------
-    result : QueryResult
-        Rows of series or of instances, see :func:`select_cohort`.
-    query : Query
-        The query that was asked.
-    parameters : dict
-        Its bound parameters, for the lock.
-    catalog : Catalog
-        Where it was asked.
-    name : str
-        Name of the cohort.
+    def run_in_parts(self, query: Query, parameters: Mapping[str, object]) -> Iterator[QueryResult]:
+        """The rows of each part; no series is in two of them."""
 
-    Returns
-    -------
-    Selection
-        Chosen and excluded series.
 
-    Raises
-    ------
-    UsageError
-        MISSING_COLUMN.
-    InconsistencyError
-        INCONSISTENT_TOTALS: a series is lost or counted twice.
-    """
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Chosen series, sorted by UID, and the rows of the excluded ones."""
+
+    series: tuple[SeriesEntry, ...] | SpooledSeries
+    excluded: list[dict[str, Any]]
+    bytes_read: int | None
+
+
+def _select_rows(query: Query, catalog: Catalog, parameters: Mapping[str, object], progress: Progress) -> _Rows:
+    """Ask a query, of a catalog that can do so part by part, and divide its series into chosen and excluded ones."""
+    spool = SeriesSpool()
+    excluded: list[dict[str, Any]] = []
+    read = None
+    for result in _answers(query, catalog, parameters, progress):
+        chosen, others = _divide(result, query, catalog)
+        spool.add(chosen)
+        excluded += others
+        read = result.bytes_read
+    excluded.sort(key=lambda row: str(row["series_instance_uid"]))
+    return _Rows(series=spool.series(), excluded=excluded, bytes_read=read)
+
+
+def _answers(
+    query: Query, catalog: Catalog, parameters: Mapping[str, object], progress: Progress
+) -> Iterator[QueryResult]:
+    if isinstance(catalog, _PartedCatalog):
+        yield from catalog.run_in_parts(query, parameters)
+    else:
+        yield ask(catalog, query, parameters, progress)
+
+
+def _divide(result: QueryResult, query: Query, catalog: Catalog) -> tuple[list[SeriesEntry], list[dict[str, Any]]]:
+    """The chosen series of an answer, sorted by UID, and the rows of the excluded ones."""
     if "SeriesInstanceUID" not in result.table.column_names:
         raise UsageError(Reason.MISSING_COLUMN, f"{query.name} has no column SeriesInstanceUID")
     # the instances of a series become Python objects only with their series, not all at once
@@ -203,19 +218,7 @@ def select_rows(
             chosen.append(_entry(row if nested is None else {**row, "instances": nested[at].as_py()}, catalog))
     chosen = without_damaged(chosen, excluded, _damage_in(catalog))
     _balance(rows, chosen, excluded)
-    excluded = with_unreadable(excluded, _damage_in(catalog), parameters)
-    cohort = Cohort(name, tuple(chosen), cohort_sha256(chosen))
-    return Selection(
-        cohort=cohort,
-        excluded=excluded_table(excluded),
-        query=query,
-        parameters=parameters,
-        catalog=catalog.name,
-        catalog_version=catalog.version,
-        engine=catalog.engine,
-        bytes_read=result.bytes_read,
-        notes=tuple(getattr(catalog, "notes", ())),
-    )
+    return chosen, excluded
 
 
 def _grouped(rows: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
@@ -300,7 +303,7 @@ def excluded_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema)
 
 
-def _balance(rows: list[dict[str, Any]], chosen: list[SeriesEntry], excluded: list[dict[str, Any]]) -> None:
+def _balance(rows: list[dict[str, Any]], chosen: Sequence[SeriesEntry], excluded: Sequence[dict[str, Any]]) -> None:
     start = [str(row["SeriesInstanceUID"]) for row in rows]
     if len(set(start)) != len(start):
         message = f"the query gives {len(start) - len(set(start))} series more than once"

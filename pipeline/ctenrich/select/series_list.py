@@ -13,6 +13,7 @@ from ctenrich.errors import UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.select.selection import Selection, excluded_table, select_cohort
+from ctenrich.select.spool import heads_of
 from ctenrich.workspace import require_file
 
 __all__ = ["read_series_list", "select_series_list"]
@@ -88,7 +89,8 @@ def select_series_list(
 def with_missing(selection: Selection) -> Selection:
     """The same selection, with each series of its parameter ``series`` that the catalog lacks as NOT_IN_CATALOG."""
     rows = selection.excluded.to_pylist()
-    known = {s.series_instance_uid for s in selection.cohort.series} | {row["series_instance_uid"] for row in rows}
+    chosen = {s.series_instance_uid for s in heads_of(selection.cohort.series)}
+    known = chosen | {row["series_instance_uid"] for row in rows}
     reason = Reason.NOT_IN_CATALOG.value
     asked = selection.parameters.get("series")
     for uid in asked if isinstance(asked, list) else ():

@@ -1,0 +1,168 @@
+"""Ask a query for some studies at a time, so that its memory does not grow with the catalog."""
+
+from __future__ import annotations
+
+import errno
+import math
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctenrich.catalog.base import QueryResult
+from ctenrich.catalog.engine import LEAST_MEMORY, arrow_batches, duckdb_error, run_on_duckdb
+from ctenrich.catalog.queries import PARTITION, Query, bind
+from ctenrich.errors import InputError
+from ctenrich.reasons import Reason
+
+__all__ = ["default_memory", "run_in_parts"]
+
+_BYTES_PER_IMAGE = 6000
+"""Memory per image that a selection takes at its peak, with the rows of the answer as Python objects."""
+_BATCH = 100_000
+"""Images that are divided into parts at a time."""
+_INSTANCES = "dicom_all"
+_PART = "part_of_catalog"
+_FILTERS = (("collections", "collection_id"), ("series", "SeriesInstanceUID"))
+"""Parameters that restrict the images which a query reads, with their column."""
+
+
+def default_memory() -> int:
+    """Half of this machine's memory, in bytes."""
+    import psutil
+
+    return int(psutil.virtual_memory().total) // 2
+
+
+def run_in_parts(
+    connection: Any, query: Query, parameters: Mapping[str, object], local: Mapping[str, str], memory: int
+) -> Iterator[QueryResult]:
+    """Run a query, for as many studies at a time as the memory allows.
+
+    The images are read once and written by part to a temporary folder, with the columns that the query names; the
+    query is then asked for each part. All images of a series are in one part, and all series of a study.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        Its limit of memory is changed.
+    query : Query
+        The query; one that states no partition is asked once.
+    parameters : mapping
+        Values of its @parameters.
+    local : mapping
+        Tables that the query may read: name in lower case -> name in DuckDB.
+    memory : int
+        Bytes that the selection may take.
+
+    Yields
+    ------
+    QueryResult
+        The rows of a part; no series is in two of them.
+
+    Raises
+    ------
+    UsageError
+        BAD_QUERY, BAD_PARAMETER, MISSING_COLUMN.
+    InputError
+        OUT_OF_MEMORY; DISK_FULL: no room for the temporary files.
+    TransientError
+        CATALOG_UNREACHABLE: a file of the catalog cannot be read.
+    """
+    import pyarrow.dataset as ds
+
+    engine_memory = max(memory // 2, LEAST_MEMORY)
+    parts = _number_of_parts(connection, query, parameters, local, memory)
+    if parts <= 1:
+        yield run_on_duckdb(connection, query, parameters, local, engine_memory)
+        return
+    with tempfile.TemporaryDirectory(prefix="ctenrich-select-") as folder:
+        connection.execute(f"SET memory_limit = '{engine_memory}B'")
+        images = _images(query, bind(query, parameters), local[_INSTANCES])
+        _write_parts(connection, query, images, parts, Path(folder))
+        for path in sorted(Path(folder).iterdir()):
+            connection.register(_PART, ds.dataset(path, format="parquet"))
+            try:
+                yield run_on_duckdb(connection, query, parameters, {**local, _INSTANCES: _PART}, engine_memory)
+            finally:
+                connection.unregister(_PART)
+
+
+def _number_of_parts(
+    connection: Any, query: Query, parameters: Mapping[str, object], local: Mapping[str, str], memory: int
+) -> int:
+    if query.partition != PARTITION or _INSTANCES not in local:
+        return 1
+    images = _images(query, bind(query, parameters), local[_INSTANCES])
+    return math.ceil(_count(connection, query, images) / max(memory // _BYTES_PER_IMAGE, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """The images that a query reads."""
+
+    table: str
+    condition: str
+    values: list[object]
+
+
+def _images(query: Query, bound: Mapping[str, tuple[str, object]], table: str) -> _Images:
+    """The images that the query's parameters leave.
+
+    Its patients restrict nothing: images of a patient who was not asked for may have the UID of a series that is.
+    """
+    terms: list[str] = []
+    values: list[object] = []
+    for name, column in _FILTERS:
+        if query.parameter(name) is not None and bound[name][1]:
+            terms.append(f"list_contains(?::VARCHAR[], {column})")
+            values.append(bound[name][1])
+    return _Images(table=table, condition=" AND ".join(terms) or "TRUE", values=values)
+
+
+def _count(connection: Any, query: Query, images: _Images) -> int:
+    import duckdb
+
+    sql = f"SELECT count(*) FROM {images.table} WHERE Modality = 'CT' AND {images.condition}"  # noqa: S608 - own names
+    try:
+        return int(connection.execute(sql, images.values).fetchone()[0])
+    except duckdb.Error as error:
+        raise duckdb_error(error, query.name) from error
+
+
+def _write_parts(connection: Any, query: Query, images: _Images, parts: int, folder: Path) -> None:
+    """Write the images of all series with CT images into a folder per part, with the columns that the query names."""
+    import duckdb
+    import pyarrow.dataset as ds
+
+    instances, condition = images.table, images.condition
+    known = [row[0] for row in connection.execute(f"DESCRIBE {instances}").fetchall()]
+    named = {word.lower() for word in re.findall(r"\w+", query.text)}
+    columns = ", ".join(f'i."{name}"' for name in known if name.lower() in named)
+    sql = f"""
+        WITH series AS (
+          SELECT
+            coalesce(SeriesInstanceUID, '') AS uid,
+            hash(min(coalesce(StudyInstanceUID, ''))) % {parts} AS {_PART}
+          FROM {instances}
+          WHERE {condition}
+          GROUP BY 1
+          HAVING bool_or(Modality = 'CT')
+        )
+        SELECT {columns}, series.{_PART}
+        FROM {instances} AS i
+        JOIN series ON coalesce(i.SeriesInstanceUID, '') = series.uid
+        WHERE {condition}
+    """  # noqa: S608 - names are those of the catalog's own tables and columns
+    try:
+        rows = arrow_batches(connection.execute(sql, [*images.values, *images.values]), _BATCH)
+        ds.write_dataset(rows, folder, format="parquet", partitioning=[_PART], min_rows_per_group=_BATCH // 10)
+    except duckdb.Error as error:
+        raise duckdb_error(error, query.name) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        message = "there is no room for the temporary files of a selection"
+        raise InputError(Reason.DISK_FULL, message, "set TMPDIR to a folder with more room") from error

@@ -1,0 +1,109 @@
+"""A selection in parts of little memory is that of the whole catalog: same cohort file, same excluded series."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.catalog.test_engines import EMPTY, tables
+from tests.select.test_rules_agree import stack
+from tests.support.catalog_cases import ROOT, write_series, write_structures
+
+from ctenrich.catalog import open_catalog
+from ctenrich.catalog.folder import index_folders
+from ctenrich.catalog.queries import load_query, parse_query
+from ctenrich.catalog.schema import arrow_schema
+from ctenrich.errors import UsageError
+from ctenrich.select import Selection, excluded_path, select_cohort, write_cohort
+from ctenrich.select.spool import SpooledSeries
+
+LITTLE = 2_400_000
+"""Bytes for four hundred images."""
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cases of the engines' tests, and series whose images have several studies or patients, or no UID."""
+    rows = [
+        *tables()[0],
+        *stack("7.1", [0, 3, 6, 9], StudyInstanceUID=["7.10", "7.10", "7.11", "7.11"]),
+        *stack("7.2", [0, 3, 6, 9], StudyInstanceUID="7.11"),
+        *stack("7.3", [0, 3, 6, 9], PatientID=["P", "P", "P", "R"]),
+        *stack("", [0, 3, 6]),
+        *stack("7.5", [0, 3, 6], StudyInstanceUID=None),
+    ]
+    place = tmp_path_factory.mktemp("export") / "idc_v25" / "dicom_all"
+    place.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([{**EMPTY, **row} for row in rows], arrow_schema()), place / "0.parquet")
+    return place.parents[1]
+
+
+def selected(spec: str, out: Path, memory: int | None, parameters: dict[str, Any]) -> Selection:
+    with closing(open_catalog(spec, memory=memory)) as catalog:
+        selection = select_cohort("select_ct_series", catalog, parameters, name="c")
+    write_cohort(selection, out)
+    return selection
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"one_per_study": True},
+        pytest.param({}, marks=pytest.mark.long),
+        pytest.param({"collections": ["nlst"]}, marks=pytest.mark.long),
+        pytest.param({"patients": ["A", "P", "Q"]}, marks=pytest.mark.long),
+    ],
+    ids=["one_per_study", "all", "collection", "patients"],
+)
+def test_parts_change_nothing(export: Path, tmp_path: Path, parameters: dict[str, Any]) -> None:
+    spec, whole, parted = f"parquet:{export}", tmp_path / "whole.parquet", tmp_path / "parted.parquet"
+    expected = selected(spec, whole, None, parameters)
+    found = selected(spec, parted, LITTLE, parameters)
+    assert isinstance(found.cohort.series, SpooledSeries)
+    assert found.cohort.sha256 == expected.cohort.sha256
+    assert found.excluded.equals(expected.excluded)
+    assert parted.read_bytes() == whole.read_bytes()
+    assert excluded_path(parted).read_bytes() == excluded_path(whole).read_bytes()
+    series = expected.cohort.series
+    assert len(found.cohort.series) == len(series) > 3
+    assert found.cohort.series[:3] == series[:3]
+    assert found.cohort.series[len(series) - 1] == found.cohort.series[-1] == series[-1]
+
+
+def test_a_folder_catalog_is_divided_too(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for number in range(6):
+        write_series(folder, count=5, series=str(number + 1), study=str(number + 1), patient=f"P{number}")
+    write_structures(folder / "rt.dcm", frame=f"{ROOT}.1.99", series=f"{ROOT}.1.1")
+    index_folders([folder], tmp_path / "c.duckdb", processes=1)
+    spec, whole, parted = f"folder:{tmp_path / 'c.duckdb'}", tmp_path / "whole.parquet", tmp_path / "parted.parquet"
+    expected = selected(spec, whole, None, {})
+    found = selected(spec, parted, 60_000, {})
+    assert isinstance(found.cohort.series, SpooledSeries)
+    assert found.catalog_version == expected.catalog_version
+    assert [c.modality for c in found.cohort.series[0].companions] == ["RTSTRUCT"]
+    assert parted.read_bytes() == whole.read_bytes()
+
+
+def test_a_query_that_states_no_partition_is_asked_once(export: Path) -> None:
+    query = load_query("select_ct_series")
+    undivided = parse_query("mine", query.text.replace("-- Partition: StudyInstanceUID\n", ""))
+    with closing(open_catalog(f"parquet:{export}", memory=LITTLE)) as catalog:
+        found = select_cohort(undivided, catalog, {})
+        assert isinstance(found.cohort.series, tuple)
+        assert found.cohort.sha256 == select_cohort(replace(query, name="mine"), catalog, {}).cohort.sha256
+    with pytest.raises(UsageError, match="BAD_QUERY"):
+        parse_query("mine", query.text.replace("Partition: StudyInstanceUID", "Partition: PatientID"))
+
+
+def test_no_temporary_file_is_left(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = selected(f"parquet:{export}", tmp_path / "out" / "c.parquet", LITTLE, {})
+    assert isinstance(found.cohort.series, SpooledSeries)
+    del found
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
