@@ -152,7 +152,19 @@ def arrow_table(result: Any) -> Any:
 
 
 def arrow_batches(result: Any, rows: int) -> Any:
-    """Rows of a DuckDB result as a reader of Arrow batches; the method has another name before DuckDB 1.4."""
+    """Rows of a DuckDB result, batch by batch; the method has another name before DuckDB 1.4.
+
+    Parameters
+    ----------
+    result : duckdb.DuckDBPyConnection
+        A connection whose statement was executed.
+    rows : int
+        Rows per batch.
+
+    Returns
+    -------
+    pyarrow.RecordBatchReader
+    """
     return (getattr(result, "to_arrow_reader", None) or result.fetch_record_batch)(rows)
 
 

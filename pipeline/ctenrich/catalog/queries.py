@@ -148,6 +148,11 @@ def parse_query(name: str, text: str) -> Query:
     -------
     Query
         With its parameters and columns; without a header both are empty.
+
+    Raises
+    ------
+    UsageError
+        BAD_QUERY for a header that cannot be read.
     """
     purpose: list[str] = []
     partition = ""
