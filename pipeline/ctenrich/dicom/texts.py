@@ -10,13 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydicom.charset import convert_encodings
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.uid import ImplicitVRLittleEndian
 
 from ctenrich.dicom.quiet import quiet
 from ctenrich.dicom.reader import open_dicom
+from ctenrich.dicom.values import joined_text
 
 __all__ = ["TEXT_VRS", "AttributeTag", "read_texts"]
 
@@ -67,8 +70,16 @@ def read_texts(path: Path, wanted: Iterable[AttributeTag]) -> dict[AttributeTag,
     whole = any(tag.creator or tag.group == _META_GROUP for tag in tags) or not all(keywords)
     names = None if whole else [*keywords, "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID"]
     with open_dicom(path, tags=names) as parsed, quiet():
+        implicit = parsed.transfer_syntax == ImplicitVRLittleEndian
+        parsed.dataset.set_original_encoding(implicit, parsed.little_endian, _encodings(parsed.dataset))
         found = {tag: _text_of(_data_set(parsed.dataset, tag), tag) for tag in tags}
     return {tag: text for tag, text in found.items() if text is not None}
+
+
+def _encodings(dataset: Dataset) -> Any:
+    """Encodings of text, by Specific Character Set."""
+    names = joined_text(dataset, "SpecificCharacterSet").split("\\")
+    return convert_encodings([name.strip() for name in names])
 
 
 def _data_set(dataset: Dataset, tag: AttributeTag) -> Dataset:
@@ -107,7 +118,13 @@ def _value_text(value: Any, vr: str) -> str:
     if vr in _LONG:
         return str(value).strip(" \x00")
     values = list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
-    return "\\".join(str(getattr(one, "original_string", one)).strip(" \x00") for one in values)
+    return "\\".join(_written(one).strip(" \x00") for one in values)
+
+
+def _written(value: Any) -> str:
+    """A value as it was written: numbers of pydicom keep their text, names have other things by that name."""
+    text = getattr(value, "original_string", None)
+    return text if isinstance(text, str) else str(value)
 
 
 def _joined(text: str) -> str:
