@@ -49,7 +49,7 @@ CLEANED_CLASSES = frozenset(
 )
 """SOP classes whose objects are cleaned; all others are refused."""
 _PRESENTATION_STATE = str(uid.GrayscaleSoftcopyPresentationStateStorage)
-_ENCAPSULATED = "1.2.840.10008.5.1.4.1.1.104."
+_ENCAPSULATED = str(uid.EncapsulatedPDFStorage).removesuffix("1")
 _CAPTURES = frozenset({"SCREEN SAVE", "SCREENSHOT", "SECONDARY CAPTURE", "PATIENT PROTOCOL", "DOSE_INFO", "DISPLAY"})
 
 
