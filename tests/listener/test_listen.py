@@ -164,7 +164,7 @@ def test_a_full_disk_does_not_end_the_listener(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.long
 def test_fifteen_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    result = campaign(tmp_path, kills=15, rng=random.Random(3), images=30)
+    result = campaign(tmp_path, kills=15, rng=random.Random(3), images=60)
     assert result.kills == 15
     assert result.while_receiving >= 4
     assert result.acknowledged > 0

@@ -196,7 +196,7 @@ def _wait_for_a_moment(station: Path, dicom: int, senders: list[Sender], rng: ra
         number, end = _objects(station), time.monotonic() + 20
         while _objects(station) == number and time.monotonic() < end and any(one.is_alive() for one in senders):
             time.sleep(0.005)
-        time.sleep(rng.uniform(0.0, 0.2))
+        time.sleep(rng.uniform(0.0, 0.03))  # a study arrives within a fraction of a second
     else:
         time.sleep(rng.uniform(0.05, 6.0))
 
