@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ctenrich.errors import UsageError
-from ctenrich.listener.admission import Rejection, reject_pdu
 from ctenrich.listener.audit import append_event, check_log
 from ctenrich.listener.config import (
     CloseRule,
@@ -99,10 +98,6 @@ def test_values_of_options() -> None:
 def test_values_that_are_wrong(parse: object, text: str) -> None:
     with pytest.raises(UsageError):
         parse(text)  # type: ignore[operator]
-
-
-def test_the_bytes_of_a_rejection() -> None:
-    assert reject_pdu(Rejection.CALLING_AE) == bytes.fromhex("03000000000400010103")
 
 
 def test_the_audit_log_is_a_chain(tmp_path: Path) -> None:

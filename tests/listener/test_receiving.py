@@ -17,6 +17,7 @@ from tests.support.listeners import (
     LIMITS,
     Receiver,
     receiving,
+    rejection_of,
     silent_connection,
     study_files,
     uid_of,
@@ -87,17 +88,26 @@ def test_an_abort_keeps_what_was_acknowledged_and_nothing_else(receiver: Receive
     ("sender", "called", "reason"), [("OTHER", "CTENRICH", 3), ("SENDER", "ELSEWHERE", 7)], ids=["calling", "called"]
 )
 def test_an_unknown_ae_title_is_rejected(receiver: Receiver, sender: str, called: str, reason: int) -> None:
-    with receiver.association(sender, called) as association:
-        assert association.is_rejected
-        assert association.acceptor.primitive.diagnostic == reason
+    assert rejection_of(receiver.ports["dicom"], sender, called) == (1, 1, reason)
     assert "rejected" in receiver.station.audit.read_text()
     assert receiver.rows() == []
 
 
 def test_a_sender_of_another_address_is_rejected(tmp_path: Path) -> None:
     config = replace(CONFIG, peers=(Peer(aet="SENDER", host="10.0.0.0/8"),))
-    with receiving(tmp_path / "station", config) as receiver, receiver.association() as association:
-        assert association.is_rejected
+    with receiving(tmp_path / "station", config) as receiver:
+        assert rejection_of(receiver.ports["dicom"]) == (1, 1, 3)
+
+
+def test_the_requestor_closes_the_connection_of_a_rejection(receiver: Receiver) -> None:
+    request = bytes.fromhex("01000000004400010000") + f"{'CTENRICH':<16}{'OTHER':<16}".encode() + bytes(32)
+    with silent_connection(receiver.ports["dicom"], request) as connection:
+        assert connection.recv(64) == bytes.fromhex("03000000000400010103")
+        connection.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(5)
+        assert connection.recv(1) == b""  # the timer of the station has run out
 
 
 def test_silent_connections_do_not_keep_senders_out(tmp_path: Path) -> None:
@@ -129,9 +139,7 @@ def test_the_associations_of_one_address_are_limited(tmp_path: Path) -> None:
     with receiving(tmp_path / "station", replace(CONFIG, limits=limits)) as receiver:
         with receiver.association() as first:
             assert first.is_established
-            with receiver.association() as second:
-                assert second.is_rejected
-                assert second.acceptor.primitive.result == 2
+            assert rejection_of(receiver.ports["dicom"]) == (2, 3, 2)
         time.sleep(0.2)  # the slot is free once the thread of the association has ended
         assert receiver.send(study_files()[0]) == [SUCCESS]
 

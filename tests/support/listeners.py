@@ -137,3 +137,16 @@ def silent_connection(port: int, data: bytes = b"") -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     connection.sendall(data)
     return connection
+
+
+def rejection_of(port: int, calling: str = SENDER, called: str = AET) -> tuple[int, int, int]:
+    """Result, source and reason of the A-ASSOCIATE-RJ that answers a request.
+
+    The bytes are read here: pynetdicom reports some rejections that come at once as aborts.
+    """
+    titles = f"{called:<16}{calling:<16}".encode()
+    with silent_connection(port, bytes.fromhex("01000000004400010000") + titles + bytes(32)) as connection:
+        answer = connection.recv(64)
+    assert answer[:7] == bytes.fromhex("03000000000400")
+    result, source, reason = answer[7:]
+    return result, source, reason

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from itertools import count
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from ctenrich.listener.config import Limits, Peer, StationConfig
 
-__all__ = ["Admission", "AssociateRequest", "FirstPdu", "Rejection", "Ticket", "read_pdu", "reject_pdu"]
+__all__ = ["Admission", "AssociateRequest", "FirstPdu", "Rejection", "Ticket", "read_pdu", "reject"]
 
 _ASSOCIATE_RQ = 0x01
 _LARGEST_REQUEST = 1024**2
@@ -173,6 +174,24 @@ def read_pdu(connection: socket.socket, seconds: float) -> FirstPdu | None:
     return FirstPdu(bytes(data), AssociateRequest(called, calling))
 
 
-def reject_pdu(rejection: Rejection) -> bytes:
-    """Return the A-ASSOCIATE-RJ of a rejection (PS3.8 9.3.4)."""
-    return bytes([0x03, 0, 0, 0, 0, 4, 0, *rejection.value])
+def reject(connection: socket.socket, rejection: Rejection, seconds: float) -> None:
+    """Send an A-ASSOCIATE-RJ, and wait for the requestor to close the connection (PS3.8 9.2.3, state 13).
+
+    A requestor that finds the connection closed before it has read the rejection reports an abort without a reason.
+
+    Parameters
+    ----------
+    connection : socket
+        A connection; its timeout is changed.
+    rejection : Rejection
+        Result, source and reason.
+    seconds : float
+        Longest wait for the requestor (ARTIM timer).
+    """
+    connection.sendall(bytes([0x03, 0, 0, 0, 0, 4, 0, *rejection.value]))
+    end = time.monotonic() + seconds
+    with suppress(OSError):
+        while (left := end - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not connection.recv(4096):
+                return

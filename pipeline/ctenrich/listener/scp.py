@@ -21,7 +21,7 @@ from typing import Any
 from pynetdicom import AE, _config, dimse_messages, evt
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from ctenrich.listener.admission import Admission, Rejection, Ticket, read_pdu, reject_pdu
+from ctenrich.listener.admission import Admission, Rejection, Ticket, read_pdu, reject
 from ctenrich.listener.config import ListenAddress, StationConfig
 from ctenrich.listener.deliveries import Deliveries
 from ctenrich.listener.incoming import FileMeta, IncomingFile, StoreStatus
@@ -325,16 +325,16 @@ class _Server(ThreadedAssociationServer):
                 if self.secure is not None:
                     connection = self.secure.wrap_socket(connection, server_side=True)
                 found = read_pdu(connection, limits.connect_seconds)
+                if found is None:
+                    self.deliveries.rejected(host, "no A-ASSOCIATE-RQ in time")
+                    return
+                decision = self.admission.admit(found.request, host)
+                if isinstance(decision, Rejection):
+                    self.deliveries.rejected(host, decision.name)
+                    reject(connection, decision, limits.connect_seconds)
+                    return
             finally:
                 self.admission.connected()
-            if found is None:
-                self.deliveries.rejected(host, "no A-ASSOCIATE-RQ in time")
-                return
-            decision = self.admission.admit(found.request, host)
-            if isinstance(decision, Rejection):
-                self.deliveries.rejected(host, decision.name)
-                connection.sendall(reject_pdu(decision))
-                return
             ticket = decision
             connection.settimeout(limits.pdu_seconds)
             _Handler(connection, client_address, self, ticket=ticket, pdu=found.pdu)
