@@ -12,8 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from pydicom import dcmread
 from tests.conftest import need_program
 from tests.publish.test_objects import free_port
 from tests.support.listener_kills import campaign
@@ -79,6 +81,11 @@ def test_a_study_that_is_sent_ends_in_proven_objects(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 3
         assert time.monotonic() - started < 10
+    patient = dcmread(next((tmp_path / "dicom").rglob("*.dcm")), stop_before_pixels=True)
+    written = (station / "listener.log").read_text() + (station / "audit.jsonl").read_text()
+    written += "".join(str(path.relative_to(station)) for path in (station / "received").rglob("*"))
+    for identifier in (patient.PatientName, patient.PatientID, patient.StudyInstanceUID):
+        assert str(identifier) not in written
     run = Run.open(station / "cases" / "000001" / "r1" / "run")
     store, uid = SeriesStore(run.workspace), run.cohort.series[0].series_instance_uid
     for requested in run.config.products:
@@ -132,34 +139,61 @@ def test_wrong_requests_are_refused_before_anything_is_made(tmp_path: Path) -> N
     assert not (tmp_path / "station").exists()
 
 
+class NoProcesses:
+    """Stands in for the processes of a listener."""
+
+    started: ClassVar[list[str]] = []
+
+    def __init__(self, *_: object) -> None:
+        """Nothing runs."""
+
+    def start(self) -> Ports:
+        return Ports()
+
+    def start_once(self, name: str) -> None:
+        self.started.append(name)
+
+    def restart_dead(self) -> bool:
+        return False
+
+    def end(self) -> None:
+        """Nothing ran."""
+
+
 def test_a_full_disk_does_not_end_the_listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoProcesses:
-        def __init__(self, *_: object) -> None:
-            self.ended = False
-
-        def start(self) -> Ports:
-            return Ports()
-
-        def restart_dead(self) -> bool:
-            return False
-
-        def end(self) -> None:
-            self.ended = True
-
     passes = []
 
-    def run_once(_: Intake) -> None:
+    def run_once(_: Intake) -> int:
         passes.append(len(passes))
         if len(passes) == 1:
             raise OSError(28, "No space left on device")
         if len(passes) == 2:
             raise sqlite3.OperationalError("database or disk is full")
+        return 0
 
     monkeypatch.setattr(listen, "_Processes", NoProcesses)
     monkeypatch.setattr(listen, "_FULL_SECONDS", 0.0)
     monkeypatch.setattr(Intake, "run_once", run_once)
     listen.listen(tmp_path / "station", StationConfig(), stop=lambda: len(passes) == 4)
     assert len(passes) == 4
+
+
+def test_the_worker_starts_once_no_object_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    NoProcesses.started.clear()
+
+    def run_once(_: Intake) -> int:
+        passes.append(0)
+        if len(passes) == 1:
+            with StationDatabase(tmp_path / "station" / "station.sqlite") as database, database.transaction() as db:
+                db.execute("INSERT INTO revisions (case_id, revision, state, created) VALUES (1, 1, 'open', 0)")
+        return 5 if len(passes) < 3 else 0  # objects that were assigned
+
+    monkeypatch.setattr(listen, "_Processes", NoProcesses)
+    monkeypatch.setattr(listen, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(Intake, "run_once", run_once)
+    listen.listen(tmp_path / "station", StationConfig(), stop=lambda: bool(NoProcesses.started))
+    assert (len(passes), NoProcesses.started) == (3, ["worker"])
 
 
 @pytest.mark.long

@@ -177,6 +177,42 @@ def test_one_association_per_image_and_several_senders_make_one_case(receiver: R
         assert database.value("SELECT count(*) FROM instances WHERE case_id = 1 AND revision = 1") == len(files)
 
 
+def test_an_association_after_an_abort_has_a_number_and_a_case_of_its_own(receiver: Receiver) -> None:
+    with receiver.association() as association:
+        assert association.send_c_store(study_files(1)[0]).Status == SUCCESS
+        association.abort()
+    wait_for(lambda: receiver.rows("SELECT 1 FROM associations WHERE ending = 'aborted'"))
+    assert receiver.send(study_files(2)[0]) == [SUCCESS]
+    assert len({row["association"] for row in receiver.rows()}) == 2
+    with StationDatabase(receiver.station.database) as database:
+        wait_until_settled(database)
+        Intake(receiver.station, database, CONFIG.close).run_once()
+        assert [row["case_id"] for row in database.rows("SELECT case_id FROM instances ORDER BY id")] == [1, 2]
+
+
+def test_a_receiver_that_is_stopped_keeps_what_it_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctenrich.listener.receiver._RELEASE_SECONDS", 0.2)
+    statuses: list[tuple[str, int]] = []
+
+    def send() -> None:
+        with receiver.association() as association:
+            for path in 50 * study_files():
+                status = association.send_c_store(path)
+                if "Status" not in status:
+                    return
+                statuses.append((uid_of(path), status.Status))
+                time.sleep(0.02)
+
+    with receiving(tmp_path / "station") as receiver:
+        sender = threading.Thread(target=send)
+        sender.start()
+        wait_for(lambda: statuses)
+    sender.join(20)
+    assert not sender.is_alive()
+    assert 0 < len(statuses) < 50 * len(study_files())
+    assert {uid for uid, status in statuses if status == SUCCESS} <= receiver.uids()
+
+
 def test_one_object_from_many_senders_at_once_is_stored_once(receiver: Receiver) -> None:
     statuses: list[int] = []
     file = study_files()[0]

@@ -16,6 +16,7 @@ from pydicom import dcmread
 from tests.support.listeners import LIMITS, study_files, uid_of
 
 from ctenrich.errors import UsageError
+from ctenrich.listener import store as store_module
 from ctenrich.listener.config import CloseRule, Limits
 from ctenrich.listener.database import StationDatabase
 from ctenrich.listener.disk import Disk
@@ -228,6 +229,33 @@ def test_a_full_disk_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     store.close()
     database.close()
     assert len(list((tmp_path / "station" / "received").rglob("*.dcm"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "status"),
+    [
+        ("disk", OSError(5, "Input/output error"), StoreStatus.PROCESSING_FAILURE),
+        ("row", sqlite3.OperationalError("disk I/O error"), StoreStatus.OUT_OF_RESOURCES),
+    ],
+)
+def test_what_cannot_be_stored_is_not_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception, status: StoreStatus
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    store, database = open_store(tmp_path / "station")
+    with monkeypatch.context() as patch:
+        if where == "disk":
+            patch.setattr(Disk, "sync_file", fail)
+        else:
+            patch.setattr(store_module, "_insert", fail)
+        assert put(store, study_files()[0]) == Receipt(result=Result.REFUSED, status=status)
+    assert database.value("SELECT count(*) FROM instances") == 0
+    assert [path for path in (tmp_path / "station").rglob("*.dcm") if path.stat().st_size] == []
+    assert put(store, study_files()[0]).result is Result.STORED
+    store.close()
+    database.close()
 
 
 @pytest.mark.parametrize(

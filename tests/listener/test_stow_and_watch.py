@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.listener.test_store import open_store
-from tests.support.listeners import CONFIG, Receiver, receiving, study_files, uid_of
+from tests.support.listeners import CONFIG, Receiver, receiving, silent_connection, study_files, uid_of, wait_for
 
 from ctenrich.listener.config import Peer
 from ctenrich.listener.metrics import METRICS
@@ -101,6 +101,27 @@ def test_other_addresses_may_not_store(tmp_path: Path) -> None:
     config = replace(WEB, peers=(Peer(aet="*", host="10.0.0.1"),))
     with receiving(tmp_path / "station", config) as receiver:
         assert stow(receiver, multipart())[0] == 403
+
+
+def test_slow_and_silent_requests_do_not_keep_others_out(tmp_path: Path) -> None:
+    limits = replace(WEB.limits, max_associations=4, max_per_host=3)
+    with receiving(tmp_path / "station", replace(WEB, limits=limits)) as receiver:
+        slow = [silent_connection(receiver.ports["web"], text) for text in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nA: ")]
+        with silent_connection(receiver.ports["web"]) as fourth:
+            assert fourth.recv(1) == b""  # more than one address may have
+        for connection in slow:
+            for _ in range(2):
+                connection.sendall(b"x")  # each byte would begin the time limit of a read anew
+            assert connection.recv(1) == b""
+            connection.close()
+        wait_for(lambda: request_or_none(receiver) == (200, b"ok\n"), 5)
+
+
+def request_or_none(receiver: Receiver) -> tuple[int, bytes] | None:
+    try:
+        return request(receiver, "GET", "/healthz")
+    except OSError:
+        return None
 
 
 def test_the_state_is_served(receiver: Receiver) -> None:

@@ -24,9 +24,12 @@ __all__ = ["Ports", "listen"]
 
 _POLL_SECONDS = 0.25
 _RETENTION_SECONDS = 600.0
+_CATALOG_SECONDS = 30.0
+"""Longest time for which arriving objects put off the catalog and the start of the worker."""
 _FULL_SECONDS = 2.0
 _RESTART_SECONDS = 2.0
 """Time before a process that died is started again."""
+_TO_RUN = "SELECT count(*) FROM revisions WHERE state IN ('open', 'closed', 'running')"
 _END_SECONDS = 6.0
 """Time that a process may take to end; then it is killed, and nothing is lost."""
 
@@ -76,6 +79,7 @@ def listen(
         try:
             started(processes.start())
             next_retention = 0.0
+            next_catalog = time.monotonic() + _CATALOG_SECONDS
             while not stop():
                 try:
                     if processes.restart_dead():
@@ -83,12 +87,14 @@ def listen(
                     if time.monotonic() > next_retention:
                         delete_old_objects(station, database, config.keep)
                         next_retention = time.monotonic() + _RETENTION_SECONDS
-                    intake.run_once()
-                    if database.value("SELECT count(*) FROM revisions WHERE state IN ('open', 'closed', 'running')"):
-                        processes.start_once("worker")  # with the first image: it is ready when the case closes
+                    arriving = intake.run_once() > 0
+                    if not arriving or time.monotonic() > next_catalog:  # senders wait for the processor otherwise
+                        if database.value(_TO_RUN):
+                            processes.start_once("worker")  # before the case closes, if it has a quiet time
+                        catalog.update()
+                        next_catalog = time.monotonic() + _CATALOG_SECONDS
                     if station.deliveries.exists():
                         processes.start_once("deliverer")
-                    catalog.update()
                 except (OSError, sqlite3.Error) as error:
                     if not is_disk_full(error):
                         raise

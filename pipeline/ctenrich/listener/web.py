@@ -7,8 +7,11 @@ import ipaddress
 import json
 import os
 import secrets
+import socket
 import ssl
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,7 +81,10 @@ class StationServer(ThreadingHTTPServer):
         self.gauges: Callable[[], dict[tuple[str, str, str], float]] = dict
         self.token = station_token(station.token)
         self._context = tls_context(config)
-        self._slots = threading.BoundedSemaphore(config.limits.max_associations)
+        self._lock = threading.Lock()
+        self._hosts: Counter[str] = Counter()
+        self._waiting: dict[socket.socket, float] = {}
+        """Connections whose request line and headers have not arrived, and since when."""
         super().__init__((address.host, address.port), _Handler)
 
     def start(self) -> int:
@@ -87,8 +93,32 @@ class StationServer(ThreadingHTTPServer):
         return int(self.server_address[1])
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Refuse a connection beyond the limit."""
-        return self._slots.acquire(blocking=False)
+        """Refuse a connection beyond the limits."""
+        host, limits = str(client_address[0]), self.config.limits
+        with self._lock:
+            if self._hosts.total() >= limits.max_associations or self._hosts[host] >= limits.max_per_host:
+                return False
+            self._hosts[host] += 1
+        return True
+
+    def service_actions(self) -> None:
+        """Close the connections whose headers did not arrive in time; called a few times a second."""
+        last = time.monotonic() - self.config.limits.connect_seconds
+        with self._lock:
+            late = [connection for connection, since in self._waiting.items() if since < last]
+        for connection in late:
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # also below TLS
+
+    def wait_for_headers(self, connection: socket.socket) -> None:
+        """Start the time limit for the headers of the next request of a connection."""
+        with self._lock:
+            self._waiting[connection] = time.monotonic()
+
+    def stop_waiting(self, connection: socket.socket) -> None:
+        """The headers are there, or the connection has ended."""
+        with self._lock:
+            self._waiting.pop(connection, None)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection; the TLS handshake has its own time limit."""
@@ -101,7 +131,12 @@ class StationServer(ThreadingHTTPServer):
             self.deliveries.rejected(str(client_address[0]), "no TLS")
             self.shutdown_request(request)
         finally:
-            self._slots.release()
+            host = str(client_address[0])
+            self.stop_waiting(request)
+            with self._lock:
+                self._hosts[host] -= 1
+                if not self._hosts[host]:
+                    del self._hosts[host]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that was lost is no error."""
@@ -132,6 +167,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _token(self) -> str:
         kind, _, token = (self.headers.get("Authorization") or "").partition(" ")
         return token.strip() if kind.lower() == "bearer" else ""
+
+    def handle_one_request(self) -> None:
+        """Read a request, whose headers have a time limit as a whole, and answer it."""
+        self.server.wait_for_headers(self.connection)
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        """Read the headers."""
+        good = super().parse_request()
+        self.server.stop_waiting(self.connection)
+        return good
 
     # ------------------------------------------------------------ state
 
