@@ -3,6 +3,9 @@
 ``python -m benchmarks.selection [--quick]``. Each run is a separate process; its peak memory is reported by the system.
 All stacks are regular with spacings that the published query accepts, so that both must choose the same series.
 "ours" and "paper" are the two queries alone; "whole" is all of our selection: query, companions, counts, files on disk.
+
+``python -m benchmarks.selection --large N --memory GB`` selects from catalogs of up to N instances,
+in parts that fit into the memory given ("parts": the query alone, "whole": all of our selection).
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SLICES = 200
 _VALUES = {
@@ -55,33 +62,43 @@ def generate(path: Path, instances: int) -> None:
         connection.execute("CREATE TABLE about AS SELECT 1 AS layout")
 
 
-def child(path: Path, query: str, whole: bool) -> None:
+def child(path: Path, query: str, what: str, memory: int | None) -> None:
     """Run one query; report its time, memory and choice."""
     from ctenrich.catalog.folder import FolderCatalog
     from ctenrich.catalog.queries import load_query
     from ctenrich.select import select_cohort, write_cohort
 
-    catalog = FolderCatalog(path)
-    begin = time.perf_counter()
-    if whole:
+    catalog = FolderCatalog(path, memory=memory)
+    begin, cpu_begin = time.perf_counter(), time.process_time()
+    if what == "whole":
         selection = select_cohort(query, catalog, {})
         write_cohort(selection, path.with_suffix(".parquet"))
+        tables = []
+    elif what == "parts":
+        tables = [part.table for part in catalog.run_in_parts(load_query(query), {})]
+    else:
+        tables = [catalog.run(load_query(query), {}).table]
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu_begin
+    if what == "whole":
         chosen = sorted(s.series_instance_uid for s in selection.cohort.series)
     else:
-        table = catalog.run(load_query(query), {}).table
-    seconds = time.perf_counter() - begin
-    if not whole and "failed" in table.column_names:
-        rows = zip(table["SeriesInstanceUID"].to_pylist(), table["failed"].to_pylist(), strict=True)
-        chosen = sorted(uid for uid, failed in rows if not failed)
-    elif not whole:
-        chosen = sorted(set(table["SeriesInstanceUID"].to_pylist()))
+        chosen = sorted({uid for table in tables for uid in _chosen(table)})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print(json.dumps({"seconds": seconds, "peak_gb": peak, "series": len(chosen), "hash": hash(tuple(chosen))}))
+    found = {"seconds": seconds, "cpu": cpu, "peak_gb": peak, "series": len(chosen), "hash": hash(tuple(chosen))}
+    print(json.dumps(found))
 
 
-def measure(path: Path, query: str, whole: bool = False) -> dict[str, float]:
-    """Run one query, or a whole selection, in a separate process."""
-    command = [sys.executable, "-m", "benchmarks.selection", "--child", str(path), query, "whole" if whole else "query"]
+def _chosen(table: pa.Table) -> set[str]:
+    """Series that a query chose: all of the published query's answer, and those without a reason of ours."""
+    uids = table["SeriesInstanceUID"].to_pylist()
+    if "failed" not in table.column_names:
+        return set(uids)
+    return {uid for uid, failed in zip(uids, table["failed"].to_pylist(), strict=True) if not failed}
+
+
+def measure(path: Path, query: str, what: str = "query", memory: int = 0) -> dict[str, float]:
+    """Run one query, or a whole selection, in a separate process; 0 is the default limit of memory."""
+    command = [sys.executable, "-m", "benchmarks.selection", "--child", str(path), query, what, str(memory)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "0"}
     )
@@ -98,7 +115,7 @@ def selection(folder: Path, sizes: list[int]) -> None:
     for size in sizes:
         path = folder / f"{size}.duckdb"
         generate(path, size)
-        ours, paper, whole = measure(path, OURS), measure(path, PAPER), measure(path, OURS, whole=True)
+        ours, paper, whole = measure(path, OURS), measure(path, PAPER), measure(path, OURS, "whole")
         if not ours["hash"] == paper["hash"] == whole["hash"] or ours["series"] != size // SLICES:
             raise SystemExit(f"the two queries chose {ours['series']} and {paper['series']} series")
         print(
@@ -106,6 +123,21 @@ def selection(folder: Path, sizes: list[int]) -> None:
             f"{paper['peak_gb']:>9.2f} {paper['seconds'] / ours['seconds']:>11.2f} {whole['seconds']:>8.2f} "
             f"{whole['peak_gb']:>9.2f} {whole['seconds'] / size * 1e6:>18.2f}"
         )
+        path.unlink()
+
+
+def large(folder: Path, instances: int, memory: int) -> None:
+    """Print what selections in parts take, beside the published query's steps with the same limit of memory."""
+    columns = [f"{what} {unit}" for what in ("parts", "paper", "whole") for unit in ("s", "CPU s", "GB")]
+    print(f"{'instances':>11}" + "".join(f"{column:>12}" for column in columns))
+    for size in [n for n in (1_000_000, 3_000_000, 10_000_000) if n < instances] + [instances]:
+        path = folder / f"{size}.duckdb"
+        generate(path, size)
+        found = [measure(path, q, what, memory) for q, what in ((OURS, "parts"), (PAPER, "query"), (OURS, "whole"))]
+        if len({one["hash"] for one in found}) > 1 or found[0]["series"] != size // SLICES:
+            raise SystemExit(f"the queries chose {[one['series'] for one in found]} series")
+        values = [one[key] for one in found for key in ("seconds", "cpu", "peak_gb")]
+        print(f"{size:>11,}" + "".join(f"{value:>12.2f}" for value in values), flush=True)
         path.unlink()
 
 
@@ -145,12 +177,18 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--child", nargs=3)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--large", type=int, metavar="N", help="instances of the largest catalog")
+    parser.add_argument("--memory", type=float, metavar="GB", default=8.0, help="memory of a selection with --large")
     arguments = parser.parse_args()
     if arguments.child:
-        child(Path(arguments.child[0]), arguments.child[1], arguments.child[2] == "whole")
+        path, query, what, memory = arguments.child
+        child(Path(path), query, what, int(memory) or None)
         return
     with tempfile.TemporaryDirectory() as name:
+        if arguments.large:
+            large(Path(name), arguments.large, int(arguments.memory * 1e9))
+            return
         selection(Path(name), [100_000] if arguments.quick else [100_000, 300_000, 1_000_000, 3_000_000])
         crawl(Path(name), 2000 if arguments.quick else 4000)
 

@@ -21,6 +21,8 @@ __all__ = ["default_memory", "run_in_parts"]
 
 _BYTES_PER_IMAGE = 6000
 """Memory per image that a selection takes at its peak, with the rows of the answer as Python objects."""
+_LARGEST_PART = 700_000
+"""Images of a part, if there are parts: as many as the query sorts without temporary files of its own."""
 _BATCH = 100_000
 """Images that are divided into parts at a time."""
 _INSTANCES = "dicom_all"
@@ -83,7 +85,7 @@ def run_in_parts(
         images = _images(query, bind(query, parameters), local[_INSTANCES])
         _write_parts(connection, query, images, parts, Path(folder))
         for path in sorted(Path(folder).iterdir()):
-            connection.register(_PART, ds.dataset(path, format="parquet"))
+            connection.register(_PART, ds.dataset(path, format="ipc"))
             try:
                 yield run_on_duckdb(connection, query, parameters, {**local, _INSTANCES: _PART}, engine_memory)
             finally:
@@ -96,7 +98,8 @@ def _number_of_parts(
     if query.partition != PARTITION or _INSTANCES not in local:
         return 1
     images = _images(query, bind(query, parameters), local[_INSTANCES])
-    return math.ceil(_count(connection, query, images) / max(memory // _BYTES_PER_IMAGE, 1))
+    count, at_once = _count(connection, query, images), max(memory // _BYTES_PER_IMAGE, 1)
+    return 1 if count <= at_once else math.ceil(count / min(at_once, _LARGEST_PART))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +161,15 @@ def _write_parts(connection: Any, query: Query, images: _Images, parts: int, fol
     """  # noqa: S608 - names are those of the catalog's own tables and columns
     try:
         rows = arrow_batches(connection.execute(sql, [*images.values, *images.values]), _BATCH)
-        ds.write_dataset(rows, folder, format="parquet", partitioning=[_PART], min_rows_per_group=_BATCH // 10)
+        ipc = ds.IpcFileFormat()  # read once: encoding as Parquet would take longer than it saves
+        ds.write_dataset(
+            rows,
+            folder,
+            format=ipc,
+            file_options=ipc.make_write_options(compression="lz4"),
+            partitioning=[_PART],
+            min_rows_per_group=_BATCH // 10,
+        )
     except duckdb.Error as error:
         raise duckdb_error(error, query.name) from error
     except OSError as error:
