@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from tests.support.listeners import LIMITS, study_files, wait_until_settled
+from tests.support.listeners import LIMITS, TINY, study_files, wait_until_settled
 
 from ctenrich.errors import UsageError
 from ctenrich.listener import cases
@@ -21,6 +21,7 @@ from ctenrich.listener.intake import Intake
 from ctenrich.listener.retention import delete_old_objects
 from ctenrich.listener.station import Station
 from ctenrich.listener.store import ObjectStore
+from ctenrich.phantom import write_phantom_study
 
 QUIET = CloseRule(when="quiet", seconds=60)
 
@@ -265,6 +266,59 @@ def test_an_object_without_a_study_is_held(desk: Desk, tmp_path: Path) -> None:
     desk.put(tmp_path / "other.dcm")
     desk.pass_time(1)
     assert [row.held for row in cases.cases_of(desk.database)] == ["NO_STUDY"]
+
+
+def contours_of_another_study(folder: Path) -> tuple[list[Path], Path]:
+    """Slices, and their structure set with a study of its own."""
+    write_phantom_study(folder, replace(TINY, rtstruct=True))
+    paths = {path: dcmread(path, stop_before_pixels=True).Modality for path in sorted(folder.rglob("*.dcm"))}
+    contours = next(path for path, modality in paths.items() if modality == "RTSTRUCT")
+    dataset = dcmread(contours)
+    dataset.StudyInstanceUID = "1.2.3.4"
+    dataset.save_as(contours)
+    return [path for path, modality in paths.items() if modality == "CT"], contours
+
+
+def cases_and_objects(desk: Desk) -> list[tuple[int, str, str, int]]:
+    return [(row.case, row.state.value, row.reason, row.images) for row in reversed(cases.cases_of(desk.database))]
+
+
+def test_contours_of_another_study_go_to_the_case_of_their_images(desk: Desk, tmp_path: Path) -> None:
+    slices, contours = contours_of_another_study(tmp_path / "dicom")
+    desk.use(CloseRule(when="expect", roles=("CT", "RTSTRUCT"), seconds=10))
+    desk.put(*slices)
+    desk.pass_time(1)
+    assert desk.pass_time(1000) == [(1, "open")]
+    desk.put(contours)
+    desk.pass_time(1)
+    desk.pass_time(10)
+    assert cases_and_objects(desk) == [(1, "closed", "", 7)]
+    assert totals_hold(desk.database)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_contours_that_come_before_their_images_move_to_their_case(desk: Desk, tmp_path: Path, restart: bool) -> None:
+    slices, contours = contours_of_another_study(tmp_path / "dicom")
+    desk.put(contours)
+    desk.pass_time(1)
+    if restart:
+        desk.use(QUIET)
+    desk.put(*study_files(3)[:1])
+    desk.put(*slices)
+    desk.pass_time(1)
+    assert cases_and_objects(desk) == [(1, "skipped", "MOVED", 0), (2, "open", "", 1), (3, "open", "", 7)]
+    assert '"event": "companion moved", "case": 3, "before": 1' in desk.station.audit.read_text()
+    assert totals_hold(desk.database)
+
+
+def test_contours_stay_in_a_case_that_is_held(desk: Desk, tmp_path: Path) -> None:
+    slices, contours = contours_of_another_study(tmp_path / "dicom")
+    desk.put(contours)
+    desk.pass_time(1)
+    cases.hold(desk.database, 1)
+    desk.put(*slices)
+    desk.pass_time(1)
+    assert cases_and_objects(desk) == [(1, "open", "", 1), (2, "open", "", 6)]
 
 
 def test_headers_go_to_the_catalog(desk: Desk) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ctenrich.catalog.headers import read_header
 from ctenrich.listener.audit import append_event
 from ctenrich.listener.cases import CaseState, new_revision
+from ctenrich.listener.companions import Companions, referenced_series
 from ctenrich.listener.config import CloseRule
 from ctenrich.listener.database import StationDatabase
 from ctenrich.listener.station import Station
@@ -36,6 +37,8 @@ class _Object:
     series: str
     modality: str
     fault: str
+    references: frozenset[str]
+    """Series of the images of a structure set or segmentation."""
 
 
 class Intake:
@@ -69,6 +72,7 @@ class Intake:
         self._clock = clock
         self._started = self._saved = clock()
         self._last: dict[int, float] = {}
+        self._companions = Companions(station, database)
 
     def run_once(self) -> int:
         """Assign all objects that have no case, then close what is complete; returns the number of objects."""
@@ -100,13 +104,18 @@ class Intake:
             series=str(values.get("SeriesInstanceUID") or ""),
             modality=str(values.get("Modality") or "")[:16],
             fault=fault,
+            references=referenced_series(values),
         )
 
     def _assign(self, objects: list[_Object]) -> None:
         now, events = self._clock(), []
+        moved: list[tuple[int, int]] = []
         with self._database.transaction() as db:
             for one in objects:
-                case, revision, opened = _revision_for(db, one.study)
+                study = one.study
+                if one.references:
+                    study = self._companions.study_of(db, one.number, study, one.references)
+                case, revision, opened = _revision_for(db, study)
                 if opened:
                     events.append((case, revision))
                 db.execute(
@@ -128,9 +137,12 @@ class Intake:
                     "FROM associations a WHERE a.id = ? AND a.deadline IS NOT NULL AND cases.id = ?",
                     (one.association, case),
                 )
+                moved += [(case, before) for before in self._companions.arrived(db, one.series, case, revision)]
                 self._last[case] = now
         for case, revision in events:
             append_event(self._station.audit, "case opened", case=case, revision=revision)
+        for case, before in moved:
+            append_event(self._station.audit, "companion moved", case=case, before=before)
 
     # ------------------------------------------------------------ closing
 
