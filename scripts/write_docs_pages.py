@@ -59,7 +59,7 @@ INTERFACE = {
          "treatments.registry", "treatments.choice", "treatments.make", "treatments.decisions", "treatments.files",
          "treatments.exports", "treatments.consort", "structure_names.standard", "structure_names.parse",
          "structure_names.propose", "structure_names.evidence", "structure_names.targets", "structure_names.table",
-         "encode.outlines", "encode.rtstruct", "publish.structure_sets"],
+         "structure_names.treated_side", "encode.outlines", "encode.rtstruct", "publish.structure_sets"],
     ),
     "dose": (
         "Doses of radiotherapy",

@@ -12,6 +12,7 @@ from ctenrich.records import DoseCheck, DoseMeasurements, DoseValue, ProductKind
 from ctenrich.results.parts import TableFiles
 from ctenrich.results.schema import arrow_schema
 from ctenrich.series_store import SeriesStore
+from ctenrich.structure_names.treated_side import find_treated_side, name_columns
 from ctenrich.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -85,27 +86,42 @@ def write_dose_tables(workspace: Workspace, *, progress: Progress = SILENT) -> d
             part.append(found)
             progress.advance("dose tables")
             if len(part) == _CHUNK:
-                means += _write_part(tables, part)
+                means += _write_part(workspace, tables, part)
                 part = []
-        means += _write_part(tables, part)
+        means += _write_part(workspace, tables, part)
         outliers = [_check_row(uid, check) for uid, check in check_cohort(means)]
         tables.write({"dose_checks": _arrow_table("dose_checks", outliers)})
     progress.finish("dose tables")
     return {name: workspace.tables / f"{name}.parquet" for name in DOSE_TABLES}
 
 
-def _write_part(tables: TableFiles, part: Sequence[Sequence[DoseMeasurements]]) -> list[Row]:
+def _write_part(workspace: Workspace, tables: TableFiles, part: Sequence[Sequence[DoseMeasurements]]) -> list[Row]:
     """Write the rows of some series; return the mean doses, which are compared over the cohort."""
     rows: dict[str, list[Row]] = {name: [] for name in DOSE_TABLES}
     for products in part:
-        for doses in products:
-            rows["dose_metrics"] += _metric_rows(doses)
-            rows["dvh_curves"] += _curve_rows(doses)
-        rows["dose_differences"] += _difference_rows(products)
+        own = {
+            "dose_metrics": [row for doses in products for row in _metric_rows(doses)],
+            "dvh_curves": [row for doses in products for row in _curve_rows(doses)],
+            "dose_differences": list(_difference_rows(products)),
+        }
+        _add_names(workspace, products[0].series_instance_uid, own)
+        for name, found in own.items():
+            rows[name] += found
         rows["dose_checks"] += _checks_of_series(products)
     tables.write({name: _arrow_table(name, own) for name, own in rows.items()})
     names = ("SeriesInstanceUID", "product", "organ", "metric", "value")
     return [{name: row[name] for name in names} for row in rows["dose_metrics"] if row["metric"] == "Mean[Gy]"]
+
+
+def _add_names(workspace: Workspace, uid: str, rows: Mapping[str, list[Row]]) -> None:
+    """Add standard name, laterality and relative side to the rows of a series."""
+    store = SeriesStore(workspace)
+    treated = find_treated_side(store, uid, store.products(uid))
+    organs = {row["organ"] for found in rows.values() for row in found}
+    columns = {organ: name_columns(organ, treated) for organ in organs}
+    for found in rows.values():
+        for row in found:
+            row.update(columns[row["organ"]])
 
 
 def _arrow_table(name: str, rows: list[Row]) -> pa.Table:

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ctenrich.codes.describe import side_of
-from ctenrich.codes.mappings import codes_of
 from ctenrich.errors import CtenrichError
 from ctenrich.masks import crop_of
 from ctenrich.records import (
@@ -25,6 +23,7 @@ from ctenrich.records import (
     Volume,
 )
 from ctenrich.series_store import SeriesStore
+from ctenrich.structure_names.treated_side import UNKNOWN, TreatedSide, name_columns
 from ctenrich.workspace import load_array, write_bytes
 
 __all__ = ["cohort_rows", "flag_organs", "organ_rows"]
@@ -92,6 +91,8 @@ def _cohort_row(series: Row, outcome: Row, ends: Mapping[str, float | None], obj
         "scanner": scanner or None,
         "lung_start": start is not None if ends else None,
         "lung_end": end is not None if ends else None,
+        "treated_side": series.get("treated_side") or None,
+        "treated_side_source": series.get("treated_side_source") or None,
         "lung_height_mm": abs(end - start) if start is not None and end is not None else None,
         "state": outcome.get("state"),
         "reason": outcome.get("reason") or None,
@@ -113,7 +114,7 @@ def _lung_ends(landmarks: Sequence[Row]) -> dict[str, dict[str, float | None]]:
 # ---------------------------------------------------------------- organs
 
 
-def organ_rows(store: SeriesStore, uid: str, products: Sequence[Product]) -> list[Row]:
+def organ_rows(store: SeriesStore, uid: str, products: Sequence[Product], treated: TreatedSide = UNKNOWN) -> list[Row]:
     """Make the rows of ``organs`` of one series, without the columns of the series and the flags.
 
     Parameters
@@ -124,6 +125,8 @@ def organ_rows(store: SeriesStore, uid: str, products: Sequence[Product]) -> lis
         Series Instance UID.
     products : sequence of Product
         The products of the series.
+    treated : TreatedSide
+        Of the series.
 
     Returns
     -------
@@ -141,14 +144,13 @@ def organ_rows(store: SeriesStore, uid: str, products: Sequence[Product]) -> lis
         agreement = _agreement(store, masks, expert) if expert is not None and masks is not expert else {}
         means = _mean_values(store, masks, volume)
         for segment in masks.segments:
-            code = codes_of(segment.name)
             measured = shapes.get(segment.number)
             out.append(
                 {
                     "SeriesInstanceUID": uid,
                     "product": str(product),
                     "organ": segment.name,
-                    "laterality": (side_of(code) if code else "") or None,
+                    **name_columns(segment.name, treated),
                     "segment_number": segment.number,
                     "absent": segment.absent,
                     "volume_ml": None if segment.absent else _volume(segment.voxels, unit, measured),

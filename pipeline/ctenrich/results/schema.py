@@ -185,6 +185,11 @@ _PRODUCT = (
     "bodypart:MODEL"
 )
 _PATIENT_OF_CT = Column("PatientID", "string", "Patient ID; NULL for series that are not in the cohort file")
+_STANDARD_NAME = Column("standard_name", "string", "Name of TG-263, with qualifier or margin; NULL if it has none")
+_SIDES = (
+    Column("laterality", "string", "Left, Right or NULL; of Lung^Ipsi and the like by the treated side of the series"),
+    Column("relative_side", "string", "ipsilateral or contralateral to the treated side; NULL if that is not known"),
+)
 _RUN: dict[str, tuple[Column, ...]] = {
     "series": (
         Column("SeriesInstanceUID", "string", _SERIES),
@@ -246,6 +251,7 @@ _RUN: dict[str, tuple[Column, ...]] = {
         Column("product", "string", _PRODUCT),
         Column("segment_number", "int", "Segment Number"),
         Column("segment", "string", "Key of mappings/segments.csv"),
+        _STANDARD_NAME,
         Column("source_label", "string", "What the model or the contours call it"),
         Column("voxels", "int", "Number of voxels; 0: absent"),
         Column("absent", "bool", "Whether the segmenter looked for it and found nothing"),
@@ -258,6 +264,7 @@ _RUN: dict[str, tuple[Column, ...]] = {
         Column("roi_number", "int", "ROI Number; NULL in runs of versions that did not record ROIs"),
         Column("roi_name", "string", "ROI Name, as it is in the file"),
         Column("segment", "string", "Name of the segment that it became; NULL if it was dropped"),
+        _STANDARD_NAME,
         Column("segment_number", "int", "Segment Number in the SEG; NULL if it was dropped"),
         Column("dropped", "string", f"Why it became no segment: {', '.join(RoiDrop)}; NULL if it became one"),
         Column("detail", "string", "Sentence with the cause; NULL if it became a segment"),
@@ -447,6 +454,8 @@ _LATER = {
         Column("product", "string", _PRODUCT),
         Column("segment_number", "int", "Segment Number"),
         Column("organ", "string", "Key of mappings/segments.csv"),
+        _STANDARD_NAME,
+        *_SIDES,
         Column("metric", "string", "D95%[Gy], D2cc[Gy], V20Gy[%], V20Gy[cc], Mean[Gy], Min[Gy], Max[Gy], Volume[cc]"),
         Column("value", "float", "Value; NULL with a reason where there is none"),
         Column("unit", "string", "Gy, cm3 or %"),
@@ -470,6 +479,8 @@ _LATER = {
         Column("product", "string", _PRODUCT),
         Column("segment_number", "int", "Segment Number"),
         Column("organ", "string", "Key of mappings/segments.csv"),
+        _STANDARD_NAME,
+        *_SIDES,
         Column("dose_gy", "float", "Dose, Gy"),
         Column("volume_cm3", "float", "Volume with at least this dose, cm3"),
         Column("volume_share", "float", "The same as a share of the segment"),
@@ -479,6 +490,8 @@ _LATER = {
         Column("product", "string", _PRODUCT),
         Column("segment_number", "int", "Segment Number"),
         Column("organ", "string", "Key of mappings/segments.csv"),
+        _STANDARD_NAME,
+        *_SIDES,
         Column("reference", "string", "Product of the expert that it is compared with"),
         Column("mean_gy", "float", "Mean dose, Gy"),
         Column("reference_mean_gy", "float", "Mean dose of the expert's organ, Gy"),
@@ -539,7 +552,8 @@ _TIDY = {
         *_TIDY_SERIES,
         Column("product", "string", _PRODUCT),
         Column("organ", "string", "Key of mappings/segments.csv, e.g. heart, lung_left; as `segment` elsewhere"),
-        Column("laterality", "string", "Left, Right or NULL"),
+        _STANDARD_NAME,
+        *_SIDES,
         Column("segment_number", "int", "Segment Number in the SEG"),
         Column("absent", "bool", "Whether the segmenter looked for it and found nothing"),
         Column("volume_ml", "float", "Volume from voxel summation, mL; NULL if absent"),
@@ -562,6 +576,8 @@ _TIDY = {
         Column("SliceThickness", "float", "Largest Slice Thickness, mm"),
         Column("body_part_examined", "string", "Summary of the body part regression, e.g. NECK-CHEST-ABDOMEN"),
         *_LUNG_ENDS,
+        Column("treated_side", "string", "Left or Right, by targets and dose; NULL if not known, or if they differ"),
+        Column("treated_side_source", "string", "target and dose, target, dose, or target and dose differ"),
         Column("lung_height_mm", "float", "Distance of the two ends along the slice normal, mm"),
         Column("state", "string", "done, excluded, failed, skipped or not_started_budget"),
         Column("reason", "string", "Reason code; NULL if done"),

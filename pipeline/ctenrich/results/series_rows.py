@@ -21,6 +21,8 @@ from ctenrich.records import (
 from ctenrich.results.organs import organ_rows
 from ctenrich.results.rows import viewer_url
 from ctenrich.series_store import SeriesStore
+from ctenrich.structure_names.standard import standard_name_of
+from ctenrich.structure_names.treated_side import find_treated_side
 from ctenrich.workspace import Workspace
 
 __all__ = ["RECORD_TABLES", "add_record_rows"]
@@ -76,7 +78,9 @@ def add_record_rows(workspace: Workspace, uid: str, cohort: Row, rows: dict[str,
     series: Row = {"SeriesInstanceUID": uid, **cohort}
     scores: tuple[float | None, ...] = ()
     products = tuple(store.products(uid))
-    rows["organs"] += organ_rows(store, uid, products)
+    treated = find_treated_side(store, uid, products)
+    series |= {"treated_side": treated.word, "treated_side_source": treated.source}
+    rows["organs"] += organ_rows(store, uid, products, treated)
     for product in products:
         _product_rows(store, uid, product, rows)
         regions = store.find_valid(Regions, uid, product)
@@ -171,6 +175,7 @@ def _segment_rows(masks: SegmentMasks) -> list[Row]:
             "product": str(masks.product),
             "segment_number": segment.number,
             "segment": segment.name,
+            "standard_name": standard_name_of(segment.name) or None,
             "source_label": segment.source_label,
             "voxels": segment.voxels,
             "absent": segment.absent,
@@ -189,6 +194,7 @@ def _roi_rows(rois: StructureRois) -> list[Row]:
             "roi_number": roi.number,
             "roi_name": roi.name,
             "segment": roi.segment or None,
+            "standard_name": standard_name_of(roi.segment) or None,
             "segment_number": roi.segment_number,
             "dropped": roi.dropped,
             "detail": roi.detail or None,
@@ -214,6 +220,7 @@ def _roi_rows_of_masks(masks: SegmentMasks | None) -> list[Row]:
             "structure_set_uid": masks.source_sop_instance_uid or None,
             "roi_name": segment.source_label,
             "segment": segment.name,
+            "standard_name": standard_name_of(segment.name) or None,
             "segment_number": segment.number,
         }
         for segment in masks.segments

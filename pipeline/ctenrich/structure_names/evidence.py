@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OrganEvidence", "Overlap", "find_evidence", "midline"]
+__all__ = ["OrganEvidence", "Overlap", "find_evidence", "find_side", "midline"]
 
 Mask = NDArray[np.bool_]
 
@@ -39,6 +39,8 @@ class OrganEvidence:
     """(segment of mappings/segments.csv, Dice), best first; without those that it does not touch."""
     contained: tuple[tuple[str, float], ...] = ()
     """(segment, share of the ROI inside it), largest first."""
+    treated: str = ""
+    """L or R: the treated side of the series; empty if it is not known."""
 
 
 def midline(centres: Mapping[str, float], columns: int) -> float:
@@ -90,16 +92,38 @@ def find_evidence(
     size = int(np.count_nonzero(roi))
     if not size:
         return None
-    columns = np.arange(roi.shape[2])
-    counts = roi.sum(axis=(0, 1), dtype=np.int64)
-    centre = float((counts * columns).sum() / size)
-    beyond = int(counts[columns > middle].sum()) / size  # share in columns after the midline
-    side = ""
-    if abs(centre - middle) * abs(column_step) >= _APART and max(beyond, 1 - beyond) >= _CLEAR:
-        side = "L" if (beyond > 0.5) == (column_step > 0) else "R"
+    side = find_side(roi.sum(axis=(0, 1), dtype=np.int64), column_step=column_step, middle=middle)
     dice = {name: 2 * one.shared / (size + one.voxels) for name, one in organs.items() if one.shared}
     inside = {name: one.shared / size for name, one in organs.items() if one.shared}
     return OrganEvidence(side=side, organs=_largest_first(dice), contained=_largest_first(inside))
+
+
+def find_side(counts: NDArray[np.int64] | NDArray[np.float64], *, column_step: float, middle: float) -> str:
+    """Return the side on which voxels are: at least 80 % of them, with a centre at least 10 mm from the midline.
+
+    Parameters
+    ----------
+    counts : ndarray
+        Voxels in each column.
+    column_step : float
+        mm by which x (to the patient's left) grows from one column to the next; negative where it falls.
+    middle : float
+        Column of the midline, see :func:`midline`.
+
+    Returns
+    -------
+    str
+        L or R of the patient; empty if they cross the midline or are on it.
+    """
+    size = float(counts.sum())
+    if not size:
+        return ""
+    columns = np.arange(counts.size)
+    centre = float((counts * columns).sum() / size)
+    beyond = float(counts[columns > middle].sum()) / size  # share in columns after the midline
+    if abs(centre - middle) * abs(column_step) < _APART or max(beyond, 1 - beyond) < _CLEAR:
+        return ""
+    return "L" if (beyond > 0.5) == (column_step > 0) else "R"
 
 
 def _largest_first(values: Mapping[str, float]) -> tuple[tuple[str, float], ...]:

@@ -32,6 +32,11 @@ _RIGHT_AT_END = frozenset({"d", "dr", "dt", "ho", "hoe", "h"})
 _NUMBERED = _words("level lvl cn nerve nerf nervus hals neck axilla segment vertebra vb station gruppe group ")
 """Words after which ``V`` is a number."""
 _BOTH = _words("both bilat bilateral bilaterale bds beide beider beids beidseits beidseitig deux gesamt bil sum ")
+_IPSILATERAL = _words("ipsi ipsilat ipsilateral ipsilaterale homolateral homolaterale omolaterale ")
+_CONTRALATERAL = _words(
+    "contra contralat contralateral contralaterale kontra kontralat kontralateral controlateral controlaterale "
+    "heterolateral heterolaterale "
+)
 _QUALIFIERS = _words(
     "old alt vieux oud gammel new neu nouveau nieuw copy kopie kopi copie test tmp temp backup bkp orig original auto "
     "ai atlas mbs draft final edit edited corr korr ok check opt optim eval help hilfe help1 help2 ohne minus "
@@ -57,6 +62,8 @@ class ParsedName:
     """L, R, B (both) or empty."""
     contradicts: bool = False
     """Whether it states left and right."""
+    relative: str = ""
+    """ipsilateral or contralateral, if it states one of them; empty otherwise."""
     margin: int | None = None
     """Planning margin, mm; 0 for a margin of unknown size; None without one."""
     qualifiers: tuple[str, ...] = ()
@@ -111,16 +118,29 @@ def parse_name(name: str) -> ParsedName:
     qualifiers = [match[0].replace(" ", "") for match in _FRACTION.finditer(text)]
     text = _FRACTION.sub(" ", text)
     words = _WORD.findall(re.sub(r"(?<=[a-z])(?=prv)", " ", text))
+    words, relative = _split_relative(words)
     core, left, right, both = _sort_words(words, qualifiers)
     return ParsedName(
         core=" ".join(core),
         side="" if left and right else "L" if left else "R" if right else "B" if both else "",
         contradicts=left and right,
+        relative=relative,
         margin=margin,
         qualifiers=tuple(dict.fromkeys(qualifiers)),
         target=target[1].upper() if target else "",
         subtracts=subtracts[1].upper() if subtracts else "",
     )
+
+
+def _split_relative(words: list[str]) -> tuple[list[str], str]:
+    """Words without those for the treated side and the other one; which of the two they state, if only one."""
+    stated = {
+        side
+        for side, known in (("ipsilateral", _IPSILATERAL), ("contralateral", _CONTRALATERAL))
+        if not known.isdisjoint(words)
+    }
+    rest = [word for word in words if word not in _IPSILATERAL | _CONTRALATERAL]
+    return rest, stated.pop() if len(stated) == 1 else ""
 
 
 def _sort_words(words: list[str], qualifiers: list[str]) -> tuple[list[str], bool, bool, bool]:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ctenrich.structure_names.evidence import OrganEvidence
 from ctenrich.structure_names.parse import ParsedName, fold, parse_name
-from ctenrich.structure_names.standard import Side, bases_by_synonym, find_standard, name_of_side, standard_names
+from ctenrich.structure_names.standard import (
+    RELATIVE,
+    Side,
+    bases_by_synonym,
+    find_standard,
+    name_of_side,
+    relative_base,
+    standard_names,
+)
 
 __all__ = ["Candidate", "Proposal", "propose_name"]
 
@@ -18,6 +26,7 @@ _CLOSE = 0.72
 _SURE = 0.5
 """Least Dice of an ROI and an organ that names it by geometry."""
 _MOST = 3
+_RELATIVE = "relative to the treated side"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +79,16 @@ def propose_name(name: str, evidence: OrganEvidence | None = None) -> Proposal:
     elif parsed.target:
         target = _target_name(name, parsed.target)
         candidates = [Candidate(name=target, standard=parsed.target, score=0.9, why=f"target {parsed.target}")]
+    elif parsed.relative and not parsed.side:
+        candidates = _relative_names(parsed)
     else:
         candidates = _by_spelling(parsed)
     warnings = ["the name states left and right"] if parsed.contradicts else []
     if evidence is not None:
         warnings += _side_warnings(parsed, candidates, evidence)
-        if not parsed.target:
+        if candidates and candidates[0].why == _RELATIVE:
+            candidates += _seen_sides(candidates, evidence)
+        elif not parsed.target:
             candidates = _with_geometry(parsed, candidates, evidence)
     return Proposal(name=name, parsed=parsed, candidates=tuple(candidates[:_MOST]), warnings=tuple(warnings))
 
@@ -107,6 +120,30 @@ def _by_spelling(parsed: ParsedName) -> list[Candidate]:
         name = _qualified(standard, parsed)
         best[standard] = Candidate(name=name, standard=standard, score=round(score, 3), why=why)
     return sorted(best.values(), key=lambda one: -one.score)
+
+
+def _relative_names(parsed: ParsedName) -> list[Candidate]:
+    """Names of pairs of organs relative to the treated side, which differs from patient to patient."""
+    out: dict[str, Candidate] = {}
+    for one in _by_spelling(replace(parsed, side=Side.LEFT.value)):
+        base = standard_names()[one.standard].base
+        name = f"{base}^{RELATIVE[parsed.relative]}"
+        if relative_base(name) is not None:
+            name += _qualified("", replace(parsed, margin=None))
+            out.setdefault(name, replace(one, name=name, standard=one.standard, why=_RELATIVE))
+    return list(out.values()) if parsed.margin is None and not parsed.subtracts else []
+
+
+def _seen_sides(candidates: list[Candidate], evidence: OrganEvidence) -> list[Candidate]:
+    """The names of the side on which an ROI with a relative name is."""
+    sided = [
+        name_of_side(standard_names()[one.standard].base, Side(evidence.side)) for one in candidates if evidence.side
+    ]
+    return [
+        Candidate(name=found.name, standard=found.name, score=0.9, why="side by geometry")
+        for found in sided
+        if found is not None
+    ]
 
 
 def _sided(base: str, parsed: ParsedName) -> str | None:
@@ -179,6 +216,8 @@ def similarity(a: str, b: str) -> float:
 
 
 def _side_warnings(parsed: ParsedName, candidates: Iterable[Candidate], evidence: OrganEvidence) -> list[str]:
+    if parsed.relative and not parsed.side:
+        return _relative_warnings(parsed, evidence)
     stated = parsed.side
     known = standard_names()
     for one in candidates:
@@ -188,6 +227,16 @@ def _side_warnings(parsed: ParsedName, candidates: Iterable[Candidate], evidence
         words = {"L": "left", "R": "right"}
         return [f"the name states {words[stated]}, the ROI is on the {words[evidence.side]}"]
     return []
+
+
+def _relative_warnings(parsed: ParsedName, evidence: OrganEvidence) -> list[str]:
+    if not evidence.treated or not evidence.side:
+        return []
+    if (evidence.side == evidence.treated) == (parsed.relative == "ipsilateral"):
+        return []
+    words = {"L": "left", "R": "right"}
+    where = f"the ROI is on the {words[evidence.side]} and the treated side is {words[evidence.treated]}"
+    return [f"the name states {parsed.relative}, {where}"]
 
 
 def _with_geometry(parsed: ParsedName, candidates: list[Candidate], evidence: OrganEvidence) -> list[Candidate]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ctenrich.masks import crop_of, full_mask
 from ctenrich.records import ProductKind, SegmentMasks
 from ctenrich.series_store import SeriesStore
-from ctenrich.structure_names.evidence import OrganEvidence, Overlap, find_evidence, midline
+from ctenrich.structure_names.evidence import OrganEvidence, Overlap, find_evidence
+from ctenrich.structure_names.treated_side import find_treated_side, midline_of
 from ctenrich.workspace import Workspace, load_array
 
 __all__ = ["RoiEvidence", "evidence_of_run"]
@@ -57,14 +58,19 @@ def evidence_of_run(root: Path) -> Iterator[RoiEvidence]:
         series = store.sorted_series(uid)
         step = series.row_cosines[0] * series.pixel_spacing[1]
         organs = _Organs(others, workspace)
+        middle = midline_of(others, series.columns)
+        treated = find_treated_side(store, uid, products).side.value
         for segment in drawn.segments:
             if segment.absent:
                 continue
             roi = full_mask(drawn, segment.number, workspace)
-            evidence = find_evidence(roi, organs.overlaps(roi), column_step=step, middle=organs.middle(series.columns))
+            evidence = find_evidence(roi, organs.overlaps(roi), column_step=step, middle=middle)
             if evidence is not None:
                 yield RoiEvidence(
-                    series_instance_uid=uid, name=segment.source_label, voxels=segment.voxels, evidence=evidence
+                    series_instance_uid=uid,
+                    name=segment.source_label,
+                    voxels=segment.voxels,
+                    evidence=replace(evidence, treated=treated),
                 )
 
 
@@ -78,15 +84,6 @@ class _Organs:
         for place, masks in enumerate(products):
             if masks.label_map_path is not None:
                 self._maps[place] = load_array(workspace.resolve(masks.series_instance_uid, masks.label_map_path))
-
-    def middle(self, columns: int) -> float:
-        centres = {
-            segment.name: (segment.box.i0 + segment.box.i1 - 1) / 2
-            for masks in self._products
-            for segment in masks.segments
-            if segment.box is not None
-        }
-        return midline(centres, columns)
 
     def overlaps(self, roi: NDArray[np.bool_]) -> Mapping[str, Overlap]:
         found: dict[str, Overlap] = {}

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ctenrich.codes.mappings import Code
 from ctenrich.resources import folder
 from ctenrich.structure_names.parse import fold
+from ctenrich.structure_names.targets import check_target
 
-__all__ = ["Side", "StandardName", "bases_by_synonym", "find_standard", "name_of_side", "standard_names"]
+__all__ = [
+    "RELATIVE",
+    "RelativeName",
+    "Side",
+    "StandardName",
+    "bases_by_synonym",
+    "find_standard",
+    "name_of_side",
+    "relative_base",
+    "standard_name_of",
+    "standard_names",
+    "standard_of",
+]
+
+RELATIVE = {"ipsilateral": "Ipsi", "contralateral": "Contra"}
+"""Side relative to the treated side -> TG-263's qualifier of a name that states it: ``Lung^Ipsi``."""
 
 
 class Side(StrEnum):
@@ -114,4 +132,81 @@ def _by_base() -> Mapping[str, Mapping[Side, StandardName]]:
     for one in standard_names().values():
         if one.kind != "derived":
             found.setdefault(one.base, {}).setdefault(one.side, one)
+    return found
+
+
+class RelativeName(NamedTuple):
+    """A name relative to the treated side, e.g. ``Lung^Ipsi``."""
+
+    left: StandardName
+    """The name of the left one of the pair."""
+    ipsilateral: bool
+
+
+def relative_base(name: str) -> RelativeName | None:
+    """Return the pair of organs behind a name relative to the treated side; None if the name is another one.
+
+    Parameters
+    ----------
+    name : str
+        E.g. ``Lung^Ipsi``, ``Parotid^Contra``.
+    """
+    base, _, qualifier = name.partition("^")
+    left = name_of_side(base, Side.LEFT)
+    if qualifier not in RELATIVE.values() or left is None or name_of_side(base, Side.RIGHT) is None:
+        return None
+    return RelativeName(left, qualifier == RELATIVE["ipsilateral"])
+
+
+def standard_of(accepted: str) -> StandardName | None:
+    """Return the name of TG-263 behind an accepted name with margin, subtracted target or qualifier.
+
+    Parameters
+    ----------
+    accepted : str
+        E.g. ``Heart^old``, ``OpticNrv_PRV03_L``, ``Lungs-PTV``.
+    """
+    plain = accepted.partition("^")[0]
+    exact = find_standard(plain)
+    if exact is not None:
+        return exact
+    plain = re.sub(r"_PRV\d{0,2}", "", plain)
+    plain = re.sub(r"-(GTV|CTV|PTV|ITV)$", "", plain)
+    return find_standard(plain)
+
+
+def standard_name_of(segment: str) -> str:
+    """Return the standard name of a segment of a run; empty if it has none.
+
+    Parameters
+    ----------
+    segment : str
+        A row of mappings/segments.csv, or the name that was accepted for an ROI: ``V_Azygos``, ``Heart^alt``, ``PTV1``.
+
+    Returns
+    -------
+    str
+        The name of TG-263, with the qualifier or margin of the segment's name.
+    """
+    known = _by_segment().get(segment)
+    if known is not None:
+        return known
+    exact = find_standard(segment)
+    if exact is not None:
+        return exact.name
+    numbered = re.fullmatch(r"(gtv|ctv|itv|ptv)_(\d+)", segment)
+    if numbered is not None:
+        return f"{numbered[1].upper()}{numbered[2]}"
+    follows = relative_base(segment) is not None or standard_of(segment) is not None or not check_target(segment)
+    return segment if follows else ""
+
+
+@cache
+def _by_segment() -> Mapping[str, str]:
+    """Row of mappings/segments.csv -> name of TG-263."""
+    wanted = ("anatomy", "target")
+    found: dict[str, str] = {}
+    for one in standard_names().values():
+        if one.segment and one.kind in wanted:
+            found.setdefault(one.segment, one.name)
     return found

@@ -7,7 +7,7 @@ import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ctenrich.codes.mappings import GENERAL, find_segment
@@ -17,7 +17,7 @@ from ctenrich.resources import folder
 from ctenrich.structure_names.evidence import OrganEvidence
 from ctenrich.structure_names.propose import propose_name
 from ctenrich.structure_names.run_masks import RoiEvidence
-from ctenrich.structure_names.standard import StandardName, find_standard, standard_names
+from ctenrich.structure_names.standard import relative_base, standard_names, standard_of
 from ctenrich.structure_names.targets import check_target
 from ctenrich.treatments.records import Treatment
 from ctenrich.workspace import require_file, write_bytes
@@ -236,7 +236,7 @@ def _row_findings(row: NameRow) -> list[NameFinding]:
         fault = check_target(row.accepted)
         if fault:
             found.append(finding("warning", f"TG-263's rules for targets: {fault}"))
-    elif standard is None:
+    elif standard is None and relative_base(row.accepted) is None:
         known = did_you_mean(row.accepted, standard_names(), "")
         found.append(finding("error", "it is no name of TG-263" + (f"; {known}" if known else "")))
     if standard is not None and parsed.side in {"L", "R"} and standard.side.value in {"L", "R"}:
@@ -246,23 +246,6 @@ def _row_findings(row: NameRow) -> list[NameFinding]:
     elif row.warning:
         found.append(finding("warning", row.warning))
     return found
-
-
-def standard_of(accepted: str) -> StandardName | None:
-    """Return the name of TG-263 behind an accepted name with margin, subtracted target or qualifier.
-
-    Parameters
-    ----------
-    accepted : str
-        E.g. ``Heart^old``, ``OpticNrv_PRV03_L``, ``Lungs-PTV``.
-    """
-    plain = accepted.partition("^")[0]
-    exact = find_standard(plain)
-    if exact is not None:
-        return exact
-    plain = re.sub(r"_PRV\d{0,2}", "", plain)
-    plain = re.sub(r"-(GTV|CTV|PTV|ITV)$", "", plain)
-    return find_standard(plain)
 
 
 # ---------------------------------------------------------------- application
@@ -326,7 +309,10 @@ def _mapping_row(
         return {**known, "labels": "|".join(dict.fromkeys(_label(one) for one in labels))}
     row = {key: value for key, value in general.items() if key != "labels"}
     row |= {"name": accepted, "labels": "|".join(dict.fromkeys(map(_label, names)))}
-    if standard is not None and standard.code is not None and plain:
+    relative = relative_base(accepted)
+    if relative is not None:
+        standard = replace(relative.left, laterality=None)  # the organ's code; its side differs from patient to patient
+    if standard is not None and standard.code is not None and (plain or relative is not None):
         code, side = standard.code, standard.laterality
         region = {key: "" for key in row if key.startswith("region_")}
         row |= region | {
