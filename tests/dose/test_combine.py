@@ -297,6 +297,21 @@ def test_pydicoms_plans() -> None:
     assert caught.value.reason is Reason.NOT_RT_PLAN
 
 
+def test_the_largest_target_dose_is_prescribed_and_all_are_kept(tmp_path: Path) -> None:
+    """A boost's own dose reference comes last: taking the last one gave 14 Gy instead of 70."""
+    data = pydicom.dcmread(str(get_testdata_file("rtplan.dcm")))
+    references = []
+    for kind, dose_of in (("TARGET", 70), ("ORGAN_AT_RISK", 80), ("TARGET", 14), ("TARGET", None)):
+        reference = Dataset()
+        reference.DoseReferenceType, reference.TargetPrescriptionDose = kind, dose_of
+        references.append(reference)
+    data.DoseReferenceSequence = references
+    data.save_as(tmp_path / "rp.dcm")
+    found = read_plan(tmp_path / "rp.dcm").prescription
+    assert found is not None
+    assert (found.dose, found.stated, found.source.value) == (70.0, (70.0, 14.0), "dose_reference")
+
+
 def test_commands(tmp_path: Path) -> None:
     for n in (1, 2):
         dose(tmp_path, n)

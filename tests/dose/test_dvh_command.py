@@ -10,10 +10,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pydicom.dataset import Dataset
 from typer.testing import CliRunner, Result
 
 from ctenrich.cli.main import app
+from ctenrich.contours.raster import grid_of
+from ctenrich.contours.rtstruct import load_contours
+from ctenrich.dose.reader import read_dose
+from ctenrich.dose.structures import DoseOptions, structure_doses
 from ctenrich.dose.table import CURVE_COLUMNS, METRIC_COLUMNS
+from ctenrich.reasons import Reason
 from tests.support.contours import make_series, to_mm, write_rtstruct
 from tests.support.doses import write_dose
 
@@ -109,3 +115,69 @@ def test_a_relative_dose_is_refused(files: tuple[Path, Path], tmp_path: Path) ->
     found = run("--structures", files[0], "--dose", other)
     assert found.exit_code == 1
     assert "DOSE_UNITS" in found.stderr
+
+
+def vendor_dvh(number: int, dose: float, volume: float, mean: float | None = None) -> Dataset:
+    """The DVH of a structure with one dose, cumulative in bins of 0.1 Gy; its stated mean is `dose` by default."""
+    out, roi = Dataset(), Dataset()
+    roi.ReferencedROINumber, roi.DVHROIContributionType = number, "INCLUDED"
+    out.DVHReferencedROISequence = [roi]
+    out.DVHType, out.DoseUnits, out.DoseType, out.DVHVolumeUnits = "CUMULATIVE", "GY", "PHYSICAL", "CM3"
+    out.DVHDoseScaling, out.DVHNumberOfBins = 1, round(10 * dose)
+    out.DVHData = [value for _ in range(round(10 * dose)) for value in (0.1, volume)]
+    out.DVHMeanDose = dose if mean is None else mean
+    return out
+
+
+@pytest.mark.parametrize(
+    ("dvh", "shown", "message"),
+    [
+        (vendor_dvh(1, 12.1, 4.3), (12.1, 4.3), ""),
+        (vendor_dvh(1, 24.0, 4.3), None, "its mean is 24.00 Gy and that of the dose 12."),
+        (vendor_dvh(1, 12.0, 9.0), None, "its volume is 9.00 cm3 and that of the contours 4.3"),
+        (vendor_dvh(1, 12.0, 4.3, mean=85.7), None, "not those of their curves"),
+        (vendor_dvh(2, 12.0, 4.3), None, ""),  # the dose does not cover this structure: nothing to compare with
+    ],
+)
+def test_a_vendors_dvh_is_shown_only_if_it_is_that_of_the_dose(
+    files: tuple[Path, Path], tmp_path: Path, dvh: Dataset, shown: tuple[float, float] | None, message: str
+) -> None:
+    dose = write_dose(tmp_path / "rd.dcm", np.full((6, 30, 25), 12000, np.uint16), DVHSequence=[dvh])
+    found = run("--structures", files[0], "--dose", dose, "--format", "json", "--no-bounds")
+    stated = {(row["structure"], row["metric"]): row["vendor_value"] for row in json.loads(found.stdout)}
+    of_box = (stated["Box", "Mean[Gy]"], stated["Box", "Volume[cc]"])
+    assert of_box == (shown or (None, None))
+    assert [value for (name, _), value in stated.items() if name != "Box" and value is not None] == []
+    assert message in found.stderr.replace("\n", " ")
+    assert ("not used" in found.stderr) == bool(message)
+
+
+@pytest.mark.filterwarnings("ignore:The value length:UserWarning")
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("POINT", "points"), ("OPEN_PLANAR", "open lines"), ("INTERPOLATED_PLANAR", "no closed contours")],
+)
+def test_contours_of_other_types_are_no_structure(tmp_path: Path, kind: str, words: str) -> None:
+    series = make_series()
+    square = [(kind, to_mm(series, k, [(8, 8), (24, 8), (24, 24), (8, 24)])) for k in (1, 2, 3)]
+    structures = load_contours(write_rtstruct(tmp_path / "rs.dcm", series, [("Other", square)]))
+    dose = read_dose(write_dose(tmp_path / "rd.dcm", np.full((6, 30, 25), 12000, np.uint16)))
+    (found,) = structure_doses(structures, dose, DoseOptions(bounds=False, second=False))
+    assert found.reason is Reason.EMPTY_STRUCTURE
+    assert words in found.message
+    assert all(one.value is None for one in found.values)
+
+
+@pytest.mark.parametrize("planes", [(0, 1, 2), (2, 3, 4), (0, 1, 2, 3, 4)])
+def test_contours_on_the_first_and_last_slice_have_whole_slices(tmp_path: Path, planes: tuple[int, ...]) -> None:
+    series = make_series()
+    box = [("CLOSED_PLANAR", to_mm(series, k, [(8, 8), (24, 8), (24, 24), (8, 24)])) for k in planes]
+    structures = load_contours(write_rtstruct(tmp_path / "rs.dcm", series, [("Box", box)]))
+    dose = read_dose(
+        write_dose(tmp_path / "rd.dcm", np.full((9, 30, 25), 12000, np.uint16), ImagePositionPatient=[-20, -30, -106])
+    )
+    options = DoseOptions(bounds=False, second=False)
+    for grid in (None, grid_of(series)):
+        (found,) = structure_doses(structures, dose, options, grid=grid)
+        assert found.coverage == 1.0
+        assert found.values[0].value == pytest.approx(20 * 24 * 3 * len(planes) / 1000, rel=0.01)

@@ -225,3 +225,13 @@ def test_planes_that_are_no_dose(tmp_path: Path, changed: dict[str, object], rea
     with pytest.raises(InputError) as caught:
         join_planes(planes(tmp_path, **changed))
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("spacing", [2.02265, 1 / 3, 5.0])
+def test_any_spacing_is_interpolated(tmp_path: Path, spacing: float) -> None:
+    """dicompyler-core refuses spacings that its finer grid does not divide, 2.02265 mm among them."""
+    x, y, z = (np.arange(n) for n in (6, 5, 4))
+    stored = (100 * (z[:, None, None] + 2 * y[None, :, None] + 3 * x[None, None, :])).astype(np.uint16)
+    dose = read_dose(write_dose(tmp_path / "d.dcm", stored, PixelSpacing=[f"{spacing:.6f}"] * 2))
+    found = at(dose, -20 + 1.3 * spacing, -30 + 2.6 * spacing, -100 + 3 * 0.4)
+    assert found == pytest.approx(0.1 * (0.4 + 2 * 2.6 + 3 * 1.3), rel=1e-4)

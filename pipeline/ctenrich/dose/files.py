@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ctenrich.contours.raster import grid_of
 from ctenrich.contours.rtstruct import load_contours
@@ -13,7 +15,7 @@ from ctenrich.dicom.series import SourceFolder
 from ctenrich.dose.reader import Dose, join_planes, read_dose
 from ctenrich.dose.structures import DoseOptions, StructureDose, structure_doses
 from ctenrich.dose.table import DoseSource
-from ctenrich.dose.vendor_dvh import check_vendor_dvhs, read_vendor_dvhs
+from ctenrich.dose.vendor_dvh import CalculatedDose, check_vendor_dvhs, confirm_vendor_dvhs, read_vendor_dvhs
 from ctenrich.errors import UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -90,10 +92,21 @@ def doses_of_files(files: DoseFiles, options: DoseOptions, *, progress: Progress
         folder = SourceFolder(files.images)
         grid = grid_of(folder.find_series(referenced[0] if len(referenced) == 1 else ""))
     vendor = read_vendor_dvhs(open_dataset(files.doses[0])) if dose.has_dvh else ()
-    issues = (*dose.issues, *check_vendor_dvhs(vendor, dose.sop_instance_uid))
     found = tuple(structure_doses(structures, dose, options, grid=grid, progress=progress))
     if options.rois and not found:
         names = ", ".join(sorted(roi.name for roi in structures.rois))
         raise UsageError(Reason.BAD_PARAMETER, "no ROI has such a name", f"ROIs: {names[:300]}")
-    source = DoseSource(structure_set=structures.sop_instance_uid, dose=dose.sop_instance_uid, vendor=vendor)
+    uid = dose.sop_instance_uid
+    confirmed, faults = confirm_vendor_dvhs(vendor, list(_calculated(found)), uid)
+    source = DoseSource(structure_set=structures.sop_instance_uid, dose=uid, vendor=confirmed)
+    issues = (*dose.issues, *check_vendor_dvhs(vendor, uid), *faults)
     return FileDoses(structures=found, source=source, issues=issues)
+
+
+def _calculated(structures: Iterable[StructureDose]) -> Iterator[CalculatedDose]:
+    """Volume and mean of the structures that the dose grid covers, from their curves."""
+    for one in structures:
+        doses, volumes = one.curve
+        if one.reason is None and one.coverage == 1 and volumes.size and volumes[0]:
+            mean = float(np.trapezoid(volumes, doses) / volumes[0])
+            yield CalculatedDose(number=one.number, name=one.name, volume=float(volumes[0]), mean=mean)

@@ -30,7 +30,7 @@ METRIC_COLUMNS: dict[str, tuple[str, str]] = {
     "second_difference": ("float64", "second_value - value"),
     "vendor_value": (
         "float64",
-        "Mean or volume that the DVH in the dose object states, where it agrees with its curve",
+        "Mean or volume that the DVH in the dose object states, where it agrees with its curve and with the dose",
     ),
     "samples": ("int64", "Sampling points inside the dose grid"),
     "step_slice_mm": ("float64", "Distance of sampling points between slices, mm"),
@@ -62,7 +62,7 @@ class DoseSource:
     dose: str
     """SOP Instance UID."""
     vendor: tuple[VendorDvh, ...] = ()
-    """DVHs of the dose object."""
+    """DVHs of the dose object that agree with the dose."""
 
 
 def metric_rows(found: Iterable[StructureDose], source: DoseSource) -> Iterator[Row]:
@@ -134,12 +134,9 @@ def curve_rows(found: Iterable[StructureDose], source: DoseSource) -> Iterator[R
 
 
 def _vendor_value(dvh: VendorDvh | None, quantity: str) -> float | None:
-    """A stated number, only where the stated mean is that of the stated curve."""
-    if dvh is None or not dvh.means_agree:
+    if dvh is None:
         return None
-    if quantity == "mean" and dvh.units == "GY":
-        return dvh.mean
-    return dvh.volume if quantity == "volume" and dvh.volume_units == "CM3" else None
+    return {"mean": dvh.mean, "volume": dvh.volume}.get(quantity)
 
 
 def arrow_table(rows: Iterable[Row], columns: dict[str, tuple[str, str]]) -> pa.Table:

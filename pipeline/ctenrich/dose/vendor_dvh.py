@@ -12,12 +12,16 @@ from pydicom.dataset import Dataset
 from ctenrich.dicom.values import number, numbers, text, whole
 from ctenrich.records import Issue, Severity
 
-__all__ = ["VendorDvh", "check_vendor_dvhs", "read_vendor_dvhs"]
+__all__ = ["CalculatedDose", "VendorDvh", "check_vendor_dvhs", "confirm_vendor_dvhs", "read_vendor_dvhs"]
 
 Floats = NDArray[np.float64]
 
 _MEAN_SHARE, _MEAN_GY = 0.02, 0.05
 """Difference of a stated mean from that of its curve, as a share of it or in Gy, that rounding explains."""
+_VOLUME_SHARE, _VOLUME_CM3 = 0.05, 1.0
+"""Difference of a stated volume from the drawn one that another way to end a structure explains (share, or cm3)."""
+_DOSE_SHARE, _DOSE_GY = 0.03, 0.5
+"""Difference of a stated mean from that of the dose grid that another sampling explains (share, or Gy)."""
 _HIGH = 0.1
 """Share of the largest mean below which the bins of a curve are too wide for a factor."""
 _SAME_FACTOR = 0.03
@@ -66,6 +70,19 @@ class VendorDvh:
         if found is None or self.mean is None:
             return None
         return abs(self.mean - found) <= max(_MEAN_SHARE * abs(found), _MEAN_GY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalculatedDose:
+    """Volume and mean dose of one ROI by the contours and the dose grid of the files."""
+
+    number: int
+    """ROI Number."""
+    name: str
+    volume: float
+    """cm3."""
+    mean: float
+    """Gy."""
 
 
 def read_vendor_dvhs(dataset: Dataset) -> tuple[VendorDvh, ...]:
@@ -127,3 +144,49 @@ def check_vendor_dvhs(dvhs: Sequence[VendorDvh], about: str) -> list[Issue]:
             f"; they are about {factor:.3f} times the mean of the curve, as percent of {100 / factor:.2f} Gy would be"
         )
     return [Issue("dose.vendor_dvh", Severity.WARNING, about, message, checker="ctenrich.dose")]
+
+
+def confirm_vendor_dvhs(
+    dvhs: Sequence[VendorDvh], calculated: Sequence[CalculatedDose], about: str
+) -> tuple[tuple[VendorDvh, ...], list[Issue]]:
+    """Keep the DVHs that belong to the contours and the dose of the files.
+
+    A DVH may be that of an earlier plan, of other contours, or of another structure under the same number: its curve
+    then agrees with its stated mean, and neither with the dose.
+
+    Parameters
+    ----------
+    dvhs : sequence of VendorDvh
+        Of one RT Dose.
+    calculated : sequence of CalculatedDose
+        Of the ROIs that the dose grid covers.
+    about : str
+        SOP Instance UID of the dose.
+
+    Returns
+    -------
+    confirmed : tuple of VendorDvh
+        Their stated means are those of their curves, and mean and volume agree with the calculated ones. A DVH whose
+        ROI was not calculated, or whose units are others than GY and CM3, is not among them.
+    issues : list of Issue
+        One for each DVH that disagrees.
+    """
+    known = {one.number: one for one in calculated}
+    confirmed, issues = [], []
+    for dvh in dvhs:
+        rois = [known[number] for number in dvh.roi_numbers if number in known]
+        if len(rois) != 1 or not dvh.means_agree or dvh.mean is None:
+            continue
+        if (dvh.units, dvh.volume_units) != ("GY", "CM3"):
+            continue
+        roi, found = rois[0], []
+        if abs(dvh.mean - roi.mean) > max(_DOSE_SHARE * roi.mean, _DOSE_GY):
+            found.append(f"its mean is {dvh.mean:.2f} Gy and that of the dose {roi.mean:.2f} Gy")
+        if abs(dvh.volume - roi.volume) > max(_VOLUME_SHARE * roi.volume, _VOLUME_CM3):
+            found.append(f"its volume is {dvh.volume:.2f} cm3 and that of the contours {roi.volume:.2f} cm3")
+        if found:
+            message = f"the DVH of {roi.name} is not that of this dose: {'; '.join(found)}: not used"
+            issues.append(Issue("dose.vendor_dvh", Severity.WARNING, about, message, checker="ctenrich.dose"))
+        else:
+            confirmed.append(dvh)
+    return tuple(confirmed), issues
