@@ -13,6 +13,7 @@ import typer
 from ctenrich.cli.options import Csv, ProductOptions, SettingsFile
 
 if TYPE_CHECKING:
+    from ctenrich.flows.folder import LoadedFlow
     from ctenrich.listener.cases import CaseRow
     from ctenrich.listener.config import AfterAtMost, StationConfig
     from ctenrich.listener.database import StationDatabase
@@ -28,7 +29,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:  ctenrich listen station --peer SCANNER1@10.1.2.3 --segmenter nnunet:/models/Dataset055  \n"
         "ctenrich listen station --peer '*@127.0.0.1' --segmenter nnunet:demo-organs --bodypart demo-bodypart "
-        "--close quiet:10s --web 127.0.0.1:8080"
+        "--close quiet:10s --web 127.0.0.1:8080  \n"
+        "ctenrich listen station --peer SCANNER1@10.1.2.3 --flows flows"
     )(listen)
     app.command(
         epilog="Examples:  ctenrich cases station  \n"
@@ -72,7 +74,7 @@ class ReceiveOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CloseOptions:
-    """When a case is complete."""
+    """When a case is complete, and which flows decide about it."""
 
     heading: ClassVar[str] = "Cases"
 
@@ -89,6 +91,10 @@ class CloseOptions:
     ] = None
     then: Annotated[
         str | None, typer.Option(metavar="run|discard|wait", help="What follows after that.  [default: run]")
+    ] = None
+    flows: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Flow files, which decide what runs on which case; see ctenrich flow."),
     ] = None
     keep_days: Annotated[
         float | None,
@@ -127,7 +133,8 @@ def listen(
     )
     products_of(request.segmenters, request.bodypart)
     with StopSignal() as stop:
-        run_listener(station, replace(config, run=request), stop=stop, started=_started(config))
+        config = replace(config, run=request)
+        run_listener(station, config, stop=stop, started=_started(config), report=_show_flow)
     raise typer.Exit(3)
 
 
@@ -155,6 +162,7 @@ def _config(path: Path, receive: ReceiveOptions, close: CloseOptions) -> Station
         peers=(*config.peers, *map(parse_peer, receive.peer or ())),
         close=rule,
         keep=keep,
+        flows=str(close.flows.resolve()) if close.flows else config.flows,
     )
 
 
@@ -171,6 +179,17 @@ def _then(text: str) -> AfterAtMost:
         hint = did_you_mean(text, get_args(AfterAtMost), "choose run, discard or wait")
         raise UsageError(Reason.BAD_PARAMETER, f"--then {text} is not known", hint)
     return cast("AfterAtMost", text)
+
+
+def _show_flow(loaded: LoadedFlow) -> None:
+    """Print which version of a flow file is active, and why a new one is not."""
+    from ctenrich.cli.text import printable
+
+    if loaded.error is not None:
+        typer.echo(printable(f"error: {loaded.error.message}"), err=True)
+    if loaded.flow is not None:
+        kept = " (the last good version)" if loaded.error is not None else ""
+        typer.echo(printable(f"flow {loaded.flow.name}: {loaded.path.name} {loaded.flow.sha256[:12]}{kept}"))
 
 
 def _started(config: StationConfig) -> Callable[[Ports], None]:
@@ -256,12 +275,28 @@ def _decide(database: StationDatabase, station: object, action: Action, case: in
         if not csv:
             for row in rows:
                 typer.echo(f"revision {row.revision}: {station.revision(row.case, row.revision)}")  # type: ignore[attr-defined]
+                _print_flows(database, row)
         return
     {Action.HOLD: book.hold, Action.RELEASE: book.release, Action.DROP: book.drop, Action.REPLAY: book.replay}[action](
         database, case
     )
     append_event(station.audit, f"case {action}", case=case)  # type: ignore[attr-defined]
     _print(book.case_of(database, case)[:1], csv=csv)
+
+
+def _print_flows(database: StationDatabase, row: CaseRow) -> None:
+    """Print how the flows of a revision ended, and which pattern kept the others from firing."""
+    from ctenrich.cli.text import printable
+    from ctenrich.errors import count
+    from ctenrich.listener.flow_rows import flow_rows
+
+    for one in flow_rows(database, row.case, row.revision):
+        reason = " ".join(filter(None, (one.reason, one.message)))
+        typer.echo(printable(f"  flow {one.flow}: {one.state} {count(len(one.files), 'image')} {reason}".rstrip()))
+        for failure in one.failures:
+            pattern = f"{failure['attribute']} {failure['pattern']!r}" if failure["pattern"] else ""
+            text = "absent" if failure["text"] is None else repr(failure["text"])
+            typer.echo(printable(f"    {failure['part']}" + (f": {pattern} in {text}" if pattern else "")))
 
 
 def _states(given: list[str]) -> tuple[str, ...]:

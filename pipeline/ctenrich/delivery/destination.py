@@ -15,8 +15,8 @@ from ctenrich.reasons import Reason
 
 __all__ = ["Destination", "Hook", "HookEvent", "OwnAddresses", "sender_destination"]
 
-HookEvent = Literal["delivered", "failed", "held"]
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:@\[\]-]{0,79}")
+HookEvent = Literal["done", "delivered", "failed", "held"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:@\[\]-]{0,159}")
 _AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
 _SCHEMES = ("dicom", "http", "https", "file", "gs", "s3", "smtp")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

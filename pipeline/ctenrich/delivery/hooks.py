@@ -62,7 +62,7 @@ def backoff(first: float, failures: int, longest: float = 900.0) -> float:
     return min(first * 2.0 ** min(failures, 30), max(first, longest))
 
 
-def notify(db: sqlite3.Connection, batch: int, event: str) -> None:
+def notify(db: sqlite3.Connection, batch: int, event: str, *, reasons: Sequence[str] = ()) -> None:
     """Queue the notifications of an event, inside a transaction.
 
     Parameters
@@ -72,7 +72,9 @@ def notify(db: sqlite3.Connection, batch: int, event: str) -> None:
     batch : int
         Number of the batch.
     event : str
-        ``delivered``, ``failed`` or ``held``.
+        ``done``, ``delivered``, ``failed`` or ``held``.
+    reasons : sequence of str
+        Reason codes besides those of the objects.
     """
     row = db.execute("SELECT * FROM batches WHERE id = ?", (batch,)).fetchone()
     hooks: Sequence[dict[str, object]] = json.loads(row["hooks"])
@@ -86,7 +88,7 @@ def notify(db: sqlite3.Connection, batch: int, event: str) -> None:
         "flow": row["flow"],
         "destination": row["destination"],
         "objects": {name: number for name in DeliveryState if (number := sum(one["state"] == name for one in states))},
-        "reasons": sorted({one["reason"] for one in states if one["reason"]}),
+        "reasons": sorted({*reasons, *(one["reason"] for one in states if one["reason"])}),
     }
     for hook in hooks:
         if event in hook["events"]:  # type: ignore[operator]
@@ -140,10 +142,14 @@ def send_notifications(database: DeliveryDatabase, now: float, audit: Callable[.
 
 
 def _identifiers_of(database: DeliveryDatabase, batch: int) -> dict[str, str]:
-    """Identifiers in an object of the batch; empty if its file is gone."""
+    """Identifiers in an object of the batch or its case; empty if there is none."""
     from pydicom import dcmread
 
-    rows = database.rows("SELECT path FROM objects WHERE batch = ? ORDER BY id LIMIT 1", (batch,))
+    rows = database.rows(
+        "SELECT o.path FROM objects o JOIN batches b ON b.id = o.batch WHERE b.case_id = "
+        "(SELECT case_id FROM batches WHERE id = ?) ORDER BY o.batch = ? DESC, o.id LIMIT 1",
+        (batch, batch),
+    )
     try:
         with quiet():
             data = dcmread(Path(rows[0]["path"]), stop_before_pixels=True)

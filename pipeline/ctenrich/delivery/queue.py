@@ -19,7 +19,7 @@ from ctenrich.delivery.database import DeliveryDatabase
 from ctenrich.delivery.destination import Destination, OwnAddresses
 from ctenrich.delivery.headers import ObjectHeader, read_header
 from ctenrich.delivery.hooks import backoff, notify
-from ctenrich.delivery.records import Batch, DeliveryState, QueuedObject
+from ctenrich.delivery.records import Batch, DeliveryState, FlowNotice, QueuedObject
 from ctenrich.reasons import Reason
 
 __all__ = ["DeliveryQueue"]
@@ -182,6 +182,27 @@ class DeliveryQueue:
             "queued": now,
         }
         db.execute(_INSERT, values)
+
+    def add_notice(self, notice: FlowNotice) -> None:
+        """Queue the notifications about the end of a flow; a second call changes nothing.
+
+        Parameters
+        ----------
+        notice : FlowNotice
+            How the flow ended on a revision.
+        """
+        if not any(notice.event in hook.events for hook in notice.hooks):
+            return
+        hooks = json.dumps([asdict(hook) for hook in notice.hooks])
+        with self.database.transaction() as db:
+            made = db.execute(
+                "INSERT OR IGNORE INTO batches (case_id, revision, destination, flow, hooks, own, created, notified) "
+                "VALUES (?, ?, ?, ?, ?, 0, ?, 1)",
+                (notice.case, notice.revision, f"{notice.flow}:", notice.flow, hooks, self.clock()),
+            )
+            if made.rowcount:
+                assert made.lastrowid is not None
+                notify(db, made.lastrowid, notice.event, reasons=notice.reasons)
 
     # ------------------------------------------------------------ sending
 

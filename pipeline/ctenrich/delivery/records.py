@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ctenrich.delivery.destination import Destination, Hook
+from ctenrich.delivery.destination import Destination, Hook, HookEvent
 from ctenrich.delivery.headers import ObjectHeader
 
-__all__ = ["Batch", "DeliveryRow", "DeliveryState", "DeliveryTotals", "QueuedObject"]
+__all__ = ["Batch", "DeliveryRow", "DeliveryState", "DeliveryTotals", "FlowNotice", "QueuedObject"]
 
 
 class DeliveryState(StrEnum):
@@ -40,6 +40,19 @@ class Batch:
     held: str = ""
     """Reason code for which they are held at any destination; empty: the destination decides."""
     hooks: tuple[Hook, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowNotice:
+    """How a flow ended on a revision of a case, whether or not it has results to send."""
+
+    case: int
+    revision: int
+    flow: str
+    event: HookEvent
+    """``done`` or ``failed``."""
+    reasons: tuple[str, ...] = ()
+    hooks: tuple[Hook, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,11 +68,13 @@ def load_flows(paths: Sequence[Path], machine: Machine | None = None) -> list[Lo
     return _unique([_load(path, machine) for path in paths])
 
 
-def _load(path: Path, machine: Machine | None) -> LoadedFlow:
+def _load(path: Path, machine: Machine | None, check: Callable[[Flow], None] = lambda _: None) -> LoadedFlow:
     try:
         with path.open("rb") as handle:
             content = handle.read(MAX_BYTES + 1)
-        return LoadedFlow(path=path, flow=parse_flow(content, path, machine), content=content)
+        flow = parse_flow(content, path, machine)
+        check(flow)
+        return LoadedFlow(path=path, flow=flow, content=content)
     except CtenrichError as error:
         return LoadedFlow(path=path, flow=None, error=error)
     except OSError as error:
@@ -107,6 +109,8 @@ class FlowFolder:
         What images and devices flows may need.
     changed : callable
         Called with each file whose version or error has changed.
+    check : callable
+        Called with each flow that was read; raises a `CtenrichError` to refuse it.
 
     Raises
     ------
@@ -120,10 +124,12 @@ class FlowFolder:
         machine: Machine | None = None,
         *,
         changed: Callable[[LoadedFlow], None] = lambda _: None,
+        check: Callable[[Flow], None] = lambda _: None,
     ) -> None:
         self._folder = folder
         self._machine = machine
         self._changed = changed
+        self._check = check
         self._read: dict[Path, LoadedFlow] = {}
         self._loaded: dict[Path, LoadedFlow] = {}
         self._seen: dict[Path, tuple[int, int, int]] = {}
@@ -157,7 +163,7 @@ class FlowFolder:
         last = self._read.get(path)
         if last is not None and self._seen.get(path) == stamp:
             return last
-        found = _load(path, self._machine)
+        found = _load(path, self._machine, self._check)
         if found.flow is None and last is not None:
             return LoadedFlow(path=path, flow=last.flow, content=last.content, error=found.error)
         return found

@@ -144,6 +144,8 @@ def _hint(error: Any) -> str:
         return _QUOTE_HINT
     if "quoted scalar" in str(error.context or ""):
         return f"a quote that begins at line {error.context_mark.line + 1} is not closed"
+    if "but got" in problem:
+        return _QUOTE_HINT
     if "'\\t'" in problem:
         return "indent with blanks, not with tabs"
     return ""

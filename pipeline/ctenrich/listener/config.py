@@ -178,6 +178,8 @@ class StationConfig:
     """Ports on which senders receive the results of the images that they sent."""
     hooks: tuple[Hook, ...] = ()
     """Where notifications about deliveries are sent."""
+    flows: str = ""
+    """Folder of flow files, which decide what runs on which case; empty: `run` states it for all cases."""
 
     def peer(self, aet: str, host: str) -> Peer | None:
         """The first sender that an association fits; None if it must be rejected."""
@@ -201,6 +203,10 @@ class StationConfig:
                 self._check_address(name, parse_address(getattr(self, name)))
         if self.watch and not Path(self.watch).is_dir():
             raise _bad(f"watch: there is no folder {self.watch}")
+        if self.flows and not Path(self.flows).is_dir():
+            raise _bad(f"flows: there is no folder {self.flows}")
+        if self.flows and self.run.asked:
+            raise _bad("flows state what runs; segmenters and bodypart are for stations without flows")
         if self.close.when == "expect" and not self.close.roles:
             raise _bad("close.roles: expect needs the modalities that a study must have, e.g. CT,RTSTRUCT")
         if self.close.then == "wait" and not self.close.at_most:

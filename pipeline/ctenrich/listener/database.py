@@ -13,8 +13,8 @@ from ctenrich.workspace import sync_folders
 
 __all__ = ["StationDatabase"]
 
-_SCHEMA_VERSION = 2
-"""2: the table `unsettled`."""
+_SCHEMA_VERSION = 3
+"""2: the table `unsettled`; 3: the tables of flows."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS associations (
   id INTEGER PRIMARY KEY, source TEXT NOT NULL, sender TEXT NOT NULL, host TEXT NOT NULL, priority INTEGER NOT NULL,
@@ -43,6 +43,12 @@ CREATE TABLE IF NOT EXISTS revisions (
   closed REAL, started REAL, ended REAL, deaths INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (case_id, revision)) STRICT;
 CREATE INDEX IF NOT EXISTS revisions_of_state ON revisions (state);
+CREATE TABLE IF NOT EXISTS flow_files (sha256 TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS case_flows (
+  case_id INTEGER NOT NULL, revision INTEGER NOT NULL, flow TEXT NOT NULL, sha256 TEXT NOT NULL,
+  priority INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, files TEXT NOT NULL,
+  roles TEXT NOT NULL, failures TEXT NOT NULL, started REAL, ended REAL,
+  PRIMARY KEY (case_id, revision, flow)) STRICT;
 """
 
 

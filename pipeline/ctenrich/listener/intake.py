@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from ctenrich.catalog.headers import read_header
 from ctenrich.listener.audit import append_event
+from ctenrich.listener.case_flows import CaseFlows, CaseTimes, Decision
 from ctenrich.listener.cases import CaseState, new_revision
 from ctenrich.listener.companions import Companions, referenced_series
 from ctenrich.listener.config import CloseRule
 from ctenrich.listener.database import StationDatabase
+from ctenrich.listener.flow_rows import write_decisions
 from ctenrich.listener.station import Station
 
 __all__ = ["Intake"]
@@ -54,6 +56,8 @@ class Intake:
         Used by this object alone.
     rule : CloseRule
         When cases close.
+    flows : CaseFlows, optional
+        Flows that decide when cases close, and what runs on them.
     clock : callable
         Monotonic seconds.
     """
@@ -64,11 +68,13 @@ class Intake:
         database: StationDatabase,
         rule: CloseRule,
         *,
+        flows: CaseFlows | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._station = station
         self._database = database
         self._rule = rule
+        self._flows = flows
         self._clock = clock
         self._started = self._saved = clock()
         self._last: dict[int, float] = {}
@@ -153,10 +159,13 @@ class Intake:
             "SELECT r.case_id, r.revision, r.state, r.open_seconds FROM revisions r JOIN cases c ON c.id = r.case_id "
             "WHERE r.state IN ('open', 'waiting') AND c.held = ''"
         )
+        if self._flows is not None:
+            self._flows.reload()
+            self._flows.forget({row["case_id"] for row in rows})
         for row in rows:
-            state, reason = self._decide(row, now, row["open_seconds"] + passed)
-            if state is not None:
-                self._change(row, state, reason)
+            decision = self._decide(row, now, row["open_seconds"] + passed)
+            if decision.state is not None:
+                self._change(row, decision.state, decision)
         if passed >= _SAVE_SECONDS:
             with self._database.transaction() as db:
                 db.execute("UPDATE revisions SET open_seconds = open_seconds + ? WHERE state = 'open'", (passed,))
@@ -165,18 +174,22 @@ class Intake:
             kept = {row["case_id"] for row in rows}
             self._last = {case: last for case, last in self._last.items() if case in kept}
 
-    def _decide(self, row: sqlite3.Row, now: float, open_seconds: float) -> tuple[CaseState | None, str]:
-        """State that an open revision gets now; None if it stays."""
+    def _decide(self, row: sqlite3.Row, now: float, open_seconds: float) -> Decision:
+        """What becomes of an open revision now."""
         case = row["case_id"]
         quiet = now - self._last.get(case, self._started)
+        waiting = row["state"] == CaseState.WAITING
+        if self._flows is not None:
+            times = CaseTimes(quiet=quiet, open=open_seconds, released=lambda: self._released(case), waiting=waiting)
+            return self._flows.decide(case, row["revision"], times)
         if self._complete(case, quiet):
-            return CaseState.CLOSED, ""
+            return Decision(state=CaseState.CLOSED)
         rule = self._rule
-        if not rule.at_most or open_seconds < rule.at_most or row["state"] == CaseState.WAITING:
-            return None, ""
+        if not rule.at_most or open_seconds < rule.at_most or waiting:
+            return Decision(state=None)
         if rule.then == "run":
-            return CaseState.CLOSED, "AT_MOST"
-        return (CaseState.SKIPPED if rule.then == "discard" else CaseState.WAITING), "AT_MOST"
+            return Decision(state=CaseState.CLOSED, reason="AT_MOST")
+        return Decision(state=CaseState.SKIPPED if rule.then == "discard" else CaseState.WAITING, reason="AT_MOST")
 
     def _complete(self, case: int, quiet: float) -> bool:
         if self._rule.when == "association":
@@ -211,10 +224,10 @@ class Intake:
         there = {row["modality"]: row["series"] for row in rows}
         return all(there.get(role, 0) >= number for role, number in Counter(self._rule.roles).items())
 
-    def _change(self, row: sqlite3.Row, state: CaseState, reason: str) -> None:
-        now = time.time()
+    def _change(self, row: sqlite3.Row, state: CaseState, decision: Decision) -> None:
+        now, reason = time.time(), decision.reason
         with self._database.transaction() as db:
-            db.execute(
+            changed = db.execute(
                 "UPDATE revisions SET state = ?, reason = ?, closed = ?, ended = ? WHERE case_id = ? AND revision = ? "
                 "AND state = ?",
                 (
@@ -226,7 +239,9 @@ class Intake:
                     row["revision"],
                     row["state"],
                 ),
-            )
+            ).rowcount
+            if changed and decision.flows:
+                write_decisions(db, row["case_id"], row["revision"], decision.flows)
         append_event(
             self._station.audit, f"case {state.value}", case=row["case_id"], revision=row["revision"], reason=reason
         )

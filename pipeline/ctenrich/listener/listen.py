@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctenrich.errors import is_disk_full
+from ctenrich.flows.folder import LoadedFlow
 from ctenrich.listener.audit import append_event
+from ctenrich.listener.case_flows import CaseFlows, case_flows
 from ctenrich.listener.cases import count_death
 from ctenrich.listener.catalog import StationCatalog
 from ctenrich.listener.config import StationConfig
@@ -48,6 +50,7 @@ def listen(
     *,
     stop: Callable[[], bool],
     started: Callable[[Ports], None] = lambda _: None,
+    report: Callable[[LoadedFlow], None] = lambda _: None,
 ) -> None:
     """Receive objects, gather them into cases and run the cases, until `stop` returns True.
 
@@ -61,6 +64,8 @@ def listen(
         Called a few times a second.
     started : callable
         Called once everything listens.
+    report : callable
+        Called with each flow file that was read, at the start and whenever it has changed.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def listen(
     station = Station.create(root)
     with StationLock(station) as lock, StationDatabase(station.database) as database:
         append_event(station.audit, "listener started")
-        intake = Intake(station, database, config.close)
+        intake = Intake(station, database, config.close, flows=_flows(station, database, config, report))
         catalog = StationCatalog(station, database)
         processes = _Processes(station, config, lock.handle)
         try:
@@ -103,6 +108,20 @@ def listen(
         finally:
             processes.end()
             append_event(station.audit, "listener stopped")
+
+
+def _flows(
+    station: Station, database: StationDatabase, config: StationConfig, report: Callable[[LoadedFlow], None]
+) -> CaseFlows | None:
+    """The flows of a station; which files are read and refused is recorded in the audit log."""
+
+    def changed(loaded: LoadedFlow) -> None:
+        version = loaded.flow.sha256 if loaded.flow is not None else ""
+        event = "flow file read" if loaded.error is None else "flow file refused"
+        append_event(station.audit, event, file=loaded.path.name, sha256=version)
+        report(loaded)
+
+    return case_flows(station, database, config, changed)
 
 
 class _Processes:
