@@ -920,7 +920,7 @@ def export(
     run : Run
         The run.
     fmt : str
-        ``nifti``, ``nrrd`` or ``csv``.
+        ``nifti``, ``nrrd``, ``csv`` or ``dcmqi``.
     out : str or Path
         Folder to write to.
     limits : SegSettings, optional
@@ -962,7 +962,7 @@ def export_objects(
     paths : sequence of Path
         Files, or folders that are searched.
     fmt : str
-        ``nifti``, ``nrrd`` or ``csv``.
+        ``nifti``, ``nrrd``, ``csv`` or ``dcmqi``.
     out : Path
         Folder to write to.
     source : Path, optional

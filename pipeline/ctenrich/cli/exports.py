@@ -20,6 +20,7 @@ class Format(StrEnum):
     NIFTI = "nifti"
     NRRD = "nrrd"
     CSV = "csv"
+    DCMQI = "dcmqi"
     RTSTRUCT = "rtstruct"
     EXCEL = "excel"
     STATA = "stata"
@@ -41,7 +42,8 @@ def register(app: typer.Typer) -> None:
         "ctenrich export my-run rtstruct --holes xor --out structure-sets  \n"
         "ctenrich export my-run excel --table organs --table outcomes  \n"
         "ctenrich export treatments.parquet stata --out stata  \n"
-        "ctenrich export others-objects/ nrrd --source their-ct/ --out masks"
+        "ctenrich export others-objects/ nrrd --source their-ct/ --out masks  \n"
+        "ctenrich export my-run dcmqi --out for-dcmqi"
     )(export)
 
 
@@ -53,7 +55,7 @@ def export(
         ),
     ],
     fmt: Annotated[
-        Format, typer.Argument(metavar="FORMAT", help="nifti, nrrd, csv, rtstruct, excel, stata or csv-tables.")
+        Format, typer.Argument(metavar="FORMAT", help="nifti, nrrd, csv, dcmqi, rtstruct, excel, stata or csv-tables.")
     ],
     out: Annotated[Path | None, typer.Option(help="Output folder; default: export/ in the run's folder.")] = None,
     source: Annotated[
@@ -68,7 +70,7 @@ def export(
         list[str] | None, typer.Option(help="excel, stata, csv-tables: this table only; repeatable.")
     ] = None,
 ) -> None:
-    """Export masks (nifti, nrrd, rtstruct), measurements (csv), or the tables of a run (excel, stata, csv-tables)."""
+    """Export masks (nifti, nrrd, rtstruct), measurements (csv), both (dcmqi), or tables (excel, stata, csv-tables)."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.cli.options import check_source

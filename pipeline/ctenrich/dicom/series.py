@@ -70,6 +70,15 @@ class SourceFolder:
                 groups[str(header.get("SeriesInstanceUID", ""))].append((path, header))
         return groups
 
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """SOP Instance UID -> path relative to the folder, of all images."""
+        return {
+            str(header.get("SOPInstanceUID", "")): path.relative_to(self._folder).as_posix()
+            for images in self._groups.values()
+            for path, header in images
+        }
+
     def find_series(self, series_instance_uid: str = "", *, referenced: Collection[str] = ()) -> SortedSeries:
         """Sort the slices of the series that an object refers to.
 

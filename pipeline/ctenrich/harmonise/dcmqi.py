@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctenrich.codes.dcmqi import SEG_SCHEMA
 from ctenrich.codes.mappings import Code
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 
-__all__ = ["SEG_SCHEMA", "SR_SCHEMA", "DescribedSegment", "check_schema", "code_of", "read_seg_description"]
-
-_SCHEMAS = "https://raw.githubusercontent.com/qiicr/dcmqi/master/doc/schemas/"
-SEG_SCHEMA = f"{_SCHEMAS}seg-schema.json#"
-SR_SCHEMA = f"{_SCHEMAS}sr-tid1500-schema.json#"
+__all__ = ["DescribedSegment", "check_schema", "code_of", "read_seg_description"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ctenrich.codes.dcmqi import SR_SCHEMA
 from ctenrich.codes.mappings import Code, FeatureCode, find_segment, load_features, plain_name
 from ctenrich.errors import InputError
-from ctenrich.harmonise.dcmqi import SR_SCHEMA, check_schema, code_of
+from ctenrich.harmonise.dcmqi import check_schema, code_of
 from ctenrich.harmonise.images import image_stem
 from ctenrich.harmonise.request import HarmoniseRequest
 from ctenrich.reasons import Reason

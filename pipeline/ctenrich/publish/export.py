@@ -9,40 +9,38 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
-
-from pydicom.uid import UID
+from typing import Protocol
 
 from ctenrich import __version__
-from ctenrich.dicom.references import read_object_header
 from ctenrich.dicom.seg import read_seg
 from ctenrich.dicom.series import SourceFolder
 from ctenrich.dicom.sop_classes import (
-    LABEL_MAP_SEGMENTATION,
-    MEDIA_STORAGE_DIRECTORY,
     SEGMENTATION_CLASSES,
     is_structured_report,
 )
 from ctenrich.dicom.sr import read_sr, rows_of
 from ctenrich.errors import CtenrichError, InputError, UsageError
 from ctenrich.progress import SILENT, Progress
+from ctenrich.publish.dcmqi_masks import write_dcmqi_masks
+from ctenrich.publish.dcmqi_reports import write_dcmqi_report
 from ctenrich.publish.mask_files import write_masks
+from ctenrich.publish.planned_objects import PlannedObject, objects_of_files, objects_of_run
 from ctenrich.reasons import Reason
-from ctenrich.records import Issue, Product, SegmentMasks, Severity, SortedSeries, State
+from ctenrich.records import Issue, Severity, SortedSeries, State
 from ctenrich.results.csv_cells import csv_cell
 from ctenrich.review.store import ReviewStore
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import SegSettings
-from ctenrich.workspace import Workspace, check_uid, write_bytes
+from ctenrich.workspace import Workspace, write_bytes
 
 __all__ = ["FORMATS", "Export", "ExportedObject", "export_objects", "export_run"]
 
-FORMATS = ("nifti", "nrrd", "csv")
+FORMATS = ("nifti", "nrrd", "csv", "dcmqi")
 _COLUMNS = (
     *(
         "patient_id",
@@ -106,34 +104,52 @@ class Export:
         return sum(item.state is state for item in self.objects)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Planned:
-    """An object before its export: its file, the folder it goes to, and why it cannot be read, if so."""
+class _Sources(Protocol):
+    """The series that objects were made from."""
 
-    path: Path
-    name: str
-    target: Path
-    """Folder below the output folder."""
-    series: str = ""
-    product: str = ""
-    segments: Mapping[int, str] = field(default_factory=dict)
-    """Segment number -> key of mappings/segments.csv, of a product of a run."""
-    sop_class: str = ""
-    sop_instance_uid: str = ""
-    source_series: str = ""
-    referenced: frozenset[str] = frozenset()
-    fault: CtenrichError | None = None
-    withheld: bool = False
-    """Whether the export is of accepted products only, and no reviewer has accepted this one."""
+    def find_series(self, item: PlannedObject) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
+        """Series of an object, in order; None where there is none, with an issue where it does not fit."""
 
-    @property
-    def kind(self) -> str:
-        if self.sop_class == LABEL_MAP_SEGMENTATION:
-            return "Label Map Segmentation Storage"
-        return UID(self.sop_class).name if self.sop_class else ""
+    def image_names(self, item: PlannedObject) -> Mapping[str, str]:
+        """SOP Instance UID -> file name, of the images that an object may refer to."""
 
 
-_FindSource = Callable[[_Planned], tuple[SortedSeries | None, tuple[Issue, ...]]]
+@dataclass(frozen=True)
+class _RunSources:
+    """Sources of the objects of a run: the sorted series."""
+
+    store: SeriesStore
+    workspace: Workspace
+
+    def find_series(self, item: PlannedObject) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
+        return self.store.find(SortedSeries, item.series), ()
+
+    def image_names(self, item: PlannedObject) -> Mapping[str, str]:
+        series = self.store.find(SortedSeries, item.series)
+        if series is None:
+            return {}
+        paths = [self.workspace.resolve(item.series, s.path) for s in series.slices]
+        folder = Path(os.path.commonpath([p.parent for p in paths]))
+        return {s.sop_instance_uid: p.relative_to(folder).as_posix() for s, p in zip(series.slices, paths, strict=True)}
+
+
+@dataclass(frozen=True)
+class _FolderSources:
+    """Sources of objects of any maker: the images of a folder, if one was named."""
+
+    folder: SourceFolder | None
+
+    def find_series(self, item: PlannedObject) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
+        if self.folder is None:
+            return None, ()
+        try:
+            return self.folder.find_series(item.source_series, referenced=item.referenced), ()
+        except CtenrichError as error:
+            text = f"the source does not fit ({error.message}): the masks have the grid of their own frames"
+            return None, (_issue(item, "SEG_SOURCE", Severity.WARNING, text),)
+
+    def image_names(self, item: PlannedObject) -> Mapping[str, str]:
+        return self.folder.names if self.folder is not None else {}
 
 
 def export_run(
@@ -145,7 +161,7 @@ def export_run(
     accepted_only: bool = False,
     progress: Progress = SILENT,
 ) -> Export:
-    """Export all SEGs (``nifti``, ``nrrd``) or all SRs (``csv``) of a run.
+    """Export all SEGs (``nifti``, ``nrrd``), all SRs (``csv``) or both (``dcmqi``) of a run.
 
     Each segment is written as ``OUT/<series>/<product>/<number>_<label>``, and all of them as one label map where they
     do not overlap, on the full grid of the source CT; ``segments.json`` beside them describes the segments.
@@ -155,7 +171,7 @@ def export_run(
     workspace : Workspace
         The run.
     fmt : str
-        ``nifti``, ``nrrd`` or ``csv``.
+        ``nifti``, ``nrrd``, ``csv`` or ``dcmqi``.
     out : Path
         Folder to write to.
     limits : SegSettings, optional
@@ -180,19 +196,17 @@ def export_run(
     """
     _check_format(fmt)
     store = SeriesStore(workspace)
-    planned = [item for item in _objects_of_run(workspace, store) if item.fault or _is_wanted(item, fmt)]
+    planned = [item for item in objects_of_run(workspace, store) if item.fault or _is_wanted(item, fmt)]
     if not planned:
-        what = "SR" if fmt == "csv" else "SEG"
+        what = _kind_of(fmt)
         raise InputError(Reason.NOT_PREPARED, f"the run holds no {what} yet", "run the stages first")
 
     if accepted_only:
         accepted = ReviewStore(workspace).accepted()
         planned = [replace(item, withheld=(item.series, item.product) not in accepted) for item in planned]
 
-    def find_source(item: _Planned) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
-        return store.find(SortedSeries, item.series), ()
-
-    return _export(planned, _Target(fmt, out, limits or SegSettings()), find_source, progress)
+    target = _Target(fmt=fmt, out=out, limits=limits or SegSettings())
+    return _export(planned, target, _RunSources(store, workspace), progress)
 
 
 def export_objects(
@@ -214,7 +228,7 @@ def export_objects(
     paths : sequence of Path
         Files, or folders that are searched. Files in a folder that are not DICOM are ignored.
     fmt : str
-        ``nifti``, ``nrrd`` or ``csv``.
+        ``nifti``, ``nrrd``, ``csv`` or ``dcmqi``.
     out : Path
         Folder to write to.
     source : Path, optional
@@ -243,24 +257,14 @@ def export_objects(
             raise UsageError(
                 Reason.NOT_FOUND, f"there is no {path}", "name a run's folder, or files or folders of DICOM"
             )
-    planned = _planned_files(paths)
+    planned = objects_of_files(paths)
     if not any(item.fault or _is_wanted(item, fmt) for item in planned):
-        what = "SR" if fmt == "csv" else "SEG"
+        what = _kind_of(fmt)
         kinds = Counter(item.kind for item in planned)
         held = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or "no DICOM object"
         raise InputError(Reason.NOT_FOUND, f"no {what} was found; there is {held}", _other_format(planned, fmt))
-    folder = SourceFolder(source) if source is not None and fmt != "csv" else None
-
-    def find_source(item: _Planned) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
-        if folder is None:
-            return None, ()
-        try:
-            return folder.find_series(item.source_series, referenced=item.referenced), ()
-        except CtenrichError as error:
-            text = f"the source does not fit ({error.message}): the masks have the grid of their own frames"
-            return None, (_issue(item, "SEG_SOURCE", Severity.WARNING, text),)
-
-    return _export(planned, _Target(fmt, out, limits or SegSettings()), find_source, progress)
+    sources = _FolderSources(SourceFolder(source) if source is not None and fmt != "csv" else None)
+    return _export(planned, _Target(fmt=fmt, out=out, limits=limits or SegSettings()), sources, progress)
 
 
 def _check_format(fmt: str) -> None:
@@ -268,127 +272,43 @@ def _check_format(fmt: str) -> None:
         raise UsageError(Reason.BAD_PARAMETER, f"unknown format {fmt!r}", f"known: {', '.join(FORMATS)}")
 
 
-def _is_wanted(item: _Planned, fmt: str) -> bool:
-    return is_structured_report(item.sop_class) if fmt == "csv" else item.sop_class in SEGMENTATION_CLASSES
+def _is_wanted(item: PlannedObject, fmt: str) -> bool:
+    is_report, is_seg = is_structured_report(item.sop_class), item.sop_class in SEGMENTATION_CLASSES
+    return {"csv": is_report, "dcmqi": is_report or is_seg}.get(fmt, is_seg)
 
 
-def _other_format(planned: Iterable[_Planned], fmt: str) -> str:
+def _kind_of(fmt: str) -> str:
+    return {"csv": "SR", "dcmqi": "SEG or SR"}.get(fmt, "SEG")
+
+
+def _other_format(planned: Iterable[PlannedObject], fmt: str) -> str:
     other = "nifti" if fmt == "csv" else "csv"
     return f"the format {other} exports them" if any(_is_wanted(item, other) for item in planned) else ""
 
 
-def _issue(item: _Planned, rule: str, severity: Severity, message: str) -> Issue:
+def _issue(item: PlannedObject, rule: str, severity: Severity, message: str) -> Issue:
     return Issue(rule, severity, item.sop_instance_uid or item.path.name, message, "ctenrich export", __version__)
-
-
-# ---------------------------------------------------------------- planning
-
-
-def _objects_of_run(workspace: Workspace, store: SeriesStore) -> Iterator[_Planned]:
-    taken: set[str] = set()
-    for uid in store.series():
-        made_by = {product.folder: _product_facts(store, uid, product) for product in store.products(uid)}
-        for path in sorted(store.folder(uid).glob("*/objects/*.dcm")):
-            product = path.parents[1].name
-            item = _read_header(path, path.relative_to(workspace.root).as_posix(), Path(uid, product))
-            if item is None:
-                continue
-            facts = made_by.get(product, _ProductFacts(product))
-            kept = replace(item, series=uid, product=facts.key, segments=facts.segments)
-            if kept.sop_class in SEGMENTATION_CLASSES and kept.target.as_posix() in taken:
-                kept = replace(kept, target=kept.target / path.stem)
-            if kept.sop_class in SEGMENTATION_CLASSES:
-                taken.add(kept.target.as_posix())
-            yield kept
-
-
-class _ProductFacts(NamedTuple):
-    """What the objects of a product have in common."""
-
-    key: str
-    """Key of the product, as all tables spell it."""
-    segments: Mapping[int, str] = MappingProxyType({})
-    """Segment number -> key of mappings/segments.csv."""
-
-
-def _product_facts(store: SeriesStore, uid: str, product: Product) -> _ProductFacts:
-    masks = store.find_valid(SegmentMasks, uid, product)
-    return _ProductFacts(str(product), {s.number: s.name for s in masks.segments} if masks else {})
-
-
-def _planned_files(paths: Sequence[Path]) -> list[_Planned]:
-    """Objects of the named files and folders, each with a folder of its own."""
-    taken: set[str] = set()
-    out = []
-    for top in paths:
-        for path in sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else (top,):
-            name = path.relative_to(top) if top.is_dir() else Path(path.name)
-            item = _read_header(path, name.as_posix(), name.with_suffix("") if name.suffix == ".dcm" else name)
-            if item is None and path == top:
-                fault = InputError(Reason.NOT_DICOM, f"{path.name} is not DICOM")
-                item = _Planned(path=path, name=path.name, target=name, fault=fault)
-            if item is None or item.sop_class == MEDIA_STORAGE_DIRECTORY:
-                continue
-            target = _free_name(item, taken)
-            taken.add(target.as_posix().casefold())
-            out.append(replace(item, product=target.as_posix(), target=target))
-    return out
-
-
-def _free_name(item: _Planned, taken: set[str]) -> Path:
-    """A folder that no other object has, also where file systems do not tell upper from lower case."""
-    target = item.target
-    if target.as_posix().casefold() in taken and item.sop_instance_uid:
-        target = target.with_name(f"{target.name}_{item.sop_instance_uid}")
-    number = 2
-    first = target
-    while target.as_posix().casefold() in taken:
-        target = first.with_name(f"{first.name}_{number}")
-        number += 1
-    return target
-
-
-def _read_header(path: Path, name: str, target: Path) -> _Planned | None:
-    """Header of an object; a fault where it is damaged; None for a file that is not DICOM."""
-    try:
-        head = read_object_header(path)
-    except CtenrichError as error:
-        return _Planned(path=path, name=name, target=target, fault=error)
-    if head is None:
-        return None
-    return _Planned(
-        path=path,
-        name=name,
-        target=target,
-        sop_class=head.sop_class,
-        sop_instance_uid=_uid_or_nothing(head.sop_instance_uid),
-        source_series=head.source_series,
-        referenced=head.referenced,
-    )
-
-
-def _uid_or_nothing(text: str) -> str:
-    try:
-        return check_uid(text)
-    except CtenrichError:
-        return ""
 
 
 # ---------------------------------------------------------------- exporting
 
 
-class _Target(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class _Target:
     fmt: str
     out: Path
     limits: SegSettings
+    names: Mapping[str, str] = field(default_factory=dict)
+    """SOP Instance UID -> name of its file, of all objects of the export."""
 
 
-def _export(planned: Sequence[_Planned], target: _Target, find_source: _FindSource, progress: Progress) -> Export:
+def _export(planned: Sequence[PlannedObject], target: _Target, sources: _Sources, progress: Progress) -> Export:
     rows: list[dict[str, object]] = []
     outcomes = []
+    target = replace(target, names={item.sop_instance_uid: item.name for item in planned if item.sop_instance_uid})
     progress.start("export", len(planned))
     for item in planned:
-        outcomes.append(_one_outcome(item, target, find_source, rows))
+        outcomes.append(_one_outcome(item, target, sources, rows))
         progress.advance("export")
     if rows:
         _write_csv(target.out / _TABLE, rows)
@@ -397,7 +317,7 @@ def _export(planned: Sequence[_Planned], target: _Target, find_source: _FindSour
 
 
 def _one_outcome(
-    item: _Planned, target: _Target, find_source: _FindSource, rows: list[dict[str, object]]
+    item: PlannedObject, target: _Target, sources: _Sources, rows: list[dict[str, object]]
 ) -> ExportedObject:
     """Export one object; whatever is wrong with it ends this object only."""
     if item.withheld:
@@ -405,16 +325,14 @@ def _one_outcome(
     if item.fault is not None:
         return _outcome(item, State.FAILED, item.fault.reason, item.fault.message)
     if not _is_wanted(item, target.fmt):
-        what = "SR" if target.fmt == "csv" else "SEG"
+        what = _kind_of(target.fmt)
         return _outcome(item, State.SKIPPED, Reason.NOT_FOUND, f"{item.kind}: not a {what}")
     try:
         if target.fmt == "csv":
             return _add_rows(item, target.out, rows)
-        source, found = find_source(item)
-        limits = target.limits
-        decoded = read_seg(item.path, source, max_voxels=limits.max_voxels, max_bytes=limits.max_bytes)
-        files = write_masks(decoded, target.fmt, target.out / item.target)
-        return replace(_outcome(item, State.DONE), files=files, issues=(*found, *decoded.issues))
+        if is_structured_report(item.sop_class):
+            return _write_report(item, target, sources)
+        return _write_seg(item, target, sources)
     except CtenrichError as error:
         text = f"{error.message}; {error.hint}" if error.hint else error.message
         return _outcome(item, State.FAILED, error.reason, text)
@@ -428,7 +346,27 @@ def _one_outcome(
         return _outcome(item, State.FAILED, Reason.DECODE_ERROR, f"the object is damaged ({type(error).__name__})")
 
 
-def _add_rows(item: _Planned, out: Path, rows: list[dict[str, object]]) -> ExportedObject:
+def _write_seg(item: PlannedObject, target: _Target, sources: _Sources) -> ExportedObject:
+    source, found = sources.find_series(item)
+    decoded = read_seg(item.path, source, max_voxels=target.limits.max_voxels, max_bytes=target.limits.max_bytes)
+    folder = target.out / item.target
+    files, lost = (
+        write_dcmqi_masks(item.path, decoded, folder)
+        if target.fmt == "dcmqi"
+        else (write_masks(decoded, target.fmt, folder), ())
+    )
+    return replace(_outcome(item, State.DONE), files=files, issues=(*found, *decoded.issues, *lost))
+
+
+def _write_report(item: PlannedObject, target: _Target, sources: _Sources) -> ExportedObject:
+    path = target.out / item.target / f"{item.path.stem}.json"
+    lost = write_dcmqi_report(item.path, path, {**sources.image_names(item), **target.names})
+    if lost is None:
+        return _outcome(item, State.SKIPPED, Reason.NOT_FOUND, "a report without a measurement group of a segment")
+    return replace(_outcome(item, State.DONE), files=(path,), issues=lost)
+
+
+def _add_rows(item: PlannedObject, out: Path, rows: list[dict[str, object]]) -> ExportedObject:
     own = {"series_instance_uid": item.series, "product": item.product}
     mine = [{**own, "segment": item.segments.get(_number(row), ""), **row} for row in rows_of(read_sr(item.path))]
     rows += mine
@@ -442,7 +380,7 @@ def _number(row: dict[str, object]) -> int:
     return number if isinstance(number, int) else 0
 
 
-def _outcome(item: _Planned, state: State, reason: Reason | None = None, message: str = "") -> ExportedObject:
+def _outcome(item: PlannedObject, state: State, reason: Reason | None = None, message: str = "") -> ExportedObject:
     return ExportedObject(path=item.path, name=item.name, kind=item.kind, state=state, reason=reason, message=message)
 
 

@@ -18,11 +18,11 @@ from ctenrich.dicom.seg import DecodedSeg, DecodedSegment
 from ctenrich.geometry import lps_to_ras
 from ctenrich.workspace import atomic_path, write_bytes
 
-__all__ = ["write_masks"]
+__all__ = ["write_masks", "write_nrrd"]
 
 _NIFTI_START = 352
 """Offset of the voxels in a NIfTI-1 file of one part."""
-_NRRD_TYPES = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}
+_NRRD_TYPES = {"uint8": "uint8", "uint16": "uint16", "int16": "int16", "float32": "float"}
 _SUFFIX = {"nifti": ".nii.gz", "nrrd": ".nrrd"}
 
 
@@ -43,7 +43,7 @@ def write_masks(seg: DecodedSeg, fmt: str, folder: Path) -> tuple[Path, ...]:
     tuple of Path
         The files.
     """
-    write = _write_nifti if fmt == "nifti" else _write_nrrd
+    write = _write_nifti if fmt == "nifti" else write_nrrd
     fractional = seg.segmentation_type == "FRACTIONAL"
     slices = range(seg.grid.shape[0])
     files = []
@@ -114,10 +114,24 @@ def _write_nifti(
     _pack(path, b"", start + bytes(_NIFTI_START - len(start)), planes, kind)
 
 
-def _write_nrrd(
-    path: Path, planes: _Planes, kind: np.dtype[Any], grid: Grid, segments: Sequence[DecodedSegment]
+def write_nrrd(
+    path: Path, planes: _Planes, kind: np.dtype[Any], grid: Grid, segments: Sequence[DecodedSegment] = ()
 ) -> None:
-    """NRRD with gzip encoding in LPS; a label map names its segments with the keys of 3D Slicer."""
+    """Write NRRD with gzip encoding in LPS; a label map names its segments with the keys of 3D Slicer.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    planes : iterable of array, [j, i]
+        The slices in turn.
+    kind : dtype
+        uint8, uint16, int16 or float32.
+    grid : Grid
+        Shape and affine (voxel indices to mm, LPS).
+    segments : sequence of DecodedSegment
+        Segments whose numbers are the label values.
+    """
     affine = np.array(grid.affine_lps)
     lines = [
         "NRRD0004",
