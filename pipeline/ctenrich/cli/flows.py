@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctenrich.cli.options import Csv
+
 if TYPE_CHECKING:
+    from datetime import date
+
     from ctenrich.flows.folder import LoadedFlow
+    from ctenrich.flows.records import Flow
+    from ctenrich.flows.trial import FlowTrial
 
 __all__ = ["register"]
 
-flow_app = typer.Typer(no_args_is_help=True, help="Flow files, which state what runs on received images: check.")
+flow_app = typer.Typer(no_args_is_help=True, help="Flow files, which state what runs on received images: check, try.")
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +26,11 @@ def register(app: typer.Typer) -> None:
     flow_app.command(
         epilog="Examples:  ctenrich flow check flows  \nctenrich flow check lungs.yaml pet.yaml",
     )(check)
+    flow_app.command(
+        "try",
+        epilog="Examples:  ctenrich flow try flows --catalog folder:catalog.duckdb --since 2025-01-01  \n"
+        "ctenrich flow try lungs.yaml --catalog folder:station/catalog.duckdb --csv",
+    )(try_on_catalog)
     app.add_typer(flow_app, name="flow")
 
 
@@ -38,6 +49,90 @@ def check(files: FlowFiles) -> None:
         _print(one)
     typer.echo(f"{len(loaded) - bad} of {len(loaded)} flow files can be used")
     raise typer.Exit(1 if bad else 0)
+
+
+def try_on_catalog(
+    files: FlowFiles,
+    catalog: Annotated[
+        str, typer.Option(metavar="CATALOG", help="folder:FILE (ctenrich index, or of a station) or parquet:URI.")
+    ],
+    since: Annotated[str | None, typer.Option(metavar="DATE", help="Only studies since this Study Date.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DATE", help="Only studies up to this Study Date.")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="Studies and near misses that are named for each flow.")] = 3,
+    csv: Csv = False,
+) -> None:
+    """Show which studies of a catalog flows would have fired on, by month, and which single pattern kept others out.
+
+    Each study counts as complete. Nothing runs. --csv writes the counts alone.
+    """
+    from ctenrich.catalog import open_catalog
+    from ctenrich.cli.console import print_csv, print_table
+    from ctenrich.flows.catalog_files import studies_of
+    from ctenrich.flows.trial import try_flows
+
+    flows = _good_flows(files)
+    first, last = _date(since, "--since"), _date(until, "--until")
+    opened = open_catalog(catalog)
+    try:
+        studies = (
+            one
+            for one in studies_of(opened, flows)
+            if (first is None or (one.date is not None and one.date >= first))
+            and (last is None or (one.date is not None and one.date <= last))
+        )
+        trial = try_flows(flows, studies, examples=examples)
+    finally:
+        opened.close()
+    columns = ("flow", "month", "studies", "fired", "images", "near_misses", "failed")
+    rows = [tuple(getattr(one, name) for name in columns) for one in trial.months]
+    if csv:
+        print_csv(columns, rows)
+        return
+    print_table("Flows by month", columns, rows)
+    _print_details(trial, examples)
+
+
+def _good_flows(files: list[Path]) -> list[Flow]:
+    """Flows of files of which each can be used, as a listener orders them."""
+    loaded = load(files)
+    for one in loaded:
+        if one.error is not None:
+            raise one.error
+    flows = [one.flow for one in loaded if one.flow is not None]
+    return sorted(flows, key=lambda flow: (-flow.priority, flow.name))
+
+
+def _date(text: str | None, option: str) -> date | None:
+    from datetime import date
+
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
+
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        message = f"{option} {text} is no date"
+        raise UsageError(Reason.BAD_PARAMETER, message, "write it as 2025-01-31") from None
+
+
+def _print_details(trial: FlowTrial, examples: int) -> None:
+    """Print studies on which flows fire, and what kept them from firing on others."""
+    from ctenrich.cli.text import printable
+    from ctenrich.errors import count
+
+    for name, uids in trial.examples.items():
+        typer.echo(printable(f"flow {name}: " + (f"fires on {', '.join(uids)}" if uids else "fires on no study")))
+        misses = [one for one in trial.near_misses if one.flow == name]
+        for one in misses[:examples]:
+            failure = one.failure
+            found = "found in" if failure.part.startswith("never") else "not found in"
+            text = "an absent value" if failure.text is None else repr(failure.text)
+            why = f"{failure.attribute} {failure.pattern!r} {found} {text}" if failure.pattern else "is not fulfilled"
+            typer.echo(printable(f"  nearly {count(one.studies, 'study')}: {failure.part}: {why}, as {one.example}"))
+        if len(misses) > examples:
+            typer.echo(f"  and {count(len(misses) - examples, 'other reason')}")
 
 
 def load(files: list[Path]) -> list[LoadedFlow]:

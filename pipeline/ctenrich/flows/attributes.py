@@ -12,7 +12,7 @@ from ctenrich.dicom.texts import TEXT_VRS
 from ctenrich.errors import did_you_mean
 from ctenrich.flows.records import Attribute
 
-__all__ = ["AttributeProblem", "is_keyword", "parse_attribute"]
+__all__ = ["AttributeProblem", "identifies_patient", "is_keyword", "parse_attribute"]
 
 _PRIVATE = re.compile(r"\(\s*([0-9A-Fa-f]{4})\s*,\s*\"([^\"\\]{1,64})\"\s*,\s*(?:[xX]{2})?([0-9A-Fa-f]{2})\s*\)")
 _TAG = re.compile(r"\(?\s*([0-9A-Fa-f]{4})\s*,?\s*([0-9A-Fa-f]{4})\s*\)?")
@@ -43,6 +43,11 @@ def _keywords() -> frozenset[str]:
 def is_keyword(text: str) -> bool:
     """Return whether a text is a keyword of the DICOM dictionary (PS3.6)."""
     return tag_for_keyword(text) is not None
+
+
+def identifies_patient(name: str) -> bool:
+    """Return whether the values of an attribute, by its keyword, may identify a patient or an examination."""
+    return "Patient" in name or name.endswith(("Name", "UID", "AccessionNumber"))
 
 
 def parse_attribute(text: str) -> Attribute:

@@ -9,7 +9,6 @@ long as the flows that want it say (`at_most`), else as the station's rule says.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,16 +16,15 @@ from pathlib import Path
 from ctenrich.dicom.texts import read_texts
 from ctenrich.errors import CtenrichError
 from ctenrich.flows.closing import AfterAtMost, CloseRule
+from ctenrich.flows.expected import ModalityFile, has_expected
 from ctenrich.flows.folder import FlowFolder, LoadedFlow
 from ctenrich.flows.reader import Machine
-from ctenrich.flows.records import Flow, Role
+from ctenrich.flows.records import Flow
 from ctenrich.flows.triggers import (
     Failure,
     FlowMatch,
-    TextFile,
     apply_fallback,
     attributes_of,
-    file_matches,
     match_flow,
 )
 from ctenrich.listener.cases import CaseState
@@ -70,9 +68,8 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StationFile(TextFile):
+class _StationFile(ModalityFile):
     number: int
-    modality: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +206,8 @@ class CaseFlows:
                 self._decision(flow, settled.get(flow.name), one, files)
                 for flow, one in zip(self._flows, matches, strict=True)
             ),
-            expected=tuple(_has_expected(flow.roles, self._rule_of(flow), files) for flow in self._flows),
-            station_expected=_has_expected((), self._rule, files),
+            expected=tuple(has_expected(flow.roles, self._rule_of(flow), files) for flow in self._flows),
+            station_expected=has_expected((), self._rule, files),
         )
         self._evaluations[case] = found
         return found
@@ -283,24 +280,6 @@ def _ended(then: AfterAtMost | None, decisions: list[FlowDecision], times: CaseT
         return Decision(state=CaseState.WAITING, reason="AT_MOST")
     state = CaseState.CLOSED if then == "run" else CaseState.SKIPPED
     return Decision(state=state, reason="AT_MOST", flows=tuple(decisions))
-
-
-def _has_expected(all_roles: tuple[Role, ...], rule: CloseRule, files: list[_StationFile]) -> bool:
-    """Whether each role and modality that a rule expects is there, with as many series as are named."""
-    roles = {role.name: role for role in all_roles}
-    for name, number in Counter(rule.roles if rule.when == "expect" else ()).items():
-        if name in roles:
-            try:
-                found = {one.series for one in files if any(file_matches(one, t) for t in roles[name].triggers)}
-            except CtenrichError:
-                return False
-            needed = max(number, roles[name].series)
-        else:
-            needed = number
-            found = {one.series for one in files if one.modality == name}
-        if len(found) < needed:
-            return False
-    return True
 
 
 def case_flows(

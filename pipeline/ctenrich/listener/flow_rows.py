@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ctenrich.flows.attributes import identifies_patient
 from ctenrich.flows.records import Flow
 from ctenrich.flows.triggers import Failure
 from ctenrich.listener.database import StationDatabase
@@ -25,8 +26,6 @@ __all__ = [
     "start_flow",
     "write_decisions",
 ]
-
-_PATIENT_GROUP = "Patient"
 
 
 class FlowState(StrEnum):
@@ -146,7 +145,7 @@ def _missing(failures: Sequence[Failure]) -> str:
 def _without_identifiers(failure: Failure) -> dict[str, Any]:
     """A failure as plain data; what is about the patient is left out."""
     values = asdict(failure)
-    if _PATIENT_GROUP in failure.attribute or failure.attribute.endswith(("Name", "UID", "AccessionNumber")):
+    if identifies_patient(failure.attribute):
         values["text"] = None if failure.text is None else "(withheld)"
     return values
 
