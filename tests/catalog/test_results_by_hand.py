@@ -21,6 +21,10 @@ TYPES: dict[str, Any] = {
     "slice_index": pa.int64(), "distance": pa.float64(), "z": pa.float64(), "segment_number": pa.int64(),
     "segmentationSegmentNumber": pa.int64(), "valueFloat": pa.float64(), "score": pa.float64(),
     "SegmentNumber": pa.int64(), "value": pa.float64(), "lower": pa.float64(), "upper": pa.float64(),
+    "expert_dice": pa.float64(),
+} | {
+    f"{part}_{name}": kind for name in ("mean_gy", "d2cc_gy", "v20gy_percent")
+    for part, kind in (("reference", pa.float64()), ("difference", pa.float64()), ("within_bounds", pa.bool_()))
 }  # fmt: skip
 CODED = ("Quantity", "Units", "Value", "topographicalModifier")
 
@@ -96,6 +100,15 @@ TABLES: dict[str, pa.Table] = {
         ("1.1", "expert", "heart", "Max[Gy]", 60.0, 59.0, 61.0),
         ("1.2", "expert", "aorta", "Mean[Gy]", None, None, None),
     ),
+    "dose_differences": _table(
+        "SeriesInstanceUID product organ reference_mean_gy difference_mean_gy within_bounds_mean_gy reference_d2cc_gy "
+        "difference_d2cc_gy within_bounds_d2cc_gy difference_v20gy_percent within_bounds_v20gy_percent",
+        ("1.1", "net", "heart", 20.0, 0.25, True, 50.0, -4.0, False, 1.5, True),
+        ("1.1", "net", "aorta", 50.0, -4.0, True, None, None, None, 0.5, None),
+    ),
+    "organs": _table(
+        "SeriesInstanceUID product organ expert_dice", ("1.1", "net", "heart", 0.75), ("1.1", "expert", "heart", None)
+    ),
     "segmentations": _segmentations(),
 }  # fmt: skip
 BY_HAND: dict[str, tuple[dict[str, object], list[tuple[Any, ...]]]] = {
@@ -112,6 +125,12 @@ BY_HAND: dict[str, tuple[dict[str, object], list[tuple[Any, ...]]]] = {
     ),
     "organ_doses": (
         {}, [("1.2", "aorta", None, None, None, None, None, None), ("1.1", "heart", 20.0, 19.5, 20.5, "net", 22.5, 2.5)]
+    ),
+    # tolerances: 4 of 1 Gy (2 % of 50 Gy) each, 0.25 of 0.5 Gy (2 % of 20 Gy would be less), 1.5 of 1 point
+    "cost_of_contours": (
+        {},
+        [("1.1", "net", "aorta", None, -4.0, None, 0.5, 4.0, False),
+         ("1.1", "net", "heart", 0.75, 0.25, -4.0, 1.5, 4.0, True)],
     ),
     "series_with_vertebrae": ({"first": "Th8", "last": "Th6"}, [("1.2", "bpr", 3)]),
     "series_without_landmark": ({}, [("1.1", "bpr", "lung_end", "above the scan", "v1")]),

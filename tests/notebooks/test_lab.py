@@ -11,9 +11,11 @@ from types import ModuleType
 import pytest
 
 from ctenrich.errors import UsageError
-from ctenrich.notebook import Lab, catalog_of, machine, mount_drive
+from ctenrich.notebook import Lab, catalog_of, machine, mount_drive, prepare_doses
 from ctenrich.notebook import embed as embedding
 from ctenrich.notebook import output as shown
+from ctenrich.phantom import PhantomOptions, write_phantom_study
+from ctenrich.progress import SILENT
 from ctenrich.reasons import Reason
 
 
@@ -45,6 +47,19 @@ def test_a_source_that_is_none_is_refused(tmp_path: Path, source: str, reason: R
     with pytest.raises(UsageError) as caught:
         catalog_of(Lab(folder=str(tmp_path), source=source))
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("source", ["idc:nsclc_radiomics", "bigquery:nsclc_radiomics"])
+def test_public_collections_have_no_doses(tmp_path: Path, source: str) -> None:
+    assert prepare_doses(Lab(folder=str(tmp_path), source=source)) is None
+
+
+def test_a_folder_without_a_treatment_has_no_doses(tmp_path: Path) -> None:
+    images = PhantomOptions(seed=7, rows=16, columns=16, pixel_spacing=(20.0, 20.0), slices=6, slice_spacing=40.0)
+    write_phantom_study(tmp_path / "images", images)
+    lab = Lab(folder=str(tmp_path / "work"), source=str(tmp_path / "images"))
+    assert prepare_doses(lab, SILENT) is None
+    assert not (tmp_path / "work" / "treatments.parquet").exists()
 
 
 def test_drive_is_mounted_on_colab_only_and_only_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

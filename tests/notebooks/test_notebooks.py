@@ -139,6 +139,11 @@ def check_03(shown: dict[str, str]) -> None:
     assert "application/vnd.jupyter.widget-view+json" in output(shown, "notebook.explorer")
     assert "heart" in output(shown, '"feature_over_cohort"')
     assert "lung_start" in output(shown, '"landmark_coverage"')
+    means = [float(text) for text in re.findall(r">(\d+\.\d+)<", output(shown, "AS network_gy"))]
+    lower, upper = means[1:3]
+    assert lower < means[0] < upper, "the mean dose of the expert's heart, with its bounds"
+    assert means[3] == pytest.approx(means[0], abs=1.0), "that of the network's heart"
+    assert "largest_in_tolerances" in output(shown, '"cost_of_contours"')
 
 
 def check_04(shown: dict[str, str]) -> None:

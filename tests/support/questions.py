@@ -14,6 +14,7 @@ QUESTIONS: dict[str, tuple[dict[str, object], int]] = {
     "expert_against_model": ({"quantity": "Sphericity", "second": str(NETWORK)}, 2),
     "absent_organs": ({}, SERIES),
     "organ_doses": ({"organ": "heart"}, 1),
+    "cost_of_contours": ({"organ": "heart"}, 1),
     "landmarks_of_series": ({"series": uid_of(0)}, 4),
     "landmark_coverage": ({}, 5),
     "series_with_vertebrae": ({"first": "Th8", "last": "Th7"}, 1),

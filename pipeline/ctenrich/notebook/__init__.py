@@ -2,6 +2,7 @@
 
 from ctenrich.notebook.bars import Bar
 from ctenrich.notebook.charts import dashboard, explorer, landmark_points, overlap_chart, reviews
+from ctenrich.notebook.doses import prepare_doses
 from ctenrich.notebook.embed import show_report, show_viewer
 from ctenrich.notebook.lab import Lab, catalog_of, choose_series, prepare_run, start_run
 from ctenrich.notebook.machines import log_in, machine, mount_drive, query_cost, run_cost
@@ -30,6 +31,7 @@ __all__ = [
     "overlap_chart",
     "planes",
     "positions",
+    "prepare_doses",
     "prepare_run",
     "query_cost",
     "read_reports",

@@ -14,7 +14,7 @@ from ctenrich.inference.products import parse_segmenter
 from ctenrich.models.collection import pull_recipe_weights
 from ctenrich.notebook.bars import Bar
 from ctenrich.notebook.machines import mount_drive
-from ctenrich.phantom import PhantomOptions, Quirk, write_phantom_study
+from ctenrich.phantom import PhantomOptions, Quirk, write_phantom_dose, write_phantom_study
 from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
@@ -137,10 +137,11 @@ def catalog_of(lab: Lab, progress: Progress | None = None) -> str:
 
 
 def _write_studies(root: Path) -> None:
-    """Write three small generated patients: one without contours, one with, and one with a missing slice."""
+    """Write three small patients: one without contours, one with a treatment, and one with a missing slice."""
     chest = PhantomOptions(seed=9001, rows=96, columns=96, pixel_spacing=(4.2, 4.2), slices=54, slice_spacing=6.0)
     study = write_phantom_study(root / "dicom" / "patient_1", chest)
-    write_phantom_study(root / "dicom" / "patient_2", replace(chest, seed=9003, rtstruct=True))
+    treated = write_phantom_study(root / "dicom" / "patient_2", replace(chest, seed=9003, rtstruct=True))
+    write_phantom_dose(treated, spacing=10.0)
     write_phantom_study(
         root / "dicom" / "patient_2_scout",
         replace(chest, seed=9003, series_number=2, slices=2, quirks=frozenset({Quirk.LOCALIZER})),
