@@ -89,6 +89,11 @@ INTERFACE = {
         ["flows.records", "flows.closing", "flows.reader", "flows.errors", "flows.folder", "flows.triggers",
          "flows.patterns", "flows.attributes", "flows.inputs", "dicom.texts"],
     ),
+    "archives": (
+        "Archives",
+        ["archives.archive", "archives.catalog", "archives.node", "archives.nodes", "archives.query",
+         "archives.retrieve", "archives.received"],
+    ),
     "delivery": (
         "Delivering results",
         ["delivery.destination", "delivery.queue", "delivery.decisions", "delivery.deliverer", "delivery.records"],

@@ -131,6 +131,8 @@ class Reason(StrEnum):
     INCOMPLETE = "INCOMPLETE", "Objects of the series are missing."
     CHECKSUM = "CHECKSUM", "The bytes do not match their size or checksum."
     RETRY_EXHAUSTED = "RETRY_EXHAUSTED", "The store still failed after the maximum number of attempts."
+    RETRIEVE_REFUSED = "RETRIEVE_REFUSED", "The archive refuses to send objects to this side."
+    WRONG_OBJECT = "WRONG_OBJECT", "The archive sent another object than the one that was requested."
     DISK_FULL = "DISK_FULL", "There is not enough disk space."
     IO_ERROR = "IO_ERROR", "A file could not be read or written."
     UNSAFE_PATH = "UNSAFE_PATH", "A name, link or archive entry would leave the folder."

@@ -56,9 +56,13 @@ class GeometrySettings:
     """Admit values that are not Hounsfield units, or not whole numbers of them (rounded, with an issue)."""
 
 
+Retrieval = Literal["get", "move"]
+"""How objects are retrieved from a DICOM node."""
+
+
 @dataclass(frozen=True)
 class FetchSettings:
-    """Fetching objects from a store."""
+    """Fetching objects from a store or an archive."""
 
     parallel_objects: int = 32
     """Objects that are downloaded at the same time."""
@@ -84,6 +88,20 @@ class FetchSettings:
     """URL of another S3 service; not set: Amazon's."""
     gs_endpoint: str | None = None
     """URL of another Google Cloud Storage service; not set: Google's."""
+    dicom_title: str = "CTENRICH"
+    """Application entity title of this side, for DICOM nodes."""
+    dicom_retrieval: Retrieval = "get"
+    """get: C-GET, objects come back on the same association; move: C-MOVE, the node sends them to `dicom_port`."""
+    dicom_port: int = 11112
+    """C-MOVE: port on which objects are received, as it is entered at the node for `dicom_title`; 0: any free one."""
+    dicom_tls: bool = False
+    """TLS with DICOM nodes, also for objects that are received by C-MOVE."""
+    tls_ca: str = ""
+    """DICOM nodes, DICOMweb, XNAT: PEM file of the authorities that sign the archive's certificate; empty: system's."""
+    tls_certificate: str = ""
+    """DICOM nodes, DICOMweb: PEM file of this side's certificate."""
+    tls_key: str = ""
+    """PEM file of the key of that certificate."""
 
 
 @dataclass(frozen=True)

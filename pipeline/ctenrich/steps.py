@@ -82,7 +82,7 @@ from ctenrich.select.files import without_local_paths, without_patients
 from ctenrich.select.series_list import read_series_list, select_series_list
 from ctenrich.select.sources import make_cohort
 from ctenrich.series_store import SeriesStore
-from ctenrich.settings import DosesSettings, SegSettings, Settings
+from ctenrich.settings import DosesSettings, FetchSettings, SegSettings, Settings
 from ctenrich.workspace import write_bytes
 
 if TYPE_CHECKING:
@@ -276,6 +276,8 @@ class SelectRequest:
     """Select from a folder catalog although its last crawl did not end."""
     memory: int | None = None
     """Bytes that selecting may take; None: half of this machine's memory."""
+    fetch: FetchSettings | None = None
+    """How an archive is reached; None: as the default settings have it."""
 
 
 def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tuple[Selection, CohortDiff | None]:
@@ -308,7 +310,11 @@ def select_request(request: SelectRequest, *, progress: Progress = SILENT) -> tu
     if request.series_list is not None and "series" in request.parameters:
         raise UsageError(Reason.BAD_PARAMETER, "give the series in --series-list or as a parameter, not both")
     catalog = open_catalog(
-        request.catalog, byte_limit=request.byte_limit, partial=request.partial, memory=request.memory
+        request.catalog,
+        byte_limit=request.byte_limit,
+        partial=request.partial,
+        memory=request.memory,
+        fetch=request.fetch,
     )
     table = _table_writer(catalog, request.save_table)
     difference: CohortDiff | None = None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ctenrich.catalog.base import Catalog, CatalogKind, CatalogOptions
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
 from ctenrich.resources import plugins, registered
+
+if TYPE_CHECKING:
+    from ctenrich.settings import FetchSettings
 
 __all__ = ["CATALOGS", "GROUP", "Catalog", "CatalogKind", "CatalogOptions", "open_catalog"]
 
@@ -14,6 +19,7 @@ CATALOGS = {
     "idc": "ctenrich.catalog.idc_index:KIND",
     "parquet": "ctenrich.catalog.parquet:KIND",
     "bigquery": "ctenrich.catalog.bigquery:KIND",
+    "dicom": "ctenrich.archives.catalog:DICOM",
 }
 """Kind of catalog -> its `CatalogKind`. A new kind is a module with a KIND and one line here."""
 GROUP = "ctenrich.catalogs"
@@ -21,7 +27,12 @@ GROUP = "ctenrich.catalogs"
 
 
 def open_catalog(
-    spec: str, *, byte_limit: int | None = None, partial: bool = False, memory: int | None = None
+    spec: str,
+    *,
+    byte_limit: int | None = None,
+    partial: bool = False,
+    memory: int | None = None,
+    fetch: FetchSettings | None = None,
 ) -> Catalog:
     """Open a catalog by its specification, ``KIND`` or ``KIND:ARGUMENT``.
 
@@ -30,13 +41,16 @@ def open_catalog(
     spec : str
         ``folder:FILE`` (made by `index_folders`), ``idc`` (the series index that pip installs; ``idc:fetch``
         fetches its geometry tables too), ``parquet:URI`` (a folder or bucket with IDC's BigQuery export),
-        ``bigquery[:PROJECT]`` (PROJECT pays), or a kind that another package registers.
+        ``bigquery[:PROJECT]`` (PROJECT pays), ``dicom://HOST:PORT/AET`` (a DICOM node), or a kind
+        that another package registers.
     byte_limit : int, optional
         Bytes that one BigQuery query may read; None: 50 GiB. Other catalogs bill nothing.
     partial : bool
         Answer queries on a folder catalog although its last crawl did not end.
     memory : int, optional
         Bytes that a selection may take on a folder or Parquet catalog; None: half of this machine's memory.
+    fetch : FetchSettings, optional
+        How archives are reached: titles, certificates, time limits; None: as the default settings have it.
 
     Returns
     -------
@@ -50,7 +64,7 @@ def open_catalog(
     """
     name, _, argument = spec.partition(":")
     kind = _kind_of(name)
-    options = CatalogOptions(byte_limit=byte_limit, partial=partial, memory=memory)
+    options = CatalogOptions(byte_limit=byte_limit, partial=partial, memory=memory, fetch=fetch)
     catalog = kind.open(argument, options) if kind is not None else None
     if catalog is None:
         forms = [known.form for known in map(_kind_of, [*CATALOGS, *plugins(GROUP)]) if known is not None]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from ctenrich.catalog.queries import Query
     from ctenrich.progress import Progress
+    from ctenrich.settings import FetchSettings
 
 __all__ = [
     "Catalog",
@@ -50,7 +51,7 @@ class Catalog(Protocol):
     """Where metadata is asked. The SQL is BigQuery's dialect for every catalog."""
 
     name: str
-    """folder, parquet, idc or bigquery."""
+    """Kind of catalog: folder, parquet, idc, bigquery, dicom, dicomweb, xnat."""
     instance_level: bool
     """Whether there is one row per instance with its geometry; else geometry is checked after the fetch."""
     complete: bool
@@ -84,6 +85,8 @@ class CatalogOptions:
     """Whether queries are answered although the catalog is known to be incomplete."""
     memory: int | None = None
     """Bytes that a selection may take; None: half of this machine's memory."""
+    fetch: FetchSettings | None = None
+    """How archives are reached; None: as the default settings have it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
         "ctenrich select select_ct_series --catalog parquet:s3://bucket/idc_v25 --param collections=nlst "
         "--out nlst.parquet  \n"
         "ctenrich select select_idc_series --param collections=nsclc_radiomics --param patients=LUNG1-001  \n"
+        "ctenrich select select_idc_series --catalog dicom://pacs.example:104/PACS --param patients=P1,P2  \n"
         "ctenrich select --series-list series.csv --catalog folder:catalog.duckdb  \n"
         "ctenrich select select_ct_series --catalog folder:catalog.duckdb --body-part CHEST "
         "--min-age 18 --contrast no --out chest.parquet  \n"
@@ -101,6 +102,12 @@ class SelectionOptions:
             metavar="GB", min=0.1, help="Gigabytes that selecting may take.  [default: half of the machine's memory]"
         ),
     ] = None
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Archives: TOML file whose [fetch] has titles, certificates and time limits."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +137,9 @@ def select(
     catalog: Annotated[
         str,
         typer.Option(
-            "--catalog", metavar="CATALOG", help="folder:FILE, idc[:fetch], parquet:URI or bigquery[:PROJECT]."
+            "--catalog",
+            metavar="CATALOG",
+            help="folder:FILE, idc[:fetch], parquet:URI, bigquery[:PROJECT] or dicom://HOST:PORT/AET.",
         ),
     ] = "idc",
     out: Annotated[Path, typer.Option(metavar="FILE", help="Cohort file (.parquet).")] = Path("cohort.parquet"),
@@ -142,6 +151,7 @@ def select(
     from ctenrich.reasons import Reason
     from ctenrich.select.files import excluded_path
     from ctenrich.select.spool import heads_of
+    from ctenrich.settings import load_settings
 
     request = steps.SelectRequest(
         query=query,
@@ -156,6 +166,7 @@ def select(
         identified=bigquery.identified,
         partial=selection_options.partial,
         memory=None if selection_options.memory is None else int(selection_options.memory * 1e9),
+        fetch=load_settings(selection_options.settings).fetch,
     )
     with progress_bars() as progress:
         selection, diff = steps.select_request(request, progress=progress)

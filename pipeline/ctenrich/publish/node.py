@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from ctenrich.archives.association import associate, open_entity
+from ctenrich.archives.nodes import Node
 from ctenrich.errors import TransientError
-from ctenrich.publish.options import Node
-from ctenrich.publish.store_scu import associate, open_entity
 from ctenrich.reasons import Reason
 
 if TYPE_CHECKING:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from ctenrich.archives.nodes import Node, TlsFiles, check_titles
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
-from ctenrich.workspace import require_file
 
 __all__ = ["KNOWN_TARGETS", "Content", "Node", "PublishOptions", "TlsFiles", "node_of", "parse_content", "parts_of"]
 
@@ -30,40 +27,6 @@ class Content(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TlsFiles:
-    """Certificates in PEM files; without any of them, those of the system are trusted."""
-
-    ca: Path | None = None
-    """Authorities that may have signed the receiver's certificate."""
-    certificate: Path | None = None
-    """Certificate of this side, for receivers that ask for one."""
-    key: Path | None = None
-    """Its private key."""
-
-    def context(self) -> ssl.SSLContext:
-        """Return the context of a client: TLS 1.2 or later, certificate and host name of the receiver are checked.
-
-        Raises
-        ------
-        UsageError
-            NOT_FOUND, or BAD_PARAMETER for a file that holds no certificate or key.
-        """
-        for path in filter(None, (self.ca, self.certificate, self.key)):
-            require_file(path, "name PEM files")
-        if (self.certificate is None) != (self.key is None):
-            raise UsageError(Reason.BAD_PARAMETER, "a certificate of this side needs its key, and the key it")
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-            if self.certificate is not None:
-                context.load_cert_chain(self.certificate, self.key)
-        except OSError as error:  # ssl.SSLError is one
-            message = f"TLS: a file cannot be used: {error.strerror or error}"
-            raise UsageError(Reason.BAD_PARAMETER, message, "name PEM files") from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
-
-
-@dataclass(frozen=True, kw_only=True)
 class PublishOptions:
     """What is sent, and how."""
 
@@ -76,23 +39,6 @@ class PublishOptions:
     """Application entity title of this side."""
     tls: TlsFiles | None = None
     """For a DICOM node: TLS is used; for an https address: other certificates than the system's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """A DICOM node and how it is reached."""
-
-    host: str
-    port: int
-    called: str
-    """Application entity title of the node."""
-    calling: str = "CTENRICH"
-    """Application entity title of this side."""
-    tls: TlsFiles | None = None
-
-    def __str__(self) -> str:
-        """The node as messages name it."""
-        return f"{self.called} at {self.host}:{self.port}"
 
 
 def parse_content(text: str) -> tuple[Content, ...]:
@@ -154,12 +100,5 @@ def node_of(target: str, options: PublishOptions | None = None) -> Node:
     if parts.scheme != "dicom" or not parts.hostname or not parts.port or not title:
         message = f"the target {target} is not known"
         raise UsageError(Reason.BAD_PARAMETER, message, "a DICOM node is dicom://HOST:PORT/AET")
-    _check_titles((title, chosen.calling))
+    check_titles((title, chosen.calling))
     return Node(host=parts.hostname, port=parts.port, called=title, calling=chosen.calling, tls=chosen.tls)
-
-
-def _check_titles(titles: Sequence[str]) -> None:
-    for title in titles:
-        if not title.strip() or len(title) > 16 or not title.isascii() or "\\" in title or not title.isprintable():
-            message = f"{title[:20]!r} is no application entity title"
-            raise UsageError(Reason.BAD_PARAMETER, message, "1 to 16 ASCII characters, no backslash")

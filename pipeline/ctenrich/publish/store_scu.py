@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydicom.uid import UID
 
-from ctenrich.errors import TransientError, UsageError
+from ctenrich.archives.association import associate, open_entity
+from ctenrich.archives.nodes import Node
+from ctenrich.errors import TransientError
 from ctenrich.publish.content import PublishedFile
-from ctenrich.publish.options import Node
 from ctenrich.publish.sending import Answer, Route, part10_file
 from ctenrich.reasons import Reason
 
 if TYPE_CHECKING:
-    from pynetdicom import AE
     from pynetdicom.association import Association
 
-__all__ = ["associate", "open_entity", "store_route"]
+__all__ = ["store_route"]
 
 _MOST_CONTEXTS = 127
 """Presentation contexts of an association (PS3.8 9.3.2.2: odd numbers below 256), without that of C-ECHO."""
-_SECONDS = 30.0
-"""Time for a connection."""
 _REFUSED = {
     3: "the node takes no {name}",
     4: "the node does not take {name} in the transfer syntax {syntax}, and nothing is compressed again",
@@ -39,44 +37,6 @@ _WARNINGS = {
 """Statuses of objects that were stored with a reserve (PS3.4 B.2.3)."""
 _Context = tuple[str, str]
 """SOP class and transfer syntax."""
-
-
-def open_entity(title: str) -> AE:
-    """Return an application entity of pynetdicom.
-
-    Raises
-    ------
-    UsageError
-        MISSING_EXTRA without pynetdicom.
-    """
-    try:
-        from pynetdicom import AE, _config  # heavy adapter
-    except ImportError:
-        raise UsageError(Reason.MISSING_EXTRA, "DICOM nodes need pynetdicom", "pip install 'ctenrich[pacs]'") from None
-    _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, in parts, never decoded
-    entity = AE(ae_title=title)
-    entity.connection_timeout = _SECONDS
-    return entity
-
-
-def associate(entity: AE, node: Node, **options: Any) -> Association:
-    """Request an association with a node, with TLS where the node has certificates.
-
-    Parameters
-    ----------
-    entity : AE
-        With the presentation contexts that are asked for.
-    node : Node
-    **options
-        Passed on to pynetdicom.
-
-    Returns
-    -------
-    Association
-        Established or not.
-    """
-    tls = (node.tls.context(), node.host) if node.tls is not None else None
-    return entity.associate(node.host, node.port, ae_title=node.called, tls_args=tls, **options)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ STORAGES = {
     "file": "ctenrich.storage.local:LocalStorage",
     "gs": "ctenrich.storage.gcs:GoogleStorage",
     "s3": "ctenrich.storage.s3:S3Storage",
+    "dicom": "ctenrich.archives.node:NodeStorage",
 }
 """URL scheme -> its `Storage` class. A new storage is a module with such a class and one line here."""
 GROUP = "ctenrich.storages"
@@ -32,7 +33,8 @@ def open_storage(url: str, settings: FetchSettings) -> Storage:
     Parameters
     ----------
     url : str
-        ``file:///...``, ``gs://BUCKET/...``, ``s3://BUCKET/...``, or a scheme that another package registers.
+        ``file:///...``, ``gs://BUCKET/...``, ``s3://BUCKET/...``, ``dicom://HOST:PORT/AET/...``, or a scheme
+        that another package registers.
     settings : FetchSettings
         Account, endpoints, time-outs and tries.
 
