@@ -86,6 +86,7 @@ def sorted_series(entry: SeriesEntry, folder: Path) -> SortedSeries:
     return sort_series(fetched, settings=Settings(), workspace=workspace)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("retrieval", ["get", "move"])
 def test_compressed_objects_arrive_as_they_are_stored(held: Held, tmp_path: Path, retrieval: Any) -> None:
     settings = FetchSettings(tries=2, timeout=10, dicom_retrieval=retrieval, dicom_port=held.receive_port)
@@ -98,6 +99,7 @@ def test_compressed_objects_arrive_as_they_are_stored(held: Held, tmp_path: Path
     assert not list(tmp_path.glob("*.tmp"))
 
 
+@pytest.mark.long
 def test_a_title_that_the_node_does_not_know_has_its_reason(held: Held, tmp_path: Path) -> None:
     settings = FetchSettings(tries=1, timeout=10, dicom_retrieval="move", dicom_port=0, dicom_title="STRANGER")
     with pytest.raises((InputError, RetryExhaustedError)) as caught:
@@ -140,6 +142,7 @@ def test_a_patient_whose_id_only_resembles_is_not_taken() -> None:
         assert not choose(node.address, patients=["CANARY-ID"]).cohort.series
 
 
+@pytest.mark.long
 def test_the_larger_of_two_counts_is_expected(tmp_path: Path) -> None:
     with archive_node(series_of(StudyDate="20200101")) as node:
         assert [one.expected_instances for one in choose(node.address, patients=["CANARY-ID"]).cohort.series] == [6]
@@ -157,6 +160,7 @@ def steps_cohort(address: str, folder: Path) -> Path:
     return folder / "c.parquet"
 
 
+@pytest.mark.long
 def test_what_the_node_does_not_return_is_read_from_headers(tmp_path: Path) -> None:
     images = series_of(PatientAge="061Y", Manufacturer="ACME", StudyDate="20200101")
     with archive_node(images) as node:
@@ -176,6 +180,7 @@ def test_what_the_node_does_not_return_is_read_from_headers(tmp_path: Path) -> N
         assert node.requests == [("SERIES", 0)]
 
 
+@pytest.mark.long
 def test_answers_that_the_node_cuts_are_found_by_shorter_ranges_of_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctenrich.archives.query._SPLIT", 3)
     one = Small(count=1)
@@ -283,6 +288,7 @@ def test_a_node_is_not_uploaded_to(tmp_path: Path) -> None:
         storage.upload(tmp_path, "dicom://h:1/A/x")
 
 
+@pytest.mark.long
 def test_tls(tmp_path: Path) -> None:
     need_program("openssl", "openssl")
     command = (
