@@ -70,7 +70,8 @@ def test_another_specification_names_all_that_there_are(list_catalog: None, spec
     with pytest.raises(UsageError, match="there is no catalog") as caught:
         open_catalog(spec)
     assert caught.value.reason is Reason.BAD_PARAMETER
-    assert caught.value.hint.endswith("folder:FILE, idc[:fetch], parquet:URI, bigquery[:PROJECT], dicom://HOST:PORT/AET or list:UID,UID")
+    known = "folder:FILE, idc[:fetch], parquet:URI, bigquery[:PROJECT], dicom://HOST:PORT/AET or list:UID,UID"
+    assert caught.value.hint.endswith(known)
 
 
 def test_an_object_that_is_no_kind_of_catalog_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
