@@ -210,11 +210,8 @@ def _association(node: Node, inbox: _Inbox, timeout: float, *, move: bool) -> It
     association = associate(entity, node, **options)
     try:
         accepted = {context.abstract_syntax for context in association.accepted_contexts}
-        if (
-            (accepted
-            and service not in accepted)
-            or service in {c.abstract_syntax for c in association.rejected_contexts}
-        ):
+        rejected = {context.abstract_syntax for context in association.rejected_contexts}
+        if service in rejected or (accepted and service not in accepted):
             other = "set fetch.dicom_retrieval to " + ("get" if move else "move")
             message = f"the node {node} offers no {'C-MOVE' if move else 'C-GET'}"
             raise InputError(Reason.RETRIEVE_REFUSED, message, other)
