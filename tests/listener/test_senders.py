@@ -1,12 +1,10 @@
-"""Real senders: dcmtk's storescu, Orthanc, and objects of unusual kinds; bytes are stored as they were sent."""
+"""Real senders: dcmtk's storescu, and objects of unusual kinds; bytes are stored as they were sent."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 from benchmarks.listener import large_object, listening
 from pydicom import dcmread
 from tests.conftest import need_program
-from tests.publish.test_objects import free_port, program
+from tests.publish.test_objects import free_port
 from tests.support.listeners import CONFIG, TINY, Receiver, receiving, study_files, uid_of, wait_for, wait_until_settled
 
 from ctenrich.listener.database import StationDatabase
@@ -109,28 +107,6 @@ def test_an_object_under_another_uid_than_it_states_is_held(receiver: Receiver) 
         wait_until_settled(database)
         Intake(receiver.station, database, CONFIG.close).run_once()
         assert database.rows("SELECT held FROM cases")[0]["held"] == "OTHER_SOP_INSTANCE"
-
-
-@pytest.mark.long
-def test_orthanc_sends_a_study(receiver: Receiver, tmp_path: Path) -> None:
-    binary = need_program("orthanc", "Orthanc", "orthanc", "/usr/sbin/Orthanc")
-    http, target = free_port(), ["CTENRICH", "127.0.0.1", receiver.ports["dicom"]]
-    settings = {
-        "StorageDirectory": str(tmp_path / "db"), "IndexDirectory": str(tmp_path / "db"), "HttpPort": http,
-        "DicomServerEnabled": False, "DicomAet": "SENDER", "AuthenticationEnabled": False,
-        "DicomModalities": {"station": target},
-    }  # fmt: skip
-    (tmp_path / "orthanc.json").write_text(json.dumps(settings))
-    root = f"http://127.0.0.1:{http}"
-    with program([binary, str(tmp_path / "orthanc.json")], http):
-        for path in study_files():
-            urllib.request.urlopen(urllib.request.Request(f"{root}/instances", path.read_bytes()), timeout=10).close()
-        with urllib.request.urlopen(f"{root}/studies", timeout=10) as answer:
-            study = json.load(answer)[0]
-        request = urllib.request.Request(f"{root}/modalities/station/store", study.encode())
-        urllib.request.urlopen(request, timeout=30).close()
-    assert receiver.uids() == {uid_of(path) for path in study_files()}
-    assert wait_for(lambda: receiver.rows("SELECT * FROM associations WHERE ending = 'released'"))
 
 
 @pytest.mark.long
