@@ -353,6 +353,7 @@ ONE = {
     "missing": ({"PatientName": "Meier^Anna", "PatientSex": "F"}, {"PatientName": "", "PatientSex": ""}),
     "married": ({"PatientName": "Meier^Anna", "PatientBirthDate": "19500102"},
                 {"PatientName": "Huber^Anna", "PatientBirthDate": "19500102"}),
+    "the ID as a name": ({"PatientName": "2281064277"}, {"PatientName": "P1"}),
 }  # fmt: skip
 
 

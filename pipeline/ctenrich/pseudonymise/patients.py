@@ -76,13 +76,15 @@ def read_identity(path: Path) -> FileIdentity | Refusal | None:
                 return None
             status = path.stat()
             birth = text(data, "PatientBirthDate")
+            patient = text(data, "PatientID")
+            name = str(data.get("PatientName") or "")
             return FileIdentity(
                 path=path,
                 size=status.st_size,
                 changed=status.st_mtime_ns,
-                patient_id=text(data, "PatientID"),
+                patient_id=patient,
                 issuer=text(data, "IssuerOfPatientID"),
-                name=_name_parts(str(data.get("PatientName") or "")),
+                name=_name_parts(name) if name.strip() != patient else frozenset(),
                 birth_date=birth if re.fullmatch(r"[0-9]{8}", birth) and birth > "19010101" else "",
                 sex=text(data, "PatientSex").upper().replace("O", ""),
                 study=text(data, "StudyInstanceUID"),
@@ -97,6 +99,7 @@ def read_identity(path: Path) -> FileIdentity | Refusal | None:
 
 
 def _name_parts(name: str) -> frozenset[str]:
+    """Parts of a name in any order; none for a name that names no one."""
     plain = unicodedata.normalize("NFKD", name).casefold()
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     if " ".join(re.split(r"[\^=\s]+", plain)).strip() in _NAMELESS:
