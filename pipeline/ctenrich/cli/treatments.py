@@ -227,7 +227,7 @@ def consort(
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
     from ctenrich.select.consort import consort_svg, consort_text
-    from ctenrich.treatments.consort import treatment_consorts
+    from ctenrich.treatments.consort import count_decisions, treatment_consorts
     from ctenrich.workspace import write_bytes
 
     if by not in {"", "site"}:
@@ -240,6 +240,8 @@ def consort(
             safe = "".join(c if c.isalnum() else "_" for c in name)
             target = svg.with_name(f"{svg.stem}_{safe}{svg.suffix}") if name else svg
             write_bytes(target, consort_svg(one).encode())
+    if decided := count_decisions(treatments):
+        typer.echo("Decisions of people: " + ", ".join(f"{number} {kind}" for kind, number in decided.items()))
     raise typer.Exit(0 if all(one.balanced for one in found.values()) else 1)
 
 
@@ -282,9 +284,23 @@ def decide(
     if kind not in kinds:
         hint = did_you_mean(kind, kinds, f"known: {', '.join(kinds)}")
         raise UsageError(Reason.BAD_PARAMETER, f"there is no decision {kind!r}", hint)
+    if kind == DecisionKind.NAME.value:
+        _check_standard_name(value)
     path = decisions_path(treatments)
     number = add_decision(path, DecisionKind(kind), value, why, patient_id=patient, user=user)
     typer.echo(f"decision {number} is in {path}; make the treatments again to apply it")
+
+
+def _check_standard_name(value: str) -> None:
+    """Refuse a decision on a name that is none of TG-263 (exit code 2)."""
+    from ctenrich.errors import UsageError, did_you_mean
+    from ctenrich.reasons import Reason
+    from ctenrich.structure_names.standard import standard_name_of, standard_names
+
+    standard = value.rpartition("=")[2].strip()
+    if standard and standard_name_of(standard) != standard:
+        hint = did_you_mean(standard, standard_names(), "ctenrich names propose lists names")
+        raise UsageError(Reason.BAD_PARAMETER, f"{standard!r} is no name of TG-263", hint)
 
 
 @treatments_app.command("protocol", epilog="Example:  ctenrich treatments protocol treatments.parquet series.csv")

@@ -76,6 +76,8 @@ class _Counts:
     sets: int = 0
     patients: set[str] = field(default_factory=set)
     types: Counter[str] = field(default_factory=Counter)
+    decided: Counter[str] = field(default_factory=Counter)
+    """Standard names that people decided on; empty text: ROIs without a decision."""
 
 
 _COLUMNS = tuple(one.name for one in fields(NameRow))
@@ -94,7 +96,8 @@ def name_rows(treatments: Sequence[Treatment], evidence: Iterable[RoiEvidence] =
     Returns
     -------
     list of NameRow
-        The most frequent name first. The column `accept` is empty: nothing is renamed without a person.
+        The most frequent name first. `accept` has the name that people decided on for all ROIs of a name, and
+        is empty otherwise: nothing is renamed without a person.
     """
     counts: dict[str, _Counts] = defaultdict(_Counts)
     for treatment in treatments:
@@ -104,6 +107,7 @@ def name_rows(treatments: Sequence[Treatment], evidence: Iterable[RoiEvidence] =
                 counts[name].patients.add(treatment.patient_id)
             for roi in structures.rois:
                 counts[roi.name].types[roi.interpreted_type or "none"] += 1
+                counts[roi.name].decided[roi.standard_name] += 1
     seen: dict[str, list[OrganEvidence]] = defaultdict(list)
     for one in evidence:
         seen[one.name].append(one.evidence)
@@ -120,6 +124,10 @@ def _row(name: str, counts: _Counts, seen: Sequence[OrganEvidence]) -> NameRow:
     if len(firsts) > 1:
         warnings[f"the ROIs of this name are {', '.join(sorted(firsts))}"] = len(proposals)
     names = [one.name for one in proposal.candidates] + ["", "", ""]
+    decided = list(counts.decided)
+    if len(decided) > 1:
+        listed = ", ".join(f"{one or 'undecided'}: {number}" for one, number in sorted(counts.decided.items()))
+        warnings[f"decisions differ between the ROIs of this name ({listed})"] = sum(counts.decided.values())
     first = proposal.candidates[0] if proposal.candidates else None
     return NameRow(
         name=name,
@@ -133,6 +141,7 @@ def _row(name: str, counts: _Counts, seen: Sequence[OrganEvidence]) -> NameRow:
         proposal_3=names[2],
         seen_side=_numbers(Counter(one.side or "middle" for one in seen)),
         warning="; ".join(f"{text} ({number})" if seen else text for text, number in warnings.items()),
+        accept=decided[0] if len(decided) == 1 else "",
     )
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
+from ctenrich.select.compare import read_lock
 from ctenrich.select.consort import Consort, Exclusion, FlowStage, load_consort, parse_consort
+from ctenrich.select.files import lock_path
 from ctenrich.treatments.files import read_excluded_treatments, read_treatments
 from ctenrich.treatments.records import ExcludedTreatment, Treatment
 from ctenrich.workspace import require_file
 
-__all__ = ["treatment_consort", "treatment_consorts"]
+__all__ = ["count_decisions", "treatment_consort", "treatment_consorts"]
 
 LEVELS = ("patients", "treatments")
 
@@ -55,6 +57,19 @@ def treatment_consorts(path: Path, *, by_site: bool = False) -> dict[str, Consor
         )
         for site in sites
     }
+
+
+def count_decisions(path: Path) -> dict[str, int]:
+    """Count the decisions of people that were applied when a treatments file was made.
+
+    Returns
+    -------
+    dict
+        Kind -> number; empty for a file of counts, and without decisions.
+    """
+    lock = read_lock(lock_path(path)) if path.suffix == ".parquet" and lock_path(path).is_file() else {}
+    decisions = lock.get("treatments", {}).get("decisions", [])
+    return dict(sorted(Counter(str(one["kind"]) for one in decisions).items()))
 
 
 def _of_counts(path: Path, by_site: bool) -> dict[str, Consort]:

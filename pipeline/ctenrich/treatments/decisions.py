@@ -7,7 +7,7 @@ import datetime as dt
 import getpass
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,15 @@ from pathlib import Path
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["Decision", "DecisionKind", "add_decision", "decisions_path", "effective_decisions", "read_decisions"]
+__all__ = [
+    "Decision",
+    "DecisionKind",
+    "add_decision",
+    "decided_names",
+    "decisions_path",
+    "effective_decisions",
+    "read_decisions",
+]
 
 
 class DecisionKind(StrEnum):
@@ -49,6 +57,16 @@ class Decision:
     time: str
     """UTC, as 2026-11-28T23:10:00+00:00."""
     why: str
+
+    @property
+    def roi_name(self) -> str:
+        """Of a decision on a name: the name of the ROI."""
+        return self.value.rpartition("=")[0].strip()
+
+    @property
+    def standard_name(self) -> str:
+        """Of a decision on a name: the standard name."""
+        return self.value.rpartition("=")[2].strip()
 
 
 _COLUMNS = tuple(one.name for one in fields(Decision))
@@ -120,7 +138,7 @@ def add_decision(path: Path, kind: DecisionKind, value: str, why: str, *, patien
         raise UsageError(Reason.BAD_PARAMETER, "a decision needs a reason (--why)")
     if kind is DecisionKind.UNDO and not (value.isascii() and value.isdigit() and 0 < int(value) <= len(known)):
         raise UsageError(Reason.BAD_PARAMETER, f"there is no decision {value[:20]!r} to undo")
-    if kind is DecisionKind.NAME and not all(part.strip() for part in value.partition("=")[::2]):
+    if kind is DecisionKind.NAME and not all(part.strip() for part in value.rpartition("=")[::2]):
         raise UsageError(Reason.BAD_PARAMETER, "a name is decided as NAME=STANDARD, e.g. 'Long L=Lung_L'")
     if kind not in {DecisionKind.NAME, DecisionKind.UNDO} and not patient_id:
         raise UsageError(Reason.BAD_PARAMETER, f"a decision on {kind.value} concerns a patient (--patient)")
@@ -152,6 +170,25 @@ def effective_decisions(decisions: Iterable[Decision]) -> tuple[Decision, ...]:
         if one.kind is DecisionKind.UNDO and one.number not in undone:
             undone.add(int(one.value))
     return tuple(one for one in known if one.kind is not DecisionKind.UNDO and one.number not in undone)
+
+
+def decided_names(decisions: Iterable[Decision], patient_id: str) -> Mapping[str, Decision]:
+    """Return the decisions on names that hold for a patient.
+
+    Parameters
+    ----------
+    decisions : iterable of Decision
+        Those that hold.
+    patient_id : str
+        Patient ID.
+
+    Returns
+    -------
+    dict
+        ROI name -> decision. One on the patient beats one on all patients, and a later one beats an earlier one.
+    """
+    names = [one for one in decisions if one.kind is DecisionKind.NAME and one.patient_id in ("", patient_id)]
+    return {one.roi_name: one for one in sorted(names, key=lambda one: (bool(one.patient_id), one.number))}
 
 
 def _now() -> str:

@@ -223,7 +223,7 @@ def _schema() -> pa.Schema:
     beam = pa.struct([("number", whole), ("dose", number), ("delivery_type", text)])
     group = pa.struct([("number", whole), ("fractions", whole), ("beams", pa.list_(beam)), ("is_treatment", flag)])
     prescription = pa.struct([("dose", number), ("source", text), ("stated", pa.list_(number))])
-    roi = pa.struct([("number", whole), ("name", text), ("interpreted_type", text)])
+    roi = pa.struct([("number", whole), ("name", text), ("interpreted_type", text), ("standard_name", text)])
     nested = {
         "structure_sets": pa.struct(
             [

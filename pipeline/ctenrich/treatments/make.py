@@ -15,7 +15,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Companion, CompanionLink, Issue, SeriesEntry, Severity
 from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.treatments.choice import ChosenObjects, ImagePlace, PatientObjects, Wanted, choose_objects
-from ctenrich.treatments.decisions import Decision, DecisionKind, effective_decisions
+from ctenrich.treatments.decisions import Decision, DecisionKind, decided_names, effective_decisions
 from ctenrich.treatments.dose_choice import NotChosenError
 from ctenrich.treatments.links import link_objects
 from ctenrich.treatments.objects import CatalogObject, RadiotherapyObjects, TreatmentRecord, read_objects
@@ -311,13 +311,17 @@ def _treatment(draft: _Draft, entry: SeriesEntry, decisions: Sequence[Decision])
     dominant = plans[0] if plans and plans[0].role is PlanRole.DOMINANT else None
     intended = row.intended_fractions if row else None
     over = (dominant.fractions_delivered or dominant.fractions_planned) if dominant else None
-    own = [one for one in decisions if one.patient_id == draft.patient[1]]
+    names = decided_names(decisions, draft.patient[1])
+    structure_sets = tuple(_with_names(one, names) for one in chosen.structure_sets)
+    present = {roi.name for one in structure_sets if one.used for roi in one.rois}
+    own = [one for one in decisions if one.patient_id == draft.patient[1] and one.kind is not DecisionKind.NAME]
+    own += [one for name, one in names.items() if name in present]
     notes = (
         *_weak_links(chosen),
         *chosen.notes,
         *(f"plan {p.uid} ({p.label}) is not used: {p.why}" for p in plans if p.role in _UNUSED),
         *(f"dose {d.uid} is not used: {d.why}" for d in chosen.doses if not d.used),
-        *(f"decision {one.number} of {one.user}, {one.kind.value}: {one.why}" for one in own),
+        *(_decision_note(one) for one in sorted(own, key=lambda one: one.number)),
     )
     treatment = Treatment(
         treatment_id=draft.treatment_id,
@@ -325,7 +329,7 @@ def _treatment(draft: _Draft, entry: SeriesEntry, decisions: Sequence[Decision])
         site=row.site if row else "",
         series=entry,
         frame_of_reference_uid=chosen.images.frame,
-        structure_sets=chosen.structure_sets,
+        structure_sets=structure_sets,
         plans=plans,
         doses=chosen.doses,
         scale=Fraction(intended, over) if intended and over else None,
@@ -334,6 +338,20 @@ def _treatment(draft: _Draft, entry: SeriesEntry, decisions: Sequence[Decision])
     )
     issues = tuple(Issue("treatment.note", Severity.NOTE, entry.series_instance_uid, text) for text in notes)
     return replace(treatment, series=replace(entry, companions=_companions(treatment), notes=(*entry.notes, *issues)))
+
+
+def _with_names(structure_set: StructureSet, names: Mapping[str, Decision]) -> StructureSet:
+    """The structure set with the standard names that people decided on."""
+    rois = tuple(
+        replace(roi, standard_name=names[roi.name].standard_name) if roi.name in names else roi
+        for roi in structure_set.rois
+    )
+    return replace(structure_set, rois=rois)
+
+
+def _decision_note(one: Decision) -> str:
+    what = f" {one.roi_name!r} is {one.standard_name}" if one.kind is DecisionKind.NAME else ""
+    return f"decision {one.number} of {one.user}, {one.kind.value}{what}: {one.why}"
 
 
 def _weak_links(chosen: ChosenObjects) -> list[str]:

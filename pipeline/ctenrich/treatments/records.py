@@ -214,6 +214,8 @@ class RoiName:
     name: str
     interpreted_type: str = ""
     """RT ROI Interpreted Type: a hint, often wrong."""
+    standard_name: str = ""
+    """Standard name that a person decided on; empty without a decision."""
 
 
 @dataclass(frozen=True, kw_only=True)
