@@ -15,10 +15,14 @@ from pydicom.uid import generate_uid
 from tests.listener.test_intake import Desk
 from tests.support.cohorts import TINY, result_hashes
 from tests.support.listeners import study_files
+from typer.testing import CliRunner
 
 from ctenrich import steps
+from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
-from ctenrich.listener import cases, worker
+from ctenrich.flows import running
+from ctenrich.flows.running import End, EndState
+from ctenrich.listener import cases
 from ctenrich.listener.case_flows import CaseFlows, case_flows
 from ctenrich.listener.cases import CaseState
 from ctenrich.listener.config import CloseRule, Peer, RunRequest, StationConfig
@@ -104,12 +108,12 @@ def quick_runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Runs that end at once; returns the folders of their images."""
     ran: list[Path] = []
 
-    def run(images: Path, out: Path, request: RunRequest) -> worker._End:
+    def run(images: Path, out: Path, request: RunRequest) -> End:
         ran.append(images)
         assert request.segmenters == ("expert",)
-        return worker._End(CaseState.DONE, "", "ran")
+        return End(EndState.DONE, "", "ran")
 
-    monkeypatch.setattr(worker, "run_products", run)
+    monkeypatch.setattr(running, "run_products", run)
     return ran
 
 
@@ -252,14 +256,14 @@ def test_a_slow_pattern_fails_its_flow_alone(make_desk, quick_runs: list[Path], 
 
 
 def test_an_interrupted_flow_goes_on_and_what_has_ended_is_not_repeated(make_desk, monkeypatch) -> None:
-    ends = iter([CaseState.DONE, CaseState.RUNNING, CaseState.DONE])
+    ends = iter([EndState.DONE, EndState.INTERRUPTED, EndState.DONE])
     ran: list[str] = []
 
-    def run(images: Path, out: Path, request: RunRequest) -> worker._End:
+    def run(images: Path, out: Path, request: RunRequest) -> End:
         ran.append(images.parent.parent.name)
-        return worker._End(next(ends))
+        return End(next(ends))
 
-    monkeypatch.setattr(worker, "run_products", run)
+    monkeypatch.setattr(running, "run_products", run)
     desk = make_desk(first="priority: 4\n" + CT, second=CT)
     desk.put(*study_files())
     desk.pass_time(1)
@@ -321,6 +325,14 @@ def test_a_flow_gives_the_bytes_of_a_run_on_its_images(make_desk, tmp_path: Path
     found = result_hashes(desk.station.revision(1, 1) / "flows/lungs/run")
     assert found == result_hashes(tmp_path / "run")
     assert len(found) > 2
+    flow = str(desk.folder / "lungs.yaml")
+    for name in (str(tmp_path / "dicom"), str(cohort.path)):
+        out = tmp_path / "out"
+        done = CliRunner().invoke(app, ["flow", "run", flow, name, "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        assert {**found} == result_hashes(next((out / "studies").iterdir()) / "run")
+        assert (out / "studies.csv").read_text().splitlines()[1].split(",")[1] == "done"
+        out.rename(tmp_path / f"out-{Path(name).name}")
 
 
 def test_a_station_of_an_earlier_version_gets_the_tables_of_flows(make_desk) -> None:

@@ -15,9 +15,10 @@ from ctenrich.delivery.decisions import delivery_rows
 from ctenrich.delivery.destination import Destination, Hook
 from ctenrich.delivery.queue import DeliveryQueue
 from ctenrich.errors import UsageError
+from ctenrich.flows import running
 from ctenrich.flows.reader import parse_flow
-from ctenrich.listener import cases, worker
-from ctenrich.listener.cases import CaseState
+from ctenrich.flows.running import End, EndState
+from ctenrich.listener import cases
 from ctenrich.listener.config import RunRequest, StationConfig, TlsFiles
 from ctenrich.listener.flow_sending import check_for_listener, flow_destinations
 
@@ -47,19 +48,19 @@ def make_desk(tmp_path: Path) -> Iterator[object]:
         desk.close()
 
 
-@pytest.fixture(params=[CaseState.DONE])
-def two_objects(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> CaseState:
+@pytest.fixture(params=[EndState.DONE])
+def two_objects(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> EndState:
     """Runs that make two objects, and end in the state of the parameter."""
 
-    def run(images: Path, out: Path, asked: RunRequest) -> worker._End:
+    def run(images: Path, out: Path, asked: RunRequest) -> End:
         folder = out / "series" / "1.2.3" / "expert" / "objects"
         folder.mkdir(parents=True, exist_ok=True)
         for path in study_files(78)[:2]:
             shutil.copy(path, folder)
-        return worker._End(request.param, "NO_CT" if request.param is CaseState.FAILED else "")
+        return End(request.param, "NO_CT" if request.param is EndState.FAILED else "")
 
-    monkeypatch.setattr(worker, "run_products", run)
-    return CaseState(request.param)
+    monkeypatch.setattr(running, "run_products", run)
+    return EndState(request.param)
 
 
 def close_and_run(desk: FlowDesk, config: StationConfig | None = None) -> None:
@@ -81,7 +82,7 @@ def notices(desk: FlowDesk) -> list[dict[str, object]]:
         return [json.loads(row["message"]) for row in queue.database.rows("SELECT message FROM notifications")]
 
 
-def test_each_flow_has_queues_of_its_own(make_desk, tmp_path: Path, two_objects: CaseState) -> None:
+def test_each_flow_has_queues_of_its_own(make_desk, tmp_path: Path, two_objects: EndState) -> None:
     desk = make_desk(lungs=LUNGS % (tmp_path / "out"), bones=LUNGS % (tmp_path / "out"))
     pacs = Destination(name="station pacs", address="dicom://10.9.9.9:104/PACS")
     close_and_run(desk, desk.config(destinations=(pacs,)))
@@ -104,9 +105,9 @@ def test_each_flow_has_queues_of_its_own(make_desk, tmp_path: Path, two_objects:
     assert {row[2] for row in outgoing(desk) if row[1] == "lungs: research"} == {"queued"}, "once, for the new revision"
 
 
-@pytest.mark.parametrize("two_objects", [CaseState.FAILED], indirect=True)
+@pytest.mark.parametrize("two_objects", [EndState.FAILED], indirect=True)
 def test_results_of_a_failed_flow_are_held_and_its_hook_hears_of_it(
-    make_desk, tmp_path: Path, two_objects: CaseState
+    make_desk, tmp_path: Path, two_objects: EndState
 ) -> None:
     desk = make_desk(lungs=LUNGS % (tmp_path / "out"))
     close_and_run(desk)
@@ -116,7 +117,7 @@ def test_results_of_a_failed_flow_are_held_and_its_hook_hears_of_it(
     ]
 
 
-def test_a_revision_that_is_given_up_ends_its_flows(make_desk, tmp_path: Path, two_objects: CaseState) -> None:
+def test_a_revision_that_is_given_up_ends_its_flows(make_desk, tmp_path: Path, two_objects: EndState) -> None:
     desk = make_desk(lungs=LUNGS % (tmp_path / "out"))
     desk.put(*study_files())
     desk.pass_time(1)
@@ -177,7 +178,7 @@ def test_a_flow_that_a_listener_cannot_run_does_not_fire_and_is_reported(make_de
     assert desk.states() == {"lungs": "planned"}
 
 
-def test_hooks_of_the_station_hear_of_each_flow(make_desk, two_objects: CaseState) -> None:
+def test_hooks_of_the_station_hear_of_each_flow(make_desk, two_objects: EndState) -> None:
     desk = make_desk(lungs=CT)
     hook = Hook(name="chat", address="https://chat.example.org/", events=("done",))
     close_and_run(desk, desk.config(hooks=(hook,)))

@@ -23,7 +23,8 @@ from ctenrich.delivery.decisions import delivery_rows, delivery_totals, release
 from ctenrich.delivery.destination import Destination
 from ctenrich.delivery.queue import DeliveryQueue
 from ctenrich.errors import UsageError
-from ctenrich.listener import cases, worker
+from ctenrich.flows import running
+from ctenrich.listener import cases
 from ctenrich.listener.cases import CaseState
 from ctenrich.listener.config import KeepRule, RunRequest, StationConfig, load_config
 from ctenrich.listener.retention import delete_old_objects
@@ -53,7 +54,7 @@ def make_two_objects(run: Run, *, failed: bool = False) -> RunSummary:
 
 
 def run_case(desk: Desk, config: StationConfig, monkeypatch: pytest.MonkeyPatch, *, failed: bool = False) -> None:
-    monkeypatch.setattr(worker.steps, "run_all", lambda run: make_two_objects(run, failed=failed))
+    monkeypatch.setattr(running.steps, "run_all", lambda run: make_two_objects(run, failed=failed))
     request = replace(config, run=RunRequest(segmenters=("expert",)))
     assert CaseWorker(desk.station, desk.database, request).run_next() is True
 

@@ -13,7 +13,8 @@ from tests.support.listeners import study_files
 
 from ctenrich import steps
 from ctenrich.errors import InputError
-from ctenrich.listener import cases, worker
+from ctenrich.flows import running
+from ctenrich.listener import cases
 from ctenrich.listener.cases import CaseState
 from ctenrich.listener.config import RunRequest, StationConfig
 from ctenrich.listener.worker import CaseWorker
@@ -78,7 +79,7 @@ def test_errors_of_a_case_end_that_case_only(desk: Desk, monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> None:
         raise InputError(Reason.BAD_COHORT, "a message")
 
-    monkeypatch.setattr(worker, "make_cohort", fail)
+    monkeypatch.setattr(running, "make_cohort", fail)
     close_case(desk, *study_files())
     assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is True
     row = cases.case_of(desk.database, 1)[0]
@@ -89,7 +90,7 @@ def test_a_full_disk_puts_the_case_back(desk: Desk, monkeypatch: pytest.MonkeyPa
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(worker, "make_cohort", full)
+    monkeypatch.setattr(running, "make_cohort", full)
     close_case(desk, *study_files())
     assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is None
     assert cases.case_of(desk.database, 1)[0].state is CaseState.CLOSED
@@ -101,7 +102,7 @@ def test_an_interrupted_case_runs_first_again(desk: Desk, monkeypatch: pytest.Mo
 
     close_case(desk, *study_files())
     with monkeypatch.context() as patch:
-        patch.setattr(worker.steps, "run_all", interrupted)
+        patch.setattr(running.steps, "run_all", interrupted)
         assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is None
     assert cases.case_of(desk.database, 1)[0].state is CaseState.RUNNING
     row = cases.next_to_run(desk.database)

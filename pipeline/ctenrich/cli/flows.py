@@ -1,13 +1,14 @@
-"""``ctenrich flow``: check flow files, and try them on a catalog of headers."""
+"""``ctenrich flow``: check flow files, try them on a catalog of headers, and run one on a cohort."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctenrich.cli.options import Csv
+from ctenrich.cli.options import Csv, Out, SettingsFile
 
 if TYPE_CHECKING:
     from datetime import date
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-flow_app = typer.Typer(no_args_is_help=True, help="Flow files, which state what runs on received images: check, try.")
+flow_app = typer.Typer(
+    no_args_is_help=True, help="Flow files, which state what runs on received images: check, try, run."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +34,10 @@ def register(app: typer.Typer) -> None:
         epilog="Examples:  ctenrich flow try flows --catalog folder:catalog.duckdb --since 2025-01-01  \n"
         "ctenrich flow try lungs.yaml --catalog folder:station/catalog.duckdb --csv",
     )(try_on_catalog)
+    flow_app.command(
+        epilog="Examples:  ctenrich flow run lungs.yaml cohort.parquet --out lungs  \n"
+        "ctenrich flow run petct.yaml /data/studies --out petct --device cuda:0",
+    )(run)
     app.add_typer(flow_app, name="flow")
 
 
@@ -133,6 +140,45 @@ def _print_details(trial: FlowTrial, examples: int) -> None:
             typer.echo(printable(f"  nearly {count(one.studies, 'study')}: {failure.part}: {why}, as {one.example}"))
         if len(misses) > examples:
             typer.echo(f"  and {count(len(misses) - examples, 'other reason')}")
+
+
+def run(
+    flow: Annotated[Path, typer.Argument(metavar="FLOW", help="Flow file.")],
+    cohort: Annotated[
+        str, typer.Argument(metavar="COHORT", help="Cohort file, folder of DICOM files, or folder:FILE (a catalog).")
+    ],
+    out: Out,
+    settings: SettingsFile = None,
+    device: Annotated[str | None, typer.Option(metavar="auto|cpu|cuda:N", help="Device of the networks.")] = None,
+    allow_demo_models: Annotated[
+        bool,
+        typer.Option("--allow-demo-models", help="Run demonstration models on any study."),
+    ] = False,
+) -> None:
+    """Run a flow on each study of a cohort, as a listener runs it on those that arrive: same bytes, nothing is sent.
+
+    Ends with 1 if it failed on a study. Ctrl+C ends it; the same command goes on.
+    """
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.cli.text import printable
+    from ctenrich.flows.cohort_run import run_on_cohort
+    from ctenrich.flows.running import EndState, RunRequest
+
+    (loaded,) = load([flow])
+    if loaded.flow is None:
+        assert loaded.error is not None
+        raise loaded.error
+    request = RunRequest(
+        settings=str(settings.resolve()) if settings else "", device=device or "", allow_demo_models=allow_demo_models
+    )
+    states: Counter[str] = Counter()
+    with progress_bars() as progress:
+        for end in run_on_cohort(loaded.flow, loaded.content, cohort, out, request, progress=progress):
+            states[end.state] += 1
+            why = " ".join(filter(None, (end.reason, end.message)))
+            typer.echo(printable(f"{end.study_instance_uid}: {end.state} {why}".rstrip()))
+    typer.echo(", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "no study")
+    raise typer.Exit(3 if states[EndState.INTERRUPTED] else 1 if states[EndState.FAILED] else 0)
 
 
 def load(files: list[Path]) -> list[LoadedFlow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ctenrich.errors import CtenrichError
@@ -25,6 +25,8 @@ class FlowOutcome:
     fires: bool
     files: tuple[int, ...] = ()
     """Places of the input in the list of files."""
+    roles: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Role -> places of its files."""
     failures: tuple[Failure, ...] = ()
     reason: str = ""
     """SLOW_PATTERN: the flow fails."""
@@ -75,7 +77,7 @@ def _outcome(flow: Flow, match: FlowMatch, files: Sequence[ModalityFile]) -> Flo
     runs_anyway = rule is not None and bool(rule.at_most) and rule.then == "run"
     if match.fires and rule is not None and not runs_anyway and not has_expected(flow.roles, rule, files):
         return FlowOutcome(flow=flow.name, fires=False, failures=(Failure(part="close"),))
-    return FlowOutcome(flow=flow.name, fires=match.fires, files=match.files, failures=match.failures)
+    return FlowOutcome(flow=flow.name, fires=match.fires, files=match.files, roles=match.roles, failures=match.failures)
 
 
 @dataclass(frozen=True, kw_only=True)

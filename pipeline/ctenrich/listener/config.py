@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args
 from ctenrich.delivery.destination import Destination, Hook
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.flows.closing import AfterAtMost, CloseRule, CloseWhen, parse_duration
+from ctenrich.flows.running import RunRequest
 from ctenrich.reasons import Reason
 
 __all__ = [
@@ -130,26 +131,6 @@ class KeepRule:
 
     days: float = 0.0
     """Received objects of a case are deleted this long after its last revision has ended; 0: never."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """What runs on a closed case."""
-
-    segmenters: tuple[str, ...] = ()
-    bodypart: str = "none"
-    settings: str = ""
-    """Settings file (TOML)."""
-    device: str = ""
-    """Device of the networks; empty: that of the settings."""
-    rois: tuple[str, ...] = ()
-    mappings: str = ""
-    allow_demo_models: bool = False
-
-    @property
-    def asked(self) -> bool:
-        """Whether anything runs."""
-        return bool(self.segmenters) or self.bodypart != "none"
 
 
 @dataclass(frozen=True, kw_only=True)
