@@ -42,6 +42,9 @@ from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.export import Export, export_run
 from ctenrich.publish.export import export_objects as export_any
+from ctenrich.publish.images import export_images as images_beside
+from ctenrich.publish.nnunet_raw import RawCase, RawDatasetOptions
+from ctenrich.publish.nnunet_raw import export_nnunet_raw as raw_dataset
 from ctenrich.quality.limits import load_limits
 from ctenrich.quality.ranking import RankedCase
 from ctenrich.quality.run import check_run, write_quality
@@ -98,6 +101,8 @@ __all__ = [
     "encode",
     "evaluate",
     "export",
+    "export_images",
+    "export_nnunet_raw",
     "export_objects",
     "fetch",
     "finish",
@@ -950,6 +955,74 @@ def export(
     """
     limits = limits or run.config.settings.seg
     return export_run(run.workspace, fmt, Path(out), limits=limits, accepted_only=accepted_only, progress=progress)
+
+
+def export_images(run: Run, found: Export, fmt: str, out: str | Path) -> tuple[Path, ...]:
+    """Write the CT beside exported masks, and the table of both for pyradiomics' batch mode.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    found : Export
+        What `export` wrote of it.
+    fmt : str
+        ``nifti`` or ``nrrd``, as the masks.
+    out : str or Path
+        Folder of the masks.
+
+    Returns
+    -------
+    tuple of Path
+        The files.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for another format.
+    InputError
+        NOT_PREPARED if the run has no volume of a series.
+    """
+    return images_beside(run.workspace, found, fmt, Path(out))
+
+
+def export_nnunet_raw(
+    run: Run,
+    out: str | Path,
+    options: RawDatasetOptions,
+    *,
+    limits: SegSettings | None = None,
+    progress: Progress = SILENT,
+) -> tuple[RawCase, ...]:
+    """Write the SEGs of a product as a data set in nnU-Net's raw format.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    out : str or Path
+        Folder of the data sets (``nnUNet_raw``).
+    options : RawDatasetOptions
+        Product, name and structures.
+    limits : SegSettings, optional
+        Limits of the grid and the masks of an object; default: those of the run's settings.
+    progress : Progress
+        Receives one step per series.
+
+    Returns
+    -------
+    tuple of RawCase
+        One outcome per SEG of the product.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for a name, product or structure that cannot be, or a folder that exists.
+    InputError
+        NOT_PREPARED if no series is a case.
+    """
+    limits = limits or run.config.settings.seg
+    return raw_dataset(run.workspace, Path(out), options, limits=limits, progress=progress)
 
 
 def export_objects(

@@ -21,10 +21,28 @@ class Format(StrEnum):
     NRRD = "nrrd"
     CSV = "csv"
     DCMQI = "dcmqi"
+    NNUNET_RAW = "nnunet-raw"
     RTSTRUCT = "rtstruct"
     EXCEL = "excel"
     STATA = "stata"
     CSV_TABLES = "csv-tables"
+
+
+_TABLES = (Format.EXCEL, Format.STATA, Format.CSV_TABLES)
+_OPTIONS = {
+    "--only accepted": (Format.NIFTI, Format.NRRD, Format.CSV, Format.DCMQI),
+    "--table": _TABLES,
+    "--with-image": (Format.NIFTI, Format.NRRD),
+    "--product": (Format.NNUNET_RAW,),
+    "--dataset": (Format.NNUNET_RAW,),
+    "--structure": (Format.NNUNET_RAW,),
+}
+"""Option -> formats that it is for."""
+_OF_RUNS = {
+    "--only accepted": "other objects have no reviews",
+    "--with-image": "other objects are exported without their images",
+}
+"""Option that only a run has -> why."""
 
 
 class Holes(StrEnum):
@@ -43,7 +61,10 @@ def register(app: typer.Typer) -> None:
         "ctenrich export my-run excel --table organs --table outcomes  \n"
         "ctenrich export treatments.parquet stata --out stata  \n"
         "ctenrich export others-objects/ nrrd --source their-ct/ --out masks  \n"
-        "ctenrich export my-run dcmqi --out for-dcmqi"
+        "ctenrich export my-run dcmqi --out for-dcmqi  \n"
+        "ctenrich export my-run nrrd --with-image --out radiomics  \n"
+        "ctenrich export my-run nnunet-raw --product expert --dataset Dataset701_Lungs --structure lung_left "
+        "--structure lung_right --out nnUNet_raw"
     )(export)
 
 
@@ -55,7 +76,10 @@ def export(
         ),
     ],
     fmt: Annotated[
-        Format, typer.Argument(metavar="FORMAT", help="nifti, nrrd, csv, dcmqi, rtstruct, excel, stata or csv-tables.")
+        Format,
+        typer.Argument(
+            metavar="FORMAT", help="nifti, nrrd, csv, dcmqi, nnunet-raw, rtstruct, excel, stata or csv-tables."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Output folder; default: export/ in the run's folder.")] = None,
     source: Annotated[
@@ -69,37 +93,53 @@ def export(
     table: Annotated[
         list[str] | None, typer.Option(help="excel, stata, csv-tables: this table only; repeatable.")
     ] = None,
+    with_image: Annotated[
+        bool, typer.Option("--with-image", help="nifti, nrrd: also the CT, and pyradiomics' table of cases.")
+    ] = False,
+    product: Annotated[str, typer.Option(help="nnunet-raw: product whose SEGs are the labels.")] = "",
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="nnunet-raw: name, e.g. Dataset701_Lungs.")] = "",
+    structure: Annotated[
+        list[str] | None, typer.Option(help="nnunet-raw: segment that becomes a label; repeatable; default: all.")
+    ] = None,
 ) -> None:
     """Export masks (nifti, nrrd, rtstruct), measurements (csv), both (dcmqi), or tables (excel, stata, csv-tables)."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.cli.options import check_source
-    from ctenrich.errors import UsageError, count
-    from ctenrich.reasons import Reason
+    from ctenrich.errors import count
     from ctenrich.records import Severity, State
 
-    if fmt in (Format.EXCEL, Format.STATA, Format.CSV_TABLES):
-        if only is not None:
-            raise UsageError(Reason.BAD_PARAMETER, "--only accepted is for objects: tables are exported whole")
+    is_run = (run / "run.json").is_file()
+    stated = {
+        "--only accepted": only is not None,
+        "--table": bool(table),
+        "--with-image": with_image,
+        "--product": bool(product),
+        "--dataset": bool(dataset),
+        "--structure": bool(structure),
+    }
+    _check_options(fmt, [option for option, given in stated.items() if given], is_run)
+    if fmt in _TABLES:
         _export_tables(run, fmt, out, table or [])
         return
-    if table:
-        raise UsageError(Reason.BAD_PARAMETER, "--table is for excel, stata and csv-tables")
+    if fmt is Format.NNUNET_RAW:
+        _export_raw_dataset(run, out, (product, dataset, tuple(structure or ())), (settings, max_voxels))
+        return
     if fmt is Format.RTSTRUCT:
-        _export_structure_sets(run, out, holes, tg263, only=only is not None)
+        _export_structure_sets(run, out, holes, tg263)
         return
     check_source(run, source)
-    if only is not None and not (run / "run.json").is_file():
-        raise UsageError(Reason.BAD_PARAMETER, "--only accepted needs a run: other objects have no reviews")
     with progress_bars() as progress:
-        if (run / "run.json").is_file():
+        if is_run:
             target = out or run / "export"
             opened = steps.open_run(run)
             limits = seg_limits(settings, max_voxels, opened.config.settings.seg)
             found = steps.export(
                 opened, fmt.value, target, limits=limits, accepted_only=only is not None, progress=progress
             )
+            images = steps.export_images(opened, found, fmt.value, target) if with_image else ()
         else:
+            images = ()
             target, limits = out or Path("export"), seg_limits(settings, max_voxels)
             found = steps.export_objects([run], fmt.value, target, source=source, limits=limits, progress=progress)
     for item in found.objects:
@@ -112,8 +152,23 @@ def export(
     if failed:
         print_table("Failed", ("file", "reason", "what is wrong"), failed)
     counts = ", ".join(f"{found.count(state)} {state.value}" for state in (State.DONE, State.SKIPPED, State.FAILED))
-    typer.echo(f"{count(len(found.objects), 'object')}: {counts}; {count(len(found.files), 'file')} in {target}")
+    files = len(found.files) + len(images)
+    typer.echo(f"{count(len(found.objects), 'object')}: {counts}; {count(files, 'file')} in {target}")
     raise typer.Exit(1 if failed or any(i.severity is Severity.ERROR for i in found.issues) else 0)
+
+
+def _check_options(fmt: Format, stated: list[str], is_run: bool) -> None:
+    """Refuse options of other formats, and those that need a run."""
+    from ctenrich.errors import UsageError
+    from ctenrich.reasons import Reason
+
+    for option in stated:
+        formats = _OPTIONS[option]
+        if fmt not in formats:
+            names = ", ".join(formats)
+            raise UsageError(Reason.BAD_PARAMETER, f"{option} is for {names}, not for {fmt}")
+        if not is_run and option in _OF_RUNS:
+            raise UsageError(Reason.BAD_PARAMETER, f"{option} needs a run: {_OF_RUNS[option]}")
 
 
 def _export_tables(run: Path, fmt: Format, out: Path | None, names: list[str]) -> None:
@@ -132,7 +187,35 @@ def _export_tables(run: Path, fmt: Format, out: Path | None, names: list[str]) -
     typer.echo(f"{count(rows, 'row')} of {tables}: {files} in {target}")
 
 
-def _export_structure_sets(run: Path, out: Path | None, holes: Holes, tg263: bool, *, only: bool) -> None:
+def _export_raw_dataset(
+    run: Path,
+    out: Path | None,
+    stated: tuple[str, str, tuple[str, ...]],
+    given: tuple[Path | None, int | None],
+) -> None:
+    from ctenrich import steps
+    from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.errors import UsageError, count
+    from ctenrich.publish.nnunet_raw import RawDatasetOptions
+    from ctenrich.reasons import Reason
+
+    product, name, structures = stated
+    if not product or not name:
+        raise UsageError(Reason.BAD_PARAMETER, "nnunet-raw needs --product and --dataset")
+    opened = steps.open_run(run)
+    limits = seg_limits(*given, opened.config.settings.seg)
+    target = out or run / "export"
+    options = RawDatasetOptions(product=product, name=name, structures=structures)
+    with progress_bars() as progress:
+        cases = steps.export_nnunet_raw(opened, target, options, limits=limits, progress=progress)
+    left = [(c.series_instance_uid, c.reason, c.message) for c in cases if not c.case]
+    if left:
+        print_table("Not part of the data set", ("series", "reason", "why"), left)
+    typer.echo(f"{count(len(cases) - len(left), 'case')} in {target / name}")
+    raise typer.Exit(1 if left else 0)
+
+
+def _export_structure_sets(run: Path, out: Path | None, holes: Holes, tg263: bool) -> None:
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.encode.rtstruct import StructureSetOptions
@@ -140,8 +223,6 @@ def _export_structure_sets(run: Path, out: Path | None, holes: Holes, tg263: boo
     from ctenrich.publish.structure_sets import export_structure_sets, names_of_tg263
     from ctenrich.reasons import Reason
 
-    if only:
-        raise UsageError(Reason.BAD_PARAMETER, "--only accepted is for the other formats")
     if not (run / "run.json").is_file():
         hint = "SEGs of other makers are exported as nifti or nrrd"
         raise UsageError(Reason.BAD_PARAMETER, "structure sets are made of the masks of a run", hint)

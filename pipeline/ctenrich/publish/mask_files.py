@@ -18,12 +18,13 @@ from ctenrich.dicom.seg import DecodedSeg, DecodedSegment
 from ctenrich.geometry import lps_to_ras
 from ctenrich.workspace import atomic_path, write_bytes
 
-__all__ = ["write_masks", "write_nrrd"]
+__all__ = ["SUFFIX", "write_masks", "write_nifti", "write_nrrd"]
 
 _NIFTI_START = 352
 """Offset of the voxels in a NIfTI-1 file of one part."""
 _NRRD_TYPES = {"uint8": "uint8", "uint16": "uint16", "int16": "int16", "float32": "float"}
-_SUFFIX = {"nifti": ".nii.gz", "nrrd": ".nrrd"}
+SUFFIX = {"nifti": ".nii.gz", "nrrd": ".nrrd"}
+"""Format -> ending of its files."""
 
 
 def write_masks(seg: DecodedSeg, fmt: str, folder: Path) -> tuple[Path, ...]:
@@ -43,12 +44,12 @@ def write_masks(seg: DecodedSeg, fmt: str, folder: Path) -> tuple[Path, ...]:
     tuple of Path
         The files.
     """
-    write = _write_nifti if fmt == "nifti" else write_nrrd
+    write = write_nifti if fmt == "nifti" else write_nrrd
     fractional = seg.segmentation_type == "FRACTIONAL"
     slices = range(seg.grid.shape[0])
     files = []
     for segment in seg.segments:
-        path = folder / f"{segment.number:03d}_{_safe(segment.label)}{_SUFFIX[fmt]}"
+        path = folder / f"{segment.number:03d}_{_safe(segment.label)}{SUFFIX[fmt]}"
         draw = seg.fraction_plane if fractional else seg.mask_plane
         kind = np.dtype(np.float32 if fractional else np.uint8)
         write(path, (draw(segment.number, k) for k in slices), kind, seg.grid, ())
@@ -96,10 +97,24 @@ def _pack(path: Path, start: bytes, packed: bytes, planes: _Planes, kind: np.dty
                 packer.write(np.ascontiguousarray(plane, kind).tobytes())
 
 
-def _write_nifti(
-    path: Path, planes: _Planes, kind: np.dtype[Any], grid: Grid, segments: Sequence[DecodedSegment]
+def write_nifti(
+    path: Path, planes: _Planes, kind: np.dtype[Any], grid: Grid, segments: Sequence[DecodedSegment] = ()
 ) -> None:
-    """NIfTI-1: axes (i, j, k), affine in RAS; the bytes of the slices in turn are its order of voxels."""
+    """Write NIfTI-1: axes (i, j, k), affine in RAS; the bytes of the slices in turn are its order of voxels.
+
+    Parameters
+    ----------
+    path : Path
+        The file, ``.nii.gz``.
+    planes : iterable of array, [j, i]
+        The slices in turn.
+    kind : dtype
+        uint8, uint16, int16 or float32.
+    grid : Grid
+        Shape and affine (voxel indices to mm, LPS).
+    segments : sequence of DecodedSegment
+        Segments whose numbers are the label values; the header's description says that they are.
+    """
     import nibabel
 
     affine = np.array(lps_to_ras(np.array(grid.affine_lps)))
