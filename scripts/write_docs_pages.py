@@ -92,7 +92,7 @@ INTERFACE = {
     "archives": (
         "Archives",
         ["archives.archive", "archives.catalog", "archives.node", "archives.nodes", "archives.query",
-         "archives.retrieve", "archives.received"],
+         "archives.retrieve", "archives.received", "archives.dicomweb", "archives.xnat", "archives.web"],
     ),
     "delivery": (
         "Delivering results",

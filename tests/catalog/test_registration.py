@@ -70,7 +70,11 @@ def test_another_specification_names_all_that_there_are(list_catalog: None, spec
     with pytest.raises(UsageError, match="there is no catalog") as caught:
         open_catalog(spec)
     assert caught.value.reason is Reason.BAD_PARAMETER
-    known = "folder:FILE, idc[:fetch], parquet:URI, bigquery[:PROJECT], dicom://HOST:PORT/AET or list:UID,UID"
+    known = (
+        "folder:FILE, idc[:fetch], parquet:URI, "
+        "bigquery[:PROJECT], dicom://HOST:PORT/AET, dicomweb+https://HOST/ROOT, dicomweb+http://HOST/ROOT, "
+        "xnat+https://HOST/PROJECT, xnat+http://HOST/PROJECT or list:UID,UID"
+    )
     assert caught.value.hint.endswith(known)
 
 

@@ -23,11 +23,11 @@ from tests.support.cohorts import make_cohort
 from tests.support.storage_servers import gcs_bucket, gcs_server, s3_bucket, s3_server
 
 from ctenrich import steps
+from ctenrich.archives.web import bearer_of
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.publish import objects
 from ctenrich.publish.log import Sent, read_log
 from ctenrich.publish.options import PublishOptions
-from ctenrich.publish.stow import bearer_of
 from ctenrich.reasons import Reason
 from ctenrich.results.tables import build_tables
 from ctenrich.settings import Settings

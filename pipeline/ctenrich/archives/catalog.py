@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ctenrich.archives.archive import SERIES_ATTRIBUTES, Archive, ArchiveSearch, ArchiveSeries
+from ctenrich.archives.dicomweb import DicomwebArchive
+from ctenrich.archives.node import NodeArchive
+from ctenrich.archives.xnat import XnatArchive
 from ctenrich.catalog.base import CatalogKind, CatalogOptions, Estimate, QueryResult
 from ctenrich.catalog.engine import run_on_duckdb
 from ctenrich.catalog.headers import read_header
@@ -26,7 +29,7 @@ from ctenrich.settings import FetchSettings
 from ctenrich.storage import open_storage
 from ctenrich.storage.base import Transfer
 
-__all__ = ["DICOM", "ArchiveCatalog"]
+__all__ = ["DICOM", "DICOMWEB", "DICOMWEB_HTTP", "XNAT", "XNAT_HTTP", "ArchiveCatalog"]
 
 _ASKED = {
     "manufacturers": "Manufacturer",
@@ -232,10 +235,28 @@ def _options(options: CatalogOptions) -> FetchSettings:
 
 
 def _open_node(argument: str, options: CatalogOptions) -> ArchiveCatalog | None:
-    from ctenrich.archives.node import NodeArchive  # needs pynetdicom
-
     settings = _options(options)
     return ArchiveCatalog(NodeArchive(f"dicom:{argument}", settings), settings) if argument else None
 
 
+def _open_dicomweb(scheme: str) -> Callable[[str, CatalogOptions], ArchiveCatalog | None]:
+    def open_(argument: str, options: CatalogOptions) -> ArchiveCatalog | None:
+        settings = _options(options)
+        return ArchiveCatalog(DicomwebArchive(f"{scheme}:{argument}", settings), settings) if argument else None
+
+    return open_
+
+
+def _open_xnat(scheme: str) -> Callable[[str, CatalogOptions], ArchiveCatalog | None]:
+    def open_(argument: str, options: CatalogOptions) -> ArchiveCatalog | None:
+        settings = _options(options)
+        return ArchiveCatalog(XnatArchive(f"{scheme}:{argument}", settings), settings) if argument else None
+
+    return open_
+
+
 DICOM = CatalogKind(form="dicom://HOST:PORT/AET", open=_open_node)
+DICOMWEB = CatalogKind(form="dicomweb+https://HOST/ROOT", open=_open_dicomweb("dicomweb+https"))
+DICOMWEB_HTTP = CatalogKind(form="dicomweb+http://HOST/ROOT", open=_open_dicomweb("dicomweb+http"))
+XNAT = CatalogKind(form="xnat+https://HOST/PROJECT", open=_open_xnat("xnat+https"))
+XNAT_HTTP = CatalogKind(form="xnat+http://HOST/PROJECT", open=_open_xnat("xnat+http"))

@@ -20,6 +20,10 @@ CATALOGS = {
     "parquet": "ctenrich.catalog.parquet:KIND",
     "bigquery": "ctenrich.catalog.bigquery:KIND",
     "dicom": "ctenrich.archives.catalog:DICOM",
+    "dicomweb+https": "ctenrich.archives.catalog:DICOMWEB",
+    "dicomweb+http": "ctenrich.archives.catalog:DICOMWEB_HTTP",
+    "xnat+https": "ctenrich.archives.catalog:XNAT",
+    "xnat+http": "ctenrich.archives.catalog:XNAT_HTTP",
 }
 """Kind of catalog -> its `CatalogKind`. A new kind is a module with a KIND and one line here."""
 GROUP = "ctenrich.catalogs"

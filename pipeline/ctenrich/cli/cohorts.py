@@ -139,7 +139,8 @@ def select(
         typer.Option(
             "--catalog",
             metavar="CATALOG",
-            help="folder:FILE, idc[:fetch], parquet:URI, bigquery[:PROJECT] or dicom://HOST:PORT/AET.",
+            help="folder:FILE, idc[:fetch], parquet:URI, bigquery[:PROJECT], dicom://HOST:PORT/AET, "
+            "dicomweb+https://HOST/ROOT or xnat+https://HOST/PROJECT.",
         ),
     ] = "idc",
     out: Annotated[Path, typer.Option(metavar="FILE", help="Cohort file (.parquet).")] = Path("cohort.parquet"),

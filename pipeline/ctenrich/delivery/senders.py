@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydicom import dcmread
 
+from ctenrich.archives.web import HEALTHCARE
 from ctenrich.delivery.destination import Destination
 from ctenrich.delivery.headers import ObjectHeader
 from ctenrich.dicom.quiet import quiet
@@ -22,7 +23,7 @@ from ctenrich.publish import sending
 from ctenrich.publish.content import PublishedFile
 from ctenrich.publish.options import Node, PublishOptions, TlsFiles, node_of
 from ctenrich.publish.store_scu import store_route
-from ctenrich.publish.stow import HEALTHCARE, stow_route
+from ctenrich.publish.stow import stow_route
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
 from ctenrich.storage import open_storage

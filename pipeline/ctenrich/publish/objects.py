@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ctenrich.archives.web import HEALTHCARE
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.content import Publication, PublishedFile, gather
@@ -16,7 +17,7 @@ from ctenrich.publish.options import KNOWN_TARGETS, PublishOptions, node_of, par
 from ctenrich.publish.privacy import check_files
 from ctenrich.publish.sending import Answer, Route, send_all
 from ctenrich.publish.store_scu import store_route
-from ctenrich.publish.stow import HEALTHCARE, stow_route
+from ctenrich.publish.stow import stow_route
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
 from ctenrich.storage import is_storage_url, open_storage

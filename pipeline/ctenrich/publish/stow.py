@@ -6,20 +6,15 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit
 
+from ctenrich.archives.web import bearer_of
 from ctenrich.publish.content import PublishedFile
 from ctenrich.publish.sending import Answer, Route, part10_file
 from ctenrich.reasons import Reason
-from ctenrich.storage.google import google_errors
 
-__all__ = ["HEALTHCARE", "bearer_of", "stow_route"]
+__all__ = ["stow_route"]
 
-HEALTHCARE = "healthcare.googleapis.com"
-_SCOPE = "https://www.googleapis.com/auth/cloud-healthcare"
 _AT_ONCE = 8
 """Requests in parallel."""
 _BOUNDARY = "ctenrich-boundary"
@@ -97,38 +92,3 @@ def _first(answer: Any, sequence: str, tag: str) -> Any:
         return item.get(tag, {}).get("Value", ["unknown"])[0]
     except (TypeError, KeyError, IndexError, AttributeError):
         return None
-
-
-def bearer_of(url: str, token: str) -> Callable[[], str]:
-    """Return a function that gives the bearer token of a request; Google's end after an hour and are renewed.
-
-    Parameters
-    ----------
-    url : str
-        Root of the DICOMweb store.
-    token : str
-        Token that the user gave; empty: made from this machine's credentials for Google Healthcare, none elsewhere.
-
-    Returns
-    -------
-    function
-
-    Raises
-    ------
-    UsageError
-        NO_CREDENTIALS, MISSING_EXTRA for Google Healthcare.
-    """
-    parts = urlsplit(url)
-    if token or (parts.scheme, parts.hostname) != ("https", HEALTHCARE):
-        return lambda: token
-    with google_errors():
-        credentials, _ = import_module("google.auth").default(scopes=[_SCOPE])
-        transport = import_module("google.auth.transport.requests").Request()
-
-    def fresh() -> str:
-        if not credentials.valid:
-            with google_errors():
-                credentials.refresh(transport)
-        return str(credentials.token)
-
-    return fresh

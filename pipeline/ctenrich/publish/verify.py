@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.policy
 import hashlib
 import os
 import ssl
@@ -11,18 +10,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from email.parser import BytesParser
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ctenrich.archives.multipart import first_part_of
+from ctenrich.archives.web import bearer_of
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.content import PublishedFile, gather
 from ctenrich.publish.log import read_log
 from ctenrich.publish.node import NodeObject, ask_node
 from ctenrich.publish.options import Node, PublishOptions, node_of
-from ctenrich.publish.stow import bearer_of
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
 from ctenrich.storage import is_storage_url, open_storage
@@ -205,7 +204,7 @@ def _dicomweb_reader(url: str, tls: ssl.SSLContext | None) -> _Read:
         request = urllib.request.Request(address, headers=headers)  # noqa: S310 - http or https, checked by the caller
         try:
             with urllib.request.urlopen(request, timeout=120, context=tls) as answer:  # noqa: S310 - as above
-                return _first_part(answer.headers.get("Content-Type", ""), answer.read()), False
+                return first_part_of(answer.headers.get("Content-Type", ""), answer.read()), False
         except urllib.error.HTTPError as error:
             error.close()
             if error.code in (404, 410):
@@ -213,15 +212,3 @@ def _dicomweb_reader(url: str, tls: ssl.SSLContext | None) -> _Read:
             raise
 
     return read
-
-
-def _first_part(kind: str, body: bytes) -> bytes:
-    """The first part of a multipart answer (PS3.18 section 8.6.1.2), or the whole body where it has none."""
-    if not kind.lower().startswith("multipart/"):
-        return body
-    whole = BytesParser(policy=email.policy.HTTP).parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
-    for part in whole.walk():
-        if not part.is_multipart():
-            content = part.get_payload(decode=True)
-            return content if isinstance(content, bytes) else b""
-    return b""

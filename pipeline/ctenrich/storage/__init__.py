@@ -21,6 +21,10 @@ STORAGES = {
     "gs": "ctenrich.storage.gcs:GoogleStorage",
     "s3": "ctenrich.storage.s3:S3Storage",
     "dicom": "ctenrich.archives.node:NodeStorage",
+    "dicomweb+https": "ctenrich.archives.dicomweb:DicomwebStorage",
+    "dicomweb+http": "ctenrich.archives.dicomweb:DicomwebStorage",
+    "xnat+https": "ctenrich.archives.xnat:XnatStorage",
+    "xnat+http": "ctenrich.archives.xnat:XnatStorage",
 }
 """URL scheme -> its `Storage` class. A new storage is a module with such a class and one line here."""
 GROUP = "ctenrich.storages"
