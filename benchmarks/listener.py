@@ -1,9 +1,11 @@
 """The listener beside Orthanc, and through kills, large objects and many connections.
 
-``python -m benchmarks.listener [--kills N] [--images N] [--rounds N] [--connects N] [--gigabytes N] [--seed N]``
+``python -m benchmarks.listener [--quick] [--kills N] [--images N] [--rounds N] [--connects N] [--gigabytes N]
+[--study FOLDER] [--seed N]``
 
 ``--kills 0`` leaves the campaign out; so do ``--rounds 0``, ``--images 0``, ``--connects 0`` and ``--gigabytes 0``
-with the other parts.
+with the other parts. ``--study FOLDER`` adds the time from the last image of a study to its objects, beside that of
+``ctenrich run`` on the images that were received.
 Senders are dcmtk's storescu and a STOW client; TCP_NODELAY=1 is in the environment of every program.
 """
 
@@ -32,20 +34,30 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from tests.publish.test_objects import free_port, program
 from tests.support.listener_kills import campaign
 
+from ctenrich.listener.cases import cases_of
+from ctenrich.listener.database import StationDatabase
 from ctenrich.phantom import PhantomOptions, write_phantom_study
 
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 SLICES = PhantomOptions(seed=5, rows=512, columns=512, pixel_spacing=(0.8, 0.8), slices=90, slice_spacing=3.0)
 """A study like a CT of a chest: 90 slices of 525 kB."""
+SIZES = {
+    "kills": (100, 15),
+    "rounds": (3, 1),
+    "images": (10_000, 500),
+    "connects": (10_000, 500),
+    "gigabytes": (1.0, 0.1),
+}
+"""Option -> size of its part, and that with ``--quick``."""
 
 
 @contextmanager
-def listening(folder: Path, port: int) -> Iterator[psutil.Process]:
-    """A listener that runs nothing; yields the process that receives."""
+def listening(folder: Path, port: int, *options: str) -> Iterator[psutil.Process]:
+    """A listener that runs nothing unless options ask for it; yields the process that receives."""
     folder.mkdir(parents=True)
     (folder / "station.toml").write_text("[limits]\nmax_associations = 64\nmax_per_host = 64\nreserve = 0\n")
     command = [sys.executable, "-m", "ctenrich.cli.main", "listen", str(folder), "--dicom", f"127.0.0.1:{port}"]
-    command += ["--peer", "*@127.0.0.1", "--close", "quiet:6h"]
+    command += ["--peer", "*@127.0.0.1", "--close", "quiet:6h", *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     try:
         wait_for_port(port)
@@ -133,15 +145,43 @@ def memory(folder: Path, images: int, gigabytes: float, connects: int) -> dict[s
             send(port, [[large_object(folder / "large.dcm", int(gigabytes * 1e9))]])
             found[f"after an object of {gigabytes} GB"] = resident()
         if connects:
-            threads = receiver.num_threads()
+            before = receiver.num_threads() + receiver.num_fds()
             for _ in range(connects):
                 with socket.create_connection(("127.0.0.1", port)):
                     pass
             time.sleep(2)
             found[f"after {connects} connections"] = resident()
-            found["threads and handles more than before"] = receiver.num_threads() - threads
+            found["threads and handles more than before"] = receiver.num_threads() + receiver.num_fds() - before
             assert subprocess.run(["echoscu", "-aec", "CTENRICH", "127.0.0.1", str(port)], check=False).returncode == 0
     return found
+
+
+def latency(folder: Path, study: Path, quiet: float) -> dict[str, Any]:
+    """Seconds from the last image of a study to its written objects, and those of a run on the images received."""
+    port, asked = free_port(), ["--segmenter", "expert"]
+    with listening(folder / "latency", port, "--close", f"quiet:{quiet}s", *asked):
+        send(port, [[path for path in sorted(study.rglob("*")) if path.is_file()]])
+        last = time.time()
+        with StationDatabase(folder / "latency" / "station.sqlite", read_only=True) as database:
+            while not (rows := [row for row in cases_of(database) if row.ended]):
+                time.sleep(0.2)
+    seconds = (rows[0].ended or 0.0) - last
+    case = folder / "latency" / "cases" / "000001" / "r1"
+    command = [sys.executable, "-m", "ctenrich.cli.main", "run", str(case / "images"), "--out", str(folder / "run")]
+    started = time.time()
+    subprocess.run([*command, *asked], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = time.time() - started
+    objects = {path.name: path.read_bytes() for path in (case / "run" / "series").glob("*/*/objects/*.dcm")}
+    again = {path.name: path.read_bytes() for path in (folder / "run" / "series").glob("*/*/objects/*.dcm")}
+    return {
+        "state": rows[0].state.value,
+        "from the last image to the objects, s": round(seconds, 1),
+        "quiet time, s": quiet,
+        "run on the same images, s": round(run, 1),
+        "ratio without the quiet time": round((seconds - quiet) / run, 2),
+        "objects": len(objects),
+        "objects with the same bytes": sum(again.get(name) == data for name, data in objects.items()),
+    }
 
 
 def large_object(path: Path, size: int) -> Path:
@@ -165,13 +205,15 @@ def large_object(path: Path, size: int) -> Path:
 def main() -> int:
     """Run the parts; ends with 1 if an acknowledged object is lost, changed or doubled, or a case does not end."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--connects", type=int, default=10_000)
-    parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--quick", action="store_true", help="a few minutes")
+    for name, (full, quick) in SIZES.items():
+        parser.add_argument(f"--{name}", type=type(full), help=f"default: {full}; with --quick {quick}")
+    parser.add_argument("--study", type=Path, help="folder of a study with contours")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    for name, sizes in SIZES.items():
+        if getattr(options, name) is None:
+            setattr(options, name, sizes[options.quick])
     bad = 0
     with tempfile.TemporaryDirectory(prefix="ctenrich-listener-") as name:
         folder = Path(name)
@@ -180,6 +222,8 @@ def main() -> int:
         if options.images or options.gigabytes or options.connects:
             sizes = memory(folder, options.images, options.gigabytes, options.connects)
             print(json.dumps({"memory, MB": sizes}, indent=1), flush=True)
+        if options.study:
+            print(json.dumps({"latency": latency(folder, options.study, quiet=5)}, indent=1), flush=True)
         if options.kills:
             result = campaign(folder / "kills", kills=options.kills, rng=random.Random(options.seed))
             print(json.dumps({"kills": asdict(result)}, indent=1), flush=True)
