@@ -61,6 +61,7 @@ def test_wrong_settings_are_named(tmp_path: Path, text: str, words: str) -> None
         StationConfig(aet="LONGER THAN SIXTEEN"),
         StationConfig(peers=(Peer(aet="A", host="scanner.example"),)),
         StationConfig(peers=(Peer(aet="A", host="::1", priority=6),)),
+        StationConfig(peers=(Peer(aet="A", host="::1", quiet=-1),)),
         StationConfig(dicom="0.0.0.0:104"),
         StationConfig(tls=TlsFiles(certificate="c.pem")),
         StationConfig(watch="/no/such/folder"),

@@ -14,7 +14,7 @@ from ctenrich.errors import UsageError
 from ctenrich.listener import cases
 from ctenrich.listener.cases import CaseState
 from ctenrich.listener.catalog import StationCatalog
-from ctenrich.listener.config import CloseRule, KeepRule
+from ctenrich.listener.config import CloseRule, KeepRule, Peer
 from ctenrich.listener.database import StationDatabase
 from ctenrich.listener.incoming import FileMeta, read_meta
 from ctenrich.listener.intake import Intake
@@ -22,6 +22,7 @@ from ctenrich.listener.retention import delete_old_objects
 from ctenrich.listener.station import Station
 from ctenrich.listener.store import ObjectStore
 from ctenrich.phantom import write_phantom_study
+from ctenrich.select.sources import make_cohort
 
 QUIET = CloseRule(when="quiet", seconds=60)
 
@@ -38,9 +39,9 @@ class Desk:
         self.intake: Intake
         self.use(QUIET)
 
-    def use(self, rule: CloseRule) -> None:
+    def use(self, rule: CloseRule, *peers: Peer) -> None:
         """Start with a rule, as a listener does."""
-        self.intake = Intake(self.station, self.database, rule, clock=lambda: self.now)
+        self.intake = Intake(self.station, self.database, rule, peers=peers, clock=lambda: self.now)
 
     def put(self, *paths: Path, association: int = 1) -> None:
         """Store files."""
@@ -91,6 +92,16 @@ def test_a_case_closes_after_its_quiet_time(desk: Desk) -> None:
     assert desk.pass_time(59) == [(1, "open")]
     assert desk.pass_time(1) == [(1, "closed")]
     assert totals_hold(desk.database)
+
+
+@pytest.mark.parametrize(("quiet", "closes_after"), [(300, 300), (10, 10)])
+def test_a_sender_can_have_a_quiet_time_of_its_own(desk: Desk, quiet: float, closes_after: float) -> None:
+    desk.use(QUIET, Peer(aet="S", host="::1", quiet=quiet), Peer(aet="FAST", host="::1"))
+    desk.ended(1, "released")
+    desk.put(study_files()[0])
+    desk.pass_time(1)
+    assert desk.pass_time(closes_after - 1) == [(1, "open")]
+    assert desk.pass_time(1) == [(1, "closed")]
 
 
 def test_a_wall_clock_that_jumps_closes_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +332,7 @@ def test_contours_stay_in_a_case_that_is_held(desk: Desk, tmp_path: Path) -> Non
     assert cases_and_objects(desk) == [(1, "open", "", 1), (2, "open", "", 6)]
 
 
-def test_headers_go_to_the_catalog(desk: Desk) -> None:
+def test_headers_go_to_the_catalog_and_can_be_selected_from(desk: Desk, tmp_path: Path) -> None:
     import duckdb
 
     desk.put(*study_files())
@@ -333,6 +344,8 @@ def test_headers_go_to_the_catalog(desk: Desk) -> None:
     with duckdb.connect(str(desk.station.catalog), read_only=True) as connection:
         found = connection.execute("SELECT count(*), count(DISTINCT SeriesInstanceUID) FROM dicom_all").fetchone()
     assert found == (len(study_files()), 1)
+    selected = make_cohort(f"folder:{desk.station.catalog}", tmp_path / "selected")
+    assert (selected.selected, selected.excluded) == (1, ())
 
 
 def test_old_objects_are_deleted_and_can_come_again(desk: Desk) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -76,3 +79,31 @@ def test_the_unit_and_the_composition_start_the_listener() -> None:
     mounted = [volume.split(":")[0] for service in composed.values() for volume in service["volumes"]]
     for name in (Path(volume) for volume in mounted if volume.startswith("./")):
         assert (RECIPES / name).is_file()
+
+
+def test_the_composition_connects_its_programs() -> None:
+    composed = yaml.safe_load((RECIPES / "compose.yaml").read_text())["services"]
+    command = composed["listener"]["command"]
+    web = command[command.index("--web") + 1]
+    prometheus = yaml.safe_load((RECIPES / "prometheus.yml").read_text())
+    assert prometheus["scrape_configs"][0]["static_configs"] == [{"targets": [web]}]
+    mounts = dict(volume.split(":")[:2] for volume in composed["prometheus"]["volumes"])
+    folder = Path(mounts["./prometheus.yml"]).parent
+    assert [str(folder / name) for name in prometheus["rule_files"]] == [mounts["./alerts.yml"]]
+    address = next(word for word in composed["prometheus"]["command"] if word.startswith("--web.listen-address="))
+    source = yaml.safe_load((RECIPES / "grafana-datasource.yml").read_text())["datasources"][0]
+    assert source["url"] == f"http://{address.partition('=')[2]}"
+    provided = yaml.safe_load((RECIPES / "grafana-provisioning.yml").read_text())["providers"][0]["options"]["path"]
+    mounts = dict(volume.split(":")[:2] for volume in composed["grafana"]["volumes"])
+    assert Path(mounts["./grafana-dashboard.json"]).parent == Path(provided)
+    assert int(composed["listener"]["stop_grace_period"].removesuffix("s")) > 10
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd is not installed")
+    unit = tmp_path / "ctenrich-listen.service"
+    unit.write_text((RECIPES / unit.name).read_text().replace("/opt/ctenrich/bin/ctenrich", sys.executable))
+    done = subprocess.run([program, "verify", str(unit)], check=False, capture_output=True, text=True)
+    assert [line for line in done.stderr.splitlines() if unit.name in line] == []

@@ -7,16 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from tests.listener.test_intake import Desk
+from tests.listener.test_listen import storescu
 from tests.support.cohorts import TINY, result_hashes
-from tests.support.listeners import study_files
+from tests.support.listeners import CONFIG, receiving, study_files
 
 from ctenrich import steps
 from ctenrich.errors import InputError
 from ctenrich.flows import running
 from ctenrich.listener import cases
 from ctenrich.listener.cases import CaseState
-from ctenrich.listener.config import RunRequest, StationConfig
+from ctenrich.listener.config import CloseRule, Peer, RunRequest, StationConfig
+from ctenrich.listener.database import StationDatabase
+from ctenrich.listener.intake import Intake
 from ctenrich.listener.worker import CaseWorker
 from ctenrich.phantom import Quirk, write_phantom_study
 from ctenrich.reasons import Reason
@@ -53,6 +57,36 @@ def test_a_case_gives_the_bytes_of_a_run_on_the_same_folder(desk: Desk, tmp_path
     found = result_hashes(desk.station.revision(1, 1) / "run")
     assert found == result_hashes(tmp_path / "run")
     assert len(found) > 2
+
+
+def masks_and_numbers(run: Path) -> tuple[bytes, list[float]]:
+    """Frames of the SEG, and numbers of the SR, of the one series of a run."""
+    folder = next(run.glob("series/*/*/objects"))
+    numbers = [
+        float(item.value) for item in dcmread(folder / "shape_sr.dcm").iterall() if item.keyword == "NumericValue"
+    ]
+    return dcmread(folder / "seg.dcm").PixelData, numbers
+
+
+@pytest.mark.long
+def test_a_study_sent_by_storescu_gives_the_masks_and_numbers_of_its_folder(tmp_path: Path) -> None:
+    pytest.importorskip("pynetdicom")
+    write_phantom_study(tmp_path / "dicom", TINY)
+    anyone = replace(CONFIG, peers=(Peer(aet="*", host="127.0.0.1"),))
+    with receiving(tmp_path / "station", anyone) as receiver:
+        storescu(receiver.ports["dicom"], tmp_path / "dicom")
+        assert receiver.rows("SELECT 1 FROM instances")
+    with StationDatabase(receiver.station.database) as database:
+        intake = Intake(receiver.station, database, CloseRule(when="association"))
+        intake.run_once()
+        intake.run_once()
+        assert CaseWorker(receiver.station, database, EXPERT).run_next() is True
+    cohort = make_cohort(str(tmp_path / "dicom"), tmp_path / "run" / INPUT)
+    steps.run_all(steps.start(cohort.path, tmp_path / "run", segmenters=["expert"]))
+    frames, numbers = masks_and_numbers(receiver.station.revision(1, 1) / "run")
+    assert (frames, numbers) == masks_and_numbers(tmp_path / "run")
+    assert any(frames)
+    assert len(numbers) > 10
 
 
 def test_a_case_without_a_usable_ct_is_skipped_with_the_reason(desk: Desk, tmp_path: Path) -> None:

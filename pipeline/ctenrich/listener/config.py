@@ -52,6 +52,9 @@ class Peer:
     deadline: float = 0.0
     """Seconds after the first image in which a case should have run: among cases of one priority the earliest deadline
     runs first; 0: none."""
+    quiet: float = 0.0
+    """Seconds without an image after which a case with images of this sender is complete, e.g. of a slow scanner; of
+    several senders the longest counts. 0: that of the closing rule."""
 
     def matches(self, aet: str, host: str) -> bool:
         """Return whether an association with this calling AE title may come from this IP address."""
@@ -222,8 +225,8 @@ class StationConfig:
 def _check_peer(peer: Peer) -> None:
     if peer.aet != ANY and (_AE_TITLE.fullmatch(peer.aet) is None or not peer.aet.strip()):
         raise _bad("peer: an AE title has 1 to 16 printable ASCII characters, and no backslash")
-    if not 0 <= peer.priority <= 5 or peer.deadline < 0:
-        raise _bad("peer: a priority is 0 to 5, and a deadline not negative")
+    if not 0 <= peer.priority <= 5 or peer.deadline < 0 or peer.quiet < 0:
+        raise _bad("peer: a priority is 0 to 5; a deadline and a quiet time are not negative")
     try:
         ipaddress.ip_network(peer.host, strict=False)
     except ValueError:

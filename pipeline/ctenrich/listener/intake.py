@@ -14,7 +14,7 @@ from ctenrich.listener.audit import append_event
 from ctenrich.listener.case_flows import CaseFlows, CaseTimes, Decision
 from ctenrich.listener.cases import CaseState, new_revision
 from ctenrich.listener.companions import Companions, referenced_series
-from ctenrich.listener.config import CloseRule
+from ctenrich.listener.config import CloseRule, Peer
 from ctenrich.listener.database import StationDatabase
 from ctenrich.listener.flow_rows import write_decisions
 from ctenrich.listener.station import Station
@@ -58,6 +58,8 @@ class Intake:
         When cases close.
     flows : CaseFlows, optional
         Flows that decide when cases close, and what runs on them.
+    peers : tuple of Peer
+        Senders, some of which have a quiet time of their own; flows have theirs.
     clock : callable
         Monotonic seconds.
     """
@@ -69,11 +71,13 @@ class Intake:
         rule: CloseRule,
         *,
         flows: CaseFlows | None = None,
+        peers: tuple[Peer, ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._station = station
         self._database = database
         self._rule = rule
+        self._slow = tuple(peer for peer in peers if peer.quiet)
         self._flows = flows
         self._clock = clock
         self._started = self._saved = clock()
@@ -194,9 +198,21 @@ class Intake:
     def _complete(self, case: int, quiet: float) -> bool:
         if self._rule.when == "association":
             return self._released(case)
-        if quiet < self._rule.seconds:
+        if quiet < self._quiet_seconds(case):
             return False
         return self._rule.when == "quiet" or self._has_roles(case)
+
+    def _quiet_seconds(self, case: int) -> float:
+        """Time without an image after which a case closes: the longest of its senders, else that of the rule."""
+        if not self._slow:
+            return self._rule.seconds
+        senders = self._database.rows(
+            "SELECT DISTINCT a.sender, a.host FROM associations a WHERE a.id IN ("
+            "SELECT association FROM instances WHERE case_id = ?)",
+            (case,),
+        )
+        own = [peer.quiet for peer in self._slow if any(peer.matches(row["sender"], row["host"]) for row in senders)]
+        return max(own, default=self._rule.seconds)
 
     def _released(self, case: int) -> bool:
         """Whether no association with objects of a case is open, and the last one of them was released."""

@@ -78,7 +78,8 @@ def listen(
     station = Station.create(root)
     with StationLock(station) as lock, StationDatabase(station.database) as database:
         append_event(station.audit, "listener started")
-        intake = Intake(station, database, config.close, flows=_flows(station, database, config, report))
+        flows = _flows(station, database, config, report)
+        intake = Intake(station, database, config.close, flows=flows, peers=config.peers)
         catalog = StationCatalog(station, database)
         processes = _Processes(station, config, lock.handle)
         try:
