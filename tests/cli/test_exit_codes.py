@@ -21,8 +21,8 @@ ARGUMENTS = {
     "FOLDER": "my-mappings", "FILE|RUN": "run", "FILE": "new.toml", "[RUN] [PATH...]": "run", "A [B...]": "run",
     "STATION": "run",
     "CATALOG": "catalog.duckdb", "TREATMENTS": "treatments.parquet", "KIND": "plan", "NAMES": "names.csv",
-    "FLOWS...": "flow.yaml", "DOSE": "dose.dcm", "DOSE...": "dose.dcm", "PLAN": "plan.dcm", "DIR": "dicom",
-    "OUT": "shared",
+    "FLOWS...": "flow.yaml", "FLOW": "flow.yaml", "DOSE": "dose.dcm", "DOSE...": "dose.dcm", "PLAN": "plan.dcm",
+    "DIR": "dicom", "OUT": "shared",
 }  # fmt: skip
 """Metavar -> a value that fits."""
 REQUIRED = {
@@ -37,6 +37,8 @@ REQUIRED = {
     "dose sum": ["--out", "sum.dcm"],
     "harmonise": ["--source", "dicom", "--out", "h"],
     "dose scale": ["--out", "scaled.dcm"],
+    "flow try": ["--catalog", "folder:catalog.duckdb"],
+    "flow run": ["--out", "flow-run"],
 }
 """Options that a command needs for a complete request."""
 ANY_TEXT = {
@@ -99,6 +101,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in (steps.fetch, steps.sort, steps.convert, steps.segment):
         stage(made)
     steps.tables(made)
+    (folder / "flow.yaml").write_text("triggers: [{Modality: [^CT$]}]\nmodels: [{use: expert}]\n")
     return folder
 
 

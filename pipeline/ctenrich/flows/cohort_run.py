@@ -17,11 +17,13 @@ from ctenrich.catalog.queries import Query
 from ctenrich.dicom.texts import read_texts
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.flows.attributes import parse_attribute
+from ctenrich.flows.builtin import products_by_source
 from ctenrich.flows.expected import ModalityFile
 from ctenrich.flows.records import SRC, Flow
-from ctenrich.flows.running import EndState, RunRequest, run_flow
+from ctenrich.flows.running import EndState, RunRequest, run_flow, settings_of
 from ctenrich.flows.trial import decide
 from ctenrich.flows.triggers import attributes_of
+from ctenrich.inference.device import check_device
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Instance
@@ -82,11 +84,13 @@ def run_on_cohort(
     Raises
     ------
     UsageError
-        BAD_RUN if `out` has results of another flow or version; BAD_PARAMETER for images that are not local files;
-        NOT_FOUND; the errors of the catalog or cohort file.
+        BAD_FLOW for a flow whose steps cannot be run; BAD_SETTINGS; BAD_RUN if `out` has results of another flow or
+        version; BAD_PARAMETER for images that are not local files; NOT_FOUND; the errors of the catalog or cohort file.
     OSError
         The disk is full.
     """
+    products_by_source(flow)
+    check_device(settings_of(request).segment.device)
     _claim(out, content)
     studies = _studies(source, out, progress)
     ended = []
