@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
@@ -16,6 +18,7 @@ from ctenrich.dose import isodoses as module
 from ctenrich.dose.isodoses import parse_levels, write_isodoses
 from ctenrich.dose.reader import read_dose
 from ctenrich.errors import InputError, UsageError
+from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
 from ctenrich.validate import validate_objects
 from tests.support.dose_cases import DoseCase
@@ -60,6 +63,41 @@ def test_regions_are_those_of_the_dose(case: DoseCase, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_segmentation_has_the_same_regions(case: DoseCase, tmp_path: Path) -> None:
+    path = tmp_path / "isodoses.dcm"
+    dose = read_dose(case.give_dose(**PLACE))
+    written = write_isodoses(dose, case.series, (25.0, 40.0), path, form="seg")
+    contours = write_isodoses(dose, case.series, (25.0, 40.0), tmp_path / "contours.dcm")
+    assert written.volumes == contours.volumes
+    assert written.notes == contours.notes
+    assert [issue for issue in validate_objects([path], settings=Settings()) if issue.severity == "error"] == []
+    seg = highdicom.seg.segread(path)
+    x = -120.25 + 0.7 * np.arange(48)
+    uids = list(case.series.sop_instance_uids)
+    for number, level in ((1, 25.0), (2, 40.0)):
+        item = seg.get_segment_description(number)
+        assert (item.segment_label, item.segmented_property_type.value) == (f"Isodose {level:g} Gy", "130747")
+        mask = seg.get_pixels_by_source_instance(uids, [number], assert_missing_frames_are_empty=True)[..., 0]
+        assert np.array_equal(mask[5, 20] > 0, (x >= level - 140) & (x <= -94)), "read by highdicom"
+    assert seg.FrameOfReferenceUID == case.series.frame_of_reference_uid
+    before = path.read_bytes()
+    write_isodoses(dose, case.series, (25.0, 40.0), path, form="seg")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("turn", [np.flip, lambda masks: np.roll(masks, 1, axis=2), lambda masks: masks[..., ::-1]])
+def test_a_segmentation_of_other_voxels_is_not_kept(
+    case: DoseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    dose = read_dose(case.give_dose(**PLACE))
+    build = module.isodose_segmentation
+    monkeypatch.setattr(module, "isodose_segmentation", lambda masks, *given: build(turn(masks), *given))
+    with pytest.raises(InputError) as caught:
+        write_isodoses(dose, case.series, (25.0, 40.0), tmp_path / "isodoses.dcm", form="seg")
+    assert caught.value.reason is Reason.PROOF_FAILED
+    assert not (tmp_path / "isodoses.dcm").exists()
+
+
 def test_what_is_refused_leaves_no_file(case: DoseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "isodoses.dcm"
     with pytest.raises(UsageError, match=r"the maximum of the dose is 46\.00 Gy"):
@@ -84,4 +122,8 @@ def test_command(case: DoseCase, tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     assert found.stdout.startswith("20 Gy: ")
     assert "border of the dose grid" in found.stderr
+    assert pydicom.dcmread(out).Modality == "RTSTRUCT"
+    found = CliRunner().invoke(app, [*arguments, "--level", "20", "--format", "seg"])
+    assert found.exit_code == 0, found.output
+    assert pydicom.dcmread(out).Modality == "SEG"
     assert CliRunner().invoke(app, [*arguments, "--level", "50%"]).exit_code == 2

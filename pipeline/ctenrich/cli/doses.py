@@ -30,6 +30,13 @@ class DoseFormat(StrEnum):
     PARQUET = "parquet"
 
 
+class IsodoseFormat(StrEnum):
+    """DICOM object of the isodoses."""
+
+    RTSTRUCT = "rtstruct"
+    SEG = "seg"
+
+
 class Sampling(StrEnum):
     """Sampling of the structures."""
 
@@ -239,17 +246,21 @@ def _combine(doses: list[Path], factors: list[str], plans: list[Path], out: Path
 @dose_app.command(
     "isodoses",
     epilog="Examples:  ctenrich dose isodoses rd.dcm --ct ct/ --level 20,50 --out isodoses.dcm  \n"
-    "ctenrich dose isodoses rd.dcm --ct ct/ --level 95% --level 20Gy --plan rp.dcm --out isodoses.dcm",
+    "ctenrich dose isodoses rd.dcm --ct ct/ --level 95% --level 20Gy --plan rp.dcm --out isodoses.dcm  \n"
+    "ctenrich dose isodoses rd.dcm --ct ct/ --level 20,50 --format seg --out isodoses.dcm",
 )
 def isodoses(
     dose: Annotated[Path, typer.Argument(help="RT Dose.")],
     ct: Annotated[Path, typer.Option(help="Folder of the CT.")],
     level: Annotated[list[str], typer.Option(help="Doses: 20, 20Gy, or 95% of the prescribed dose; repeatable.")],
-    out: Annotated[Path, typer.Option(help="File of the new RT Structure Set.")],
+    out: Annotated[Path, typer.Option(help="File of the new object.")],
     plan: Annotated[Path | None, typer.Option(help="RT Plan, for the prescribed dose.")] = None,
     prescribed: Annotated[float | None, typer.Option(min=0.01, help="Prescribed dose, Gy.")] = None,
+    fmt: Annotated[
+        IsodoseFormat, typer.Option("--format", help="rtstruct: RT Structure Set; seg: Segmentation.")
+    ] = IsodoseFormat.RTSTRUCT,
 ) -> None:
-    """Write isodoses as an RT Structure Set of regions, proven by drawing its contours again."""
+    """Write isodoses as regions of an RT Structure Set or a Segmentation, proven by reading the file again."""
     from ctenrich.cli.text import check_paths, printable
     from ctenrich.dicom.series import series_of_folder
     from ctenrich.dose.isodoses import parse_levels, write_isodoses
@@ -259,7 +270,8 @@ def isodoses(
     check_paths(dose, ct, plan)
     stated = read_plan(plan).prescription if plan is not None else None
     known = prescribed if prescribed is not None else stated.dose if stated is not None else None
-    written = write_isodoses(read_dose(dose), series_of_folder(ct), parse_levels(level, known), out)
+    levels = parse_levels(level, known)
+    written = write_isodoses(read_dose(dose), series_of_folder(ct), levels, out, form=fmt.value)
     for note in written.notes:
         typer.echo(printable(f"note: {note}"), err=True)
     for gray, volume in written.volumes:

@@ -1,39 +1,45 @@
-"""Isodoses as an RT Structure Set: regions of at least a dose on the pixels of a CT, proven by drawing them again."""
+"""Isodoses as an RT Structure Set or a Segmentation: regions of at least a dose on the pixels of a CT, proven."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from ctenrich import __version__
 from ctenrich.contours.raster import Grid, grid_of, rasterise
 from ctenrich.contours.rtstruct import load_contours
+from ctenrich.dicom.seg import read_seg
 from ctenrich.dose.grid import DoseSampler, Lattice
 from ctenrich.dose.reader import Dose
+from ctenrich.encode.isodose_seg import isodose_segmentation
 from ctenrich.encode.isodose_set import IsodoseRegion, isodose_set
+from ctenrich.encode.memory import check_array
 from ctenrich.encode.outlines import trace_mask
 from ctenrich.errors import InputError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import SortedSeries
-from ctenrich.settings import EncodeSettings
+from ctenrich.settings import Settings
 from ctenrich.uids import derive_uid
 from ctenrich.workspace import write_bytes
 
-__all__ = ["WrittenIsodoses", "parse_levels", "write_isodoses"]
+__all__ = ["IsodoseForm", "WrittenIsodoses", "parse_levels", "write_isodoses"]
 
 Mask = NDArray[np.bool_]
+IsodoseForm = Literal["rtstruct", "seg"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenIsodoses:
-    """A structure set of isodoses, proven."""
+    """A structure set or segmentation of isodoses, proven."""
 
     sop_instance_uid: str
     volumes: tuple[tuple[float, float], ...]
@@ -91,12 +97,18 @@ class _Region:
 
 
 def write_isodoses(
-    dose: Dose, series: SortedSeries, levels: Sequence[float], path: Path, *, settings: EncodeSettings | None = None
+    dose: Dose,
+    series: SortedSeries,
+    levels: Sequence[float],
+    path: Path,
+    *,
+    form: IsodoseForm = "rtstruct",
+    settings: Settings | None = None,
 ) -> WrittenIsodoses:
-    """Write the regions of at least some doses as an RT Structure Set, read it again, and compare every voxel.
+    """Write the regions of at least some doses, read the file again, and compare every voxel.
 
-    A voxel belongs to a region if the dose at its centre, interpolated linearly, is at least the level. Contours run
-    along the edges of the pixels.
+    A voxel belongs to a region if the dose at its centre, interpolated linearly, is at least the level. Contours of a
+    structure set run along the edges of the pixels.
 
     Parameters
     ----------
@@ -108,8 +120,10 @@ def write_isodoses(
         Gy.
     path : Path
         The new file.
-    settings : EncodeSettings, optional
-        Dates.
+    form : {"rtstruct", "seg"}
+        RT Structure Set, or Segmentation of the type BINARY.
+    settings : Settings, optional
+        Dates, and the limit of memory.
 
     Returns
     -------
@@ -118,8 +132,10 @@ def write_isodoses(
     Raises
     ------
     InputError
-        DOSE_UNITS, DOSE_TYPE, DOSE_OTHER_FRAME, DOSE_OFFSETS for a single frame; PROOF_FAILED where the contours, drawn
-        again, are not the region: the file is then removed.
+        DOSE_UNITS, DOSE_TYPE, DOSE_OTHER_FRAME, DOSE_OFFSETS for a single frame; PROOF_FAILED where the file, read
+        again, has not the regions: it is then removed.
+    EncodingError
+        OUT_OF_MEMORY where the masks of a segmentation take more memory than a worker may use.
     UsageError
         BAD_PARAMETER for a level that the dose does not reach on the images.
     """
@@ -128,14 +144,36 @@ def write_isodoses(
         raise InputError(Reason.DOSE_OTHER_FRAME, "the dose has another frame of reference than the images")
     if min(dose.grid.shape) < 2:
         raise InputError(Reason.DOSE_OFFSETS, "the dose has a single plane, row or column")
-    grid = grid_of(series)
+    grid, chosen = grid_of(series), settings or Settings()
     regions = _find_regions(dose, grid, levels)
     for one in regions:
         if not one.voxels:
             text = f"no voxel of the images has {one.level:g} Gy; the maximum of the dose is {dose.grid.maximum:.2f} Gy"
             raise UsageError(Reason.BAD_PARAMETER, text)
-    found = [IsodoseRegion(level=one.level, outlines=one.outlines) for one in regions]
-    dataset = isodose_set(found, series, (dose.sop_instance_uid, dose.grid.maximum), settings or EncodeSettings())
+    stated = (dose.sop_instance_uid, dose.grid.maximum)
+    if form == "seg":
+        check_array((len(levels) + 8) * math.prod(grid.shape), "the masks of the isodoses", chosen)
+        masks = np.zeros((*grid.shape, len(levels)), np.uint8)
+        for k, plane in enumerate(_planes(dose, grid)):
+            for n, level in enumerate(levels):
+                masks[k, :, :, n] = _at_least(plane, level)
+        dataset = isodose_segmentation(masks, levels, series, stated, chosen.encode)
+    else:
+        found = [IsodoseRegion(level=one.level, outlines=one.outlines) for one in regions]
+        dataset = isodose_set(found, series, stated, chosen.encode)
+    _write(dataset, path)
+    drawn = _segments_again(path, series) if form == "seg" else _contours_again(path, grid)
+    if not _same_regions(drawn, dose, grid, regions):
+        path.unlink()
+        raise InputError(Reason.PROOF_FAILED, "the file, read and drawn again, has not the regions of the dose")
+    return WrittenIsodoses(
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        volumes=tuple((one.level, one.voxels * grid.voxel_volume / 1000) for one in regions),
+        notes=tuple(_notes(regions)),
+    )
+
+
+def _write(dataset: Dataset, path: Path) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -144,12 +182,6 @@ def write_isodoses(
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     write_bytes(path, buffer.getvalue())
-    _prove(path, dose, grid, regions)
-    return WrittenIsodoses(
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        volumes=tuple((one.level, one.voxels * grid.voxel_volume / 1000) for one in regions),
-        notes=tuple(_notes(regions)),
-    )
 
 
 def _planes(dose: Dose, grid: Grid) -> Iterator[NDArray[np.float64]]:
@@ -198,18 +230,27 @@ def _grown(mask: Mask) -> Mask:
     return out
 
 
-def _prove(path: Path, dose: Dose, grid: Grid, regions: Sequence[_Region]) -> None:
-    """Draw the contours of the written file again, and compare every voxel with the dose."""
-    rois = load_contours(path).rois
-    wrong = len(rois) != len(regions)
-    for roi, one in zip(rois, regions, strict=False):
-        drawn = rasterise(roi.contours, grid, nesting="xor").mask
-        wrong = wrong or any(
-            not np.array_equal(drawn[k], _at_least(plane, one.level)) for k, plane in enumerate(_planes(dose, grid))
-        )
-    if wrong:
-        path.unlink()
-        raise InputError(Reason.PROOF_FAILED, "the contours, drawn again, are not the regions of the dose")
+def _contours_again(path: Path, grid: Grid) -> list[Mask]:
+    """Masks of the contours of a written structure set."""
+    return [rasterise(roi.contours, grid, nesting="xor").mask for roi in load_contours(path).rois]
+
+
+def _segments_again(path: Path, series: SortedSeries) -> list[Mask]:
+    """Masks of the segments of a written segmentation, decoded by other code than wrote it."""
+    decoded = read_seg(path, series)
+    if not decoded.on_source_grid:
+        return []
+    return [decoded.mask(segment.number) for segment in decoded.segments]
+
+
+def _same_regions(drawn: Sequence[Mask], dose: Dose, grid: Grid, regions: Sequence[_Region]) -> bool:
+    if len(drawn) != len(regions):
+        return False
+    return all(
+        np.array_equal(mask[k], _at_least(plane, one.level))
+        for k, plane in enumerate(_planes(dose, grid))
+        for mask, one in zip(drawn, regions, strict=True)
+    )
 
 
 def _notes(regions: Sequence[_Region]) -> Iterator[str]:

@@ -30,7 +30,7 @@ from ctenrich.settings import EncodeSettings
 from ctenrich.uids import derive_uid
 from ctenrich.workspace import Workspace
 
-__all__ = ["IsodoseRegion", "isodose_set"]
+__all__ = ["IsodoseRegion", "isodose_colour", "isodose_set"]
 
 _SERIES_NUMBER = 9001
 
@@ -102,6 +102,23 @@ def isodose_set(
     return out
 
 
+def isodose_colour(level: float, maximum: float) -> tuple[int, int, int]:
+    """Return the colour of an isodose, from blue for little dose to red for the most.
+
+    Parameters
+    ----------
+    level, maximum : float
+        Gy.
+
+    Returns
+    -------
+    tuple of int
+        Red, green and blue, 0 to 255.
+    """
+    red, green, blue = colorsys.hsv_to_rgb(2 / 3 * (1 - min(1.0, level / maximum)), 1.0, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
 def _roi(number: int, one: IsodoseRegion, series: SortedSeries, uid: str) -> Dataset:
     item = Dataset()
     item.ROINumber, item.ReferencedFrameOfReferenceUID = number, series.frame_of_reference_uid
@@ -121,8 +138,7 @@ def _observation(number: int) -> Dataset:
 
 def _contours(number: int, one: IsodoseRegion, series: SortedSeries, maximum: float) -> Dataset:
     item = Dataset()
-    red, green, blue = colorsys.hsv_to_rgb(2 / 3 * (1 - min(1.0, one.level / maximum)), 1.0, 1.0)
-    item.ROIDisplayColor = [round(255 * value) for value in (red, green, blue)]
+    item.ROIDisplayColor = list(isodose_colour(one.level, maximum))
     item.ReferencedROINumber = number
     items = [
         contour_item(slice_points(series, k, points), "CLOSEDPLANAR_XOR", series, k)
