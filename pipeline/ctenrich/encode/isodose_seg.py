@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from ctenrich.records import SortedSeries
 from ctenrich.settings import EncodeSettings
 from ctenrich.uids import derive_uid
 from ctenrich.workspace import Workspace
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
 
 __all__ = ["isodose_segmentation"]
 
@@ -68,12 +72,12 @@ def isodose_segmentation(
 
     uid, maximum = dose
     slices = hashlib.sha256("\n".join(series.sop_instance_uids).encode()).hexdigest()
-    key = ("isodose segmentation", __version__, uid, f"{maximum!r}", series.series_instance_uid, slices)
-    key = (*key, ",".join(f"{level:g}" for level in levels))
+    doses = ",".join(f"{level:g}" for level in levels)
+    key = ("isodose segmentation", __version__, uid, f"{maximum!r}", doses, series.series_instance_uid, slices)
     source = read_source(series, Workspace(Path()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        out = Segmentation(
+        out: Dataset = Segmentation(
             source_images=source_images(series, source),
             pixel_array=masks,
             segmentation_type="BINARY",
@@ -107,17 +111,17 @@ def isodose_segmentation(
     return out
 
 
-def _description(number: int, level: float, dose: tuple[str, float], tracking_uid: str) -> Dataset:
+def _description(number: int, level: float, dose: tuple[str, float], tracking_uid: str) -> SegmentDescription:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
-    from highdicom.seg import SegmentDescription
+    from highdicom.seg import SegmentDescription as Description
     from pydicom.sr.codedict import codes
 
     uid, maximum = dose
     algorithm = AlgorithmIdentificationSequence(
         name="Threshold of an RT Dose", family=codes.DCM.ArtificialIntelligence, version=__version__
     )
-    item = SegmentDescription(
+    item = Description(
         segment_number=number,
         segment_label=f"Isodose {level:g} Gy",
         segmented_property_category=codes.SCT.SpatialAndRelationalConcept,
