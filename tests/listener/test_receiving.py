@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -38,6 +40,12 @@ SUCCESS, REFUSED, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 def receiver(tmp_path: Path) -> Iterator[Receiver]:
     with receiving(tmp_path / "station") as found:
         yield found
+
+
+def test_the_process_that_receives_does_not_load_what_runs_cases() -> None:
+    code = "import sys, ctenrich.listener.receiver, ctenrich.listener.scp; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"ctenrich.steps", "ctenrich.report", "duckdb", "pyarrow", "torch"} & set(loaded)
 
 
 def test_a_study_is_stored_with_its_bytes(receiver: Receiver) -> None:

@@ -14,6 +14,7 @@ from ctenrich import steps
 from ctenrich.errors import CtenrichError, is_disk_full
 from ctenrich.flows.builtin import products_by_source
 from ctenrich.flows.records import SRC, Flow
+from ctenrich.flows.request import RunRequest
 from ctenrich.reasons import Reason
 from ctenrich.runner.recorder import RunEnd
 from ctenrich.runner.run import INPUT, Run
@@ -38,26 +39,6 @@ class EndState(StrEnum):
 
 
 _SEVERITY = {state: number for number, state in enumerate((EndState.SKIPPED, EndState.DONE, EndState.FAILED))}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """What runs on a closed case."""
-
-    segmenters: tuple[str, ...] = ()
-    bodypart: str = "none"
-    settings: str = ""
-    """Settings file (TOML)."""
-    device: str = ""
-    """Device of the networks; empty: that of the settings."""
-    rois: tuple[str, ...] = ()
-    mappings: str = ""
-    allow_demo_models: bool = False
-
-    @property
-    def asked(self) -> bool:
-        """Whether anything runs."""
-        return bool(self.segmenters) or self.bodypart != "none"
 
 
 @dataclass(frozen=True)

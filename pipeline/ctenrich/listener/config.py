@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from ctenrich.delivery.destination import Destination, Hook
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.flows.closing import AfterAtMost, CloseRule, CloseWhen, parse_duration
-from ctenrich.flows.running import RunRequest
+from ctenrich.flows.request import RunRequest
 from ctenrich.reasons import Reason
 
 __all__ = [
