@@ -219,6 +219,7 @@ def test_a_query_that_fails_is_no_empty_answer() -> None:
 # ---------------------------------------------------------------- the storage
 
 
+@pytest.mark.long
 def test_an_association_that_breaks_leaves_whole_objects_and_asks_for_the_rest(tmp_path: Path) -> None:
     with archive_node(series_of()) as node:
         node.aborts_after = 2
@@ -228,6 +229,7 @@ def test_an_association_that_breaks_leaves_whole_objects_and_asks_for_the_rest(t
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
 
 
+@pytest.mark.long
 def test_a_second_fetch_asks_only_for_what_is_missing(tmp_path: Path) -> None:
     with archive_node(series_of()) as node:
         first, second, *_ = fetch(node.address, tmp_path)
@@ -239,6 +241,7 @@ def test_a_second_fetch_asks_only_for_what_is_missing(tmp_path: Path) -> None:
         assert dcmread(second).SOPInstanceUID == second.stem
 
 
+@pytest.mark.long
 def test_objects_that_do_not_come_are_missing(tmp_path: Path) -> None:
     with archive_node(series_of()) as node:
         node.sends = lambda data: None if data.SOPInstanceUID.endswith(".3") else data
@@ -263,12 +266,14 @@ def test_an_object_of_another_series_is_refused(tmp_path: Path) -> None:
         assert not (tmp_path / "1.2.3.4.3.dcm").exists()
 
 
+@pytest.mark.long
 def test_objects_that_nobody_asked_for_are_not_written(tmp_path: Path) -> None:
     with archive_node(series_of()) as node:
         fetch(node.address, tmp_path, uids=("1.2.3.4.1", "1.2.3.4.2"))
         assert sorted(path.name for path in tmp_path.iterdir()) == ["1.2.3.4.1.dcm", "1.2.3.4.2.dcm"]
 
 
+@pytest.mark.long
 def test_a_node_that_refuses_or_offers_no_retrieval(tmp_path: Path) -> None:
     with archive_node(series_of()) as node:
         node.get_status = 0xA900

@@ -72,6 +72,7 @@ def test_a_scan_is_selected_fetched_and_sorted(xnat: Xnat, tmp_path: Path) -> No
     assert xnat.logins == 2  # of the catalog and of the storage
 
 
+@pytest.mark.long
 def test_other_patients_dates_and_attributes_from_headers(xnat: Xnat) -> None:
     assert not choose(xnat, patients=["other"]).cohort.series
     assert not choose(xnat, study_date_max="2020-03-03").cohort.series
@@ -92,6 +93,7 @@ def test_a_fetch_that_goes_on_keeps_what_its_checksum_confirms(xnat: Xnat, tmp_p
     assert sum(path.endswith(".dcm") for path in xnat.requests) == 2
 
 
+@pytest.mark.long
 def test_an_answer_that_is_cut_is_asked_for_again(xnat: Xnat, tmp_path: Path) -> None:
     xnat.digests = False
     xnat.fault = lambda path, times: "cut" if path.endswith("3.dcm") and not times else ""
@@ -144,6 +146,7 @@ def test_a_file_outside_the_experiments_is_refused(xnat: Xnat) -> None:
         assert caught.value.reason is Reason.UNSAFE_PATH
 
 
+@pytest.mark.long
 def test_two_scans_with_one_uid_and_scans_without(xnat: Xnat) -> None:
     scans = xnat.sessions["XNAT_E1"]["scans"]
     scans["5"] = scans["2"]

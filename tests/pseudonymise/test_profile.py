@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword
+from pydicom.datadict import DicomDictionary, dictionary_VR, private_dictionary_VR, tag_for_keyword
 from pydicom.tag import Tag
 
 from ctenrich.errors import UsageError
@@ -131,6 +131,17 @@ def test_lists_of_private_attributes() -> None:
     for text in ("creator,group,element\nV,0018,0a\n", "creator,group,element\nV,0019,00aa\n", "a,b\n1,2\n"):
         with pytest.raises(UsageError, match="BAD_PARAMETER"):
             read_private_attributes(text)
+
+
+def test_private_attributes_of_the_list_are_those_of_pydicoms_dictionary() -> None:
+    """None of them is a text of any length, a name, a date or a UID."""
+    for one in read_private_attributes():
+        tag = Tag(one.group, 0x1000 | one.element)
+        kind = private_dictionary_VR(tag, one.creator)  # KeyError for an attribute that the creator does not have
+        assert kind in {"CS", "DS", "IS", "SH", "FL", "FD", "SS", "SL", "US", "UL"}, one
+    found = {(one.creator, one.group, one.element) for one in read_private_attributes()}
+    assert ("ELSCINT1", 0x00E1, 0x50) in found  # Acquisition Duration
+    assert ("ELSCINT1", 0x01E1, 0x50) not in found
 
 
 def test_what_is_moved_as_a_date_is_one() -> None:

@@ -24,19 +24,24 @@ from pydicom.uid import (
 )
 from tests.conftest import need_program
 from tests.publish.test_objects import orthanc
+from tests.support.small_series import Small, folder_entry, write_small
 from tests.support.treatment_cases import Patient, make
 from typer.testing import CliRunner
 
 from ctenrich import steps
 from ctenrich.cli.main import app
 from ctenrich.dicom.reader import find_data_set
-from ctenrich.errors import InputError, TransientError, UsageError
+from ctenrich.errors import GeometryError, InputError, TransientError, UsageError
 from ctenrich.publish.content import gather
 from ctenrich.publish.log import read_log
 from ctenrich.publish.objects import publish_to
 from ctenrich.publish.options import Content, PublishOptions, TlsFiles, node_of, parse_content
 from ctenrich.publish.verify import verify_published
 from ctenrich.reasons import Reason
+from ctenrich.series_store import SeriesStore
+from ctenrich.settings import Settings
+from ctenrich.stages.fetch import fetch_series
+from ctenrich.stages.sort import sort_series
 from ctenrich.treatments.files import write_treatments
 from ctenrich.workspace import Workspace
 
@@ -196,6 +201,17 @@ def test_a_transfer_syntax_that_the_file_misstates(run: Workspace) -> None:
     plan.path.write_bytes(content)
     again = next(file for file in gather(run, SOURCES).files if file.modality == "RTPLAN")
     assert (again.restated, again.transfer_syntax) == (True, ExplicitVRLittleEndian)
+
+
+def test_a_series_that_a_later_stage_excludes_is_sent_too(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "run")
+    write_small(tmp_path / "in", Small(count=1))
+    fetched = fetch_series(folder_entry(tmp_path / "in"), settings=Settings(), workspace=workspace)
+    with pytest.raises(GeometryError) as caught:
+        sort_series(fetched, settings=Settings(), workspace=workspace)
+    assert caught.value.reason is Reason.ONE_SLICE
+    SeriesStore(workspace).save(fetched, fetched.series_instance_uid)
+    assert [file.sop_instance_uid for file in gather(workspace, SOURCES).files] == ["1.2.3.4.1"]
 
 
 def test_a_folder_is_sent_whole_and_once(original: Path, tmp_path: Path) -> None:
