@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import scipy.ndimage
 import SimpleITK
 from numpy.typing import NDArray
 
-from ctenrich.masks import dice, dice_of_counts, distance_from, surface_dice, surface_of
+from ctenrich.masks import (
+    dice,
+    dice_of_counts,
+    distance_from,
+    label_statistics,
+    masks_from_label_map,
+    surface_dice,
+    surface_of,
+)
+from ctenrich.records import SegmentMasks
+from ctenrich.workspace import Workspace
+from tests.support.encode_cases import EXPERT, make_series
 
 EMPTY = np.zeros((6, 7, 8), bool)
 
@@ -66,3 +80,51 @@ def test_surface_dice_of_empty_masks() -> None:
     assert surface_dice(EMPTY, EMPTY, (1.0, 1.0, 1.0), 1.0) is None
     assert surface_dice(EMPTY, mask, (1.0, 1.0, 1.0), 1.0) == 0.0
     assert surface_dice(mask, EMPTY, (1.0, 1.0, 1.0), 1.0) == 0.0
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("step", [1, -1])
+def test_statistics_of_labels_are_those_of_scipy(kind: type, step: int) -> None:
+    """Noise, blocks and a label that touches every border; the view is that of an image with reversed axes."""
+    generator = np.random.default_rng(3)
+    blocks = np.kron(generator.integers(0, 9, (4, 5, 6)), np.ones((3, 4, 5))).astype(kind)
+    noise = (generator.integers(0, 250, blocks.shape) * (generator.random(blocks.shape) < 0.05)).astype(kind)
+    for array in (blocks, noise, np.full((2, 3, 4), 7, kind), np.zeros((2, 3, 4), kind), np.zeros((0, 3, 4), kind)):
+        labels = array[::step, :, ::step]
+        found = label_statistics(labels)
+        assert np.array_equal(found.counts, np.bincount(labels.ravel(), minlength=len(found.counts)))
+        boxes = scipy.ndimage.find_objects(labels.astype(int)) if labels.size else []
+        expected = {
+            value: [end for part in box for end in (part.start, part.stop)]
+            for value, box in enumerate(boxes, 1)
+            if box is not None
+        }
+        assert {v: [b.k0, b.k1, b.j0, b.j1, b.i0, b.i1] for v, b in found.boxes.items()} == expected
+
+
+def test_statistics_are_bounded_by_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.random.default_rng(4).integers(0, 5, (7, 8, 9)).astype(np.uint8)
+    whole = label_statistics(labels)
+    monkeypatch.setattr("ctenrich.masks._SLAB", 100)
+    parts = label_statistics(labels)
+    assert np.array_equal(whole.counts, parts.counts)
+    assert whole.boxes == parts.boxes
+
+
+def test_statistics_of_renumbered_labels() -> None:
+    labels = np.random.default_rng(5).integers(0, 6, (3, 8, 9)).astype(np.uint8)
+    table = np.array([0, 3, 0, 1, 9, 0], np.uint8)
+    found, expected = label_statistics(labels).renumbered(table), label_statistics(table[labels])
+    assert np.array_equal(found.counts, expected.counts[:10])
+    assert found.boxes == expected.boxes
+
+
+def test_a_label_that_does_not_fit_the_type_is_no_other_label(tmp_path: Path) -> None:
+    """257 is not 1 in 8 bits."""
+    workspace = Workspace(tmp_path)
+    series, _ = make_series(tmp_path / "ct")
+    labels = np.zeros(series.shape, np.uint16)
+    labels[3, 4, 5] = 257
+    template = SegmentMasks(EXPERT, series.series_instance_uid, series.shape, (), None, "")
+    with pytest.raises(ValueError, match="257"):
+        masks_from_label_map(labels, [(1, "heart", "heart")], template, tmp_path / "labels.npy", workspace)

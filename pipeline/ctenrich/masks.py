@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ctenrich.records import Box, Segment, SegmentMasks
 from ctenrich.workspace import Workspace, load_array, save_array
 
 __all__ = [
+    "LabelStatistics",
     "bounding_box",
     "crop_of",
     "dice",
@@ -22,7 +23,7 @@ __all__ = [
     "distance_from",
     "full_mask",
     "has_arrays",
-    "label_boxes",
+    "label_statistics",
     "masks_from_label_map",
     "masks_from_segments",
     "masks_sha256",
@@ -32,6 +33,8 @@ __all__ = [
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
+_SLAB = 1 << 20
+"""Voxels that are looked at together: what is made of them fits into the cache of a processor."""
 
 
 def bounding_box(mask: NDArray[Any]) -> Box | None:
@@ -125,6 +128,7 @@ def masks_from_label_map(
     template: SegmentMasks,
     path: Path,
     workspace: Workspace,
+    statistics: LabelStatistics | None = None,
 ) -> SegmentMasks:
     """Save a label map and describe it.
 
@@ -139,6 +143,8 @@ def masks_from_label_map(
     path : Path
         The ``.npy`` to write, in the series' folder.
     workspace : Workspace
+    statistics : LabelStatistics, optional
+        Of `labels`, where they are known.
 
     Returns
     -------
@@ -150,14 +156,23 @@ def masks_from_label_map(
         A label value has no name.
     """
     top = max(number for number, _, _ in names)
-    labels = np.ascontiguousarray(labels, np.uint8 if top < 256 else np.uint16)
-    counts = np.bincount(labels.ravel(), minlength=top + 1)
-    unknown = set(np.flatnonzero(counts).tolist()) - {0} - {n for n, _, _ in names}
+    kind = np.dtype(np.uint8 if top < 256 else np.uint16)
+    if labels.dtype != kind and labels.size and not 0 <= labels.min() <= labels.max() <= top:
+        raise ValueError(f"label values from {labels.min()} to {labels.max()}: names are for 1 to {top}")
+    labels = np.ascontiguousarray(labels, kind)
+    found = statistics or label_statistics(labels)
+    unknown = set(found.boxes) - {n for n, _, _ in names}
     if unknown:
         raise ValueError(f"label values without a name: {sorted(unknown)}")
-    boxes = label_boxes(labels, top)
     segments = tuple(
-        Segment(number, name, source, int(counts[number]), boxes[number]) for number, name, source in sorted(names)
+        Segment(
+            number,
+            name,
+            source,
+            int(found.counts[number]) if number in found.boxes else 0,
+            found.boxes.get(number),
+        )
+        for number, name, source in sorted(names)
     )
     save_array(path, labels)
     relative = workspace.relative(template.series_instance_uid, path)
@@ -203,37 +218,75 @@ def masks_from_segments(
     return replace(template, segments=ordered, label_map_path=None, sha256=_masks_sha256(ordered, crops))
 
 
-def label_boxes(labels: NDArray[Any], top: int) -> list[Box | None]:
-    """Bounding box of each label value, slice by slice in bounded memory.
+@dataclass(frozen=True)
+class LabelStatistics:
+    """Voxels and bounding boxes of the values of a label map."""
+
+    counts: NDArray[np.int64]
+    """Voxels of each value, from 0."""
+    boxes: dict[int, Box]
+    """Bounding box of each value but 0 that has a voxel."""
+
+    def renumbered(self, table: NDArray[np.unsignedinteger]) -> LabelStatistics:
+        """Statistics of ``table[labels]``; values that become 0 are background, no two others become the same."""
+        counts = np.zeros(max(int(table.max(initial=0)) + 1, 1), np.int64)
+        np.add.at(counts, table[: len(self.counts)], self.counts[: len(table)])
+        boxes = {int(table[value]): box for value, box in self.boxes.items() if table[value]}
+        return LabelStatistics(counts, boxes)
+
+
+def label_statistics(labels: NDArray[np.unsignedinteger]) -> LabelStatistics:
+    """Count the voxels of each label value and find their bounding boxes, in one pass and bounded memory.
+
+    Label maps are mostly runs of one value along a row: ends of runs are found voxel by voxel, all else run by run.
 
     Parameters
     ----------
-    labels : array, [k, j, i]
-    top : int
-        Largest label value.
+    labels : array of uint8 or uint16, [k, j, i]
 
     Returns
     -------
-    list of (Box or None)
-        By label value, 0 to `top`; None for a value that does not occur.
+    LabelStatistics
     """
-    k_hit = np.zeros((top + 1, labels.shape[0]), bool)
-    j_hit = np.zeros((top + 1, labels.shape[1]), bool)
-    i_hit = np.zeros((top + 1, labels.shape[2]), bool)
-    for k, plane in enumerate(labels):
-        for value in np.flatnonzero(np.bincount(plane.ravel(), minlength=top + 1)).tolist():
-            here = plane == value
-            k_hit[value, k] = True
-            j_hit[value] |= here.any(axis=1)
-            i_hit[value] |= here.any(axis=0)
-    out: list[Box | None] = []
-    for value in range(top + 1):
-        if not k_hit[value].any():
-            out.append(None)
+    size = 1 << (8 * labels.dtype.itemsize)
+    counts = np.zeros(size, np.int64)
+    low, high = np.full((3, size), np.iinfo(np.int64).max), np.full((3, size), -1)
+    planes, rows, columns = labels.shape
+    step = max(1, _SLAB // max(rows * columns, 1))
+    for k in range(0, planes if rows * columns else 0, step):
+        part = np.ascontiguousarray(labels[k : k + step])
+        values, starts, ends = _runs(part)
+        if values.size == 0:
             continue
-        ends = [(int(h[0]), int(h[-1]) + 1) for h in (np.flatnonzero(hit[value]) for hit in (k_hit, j_hit, i_hit))]
-        out.append(Box(*ends[0], *ends[1], *ends[2]))
-    return out
+        first = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+        found = values[first]
+        counts[found] += np.add.reduceat(ends - starts, first)
+        row = starts // columns
+        i, k_of, j = starts - row * columns, row // rows + k, row % rows
+        for axis, (begin, last) in enumerate(((k_of, k_of), (j, j), (i, i + ends - starts - 1))):
+            low[axis, found] = np.minimum(low[axis, found], np.minimum.reduceat(begin, first))
+            high[axis, found] = np.maximum(high[axis, found], np.maximum.reduceat(last, first))
+    counts[0] = labels.size - counts.sum()
+    present = [value for value in np.flatnonzero(counts).tolist() if value]
+    boxes = {
+        value: Box(*(int(end) for n in range(3) for end in (low[n, value], high[n, value] + 1))) for value in present
+    }
+    return LabelStatistics(counts, boxes)
+
+
+def _runs(
+    part: NDArray[np.unsignedinteger],
+) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64], NDArray[np.int64]]:
+    """Value, start and end of each run along the rows of a contiguous array that is not background, by value."""
+    lines = part.reshape(-1, part.shape[-1])
+    begins = np.empty(lines.shape, bool)
+    begins[:, 0] = True
+    np.not_equal(lines[:, 1:], lines[:, :-1], out=begins[:, 1:])
+    starts = np.flatnonzero(begins)
+    values, ends = part.reshape(-1)[starts], np.append(starts[1:], part.size)
+    inside = np.flatnonzero(values)
+    order = inside[np.argsort(values[inside], kind="stable")]
+    return values[order], starts[order], ends[order]
 
 
 def _box_slices(box: Box | None) -> tuple[slice, slice, slice]:

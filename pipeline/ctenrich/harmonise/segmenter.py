@@ -18,7 +18,7 @@ from ctenrich.harmonise.images import open_image, whole_numbers
 from ctenrich.harmonise.position import find_misplaced
 from ctenrich.harmonise.request import HarmoniseRequest, MaskForm, RequestedSegment
 from ctenrich.harmonise.stated import check_stated, read_stated
-from ctenrich.masks import crop_of, masks_from_label_map, masks_from_segments
+from ctenrich.masks import LabelStatistics, crop_of, label_statistics, masks_from_label_map, masks_from_segments
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import (
@@ -132,10 +132,10 @@ class HarmonisedSegmenter:
         settings, workspace = context
         store, uid = SeriesStore(workspace), series.series_instance_uid
         if self._request.form is MaskForm.LABEL_MAP and not any(s.layer for s in self._request.segments):
-            labels = self._label_map(series, issues)
+            labels, statistics = self._label_map(series, issues)
             names = [(s.number, s.name, s.source_label) for s in self._request.segments]
             path = store.label_map(uid, self._product)
-            return masks_from_label_map(labels, names, template, path, workspace)
+            return masks_from_label_map(labels, names, template, path, workspace, statistics)
         if self._request.form is MaskForm.SEG:
             parts = masks_of_segs(self._request, series, settings, issues)
         elif self._request.form is MaskForm.RTSTRUCT:
@@ -148,8 +148,8 @@ class HarmonisedSegmenter:
 
     # ------------------------------------------------------------ images
 
-    def _label_map(self, series: SortedSeries, issues: list[Issue]) -> NDArray[np.unsignedinteger]:
-        """Segment numbers on the grid of the CT, [k, j, i]."""
+    def _label_map(self, series: SortedSeries, issues: list[Issue]) -> tuple[NDArray[Any], LabelStatistics]:
+        """Segment numbers on the grid of the CT, [k, j, i], and their statistics."""
         request = self._request
         path = request.files[0]
         image = open_image(path)
@@ -157,8 +157,11 @@ class HarmonisedSegmenter:
             raise InputError(Reason.BAD_MASK, f"{path.name} has several layers, and the labels name one")
         labels = whole_numbers(image.array, path.name)
         known = {s.value: s.number for s in request.segments}
-        counts = _count_values(labels)
-        unknown = sorted(set(counts) - {0} - known.keys() - set(request.ignored))
+        found = on_grid(image, labels, series, path.name, resample=request.resample)
+        statistics = label_statistics(found.array)
+        every = label_statistics(labels) if found.resampled else statistics  # values outside the CT count too
+        counts = {value: int(every.counts[value]) for value in every.boxes}
+        unknown = sorted(counts.keys() - known.keys() - set(request.ignored))
         if unknown:
             shown = ", ".join(f"{value} ({count(counts[value], 'voxel')})" for value in unknown[:8])
             raise InputError(
@@ -166,13 +169,14 @@ class HarmonisedSegmenter:
                 f"{path.name} has label values without a name: {shown}{', ...' if unknown[8:] else ''}",
                 "name them in --labels, with an empty name for those to be left out",
             )
-        found = self._on_grid(on_grid(image, labels, series, path.name, resample=request.resample), path, issues)
+        array = self._on_grid(found, path, issues)
         if all(value == number for value, number in known.items()) and not request.ignored:
-            return found
-        table = np.zeros(max((*known, *request.ignored, *counts)) + 1, np.uint16)
+            return array, statistics
+        kind = np.uint8 if max(known.values()) < 256 else np.uint16
+        table = np.zeros(max((*known, *request.ignored, *counts)) + 1, kind)
         for value, number in known.items():
             table[value] = number
-        return np.asarray(table[found])
+        return np.asarray(table[array]), statistics.renumbered(table)
 
     def _single_mask(self, segment: RequestedSegment, series: SortedSeries, issues: list[Issue]) -> MaskPart:
         path = Path(self._request.folder, segment.file)
@@ -188,9 +192,11 @@ class HarmonisedSegmenter:
         if segment.value and top not in (0, segment.value):
             text = f"{path.name} has the label {top}, and {segment.value} is described"
             raise InputError(Reason.UNMAPPED_LABEL, text)
-        found = on_grid(image, array, series, path.name, resample=self._request.resample)
-        mask = self._on_grid(found, path, issues) == max(wanted, 1)
-        return segment.number, segment.name, segment.source_label, np.asarray(mask)
+        # compared in the order of the file: the array on the grid is a view that is slower to read
+        inside = array.view(bool) if top <= 1 and array.dtype == np.uint8 else array == max(wanted, 1)
+        found = on_grid(image, inside.view(np.uint8), series, path.name, resample=self._request.resample)
+        mask = self._on_grid(found, path, issues).view(bool)
+        return segment.number, segment.name, segment.source_label, mask
 
     def _layers(self, series: SortedSeries, issues: list[Issue]) -> Iterator[MaskPart]:
         path = self._request.files[0]
@@ -231,12 +237,3 @@ class HarmonisedSegmenter:
             shown = "; ".join(f.sentence for f in findings[:4]) + ("; ..." if findings[4:] else "")
             raise InputError(Reason.WRONG_PLACE, shown, "for a patient who is so, or after a look: --accept-position")
         issues += [Issue(f.rule, Severity.WARNING, f.about, f.sentence) for f in findings]
-
-
-def _count_values(labels: NDArray[np.unsignedinteger]) -> dict[int, int]:
-    """Label value -> voxels, slice by slice in bounded memory."""
-    size = 256 if labels.dtype == np.uint8 else 65536
-    total = np.zeros(size, np.int64)
-    for plane in labels:
-        total += np.bincount(plane.ravel(), minlength=size)
-    return {int(value): int(total[value]) for value in np.flatnonzero(total)}
