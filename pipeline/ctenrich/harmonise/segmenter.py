@@ -172,8 +172,8 @@ class HarmonisedSegmenter:
         array = self._on_grid(found, path, issues)
         if all(value == number for value, number in known.items()) and not request.ignored:
             return array, statistics
-        kind = np.uint8 if max(known.values()) < 256 else np.uint16
-        table = np.zeros(max((*known, *request.ignored, *counts)) + 1, kind)
+        size = max((*known, *request.ignored, *counts)) + 1
+        table: NDArray[Any] = np.zeros(size, np.uint8 if max(known.values()) < 256 else np.uint16)
         for value, number in known.items():
             table[value] = number
         return np.asarray(table[array]), statistics.renumbered(table)
