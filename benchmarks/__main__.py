@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = frozenset({"container", "dose", "dose_run", "fuzz", "gpu", "listener", "soak", "totalsegmentator"})
+LONG = frozenset(
+    {"container", "dose", "dose_run", "fuzz", "gpu", "listener", "soak", "structure_sets", "totalsegmentator"}
+)
 """Not part of ``make bench``: takes hours, or needs an environment or a device of its own."""
 
 
