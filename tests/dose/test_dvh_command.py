@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from typer.testing import CliRunner, Result
@@ -181,3 +182,20 @@ def test_contours_on_the_first_and_last_slice_have_whole_slices(tmp_path: Path, 
         (found,) = structure_doses(structures, dose, options, grid=grid)
         assert found.coverage == 1.0
         assert found.values[0].value == pytest.approx(20 * 24 * 3 * len(planes) / 1000, rel=0.01)
+
+
+def test_an_interpreted_type_changes_no_number(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Types are changed to steer optimisers: LUNG1-002 has its targets as ORGAN, and others a breast as GTV."""
+    found = []
+    for kind in ("ORGAN", "GTV", "EXTERNAL", "NONSENSE"):
+        data = pydicom.dcmread(files[0])
+        observation = Dataset()
+        observation.ObservationNumber = observation.ReferencedROINumber = 1
+        observation.RTROIInterpretedType, observation.ROIInterpreter = kind, ""
+        data.RTROIObservationsSequence = [observation]
+        data.save_as(tmp_path / "rs.dcm")
+        found.append(
+            run("--structures", tmp_path / "rs.dcm", "--dose", files[1], "--format", "csv", "--no-bounds").stdout
+        )
+    assert "Box" in found[0]
+    assert len(set(found)) == 1

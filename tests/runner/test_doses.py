@@ -130,3 +130,22 @@ def test_doses_of_a_run_that_was_made_without_them(whole: Whole, tmp_path: Path)
     assert "1 product with doses, 1 without" in result.stdout
     assert "DOSE_OFFSETS" in result.stderr
     assert result_hashes(out) == result_hashes(whole.run)
+
+
+def test_isodoses_of_a_run(run: Path, whole: Whole) -> None:
+    good, bad = (study.series_instance_uid for study in whole.studies)
+    options = [part for name in METRICS for part in ("--metric", name)]
+    request = ["dose", "run", str(run), "--no-bounds", *options]
+    before = result_hashes(run)
+    result = CliRunner().invoke(app, [*request, "--isodose", "20", "--isodose", "95%", "--isodose-format", "seg"])
+    assert result.exit_code == 0, result.output
+    assert "isodoses of 1 series" in result.stdout
+    assert [path.stem for path in (run / "isodoses").glob("*")] == [good], f"none of {bad}, whose dose is damaged"
+    seg = pydicom.dcmread(run / "isodoses" / f"{good}.dcm")
+    assert [item.SegmentLabel for item in seg.SegmentSequence] == ["Isodose 20 Gy", "Isodose 57 Gy"]
+    assert result_hashes(run) == before, "the run itself is as it was"
+    result = CliRunner().invoke(app, [*request, "--isodose", "70"])
+    assert result.exit_code == 1
+    assert "no voxel of the images has 70 Gy" in result.stderr.replace("\n", " ")
+    assert not list((run / "isodoses").glob("*")), "a file of other levels would be taken for these"
+    assert CliRunner().invoke(app, [*request, "--isodose", "much"]).exit_code == 2

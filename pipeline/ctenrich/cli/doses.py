@@ -128,7 +128,8 @@ _Out = Annotated[Path, typer.Option(help="File of the new RT Dose.")]
 @dose_app.command(
     "run",
     epilog="Examples:  ctenrich dose run my-run  \n"
-    "ctenrich dose run my-run --metric mean --metric D2cc --metric 'V20Gy[%]'",
+    "ctenrich dose run my-run --metric mean --metric D2cc --metric 'V20Gy[%]'  \n"
+    "ctenrich dose run my-run --isodose 20,50 --isodose 95% --isodose-format seg",
 )
 def doses_of_products(
     run: RunFolder,
@@ -138,18 +139,51 @@ def doses_of_products(
     bounds: Annotated[
         bool, typer.Option("--bounds/--no-bounds", help="Bounds, and the second way of calculation.")
     ] = True,
+    isodose: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Isodoses of each series into RUN/isodoses: 20, 20Gy, 95% of the prescribed dose; repeatable."
+        ),
+    ] = None,
+    isodose_format: Annotated[
+        IsodoseFormat, typer.Option(help="Isodoses as rtstruct (RT Structure Set) or seg (Segmentation).")
+    ] = IsodoseFormat.RTSTRUCT,
 ) -> None:
     """Dose metrics of all products of a run, experts and networks, as SR and tables; and checks of the doses."""
     from ctenrich import steps
     from ctenrich.cli.console import progress_bars
+    from ctenrich.dose.isodoses import parse_levels
     from ctenrich.settings import DosesSettings
 
+    parse_levels(isodose or (), 1.0)
     opened = steps.open_run(run)
     settings = DosesSettings(metrics=tuple(metric or ()), bounds=bounds)
     with progress_bars() as progress:
         changed, summary = steps.measure_doses(opened, settings, progress=progress)
     print_doses(changed)
-    raise typer.Exit(3 if summary.stopped_early else int(bool(summary.failures)))
+    failed = _write_run_isodoses(changed, isodose, isodose_format) if isodose else 0
+    raise typer.Exit(3 if summary.stopped_early else int(bool(summary.failures or failed)))
+
+
+def _write_run_isodoses(run: Run, levels: list[str], fmt: IsodoseFormat) -> int:
+    """Write the isodoses of a run's series; the number of series without a file."""
+    from ctenrich.cli.console import progress_bars
+    from ctenrich.cli.text import printable
+    from ctenrich.errors import count
+    from ctenrich.evaluate.isodoses import write_run_isodoses
+
+    with progress_bars() as progress:
+        found = write_run_isodoses(
+            run.workspace, levels, form=fmt.value, settings=run.config.settings, progress=progress
+        )
+    for one in found:
+        notes = one.written.notes if one.written is not None else ()
+        lines = [f"error: {one.reason.value}: {one.message}"] if one.reason is not None else []
+        for line in (*lines, *(f"note: {note}" for note in notes)):
+            typer.echo(printable(f"{one.series_instance_uid}: {line}"), err=True)
+    failed = sum(one.written is None for one in found)
+    typer.echo(f"isodoses of {count(len(found) - failed, 'series')} in {run.root / 'isodoses'}, {failed} without")
+    return failed
 
 
 def print_doses(run: Run) -> None:

@@ -7,24 +7,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.dose.checks import check_cohort
+from ctenrich.dose.measure import DoseInput, TreatmentDose, treatment_dose
+from ctenrich.errors import InputError
 from ctenrich.progress import SILENT, Progress
-from ctenrich.records import DoseCheck, DoseMeasurements, DoseValue, ProductKind, SegmentDoses
+from ctenrich.reasons import Reason
+from ctenrich.records import (
+    DoseCheck,
+    DoseMeasurements,
+    DoseValue,
+    FetchedSeries,
+    ProductKind,
+    SegmentDoses,
+    SortedSeries,
+)
 from ctenrich.results.parts import TableFiles
 from ctenrich.results.schema import arrow_schema
 from ctenrich.series_store import SeriesStore
 from ctenrich.structure_names.treated_side import find_treated_side, name_columns
+from ctenrich.treatments.files import find_treatment
 from ctenrich.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["DOSE_TABLES", "doses_of_series", "find_doses", "has_doses", "write_dose_tables"]
+__all__ = ["DOSE_TABLES", "dose_of_series", "doses_of_series", "find_doses", "has_doses", "write_dose_tables"]
 
 DOSE_TABLES = ("dose_metrics", "dvh_curves", "dose_differences", "dose_checks")
 _CHUNK = 64
 """Series of a part; memory does not grow with the cohort."""
 _STEP = 0.1
 """Gy between the points of a curve."""
+
+_SAME = 1e-6
+"""Relative difference of the maximum of a dose that was read again from that of the record."""
 
 Row = dict[str, Any]
 
@@ -53,6 +68,41 @@ def doses_of_series(workspace: Workspace, uid: str) -> list[DoseMeasurements]:
     store = SeriesStore(workspace)
     found = (store.find_valid(DoseMeasurements, uid, product) for product in store.products(uid))
     return [doses for doses in found if doses is not None]
+
+
+def dose_of_series(workspace: Workspace, uid: str) -> TreatmentDose:
+    """Read the dose again that the products of a series were measured in.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run's folder.
+    uid : str
+        Series Instance UID.
+
+    Returns
+    -------
+    TreatmentDose
+
+    Raises
+    ------
+    InputError
+        NOT_PREPARED where no product has a dose; HASH_MISMATCH where the dose is another one than was measured; and as
+        :func:`ctenrich.dose.measure.treatment_dose`.
+    """
+    known = next((one for one in doses_of_series(workspace, uid) if one.reason is None), None)
+    if known is None or known.maximum is None:
+        raise InputError(Reason.NOT_PREPARED, "the series has no dose that could be used")
+    store = SeriesStore(workspace)
+    given = DoseInput(
+        series=store.load(SortedSeries, uid),
+        fetched=store.load(FetchedSeries, uid),
+        treatment=find_treatment(workspace.root / "cohort.parquet", uid),
+    )
+    found = treatment_dose(given, workspace)
+    if found.origins != known.origins or abs(found.dose.grid.maximum - known.maximum) > _SAME * known.maximum:
+        raise InputError(Reason.HASH_MISMATCH, "the dose has changed since its metrics were calculated")
+    return found
 
 
 def _all_doses(workspace: Workspace) -> Iterator[list[DoseMeasurements]]:

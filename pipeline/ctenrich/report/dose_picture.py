@@ -13,14 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.dose.grid import DoseGrid, DoseSampler, Lattice
-from ctenrich.dose.measure import DoseInput, treatment_dose
-from ctenrich.errors import CtenrichError, InputError
-from ctenrich.reasons import Reason
-from ctenrich.records import DoseMeasurements, FetchedSeries, SortedSeries, Volume
+from ctenrich.errors import CtenrichError
+from ctenrich.evaluate.doses import dose_of_series
+from ctenrich.records import DoseMeasurements, Volume
 from ctenrich.report.reduction import Reduction, reduction_of
 from ctenrich.report.working_picture import Pictures
-from ctenrich.series_store import SeriesStore
-from ctenrich.treatments.files import find_treatment
 
 __all__ = ["dose_levels", "dose_picture", "isodose_lines"]
 
@@ -30,8 +27,6 @@ _FORMAT = "1"
 """Changed when the contents of the file change for the same dose and volume."""
 _LINES = (107.0, 95.0, 80.0, 50.0, 20.0)
 """Percent of the prescribed dose, or of the maximum where none is known."""
-_SAME = 1e-6
-"""Relative difference of the maximum of a dose that was read again from that of the record."""
 
 
 def dose_picture(uid: str, volume: Volume, doses: Mapping[str, DoseMeasurements], pictures: Pictures) -> Row | None:
@@ -60,7 +55,7 @@ def dose_picture(uid: str, volume: Volume, doses: Mapping[str, DoseMeasurements]
     key = hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:24]
 
     def scripted() -> bytes:
-        grid = _dose_again(uid, known, pictures)
+        grid = dose_of_series(pictures.workspace, uid).dose.grid
         text = base64.b64encode(zlib.compress(dose_levels(grid, volume, reduction_of(volume)).tobytes(), 2)).decode()
         return f"ctenrichPicture({json.dumps(key)},{json.dumps([text])});\n".encode()
 
@@ -69,20 +64,6 @@ def dose_picture(uid: str, volume: Volume, doses: Mapping[str, DoseMeasurements]
     except (CtenrichError, OSError):
         return None
     return {"key": key, "file": file, "maximum": known.maximum, "lines": isodose_lines(known)}
-
-
-def _dose_again(uid: str, known: DoseMeasurements, pictures: Pictures) -> DoseGrid:
-    store = SeriesStore(pictures.workspace)
-    given = DoseInput(
-        series=store.load(SortedSeries, uid),
-        fetched=store.load(FetchedSeries, uid),
-        treatment=find_treatment(pictures.workspace.root / "cohort.parquet", uid),
-    )
-    found = treatment_dose(given, pictures.workspace)
-    assert known.maximum is not None
-    if found.origins != known.origins or abs(found.dose.grid.maximum - known.maximum) > _SAME * known.maximum:
-        raise InputError(Reason.HASH_MISMATCH, "the dose has changed since its metrics were calculated")
-    return found.dose.grid
 
 
 def dose_levels(grid: DoseGrid, volume: Volume, reduction: Reduction) -> NDArray[np.uint8]:
