@@ -260,6 +260,20 @@ def test_the_side_follows_the_direction_of_the_columns() -> None:
     assert evidence(np.zeros((25, 20, 80), bool), organs) is None
 
 
+def test_a_name_of_another_organ_is_found() -> None:
+    organs = phantom()
+    liver = evidence(organs["liver"], organs)
+    found = propose_name("Rückenmark", liver)
+    assert found.warnings == ("the name states SpinalCord, the ROI is Liver (Dice 1.00 with liver)",)
+    assert found.candidates[0].name == "Liver"
+    assert all(
+        propose_name(name, liver).warnings == () for name in ("Liver", "roi 7", "Heart_old", "PTV liver", "Long Q")
+    )
+    part = evidence(organs["liver"] & (np.arange(25) < 14)[:, None, None], organs)
+    assert part is not None
+    assert propose_name("SpinalCord", part).warnings == (), "a part of an organ is no proof"
+
+
 def test_geometry_gives_a_side_to_a_name_without_one() -> None:
     organs = phantom()
     roi = organs["kidney_left"] & (np.arange(80) < 60)  # a part: its Dice is low

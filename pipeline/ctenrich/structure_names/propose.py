@@ -25,6 +25,8 @@ _CLOSE = 0.72
 """Least similarity of a synonym to a name."""
 _SURE = 0.5
 """Least Dice of an ROI and an organ that names it by geometry."""
+_CLEAR = 0.8
+"""Least Dice of an ROI and an organ that contradicts the ROI's name."""
 _MOST = 3
 _RELATIVE = "relative to the treated side"
 
@@ -85,7 +87,7 @@ def propose_name(name: str, evidence: OrganEvidence | None = None) -> Proposal:
         candidates = _by_spelling(parsed)
     warnings = ["the name states left and right"] if parsed.contradicts else []
     if evidence is not None:
-        warnings += _side_warnings(parsed, candidates, evidence)
+        warnings += _side_warnings(parsed, candidates, evidence) + _organ_warnings(parsed, candidates, evidence)
         if candidates and candidates[0].why == _RELATIVE:
             candidates += _seen_sides(candidates, evidence)
         elif not parsed.target:
@@ -227,6 +229,18 @@ def _side_warnings(parsed: ParsedName, candidates: Iterable[Candidate], evidence
         words = {"L": "left", "R": "right"}
         return [f"the name states {words[stated]}, the ROI is on the {words[evidence.side]}"]
     return []
+
+
+def _organ_warnings(parsed: ParsedName, candidates: list[Candidate], evidence: OrganEvidence) -> list[str]:
+    """A name that is that of one organ, of an ROI that is clearly another one."""
+    segment, dice = evidence.organs[0] if evidence.organs else ("", 0.0)
+    seen = standard_names().get(_by_segment().get(segment, ""))
+    if dice < _CLEAR or seen is None or not candidates or candidates[0].score < 1 or not parsed.is_plain:
+        return []
+    stated = standard_names()[candidates[0].standard]
+    if stated.kind != "anatomy" or stated.base == seen.base:
+        return []
+    return [f"the name states {stated.name}, the ROI is {seen.name} (Dice {dice:.2f} with {segment})"]
 
 
 def _relative_warnings(parsed: ParsedName, evidence: OrganEvidence) -> list[str]:
