@@ -199,7 +199,16 @@ def test_answers_that_the_node_cuts_are_found_by_shorter_ranges_of_dates(monkeyp
         node.most = 3
         found = choose(node.address, study_date_min="2020-01-01", study_date_max="2020-12-31")
         assert len(found.excluded) == 8  # ONE_SLICE
+        node.most_status = 0xA700
+        again = choose(node.address, study_date_min="2020-01-01", study_date_max="2020-12-31")
+        assert again.excluded.equals(found.excluded)
         assert max(len(dates) for level, dates in node.queries if level == "STUDY") == 17
+
+
+def test_a_patient_id_that_is_not_ascii() -> None:
+    with archive_node(series_of(PatientID="Müller-1", SpecificCharacterSet="ISO_IR 192")) as node:
+        (one,) = choose(node.address, patients=["Müller-1"]).cohort.series
+        assert one.patient_id == "Müller-1"
 
 
 def test_a_query_that_fails_is_no_empty_answer() -> None:

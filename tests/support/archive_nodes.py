@@ -38,6 +38,8 @@ class ArchiveNode:
         """Values that C-FIND returns in place of the right ones."""
         self.most = 0
         """Largest number of answers, beyond which they are cut without a word; 0: none."""
+        self.most_status = 0
+        """Status with which answers that are cut end."""
         self.find_status = 0
         self.get_status = 0
         self.sends: Callable[[Dataset], Dataset | None] = lambda data: data
@@ -64,6 +66,9 @@ class ArchiveNode:
                 rows.setdefault(data[LEVELS[level]].value, data)
         for number, (uid, data) in enumerate(rows.items()):
             if self.most and number >= self.most:
+                if self.most_status:
+                    yield self.most_status, None
+                    return
                 break
             yield 0xFF00, self._answer(asked, level, uid, data)
         if self.find_status:

@@ -73,6 +73,8 @@ class NodeQuery:
 
         query = Dataset()
         query.QueryRetrieveLevel = level
+        if not all(value.isascii() for value in keys.values()):
+            query.SpecificCharacterSet = "ISO_IR 192"
         for keyword, value in keys.items():
             setattr(query, keyword, value)
         found: list[Dataset] = []
@@ -80,7 +82,9 @@ class NodeQuery:
         try:
             for status, identifier in self._association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
                 last = getattr(status, "Status", None)
-                if last in _PENDING and identifier is not None:
+                if last in _PENDING:
+                    if identifier is None:
+                        raise self._failed("an answer cannot be decoded")
                     found.append(identifier)
                 if len(found) > _MOST:
                     break
@@ -236,12 +240,16 @@ def _find_studies(query: NodeQuery, search: ArchiveSearch) -> dict[str, Dataset]
 
 
 def _in_parts(query: NodeQuery, keys: Mapping[str, str], first: date, last: date) -> list[Dataset]:
-    """Studies of a range of dates; a range with many answers is divided, down to single days."""
+    """Studies of a range of dates; one with many answers, or that fails, is divided, down to single days."""
     if first > last:
         return []
-    rows = query.find("STUDY", {**keys, "StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"})
-    if len(rows) < _SPLIT or first == last:
-        return rows
+    try:
+        rows = query.find("STUDY", {**keys, "StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"})
+        if len(rows) < _SPLIT or first == last:
+            return rows
+    except TransientError:
+        if first == last:
+            raise
     middle = first + (last - first) // 2
     return [*_in_parts(query, keys, first, middle), *_in_parts(query, keys, middle + timedelta(1), last)]
 
