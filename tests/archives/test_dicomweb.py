@@ -15,6 +15,7 @@ from pydicom import dcmread
 from ctenrich.archives.multipart import first_part_of
 from ctenrich.catalog import open_catalog
 from ctenrich.errors import IncompleteError, InputError, RetryExhaustedError, UsageError
+from ctenrich.publish.objects import publish_to
 from ctenrich.reasons import Reason
 from ctenrich.select.selection import select_cohort
 from ctenrich.settings import FetchSettings, Settings
@@ -139,6 +140,16 @@ def test_pages_end_where_a_store_ignores_the_offset() -> None:
         (one,) = select_cohort("select_idc_series", catalog, {}).cohort.series
         assert one.expected_instances == 7  # the larger of two numbers
         assert one.patient_id == "P"
+
+
+@pytest.mark.parametrize("target", ["dicomweb+https://h/root", "xnat+https://h/project"])
+def test_archives_that_are_fetched_from_are_no_targets(tmp_path: Path, target: str) -> None:
+    with pytest.raises(UsageError, match="fetched from") as caught:
+        publish_to(tmp_path, target)
+    assert caught.value.reason is Reason.BAD_PARAMETER
+    assert not open_storage(target, QUICK).refuses_overwriting(f"{target}/x")
+    with pytest.raises(UsageError):
+        open_storage(target, QUICK).upload(tmp_path, f"{target}/x")
 
 
 @pytest.mark.parametrize(

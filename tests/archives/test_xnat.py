@@ -81,6 +81,11 @@ def test_other_patients_dates_and_attributes_from_headers(xnat: Xnat) -> None:
     xnat.requests.clear()
     assert not choose(xnat, sexes=["F"]).cohort.series  # the header states no sex: NOT_STATED
     assert sum(path.endswith(".dcm") for path in xnat.requests) == 1
+    xnat.sessions["XNAT_E1"]["fields"].pop("date")
+    xnat.requests.clear()
+    (row,) = choose(xnat, study_date_min="2020-03-01").excluded.to_pylist()
+    assert row["reasons"] == ["NOT_STATED"]
+    assert sum(path.endswith(".dcm") for path in xnat.requests) == 1  # its header has none either
 
 
 def test_a_fetch_that_goes_on_keeps_what_its_checksum_confirms(xnat: Xnat, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ _ASKED = {
     "sexes": "PatientSex",
     "age_min": "PatientAge",
     "age_max": "PatientAge",
+    "study_date_min": "StudyDate",
+    "study_date_max": "StudyDate",
 }
 """Parameter of a rule -> attribute, which is the same in all instances of a series."""
 _ASKED_OF_IMAGES = {"exclude_derived": "ImageType", "slice_thickness_min": "", "slice_thickness_max": ""}

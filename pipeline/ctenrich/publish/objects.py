@@ -84,6 +84,9 @@ def publish_to(
 
 def _check_target(target: str, options: PublishOptions) -> None:
     parts = parts_of(target)
+    if parts.scheme.startswith(("dicomweb+", "xnat+")):
+        hint = "a DICOMweb store is sent to by its address, https://HOST/ROOT"
+        raise UsageError(Reason.BAD_PARAMETER, f"{target} names an archive that is fetched from", hint)
     if parts.scheme == "dicom":
         node_of(target, options)
     elif parts.scheme not in ("http", "https") and not (parts.netloc and is_storage_url(target)):
