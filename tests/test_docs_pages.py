@@ -270,3 +270,17 @@ def test_the_site_builds_without_a_warning(tmp_path: Path, monkeypatch: pytest.M
     assert len(anchors) >= 5
     for name, anchor in anchors:
         assert f'id="{anchor}"' in (tmp_path / "site" / name / "index.html").read_text("utf-8"), (name, anchor)
+
+
+def test_the_page_of_interoperability_names_tests_that_exist() -> None:
+    """Every row names one, unless it says that the thing is not done."""
+    root = Path(__file__).parents[1]
+    rows = [line.split("|") for line in (root / "docs" / "interoperability.md").read_text("utf-8").splitlines()
+            if line.startswith("| ") and not line.startswith("| what ")]  # fmt: skip
+    assert len(rows) > 20
+    for _, what, here, test, _ in rows:
+        found = re.fullmatch(r"`(tests/[a-z_/]+\.py)::(test_\w+)`", test.strip())
+        if found is None:
+            assert (test.strip(), here.strip()) == ("", "not yet"), what
+            continue
+        assert f"def {found[2]}(" in (root / found[1]).read_text("utf-8"), test
