@@ -29,6 +29,8 @@ from tests.publish.test_objects import free_port
 from tests.support.listeners import TINY, uid_of
 
 _QUIET = "1s"
+_AFTER_SENDING = 8
+"""Kills of a station after all its objects are acknowledged; then its cases run to their end."""
 SLICES = replace(TINY, rows=96, columns=96, pixel_spacing=(4.0, 4.0), slice_spacing=5.0, rtstruct=True)
 
 
@@ -163,11 +165,14 @@ def _one_station(
     process = _start(station, dicom, web)
     for sender in senders:
         sender.start()
-    while counts["kills"] < kills:
+    after = 0
+    while counts["kills"] < kills and after <= _AFTER_SENDING:
         cut = sum(sender.cut for sender in senders)
         _wait_for_a_moment(station, dicom, senders, rng)
-        if not any(sender.is_alive() for sender in senders) and _ended(station, 2):
-            break
+        if not any(sender.is_alive() for sender in senders):
+            after += 1
+            if _ended(station, 2):
+                break
         counts["while_running"] += _running(station)
         kill_all(process)
         counts["kills"] += 1
