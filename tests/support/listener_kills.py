@@ -166,7 +166,7 @@ def _one_station(
     for sender in senders:
         sender.start()
     after = 0
-    while counts["kills"] < kills and after <= _AFTER_SENDING:
+    while counts["kills"] < kills and after < _AFTER_SENDING:
         cut = sum(sender.cut for sender in senders)
         _wait_for_a_moment(station, dicom, senders, rng)
         if not any(sender.is_alive() for sender in senders):
