@@ -248,6 +248,8 @@ def label_statistics(labels: NDArray[np.unsignedinteger]) -> LabelStatistics:
     -------
     LabelStatistics
     """
+    flips = [axis for axis in range(3) if labels.strides[axis] < 0]  # an array is read fastest in its own order
+    labels = np.flip(labels, flips) if flips else labels
     size = 1 << (8 * labels.dtype.itemsize)
     counts = np.zeros(size, np.int64)
     low, high = np.full((3, size), np.iinfo(np.int64).max), np.full((3, size), -1)
@@ -267,10 +269,11 @@ def label_statistics(labels: NDArray[np.unsignedinteger]) -> LabelStatistics:
             low[axis, found] = np.minimum(low[axis, found], np.minimum.reduceat(begin, first))
             high[axis, found] = np.maximum(high[axis, found], np.maximum.reduceat(last, first))
     counts[0] = labels.size - counts.sum()
+    for axis in flips:
+        low[axis], high[axis] = labels.shape[axis] - 1 - high[axis], labels.shape[axis] - 1 - low[axis]
     present = [value for value in np.flatnonzero(counts).tolist() if value]
-    boxes = {
-        value: Box(*(int(end) for n in range(3) for end in (low[n, value], high[n, value] + 1))) for value in present
-    }
+    ends = np.stack([low, high + 1], axis=1)  # axis, begin and end, value
+    boxes = {value: Box(*ends[:, :, value].ravel().tolist()) for value in present}
     return LabelStatistics(counts, boxes)
 
 
