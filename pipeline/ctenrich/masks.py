@@ -249,7 +249,7 @@ def label_statistics(labels: NDArray[np.unsignedinteger]) -> LabelStatistics:
     LabelStatistics
     """
     flips = [axis for axis in range(3) if labels.strides[axis] < 0]  # an array is read fastest in its own order
-    labels = np.flip(labels, flips) if flips else labels
+    labels = np.flip(labels, tuple(flips))
     size = 1 << (8 * labels.dtype.itemsize)
     counts = np.zeros(size, np.int64)
     low, high = np.full((3, size), np.iinfo(np.int64).max), np.full((3, size), -1)
