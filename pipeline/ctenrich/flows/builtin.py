@@ -29,15 +29,17 @@ def products_by_source(flow: Flow) -> dict[str, Products]:
     Raises
     ------
     UsageError
-        BAD_FLOW: a step is a container or command, reads the output of another step or several inputs, or there are
-        two body part models for one input.
+        BAD_FLOW: a product reads the output of another step or several inputs, or there are two body part models for
+        one input.
     """
     names: dict[str, list[str]] = {}
     for step in flow.steps:
+        if not step.use:
+            continue
         sources = {mount.source for mount in step.inputs}
-        if not step.use or len(sources) != 1 or sources & {mount.source for one in flow.steps for mount in one.outputs}:
+        if len(sources) != 1 or sources & {mount.source for one in flow.steps for mount in one.outputs}:
             raise UsageError(
-                Reason.BAD_FLOW, f"{step.name} cannot be run: it is no built-in product on received images"
+                Reason.BAD_FLOW, f"{step.name} cannot be run: a built-in product reads received images of one source"
             )
         names.setdefault(sources.pop(), []).append(step.use)
     found = {}

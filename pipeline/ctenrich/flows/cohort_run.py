@@ -21,6 +21,7 @@ from ctenrich.flows.builtin import products_by_source
 from ctenrich.flows.expected import ModalityFile
 from ctenrich.flows.records import SRC, Flow
 from ctenrich.flows.running import EndState, RunRequest, run_flow, settings_of
+from ctenrich.flows.step_graph import check_containers
 from ctenrich.flows.trial import decide
 from ctenrich.flows.triggers import attributes_of
 from ctenrich.inference.device import check_device
@@ -90,6 +91,7 @@ def run_on_cohort(
         The disk is full.
     """
     products_by_source(flow)
+    check_containers(flow)
     check_device(settings_of(request).segment.device)
     _claim(out, content)
     studies = _studies(source, out, progress)

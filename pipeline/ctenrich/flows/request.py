@@ -20,6 +20,8 @@ class RunRequest:
     rois: tuple[str, ...] = ()
     mappings: str = ""
     allow_demo_models: bool = False
+    engine: str = ""
+    """Container engine (podman, docker or apptainer); empty: the first that is installed."""
 
     @property
     def asked(self) -> bool:

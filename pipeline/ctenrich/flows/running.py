@@ -11,18 +11,30 @@ from enum import StrEnum
 from pathlib import Path
 
 from ctenrich import steps
+from ctenrich.containers.engines import find_engine
 from ctenrich.errors import CtenrichError, is_disk_full
 from ctenrich.flows.builtin import products_by_source
 from ctenrich.flows.records import SRC, Flow
 from ctenrich.flows.request import RunRequest
+from ctenrich.flows.step_graph import StepGraph
 from ctenrich.reasons import Reason
 from ctenrich.runner.recorder import RunEnd
 from ctenrich.runner.run import INPUT, Run
+from ctenrich.runner.stopping import StopSignal
 from ctenrich.select.sources import make_cohort
 from ctenrich.settings import Settings, load_settings
 from ctenrich.workspace import sync_folders
 
-__all__ = ["End", "EndState", "FlowEnd", "RunRequest", "end_of_error", "link_images", "run_flow", "run_products"]
+__all__ = [
+    "End",
+    "EndState",
+    "FlowEnd",
+    "RunRequest",
+    "end_of_error",
+    "link_images",
+    "run_flow",
+    "run_products",
+]
 
 _NOTHING_USABLE = frozenset({Reason.EMPTY_INPUT, Reason.NO_CT, Reason.EMPTY_COHORT})
 
@@ -86,7 +98,8 @@ def run_flow(flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path
     OSError
         The disk is full.
     """
-    ends, files = [], []
+    ends: list[End] = []
+    files: list[Path] = []
     for name, products in products_by_source(flow).items():
         images = link_images(sources[name], folder / "images" / name)
         run = folder / ("run" if name == SRC else f"run-{name}")
@@ -100,10 +113,34 @@ def run_flow(flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path
             return FlowEnd(end=end)
         ends.append(end)
         files += objects_of(run)
+    if any(step.image for step in flow.steps):
+        end = _run_containers(flow, sources, folder, request.engine, files)
+        if end.state is EndState.INTERRUPTED:
+            return FlowEnd(end=end)
+        ends.append(end)
     worst = max(ends, key=lambda end: _SEVERITY[end.state])
     reasons = sorted({code for end in ends if end.state is worst.state for code in end.reason.split(",") if code})
     message = "; ".join(end.message for end in ends if end.message)
     return FlowEnd(end=End(worst.state, ",".join(reasons), message), files=tuple(files))
+
+
+def _run_containers(
+    flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path, engine: str, files: list[Path]
+) -> End:
+    """Run the containers of a flow; objects for the destinations are added to `files`."""
+    try:
+        with StopSignal() as stop:
+            graph = StepGraph(flow=flow, engine=find_engine(engine), folder=folder, stop=stop)
+            ended = graph.run(sources)
+    except KeyboardInterrupt:
+        return End(EndState.INTERRUPTED)
+    except CtenrichError as error:
+        if is_disk_full(error):
+            raise
+        return End(EndState.FAILED, error.reason.value, error.message)
+    found = [path for one in ended for path in one.results]
+    files += found
+    return End(EndState.DONE, "", f"containers: {len(ended)} done, {len(found)} objects")
 
 
 def end_of_error(error: CtenrichError) -> End:

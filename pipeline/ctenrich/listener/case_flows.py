@@ -18,8 +18,8 @@ from ctenrich.errors import CtenrichError
 from ctenrich.flows.closing import AfterAtMost, CloseRule
 from ctenrich.flows.expected import ModalityFile, has_expected
 from ctenrich.flows.folder import FlowFolder, LoadedFlow
-from ctenrich.flows.reader import Machine
 from ctenrich.flows.records import Flow
+from ctenrich.flows.step_graph import machine_of
 from ctenrich.flows.triggers import (
     Failure,
     FlowMatch,
@@ -309,7 +309,7 @@ def case_flows(
         return None
     folder = FlowFolder(
         Path(config.flows),
-        Machine(has_containers=False),
+        machine_of(config.run.engine),
         changed=changed,
         check=lambda flow: check_for_listener(flow, config),
     )

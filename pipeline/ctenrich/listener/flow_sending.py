@@ -12,6 +12,7 @@ from ctenrich.delivery import destination as delivery
 from ctenrich.errors import UsageError
 from ctenrich.flows.builtin import products_by_source
 from ctenrich.flows.records import Destination, DestinationKind, Flow, Hook, Step, When
+from ctenrich.flows.step_graph import check_containers
 from ctenrich.listener.config import StationConfig
 from ctenrich.reasons import Reason
 
@@ -37,10 +38,15 @@ def check_for_listener(flow: Flow, config: StationConfig) -> None:
         BAD_FLOW, with the place in the file.
     """
     products_by_source(flow)
+    check_containers(flow)
     if flow.when is not When.ANY:
         raise UsageError(Reason.BAD_FLOW, f"{flow.name}: when: a listener has no off-peak hours yet", "leave when out")
     for step in flow.steps:
-        _check_step(step)
+        if step.use:
+            _check_step(step)
+        elif step.when is not When.ANY:
+            message = f"line {step.place.line}: when: a listener has no off-peak hours yet"
+            raise UsageError(Reason.BAD_FLOW, message, "leave when out")
     flow_destinations(flow, config)
     flow_hooks(flow)
 

@@ -1,0 +1,219 @@
+"""Command lines of container engines: docker, podman and apptainer behind one protocol."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ctenrich.errors import ToolError, UsageError
+from ctenrich.reasons import Reason
+from ctenrich.tools import find_tool, run_tool
+
+__all__ = ["ContainerSpec", "Engine", "HostMount", "find_engine"]
+
+_SECONDS = 60.0
+_LABEL = "ctenrich.work"
+_USER = "1000:1000"
+_PIDS = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostMount:
+    """A folder of this machine inside a container."""
+
+    host: Path
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerSpec:
+    """What runs, and what it may do."""
+
+    name: str
+    """Unique name of the container."""
+    work: str
+    """Label by which a container is found whose client was killed."""
+    image: str
+    """ID or reference of an image that is on this machine."""
+    mounts: tuple[HostMount, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cpus: float = 0.0
+    memory: int = 0
+    """Bytes; 0: no limit of ours."""
+    shared_memory: int = 0
+    network: bool = False
+    root: bool = False
+    user: str = ""
+    gpu: str = ""
+    """CDI name of a device, e.g. ``nvidia.com/gpu=0``; empty: none."""
+
+
+class Engine(Protocol):
+    """A container engine."""
+
+    name: str
+
+    def image_id(self, image: str) -> str:
+        """ID of an image that is on this machine; raises NOT_FOUND if it is not: nothing is pulled."""
+
+    def entrypoint(self, image: str) -> tuple[str, ...]:
+        """Entry point of an image."""
+
+    def command(self, spec: ContainerSpec) -> list[str]:
+        """Command line that runs a container in the foreground."""
+
+    def remove(self, name: str) -> None:
+        """Kill and remove a container, if there is one of that name."""
+
+    def reap(self, work: str) -> int:
+        """Remove containers with a label whose clients have ended; returns how many."""
+
+
+class DockerEngine:
+    """Podman or Docker: they have one command line.
+
+    Parameters
+    ----------
+    program : Path
+        The program.
+    """
+
+    def __init__(self, program: Path) -> None:
+        self.name = program.name
+        self._program = program
+
+    def image_id(self, image: str) -> str:
+        """ID of an image; raises NOT_FOUND."""
+        found = run_tool([self._program, "image", "inspect", image], timeout=_SECONDS, check=False)
+        try:
+            return str(json.loads(found.stdout)[0]["Id"])
+        except (ValueError, LookupError, TypeError):
+            message = f"the image {image} is not on this machine"
+            raise UsageError(Reason.NOT_FOUND, message, "images are never pulled implicitly: load or pull it") from None
+
+    def entrypoint(self, image: str) -> tuple[str, ...]:
+        """Entry point of an image."""
+        found = run_tool([self._program, "image", "inspect", image], timeout=_SECONDS)
+        config = json.loads(found.stdout)[0].get("Config") or {}
+        return tuple(config.get("Entrypoint") or ()) + tuple(config.get("Cmd") or ())
+
+    def command(self, spec: ContainerSpec) -> list[str]:
+        """Command line of ``run``."""
+        made = [str(self._program), "run", "--rm", "--pull", "never", "--name", spec.name, "--label"]
+        made += [f"{_LABEL}={spec.work}", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all"]  # noqa: S108
+        made += ["--security-opt", "no-new-privileges", "--pids-limit", str(_PIDS)]
+        made += [] if spec.network else ["--network", "none"]
+        made += ["--user", "0:0" if spec.root else spec.user or _USER]
+        made += ["--cpus", f"{spec.cpus:g}"] if spec.cpus else []
+        made += ["--memory", str(spec.memory)] if spec.memory else []
+        made += ["--shm-size", str(spec.shared_memory)] if spec.shared_memory else []
+        made += ["--device", spec.gpu] if spec.gpu else []
+        for mount in spec.mounts:
+            made += ["--volume", f"{mount.host}:{mount.target}" + ("" if mount.writable else ":ro")]
+        for key, value in spec.environment.items():
+            made += ["--env", f"{key}={value}"]
+        command = list(spec.command)
+        if spec.entrypoint:
+            made += ["--entrypoint", spec.entrypoint[0]]
+            command = [*spec.entrypoint[1:], *command]
+        return [*made, spec.image, *command]
+
+    def remove(self, name: str) -> None:
+        """Kill and remove a container."""
+        run_tool([self._program, "rm", "--force", "--volumes", name], timeout=_SECONDS, check=False)
+
+    def reap(self, work: str) -> int:
+        """Remove containers with the label."""
+        listed = run_tool([self._program, "ps", "-aq", "--filter", f"label={_LABEL}={work}"], timeout=_SECONDS)
+        names = listed.stdout.split()
+        for name in names:
+            self.remove(name)
+        return len(names)
+
+
+class ApptainerEngine:
+    """Apptainer, or Singularity: images are SIF files; a container ends with its client.
+
+    Parameters
+    ----------
+    program : Path
+        The program.
+    """
+
+    def __init__(self, program: Path) -> None:
+        self.name = program.name
+        self._program = program
+
+    def image_id(self, image: str) -> str:
+        """Path of the SIF file; raises NOT_FOUND."""
+        path = Path(image)
+        if not path.is_file():
+            raise UsageError(Reason.NOT_FOUND, f"there is no image file {image}", "build it with apptainer pull")
+        return str(path.resolve())
+
+    def entrypoint(self, image: str) -> tuple[str, ...]:
+        """Nothing: the run script of the file is run."""
+        return ()
+
+    def command(self, spec: ContainerSpec) -> list[str]:
+        """Command line of ``run``, or ``exec`` with a command."""
+        if spec.root:
+            raise UsageError(Reason.BAD_FLOW, "apptainer runs containers as the user who starts it", "leave root out")
+        words = [*spec.entrypoint, *spec.command]
+        made = [str(self._program), "exec" if words else "run", "--containall", "--cleanenv", "--no-home"]
+        made += [] if spec.network else ["--net", "--network", "none"]
+        made += ["--cpus", f"{spec.cpus:g}"] if spec.cpus else []
+        made += ["--memory", str(spec.memory)] if spec.memory else []
+        made += ["--pids-limit", str(_PIDS), "--drop-caps", "all", "--no-privs"]
+        made += ["--nv"] if spec.gpu else []
+        for mount in spec.mounts:
+            made += ["--bind", f"{mount.host}:{mount.target}:{'rw' if mount.writable else 'ro'}"]
+        for key, value in spec.environment.items():
+            made += ["--env", f"{key}={value}"]
+        return [*made, spec.image, *words]
+
+    def remove(self, name: str) -> None:
+        """Nothing: the container ended with its client."""
+
+    def reap(self, work: str) -> int:
+        """Nothing is left."""
+        return 0
+
+
+_ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "podman": DockerEngine,
+    "docker": DockerEngine,
+    "apptainer": ApptainerEngine,
+}
+"""Program -> engine, the preferred one first. A new engine is a class and one line here."""
+
+
+def find_engine(name: str = "") -> Engine:
+    """Return the engine of this machine.
+
+    Parameters
+    ----------
+    name : str
+        ``podman``, ``docker`` or ``apptainer``; empty: the first that is installed.
+
+    Returns
+    -------
+    Engine
+
+    Raises
+    ------
+    ToolError
+        TOOL_MISSING.
+    """
+    chosen = [name] if name else [one for one in _ENGINES if shutil.which(one)]
+    if not chosen:
+        message = "no container engine is installed"
+        raise ToolError(Reason.TOOL_MISSING, message, f"install one of {', '.join(_ENGINES)}")
+    return _ENGINES[chosen[0]](find_tool(chosen[0]))

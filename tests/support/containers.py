@@ -1,0 +1,88 @@
+"""A container engine that runs a shell script on this machine, and a real one with images made offline."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from ctenrich.containers.engines import ContainerSpec
+from ctenrich.errors import UsageError
+from ctenrich.reasons import Reason
+
+CONFIG = """[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+
+
+class ScriptEngine:
+    """Images are shell scripts; in them a mount is a variable: its path with _ for other characters."""
+
+    name = "script"
+
+    def __init__(self, **scripts: str) -> None:
+        self.scripts = scripts
+        self.ran: list[str] = []
+        self.removed: list[str] = []
+
+    def image_id(self, image: str) -> str:
+        if image not in self.scripts:
+            raise UsageError(Reason.NOT_FOUND, f"the image {image} is not on this machine")
+        return f"sha256:{hash(self.scripts[image])}"
+
+    def entrypoint(self, image: str) -> tuple[str, ...]:
+        return ()
+
+    def command(self, spec: ContainerSpec) -> list[str]:
+        image = next(name for name in self.scripts if self.image_id(name) == spec.image)
+        self.ran.append(image)
+        names = {mount.target: re.sub(r"\W", "_", mount.target.strip("/")).upper() for mount in spec.mounts}
+        paths = " ".join(f"{names[mount.target]}='{mount.host}'" for mount in spec.mounts)
+        return ["/bin/sh", "-c", f"set -e; {paths}\n{self.scripts[image]}"]
+
+    def remove(self, name: str) -> None:
+        self.removed.append(name)
+
+    def reap(self, work: str) -> int:
+        return 0
+
+
+def use_podman(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let podman use runc and a storage of its own; skips without them."""
+    if shutil.which("podman") is None or shutil.which("runc") is None:
+        pytest.skip("podman and runc are not installed")
+    (folder / "containers.conf").write_text(CONFIG)
+    roots = f'graphroot = "{folder / "graph"}"\nrunroot = "{folder / "run"}"\n'
+    (folder / "storage.conf").write_text(f'[storage]\ndriver = "overlay"\n{roots}')
+    monkeypatch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(folder / "storage.conf"))
+
+
+def make_image(folder: Path, name: str, files: Mapping[str, str], *changes: str) -> str:
+    """Import an image of a shell, cp, sleep and these files; returns its ID."""
+    tar = folder / f"{name}.tar"
+    programs = ("/bin/sh", "/bin/cp", "/bin/sleep")
+    libraries = re.findall(r"(/\S+\.so\S*)", subprocess.check_output(["ldd", *programs], text=True))
+    with tarfile.open(tar, "w") as archive:
+        for path in (*programs, *dict.fromkeys(libraries)):
+            archive.add(Path(path).resolve(), arcname=path)
+        for path, text in files.items():
+            member = tarfile.TarInfo(path)
+            member.size, member.mode = len(text), 0o755
+            archive.addfile(member, BytesIO(text.encode()))
+    words = ["podman", "import", *(word for change in changes for word in ("--change", change)), str(tar), name]
+    done = subprocess.run(words, env=os.environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"podman cannot import an image here: {done.stderr.strip()[-200:]}")
+    return done.stdout.split()[-1]
