@@ -16,7 +16,8 @@ from tests.support.listeners import study_files
 from ctenrich.containers.contracts import CONTRACTS
 from ctenrich.containers.engines import Engine, find_engine
 from ctenrich.errors import CtenrichError, UsageError
-from ctenrich.flows import step_outputs
+from ctenrich.flows import running, step_outputs
+from ctenrich.flows.request import RunRequest
 from ctenrich.flows.step_graph import StepGraph, check_containers
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Severity
@@ -190,6 +191,16 @@ def test_retries(tmp_path: Path, valid: None) -> None:
 def test_what_containers_cannot_do_here(model: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_containers(flow_of(f"triggers: [{{}}]\nmodels: [{{{model}}}]"))
+
+
+def test_how_a_flow_with_a_container_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, valid: None) -> None:
+    engine = ScriptEngine(model=COPY)
+    monkeypatch.setattr(running, "find_engine", lambda name: engine)
+    found = running.run_flow(flow_of(ONE % ""), sources(), tmp_path / "a", RunRequest())
+    assert (found.end.state, len(found.files)) == (running.EndState.DONE, 2)
+    engine.scripts["model"] = "exit 3"
+    found = running.run_flow(flow_of(ONE % ""), sources(), tmp_path / "b", RunRequest())
+    assert (found.end.state, found.end.reason, found.files) == (running.EndState.FAILED, "TOOL_FAILED", ())
 
 
 @pytest.mark.long
