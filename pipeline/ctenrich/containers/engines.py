@@ -127,6 +127,7 @@ class DockerEngine:
 
     def remove(self, name: str) -> None:
         """Kill and remove a container."""
+        run_tool([self._program, "kill", name], timeout=_SECONDS, check=False)  # rm alone waits 10 s for it to end
         run_tool([self._program, "rm", "--force", "--volumes", name], timeout=_SECONDS, check=False)
 
     def reap(self, work: str) -> int:
