@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
-from tests.support.containers import ScriptEngine, make_image, use_podman
+from tests.support.containers import ScriptEngine, make_image, own_podman
 from tests.support.flows import flow_of
 from tests.support.listeners import study_files
 
@@ -205,22 +205,22 @@ def test_how_a_flow_with_a_container_ends(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.long
 def test_podman_runs_an_image_under_each_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, valid: None) -> None:
-    use_podman(tmp_path, monkeypatch)
-    script = (
-        '#!/bin/sh\nset -e\ncp "$1"/* "$2"/\nif echo x > "$1"/y 2>/dev/null; then exit 8; fi\n'
-        'if echo x > /x 2>/dev/null; then exit 9; fi\nread line < "$3"\necho "$line"\n'
-    )
-    image = make_image(tmp_path, "model", {"bin/model": script})
-    engine = find_engine("podman")
-    assert engine.image_id("model").endswith(image.removeprefix("sha256:"))
-    for name, paths in CONTRACTS.items():
-        words = f"[/bin/model, {paths.input}, {paths.output}, {paths.config}]"
-        text = ONE % f", contract: {name}, command: {words}, config: {{a: 1}}"
-        (ended,) = graph(tmp_path / name, text, engine).run(sources())
-        assert len(ended.results) == 2, name
-    slow = ONE % ", command: [/bin/sleep, '60'], timeout: 2"
-    with pytest.raises(CtenrichError) as caught:
-        graph(tmp_path / "slow", slow, engine).run(sources())
-    assert caught.value.reason is Reason.TIMEOUT
-    with pytest.raises(UsageError, match="not on this machine"):
-        engine.image_id("nothing")
+    with own_podman(tmp_path, monkeypatch):
+        script = (
+            '#!/bin/sh\nset -e\ncp "$1"/* "$2"/\nif echo x > "$1"/y 2>/dev/null; then exit 8; fi\n'
+            'if echo x > /x 2>/dev/null; then exit 9; fi\nread line < "$3"\necho "$line"\n'
+        )
+        image = make_image(tmp_path, "model", {"bin/model": script})
+        engine = find_engine("podman")
+        assert engine.image_id("model").endswith(image.removeprefix("sha256:"))
+        for name, paths in CONTRACTS.items():
+            words = f"[/bin/model, {paths.input}, {paths.output}, {paths.config}]"
+            text = ONE % f", contract: {name}, command: {words}, config: {{a: 1}}"
+            (ended,) = graph(tmp_path / name, text, engine).run(sources())
+            assert len(ended.results) == 2, name
+        slow = ONE % ", command: [/bin/sleep, '60'], timeout: 2"
+        with pytest.raises(CtenrichError) as caught:
+            graph(tmp_path / "slow", slow, engine).run(sources())
+        assert caught.value.reason is Reason.TIMEOUT
+        with pytest.raises(UsageError, match="not on this machine"):
+            engine.image_id("nothing")

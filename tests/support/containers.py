@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -58,15 +60,22 @@ class ScriptEngine:
         return 0
 
 
-def use_podman(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let podman use runc and a storage of its own; skips without them."""
+@contextmanager
+def own_podman(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let podman use runc and a storage of its own, which is unmounted at the end; skips without them."""
     if shutil.which("podman") is None or shutil.which("runc") is None:
         pytest.skip("podman and runc are not installed")
     (folder / "containers.conf").write_text(CONFIG)
-    roots = f'graphroot = "{folder / "graph"}"\nrunroot = "{folder / "run"}"\n'
+    run = mkdtemp(prefix="podman-")  # with a long path podman waits 20 s for the socket of each container
+    roots = f'graphroot = "{folder / "graph"}"\nrunroot = "{run}"\n'
     (folder / "storage.conf").write_text(f'[storage]\ndriver = "overlay"\n{roots}')
     monkeypatch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(folder / "storage.conf"))
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder / "graph" / "overlay")], capture_output=True, check=False)
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def make_image(folder: Path, name: str, files: Mapping[str, str], *changes: str) -> str:
