@@ -52,7 +52,7 @@ FUNCTIONS = dict(exported_functions())
 
 
 def test_the_package_exports_functions():
-    assert {"steps.py:start", "proof/__init__.py:prove", "tools.py:run_tool"} <= FUNCTIONS.keys()
+    assert {"steps/running.py:start", "proof/__init__.py:prove", "tools.py:run_tool"} <= FUNCTIONS.keys()
     assert raised_errors(FUNCTIONS["tools.py:run_tool"]) == {"ToolError"}
 
 

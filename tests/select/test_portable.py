@@ -57,7 +57,7 @@ def test_a_table_in_bigquery_has_neither_paths_nor_patients(
         def save_table(self, _: str, table: Any) -> None:
             saved.append(table.to_pylist())
 
-    monkeypatch.setattr(steps, "_table_writer", lambda *_: Writer())
+    monkeypatch.setattr("ctenrich.steps.selection._table_writer", lambda *_: Writer())
     own = make_cohort(tmp_path, 2)
     selection, _ = steps.select_request(request(tmp_path, save_table="project.dataset.t", identified=identified))
     (rows,) = saved
