@@ -51,7 +51,7 @@ INTERFACE = {
         ["shape.measure", "shape.features", "masks", "evaluate.overlap", "evaluate.products",
          "evaluate.other_segs", "evaluate.landmarks", "evaluate.lungs", "evaluate.metrics", "evaluate.mask_sources",
          "evaluate.evaluation", "evaluate.statistics", "evaluate.published", "quality.run", "quality.case",
-         "quality.finding", "quality.limits", "quality.registry", "quality.lungs", "quality.ranking", "quality.cohort"],
+         "quality.finding", "quality.limits", "quality.registry", "lungs", "quality.ranking", "quality.cohort"],
     ),
     "treatments": (
         "Treatments and structure names",

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.quality import FAULTS, masks_of, phantom_case, recall_in_mixes, with_masks
 from benchmarks.quality import Judged as Case
 
-from ctenrich.quality.case import QualityCase, organ_mask, turn_of
+from ctenrich.quality.case import QualityCase, organ_mask
 from ctenrich.quality.cohort import OrganValues, compare_with_cohort
 from ctenrich.quality.finding import Finding
 from ctenrich.quality.limits import load_limits
@@ -216,19 +216,6 @@ def test_lungs_where_the_ct_shows_none(clean: QualityCase) -> None:
     no_ct = replace(clean, ct=None)
     assert no_ct.lungs is None
     assert grave(no_ct) == {}
-
-
-def test_turns_of_volumes() -> None:
-    """Whatever the axes of the source are: z to the head, y to the back, x to the left."""
-    array = np.arange(24).reshape(2, 3, 4)
-    identity = turn_of(np.diag([1.0, 1, 1, 1]), array.shape)
-    assert np.array_equal(identity.apply(array), array)
-    feet_first = turn_of(np.diag([1.0, -1, -1, 1]), array.shape)
-    assert np.array_equal(feet_first.apply(array), array[::-1, ::-1])
-    assert feet_first.flips == (True, True, False)
-    coronal = np.array([[1.0, 0, 0, 0], [0, 0, 2, 0], [0, -3, 0, 0], [0, 0, 0, 1]])  # rows down, slices to the back
-    turned = turn_of(coronal, array.shape)
-    assert np.array_equal(turned.apply(array), array[:, ::-1].transpose(1, 0, 2))
 
 
 def test_an_empty_mask_is_no_organ() -> None:

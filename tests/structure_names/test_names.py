@@ -260,6 +260,19 @@ def test_the_side_follows_the_direction_of_the_columns() -> None:
     assert evidence(np.zeros((25, 20, 80), bool), organs) is None
 
 
+def test_an_organ_inside_another_organ_is_found() -> None:
+    organs = phantom()
+    part = organs["liver"].copy()
+    part[part.shape[0] // 2 :] = False
+    part[:, : part.shape[1] // 2] = False
+    assert part.any()
+    inside = evidence(part, organs)
+    assert inside is not None
+    assert inside.contained[0] == ("liver", 1.0)
+    assert propose_name("Heart", inside).warnings == ("the name states Heart, 100% of the ROI is inside liver",)
+    assert propose_name("Liver", inside).warnings == propose_name("GTV", inside).warnings == ()
+
+
 def test_a_name_of_another_organ_is_found() -> None:
     organs = phantom()
     liver = evidence(organs["liver"], organs)
@@ -271,7 +284,10 @@ def test_a_name_of_another_organ_is_found() -> None:
     )
     part = evidence(organs["liver"] & (np.arange(25) < 14)[:, None, None], organs)
     assert part is not None
-    assert propose_name("SpinalCord", part).warnings == (), "a part of an organ is no proof"
+    (warning,) = propose_name("SpinalCord", part).warnings
+    assert warning == "the name states SpinalCord, 100% of the ROI is inside liver", (
+        "a part of an organ is no other name"
+    )
 
 
 def test_geometry_gives_a_side_to_a_name_without_one() -> None:

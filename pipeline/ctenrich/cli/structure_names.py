@@ -33,7 +33,10 @@ def propose(
     ),
     masks: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Run with masks of expert and of another product."),
+        typer.Option(
+            metavar="RUN",
+            help="Run with masks of expert, compared with its other products or with lungs found in the CT.",
+        ),
     ] = None,
 ) -> None:
     """Propose standard names by spelling, and by geometry where a run has masks; a person fills the column accept."""

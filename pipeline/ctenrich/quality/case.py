@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctenrich.geometry import grid_match
+from ctenrich.lungs import LungWitness, find_lungs
 from ctenrich.masks import bounding_box
-from ctenrich.quality.lungs import LungWitness, find_lungs
 from ctenrich.records import DoseCheck
 
-__all__ = ["OrganMask", "QualityCase", "Turn", "organ_mask", "turn_of"]
+__all__ = ["OrganMask", "QualityCase", "organ_mask"]
 
 Mask = NDArray[np.bool_]
 Index = tuple[int, int, int]
@@ -141,34 +139,6 @@ class QualityCase:
         if "lungs" in self.__dict__:
             other.__dict__["lungs"] = self.lungs
         return other
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Exchange and flips of axes that bring an array [k, j, i] into patient axes [z, y, x]."""
-
-    axes: Index
-    flips: tuple[bool, bool, bool]
-
-    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """View of an array in patient axes; copies nothing."""
-        view = array.transpose(self.axes)
-        return view[tuple(slice(None, None, -1) if flip else slice(None) for flip in self.flips)]
-
-
-def turn_of(affine_lps: NDArray[np.float64], shape: Index) -> Turn:
-    """Find the turn of a volume.
-
-    Parameters
-    ----------
-    affine_lps : array, (4, 4)
-        (i, j, k, 1) -> mm, LPS.
-    shape : (int, int, int)
-        [k, j, i].
-    """
-    axes, flips = grid_match(affine_lps, shape[::-1], np.eye(4))
-    turned = (2 - axes[2], 2 - axes[1], 2 - axes[0])
-    return Turn(turned, (flips[2], flips[1], flips[0]))
 
 
 def organ_mask(name: str, mask: Mask, spacing: Spacing) -> OrganMask | None:

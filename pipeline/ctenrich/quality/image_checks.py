@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.codes.mappings import plain_name
+from ctenrich.lungs import LungWitness
 from ctenrich.masks import dice
 from ctenrich.quality.case import OrganMask, QualityCase
 from ctenrich.quality.finding import Finding, above, below, outside
 from ctenrich.quality.limits import Limits
-from ctenrich.quality.lungs import LungWitness
 from ctenrich.records import Severity
 
 __all__ = ["check_alignment", "check_attenuation", "check_landmarks", "check_lungs"]

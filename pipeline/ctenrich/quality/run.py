@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ctenrich.errors import CtenrichError
-from ctenrich.geometry import affine_lps
+from ctenrich.geometry.patient_axes import PatientAxes, patient_axes_of_series
 from ctenrich.masks import crop_of
 from ctenrich.progress import SILENT, Progress
-from ctenrich.quality.case import OrganMask, QualityCase, Turn, turn_of
+from ctenrich.quality.case import OrganMask, QualityCase
 from ctenrich.quality.cohort import OrganValues, compare_with_cohort, organ_values
 from ctenrich.quality.dose_checks import checks_of_products, dose_outliers, mean_doses
 from ctenrich.quality.finding import Finding
@@ -149,15 +149,15 @@ def cases_of_series(workspace: Workspace, uid: str, facts: SeriesFacts) -> Itera
     series = store.find_valid(SortedSeries, uid)
     if series is None:
         return
-    turn = _turn_of_series(series)
-    spacing = _turned_spacing(series, turn)
+    axes = patient_axes_of_series(series)
+    spacing = axes.exchange((series.slice_spacing, *series.pixel_spacing))
     products = [m for p in store.products(uid) if (m := store.find_valid(SegmentMasks, uid, p)) is not None]
     if not products:
         return
-    organs = {str(m.product): _organs(m, turn, spacing, workspace) for m in products}
-    ct = _ct(store, uid, turn)
-    shape = _turned(series.shape, turn)
-    known = _of_bodypart(store, uid, series, turn)
+    organs = {str(m.product): _organs(m, axes, spacing, workspace) for m in products}
+    ct = _ct(store, uid, axes)
+    shape = axes.exchange(series.shape)
+    known = _of_bodypart(store, uid, series, axes)
     doses = [d for m in products if (d := store.find_valid(DoseMeasurements, uid, m.product)) is not None]
     dose_checks, means = checks_of_products(doses), {str(d.product): mean_doses(d) for d in doses}
     lungs = None
@@ -177,7 +177,7 @@ def cases_of_series(workspace: Workspace, uid: str, facts: SeriesFacts) -> Itera
             agreement=masks.agreement,
             sex=facts.patient_sex,
             body_part_examined=facts.body_part_examined,
-            upside_down=turn.flips[0],
+            upside_down=axes.flips[0],
             **known,
         )
         if lungs is not None:
@@ -244,34 +244,16 @@ def _row(finding: Finding) -> dict[str, Any]:
 # ---------------------------------------------------------------- patient axes
 
 
-def _turn_of_series(series: SortedSeries) -> Turn:
-    step = (np.array(series.slices[-1].position) - series.slices[0].position) / max(len(series.slices) - 1, 1)
-    if not step.any():
-        step = np.cross(series.row_cosines, series.column_cosines)
-    first = series.slices[0].position
-    affine = affine_lps(first, series.row_cosines, series.column_cosines, series.pixel_spacing, step.tolist())
-    return turn_of(np.array(affine), series.shape)
-
-
-def _turned(values: tuple[Any, Any, Any], turn: Turn) -> tuple[Any, Any, Any]:
-    a, b, c = (values[axis] for axis in turn.axes)
-    return a, b, c
-
-
-def _turned_spacing(series: SortedSeries, turn: Turn) -> tuple[float, float, float]:
-    return _turned((series.slice_spacing, *series.pixel_spacing), turn)
-
-
-def _ct(store: SeriesStore, uid: str, turn: Turn) -> Any:
+def _ct(store: SeriesStore, uid: str, axes: PatientAxes) -> Any:
     volume = store.find_valid(Volume, uid)
     if volume is None or volume.quantity != Quantity.HU:
         return None
     path = store.workspace.resolve(uid, volume.array_path)
-    return turn.apply(load_array(path)) if path.is_file() else None
+    return axes.apply(load_array(path)) if path.is_file() else None
 
 
 def _organs(
-    masks: SegmentMasks, turn: Turn, spacing: tuple[float, float, float], workspace: Workspace
+    masks: SegmentMasks, axes: PatientAxes, spacing: tuple[float, float, float], workspace: Workspace
 ) -> dict[str, OrganMask]:
     out = {}
     for segment in masks.segments:
@@ -282,13 +264,13 @@ def _organs(
         starts, ends = (box.k0, box.j0, box.i0), (box.k1, box.j1, box.i1)
         start = tuple(
             masks.shape[axis] - ends[axis] if flip else starts[axis]
-            for axis, flip in zip(turn.axes, turn.flips, strict=True)
+            for axis, flip in zip(axes.axes, axes.flips, strict=True)
         )
         out[segment.name] = OrganMask(
             name=segment.name,
-            mask=np.ascontiguousarray(turn.apply(mask)),
+            mask=np.ascontiguousarray(axes.apply(mask)),
             start=(start[0], start[1], start[2]),
-            shape=_turned(masks.shape, turn),
+            shape=axes.exchange(masks.shape),
             spacing=spacing,
         )
     return out
@@ -297,9 +279,9 @@ def _organs(
 # ---------------------------------------------------------------- body part regression
 
 
-def _of_bodypart(store: SeriesStore, uid: str, series: SortedSeries, turn: Turn) -> Mapping[str, Any]:
+def _of_bodypart(store: SeriesStore, uid: str, series: SortedSeries, axes: PatientAxes) -> Mapping[str, Any]:
     """Scores, landmarks and regions of the first scorer of a series whose slices are axial."""
-    axial = turn.axes[0] == 0
+    axial = axes.axes[0] == 0
     for product in store.products(uid) if axial else ():
         scores = store.find_valid(SliceScores, uid, product)
         if scores is None:
@@ -310,9 +292,9 @@ def _of_bodypart(store: SeriesStore, uid: str, series: SortedSeries, turn: Turn)
         for item in landmarks.items if isinstance(landmarks, Landmarks) else ():
             if item.name in ("lung_start", "lung_end") and item.position is not None:
                 height = (len(series.slices) - 1) * series.slice_spacing
-                marks[item.name] = height - item.position if turn.flips[0] else item.position
+                marks[item.name] = height - item.position if axes.flips[0] else item.position
         return {
-            "scores": scores.cleaned[::-1] if turn.flips[0] else scores.cleaned,
+            "scores": scores.cleaned[::-1] if axes.flips[0] else scores.cleaned,
             "lung_landmarks": marks,
             "body_parts": tuple(p for p in examined.split("-") if p and p != "NONE"),
             "spacing_valid": scores.valid_z_spacing,

@@ -27,6 +27,10 @@ _SURE = 0.5
 """Least Dice of an ROI and an organ that names it by geometry."""
 _CLEAR = 0.8
 """Least Dice of an ROI and an organ that contradicts the ROI's name."""
+_INSIDE = 0.95
+"""Least share of an ROI inside an organ that contradicts the name of another organ."""
+_AIRWAYS = ("Trachea", "Bronch", "Carina")
+"""Organs that masks of the lungs may contain."""
 _MOST = 3
 _RELATIVE = "relative to the treated side"
 
@@ -232,15 +236,22 @@ def _side_warnings(parsed: ParsedName, candidates: Iterable[Candidate], evidence
 
 
 def _organ_warnings(parsed: ParsedName, candidates: list[Candidate], evidence: OrganEvidence) -> list[str]:
-    """A name that is that of one organ, of an ROI that is clearly another one."""
-    segment, dice = evidence.organs[0] if evidence.organs else ("", 0.0)
-    seen = standard_names().get(_by_segment().get(segment, ""))
-    if dice < _CLEAR or seen is None or not candidates or candidates[0].score < 1 or not parsed.is_plain:
+    """A name that is that of one organ, of an ROI that is clearly another one or lies inside another one."""
+    if not candidates or candidates[0].score < 1 or not parsed.is_plain:
         return []
     stated = standard_names()[candidates[0].standard]
-    if stated.kind != "anatomy" or stated.base == seen.base:
+    if stated.kind != "anatomy":
         return []
-    return [f"the name states {stated.name}, the ROI is {seen.name} (Dice {dice:.2f} with {segment})"]
+    for segment, dice in evidence.organs[:1]:
+        seen = standard_names().get(_by_segment().get(segment, ""))
+        if dice >= _CLEAR and seen is not None and seen.base != stated.base:
+            return [f"the name states {stated.name}, the ROI is {seen.name} (Dice {dice:.2f} with {segment})"]
+    for segment, share in evidence.contained[:1]:
+        around = standard_names().get(_by_segment().get(segment, ""))
+        separate = stated.segment and not stated.base.startswith(_AIRWAYS)
+        if share >= _INSIDE and separate and around is not None and around.base != stated.base:
+            return [f"the name states {stated.name}, {share:.0%} of the ROI is inside {segment}"]
+    return []
 
 
 def _relative_warnings(parsed: ParsedName, evidence: OrganEvidence) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ctenrich.masks import crop_of, full_mask
 from ctenrich.records import ProductKind, SegmentMasks
 from ctenrich.series_store import SeriesStore
 from ctenrich.structure_names.evidence import OrganEvidence, Overlap, find_evidence
+from ctenrich.structure_names.lung_evidence import LEFT_LUNG, RIGHT_LUNG, find_lung_sides
 from ctenrich.structure_names.treated_side import find_treated_side, midline_of
 from ctenrich.workspace import Workspace, load_array
 
@@ -36,12 +37,13 @@ def evidence_of_run(root: Path) -> Iterator[RoiEvidence]:
     Parameters
     ----------
     root : Path
-        Folder of a run with masks of ``expert`` (``--roi ".*"`` draws all ROIs) and of at least one other product.
+        Folder of a run with masks of ``expert`` (``--roi ".*"`` draws all ROIs). In series whose other products have no
+        lungs, those that a threshold finds in the CT are compared.
 
     Yields
     ------
     RoiEvidence
-        Series by series; a series without both is left out.
+        Series by series; one without anything to compare is left out.
     """
     workspace = Workspace(root)
     store = SeriesStore(workspace)
@@ -50,21 +52,24 @@ def evidence_of_run(root: Path) -> Iterator[RoiEvidence]:
         experts = [product for product in products if product.kind == ProductKind.EXPERT]
         found = [store.find(SegmentMasks, uid, product) for product in products if product not in experts]
         others = [masks for masks in found if masks is not None]
-        if not experts or not others:
-            continue
-        drawn = store.find(SegmentMasks, uid, experts[0])
+        drawn = store.find(SegmentMasks, uid, experts[0]) if experts else None
         if drawn is None:
+            continue
+        lungs = None if _have_lungs(others) else find_lung_sides(store, uid)
+        if not others and lungs is None:
             continue
         series = store.sorted_series(uid)
         step = series.row_cosines[0] * series.pixel_spacing[1]
         organs = _Organs(others, workspace)
-        middle = midline_of(others, series.columns)
+        found_middle = lungs.middle if lungs is not None else None
+        middle = midline_of(others, series.columns) if found_middle is None else found_middle
         treated = find_treated_side(store, uid, products).side.value
         for segment in drawn.segments:
             if segment.absent:
                 continue
             roi = full_mask(drawn, segment.number, workspace)
-            evidence = find_evidence(roi, organs.overlaps(roi), column_step=step, middle=middle)
+            overlaps = organs.overlaps(roi) | (lungs.overlaps(roi) if lungs is not None else {})
+            evidence = find_evidence(roi, overlaps, column_step=step, middle=middle)
             if evidence is not None:
                 yield RoiEvidence(
                     series_instance_uid=uid,
@@ -72,6 +77,10 @@ def evidence_of_run(root: Path) -> Iterator[RoiEvidence]:
                     voxels=segment.voxels,
                     evidence=replace(evidence, treated=treated),
                 )
+
+
+def _have_lungs(products: Iterable[SegmentMasks]) -> bool:
+    return any(segment.name in (LEFT_LUNG, RIGHT_LUNG) for masks in products for segment in masks.segments)
 
 
 class _Organs:
@@ -85,7 +94,7 @@ class _Organs:
             if masks.label_map_path is not None:
                 self._maps[place] = load_array(workspace.resolve(masks.series_instance_uid, masks.label_map_path))
 
-    def overlaps(self, roi: NDArray[np.bool_]) -> Mapping[str, Overlap]:
+    def overlaps(self, roi: NDArray[np.bool_]) -> dict[str, Overlap]:
         found: dict[str, Overlap] = {}
         for place, masks in enumerate(self._products):
             labels = self._maps.get(place)
