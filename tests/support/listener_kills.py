@@ -54,6 +54,7 @@ class Campaign:
     unfinished: int
     """Cases that did not end."""
     states: dict[str, int]
+    """State of a case, with its reason and message if it did not end as done -> number of cases."""
 
 
 class Sender(threading.Thread):
@@ -256,7 +257,7 @@ def _check(
         studies = database.value("SELECT count(*) FROM cases")
         counts["twice"] += max(0, studies - len(senders))
         for row in cases_of(database):
-            states[row.state.value] += 1
+            states[" ".join(filter(None, (row.state.value, row.reason, row.message)))] += 1
             counts["unfinished"] += row.ended is None
     for sender in senders:
         counts["acknowledged"] += len(sender.acknowledged)
