@@ -261,6 +261,30 @@ def test_folders_that_are_not_this_run_are_refused(undisturbed: Path, cohort: Pa
         steps.open_run(older)
 
 
+def test_a_run_whose_making_was_killed_is_made_again(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ctenrich.runner.run.save_record", killed)
+        with pytest.raises(SystemExit):
+            steps.start(cohort, out, segmenters=["expert"])
+    (out / ".cohort.parquet.12.ab34.tmp").write_bytes(b"half")
+    assert (out / "cohort.parquet").read_bytes() == cohort.read_bytes()
+    other = make_cohort(tmp_path / "other", 1)
+    with pytest.raises(UsageError, match="BAD_RUN"):
+        steps.start(other, out, segmenters=["expert"])
+    assert (out / "cohort.parquet").read_bytes() == cohort.read_bytes()
+    run = steps.start(cohort, out, segmenters=["expert"])
+    assert len(run.cohort.series) > 1
+    (out / "mine.txt").write_text("x")
+    assert steps.start(cohort, out, segmenters=["expert"]).config == run.config
+
+
 def test_nothing_asked_for_is_an_error(cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="NO_MODEL"):
         steps.start(cohort, tmp_path / "run")

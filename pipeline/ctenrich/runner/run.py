@@ -24,6 +24,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
 from ctenrich.runner.products import request_products
 from ctenrich.select import open_cohort, read_cohort, remember_check, sizes_of, uids_of
+from ctenrich.select.cohort_file import check_path
 from ctenrich.settings import Settings
 from ctenrich.shape.pyradiomics import need_radiomics
 from ctenrich.shape.pyradiomics_features import Radiomics
@@ -34,7 +35,8 @@ __all__ = ["COHORT", "INPUT", "Run", "RunConfig", "need_products"]
 
 _FORMAT = 1
 _LEDGER = "ledger.sqlite"
-COHORT = "cohort.parquet"
+_STEM = "cohort"
+COHORT = f"{_STEM}.parquet"
 """The run's own copy of its cohort file."""
 INPUT = "input"
 """Folder of a run for the catalog and the cohort file that were made for it; it may be there before the run."""
@@ -106,9 +108,8 @@ class Run:
             raise UsageError(Reason.BAD_COHORT, "the cohort was written without the paths of its files", hint)
         out = Path(out)
         check_database_path(out / _LEDGER)
-        made_here = cohort_file.parent.resolve() == (out / INPUT).resolve()
         with _locked(out) if _is_folder(out) else nullcontext():
-            found = _existing_run(out, cohort, made_here=made_here)
+            found = _existing_run(out, cohort, cohort_file)
         use_mappings(settings.codes.mappings)  # after those of the existing run
         if found is not None and not settings.doses.enabled:  # as with products: what the run has stays part of it
             settings = replace(settings, doses=found.config.settings.doses)
@@ -120,7 +121,7 @@ class Run:
         _check_engines(settings)
         _make_folder(out)
         with _locked(out):  # another runner may have made the run, or added products to it, meanwhile
-            found = _existing_run(out, cohort, made_here=made_here)
+            found = _existing_run(out, cohort, cohort_file)
             if found is not None:
                 use_mappings(settings.codes.mappings)
                 products = _added(found.config.products, products)
@@ -235,19 +236,33 @@ def _is_folder(out: Path) -> bool:
         raise _unusable_folder(error) from error
 
 
-def _existing_run(out: Path, cohort: Cohort, *, made_here: bool) -> Run | None:
-    """Open the run that `out` is; None for a folder that is empty or does not exist, an error for anything else."""
+def _existing_run(out: Path, cohort: Cohort, cohort_file: Path) -> Run | None:
+    """Open the run that `out` is; None for a folder that is empty or does not exist, an error for anything else.
+
+    A folder that has only what :meth:`Run.create` writes before ``run.json`` is that of a process that was killed then.
+    """
     try:
         if (out / "run.json").exists():
             found = Run.open(out)
             if found.config.cohort_sha256 != cohort.sha256:
+                made_here = cohort_file.parent.resolve() == (out / INPUT).resolve()
                 raise _other_cohort(out, made_here=made_here)
             return found
-        if out.exists() and (not out.is_dir() or any(file.name != INPUT for file in out.iterdir())):
+        if out.exists() and (not out.is_dir() or not all(_is_begun(file, cohort_file) for file in out.iterdir())):
             raise UsageError(Reason.BAD_RUN, "the folder is not empty and not a run", "choose a new --out folder")
     except OSError as error:
         raise _unusable_folder(error) from error
     return None
+
+
+def _is_begun(file: Path, cohort_file: Path) -> bool:
+    """Whether a file in a folder without ``run.json`` was left by a process that was killed while it made this run."""
+    if file.name == INPUT or file.name == check_path(Path(COHORT)).name:
+        return True
+    if file.name.startswith(f".{_STEM}.") or file.name.startswith(".run.json."):
+        return file.name.endswith(".tmp")
+    source = next((source for source, name in _copies(cohort_file) if name == file.name), None)
+    return source is not None and source.is_file() and filecmp.cmp(source, file, shallow=False)
 
 
 def _other_cohort(out: Path, *, made_here: bool) -> UsageError:
@@ -276,12 +291,17 @@ def _unusable_folder(error: OSError) -> Exception:
     return UsageError(Reason.BAD_RUN, f"the run's folder cannot be made: {text}", "choose another --out folder")
 
 
-def _copy_cohort(cohort_file: Path, out: Path) -> None:
-    """Keep the cohort, what was excluded and the lock with the run."""
+def _copies(cohort_file: Path) -> Iterator[tuple[Path, str]]:
+    """Files of a cohort, and their names in the folder of a run."""
     stem = cohort_file.name.removesuffix(".parquet")
     for suffix in (".parquet", ".excluded.parquet", ".lock.json"):
-        source = cohort_file.with_name(stem + suffix)
-        target = out / f"cohort{suffix}"
+        yield cohort_file.with_name(stem + suffix), f"{_STEM}{suffix}"
+
+
+def _copy_cohort(cohort_file: Path, out: Path) -> None:
+    """Keep the cohort, what was excluded and the lock with the run."""
+    for source, name in _copies(cohort_file):
+        target = out / name
         if not source.is_file() or (target.is_file() and filecmp.cmp(source, target, shallow=False)):
             continue
         with atomic_path(target) as temporary:

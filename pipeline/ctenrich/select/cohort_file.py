@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StoredSeries",
+    "check_path",
     "cohort_schema",
     "cohort_table",
     "entries_at",
@@ -320,7 +321,7 @@ def open_cohort(path: Path) -> Cohort:
     """
     cohort = _stated_cohort(path)
     with suppress(OSError, ValueError):
-        if json.loads(_check_path(path).read_bytes()) == _seen(path, cohort):
+        if json.loads(check_path(path).read_bytes()) == _seen(path, cohort):
             return cohort
     _check_values(path, cohort)
     remember_check(path, cohort)
@@ -338,10 +339,11 @@ def remember_check(path: Path, cohort: Cohort) -> None:
         What it contains.
     """
     with suppress(OSError):
-        write_bytes(_check_path(path), json.dumps(_seen(path, cohort)).encode() + b"\n")
+        write_bytes(check_path(path), json.dumps(_seen(path, cohort)).encode() + b"\n")
 
 
-def _check_path(path: Path) -> Path:
+def check_path(path: Path) -> Path:
+    """Return the file that records when a cohort file was checked."""
     return path.with_name(f"{path.stem}.{_CHECKED}")
 
 
