@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import AllTransferSyntaxes, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    HEVCM10P51,
+    HEVCMP51,
+    AllTransferSyntaxes,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MPEGTransferSyntaxes,
+    RTBeamsTreatmentRecordStorage,
+    RTBrachyTreatmentRecordStorage,
+    RTIonBeamsTreatmentRecordStorage,
+    RTTreatmentSummaryRecordStorage,
+)
 
 from ctenrich.archives.archive import Place
 from ctenrich.archives.association import associate, open_entity
@@ -36,13 +47,17 @@ from ctenrich.workspace import atomic_path
 
 __all__ = ["Request", "retrieve"]
 
-_RECORDS = tuple(f"1.2.840.10008.5.1.4.1.1.481.{number}" for number in (4, 6, 7, 9))
-"""RT Beams, Brachy, Treatment Summary and Ion Beams Treatment Record."""
+_RECORDS = (
+    RTBeamsTreatmentRecordStorage,
+    RTBrachyTreatmentRecordStorage,
+    RTTreatmentSummaryRecordStorage,
+    RTIonBeamsTreatmentRecordStorage,
+)
 _IMAGES = (CT_IMAGE, ENHANCED_CT_IMAGE, LEGACY_CONVERTED_CT_IMAGE)
 _OTHERS = (RT_STRUCTURE_SET, RT_PLAN, RT_DOSE, *_RECORDS, SEGMENTATION, LABEL_MAP_SEGMENTATION)
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-_VIDEO = "1.2.840.10008.1.2.4.10"
-"""Root of MPEG and H.264/5 (4.100 to 4.108), in which no CT is coded."""
+_VIDEO = frozenset({*MPEGTransferSyntaxes, HEVCMP51, HEVCM10P51})
+"""Transfer syntaxes of MPEG-2, H.264 and H.265, in which no CT is coded."""
 _PENDING = 0xFF00
 _NO_DESTINATION = 0xA801
 _TEMPORARY = (0xA701, 0xA702)
@@ -226,7 +241,7 @@ def _association(node: Node, inbox: _Inbox, timeout: float, *, move: bool) -> It
 
 def _storage_contexts() -> list[tuple[str, str]]:
     """SOP classes and transfer syntaxes that are taken; fewer than the 128 that an association may have."""
-    compressed = [s for s in AllTransferSyntaxes if s not in _UNCOMPRESSED and not str(s).startswith(_VIDEO)]
+    compressed = [s for s in AllTransferSyntaxes if s not in _UNCOMPRESSED and s not in _VIDEO]
     images = [(name, str(syntax)) for name in _IMAGES for syntax in (*_UNCOMPRESSED, *compressed)]
     return images + [(name, str(syntax)) for name in _OTHERS for syntax in _UNCOMPRESSED]
 
