@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import duckdb
 import pytest
 from pydicom import dcmread
 
+from ctenrich.archives.catalog import ArchiveCatalog
 from ctenrich.archives.multipart import first_part_of
 from ctenrich.catalog import open_catalog
 from ctenrich.errors import IncompleteError, InputError, RetryExhaustedError, UsageError
@@ -166,3 +169,9 @@ def test_archives_that_are_fetched_from_are_no_targets(tmp_path: Path, target: s
 def test_parts(body: bytes, expected: bytes | None) -> None:
     assert first_part_of(KIND, body) == expected
     assert first_part_of("application/dicom", body) == body
+
+
+def test_queries_read_no_files() -> None:
+    catalog = ArchiveCatalog(SimpleNamespace(name="archive"), FetchSettings())
+    with pytest.raises(duckdb.Error, match="disabled"):
+        catalog.connection.execute("SELECT * FROM read_csv('/etc/hostname')")

@@ -83,7 +83,7 @@ class ArchiveCatalog:
         self.name = archive.name
         self._archive = archive
         self._settings = settings
-        self._connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+        self._connection = duckdb.connect(config={"enable_external_access": "false"})
         for name, columns in _TABLES.items():
             self._connection.execute(f"CREATE TABLE {name} ({columns})")
         self.notes: tuple[str, ...] = ()
