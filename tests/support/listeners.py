@@ -80,6 +80,7 @@ class Receiver:
         from pynetdicom.sop_class import CTImageStorage, Verification
 
         entity = AE(ae_title=sender)
+        entity.dimse_timeout = 10  # pynetdicom may miss an abort that comes while it sends, and waits that long
         entity.add_requested_context(Verification)
         entity.add_requested_context(CTImageStorage)
         association = entity.associate("127.0.0.1", self.ports["dicom"], ae_title=called)
