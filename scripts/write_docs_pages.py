@@ -50,7 +50,8 @@ INTERFACE = {
         "Measurements and comparison",
         ["shape.measure", "shape.features", "masks", "evaluate.overlap", "evaluate.products",
          "evaluate.other_segs", "evaluate.landmarks", "evaluate.lungs", "evaluate.metrics", "evaluate.mask_sources",
-         "evaluate.evaluation", "evaluate.statistics", "evaluate.published", "quality.run", "quality.case",
+         "evaluate.evaluation", "evaluate.statistics", "evaluate.published", "evaluate.repeatability",
+         "evaluate.retest", "evaluate.bland_altman", "quality.run", "quality.case",
          "quality.finding", "quality.limits", "quality.registry", "lungs", "quality.ranking", "quality.cohort"],
     ),
     "treatments": (

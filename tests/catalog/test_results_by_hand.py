@@ -26,7 +26,7 @@ TYPES: dict[str, Any] = {
     f"{part}_{name}": kind for name in ("mean_gy", "d2cc_gy", "v20gy_percent")
     for part, kind in (("reference", pa.float64()), ("difference", pa.float64()), ("within_bounds", pa.bool_()))
 }  # fmt: skip
-CODED = ("Quantity", "Units", "Value", "topographicalModifier")
+CODED = ("Quantity", "derivationModifier", "Units", "Value", "topographicalModifier")
 
 
 def _table(columns: str, *rows: tuple[Any, ...]) -> pa.Table:
@@ -78,9 +78,9 @@ TABLES: dict[str, pa.Table] = {
         ("1.1", "expert", 1, "heart"), ("1.1", "expert", 2, "aorta"), ("1.1", "net", 5, "heart"),
     ),
     "quantitative_measurements": _table(
-        "SOPInstanceUID segmentationSegmentNumber Quantity valueFloat Units",
-        ("7.2", 1, "Sphericity", 0.5, "1"), ("7.2", 2, "Sphericity", 0.25, "1"), ("7.2", 1, "Volume", 600.0, "mm3"),
-        ("7.3", 5, "Sphericity", 0.75, "1"),
+        "SOPInstanceUID segmentationSegmentNumber Quantity derivationModifier valueFloat Units",
+        ("7.2", 1, "Sphericity", None, 0.5, "1"), ("7.2", 2, "Sphericity", None, 0.25, "1"),
+        ("7.2", 1, "Volume", None, 600.0, "mm3"), ("7.3", 5, "Sphericity", None, 0.75, "1"),
     ),
     "landmarks": _table(
         "SeriesInstanceUID product landmark score slice_index absent_reason",
@@ -139,6 +139,12 @@ BY_HAND: dict[str, tuple[dict[str, object], list[tuple[Any, ...]]]] = {
         {"series": "1.1"},
         [("expert", "aorta", "Sphericity", 0.25, "1"), ("expert", "heart", "Sphericity", 0.5, "1"),
          ("net", "heart", "Sphericity", 0.75, "1"), ("expert", "heart", "Volume", 600.0, "mm3")],
+    ),
+    "measured_values": (
+        {"segment": "heart"},
+        [("1.1", "expert", "shape_sr", "heart", 1, "Sphericity", None, 0.5, "1"),
+         ("1.1", "expert", "shape_sr", "heart", 1, "Volume", None, 600.0, "mm3"),
+         ("1.1", "net", "shape_sr", "heart", 5, "Sphericity", None, 0.75, "1")],
     ),
     "feature_over_cohort": (
         {"quantity": "Sphericity", "segment": "heart"},

@@ -32,6 +32,7 @@ REQUIRED = {
     "index": ["--catalog", "catalog.duckdb"],
     "select": ["--catalog", "folder:catalog.duckdb"],
     "release": ["--out", "data-set"],
+    "repeatability": ["--pairs", "patients"],
     "dose dvh": ["--structures", "structures.dcm", "--dose", "dose.dcm"],
     "pseudonymise": ["--key-file", "key"],
     "dose sum": ["--out", "sum.dcm"],

@@ -10,6 +10,7 @@ QUESTIONS: dict[str, tuple[dict[str, object], int]] = {
     "source_images": ({"object": f"{uid_of(0)}.4"}, 40),
     "features_of_series": ({"series": uid_of(0)}, 8),
     "feature_over_cohort": ({"quantity": "Sphericity", "segment": "heart"}, SERIES + 1),
+    "measured_values": ({"segment": "heart"}, 2 * SERIES + 2),
     "series_with_feature_in_range": ({"quantity": "Sphericity", "segment": "aorta", "high": 0.6}, 1),
     "expert_against_model": ({"quantity": "Sphericity", "second": str(NETWORK)}, 2),
     "absent_organs": ({}, SERIES),

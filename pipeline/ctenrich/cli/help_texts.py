@@ -23,8 +23,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "Radiotherapy": ("pseudonymise", "treatments", "names", "dose"),
         "Results": (
-            "evaluate", "compare", "quality", "review", "evaluate-segmentations", "evaluate-landmarks", "publish",
-            "release",
+            "evaluate", "compare", "repeatability", "quality", "review", "evaluate-segmentations", "evaluate-landmarks",
+            "publish", "release",
         ),
         "Receiving": ("listen", "cases", "deliveries", "flow"),
         "Models": ("models", "codes"),

@@ -29,6 +29,7 @@ from ctenrich.cli import (
     publishing,
     quality,
     releases,
+    repeatability,
     results,
     review,
     running,
@@ -136,9 +137,9 @@ def _main(
 
 
 for group in (
-    demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, quality, review,
-    viewing, publishing, exports, harmonising, releases, listening, deliveries, flows, doses, pseudonyms, models,
-    mappings, settings_files,
+    demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, repeatability, quality,
+    review, viewing, publishing, exports, harmonising, releases, listening, deliveries, flows, doses, pseudonyms,
+    models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

@@ -427,6 +427,33 @@ _LATER = {
         Column("p_holm", "float", "p_corrected by Holm's method over the organs of the metric and stratum"),
         Column("partial_eta_squared", "float", "Effect size, 0 to 1"),
     ),
+    "repeatability": (
+        Column("product", "string", _PRODUCT),
+        Column("segment", "string", "Key of mappings/segments.csv"),
+        Column("kind", "string", "Kind of the report, e.g. shape_sr; radiomics_features for features without a code"),
+        Column("feature", "string", "Feature, with its derivation if it has one"),
+        Column("unit", "string", "Unit of the feature (UCUM); NULL if it is not known"),
+        Column("pairs", "int", "Pairs of series"),
+        Column("subjects", "int", "Pairs of which both series have a value"),
+        Column("mean", "float", "Mean of all values"),
+        Column("icc_1_1", "float", "ICC(1,1), one-way random effects; NULL if every value is the same"),
+        Column("icc_1_1_low", "float", "Lower end of its 95 % interval"),
+        Column("icc_1_1_high", "float", "Upper end"),
+        Column("icc_2_1", "float", "ICC(2,1), two-way random effects, absolute agreement"),
+        Column("icc_3_1", "float", "ICC(3,1), two-way mixed effects, consistency"),
+        Column("icc_3_1_low", "float", "Lower end of its 95 % interval"),
+        Column("icc_3_1_high", "float", "Upper end"),
+        Column("within_sd", "float", "Within-subject standard deviation"),
+        Column("rc", "float", "Repeatability coefficient, 1.96 sqrt(2) within_sd"),
+        Column("rc_low", "float", "Lower end of its 95 % interval"),
+        Column("rc_high", "float", "Upper end"),
+        Column("within_cv", "float", "Within-subject coefficient of variation (share); NULL if a mean is not positive"),
+        Column("bias", "float", "Mean difference, retest - test"),
+        Column("difference_sd", "float", "Standard deviation of the differences"),
+        Column("limit_low", "float", "Lower limit of agreement, bias - 1.96 difference_sd"),
+        Column("limit_high", "float", "Upper limit of agreement"),
+        Column("note", "string", "Why a number is missing; NULL if none is"),
+    ),
     "quality": (
         Column("SeriesInstanceUID", "string", _SERIES),
         Column("product", "string", _PRODUCT),
@@ -601,7 +628,7 @@ STRICT_TABLES = OBJECT_TABLES[:4]
 RUN_TABLES = tuple(_RUN)
 """Tables that come from the run's records and ledger."""
 LATER_TABLES = tuple(_LATER)
-"""Tables of ``evaluate``, ``compare``, ``quality``, ``run --dose`` and ``review``, written when they are called."""
+"""Tables that ``evaluate``, ``compare``, ``repeatability``, ``quality``, ``run --dose`` and ``review`` write."""
 
 
 TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
@@ -630,6 +657,7 @@ TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
         "evaluation": "organ of a product that was compared with a reference",
         "evaluation_differences": "pair of products that were compared in an organ",
         "evaluation_variance": "organ in which all products were compared",
+        "repeatability": "feature that was measured twice in pairs of series",
         "dose_metrics": "dose metric of a segment of a product",
         "dvh_curves": "point of the dose-volume curve of a segment",
         "dose_differences": "organ of a network with doses beside those of the expert's",
