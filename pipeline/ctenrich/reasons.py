@@ -212,7 +212,10 @@ class Reason(StrEnum):
     ENCODING = "ENCODING", "A DICOM object could not be created."
     PROOF_FAILED = "PROOF_FAILED", "A written object differs from the result that it was made from."
     INVALID_OBJECT = "INVALID_OBJECT", "A validator found errors in an object."
-    FOREIGN_OBJECT = "FOREIGN_OBJECT", "A model returned an object of another patient, study or frame of reference."
+    FOREIGN_OBJECT = (
+        "FOREIGN_OBJECT",
+        "A model returned an object of another patient, study, frame of reference or grid.",
+    )
     EMPTY_OUTPUT = "EMPTY_OUTPUT", "A model returned nothing, and its flow does not allow that."
     OUTPUT_TOO_LARGE = "OUTPUT_TOO_LARGE", "A model wrote more than its step may."
     TOOL_MISSING = "TOOL_MISSING", "A required program is not installed."

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support.containers import docker_of_podman, make_image, own_podman
 
 from ctenrich.containers import engines
-from ctenrich.containers.engines import ApptainerEngine, ContainerSpec, DockerEngine, HostMount, find_engine
-from ctenrich.errors import ToolError, UsageError
+from ctenrich.containers.engines import ApptainerEngine, ContainerSpec, DockerEngine, Engine, HostMount, find_engine
+from ctenrich.containers.running import ContainerLimits, run_container
+from ctenrich.errors import CtenrichError, ToolError, UsageError
+from ctenrich.reasons import Reason
 
 SPEC = ContainerSpec(
     name="ctenrich-1",
@@ -29,22 +35,22 @@ def test_a_container_is_closed_by_default() -> None:
     for part in (
         "--network none", "--read-only", "--cap-drop all", "--security-opt no-new-privileges", "--pull never",
         "--user 1000:1000", "--pids-limit 512", "--label ctenrich.work=w", "--volume /a/in:/input:ro",
-        "--volume /a/out:/output --env A=b c sha256:abc run --fast",
+        "--env A=b c", "--volume /a/out:/output sha256:abc run --fast", "run --pull never",
     ):  # fmt: skip
         assert part in text
+    assert "--rm" in words
+    assert "--rm" not in DockerEngine(Path("/usr/bin/docker")).command(SPEC)
     assert "privileged" not in text.replace("no-new-privileges", "")
     assert "--device" not in words
 
 
 def test_what_a_flow_opens() -> None:
-    from dataclasses import replace
-
     spec = replace(
         SPEC, network=True, root=True, cpus=2.0, memory=1024, shared_memory=64, gpu="nvidia.com/gpu=0",
         entrypoint=("/bin/model", "-v"),
     )  # fmt: skip
     text = " ".join(DockerEngine(Path("docker")).command(spec))
-    for part in ("--user 0:0", "--cpus 2 --memory 1024 --shm-size 64 --device nvidia.com/gpu=0"):
+    for part in ("--user 0:0", "--cpus 2 --memory 1024", "--shm-size 64 --device nvidia.com/gpu=0"):
         assert part in text
     assert text.endswith("--entrypoint /bin/model sha256:abc -v run --fast")
     assert "--network" not in text
@@ -68,3 +74,93 @@ def test_the_engine_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines.shutil, "which", lambda name: None)
     with pytest.raises(ToolError, match="no container engine"):
         find_engine()
+
+
+def test_how_many_processes_a_container_may_have_is_limited_by_every_engine() -> None:
+    for engine in (DockerEngine(Path("podman")), DockerEngine(Path("docker")), ApptainerEngine(Path("apptainer"))):
+        words = engine.command(SPEC)
+        assert words[words.index("--pids-limit") + 1] == "512"
+
+
+APPTAINER = """#!/bin/sh
+# stands for apptainer: takes the options that are used here, refuses others, and runs the command on this machine
+if [ "$1" = exec ] && [ "$5" = {image} ]; then test "$6" = cat && exit 1; fi
+test "$1" = exec || exit 91; shift
+while :; do case "$1" in
+  --containall|--cleanenv|--no-home|--no-privs|--net) seen="$seen $1"; shift;;
+  --drop-caps|--pids-limit|--network|--cpus|--memory) seen="$seen $1=$2"; shift 2;;
+  --env) export "$2"; shift 2;;
+  --bind) case "$2" in *:/input:ro) in="${2%%:*}";; *:/output:rw) out="${2%%:*}";; *) exit 92;; esac; shift 2;;
+  *) break;;
+esac; done
+test "$1" = {image} || exit 93; shift
+closed=" --containall --cleanenv --no-home --drop-caps=all --no-privs --net"
+test "$seen" = "$closed --pids-limit=512 --network=none" || exit 94
+test "$*" = "cp /input/a /output/b" && cp "$in/a" "$out/b" && echo "$A"
+"""
+
+
+def test_apptainer_gets_options_that_it_knows(tmp_path: Path) -> None:
+    """The program is a stand-in that checks its arguments: apptainer itself is not there."""
+    image, program = tmp_path / "model.sif", tmp_path / "apptainer"
+    image.touch()
+    program.write_text(APPTAINER.replace("{image}", str(image)))
+    program.chmod(0o755)
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "in" / "a").write_text("text")
+    engine = ApptainerEngine(program)
+    assert engine.read_file(str(image), "/etc/holoscan/app.json") == b""
+    mounts = (
+        HostMount(host=tmp_path / "in", target="/input"),
+        HostMount(host=tmp_path / "out", target="/output", writable=True),
+    )
+    spec = replace(SPEC, image=engine.image_id(str(image)), mounts=mounts, command=("cp", "/input/a", "/output/b"))
+    run_container(engine, spec, ContainerLimits(timeout=20), tmp_path / "log")
+    assert (tmp_path / "out" / "b").read_text() == "text"
+    assert (tmp_path / "log").read_text() == "b c\n"
+
+
+SCRIPT = """#!/bin/sh
+case "$1" in
+  fail) exit 3;;
+  fork) while :; do sleep 60 & done;;
+  hang) sleep 600 & sleep 600;;
+  *) echo "$A"; echo x > /output/x;;
+esac
+"""
+
+
+def _run(engine: Engine, folder: Path, image: str, word: str, seconds: float = 60) -> Reason | None:
+    out = folder / word
+    out.mkdir()
+    out.chmod(0o777)
+    mounts = (HostMount(host=out, target="/output", writable=True),)
+    spec = replace(SPEC, name=f"c{word}", image=image, mounts=mounts, command=("/bin/model", word), memory=64 * 1024**2)
+    try:
+        run_container(engine, spec, ContainerLimits(timeout=seconds), folder / f"{word}.log")
+    except CtenrichError as error:
+        return error.reason
+    return None
+
+
+@pytest.mark.long
+def test_containers_that_fork_fail_and_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client of Docker speaks to podman's API, which reports exit code 0 for each container with --rm."""
+    with own_podman(tmp_path, monkeypatch), ExitStack() as stack:
+        files = {"bin/model": SCRIPT, "etc/holoscan/app.json": '{"command": "x"}'}
+        image = make_image(tmp_path, "model", files)
+        podman = find_engine("podman")
+        assert _run(podman, tmp_path, image, "fork", 2) in (Reason.TIMEOUT, Reason.TOOL_FAILED)
+        assert podman.read_file("model", "/etc/holoscan/app.json") == b'{"command": "x"}'
+        stack.enter_context(docker_of_podman(monkeypatch))
+        docker = find_engine("docker")
+        assert docker.image_id("model").endswith(image)
+        assert _run(docker, tmp_path, image, "work") is None
+        assert (tmp_path / "work.log").read_text() == "b c\n"
+        assert (tmp_path / "work" / "x").read_text() == "x\n"
+        assert _run(docker, tmp_path, image, "fail") is Reason.TOOL_FAILED
+        assert _run(docker, tmp_path, image, "hang", 2) is Reason.TIMEOUT
+        assert docker.read_file("model", "/etc/monai/app.json") == b""
+        left = subprocess.run(["podman", "ps", "-aq"], capture_output=True, text=True, check=True)
+        assert left.stdout == ""

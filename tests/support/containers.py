@@ -18,6 +18,7 @@ import pytest
 from ctenrich.containers.engines import ContainerSpec
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
+from tests.support.listeners import wait_for
 
 CONFIG = """[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
@@ -32,6 +33,7 @@ class ScriptEngine:
     """Images are shell scripts; in them a mount is a variable: its path with _ for other characters."""
 
     name = "script"
+    leaves = False
 
     def __init__(self, **scripts: str) -> None:
         self.scripts = scripts
@@ -45,6 +47,9 @@ class ScriptEngine:
 
     def entrypoint(self, image: str) -> tuple[str, ...]:
         return ()
+
+    def read_file(self, image: str, path: str) -> bytes:
+        return b""
 
     def command(self, spec: ContainerSpec) -> list[str]:
         image = next(name for name in self.scripts if self.image_id(name) == spec.image)
@@ -76,6 +81,24 @@ def own_podman(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     finally:
         subprocess.run(["umount", str(folder / "graph" / "overlay")], capture_output=True, check=False)
         shutil.rmtree(run, ignore_errors=True)
+
+
+@contextmanager
+def docker_of_podman(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the client of Docker speak to podman's implementation of its API; skips without the client."""
+    if shutil.which("docker") is None:
+        pytest.skip("the client of Docker is not installed")
+    folder = mkdtemp(prefix="docker-")
+    address = f"unix://{folder}/s"
+    service = subprocess.Popen(["podman", "system", "service", "--time", "0", address])
+    monkeypatch.setenv("DOCKER_HOST", address)
+    try:
+        wait_for(Path(folder, "s").exists, 30)
+        yield
+    finally:
+        service.terminate()
+        service.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_image(folder: Path, name: str, files: Mapping[str, str], *changes: str) -> str:

@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
+from uuid import uuid4
 
 from ctenrich.errors import ToolError, UsageError
 from ctenrich.reasons import Reason
@@ -19,6 +21,8 @@ _SECONDS = 60.0
 _LABEL = "ctenrich.work"
 _USER = "1000:1000"
 _PIDS = 512
+_MANIFEST_BYTES = 1 << 20
+"""Longest file that is read from an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +63,17 @@ class Engine(Protocol):
     """A container engine."""
 
     name: str
+    leaves: bool
+    """Whether something is left of a container whose client has ended, so that it has to be removed."""
 
     def image_id(self, image: str) -> str:
         """ID of an image that is on this machine; raises NOT_FOUND if it is not: nothing is pulled."""
 
     def entrypoint(self, image: str) -> tuple[str, ...]:
         """Entry point of an image."""
+
+    def read_file(self, image: str, path: str) -> bytes:
+        """Content of a small file of an image; empty if it has none of that path."""
 
     def command(self, spec: ContainerSpec) -> list[str]:
         """Command line that runs a container in the foreground."""
@@ -74,6 +83,17 @@ class Engine(Protocol):
 
     def reap(self, work: str) -> int:
         """Remove containers with a label whose clients have ended; returns how many."""
+
+
+def _shared_options(spec: ContainerSpec) -> list[str]:
+    """Options that all engines spell alike."""
+    made = ["--pids-limit", str(_PIDS)]
+    made += [] if spec.network else ["--network", "none"]
+    made += ["--cpus", f"{spec.cpus:g}"] if spec.cpus else []
+    made += ["--memory", str(spec.memory)] if spec.memory else []
+    for key, value in spec.environment.items():
+        made += ["--env", f"{key}={value}"]
+    return made
 
 
 class DockerEngine:
@@ -87,6 +107,7 @@ class DockerEngine:
 
     def __init__(self, program: Path) -> None:
         self.name = program.name
+        self.leaves = self.name != "podman"
         self._program = program
 
     def image_id(self, image: str) -> str:
@@ -104,21 +125,34 @@ class DockerEngine:
         config = json.loads(found.stdout)[0].get("Config") or {}
         return tuple(config.get("Entrypoint") or ()) + tuple(config.get("Cmd") or ())
 
+    def read_file(self, image: str, path: str) -> bytes:
+        """Content of a file of an image, by a container that is never started."""
+        name = f"ctenrich-{uuid4().hex}"
+        run_tool([self._program, "create", "--pull", "never", "--name", name, image, "none"], timeout=_SECONDS)
+        try:
+            with TemporaryDirectory() as folder:
+                copy = Path(folder) / "file"
+                run_tool([self._program, "cp", f"{name}:{path}", copy], timeout=_SECONDS, check=False)
+                if copy.is_symlink() or not copy.is_file():  # a link would lead to a file of this machine
+                    return b""
+                with copy.open("rb") as handle:
+                    return handle.read(_MANIFEST_BYTES)
+        finally:
+            run_tool([self._program, "rm", "--force", name], timeout=_SECONDS, check=False)
+
     def command(self, spec: ContainerSpec) -> list[str]:
         """Command line of ``run``."""
-        made = [str(self._program), "run", "--rm", "--pull", "never", "--name", spec.name, "--label"]
+        made = [str(self._program), "run", "--pull", "never", "--name", spec.name, "--label"]
         made += [f"{_LABEL}={spec.work}", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all"]  # noqa: S108
-        made += ["--security-opt", "no-new-privileges", "--pids-limit", str(_PIDS)]
-        made += [] if spec.network else ["--network", "none"]
+        made += ["--security-opt", "no-new-privileges"]
+        # with --rm the client of Docker reports exit code 0 for every container of podman's API (podman 4.3)
+        made += [] if self.leaves else ["--rm"]
         made += ["--user", "0:0" if spec.root else spec.user or _USER]
-        made += ["--cpus", f"{spec.cpus:g}"] if spec.cpus else []
-        made += ["--memory", str(spec.memory)] if spec.memory else []
         made += ["--shm-size", str(spec.shared_memory)] if spec.shared_memory else []
         made += ["--device", spec.gpu] if spec.gpu else []
+        made += _shared_options(spec)
         for mount in spec.mounts:
             made += ["--volume", f"{mount.host}:{mount.target}" + ("" if mount.writable else ":ro")]
-        for key, value in spec.environment.items():
-            made += ["--env", f"{key}={value}"]
         command = list(spec.command)
         if spec.entrypoint:
             made += ["--entrypoint", spec.entrypoint[0]]
@@ -148,6 +182,8 @@ class ApptainerEngine:
         The program.
     """
 
+    leaves = False
+
     def __init__(self, program: Path) -> None:
         self.name = program.name
         self._program = program
@@ -163,21 +199,24 @@ class ApptainerEngine:
         """Nothing: the run script of the file is run."""
         return ()
 
+    def read_file(self, image: str, path: str) -> bytes:
+        """Content of a file of an image, by its own ``cat``."""
+        words = [str(self._program), "exec", "--containall", "--cleanenv", "--no-home", image, "cat", path]
+        found = run_tool(words, timeout=_SECONDS, check=False)
+        return b"" if found.returncode else found.stdout.encode()[:_MANIFEST_BYTES]
+
     def command(self, spec: ContainerSpec) -> list[str]:
         """Command line of ``run``, or ``exec`` with a command."""
         if spec.root:
             raise UsageError(Reason.BAD_FLOW, "apptainer runs containers as the user who starts it", "leave root out")
         words = [*spec.entrypoint, *spec.command]
         made = [str(self._program), "exec" if words else "run", "--containall", "--cleanenv", "--no-home"]
-        made += [] if spec.network else ["--net", "--network", "none"]
-        made += ["--cpus", f"{spec.cpus:g}"] if spec.cpus else []
-        made += ["--memory", str(spec.memory)] if spec.memory else []
-        made += ["--pids-limit", str(_PIDS), "--drop-caps", "all", "--no-privs"]
+        made += ["--drop-caps", "all", "--no-privs"]
+        made += [] if spec.network else ["--net"]
         made += ["--nv"] if spec.gpu else []
+        made += _shared_options(spec)
         for mount in spec.mounts:
             made += ["--bind", f"{mount.host}:{mount.target}:{'rw' if mount.writable else 'ro'}"]
-        for key, value in spec.environment.items():
-            made += ["--env", f"{key}={value}"]
         return [*made, spec.image, *words]
 
     def remove(self, name: str) -> None:

@@ -71,8 +71,9 @@ def run_container(
             try:
                 code = _wait(process, spec, limits, [*writable, log], stop)
             finally:
-                if process.poll() is None:
+                if process.poll() is None or engine.leaves:
                     engine.remove(spec.name)
+                if process.poll() is None:
                     process.kill()
                     process.wait()
     except FileNotFoundError as error:

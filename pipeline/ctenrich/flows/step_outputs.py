@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydicom import dcmread
@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from ctenrich.dicom.quiet import quiet
 from ctenrich.errors import InputError, UnsafeInputError
+from ctenrich.flows.output_grid import InputPlanes, check_grid
 from ctenrich.reasons import Reason
 from ctenrich.records import Severity
 from ctenrich.validate.dciodvfy import run_dciodvfy
@@ -37,6 +38,8 @@ class Examination:
     """SOP Instance UID -> file."""
     references: frozenset[str]
     """SOP Instance UIDs to which the input refers, and its studies: a structure set refers to its study so."""
+    planes: InputPlanes = field(default_factory=InputPlanes)
+    """Planes of its images."""
 
 
 def examination_of(files: Iterable[Path]) -> Examination:
@@ -53,6 +56,7 @@ def examination_of(files: Iterable[Path]) -> Examination:
     """
     found: dict[str, set[str]] = {keyword: set() for keyword in (*_KEYWORDS, *_REFERENCES)}
     instances: dict[str, Path] = {}
+    planes = InputPlanes()
     for path in files:
         try:
             with quiet():
@@ -65,12 +69,14 @@ def examination_of(files: Iterable[Path]) -> Examination:
         found["FrameOfReferenceUID"] |= frames
         found["ReferencedSOPInstanceUID"] |= references
         instances[_text(data, "SOPInstanceUID")] = path
+        planes.add(data)
     return Examination(
         patients=frozenset(found["PatientID"]),
         studies=frozenset(found["StudyInstanceUID"]),
         frames=frozenset(found["FrameOfReferenceUID"]) - {""},
         instances=instances,
         references=frozenset(found["ReferencedSOPInstanceUID"] | found["StudyInstanceUID"]),
+        planes=planes,
     )
 
 
@@ -103,7 +109,8 @@ def check_objects(files: Sequence[Path], examination: Examination) -> None:
 
     Patient ID and Study Instance UID are those of the input, each Frame of Reference UID is one of the input's, each
     referenced instance is in the input, is referred to there, or is among the objects, and no object has the SOP
-    Instance UID of an image with other bytes. Pixel data decode, and dciodvfy finds no error.
+    Instance UID of an image with other bytes. Images, segmentations and contours lie on the planes of the input.
+    Pixel data decode, and dciodvfy finds no error.
 
     Parameters
     ----------
@@ -115,7 +122,7 @@ def check_objects(files: Sequence[Path], examination: Examination) -> None:
     Raises
     ------
     InputError
-        NOT_DICOM, DECODE_ERROR, FOREIGN_OBJECT or INVALID_OBJECT.
+        NOT_DICOM, DECODE_ERROR, FOREIGN_OBJECT, MISSING_GEOMETRY or INVALID_OBJECT.
     ToolError
         TOOL_MISSING: dciodvfy.
     """
@@ -125,6 +132,7 @@ def check_objects(files: Sequence[Path], examination: Examination) -> None:
         raise InputError(Reason.FOREIGN_OBJECT, "two objects of a model have one SOP Instance UID")
     for path, data in zip(files, objects, strict=True):
         _check_identity(path, data, examination, own)
+        check_grid(data, examination.planes)
         _decode(data)
         errors = [one for one in run_dciodvfy(path, path.name) if one.severity is Severity.ERROR]
         if errors:

@@ -1,0 +1,165 @@
+"""Objects of models that lie elsewhere than their input: another grid, another plane than the image that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import RTDoseStorage, RTStructureSetStorage, SegmentationStorage
+from tests.support.listeners import study_files
+
+from ctenrich.errors import InputError
+from ctenrich.flows.output_grid import InputPlanes, check_grid
+from ctenrich.reasons import Reason
+
+
+def item(**values: object) -> Dataset:
+    made = Dataset()
+    for name, value in values.items():
+        setattr(made, name, Sequence([value]) if isinstance(value, Dataset) else value)
+    return made
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Dataset]:
+    return sorted((dcmread(path) for path in study_files()), key=lambda data: float(data.ImagePositionPatient[2]))
+
+
+@pytest.fixture(scope="module")
+def planes(images: list[Dataset]) -> InputPlanes:
+    made = InputPlanes()
+    for data in images:
+        made.add(data)
+    return made
+
+
+def frame(image: Dataset, *, shift: float = 0.0, source: Dataset | None = None) -> Dataset:
+    place = [float(value) for value in image.ImagePositionPatient]
+    named = item(ReferencedSOPInstanceUID=(source or image).SOPInstanceUID)
+    return item(
+        PlanePositionSequence=item(ImagePositionPatient=[place[0], place[1], place[2] + shift]),
+        PlaneOrientationSequence=item(ImageOrientationPatient=image.ImageOrientationPatient),
+        PixelMeasuresSequence=item(PixelSpacing=image.PixelSpacing),
+        DerivationImageSequence=item(SourceImageSequence=named),
+    )
+
+
+def seg(images: list[Dataset], *frames: Dataset) -> Dataset:
+    return item(
+        SOPClassUID=SegmentationStorage,
+        FrameOfReferenceUID=images[0].FrameOfReferenceUID,
+        Rows=images[0].Rows,
+        Columns=images[0].Columns,
+        NumberOfFrames=len(frames),
+        PerFrameFunctionalGroupsSequence=Sequence(frames),
+    )
+
+
+def structure(image: Dataset, *, shift: float = 0.0, at: float = 0.0, named: Dataset | None = None) -> Dataset:
+    x, y, z = (float(value) for value in image.ImagePositionPatient)
+    points = [x + at, y, z + shift, x + at + 20, y, z + shift, x + at + 20, y + 20, z + shift]
+    contour = item(
+        ContourGeometricType="CLOSED_PLANAR",
+        ContourData=points,
+        ContourImageSequence=item(ReferencedSOPInstanceUID=(named or image).SOPInstanceUID),
+    )
+    return item(
+        SOPClassUID=RTStructureSetStorage,
+        FrameOfReferenceUID=image.FrameOfReferenceUID,
+        ROIContourSequence=item(ContourSequence=contour),
+    )
+
+
+def test_what_lies_on_the_grid_of_the_input_may_leave(images: list[Dataset], planes: InputPlanes) -> None:
+    check_grid(images[2], planes)
+    check_grid(seg(images, frame(images[1]), frame(images[1]), frame(images[4])), planes)
+    check_grid(structure(images[3]), planes)
+    reversed_rows = seg(images, frame(images[0]))
+    groups = reversed_rows.PerFrameFunctionalGroupsSequence[0]
+    turn, place = list(images[0].ImageOrientationPatient), list(images[0].ImagePositionPatient)
+    groups.PlaneOrientationSequence[0].ImageOrientationPatient = [*turn[:3], *(-float(value) for value in turn[3:])]
+    place[1] = float(place[1]) + float(images[0].PixelSpacing[0]) * (images[0].Rows - 1)
+    groups.PlanePositionSequence[0].ImagePositionPatient = place
+    check_grid(reversed_rows, planes)
+
+
+def _rows(data: Dataset) -> None:
+    data.Rows = 12
+
+
+def _spacing(data: Dataset) -> None:
+    data.PerFrameFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [16.5, 16.5]
+
+
+def _turned(data: Dataset) -> None:
+    orientation = [1, 0, 0, 0, 0.995, 0.0998]
+    data.PerFrameFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = orientation
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_rows, "12 x 24 pixels, its input 24 x 24"),
+        (_spacing, "16.3 mm away"),
+        (_turned, "corners of a plane are .* mm away"),
+    ],
+)
+def test_segmentations_on_another_grid(
+    images: list[Dataset], planes: InputPlanes, change: Callable[[Dataset], None], message: str
+) -> None:
+    made = seg(images, frame(images[0]))
+    change(made)
+    with pytest.raises(InputError, match=message) as caught:
+        check_grid(made, planes)
+    assert caught.value.reason is Reason.FOREIGN_OBJECT
+
+
+def test_a_frame_between_the_slices_and_one_that_names_another_slice(
+    images: list[Dataset], planes: InputPlanes
+) -> None:
+    with pytest.raises(InputError, match="20 mm away"):
+        check_grid(seg(images, frame(images[0]), frame(images[1], shift=20.0)), planes)
+    with pytest.raises(InputError, match="frame 2 on another plane"):
+        check_grid(seg(images, frame(images[0]), frame(images[1], source=images[4])), planes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"shift": 7.5}, "7.5 mm away"), ({"at": 500.0}, "pixels outside"), ({"named": 5}, "the image that it names")],
+)
+def test_contours_elsewhere(
+    images: list[Dataset], planes: InputPlanes, options: dict[str, float], message: str
+) -> None:
+    named = images[int(options.pop("named"))] if "named" in options else None
+    with pytest.raises(InputError, match=message):
+        check_grid(structure(images[3], named=named, **options), planes)
+
+
+def test_an_object_is_compared_with_the_series_that_it_names(images: list[Dataset], planes: InputPlanes) -> None:
+    other = InputPlanes()
+    for data in images:
+        other.add(data)
+        moved = item(**{name: data[name].value for name in ("Rows", "Columns", "ImageOrientationPatient")})
+        moved.PixelSpacing, moved.SeriesInstanceUID, moved.SOPInstanceUID = [10.0, 10.0], "1.2.3", "1.2.4"
+        moved.ImagePositionPatient = data.ImagePositionPatient
+        other.add(moved)
+    made = seg(images, frame(images[0]))
+    check_grid(made, other)
+    made.ReferencedSeriesSequence = Sequence([item(SeriesInstanceUID="1.2.3")])
+    with pytest.raises(InputError, match="mm away"):
+        check_grid(made, other)
+
+
+def test_what_has_no_geometry_or_one_of_its_own(images: list[Dataset], planes: InputPlanes, tmp_path: Path) -> None:
+    dose = item(SOPClassUID=RTDoseStorage, Rows=3, Columns=3, FrameOfReferenceUID="1.2")
+    check_grid(dose, planes)
+    check_grid(seg(images, frame(images[0], shift=3.0)), InputPlanes())
+    bad = structure(images[0])
+    bad.ROIContourSequence[0].ContourSequence[0].ContourData = [1.0, 2.0]
+    with pytest.raises(InputError) as caught:
+        check_grid(bad, planes)
+    assert caught.value.reason is Reason.MISSING_GEOMETRY
