@@ -21,6 +21,7 @@ PACKAGE = Path(ctenrich.__file__).parent
         ("ENHANCED_CT_IMAGE", "EnhancedCTImageStorage"),
         ("LEGACY_CONVERTED_CT_IMAGE", "LegacyConvertedEnhancedCTImageStorage"),
         ("MR_IMAGE", "MRImageStorage"),
+        ("PARAMETRIC_MAP", "ParametricMapStorage"),
         ("SECONDARY_CAPTURE", "SecondaryCaptureImageStorage"),
         ("SEGMENTATION", "SegmentationStorage"),
         ("RT_STRUCTURE_SET", "RTStructureSetStorage"),

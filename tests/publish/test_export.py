@@ -184,7 +184,7 @@ def test_others_objects(real_data: Callable[[str], Path], tmp_path: Path) -> Non
     ]
     assert found.count(State.SKIPPED) == 11
     maps = export_objects([others / "dcmqi_data"], "nifti", tmp_path / "all")
-    assert any(item.message == "Real World Value Mapping Storage: not a SEG" for item in maps.objects)
+    assert any(item.message == "Real World Value Mapping Storage: not a SEG or parametric map" for item in maps.objects)
 
 
 def seg_of(made: Made) -> Path:
@@ -274,7 +274,7 @@ def other_class(path: Path, sop_class: str) -> None:
 @pytest.mark.parametrize(
     ("sop_class", "name"),
     [
-        ("1.2.840.10008.5.1.4.1.1.30", "Parametric Map Storage"),
+        ("1.2.840.10008.5.1.4.1.1.67", "Real World Value Mapping Storage"),
         ("1.2.840.10008.5.1.4.1.1.481.3", "RT Structure Set Storage"),
         ("1.2.840.10008.5.1.4.1.1.66.5", "Surface Segmentation Storage"),
     ],
@@ -288,7 +288,7 @@ def test_an_object_of_another_kind_is_named(sop_class: str, name: str, tmp_path:
     (tmp_path / "given" / "seg.dcm").write_bytes(seg_of(axial).read_bytes())
     found = export_objects([tmp_path / "given"], "nifti", tmp_path / "out")
     assert [(item.name, item.state) for item in found.objects] == [("one.dcm", State.SKIPPED), ("seg.dcm", State.DONE)]
-    assert found.objects[0].message == f"{name}: not a SEG"
+    assert found.objects[0].message == f"{name}: not a SEG or parametric map"
 
 
 def test_paths_that_do_not_exist(tmp_path: Path, axial: Made) -> None:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from ctenrich.dicom.frames import read_frames
 from ctenrich.dicom.objects import header as read_header
 from ctenrich.dicom.objects import quiet
-from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES
+from ctenrich.dicom.sop_classes import PARAMETRIC_MAP, SEGMENTATION_CLASSES
 from ctenrich.errors import InputError
 from ctenrich.geometry import SliceHeader, check_stack_geometry, slice_normal
 from ctenrich.reasons import Reason
@@ -136,7 +136,8 @@ def series_of_folder(folder: Path, series_instance_uid: str = "") -> SortedSerie
 
 
 def _is_source(header: Dataset) -> bool:
-    if header.get("Modality") not in _SOURCES or str(header.get("SOPClassUID", "")) in SEGMENTATION_CLASSES:
+    derived = {PARAMETRIC_MAP, *SEGMENTATION_CLASSES}
+    if header.get("Modality") not in _SOURCES or str(header.get("SOPClassUID", "")) in derived:
         return False
     return "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
 

@@ -1,4 +1,4 @@
-"""Written objects -> files of other tools: masks as NIfTI or NRRD on the full grid of the CT, measurements as CSV.
+"""Written objects -> files of other tools: masks and maps as NIfTI or NRRD, measurements as CSV.
 
 What is exported comes from the DICOM objects, never from the arrays they were made of. Objects of other makers are
 read in the same way, beside a folder with their source images where there is one. Every object has one outcome.
@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Protocol
 
 from ctenrich import __version__
+from ctenrich.dicom.parametric_map import read_map
 from ctenrich.dicom.seg import read_seg
 from ctenrich.dicom.series import SourceFolder
-from ctenrich.dicom.sop_classes import (
-    SEGMENTATION_CLASSES,
-    is_structured_report,
-)
+from ctenrich.dicom.sop_classes import PARAMETRIC_MAP, SEGMENTATION_CLASSES, is_structured_report
 from ctenrich.dicom.sr import read_sr, rows_of
 from ctenrich.errors import CtenrichError, InputError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.dcmqi_masks import write_dcmqi_masks
 from ctenrich.publish.dcmqi_reports import write_dcmqi_report
+from ctenrich.publish.map_files import write_map
 from ctenrich.publish.mask_files import write_masks
 from ctenrich.publish.planned_objects import PlannedObject, objects_of_files, objects_of_run
 from ctenrich.reasons import Reason
@@ -218,7 +217,7 @@ def export_objects(
     limits: SegSettings | None = None,
     progress: Progress = SILENT,
 ) -> Export:
-    """Export SEG and SR files of any maker.
+    """Export SEG, Parametric Map and SR files of any maker.
 
     The files of an object are written below ``OUT/<folder>/<file name>``, where the folder is relative to the one that
     was named. Where two objects would share a name, the SOP Instance UID is added.
@@ -233,7 +232,8 @@ def export_objects(
         Folder to write to.
     source : Path, optional
         Folder with the series (CT, MR, PET; multi-frame too) that SEGs refer to. Without it, and where it does not fit,
-        masks have the smallest grid that holds their frames; the latter is an issue.
+        masks have the smallest grid that holds their frames; the latter is an issue. Parametric maps always have
+        the grid of their frames.
     limits : SegSettings, optional
         Limits of the grid and the masks of an object.
     progress : Progress
@@ -274,11 +274,11 @@ def _check_format(fmt: str) -> None:
 
 def _is_wanted(item: PlannedObject, fmt: str) -> bool:
     is_report, is_seg = is_structured_report(item.sop_class), item.sop_class in SEGMENTATION_CLASSES
-    return {"csv": is_report, "dcmqi": is_report or is_seg}.get(fmt, is_seg)
+    return {"csv": is_report, "dcmqi": is_report or is_seg}.get(fmt, is_seg or item.sop_class == PARAMETRIC_MAP)
 
 
 def _kind_of(fmt: str) -> str:
-    return {"csv": "SR", "dcmqi": "SEG or SR"}.get(fmt, "SEG")
+    return {"csv": "SR", "dcmqi": "SEG or SR"}.get(fmt, "SEG or parametric map")
 
 
 def _other_format(planned: Iterable[PlannedObject], fmt: str) -> str:
@@ -332,6 +332,8 @@ def _one_outcome(
             return _add_rows(item, target.out, rows)
         if is_structured_report(item.sop_class):
             return _write_report(item, target, sources)
+        if item.sop_class == PARAMETRIC_MAP:
+            return _write_map(item, target)
         return _write_seg(item, target, sources)
     except CtenrichError as error:
         text = f"{error.message}; {error.hint}" if error.hint else error.message
@@ -356,6 +358,12 @@ def _write_seg(item: PlannedObject, target: _Target, sources: _Sources) -> Expor
         else (write_masks(decoded, target.fmt, folder), ())
     )
     return replace(_outcome(item, State.DONE), files=files, issues=(*found, *decoded.issues, *lost))
+
+
+def _write_map(item: PlannedObject, target: _Target) -> ExportedObject:
+    decoded = read_map(item.path, max_voxels=target.limits.max_voxels)
+    files = write_map(decoded, target.fmt, target.out / item.target)
+    return replace(_outcome(item, State.DONE), files=files, issues=decoded.issues)
 
 
 def _write_report(item: PlannedObject, target: _Target, sources: _Sources) -> ExportedObject:

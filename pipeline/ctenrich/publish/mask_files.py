@@ -22,7 +22,7 @@ __all__ = ["SUFFIX", "write_masks", "write_nifti", "write_nrrd"]
 
 _NIFTI_START = 352
 """Offset of the voxels in a NIfTI-1 file of one part."""
-_NRRD_TYPES = {"uint8": "uint8", "uint16": "uint16", "int16": "int16", "float32": "float"}
+_NRRD_TYPES = {"uint8": "uint8", "uint16": "uint16", "int16": "int16", "float32": "float", "float64": "double"}
 SUFFIX = {"nifti": ".nii.gz", "nrrd": ".nrrd"}
 """Format -> ending of its files."""
 
@@ -109,7 +109,7 @@ def write_nifti(
     planes : iterable of array, [j, i]
         The slices in turn.
     kind : dtype
-        uint8, uint16, int16 or float32.
+        uint8, uint16, int16, float32 or float64.
     grid : Grid
         Shape and affine (voxel indices to mm, LPS).
     segments : sequence of DecodedSegment
@@ -121,7 +121,7 @@ def write_nifti(
     shape = grid.shape[::-1]
     image: Any = nibabel.Nifti1Image(np.broadcast_to(np.zeros((), kind), shape), affine)  # type: ignore[no-untyped-call]
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = b"ctenrich segment numbers" if segments else b"ctenrich mask"
+    image.header["descrip"] = b"ctenrich segment numbers" if segments else b"ctenrich"
     image.update_header()
     image.header.set_data_offset(_NIFTI_START)
     image.header.set_slope_inter(1, 0)
@@ -141,7 +141,7 @@ def write_nrrd(
     planes : iterable of array, [j, i]
         The slices in turn.
     kind : dtype
-        uint8, uint16, int16 or float32.
+        uint8, uint16, int16, float32 or float64.
     grid : Grid
         Shape and affine (voxel indices to mm, LPS).
     segments : sequence of DecodedSegment
