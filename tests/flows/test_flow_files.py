@@ -245,6 +245,8 @@ TRAPS = [
     ("nothing to run", HEAD + "models:\n  - {gpu: true}\n", (4, 5), "needs use, image or command"),
     ("an unknown product", HEAD + "models:\n  - {use: nnunett:x}\n", (4, 5), "did you mean nnunet"),
     ("an unknown option", HEAD + "models:\n  - {use: 'nnunet:x:fold=0'}\n", (4, 5), "use: "),
+    ("a key without effect", HEAD + "models:\n  - {use: expert, tags: [big]}\n", (4, 19), "tags of a built-in product"),
+    ("a model's hours", HEAD + "models:\n  - {image: x, when: off_peak}\n", (4, 16), "a model has no key when"),
     ("an AE title", HEAD + "destinations: [{host: a, port: 1, ae_title: MORE_THAN_16_CHARS}]", (3, 45), "AE title"),
     ("half a destination", HEAD + "destinations:\n  - {host: a}\n", (4, 5), "needs port, ae_title"),
     ("expect of no role", "roles: {CT: {Modality: [CT]}}\nclose: {expect: [ct]}\n", (2, 17), "did you mean CT"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -17,6 +18,7 @@ from ctenrich.containers.contracts import CONTRACTS
 from ctenrich.containers.engines import Engine, find_engine
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.flows import running, step_outputs
+from ctenrich.flows.capacity import Capacity
 from ctenrich.flows.request import RunRequest
 from ctenrich.flows.step_graph import StepGraph, check_containers
 from ctenrich.reasons import Reason
@@ -31,14 +33,15 @@ models:
   - {name: right, image: copy, priority: 5, inputs: {first: /input}, outputs: {right: /output}}
   - {name: last, image: join, inputs: {left: /a, right: /b}}
 """
-FOLDS = """
-triggers: [{}]
-models:
-  - {name: fold0, image: copy, outputs: {o0: /output}}
-  - {name: fold1, image: copy, outputs: {o1: /output}, priority: 3}
-  - {name: fold2, image: copy, outputs: {o2: /output}, priority: 5}
-  - {name: join, image: join, inputs: {o0: /a, o1: /b, o2: /c}}
-"""
+PRIORITIES = (0, 3, 5, 1, 4)
+FOLDS = (
+    "triggers: [{}]\nmodels:\n"
+    + "".join(
+        f"  - {{name: fold{n}, image: copy, outputs: {{o{n}: /output}}, priority: {priority}}}\n"
+        for n, priority in enumerate(PRIORITIES)
+    )
+    + "  - {name: join, image: join, inputs: {o0: /a, o1: /b, o2: /c, o3: /d, o4: /e}}\n"
+)
 COPY = 'cp -r "$INPUT"/. "$OUTPUT"'
 
 
@@ -46,7 +49,7 @@ def sources() -> dict[str, dict[str, Path]]:
     return {"src": {path.name: path for path in study_files()[:2]}}
 
 
-def graph(folder: Path, text: str, engine: Engine, **options: int) -> StepGraph:
+def graph(folder: Path, text: str, engine: Engine, **options: Any) -> StepGraph:
     flow = flow_of(text)
     check_containers(flow)
     return StepGraph(flow=flow, engine=engine, folder=folder, **options)
@@ -59,7 +62,7 @@ def valid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("text", "order"),
-    [(DIAMOND, ["first", "right", "left", "last"]), (FOLDS, ["fold2", "fold1", "fold0", "join"])],
+    [(DIAMOND, ["first", "right", "left", "last"]), (FOLDS, ["fold2", "fold4", "fold1", "fold3", "fold0", "join"])],
     ids=["diamond", "folds"],
 )
 def test_steps_run_when_their_input_is_there_by_priority(
@@ -72,6 +75,27 @@ def test_steps_run_when_their_input_is_there_by_priority(
     assert [path.read_bytes() for path in ended[-1].results] == sorted(
         (path.read_bytes() for path in study_files()[:2]), key=[p.read_bytes() for p in ended[-1].results].index
     )
+
+
+def test_five_folds_run_at_the_same_time(tmp_path: Path, valid: None) -> None:
+    (tmp_path / "seen").mkdir()
+    count = f'[ "$(ls {tmp_path}/seen | wc -l)" = 5 ]'
+    together = f"touch {tmp_path}/seen/$$; until {count}; do sleep 0.02; done; {COPY}"
+    engine = ScriptEngine(copy=together, join='cp "$A"/* "$OUTPUT"')
+    ended = graph(tmp_path / "case", FOLDS, engine, capacity=Capacity(cpus=5)).run(sources())
+    assert ended[-1].step == "join"
+    assert len(ended) == 6
+
+
+def test_a_step_that_fails_ends_those_that_run_beside_it(tmp_path: Path, valid: None) -> None:
+    text = FOLDS.replace("fold0, image: copy", "fold0, image: bad")
+    bad = f"until [ -e {tmp_path}/started ]; do sleep 0.02; done; exit 3"
+    engine = ScriptEngine(copy=f"touch {tmp_path}/started; exec sleep 60", bad=bad, join="true")
+    with pytest.raises(CtenrichError) as caught:
+        graph(tmp_path / "case", text, engine, capacity=Capacity(cpus=5)).run(sources())
+    assert caught.value.reason is Reason.TOOL_FAILED
+    assert len(engine.removed) == 4
+    assert "join" not in engine.ran
 
 
 def test_what_was_done_is_not_repeated_unless_its_input_or_image_changed(tmp_path: Path, valid: None) -> None:
@@ -160,10 +184,12 @@ def test_an_object_that_a_validator_refuses_does_not_leave(tmp_path: Path, monke
 )
 def test_models_that_misbehave(tmp_path: Path, script: str, reason: Reason) -> None:
     engine = ScriptEngine(model=script)
+    timeout = 1 if reason is Reason.TIMEOUT else 60
     with pytest.raises(CtenrichError) as caught:
-        graph(tmp_path, ONE % ", timeout: 1", engine, output_bytes=1_000_000).run(sources())
+        graph(tmp_path, ONE % f", timeout: {timeout}", engine, output_bytes=1_000_000).run(sources())
     assert caught.value.reason is reason
-    assert bool(engine.removed) is (reason is Reason.TIMEOUT)
+    if reason is not Reason.OUTPUT_TOO_LARGE:  # noticed while it runs, or at its end
+        assert bool(engine.removed) is (reason is Reason.TIMEOUT)
 
 
 def test_an_empty_output_may_be_a_result(tmp_path: Path) -> None:
@@ -185,7 +211,6 @@ def test_retries(tmp_path: Path, valid: None) -> None:
     [
         ("command: [run]", "programs of this machine"),
         ("image: a, static_mounts: {weights: /w}", "static_mounts"),
-        ("image: a, tags: [big]", "tags"),
     ],
 )
 def test_what_containers_cannot_do_here(model: str, message: str) -> None:

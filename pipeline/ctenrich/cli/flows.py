@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from ctenrich.flows.folder import LoadedFlow
+    from ctenrich.flows.reader import Machine
     from ctenrich.flows.records import Flow
     from ctenrich.flows.trial import FlowTrial
 
@@ -36,7 +38,8 @@ def register(app: typer.Typer) -> None:
     )(try_on_catalog)
     flow_app.command(
         epilog="Examples:  ctenrich flow run lungs.yaml cohort.parquet --out lungs  \n"
-        "ctenrich flow run petct.yaml /data/studies --out petct --device cuda:0",
+        "ctenrich flow run petct.yaml /data/studies --out petct --device cuda:0  \n"
+        "ctenrich flow run petct.yaml cohort.parquet --out petct --executor ray --address 10.1.2.3:6379",
     )(run)
     app.add_typer(flow_app, name="flow")
 
@@ -142,18 +145,41 @@ def _print_details(trial: FlowTrial, examples: int) -> None:
             typer.echo(f"  and {count(len(misses) - examples, 'other reason')}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FlowComputeOptions:
+    """Where and with what the steps of a flow run."""
+
+    heading: ClassVar[str] = "Computing"
+
+    device: Annotated[str | None, typer.Option(metavar="auto|cpu|cuda:N", help="Device of the networks.")] = None
+    allow_demo_models: Annotated[
+        bool, typer.Option("--allow-demo-models", help="Run demonstration models on any study.")
+    ] = False
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where jobs of built-in products run: serial, processes or ray; the results are the same.",
+        ),
+    ] = "serial"
+    address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Address of a Ray cluster.")] = None
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="What containers that run at the same time may have: cpu=8, gpu=1, or a tag of your own; repeatable.",
+        ),
+    ] = None
+
+
 def run(
     flow: Annotated[Path, typer.Argument(metavar="FLOW", help="Flow file.")],
     cohort: Annotated[
         str, typer.Argument(metavar="COHORT", help="Cohort file, folder of DICOM files, or folder:FILE (a catalog).")
     ],
     out: Out,
+    compute: FlowComputeOptions,
     settings: SettingsFile = None,
-    device: Annotated[str | None, typer.Option(metavar="auto|cpu|cuda:N", help="Device of the networks.")] = None,
-    allow_demo_models: Annotated[
-        bool,
-        typer.Option("--allow-demo-models", help="Run demonstration models on any study."),
-    ] = False,
 ) -> None:
     """Run a flow on each study of a cohort, as a listener runs it on those that arrive: same bytes, nothing is sent.
 
@@ -162,15 +188,22 @@ def run(
     from ctenrich.cli.console import progress_bars
     from ctenrich.cli.text import printable
     from ctenrich.flows.cohort_run import run_on_cohort
-    from ctenrich.flows.running import EndState, RunRequest
+    from ctenrich.flows.request import RunRequest
+    from ctenrich.flows.running import EndState
+    from ctenrich.flows.step_graph import machine_of
 
-    (loaded,) = load([flow])
+    request = RunRequest(
+        settings=str(settings.resolve()) if settings else "",
+        device=compute.device or "",
+        allow_demo_models=compute.allow_demo_models,
+        resources=tuple(compute.resource or ()),
+        executor=compute.executor,
+        address=compute.address or "",
+    )
+    (loaded,) = load([flow], machine_of(request))
     if loaded.flow is None:
         assert loaded.error is not None
         raise loaded.error
-    request = RunRequest(
-        settings=str(settings.resolve()) if settings else "", device=device or "", allow_demo_models=allow_demo_models
-    )
     states: Counter[str] = Counter()
     with progress_bars() as progress:
         for end in run_on_cohort(loaded.flow, loaded.content, cohort, out, request, progress=progress):
@@ -181,7 +214,7 @@ def run(
     raise typer.Exit(3 if states[EndState.INTERRUPTED] else 1 if states[EndState.FAILED] else 0)
 
 
-def load(files: list[Path]) -> list[LoadedFlow]:
+def load(files: list[Path], machine: Machine | None = None) -> list[LoadedFlow]:
     """Read flow files, and those of folders."""
     from ctenrich.cli.text import check_paths
     from ctenrich.errors import UsageError
@@ -192,7 +225,7 @@ def load(files: list[Path]) -> list[LoadedFlow]:
     paths = [path for file in files for path in (flow_files(file) if file.is_dir() else [file])]
     if not paths:
         raise UsageError(Reason.NOT_FOUND, "there is no flow file", "flow files end with .yaml or .yml")
-    return load_flows(paths)
+    return load_flows(paths, machine)
 
 
 def _print(one: LoadedFlow) -> None:

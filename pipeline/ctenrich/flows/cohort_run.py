@@ -20,7 +20,7 @@ from ctenrich.flows.attributes import parse_attribute
 from ctenrich.flows.builtin import products_by_source
 from ctenrich.flows.expected import ModalityFile
 from ctenrich.flows.records import SRC, Flow
-from ctenrich.flows.running import EndState, RunRequest, run_flow, settings_of
+from ctenrich.flows.running import EndState, RunRequest, executor_of, run_flow, settings_of
 from ctenrich.flows.step_graph import check_containers
 from ctenrich.flows.trial import decide
 from ctenrich.flows.triggers import attributes_of
@@ -86,12 +86,14 @@ def run_on_cohort(
     ------
     UsageError
         BAD_FLOW for a flow whose steps cannot be run; BAD_SETTINGS; BAD_RUN if `out` has results of another flow or
-        version; BAD_PARAMETER for images that are not local files; NOT_FOUND; the errors of the catalog or cohort file.
+        version; BAD_PARAMETER for images that are not local files, or an unknown executor; NOT_FOUND; the errors of the
+        catalog or cohort file.
     OSError
         The disk is full.
     """
     products_by_source(flow)
     check_containers(flow)
+    executor_of(request)
     check_device(settings_of(request).segment.device)
     _claim(out, content)
     studies = _studies(source, out, progress)

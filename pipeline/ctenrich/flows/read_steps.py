@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from ctenrich.errors import did_you_mean
 from ctenrich.flows.findings import Findings
-from ctenrich.flows.records import DST, SRC, Contract, Limits, Mount, Position, Step, When
+from ctenrich.flows.records import DST, SRC, Contract, Limits, Mount, Position, Step
 from ctenrich.flows.yaml_nodes import Node
 
 __all__ = ["read_step", "read_subfolders"]
@@ -18,7 +18,7 @@ _KEYS = (
     "name", "use", "image", "command", "entrypoint", "environment", "contract", "docker_kwargs", "inputs",
     "input_mounts", "outputs", "output_mounts", "static_mounts", "config", "config_dump_folder", "subfolders", "gpu",
     "device", "tags", "cpus", "memory", "shared_memory", "network", "root", "user", "priority", "timeout", "retries",
-    "when", "may_be_empty", "pull_before_exec",
+    "may_be_empty", "pull_before_exec",
 )  # fmt: skip
 _DOCKER = {
     "image": "image", "command": "command", "entrypoint": "entrypoint", "environment": "environment", "user": "user",
@@ -35,6 +35,8 @@ _OPENING = (
     "privileged", "volumes", "mounts", "network", "network_mode", "cap_add", "devices", "device_cgroup_rules",
     "pid_mode", "userns_mode", "security_opt", "volumes_from", "device_requests", "runtime", "auto_remove", "detach",
 )  # fmt: skip
+_OF_BUILT_IN = frozenset({"name", "use", "inputs", "input_mounts", "outputs", "output_mounts"})
+"""Keys of a built-in product; how it runs is stated by the settings of ctenrich."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -69,6 +71,10 @@ def read_step(node: Node, number: int, subfolders: tuple[str, ...], findings: Fi
         findings.fault(place, "a model needs use, image or command")
     if use and (image or command):
         findings.fault(place, "a model has either use, or image or command")
+    if use:
+        for key in sorted(entries.keys() - _OF_BUILT_IN - {"image", "command"}):
+            hint = "leave it out; --device and the settings of ctenrich state how products run"
+            findings.fault(node.keys.get(key, place), f"{key} of a built-in product has no effect", hint)
     if "pull_before_exec" in entries:
         findings.note(
             entries["pull_before_exec"].place, "pull_before_exec has no effect: images are never pulled implicitly"
@@ -101,7 +107,6 @@ def read_step(node: Node, number: int, subfolders: tuple[str, ...], findings: Fi
         priority=findings.whole(entries["priority"], "priority", (0, 5)) if "priority" in entries else None,
         timeout=findings.duration(entries.get("timeout"), "timeout", 1800.0),
         retries=findings.whole(entries.get("retries"), "retries", (0, 100)),
-        when=findings.choice(entries.get("when"), "when", When, When.ANY),
         may_be_empty=findings.flag(entries.get("may_be_empty"), "may_be_empty"),
     )
 

@@ -46,6 +46,8 @@ class Machine:
     """Names of its GPUs, e.g. ``0``; None: it is not asked."""
     tags: frozenset[str] | None = None
     """Resources that steps may ask for by name; None: it is not asked."""
+    cpus: float | None = None
+    """CPUs for containers; None: it is not asked."""
     has_containers: bool = True
     """Whether containers and commands can be run."""
 
@@ -206,6 +208,9 @@ def _check_step(step: Step, machine: Machine, findings: Findings) -> None:
     if machine.tags is not None:
         for tag in step.tags:
             findings.is_known(step.place, tag, "a tag", sorted(machine.tags))
+    if machine.cpus is not None and step.limits.cpus > machine.cpus:
+        message = f"{step.name} needs {step.limits.cpus:g} CPUs, and containers may have {machine.cpus:g}"
+        findings.fault(step.place, message)
 
 
 def _check_use(step: Step, findings: Findings) -> None:

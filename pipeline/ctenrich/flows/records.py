@@ -128,7 +128,7 @@ class Contract(StrEnum):
 
 
 class When(StrEnum):
-    """When a flow or step may start."""
+    """When a flow may start."""
 
     ANY = "any"
     OFF_PEAK = "off_peak"
@@ -199,7 +199,6 @@ class Step:
     """Seconds."""
     retries: int = 0
     """Further attempts after a failure."""
-    when: When = When.ANY
     may_be_empty: bool = False
     """Whether no output is a result and not an error."""
 

@@ -22,6 +22,12 @@ class RunRequest:
     allow_demo_models: bool = False
     engine: str = ""
     """Container engine (podman, docker or apptainer); empty: the first that is installed."""
+    resources: tuple[str, ...] = ()
+    """What containers that run at the same time may have together, ``NAME=NUMBER``: ``cpu=8``, ``gpu=1``, tags."""
+    executor: str = "serial"
+    """Where the jobs of the products run: ``serial``, ``processes`` or ``ray``; the results are the same."""
+    address: str = ""
+    """Address of a Ray cluster."""
 
     @property
     def asked(self) -> bool:

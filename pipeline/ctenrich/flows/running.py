@@ -12,12 +12,14 @@ from pathlib import Path
 
 from ctenrich import steps
 from ctenrich.containers.engines import find_engine
-from ctenrich.errors import CtenrichError, is_disk_full
+from ctenrich.errors import CtenrichError, UsageError, did_you_mean, is_disk_full
 from ctenrich.flows.builtin import products_by_source
+from ctenrich.flows.capacity import parse_capacity
 from ctenrich.flows.records import SRC, Flow
 from ctenrich.flows.request import RunRequest
 from ctenrich.flows.step_graph import StepGraph
 from ctenrich.reasons import Reason
+from ctenrich.runner.executors import ExecutorName
 from ctenrich.runner.recorder import RunEnd
 from ctenrich.runner.run import INPUT, Run
 from ctenrich.runner.stopping import StopSignal
@@ -31,6 +33,7 @@ __all__ = [
     "FlowEnd",
     "RunRequest",
     "end_of_error",
+    "executor_of",
     "link_images",
     "run_flow",
     "run_products",
@@ -114,7 +117,7 @@ def run_flow(flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path
         ends.append(end)
         files += objects_of(run)
     if any(step.image for step in flow.steps):
-        end = _run_containers(flow, sources, folder, request.engine, files)
+        end = _run_containers(flow, sources, folder, request, files)
         if end.state is EndState.INTERRUPTED:
             return FlowEnd(end=end)
         ends.append(end)
@@ -125,12 +128,13 @@ def run_flow(flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path
 
 
 def _run_containers(
-    flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path, engine: str, files: list[Path]
+    flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path, request: RunRequest, files: list[Path]
 ) -> End:
     """Run the containers of a flow; objects for the destinations are added to `files`."""
     try:
         with StopSignal() as stop:
-            graph = StepGraph(flow=flow, engine=find_engine(engine), folder=folder, stop=stop)
+            engine, capacity = find_engine(request.engine), parse_capacity(request.resources)
+            graph = StepGraph(flow=flow, engine=engine, folder=folder, stop=stop, capacity=capacity)
             ended = graph.run(sources)
     except KeyboardInterrupt:
         return End(EndState.INTERRUPTED)
@@ -189,7 +193,7 @@ def run_products(images: Path, out: Path, request: RunRequest) -> End:
         settings=settings_of(request),
         allow_demo=request.allow_demo_models,
     )
-    summary = steps.run_all(run)
+    summary = steps.run_all(run, executor=executor_of(request), address=request.address or None)
     if summary.ended is RunEnd.INTERRUPTED:
         return End(EndState.INTERRUPTED)
     if summary.ended is RunEnd.DISK:
@@ -226,6 +230,21 @@ def link_images(files: Mapping[str, Path], folder: Path) -> Path:
             shutil.copyfile(source, target)  # a file system without hard links, or another one
     sync_folders([folder, folder.parent])
     return folder
+
+
+def executor_of(request: RunRequest) -> ExecutorName:
+    """Return where jobs run.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER.
+    """
+    names = [one.value for one in ExecutorName]
+    if request.executor not in names:
+        hint = did_you_mean(request.executor, names, f"choose from {', '.join(names)}")
+        raise UsageError(Reason.BAD_PARAMETER, f"there is no executor {request.executor[:40]!r}", hint)
+    return ExecutorName(request.executor)
 
 
 def settings_of(request: RunRequest) -> Settings:

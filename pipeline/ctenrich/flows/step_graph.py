@@ -1,4 +1,4 @@
-"""Run the containers of a flow in the order of their mounts; a step with the same input and image is not repeated."""
+"""Run the containers of a flow, each once its input is there; a step with the same input and image is not repeated."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from graphlib import TopologicalSorter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ctenrich.containers.contracts import CONTRACTS, ContractPaths
 from ctenrich.containers.engines import ContainerSpec, Engine, HostMount, find_engine
 from ctenrich.containers.running import ContainerLimits, run_container
 from ctenrich.errors import CtenrichError, InputError, UsageError, is_disk_full
+from ctenrich.flows.capacity import Allotment, Capacity, needs_of, parse_capacity
 from ctenrich.flows.inputs import input_paths
 from ctenrich.flows.reader import Machine
 from ctenrich.flows.records import DST, Contract, Flow, Step
+from ctenrich.flows.request import RunRequest
+from ctenrich.flows.scheduling import GraphTask, Stop, run_tasks
 from ctenrich.flows.step_outputs import check_objects, examination_of, plain_files
 from ctenrich.reasons import Reason
 from ctenrich.workspace import sha256_of_file, write_bytes
@@ -25,7 +28,7 @@ from ctenrich.workspace import sha256_of_file, write_bytes
 __all__ = ["ContainerStep", "StepGraph", "check_containers", "machine_of"]
 
 _DONE = "done.json"
-_NOT_IN_KEY = ("name", "place", "priority", "timeout", "retries", "when", "tags")
+_NOT_IN_KEY = ("name", "place", "priority", "timeout", "retries", "tags")
 _REPORTS = {"mercure": {"result.json"}}
 """Contract -> files of its output that are reports for the engine, not results."""
 
@@ -36,7 +39,7 @@ def check_containers(flow: Flow) -> None:
     Raises
     ------
     UsageError
-        BAD_FLOW: a program of this machine, static mounts, tags, or results of a built-in product as input.
+        BAD_FLOW: a program of this machine, static mounts, or results of a built-in product as input.
     """
     built_in = {mount.source for step in flow.steps if step.use for mount in step.outputs}
     for step in flow.steps:
@@ -47,8 +50,6 @@ def check_containers(flow: Flow) -> None:
             raise UsageError(Reason.BAD_FLOW, f"{where}: programs of this machine are not run", "name an image")
         if step.static_mounts:
             raise UsageError(Reason.BAD_FLOW, f"{where}: static_mounts are not supported yet", "put files in the image")
-        if step.tags:
-            raise UsageError(Reason.BAD_FLOW, f"{where}: tags are not supported yet", "leave tags out")
         if built_in & {mount.source for mount in step.inputs}:
             raise UsageError(Reason.BAD_FLOW, f"{where}: it reads the results of a built-in product")
 
@@ -65,6 +66,19 @@ class ContainerStep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Work:
+    """A step that has to be done."""
+
+    step: Step
+    """With the device that it was given."""
+    image: str
+    """ID."""
+    key: str
+    inputs: Mapping[str, Mapping[PurePosixPath, Path]]
+    """Mount -> its files by their path in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepGraph:
     """The containers of a flow, and where they run."""
 
@@ -72,12 +86,14 @@ class StepGraph:
     engine: Engine
     folder: Path
     """Gets ``steps/NAME`` with input, output, log and ``done.json``."""
-    stop: Callable[[], bool] = field(default=lambda: False)
+    stop: Stop = field(default=lambda: False)
+    capacity: Capacity = field(default_factory=lambda: Capacity(cpus=1))
+    """What steps that run at the same time may have together."""
     output_bytes: int = 50 * 1024**3
     """Limit of the output of one step."""
 
     def run(self, sources: Mapping[str, Mapping[str, Path]]) -> list[ContainerStep]:
-        """Run the steps one after another: of those whose input is there, the one of highest priority first.
+        """Run the steps: each once its input is there, those of higher priority first, several at a time.
 
         Parameters
         ----------
@@ -92,46 +108,50 @@ class StepGraph:
         Raises
         ------
         CtenrichError
-            Of a step that failed, after its retries.
+            Of a step that failed, after its retries; the others are ended.
         KeyboardInterrupt
             It was stopped.
         """
         steps = [step for step in self.flow.steps if step.image]
         makers = {mount.source: step.name for step in steps for mount in step.outputs}
-        before = {step.name: {makers[one.source] for one in step.inputs if one.source in makers} for step in steps}
-        order = TopologicalSorter(before)
-        order.prepare()
-        ready: list[Step] = []
         made: dict[str, Path] = {}
-        ended = []
-        while order.is_active():
-            names = set(order.get_ready())
-            ready += [step for step in steps if step.name in names]
-            ready.sort(key=self._priority, reverse=True)  # stable: then as written
-            step = ready.pop(0)
-            one = self._run_step(step, sources, made)
-            made |= one.outputs
-            ended.append(one)
-            order.done(step.name)
-        return ended
+        tasks = [
+            GraphTask(
+                name=step.name,
+                run=partial(self._run_step, step, sources, made),
+                before=frozenset(makers[one.source] for one in step.inputs if one.source in makers),
+                priority=self._priority(step),
+                needs=needs_of(step),
+            )
+            for step in steps
+        ]
+        return run_tasks(tasks, self.capacity, stop=self.stop)
 
     def _priority(self, step: Step) -> int:
         return self.flow.priority if step.priority is None else step.priority
 
     def _run_step(
-        self, step: Step, sources: Mapping[str, Mapping[str, Path]], made: Mapping[str, Path]
+        self,
+        step: Step,
+        sources: Mapping[str, Mapping[str, Path]],
+        made: dict[str, Path],
+        given: Allotment,
+        stop: Stop,
     ) -> ContainerStep:
+        """Run a step, unless it was done before; its outputs are added to `made`."""
         folder = self.folder / "steps" / step.name
         image = self.engine.image_id(step.image)
         inputs = {one.source: _input_files(step, one.source, sources, made) for one in step.inputs}
         key = _key(step, image, inputs)
         outputs = {one.source: folder / "out" / one.source for one in step.outputs}
         if not _is_done(folder, key):
-            self._attempts(step, image, key, inputs)
+            placed = replace(step, device=given.device or step.device)
+            self._attempts(_Work(step=placed, image=image, key=key, inputs=inputs), stop)
             for source, written in outputs.items():
                 if not plain_files(written) and not step.may_be_empty:
                     raise InputError(Reason.EMPTY_OUTPUT, f"{step.name} returned nothing in {source}")
         results = self._results(step, outputs, sources)
+        made |= outputs
         return ContainerStep(step=step.name, outputs=outputs, results=results)
 
     def _results(
@@ -155,7 +175,8 @@ class StepGraph:
         words = " ".join(self.engine.entrypoint(step.image))
         return "mhub" if "mhub.run" in words else "map" if "/var/holoscan" in words else "raddeploy"
 
-    def _attempts(self, step: Step, image: str, key: str, inputs: Mapping[str, Mapping[PurePosixPath, Path]]) -> None:
+    def _attempts(self, work: _Work, stop: Stop) -> None:
+        step, image, key = work.step, work.image, work.key
         folder = self.folder / "steps" / step.name
         for attempt in range(step.retries + 1):
             shutil.rmtree(folder, ignore_errors=True)
@@ -163,9 +184,9 @@ class StepGraph:
             began = time.monotonic()
             try:
                 spec = self._spec(step, image, key, folder)
-                _stage(inputs, folder / "in")
+                _stage(work.inputs, folder / "in")
                 limits = ContainerLimits(timeout=step.timeout, output_bytes=self.output_bytes)
-                run_container(self.engine, spec, limits, folder / "log.txt", stop=self.stop)
+                run_container(self.engine, spec, limits, folder / "log.txt", stop=stop)
                 written = {one.source: _hashes(folder / "out" / one.source) for one in step.outputs}
                 break
             except CtenrichError as error:
@@ -273,12 +294,20 @@ def _same(folder: Path, outputs: Mapping[str, Mapping[str, str]]) -> bool:
     return all(_hashes(folder / source) == dict(files) for source, files in outputs.items())
 
 
-def machine_of(engine_name: str) -> Machine:
-    """Return what this machine can run: containers if it has an engine, of the images that it has."""
+def machine_of(request: RunRequest) -> Machine:
+    """Return what this machine can run: containers if it has an engine, of the images that it has, and its resources.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER: a resource is not stated as NAME=NUMBER.
+    """
+    capacity = parse_capacity(request.resources)
+    machine = Machine(gpus=capacity.gpus, tags=frozenset(capacity.tags), cpus=capacity.cpus)
     try:
-        engine = find_engine(engine_name)
+        engine = find_engine(request.engine)
     except CtenrichError:
-        return Machine(has_containers=False)
+        return replace(machine, has_containers=False)
 
     def has_image(image: str) -> bool:
         try:
@@ -286,4 +315,4 @@ def machine_of(engine_name: str) -> Machine:
         except CtenrichError:
             return False
 
-    return Machine(has_image=has_image)
+    return replace(machine, has_image=has_image)

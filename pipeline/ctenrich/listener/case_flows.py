@@ -309,7 +309,7 @@ def case_flows(
         return None
     folder = FlowFolder(
         Path(config.flows),
-        machine_of(config.run.engine),
+        machine_of(config.run),
         changed=changed,
         check=lambda flow: check_for_listener(flow, config),
     )

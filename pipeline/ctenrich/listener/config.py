@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from ctenrich.delivery.destination import Destination, Hook
 from ctenrich.errors import UsageError, did_you_mean
+from ctenrich.flows.capacity import parse_capacity
 from ctenrich.flows.closing import AfterAtMost, CloseRule, CloseWhen, parse_duration
 from ctenrich.flows.request import RunRequest
 from ctenrich.reasons import Reason
@@ -189,6 +190,7 @@ class StationConfig:
             raise _bad(f"watch: there is no folder {self.watch}")
         if self.flows and not Path(self.flows).is_dir():
             raise _bad(f"flows: there is no folder {self.flows}")
+        parse_capacity(self.run.resources)
         if self.flows and self.run.asked:
             raise _bad("flows state what runs; segmenters and bodypart are for stations without flows")
         if self.close.when == "expect" and not self.close.roles:

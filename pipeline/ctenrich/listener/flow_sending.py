@@ -11,7 +11,7 @@ from typing import cast
 from ctenrich.delivery import destination as delivery
 from ctenrich.errors import UsageError
 from ctenrich.flows.builtin import products_by_source
-from ctenrich.flows.records import Destination, DestinationKind, Flow, Hook, Step, When
+from ctenrich.flows.records import Destination, DestinationKind, Flow, Hook, When
 from ctenrich.flows.step_graph import check_containers
 from ctenrich.listener.config import StationConfig
 from ctenrich.reasons import Reason
@@ -19,7 +19,6 @@ from ctenrich.reasons import Reason
 __all__ = ["check_for_listener", "flow_destinations", "flow_hooks", "name_for_flow"]
 
 _LONGEST = 48
-_DEFAULT_TIMEOUT = 1800.0
 
 
 def check_for_listener(flow: Flow, config: StationConfig) -> None:
@@ -41,29 +40,8 @@ def check_for_listener(flow: Flow, config: StationConfig) -> None:
     check_containers(flow)
     if flow.when is not When.ANY:
         raise UsageError(Reason.BAD_FLOW, f"{flow.name}: when: a listener has no off-peak hours yet", "leave when out")
-    for step in flow.steps:
-        if step.use:
-            _check_step(step)
-        elif step.when is not When.ANY:
-            message = f"line {step.place.line}: when: a listener has no off-peak hours yet"
-            raise UsageError(Reason.BAD_FLOW, message, "leave when out")
     flow_destinations(flow, config)
     flow_hooks(flow)
-
-
-def _check_step(step: Step) -> None:
-    stated = {
-        "when": step.when is not When.ANY,
-        "tags": bool(step.tags),
-        "gpu": step.gpu,
-        "priority": step.priority is not None,
-        "retries": step.retries > 0,
-        "timeout": step.timeout != _DEFAULT_TIMEOUT,
-    }
-    for key in (key for key, found in stated.items() if found):
-        message = f"line {step.place.line}: {key} of a built-in product has no effect in a listener"
-        hint = "leave it out; --device and the settings of the listener state how products run"
-        raise UsageError(Reason.BAD_FLOW, message, hint)
 
 
 def flow_destinations(flow: Flow, config: StationConfig) -> tuple[delivery.Destination, ...]:
