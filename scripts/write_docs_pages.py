@@ -120,7 +120,8 @@ INTERFACE = {
         ["release.release", "release.about", "release.contents", "release.licences", "release.sources",
          "release.turtle", "release.changes"],
     ),
-    "phantoms": ("Phantoms and the demo", ["phantom.options", "phantom.volume", "phantom.study", "demo"]),
+    "phantoms": ("Phantoms and the demo", ["phantom.options", "phantom.volume", "phantom.study", "demo",
+                                          "samples.make", "samples.kinds", "samples.contents"]),
 }  # fmt: skip
 AREAS = {
     0: "Records, stages, running, packages", 1: "Phantoms and demonstration models", 2: "Catalogs and selection",

@@ -54,7 +54,7 @@ class ArchiveSeries:
     """A CT series as an archive lists it."""
 
     collection_id: str
-    """Title of the node, name of the DICOMweb server, or project in XNAT."""
+    """Title of the node, name of the DICOMweb server, project in XNAT, or collection of TCIA."""
     patient_id: str
     study_instance_uid: str
     series_instance_uid: str
@@ -70,6 +70,10 @@ class ArchiveSeries:
     """Value by keyword, of `SERIES_ATTRIBUTES`; without those that the archive does not return."""
     image_type: tuple[str, ...] = ()
     """Image Type; empty where it is not known of every instance, or where instances differ."""
+    licence: str = ""
+    """Short name of the licence, e.g. ``CC BY-NC 3.0``; empty where the archive does not state one."""
+    doi: str = ""
+    """DOI of the collection; empty where the archive does not state one."""
     slice_thickness: float | None = None
     """Largest Slice Thickness, mm; None where it is not known of every instance."""
 
@@ -78,7 +82,7 @@ class Archive(Protocol):
     """An archive that can be searched."""
 
     name: str
-    """Kind: dicom, dicomweb or xnat."""
+    """Kind: dicom, dicomweb, xnat or nbia."""
 
     def find_series(self, search: ArchiveSearch, notes: list[str], progress: Progress) -> list[ArchiveSeries]:
         """List CT series, sorted by UID; what the user should know of the answers is added to `notes`."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from ctenrich.archives.archive import SERIES_ATTRIBUTES, Archive, ArchiveSearch, ArchiveSeries
 from ctenrich.archives.dicomweb import DicomwebArchive
+from ctenrich.archives.nbia import TCIA, NbiaArchive
 from ctenrich.archives.node import NodeArchive
 from ctenrich.archives.xnat import XnatArchive
 from ctenrich.catalog.base import CatalogKind, CatalogOptions, Estimate, QueryResult
@@ -29,7 +30,17 @@ from ctenrich.settings import FetchSettings
 from ctenrich.storage import open_storage
 from ctenrich.storage.base import Transfer
 
-__all__ = ["DICOM", "DICOMWEB", "DICOMWEB_HTTP", "XNAT", "XNAT_HTTP", "ArchiveCatalog"]
+__all__ = [
+    "DICOM",
+    "DICOMWEB",
+    "DICOMWEB_HTTP",
+    "NBIA",
+    "NBIA_HTTP",
+    "TCIA_COLLECTION",
+    "XNAT",
+    "XNAT_HTTP",
+    "ArchiveCatalog",
+]
 
 _ASKED = {
     "manufacturers": "Manufacturer",
@@ -212,7 +223,8 @@ class ArchiveCatalog:
 def _index_row(one: ArchiveSeries) -> tuple[object, ...]:
     uids = (one.patient_id, one.study_instance_uid, one.series_instance_uid)
     size = None if one.size is None else one.size / 1e6
-    described = (None, None, None, one.sop_class_uid or None, one.instances, size, one.url, "CT", None)
+    terms = (one.licence or None, one.doi or None)
+    described = (None, *terms, one.sop_class_uid or None, one.instances, size, one.url, "CT", None)
     return (one.collection_id, *uids, *described, *(one.attributes.get(name) for name in SERIES_ATTRIBUTES))
 
 
@@ -257,8 +269,21 @@ def _open_xnat(scheme: str) -> Callable[[str, CatalogOptions], ArchiveCatalog | 
     return open_
 
 
+def _open_nbia(root: str) -> Callable[[str, CatalogOptions], ArchiveCatalog | None]:
+    """Function that opens a collection, named after the root of its archive."""
+
+    def open_(argument: str, options: CatalogOptions) -> ArchiveCatalog | None:
+        settings = _options(options)
+        return ArchiveCatalog(NbiaArchive(f"{root}{argument}", settings), settings) if argument else None
+
+    return open_
+
+
 DICOM = CatalogKind(form="dicom://HOST:PORT/AET", open=_open_node)
 DICOMWEB = CatalogKind(form="dicomweb+https://HOST/ROOT", open=_open_dicomweb("dicomweb+https"))
 DICOMWEB_HTTP = CatalogKind(form="dicomweb+http://HOST/ROOT", open=_open_dicomweb("dicomweb+http"))
 XNAT = CatalogKind(form="xnat+https://HOST/PROJECT", open=_open_xnat("xnat+https"))
 XNAT_HTTP = CatalogKind(form="xnat+http://HOST/PROJECT", open=_open_xnat("xnat+http"))
+NBIA = CatalogKind(form="nbia+https://HOST/PATH/COLLECTION", open=_open_nbia("nbia+https:"))
+NBIA_HTTP = CatalogKind(form="nbia+http://HOST/PATH/COLLECTION", open=_open_nbia("nbia+http:"))
+TCIA_COLLECTION = CatalogKind(form="tcia:COLLECTION", open=_open_nbia(f"{TCIA}/"))

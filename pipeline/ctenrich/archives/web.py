@@ -8,17 +8,24 @@ import http.cookiejar
 import json
 import netrc
 import os
-import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 from ctenrich.archives.nodes import TlsFiles
-from ctenrich.errors import CtenrichError, IncompleteError, InputError, TransientError, UsageError, is_disk_full
+from ctenrich.errors import (
+    CtenrichError,
+    IncompleteError,
+    InputError,
+    TransientError,
+    UnsafeInputError,
+    UsageError,
+    is_disk_full,
+)
 from ctenrich.reasons import Reason
 from ctenrich.storage.google import google_errors
 from ctenrich.storage.retry import BusyError, retry_after
@@ -95,7 +102,7 @@ class WebClient:
         except ValueError as error:
             raise TransientError(Reason.CATALOG_UNREACHABLE, "the archive's answer is not JSON") from error
 
-    def download(self, url: str, path: Path, accept: str = "*/*") -> str:
+    def download(self, url: str, path: Path, accept: str = "*/*", *, most: int | None = None) -> str:
         """Download into a file; returns the content type.
 
         An answer that is shorter than its Content-Length, or ends inside a chunk, is an error.
@@ -108,18 +115,22 @@ class WebClient:
             The file, which is overwritten.
         accept : str
             Media types.
+        most : int, optional
+            Bytes that the answer may have; None: no limit.
 
         Raises
         ------
         CtenrichError
             As :meth:`json`.
+        UnsafeInputError
+            DECOMPRESSION_BOMB for a larger answer.
         OSError
             The disk is full.
         """
         try:
             with self._open(url, accept) as answer, path.open("wb") as out:
                 stated = answer.headers.get("Content-Length", "")
-                shutil.copyfileobj(answer, out, 1 << 20)
+                _copy(answer, out, most)
                 written = out.tell()
                 kind = str(answer.headers.get("Content-Type", ""))
         except (OSError, http.client.HTTPException) as error:
@@ -140,6 +151,14 @@ class WebClient:
             headers["Authorization"] = value
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http or https, by the kinds of archives
         return self._opener.open(request, timeout=self._timeout)
+
+
+def _copy(answer: Any, out: BinaryIO, most: int | None) -> None:
+    """Copy an answer into a file, up to a number of bytes."""
+    while chunk := answer.read(1 << 20):
+        out.write(chunk)
+        if most is not None and out.tell() > most:
+            raise UnsafeInputError(Reason.DECOMPRESSION_BOMB, f"the archive's answer has more than {most} bytes")
 
 
 class _SameServer(urllib.request.HTTPRedirectHandler):

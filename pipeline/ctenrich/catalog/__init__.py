@@ -24,6 +24,9 @@ CATALOGS = {
     "dicomweb+http": "ctenrich.archives.catalog:DICOMWEB_HTTP",
     "xnat+https": "ctenrich.archives.catalog:XNAT",
     "xnat+http": "ctenrich.archives.catalog:XNAT_HTTP",
+    "tcia": "ctenrich.archives.catalog:TCIA_COLLECTION",
+    "nbia+https": "ctenrich.archives.catalog:NBIA",
+    "nbia+http": "ctenrich.archives.catalog:NBIA_HTTP",
 }
 """Kind of catalog -> its `CatalogKind`. A new kind is a module with a KIND and one line here."""
 GROUP = "ctenrich.catalogs"

@@ -51,7 +51,7 @@ class Catalog(Protocol):
     """Where metadata is asked. The SQL is BigQuery's dialect for every catalog."""
 
     name: str
-    """Kind of catalog: folder, parquet, idc, bigquery, dicom, dicomweb, xnat."""
+    """Kind of catalog: folder, parquet, idc, bigquery, dicom, dicomweb, xnat, nbia."""
     instance_level: bool
     """Whether there is one row per instance with its geometry; else geometry is checked after the fetch."""
     complete: bool

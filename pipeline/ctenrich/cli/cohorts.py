@@ -140,7 +140,7 @@ def select(
             "--catalog",
             metavar="CATALOG",
             help="folder:FILE, idc[:fetch], parquet:URI, bigquery[:PROJECT], dicom://HOST:PORT/AET, "
-            "dicomweb+https://HOST/ROOT or xnat+https://HOST/PROJECT.",
+            "dicomweb+https://HOST/ROOT, xnat+https://HOST/PROJECT or tcia:COLLECTION.",
         ),
     ] = "idc",
     out: Annotated[Path, typer.Option(metavar="FILE", help="Cohort file (.parquet).")] = Path("cohort.parquet"),

@@ -24,7 +24,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Radiotherapy": ("pseudonymise", "treatments", "names", "dose"),
         "Results": (
             "evaluate", "compare", "repeatability", "quality", "review", "evaluate-segmentations", "evaluate-landmarks",
-            "publish", "release",
+            "publish", "release", "samples",
         ),
         "Receiving": ("listen", "cases", "deliveries", "flow"),
         "Models": ("models", "codes"),

@@ -33,6 +33,7 @@ from ctenrich.cli import (
     results,
     review,
     running,
+    samples,
     settings_files,
     stages,
     structure_names,
@@ -138,8 +139,8 @@ def _main(
 
 for group in (
     demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, repeatability, quality,
-    review, viewing, publishing, exports, harmonising, releases, listening, deliveries, flows, doses, pseudonyms,
-    models, mappings, settings_files,
+    review, viewing, publishing, exports, harmonising, releases, samples, listening, deliveries, flows, doses,
+    pseudonyms, models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

@@ -84,7 +84,7 @@ def publish_to(
 
 def _check_target(target: str, options: PublishOptions) -> None:
     parts = parts_of(target)
-    if parts.scheme.startswith(("dicomweb+", "xnat+")):
+    if parts.scheme.startswith(("dicomweb+", "xnat+", "nbia+")):
         hint = "a DICOMweb store is sent to by its address, https://HOST/ROOT"
         raise UsageError(Reason.BAD_PARAMETER, f"{target} names an archive that is fetched from", hint)
     if parts.scheme == "dicom":

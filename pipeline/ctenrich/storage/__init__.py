@@ -25,6 +25,8 @@ STORAGES = {
     "dicomweb+http": "ctenrich.archives.dicomweb:DicomwebStorage",
     "xnat+https": "ctenrich.archives.xnat:XnatStorage",
     "xnat+http": "ctenrich.archives.xnat:XnatStorage",
+    "nbia+https": "ctenrich.archives.nbia:NbiaStorage",
+    "nbia+http": "ctenrich.archives.nbia:NbiaStorage",
 }
 """URL scheme -> its `Storage` class. A new storage is a module with such a class and one line here."""
 GROUP = "ctenrich.storages"
