@@ -36,6 +36,7 @@ QUERIES: dict[str, dict[str, object]] = {
     "select_rt_plans": {},
     "select_rt_doses": {},
     "select_rt_records": {},
+    "select_rt_patients": {},
 }
 NLST = {"StudyDate": "20010203"}
 
@@ -53,9 +54,12 @@ def catalog_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_structures(lung / "rt.dcm", frame=f"{ROOT}.1.99", series=f"{ROOT}.1.1")
     write_structures(lung / "loose.dcm", number=2, frame=f"{ROOT}.1.99", series=None)
     treated = Patient(lung, "P4", "4")
-    structures = treated.structures(("Heart", "Lung L"), images=None)
+    structures = treated.structures(("Heart", "Lung L"), images=None, PatientBirthDate="19500102")
     treated.dose(treated.plan(structures=structures, groups=((35, (0.6, 0.7)), (10, (0.07, None)))))
     treated.record(f"{ROOT}.4.40.1", 3)
+    other = Patient(lung, "P5", "5", PatientBirthDate="19500102", PatientSex="F")
+    other.plan(structures=other.structures(PatientBirthDate=""), PatientBirthDate="19000101")
+    other.dose(StudyInstanceUID=f"{ROOT}.4", PatientBirthDate="19500103", PatientSex="O")
     write_series(screening, heights=[0, 2, 4, 6], series="1", study="2", patient="L1", SliceThickness="2", **NLST)
     write_series(screening, heights=[0, 1, 2, 3, 4], series="2", study="2", patient="L1", SliceThickness="1", **NLST)
     write_series(screening, heights=[0, 2, 4, 6], series="1", study="3", patient="L2", SliceThickness="2", **NLST)
@@ -171,6 +175,11 @@ def test_companions_are_those_worked_out_by_hand(catalog: Catalog) -> None:
         ("8.7.1", [f"{ROOT}.1.1"], [f"{ROOT}.1.99"]),
         ("8.7.2", [], [f"{ROOT}.1.99"]),
     ]
+
+
+def test_doubtful_patients_are_those_worked_out_by_hand(catalog: Catalog) -> None:
+    rows = answer(catalog, "select_rt_patients")
+    assert [(r["PatientID"], r["birth_dates"], r["shared_studies"]) for r in rows] == [("P4", 1, 1), ("P5", 2, 1)]
 
 
 @pytest.mark.parametrize("name", sorted(QUERIES))

@@ -6,13 +6,14 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
+import duckdb
 import pytest
 from pydicom.sequence import Sequence as DicomSequence
 from tests.support.catalog_cases import ROOT
-from tests.support.treatment_cases import PLAN, Patient, make, reference
+from tests.support.treatment_cases import PLAN, Patient, make, reference, uid
 
 from ctenrich import steps
-from ctenrich.catalog.folder import FolderCatalog
+from ctenrich.catalog.folder import FolderCatalog, index_folders
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.select.cohort_file import read_cohort
@@ -23,7 +24,7 @@ from ctenrich.treatments.consort import treatment_consorts
 from ctenrich.treatments.decisions import DecisionKind, add_decision, decisions_path, read_decisions
 from ctenrich.treatments.exports import diff_treatments, load_links, write_protocol_series
 from ctenrich.treatments.files import read_excluded_treatments, read_treatments, write_treatments
-from ctenrich.treatments.make import TreatmentSelection
+from ctenrich.treatments.make import TreatmentRequest, TreatmentSelection, make_treatments
 from ctenrich.treatments.records import PlanRole, PrescriptionSource
 from ctenrich.treatments.registry import read_delivered, read_registry
 from ctenrich.treatments.rules import InclusionRule, TreatmentRules, load_rules
@@ -327,14 +328,49 @@ def test_objects_that_state_two_sexes_are_of_two_patients(tmp_path: Path) -> Non
     assert reasons(make(tmp_path / "in")) == {"P1": Reason.AMBIGUOUS_PATIENT}
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
+def test_objects_that_state_two_birth_dates_are_of_two_patients(tmp_path: Path) -> None:
+    for number, dates in enumerate((("19400203", "19400204"), ("19400203", "00000000"), ("1940", "19000101")), 1):
+        patient = Patient(tmp_path / "in", f"P{number}", str(number), PatientBirthDate=dates[0])
+        patient.ct(PatientBirthDate=dates[1])
+        patient.dose(patient.plan(structures=patient.structures()))
+    found = make(tmp_path / "in")
+    assert reasons(found) == {"P1": Reason.AMBIGUOUS_PATIENT}, "what is no date states none"
+    assert [one.detail for one in found.excluded] == ["instances of this Patient ID state different birth dates"]
+    write_treatments(found, tmp_path / "t.parquet")
+    assert not [one.name for one in tmp_path.glob("t.*") if b"1940" in one.read_bytes()], "no file has a birth date"
+
+
+def test_a_catalog_without_birth_dates_says_so(tmp_path: Path) -> None:
+    Patient(tmp_path / "in").whole()
+    index_folders([tmp_path / "in"], tmp_path / "c.duckdb", processes=1)
+    with duckdb.connect(str(tmp_path / "c.duckdb")) as connection:
+        names = [name for name, *_ in connection.execute("DESCRIBE dicom_all").fetchall() if name != "PatientBirthDate"]
+        columns = ", ".join(f'"{name}"' for name in names)
+        connection.execute(f"CREATE OR REPLACE VIEW dicom_all AS SELECT {columns} FROM instances")
+    catalog = FolderCatalog(tmp_path / "c.duckdb")
+    found = make_treatments(catalog, TreatmentRequest())
+    catalog.close()
+    assert len(found.treatments) == 1
+    assert any("no birth dates" in note for note in found.notes)
+
+
 def test_one_patient_under_two_ids_is_not_joined_silently(tmp_path: Path) -> None:
     patient = Patient(tmp_path / "in")
     patient.ct()
     plan = patient.plan(structures=patient.structures())
-    Patient(tmp_path / "in", "P1-old").dose(plan)
+    Patient(tmp_path / "in", "P1-old", StudyInstanceUID=uid("7", "7")).dose(plan)
     found = make(tmp_path / "in")
     assert reasons(found) == {"P1": Reason.NO_DOSE, "P1-old": Reason.AMBIGUOUS_PATIENT}
     assert any(link.other_patient for link in found.links)
+
+
+def test_a_study_under_two_patient_ids_is_of_no_certain_patient(tmp_path: Path) -> None:
+    Patient(tmp_path / "in").whole()
+    Patient(tmp_path / "in", "P1-old").ct("9")
+    found = make(tmp_path / "in")
+    assert reasons(found) == {"P1": Reason.AMBIGUOUS_PATIENT}
+    assert "one study" in found.excluded[0].detail
 
 
 def test_a_registry_lists_who_was_not_found(tmp_path: Path) -> None:

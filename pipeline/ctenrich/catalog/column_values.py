@@ -18,7 +18,10 @@ from ctenrich.dicom.datetimes import parse_temporal
 from ctenrich.dicom.elements import NUMBER_FORMATS, UnsupportedHeaderError
 from ctenrich.dicom.fast_header import fast_header
 
-__all__ = ["PLAIN_VRS", "columns_by_tag", "fast_header_row"]
+__all__ = ["PLAIN_VRS", "TOLERATED", "columns_by_tag", "fast_header_row"]
+
+TOLERATED = "PatientBirthDate"
+"""A date that is often given in part (195000) or as zeros: a value that is no date counts as absent."""
 
 PLAIN_VRS = frozenset({"AE", "AS", "CS", "DS", "IS", "UI"})
 """Text in the default character repertoire: its bytes are its characters."""
@@ -57,6 +60,9 @@ def fast_header_row(head: bytes, size: int) -> dict[str, Any] | None:
 def _column_value(column: Column, vr: bytes, content: bytes) -> Any:
     if column.vr == "PN":
         return [] if column.repeated else None
+    if column.name == TOLERATED:
+        parsed = parse_temporal("DA", content.decode("latin-1").strip(" \x00"))
+        return parsed if vr in {b"DA", b""} else None
     values = _element_values(column, vr, content)
     if column.repeated:
         return values

@@ -33,8 +33,9 @@ __all__ = ["KIND", "FolderCatalog", "IndexSummary", "add_files", "index_folders"
 _TASK = "Read headers"
 _AT_ONCE = 100_000
 """Rows that are Python objects at a time."""
-_LAYOUT = 3
-"""1: version 0.1.0, without the table of crawls and with fewer columns of faults; 2: without radiotherapy."""
+_LAYOUT = 4
+"""1: version 0.1.0, without the table of crawls and with fewer columns of faults; 2: without radiotherapy; 3: without
+birth dates."""
 _OWN = frozenset({"instances", "files", "faults", "about", "crawls"})
 """Tables that only the crawl uses."""
 
@@ -207,6 +208,7 @@ def _create(connection: Any) -> None:
     columns = ", ".join(f'"{c.name}" {duckdb_type(c)}' for c in COLUMNS if c not in RADIOTHERAPY_COLUMNS)
     names = ", ".join(f'"{c.name}"' for c in COLUMNS)
     connection.execute(f"CREATE TABLE IF NOT EXISTS instances ({columns}, local_path VARCHAR, is_copy BOOLEAN)")
+    connection.execute('ALTER TABLE instances ADD COLUMN IF NOT EXISTS "PatientBirthDate" DATE')
     for column in RADIOTHERAPY_COLUMNS:  # batches without such objects do not have these columns
         default = "[]" if column.repeated else "NULL"
         connection.execute(
@@ -225,7 +227,7 @@ def _create(connection: Any) -> None:
     )
     connection.execute("CREATE TABLE IF NOT EXISTS about (layout INTEGER)")
     (layout,) = connection.execute("SELECT max(layout) FROM about").fetchone()
-    if layout == 2:
+    if layout in (2, 3):
         again = connection.execute(
             "SELECT local_path FROM instances WHERE Modality IN (SELECT unnest(?))", [list(RADIOTHERAPY_MODALITIES)]
         ).fetchall()

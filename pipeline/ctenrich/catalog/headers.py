@@ -20,7 +20,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from ctenrich.catalog.column_values import PLAIN_VRS, columns_by_tag, fast_header_row
+from ctenrich.catalog.column_values import PLAIN_VRS, TOLERATED, columns_by_tag, fast_header_row
 from ctenrich.catalog.schema import COLUMNS, FILE_META, Column
 from ctenrich.dicom.datetimes import parse_temporal
 from ctenrich.dicom.fast_header import HEAD
@@ -254,7 +254,7 @@ class _Reader:
         if column.type == "FLOAT64":
             return float(value)
         parsed = parse_temporal(column.vr, str(value).strip(" \x00"))
-        if parsed is None:
+        if parsed is None and column.name != TOLERATED:
             self._faults.append((Reason.DECODE_ERROR, f"{column.name} is not a valid date or time"))
         return parsed
 

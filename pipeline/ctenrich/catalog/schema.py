@@ -6,6 +6,8 @@ anything else REPEATED. DS and IS stay text. A REPEATED column is never NULL but
 
 The folder catalog holds the columns that are listed here: all of IDC's own, and the DICOM attributes that selection,
 reports and links between objects ask for. Person names keep their column but stay NULL: a catalog carries no names.
+Birth dates are kept, to find two patients under one Patient ID; queries of this package only count them, so that no
+cohort, run or table has one.
 """
 
 from __future__ import annotations
@@ -117,7 +119,8 @@ RescaleSlope RescaleType BurnedInAnnotation LossyImageCompression WindowCenter W
 BitsAllocated BitsStored HighBit PixelRepresentation SamplesPerPixel PixelPaddingValue KVP XRayTubeCurrent Exposure
 ExposureTime FilterType ReconstructionDiameter DataCollectionDiameter ProtocolName BodyPartExamined ContrastBolusAgent
 ContrastBolusRoute Manufacturer ManufacturerModelName StationName ConvolutionKernel ScanOptions SoftwareVersions
-SpiralPitchFactor CTDIvol RevolutionTime TablePosition PatientSex PatientAge PatientWeight PatientSize
+SpiralPitchFactor CTDIvol RevolutionTime TablePosition PatientBirthDate PatientSex PatientAge PatientWeight
+PatientSize
 StudyDescription SeriesDescription PatientIdentityRemoved ClinicalTrialProtocolID ClinicalTrialTimePointID
 DeidentificationMethod LongitudinalTemporalOffsetFromEvent StudyDate SeriesDate AcquisitionDate ContentDate
 InstanceCreationDate StudyTime SeriesTime AcquisitionTime ContentTime AcquisitionDateTime SegmentationType

@@ -7,6 +7,7 @@ in a folder of mappings. Each file has one table:
 * ``features.csv``: pyradiomics' feature name -> quantity and unit;
 * ``landmarks.csv``, ``regions.csv``: body part regression's landmarks and regions -> anatomic sites;
 * ``concepts.csv``: further concepts in objects, and knowledge about codes beyond DICOM's dictionaries;
+* ``structures.csv``: name of TG-263 -> type, laterality, for names without a row in ``segments.csv``;
 * ``rois.csv``: the general code of an expert's ROI that has no row in ``segments.csv`` and was asked for by name;
 * ``tasks.csv``, ``parts.csv``: label tables of published models (:mod:`ctenrich.codes.tasks`).
 
@@ -21,7 +22,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -59,6 +60,7 @@ __all__ = [
     "normalise_label",
     "numbered_name",
     "plain_name",
+    "standard_code",
     "use_mappings",
 ]
 
@@ -75,6 +77,10 @@ objects without that structure stay what they are.
 
 _STATUSES = ("current", "older", "entire", "doubtful")
 
+_RELATIVE = ("Ipsi", "Contra")
+_DERIVED = re.compile(r"_PRV\d{0,2}|-(GTV|CTV|PTV|ITV)$")
+"""Margin, or subtracted target, in a name of TG-263."""
+_TARGET_NAME = re.compile(r"(I?GTV|I?CTV|ITV|PTV)")
 _SEPARATOR = "#"
 """Between the name of a row and the number of a further segment with the same code."""
 
@@ -128,6 +134,16 @@ class SegmentCode:
     def finding_site_laterality(self) -> Code | None:
         """Laterality of the finding site."""
         return self.region_modifier if self.region else self.laterality
+
+
+@dataclass(frozen=True)
+class _StructureRow:
+    """A standard name (structures.csv) with its codes."""
+
+    base: str
+    side: str
+    code: Code | None
+    laterality: Code | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,11 +256,44 @@ def find_segment(label: str) -> SegmentCode | None:
 
 
 def codes_of(name: str) -> SegmentCode | None:
-    """Find the codes of a segment by its name, also a numbered or general one; None if no row has it."""
+    """Find the codes of a segment by its name, also a numbered, general or standard one; None if no row has it.
+
+    A name of TG-263 without a row of segments.csv has its code in structures.csv. One without a code there, with a
+    qualifier (``Heart^old``) or of a target (``PTV_5000``) has the general code.
+    """
     plain = plain_name(name)
     if plain.startswith(f"{GENERAL}:"):
-        return _load_table(_own_file("rois.csv") or folder("mappings") / "rois.csv", _segment_row).get(GENERAL)
-    return load_segments().get(plain)
+        return _general_code()
+    return load_segments().get(plain) or standard_code(plain)
+
+
+def standard_code(name: str) -> SegmentCode | None:
+    """Find the codes of a name of TG-263 in structures.csv.
+
+    Returns
+    -------
+    SegmentCode or None
+        The general code for a name without a code there, with a qualifier or margin (``Heart^old``) or of a target
+        (``PTV_5000``); of a name relative to the treated side (``Lung^Ipsi``) the code of the organ, without
+        laterality. None for other names.
+    """
+    rows = _load_table(folder("mappings") / "structures.csv", _structure_row)
+    base, _, qualifier = name.partition("^")
+    own = rows.get(name)
+    if qualifier in _RELATIVE:
+        sided = [row for row in rows.values() if row.base == base and row.side == "L"]
+        own = replace(sided[0], laterality=None) if sided else None
+    general = _general_code()
+    known = own is not None or _DERIVED.sub("", base) in rows or _TARGET_NAME.match(name) is not None
+    if general is None or not known:
+        return None
+    made = replace(general, name=name, labels=(), revision=2)
+    if own is None or own.code is None:
+        return made
+    category = load_concepts()["anatomical_structure"].code
+    return replace(
+        made, category=category, type=own.code, laterality=own.laterality, region=None, region_modifier=None
+    )
 
 
 def numbered_name(name: str, number: int) -> str:
@@ -357,6 +406,10 @@ def use_mappings(path: str | Path) -> None:
     if chosen is not None:
         _own.append(chosen)
     _segment_index(_own_identity())
+
+
+def _general_code() -> SegmentCode | None:
+    return _load_table(_own_file("rois.csv") or folder("mappings") / "rois.csv", _segment_row).get(GENERAL)
 
 
 _own: list[Path] = []
@@ -486,6 +539,10 @@ def _segment_row(row: Row) -> SegmentCode:
         revision=int(row.get("revision", "").strip() or 1),
         system=row.get("system", "").strip(),
     )
+
+
+def _structure_row(row: Row) -> _StructureRow:
+    return _StructureRow(row["base"], row["side"], _optional_code(row, "type"), _optional_code(row, "laterality"))
 
 
 def _feature_row(row: Row) -> FeatureCode:

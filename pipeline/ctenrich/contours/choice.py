@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ctenrich.codes.mappings import find_segment, general_name, numbered_name
 from ctenrich.contours.findings import contour_issue
@@ -81,12 +82,17 @@ _RULES = {
 
 
 def choose_rois(
-    structures: StructureSet, series: SortedSeries, settings: ContoursSettings, elsewhere: Elsewhere | None = None
+    structures: StructureSet,
+    series: SortedSeries,
+    settings: ContoursSettings,
+    elsewhere: Elsewhere | None = None,
+    decided: Mapping[str, str] = MappingProxyType({}),
 ) -> RoiChoice:
     """Choose the ROIs of a structure set that become segments, in its order.
 
-    ROIs whose name a row of mappings/segments.csv knows, and those whose whole name matches one of ``contours.rois``
-    (upper or lower case), which get a general code. Several of one name: ``contours.same_name``.
+    ROIs on whose segment a person decided, those whose name a row of mappings/segments.csv knows, and those whose whole
+    name matches one of ``contours.rois`` (upper or lower case), which get a general code. Several of one name:
+    ``contours.same_name``.
 
     Parameters
     ----------
@@ -96,6 +102,8 @@ def choose_rois(
     settings : ContoursSettings
     elsewhere : dict, optional
         ROIs that were drawn on another series: :func:`ctenrich.contours.ownership.rois_of_other_series`.
+    decided : mapping of str to str
+        Name of an ROI -> segment that a person decided on.
 
     Returns
     -------
@@ -111,7 +119,7 @@ def choose_rois(
             dropped[position] = RoiDrop.OTHER_FRAME, "it is drawn in another frame of reference"
         if position in dropped:
             continue
-        name = _segment_name(roi, patterns)
+        name = decided.get(roi.name.strip()) or _segment_name(roi, patterns)
         if name is None:
             dropped[position] = RoiDrop.NO_MAPPING, "it has no row in mappings/segments.csv"
             continue

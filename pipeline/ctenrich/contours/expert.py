@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 
 from ctenrich.contours.choice import ChosenRoi, choose_rois
 from ctenrich.contours.companions import Companions, LinkedStructures, read_companions
@@ -47,8 +48,13 @@ class ExpertSegmenter:
     slices, without a closed contour) is no segment, and an issue gives the cause.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[str, str] = MappingProxyType({})) -> None:
         self._product = Product(ProductKind.EXPERT)
+        self._names = names
+
+    def with_names(self, names: Mapping[str, str]) -> ExpertSegmenter:
+        """Return a segmenter for a series with ROIs on whose names people decided: name of the ROI -> segment."""
+        return ExpertSegmenter(names)
 
     @property
     def product(self) -> Product:
@@ -88,7 +94,7 @@ class ExpertSegmenter:
         with _issues_in_errors(issues):
             chosen = self._choose(companions, series, store, issues)
             issues += _reference_issues(chosen, series)
-            choice = choose_rois(chosen.structures, series, settings.contours, chosen.elsewhere)
+            choice = choose_rois(chosen.structures, series, settings.contours, chosen.elsewhere, self._names)
             issues += choice.issues
             read = time.perf_counter()
             progress.start("contours", len(choice.chosen))

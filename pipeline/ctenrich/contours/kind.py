@@ -36,5 +36,6 @@ EXPERT = segmentation_kind(
     algorithm_type="MANUAL",
     seconds_per_slice={"segment": 0.01, "measure": 0.004, "encode": 0.012, "validate": 0.02},
     needs_model=False,
+    takes_decided_names=True,
     cache_key=_cache_key,
 )

@@ -120,6 +120,8 @@ class SegmenterKind:
     """Whether its masks state their own Segment Algorithm Type, in place of `algorithm_type`."""
     takes_crop: bool = False
     """Whether ``[segment] crop`` applies to it."""
+    takes_decided_names: bool = False
+    """Whether its segmenter has a method ``with_names``, which takes the segments that people decided on for ROIs."""
     check: Callable[[SegmenterSpec], None] | None = None
     """Checks that need not open the model, for a forecast; raises what `open` would raise."""
     registry_models: Callable[[SegmenterSpec], tuple[str, ...]] | None = None

@@ -5,19 +5,16 @@ from __future__ import annotations
 from ctenrich.dose.measure import DoseInput, dose_options, measure_doses
 from ctenrich.records import DoseMeasurements
 from ctenrich.stages.stage import StageContext
-from ctenrich.treatments.files import find_treatment
-from ctenrich.treatments.records import Treatment
+from ctenrich.stages.treatment import treatment_of
 
 __all__ = ["measure_series_doses", "treatment_identity"]
-
-_COHORT = "cohort.parquet"
 
 
 def measure_series_doses(context: StageContext) -> DoseMeasurements:
     """Calculate the doses of a product; without a dose that can be used, the record has the reason."""
     records = context.records
     given = DoseInput(
-        series=records.series, fetched=context.store.fetched(context.uid), treatment=_treatment_of(context)
+        series=records.series, fetched=context.store.fetched(context.uid), treatment=treatment_of(context)
     )
     options = dose_options(context.settings.doses)
     return measure_doses(records.masks, given, options, workspace=context.workspace, progress=context.progress)
@@ -25,9 +22,6 @@ def measure_series_doses(context: StageContext) -> DoseMeasurements:
 
 def treatment_identity(context: StageContext) -> str:
     """What the treatment of a series states about its dose, as text; empty for a cohort without treatments."""
-    found = _treatment_of(context)
+    found = treatment_of(context)
     return "" if found is None else f"{found.scale} {found.dominant_plan} {found.doses}"
 
-
-def _treatment_of(context: StageContext) -> Treatment | None:
-    return find_treatment(context.workspace.root / _COHORT, context.uid)

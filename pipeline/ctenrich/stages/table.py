@@ -48,6 +48,7 @@ from ctenrich.stages.dose import measure_series_doses, treatment_identity
 from ctenrich.stages.fetch import fetch_series
 from ctenrich.stages.sort import sort_series
 from ctenrich.stages.stage import Stage, StageContext, StageFindingsError, StageResult, WorkerPool
+from ctenrich.stages.treatment import decided_segments
 from ctenrich.validate import validate_objects
 from ctenrich.workspace import sha256_of_file
 
@@ -109,6 +110,8 @@ def _run_segment(context: StageContext) -> StageResult:
     if ObjectKind.SEG in context.kind.objects:
         check_label_map(records.volume.shape, context.settings)
     segmenter = context.models.segmenter(context.requested)
+    if context.kind.takes_decided_names and (names := decided_segments(context)):
+        segmenter = segmenter.with_names(names)
     if _is_cropped(context):
         masks = segment_cropped(
             segmenter,
@@ -358,7 +361,14 @@ def _segment_inputs(context: StageContext) -> list[str]:
         _series_digest(context, Volume),
         *crop,
         *(context.kind.cache_key(context.settings) if context.kind.cache_key else ()),
+        *_decided_names_input(context),
     ]
+
+
+def _decided_names_input(context: StageContext) -> list[str]:
+    """Names that people decided on, where the kind takes them and there are any."""
+    names = decided_segments(context) if context.kind.takes_decided_names else {}
+    return [json.dumps(names, sort_keys=True)] if names else []
 
 
 def _score_inputs(context: StageContext) -> list[str]:

@@ -11,7 +11,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ctenrich.codes.mappings import Code
+from ctenrich.codes.mappings import Code, find_segment, load_segments
 from ctenrich.resources import folder
 from ctenrich.structure_names.parse import fold
 from ctenrich.structure_names.targets import check_target
@@ -25,6 +25,7 @@ __all__ = [
     "find_standard",
     "name_of_side",
     "relative_base",
+    "segment_of",
     "standard_name_of",
     "standard_names",
     "standard_of",
@@ -199,6 +200,23 @@ def standard_name_of(segment: str) -> str:
         return f"{numbered[1].upper()}{numbered[2]}"
     follows = relative_base(segment) is not None or standard_of(segment) is not None or not check_target(segment)
     return segment if follows else ""
+
+
+def segment_of(standard: str) -> str:
+    """Return the name of the segment of an ROI that a person gave a standard name; the inverse of `standard_name_of`.
+
+    A row of segments.csv, that of the user before all, or else the standard name itself, of which
+    :func:`ctenrich.codes.mappings.codes_of` knows the codes.
+    """
+    rows = load_segments()
+    own = find_segment(standard)
+    candidates = (standard, _segments().get(standard, ""), own.name if own is not None else "")
+    return next((name for name in candidates if name in rows and standard_name_of(name) == standard), standard)
+
+
+@cache
+def _segments() -> Mapping[str, str]:
+    return {one.name: one.segment for one in standard_names().values()}
 
 
 @cache

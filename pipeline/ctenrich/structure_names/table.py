@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from ctenrich.codes.mappings import GENERAL, find_segment
+from ctenrich.codes.mappings import GENERAL, Code, SegmentCode, load_segments, standard_code
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
 from ctenrich.resources import folder
 from ctenrich.structure_names.evidence import OrganEvidence
 from ctenrich.structure_names.propose import propose_name
 from ctenrich.structure_names.run_masks import RoiEvidence
-from ctenrich.structure_names.standard import relative_base, standard_names, standard_of
-from ctenrich.structure_names.targets import check_target
+from ctenrich.structure_names.standard import relative_base, segment_of, standard_names, standard_of
+from ctenrich.structure_names.targets import check_target, is_target
 from ctenrich.treatments.records import Treatment
 from ctenrich.workspace import require_file, write_bytes
 
@@ -241,7 +240,7 @@ def _row_findings(row: NameRow) -> list[NameFinding]:
     found = []
     parsed = propose_name(row.name).parsed
     standard = standard_of(row.accepted)
-    if re.match(r"(?i)i?(gtv|ctv|ptv)|itv", row.accepted):
+    if is_target(row.accepted):
         fault = check_target(row.accepted)
         if fault:
             found.append(finding("warning", f"TG-263's rules for targets: {fault}"))
@@ -292,8 +291,7 @@ def write_mapping(rows: Sequence[NameRow], target: Path) -> int:
         reader = csv.DictReader(handle)
         columns = list(reader.fieldnames or ())
         package = {row["name"]: row for row in reader}
-    with (folder("mappings") / "rois.csv").open(encoding="utf-8", newline="") as handle:
-        general = {row["name"]: row for row in csv.DictReader(handle)}[GENERAL]
+    general = load_segments(folder("mappings") / "rois.csv")[GENERAL]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n", restval="")
     writer.writeheader()
@@ -305,32 +303,31 @@ def write_mapping(rows: Sequence[NameRow], target: Path) -> int:
 
 
 def _mapping_row(
-    accepted: str, names: Sequence[str], package: Mapping[str, dict[str, str]], general: Mapping[str, str]
+    accepted: str, names: Sequence[str], package: Mapping[str, dict[str, str]], general: SegmentCode
 ) -> dict[str, str]:
-    """The row of segments.csv for an accepted name: the package's own if it has one, else one by its code."""
-    standard = standard_of(accepted)
-    plain = standard is not None and standard.name == accepted
-    known = package.get(standard.segment) if standard is not None and plain and standard.segment else None
-    if known is None and plain and (found := find_segment(accepted)) is not None:
-        known = package.get(found.name)
+    """The row of segments.csv for an accepted name: the package's own if it has one, else one by its code.
+
+    The package's rows of targets state the lung as their region, which the name of a target does not.
+    """
+    known = package.get(segment_of(accepted))
     if known is not None:
         labels = [*filter(None, known["labels"].split("|")), accepted, *names]
-        return {**known, "labels": "|".join(dict.fromkeys(_label(one) for one in labels))}
-    row = {key: value for key, value in general.items() if key != "labels"}
-    row |= {"name": accepted, "labels": "|".join(dict.fromkeys(map(_label, names)))}
-    relative = relative_base(accepted)
-    if relative is not None:
-        standard = replace(relative.left, laterality=None)  # the organ's code; its side differs from patient to patient
-    if standard is not None and standard.code is not None and (plain or relative is not None):
-        code, side = standard.code, standard.laterality
-        region = {key: "" for key in row if key.startswith("region_")}
-        row |= region | {
-            "category_scheme": "SCT", "category_code": "123037004", "category_meaning": "Anatomical Structure",
-            "type_scheme": code.scheme, "type_code": code.value, "type_meaning": code.meaning,
-            "laterality_scheme": side.scheme if side else "", "laterality_code": side.value if side else "",
-            "laterality_meaning": side.meaning if side else "",
-        }  # fmt: skip
-    return row
+        row = {**known, "labels": "|".join(dict.fromkeys(_label(one) for one in labels))}
+        return row | _columns_of(general, "region", "region_modifier") if is_target(accepted) else row
+    code = standard_code(accepted) or general
+    row = {"name": accepted, "labels": "|".join(dict.fromkeys(map(_label, names)))}
+    row |= _columns_of(code, "category", "type", "laterality", "region", "region_modifier", "finding")
+    return row | {"colour": "#{:02X}{:02X}{:02X}".format(*code.colour)}
+
+
+def _columns_of(code: SegmentCode, *parts: str) -> dict[str, str]:
+    """Columns of segments.csv for some of the codes of a segment."""
+    found: dict[str, str] = {}
+    for part in parts:
+        own: Code | None = getattr(code, part)
+        values = (own.scheme, own.value, own.meaning) if own is not None else ("", "", "")
+        found |= {f"{part}_{key}": value for key, value in zip(("scheme", "code", "meaning"), values, strict=True)}
+    return found
 
 
 def _label(name: str) -> str:

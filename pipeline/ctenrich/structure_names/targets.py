@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["check_target"]
+__all__ = ["check_target", "is_target"]
 
 _TARGET = re.compile(
     r"(?P<type>GTV|CTV|ITV|IGTV|ICTV|PTV|PTV!)"
@@ -17,6 +17,11 @@ _TARGET = re.compile(
     r"(?:\^[A-Za-z0-9]+)?"
 )
 _LONGEST = 16
+
+
+def is_target(name: str) -> bool:
+    """Whether a name begins as that of a target, in capitals or not."""
+    return re.match(r"(?i)i?(gtv|ctv|ptv)|itv", name) is not None
 
 
 def check_target(name: str) -> str:

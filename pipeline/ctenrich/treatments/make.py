@@ -149,6 +149,7 @@ class _Maker:
             else:
                 self._patients[one.collection_id, one.patient_id].append(one)
         self._decisions = effective_decisions(request.decisions)
+        self._doubts = {(one.collection_id, one.patient_id): one.why for one in objects.doubts}
         self.excluded: list[ExcludedTreatment] = []
         self.notes: list[str] = []
 
@@ -198,8 +199,10 @@ class _Maker:
 
     def _draft(self, patient: tuple[str, str], row: RegistryRow | None, objects: list[CatalogObject]) -> _Draft:
         sexes = {one.sex for one in objects} & {"M", "F"}
-        if len(sexes) > 1:
-            raise NotChosenError(Reason.AMBIGUOUS_PATIENT, "objects of this Patient ID state different sexes")
+        doubt = self._doubts.get(patient, "")
+        if doubt or len(sexes) > 1:
+            text = doubt or "objects of this Patient ID state different sexes"
+            raise NotChosenError(Reason.AMBIGUOUS_PATIENT, text)
         own = [one for one in self._decisions if one.patient_id == patient[1]]
         for one in own:
             if one.kind is DecisionKind.EXCLUDE and not one.value:

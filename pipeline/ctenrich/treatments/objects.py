@@ -16,7 +16,7 @@ from ctenrich.records import Instance
 from ctenrich.treatments.fractions import fraction_groups, plan_prescription, planned_fractions
 from ctenrich.treatments.records import Dose, Plan, RoiName, StructureSet
 
-__all__ = ["CatalogObject", "ImageSeries", "RadiotherapyObjects", "read_objects"]
+__all__ = ["CatalogObject", "ImageSeries", "PatientDoubt", "RadiotherapyObjects", "read_objects"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,15 @@ class ImageSeries:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatientDoubt:
+    """A Patient ID that may not stand for one patient."""
+
+    collection_id: str
+    patient_id: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RadiotherapyObjects:
     """All objects of radiotherapy of a catalog."""
 
@@ -70,6 +79,7 @@ class RadiotherapyObjects:
     doses: tuple[CatalogObject, ...]
     records: tuple[CatalogObject, ...]
     images: tuple[ImageSeries, ...]
+    doubts: tuple[PatientDoubt, ...] = ()
     notes: tuple[str, ...] = field(default=())
     """What the catalog does not know."""
 
@@ -112,9 +122,10 @@ def read_objects(
         raise UsageError(Reason.MISSING_COLUMN, "the series index has no references between objects", hint)
     parameters: dict[str, object] = {"collections": list(collections), "patients": list(patients)}
 
-    def rows(name: str) -> list[dict[str, Any]]:
+    def rows(name: str, own: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
+        given = parameters if own is None else own
         try:
-            found: list[dict[str, Any]] = ask(catalog, load_query(name), parameters, progress).table.to_pylist()
+            found: list[dict[str, Any]] = ask(catalog, load_query(name), given, progress).table.to_pylist()
         except UsageError as error:
             if error.reason is Reason.MISSING_COLUMN:
                 hint = "a folder catalog of an earlier version lacks these columns: run ctenrich index again"
@@ -140,9 +151,33 @@ def read_objects(
         "series": sorted({uid for one in structure_sets for uid in one.images}),
     }
     images = tuple(map(_image, rows("select_companion_candidates"))) if found else ()
+    doubts: tuple[PatientDoubt, ...] = ()
+    try:
+        asked = {"collections": list(collections), "patients": list(patients)}
+        doubts = tuple(map(_doubt, rows("select_rt_patients", asked)))
+    except UsageError as error:
+        if error.reason is not Reason.MISSING_COLUMN:
+            raise
+        notes.append("the catalog has no birth dates: two patients under one Patient ID are found by sex only")
     return RadiotherapyObjects(
-        structure_sets=structure_sets, plans=plans, doses=doses, records=records, images=images, notes=tuple(notes)
+        structure_sets=structure_sets,
+        plans=plans,
+        doses=doses,
+        records=records,
+        images=images,
+        doubts=doubts,
+        notes=tuple(notes),
     )
+
+
+def _doubt(row: Mapping[str, Any]) -> PatientDoubt:
+    found = {
+        "instances of this Patient ID state different birth dates": row["birth_dates"] > 1,
+        "instances of this Patient ID state different sexes": row["sexes"] > 1,
+        "instances of one study have this Patient ID and another one": row["shared_studies"] > 0,
+    }
+    why = "; ".join(text for text, holds in found.items() if holds)
+    return PatientDoubt(collection_id=row["collection_id"], patient_id=row["PatientID"], why=why)
 
 
 def _once(rows: Iterable[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
