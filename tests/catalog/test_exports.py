@@ -58,7 +58,7 @@ def catalog_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     treated.dose(treated.plan(structures=structures, groups=((35, (0.6, 0.7)), (10, (0.07, None)))))
     treated.record(f"{ROOT}.4.40.1", 3)
     other = Patient(lung, "P5", "5", PatientBirthDate="19500102", PatientSex="F")
-    other.plan(structures=other.structures(PatientBirthDate=""), PatientBirthDate="19000101")
+    other.plan(structures=other.structures(PatientBirthDate="19000101"))
     other.dose(StudyInstanceUID=f"{ROOT}.4", PatientBirthDate="19500103", PatientSex="O")
     write_series(screening, heights=[0, 2, 4, 6], series="1", study="2", patient="L1", SliceThickness="2", **NLST)
     write_series(screening, heights=[0, 1, 2, 3, 4], series="2", study="2", patient="L1", SliceThickness="1", **NLST)

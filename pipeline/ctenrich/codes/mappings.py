@@ -291,9 +291,7 @@ def standard_code(name: str) -> SegmentCode | None:
     if own is None or own.code is None:
         return made
     category = load_concepts()["anatomical_structure"].code
-    return replace(
-        made, category=category, type=own.code, laterality=own.laterality, region=None, region_modifier=None
-    )
+    return replace(made, category=category, type=own.code, laterality=own.laterality, region=None, region_modifier=None)
 
 
 def numbered_name(name: str, number: int) -> str:

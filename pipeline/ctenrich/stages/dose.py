@@ -24,4 +24,3 @@ def treatment_identity(context: StageContext) -> str:
     """What the treatment of a series states about its dose, as text; empty for a cohort without treatments."""
     found = treatment_of(context)
     return "" if found is None else f"{found.scale} {found.dominant_plan} {found.doses}"
-
