@@ -121,7 +121,7 @@ class SegmenterKind:
     takes_crop: bool = False
     """Whether ``[segment] crop`` applies to it."""
     takes_decided_names: bool = False
-    """Whether its segmenter has a method ``with_names``, which takes the segments that people decided on for ROIs."""
+    """Whether its segmenter is a :class:`ctenrich.inference.segmenter.NamingSegmenter`."""
     check: Callable[[SegmenterSpec], None] | None = None
     """Checks that need not open the model, for a forecast; raises what `open` would raise."""
     registry_models: Callable[[SegmenterSpec], tuple[str, ...]] | None = None

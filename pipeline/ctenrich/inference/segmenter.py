@@ -10,7 +10,7 @@ from ctenrich.records import ModelInfo, Product, SegmentMasks, SliceScores, Sort
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace
 
-__all__ = ["Scorer", "Segmenter"]
+__all__ = ["NamingSegmenter", "Scorer", "Segmenter"]
 
 
 class Segmenter(Protocol):
@@ -52,6 +52,13 @@ class Segmenter(Protocol):
         InputError
             The series cannot be segmented by this segmenter.
         """
+
+
+class NamingSegmenter(Segmenter, Protocol):
+    """A segmenter of a kind with `SegmenterKind.takes_decided_names`."""
+
+    def with_names(self, names: Mapping[str, str]) -> Segmenter:
+        """Return a segmenter for a series with ROIs on whose names people decided: name of the ROI -> segment."""
 
 
 class Scorer(Protocol):

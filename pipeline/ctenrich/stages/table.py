@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ctenrich.bodypart.bpreg_json import write_bodypart_json
 from ctenrich.bodypart.landmarks import find_landmarks
@@ -53,6 +53,7 @@ from ctenrich.validate import validate_objects
 from ctenrich.workspace import sha256_of_file
 
 if TYPE_CHECKING:
+    from ctenrich.inference.segmenter import NamingSegmenter
     from ctenrich.settings import Settings
 
 __all__ = [
@@ -111,7 +112,7 @@ def _run_segment(context: StageContext) -> StageResult:
         check_label_map(records.volume.shape, context.settings)
     segmenter = context.models.segmenter(context.requested)
     if context.kind.takes_decided_names and (names := decided_segments(context)):
-        segmenter = segmenter.with_names(names)
+        segmenter = cast("NamingSegmenter", segmenter).with_names(names)
     if _is_cropped(context):
         masks = segment_cropped(
             segmenter,
