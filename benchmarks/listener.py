@@ -202,6 +202,10 @@ def large_object(path: Path, size: int) -> Path:
     return path
 
 
+def _report_progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def main() -> int:
     """Run the parts; ends with 1 if an acknowledged object is lost, changed or doubled, or a case does not end."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -225,7 +229,9 @@ def main() -> int:
         if options.study:
             print(json.dumps({"latency": latency(folder, options.study, quiet=5)}, indent=1), flush=True)
         if options.kills:
-            result = campaign(folder / "kills", kills=options.kills, rng=random.Random(options.seed))
+            result = campaign(
+                folder / "kills", kills=options.kills, rng=random.Random(options.seed), progress=_report_progress
+            )
             print(json.dumps({"kills": asdict(result)}, indent=1), flush=True)
             bad = result.lost + result.different + result.twice + result.unfinished
     return 1 if bad else 0

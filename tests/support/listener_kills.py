@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ class Campaign:
     """Kills that broke a connection of a sender off with objects on their way."""
     while_running: int
     """Kills while a case was running."""
+    while_closing: int
+    """Kills while cases were open or closed, and no sender was cut off and no case running."""
+    while_starting: int
+    """Kills within a second after the start of a listener."""
     acknowledged: int
     """Objects that a sender had seen acknowledged."""
     lost: int
@@ -126,7 +131,9 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(children, timeout=10)
 
 
-def campaign(folder: Path, *, kills: int, rng: random.Random, images: int = 60) -> Campaign:
+def campaign(
+    folder: Path, *, kills: int, rng: random.Random, images: int = 60, progress: Callable[[str], None] = lambda _: None
+) -> Campaign:
     """Kill a listener that receives two studies and runs the experts' contours on them, again and again.
 
     The moments are random: after an object has arrived, while a case waits or runs, and while the listener starts.
@@ -141,6 +148,8 @@ def campaign(folder: Path, *, kills: int, rng: random.Random, images: int = 60) 
         Chooses the moments.
     images : int
         Slices of each study.
+    progress : callable
+        Gets a line with the numbers so far after each station.
     """
     counts: Counter[str] = Counter()
     states: Counter[str] = Counter()
@@ -148,7 +157,8 @@ def campaign(folder: Path, *, kills: int, rng: random.Random, images: int = 60) 
     while counts["kills"] < kills:
         number += 1
         _one_station(folder / f"s{number}", kills, rng, images, counts, states)
-    names = ("kills", "while_receiving", "while_running", "acknowledged", "lost", "different", "twice", "unfinished")
+        progress(f"{dict(counts)} {dict(states)}")
+    names = [field.name for field in fields(Campaign) if field.name != "states"]
     return Campaign(**{name: counts[name] for name in names}, states=dict(states))
 
 
@@ -174,7 +184,7 @@ def _one_station(
             after += 1
             if _ended(station, 2):
                 break
-        counts["while_running"] += _running(station)
+        running = _running(station)
         kill_all(process)
         counts["kills"] += 1
         process = _start(station, dicom, web)
@@ -182,9 +192,13 @@ def _one_station(
             time.sleep(rng.uniform(0.0, 1.0))
             kill_all(process)
             counts["kills"] += 1
+            counts["while_starting"] += 1
             process = _start(station, dicom, web)
         _wait_for_port(dicom)  # by then both senders have noticed
-        counts["while_receiving"] += sum(sender.cut for sender in senders) > cut
+        receiving = sum(sender.cut for sender in senders) > cut
+        counts["while_receiving"] += receiving
+        counts["while_running"] += running
+        counts["while_closing"] += not receiving and not running
     for sender in senders:
         sender.join(60)
         sender.stop.set()

@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
@@ -99,9 +98,7 @@ class Receiver:
 
 @contextmanager
 def receiving(folder: Path, config: StationConfig = CONFIG) -> Iterator[Receiver]:
-    """Run a receiver in threads of this process; what it sets in pynetdicom is set back."""
-    from pynetdicom import _config, dimse_messages
-
+    """Run a receiver in threads of this process."""
     station, ports, stop = Station.create(folder), {}, threading.Event()
     ready, errors = threading.Event(), []
 
@@ -116,21 +113,17 @@ def receiving(folder: Path, config: StationConfig = CONFIG) -> Iterator[Receiver
             errors.append(error)
             ready.set()
 
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("UNRESTRICTED_STORAGE_SERVICE", "STORE_RECV_CHUNKED_DATASET", "LOG_HANDLER_LEVEL"):
-            patch.setattr(_config, name, getattr(_config, name))
-        patch.setattr(dimse_messages, "NamedTemporaryFile", dimse_messages.NamedTemporaryFile)
-        thread = threading.Thread(target=body)
-        thread.start()
-        try:
-            assert ready.wait(20)
-            if errors:
-                raise errors[0]
-            yield Receiver(station, config, ports)
-        finally:
-            stop.set()
-            thread.join(20)
-        assert not thread.is_alive()
+    thread = threading.Thread(target=body)
+    thread.start()
+    try:
+        assert ready.wait(20)
+        if errors:
+            raise errors[0]
+        yield Receiver(station, config, ports)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
 
 
 def silent_connection(port: int, data: bytes = b"") -> socket.socket:

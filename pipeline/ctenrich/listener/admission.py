@@ -6,13 +6,13 @@ import socket
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from itertools import count
 from typing import NamedTuple
 
 from ctenrich.listener.config import Limits, Peer, StationConfig
+from ctenrich.listener.pdus import wait_for_close
 
 __all__ = ["Admission", "AssociateRequest", "FirstPdu", "Rejection", "Ticket", "read_pdu", "reject"]
 
@@ -30,6 +30,10 @@ class Rejection(Enum):
     """Calling AE title not recognised: the title or the address belongs to no sender."""
     CALLED_AE = (1, 1, 7)
     """Called AE title not recognised."""
+    APPLICATION_CONTEXT = (1, 1, 2)
+    """Application context name not supported."""
+    PROTOCOL_VERSION = (1, 2, 2)
+    """Protocol version not supported."""
     TOO_MANY = (2, 3, 2)
     """Local limit exceeded; transient."""
 
@@ -175,9 +179,7 @@ def read_pdu(connection: socket.socket, seconds: float) -> FirstPdu | None:
 
 
 def reject(connection: socket.socket, rejection: Rejection, seconds: float) -> None:
-    """Send an A-ASSOCIATE-RJ, and wait for the requestor to close the connection (PS3.8 9.2.3, state 13).
-
-    A requestor that finds the connection closed before it has read the rejection reports an abort without a reason.
+    """Send an A-ASSOCIATE-RJ, and wait for the requestor to close the connection.
 
     Parameters
     ----------
@@ -189,9 +191,4 @@ def reject(connection: socket.socket, rejection: Rejection, seconds: float) -> N
         Longest wait for the requestor (ARTIM timer).
     """
     connection.sendall(bytes([0x03, 0, 0, 0, 0, 4, 0, *rejection.value]))
-    end = time.monotonic() + seconds
-    with suppress(OSError):
-        while (left := end - time.monotonic()) > 0:
-            connection.settimeout(left)
-            if not connection.recv(4096):
-                return
+    wait_for_close(connection, seconds)

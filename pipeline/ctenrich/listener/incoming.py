@@ -12,8 +12,21 @@ from typing import NamedTuple
 
 from ctenrich.errors import is_disk_full
 from ctenrich.listener.disk import Disk
+from ctenrich.uids import derive_uid
 
-__all__ = ["FileMeta", "IncomingFile", "StoreStatus", "read_meta"]
+__all__ = [
+    "IMPLEMENTATION_UID",
+    "IMPLEMENTATION_VERSION",
+    "FileMeta",
+    "IncomingFile",
+    "StoreStatus",
+    "encode_head",
+    "read_meta",
+]
+
+IMPLEMENTATION_UID = derive_uid("implementation", "ctenrich", "listener")
+"""Implementation Class UID (0002,0012); the same in all versions, so that an object has the same file in all."""
+IMPLEMENTATION_VERSION = "CTENRICH"
 
 _SYNC_EVERY = 64 * 1024**2
 """Bytes after which those of a large object are written to disk, so that the end does not take long."""
@@ -79,6 +92,8 @@ class IncomingFile:
         self._start = bytearray()
         self._digest = hashlib.sha256()
         self._buffer = bytearray()
+        self._hashed = 0
+        """Bytes of the buffer that are hashed, or before the data set."""
         self._synced = self._checked = 0
         if full():
             self.status = StoreStatus.OUT_OF_RESOURCES
@@ -86,6 +101,7 @@ class IncomingFile:
     @property
     def sha256(self) -> str:
         """SHA-256 of the data set, hexadecimal."""
+        self._hash()
         return self._digest.hexdigest()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -108,12 +124,10 @@ class IncomingFile:
             if self._full():
                 self.status = StoreStatus.OUT_OF_RESOURCES
                 return
-        if self.head:
-            self._digest.update(data)
-        else:
+        self._buffer += data
+        if not self.head:
             self._start += data
             self._find_data_set()
-        self._buffer += data
         if len(self._buffer) >= _BUFFER:
             self._flush()
         if self.size - self._synced > _SYNC_EVERY:
@@ -133,8 +147,18 @@ class IncomingFile:
             self.head = bytes(self._start[:end])
             self._digest.update(memoryview(self._start)[end:])
             self._start = bytearray()
+            self._hashed = len(self._buffer)
+
+    def _hash(self) -> None:
+        """Hash what is in the buffer and was not, if the data set has begun."""
+        if self.head:
+            with memoryview(self._buffer) as buffer:
+                self._digest.update(buffer[self._hashed :])
+            self._hashed = len(self._buffer)
 
     def _flush(self) -> None:
+        self._hash()
+        self._hashed = 0
         self._disk.write(self._descriptor, self._buffer)
         self._buffer = bytearray()
 
@@ -150,8 +174,9 @@ class IncomingFile:
             self.status = StoreStatus.CANNOT_UNDERSTAND
         if self.status is StoreStatus.SUCCESS:
             try:
-                self._buffer += trailer()
+                end = trailer()
                 self._flush()
+                self._disk.write(self._descriptor, end)
                 self._disk.sync_file(self._descriptor)
             except OSError as error:
                 self.status = StoreStatus.OUT_OF_RESOURCES if is_disk_full(error) else StoreStatus.PROCESSING_FAILURE
@@ -167,6 +192,28 @@ class IncomingFile:
         """Close and delete the file."""
         self.close()
         self.path.unlink(missing_ok=True)
+
+
+def encode_head(meta: FileMeta) -> bytes:
+    """Return preamble, prefix and file meta information of an object that came without (PS3.10 7.1)."""
+    elements = [
+        b"\x02\0\x01\0OB\0\0\x02\0\0\0\0\x01",
+        _short(0x0002, b"UI", meta.sop_class_uid),
+        _short(0x0003, b"UI", meta.sop_instance_uid),
+        _short(0x0010, b"UI", meta.transfer_syntax),
+        _short(0x0012, b"UI", IMPLEMENTATION_UID),
+        _short(0x0013, b"SH", IMPLEMENTATION_VERSION),
+    ]
+    body = b"".join(elements)
+    return bytes(128) + b"DICM\x02\0\0\0UL\x04\0" + len(body).to_bytes(4, "little") + body
+
+
+def _short(element: int, vr: bytes, text: str) -> bytes:
+    """An element of the group 0002 in Explicit VR Little Endian, with a length of two bytes."""
+    value = text.encode("ascii")
+    if len(value) % 2:
+        value += b"\0" if vr == b"UI" else b" "
+    return b"\x02\0" + element.to_bytes(2, "little") + vr + len(value).to_bytes(2, "little") + value
 
 
 def read_meta(head: bytes) -> FileMeta | None:
