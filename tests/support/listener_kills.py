@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -124,9 +123,12 @@ def sent_hash(path: Path) -> str:
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
-    """Kill the listener; its processes end with it."""
+    """Kill all processes of a listener."""
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
     process.wait()
     psutil.wait_procs(children, timeout=10)
 
