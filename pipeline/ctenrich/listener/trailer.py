@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ctenrich.listener.incoming import FileMeta
@@ -64,7 +64,7 @@ class Trailer:
 
 def encode_trailer(trailer: Trailer) -> bytes:
     """Return the bytes of a trailer: JSON, its SHA-256, its length, and a magic number."""
-    text = json.dumps(asdict(trailer)).encode()
+    text = json.dumps(vars(trailer)).encode()
     return text + hashlib.sha256(text).digest() + len(text).to_bytes(_LENGTH, "big") + _MAGIC
 
 
