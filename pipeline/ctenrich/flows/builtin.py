@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass
 
 from ctenrich.errors import UsageError
-from ctenrich.flows.records import Flow
+from ctenrich.flows.records import Flow, Step
 from ctenrich.reasons import Reason
 
-__all__ = ["Products", "flow_folder_name", "products_by_source"]
+__all__ = ["BODYPART", "Products", "flow_folder_name", "products_by_source"]
 
-_BODYPART = "bodypart:"
+BODYPART = "bodypart:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,34 +21,39 @@ class Products:
 
     segmenters: tuple[str, ...]
     bodypart: str
+    steps: tuple[Step, ...]
 
 
 def products_by_source(flow: Flow) -> dict[str, Products]:
-    """Return the products of a flow by what they read, ``src`` or a role.
+    """Return the products of a flow by what they read: ``src``, a role, or the output of a container.
 
     Raises
     ------
     UsageError
-        BAD_FLOW: a product reads the output of another step or several inputs, or there are two body part models for
-        one input.
+        BAD_FLOW: a product reads the output of another product or several inputs, or there are two body part models
+        for one input.
     """
-    names: dict[str, list[str]] = {}
+    made = {mount.source for step in flow.steps if step.use for mount in step.outputs}
+    found_steps: dict[str, list[Step]] = {}
     for step in flow.steps:
         if not step.use:
             continue
         sources = {mount.source for mount in step.inputs}
-        if len(sources) != 1 or sources & {mount.source for one in flow.steps for mount in one.outputs}:
-            raise UsageError(
-                Reason.BAD_FLOW, f"{step.name} cannot be run: a built-in product reads received images of one source"
-            )
-        names.setdefault(sources.pop(), []).append(step.use)
+        if len(sources) != 1 or sources & made:
+            message = f"line {step.place.line}, column {step.place.column}: {step.name} cannot be run"
+            hint = "a built-in product reads the images of one source: src, a role, or the output of a container"
+            raise UsageError(Reason.BAD_FLOW, message, hint)
+        found_steps.setdefault(sources.pop(), []).append(step)
     found = {}
-    for source, uses in names.items():
-        bodypart = [use.removeprefix(_BODYPART) for use in uses if use.startswith(_BODYPART)]
+    for source, of_source in found_steps.items():
+        uses = [step.use for step in of_source]
+        bodypart = [use.removeprefix(BODYPART) for use in uses if use.startswith(BODYPART)]
         if len(bodypart) > 1:
             raise UsageError(Reason.BAD_FLOW, f"{flow.name}: two body part models read {source}")
-        segmenters = tuple(use for use in uses if not use.startswith(_BODYPART))
-        found[source] = Products(segmenters=segmenters, bodypart=bodypart[0] if bodypart else "none")
+        segmenters = tuple(use for use in uses if not use.startswith(BODYPART))
+        found[source] = Products(
+            segmenters=segmenters, bodypart=bodypart[0] if bodypart else "none", steps=tuple(of_source)
+        )
     return found
 
 

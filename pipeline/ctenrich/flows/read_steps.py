@@ -9,13 +9,13 @@ from pathlib import PurePosixPath
 
 from ctenrich.errors import did_you_mean
 from ctenrich.flows.findings import Findings
-from ctenrich.flows.records import DST, SRC, Contract, Limits, Mount, Position, Step
+from ctenrich.flows.records import DST, SRC, Contract, Limits, Mount, Position, ResultFormat, Step
 from ctenrich.flows.yaml_nodes import Node
 
 __all__ = ["read_step", "read_subfolders"]
 
 _KEYS = (
-    "name", "use", "image", "command", "entrypoint", "environment", "contract", "docker_kwargs", "inputs",
+    "name", "use", "formats", "image", "command", "entrypoint", "environment", "contract", "docker_kwargs", "inputs",
     "input_mounts", "outputs", "output_mounts", "static_mounts", "config", "config_dump_folder", "subfolders", "gpu",
     "device", "tags", "cpus", "memory", "shared_memory", "network", "root", "user", "priority", "timeout", "retries",
     "may_be_empty", "pull_before_exec",
@@ -35,7 +35,7 @@ _OPENING = (
     "privileged", "volumes", "mounts", "network", "network_mode", "cap_add", "devices", "device_cgroup_rules",
     "pid_mode", "userns_mode", "security_opt", "volumes_from", "device_requests", "runtime", "auto_remove", "detach",
 )  # fmt: skip
-_OF_BUILT_IN = frozenset({"name", "use", "inputs", "input_mounts", "outputs", "output_mounts"})
+_OF_BUILT_IN = frozenset({"name", "use", "formats", "inputs", "input_mounts", "outputs", "output_mounts"})
 """Keys of a built-in product; how it runs is stated by the settings of ctenrich."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -89,6 +89,7 @@ def read_step(node: Node, number: int, subfolders: tuple[str, ...], findings: Fi
         name=name,
         place=place,
         use=use,
+        formats=_formats(entries.get("formats"), use, findings),
         image=image,
         command=command,
         entrypoint=_words(entries.get("entrypoint"), "entrypoint", findings),
@@ -109,6 +110,21 @@ def read_step(node: Node, number: int, subfolders: tuple[str, ...], findings: Fi
         retries=findings.whole(entries.get("retries"), "retries", (0, 100)),
         may_be_empty=findings.flag(entries.get("may_be_empty"), "may_be_empty"),
     )
+
+
+def _formats(node: Node | None, use: str, findings: Findings) -> tuple[ResultFormat, ...]:
+    """Files in which other steps read the results of a built-in product."""
+    if node is None:
+        return (ResultFormat.DICOM,)
+    if not use:
+        findings.fault(node.place, "formats are those of a built-in product (use)")
+    known = [one.value for one in ResultFormat]
+    texts = [text for text in findings.texts(node, "formats") if findings.is_known(node.place, text, "formats", known)]
+    if use.startswith("bodypart:") and set(texts) - {ResultFormat.DICOM}:
+        findings.fault(node.place, "a body part model has no masks; its results are DICOM objects")
+    if not texts:
+        findings.fault(node.place, f"formats needs one of {', '.join(known)}")
+    return tuple(dict.fromkeys(map(ResultFormat, texts)))
 
 
 def _with_docker(entries: dict[str, Node], node: Node, findings: Findings) -> dict[str, Node]:

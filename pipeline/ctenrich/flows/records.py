@@ -25,6 +25,7 @@ __all__ = [
     "Note",
     "Pattern",
     "Position",
+    "ResultFormat",
     "Role",
     "Step",
     "Trigger",
@@ -127,6 +128,17 @@ class Contract(StrEnum):
     PLAIN = "plain"
 
 
+class ResultFormat(StrEnum):
+    """Files in which another step reads the results of a built-in product."""
+
+    DICOM = "dicom"
+    """Its objects: SEG and SR."""
+    RTSTRUCT = "rtstruct"
+    """Its masks as RT Structure Sets."""
+    NIFTI = "nifti"
+    """Its masks as NIfTI, with their description."""
+
+
 class When(StrEnum):
     """When a flow may start."""
 
@@ -171,6 +183,8 @@ class Step:
     place: Position
     use: str = ""
     """Built-in product: ``nnunet:MODEL``, ``totalsegmentator:TASK``, ``bodypart:MODEL``, ``expert`` ..."""
+    formats: tuple[ResultFormat, ...] = (ResultFormat.DICOM,)
+    """Files in which other steps read the results of `use`."""
     image: str = ""
     """Container image; a reference by digest if the flow pins it."""
     command: tuple[str, ...] = ()

@@ -1,11 +1,13 @@
-"""Run a flow on its input: the built-in products, those that read the same images in one run of ``ctenrich run``."""
+"""Run a flow on its input: containers, and products, of which those that read the same images are one run."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,11 +15,12 @@ from pathlib import Path
 from ctenrich import steps
 from ctenrich.containers.engines import find_engine
 from ctenrich.errors import CtenrichError, UsageError, did_you_mean, is_disk_full
-from ctenrich.flows.builtin import products_by_source
+from ctenrich.flows.builtin import Products
 from ctenrich.flows.capacity import parse_capacity
-from ctenrich.flows.records import SRC, Flow
+from ctenrich.flows.product_files import objects_of_step, write_results
+from ctenrich.flows.records import DST, SRC, Flow, Step
 from ctenrich.flows.request import RunRequest
-from ctenrich.flows.step_graph import StepGraph
+from ctenrich.flows.step_graph import ContainerStep, StepGraph
 from ctenrich.reasons import Reason
 from ctenrich.runner.executors import ExecutorName
 from ctenrich.runner.recorder import RunEnd
@@ -25,7 +28,7 @@ from ctenrich.runner.run import INPUT, Run
 from ctenrich.runner.stopping import StopSignal
 from ctenrich.select.sources import make_cohort
 from ctenrich.settings import Settings, load_settings
-from ctenrich.workspace import sync_folders
+from ctenrich.workspace import sha256_of_file, sync_folders
 
 __all__ = [
     "End",
@@ -101,50 +104,102 @@ def run_flow(flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path
     OSError
         The disk is full.
     """
-    ends: list[End] = []
-    files: list[Path] = []
-    for name, products in products_by_source(flow).items():
-        images = link_images(sources[name], folder / "images" / name)
-        run = folder / ("run" if name == SRC else f"run-{name}")
+    work = _ProductWork(received=frozenset(sources), folder=folder, request=request, ends=[], files=[])
+    containers = any(step.image for step in flow.steps)
+    try:
+        with StopSignal() if containers else nullcontext(lambda: False) as stop:
+            graph = StepGraph(
+                flow=flow,
+                engine=find_engine(request.engine) if containers else None,
+                folder=folder,
+                stop=stop,
+                capacity=parse_capacity(request.resources),
+                products=work.run,
+            )
+            ended = graph.run(sources)
+    except KeyboardInterrupt:
+        return FlowEnd(end=End(EndState.INTERRUPTED))
+    except CtenrichError as error:
+        if is_disk_full(error) or error.reason is Reason.BAD_FLOW:
+            raise
+        work.ends.append(End(EndState.FAILED, error.reason.value, error.message))
+        ended = []
+    else:
+        work.ends.extend(_ends_of_containers(ended) if containers else ())
+    found = [path for one in ended for path in one.results]
+    worst = max(work.ends, key=lambda end: _SEVERITY[end.state])
+    reasons = sorted({code for end in work.ends if end.state is worst.state for code in end.reason.split(",") if code})
+    message = "; ".join(end.message for end in work.ends if end.message)
+    return FlowEnd(end=End(worst.state, ",".join(reasons), message), files=(*work.files, *found))
+
+
+def _ends_of_containers(ended: Sequence[ContainerStep]) -> Iterator[End]:
+    """How the containers of a flow ended, none of which failed."""
+    skipped = [one.step for one in ended if not one.outputs]
+    if len(skipped) < len(ended):
+        found = sum(len(one.results) for one in ended)
+        yield End(EndState.DONE, "", f"containers: {len(ended) - len(skipped)} done, {found} objects")
+    if skipped:
+        message = f"{', '.join(skipped)}: the product whose results it reads has none"
+        yield End(EndState.SKIPPED, Reason.EMPTY_INPUT.value, message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ProductWork:
+    """Runs the built-in products of a flow, those of one source together."""
+
+    received: frozenset[str]
+    """Sources that are received images."""
+    folder: Path
+    request: RunRequest
+    ends: list[End]
+    files: list[Path]
+    """Objects for the destinations."""
+
+    def run(self, source: str, group: Products, given: Mapping[str, Path]) -> dict[str, Path]:
+        """Run products, and return the folder of each mount that other steps read.
+
+        Images that a container made have folders of their own for each content: links and a run of other images of the
+        same names would be taken for theirs.
+        """
+        name = source if source in self.received else f"{source}-{_hash_of(given)}"
+        images = link_images(given, self.folder / "images" / name)
+        out = self.folder / ("run" if source == SRC else f"run-{name}")
+        request = replace(self.request, segmenters=group.segmenters, bodypart=group.bodypart)
         try:
-            end = run_products(images, run, replace(request, **vars(products)))
+            end = run_products(images, out, request)
         except CtenrichError as error:
             if is_disk_full(error):
                 raise
             end = end_of_error(error)
         if end.state is EndState.INTERRUPTED:
-            return FlowEnd(end=end)
-        ends.append(end)
-        files += objects_of(run)
-    if any(step.image for step in flow.steps):
-        end = _run_containers(flow, sources, folder, request, files)
-        if end.state is EndState.INTERRUPTED:
-            return FlowEnd(end=end)
-        ends.append(end)
-    worst = max(ends, key=lambda end: _SEVERITY[end.state])
-    reasons = sorted({code for end in ends if end.state is worst.state for code in end.reason.split(",") if code})
-    message = "; ".join(end.message for end in ends if end.message)
-    return FlowEnd(end=End(worst.state, ",".join(reasons), message), files=tuple(files))
+            raise KeyboardInterrupt
+        self.ends.append(end)
+        read = [(one, mount.source) for one in group.steps for mount in one.outputs if mount.source != DST]
+        if not read:
+            self.files.extend(objects_of(out))
+            return {}
+        if not (out / "run.json").is_file():
+            return {}
+        run = Run.open(out)
+        sent = [one for one in group.steps if DST in {mount.source for mount in one.outputs}]
+        self.files.extend(sorted(path for one in sent for path in objects_of_step(run, one)))
+        return self._results(run, read) if end.state is EndState.DONE else {}
+
+    def _results(self, run: Run, read: Sequence[tuple[Step, str]]) -> dict[str, Path]:
+        """Write the results that other steps read; mounts of products without results are left out."""
+        found = {}
+        for step, mount in read:
+            target = self.folder / "steps" / step.name / "out" / mount
+            write_results(run, step, target)
+            if any(target.iterdir()):
+                found[mount] = target
+        return found
 
 
-def _run_containers(
-    flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path, request: RunRequest, files: list[Path]
-) -> End:
-    """Run the containers of a flow; objects for the destinations are added to `files`."""
-    try:
-        with StopSignal() as stop:
-            engine, capacity = find_engine(request.engine), parse_capacity(request.resources)
-            graph = StepGraph(flow=flow, engine=engine, folder=folder, stop=stop, capacity=capacity)
-            ended = graph.run(sources)
-    except KeyboardInterrupt:
-        return End(EndState.INTERRUPTED)
-    except CtenrichError as error:
-        if is_disk_full(error):
-            raise
-        return End(EndState.FAILED, error.reason.value, error.message)
-    found = [path for one in ended for path in one.results]
-    files += found
-    return End(EndState.DONE, "", f"containers: {len(ended)} done, {len(found)} objects")
+def _hash_of(files: Mapping[str, Path]) -> str:
+    text = "".join(f"{name} {sha256_of_file(path)}\n" for name, path in files.items())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def end_of_error(error: CtenrichError) -> End:

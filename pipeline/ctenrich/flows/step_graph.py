@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,13 +15,14 @@ from ctenrich.containers.contracts import CONTRACTS, ContractPaths
 from ctenrich.containers.engines import ContainerSpec, Engine, HostMount, find_engine
 from ctenrich.containers.running import ContainerLimits, run_container
 from ctenrich.errors import CtenrichError, InputError, UsageError, is_disk_full
-from ctenrich.flows.capacity import Allotment, Capacity, needs_of, parse_capacity
+from ctenrich.flows.builtin import Products, products_by_source
+from ctenrich.flows.capacity import Allotment, Capacity, Needs, needs_of, parse_capacity
 from ctenrich.flows.inputs import input_paths
 from ctenrich.flows.reader import Machine
 from ctenrich.flows.records import DST, Contract, Flow, Step
 from ctenrich.flows.request import RunRequest
 from ctenrich.flows.scheduling import GraphTask, Stop, run_tasks
-from ctenrich.flows.step_outputs import check_objects, examination_of, plain_files
+from ctenrich.flows.step_outputs import Examination, check_objects, examination_of, plain_files
 from ctenrich.reasons import Reason
 from ctenrich.workspace import sha256_of_file, write_bytes
 
@@ -39,9 +40,8 @@ def check_containers(flow: Flow) -> None:
     Raises
     ------
     UsageError
-        BAD_FLOW: a program of this machine, static mounts, or results of a built-in product as input.
+        BAD_FLOW: a program of this machine, or static mounts.
     """
-    built_in = {mount.source for step in flow.steps if step.use for mount in step.outputs}
     for step in flow.steps:
         if step.use:
             continue
@@ -50,17 +50,21 @@ def check_containers(flow: Flow) -> None:
             raise UsageError(Reason.BAD_FLOW, f"{where}: programs of this machine are not run", "name an image")
         if step.static_mounts:
             raise UsageError(Reason.BAD_FLOW, f"{where}: static_mounts are not supported yet", "put files in the image")
-        if built_in & {mount.source for mount in step.inputs}:
-            raise UsageError(Reason.BAD_FLOW, f"{where}: it reads the results of a built-in product")
+
+
+Sources = Mapping[str, Mapping[str, Path]]
+RunProducts = Callable[[str, Products, Mapping[str, Path]], Mapping[str, Path]]
+"""Source, products that read it, its files by name -> folder of each mount that other steps read; those that have no
+results are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerStep:
-    """A step that has ended well."""
+    """A step that has not failed."""
 
     step: str
     outputs: Mapping[str, Path]
-    """Mount -> folder."""
+    """Mount -> folder; empty if it was not run, because a product whose results it reads has none."""
     results: tuple[Path, ...] = ()
     """Objects for the destinations."""
 
@@ -83,16 +87,19 @@ class StepGraph:
     """The containers of a flow, and where they run."""
 
     flow: Flow
-    engine: Engine
+    engine: Engine | None
+    """None: the flow has no containers."""
     folder: Path
     """Gets ``steps/NAME`` with input, output, log and ``done.json``."""
     stop: Stop = field(default=lambda: False)
     capacity: Capacity = field(default_factory=lambda: Capacity(cpus=1))
     """What steps that run at the same time may have together."""
+    products: RunProducts | None = None
+    """Runs products that read one source; None: only containers are run."""
     output_bytes: int = 50 * 1024**3
     """Limit of the output of one step."""
 
-    def run(self, sources: Mapping[str, Mapping[str, Path]]) -> list[ContainerStep]:
+    def run(self, sources: Sources) -> list[ContainerStep]:
         """Run the steps: each once its input is there, those of higher priority first, several at a time.
 
         Parameters
@@ -112,10 +119,27 @@ class StepGraph:
         KeyboardInterrupt
             It was stopped.
         """
-        steps = [step for step in self.flow.steps if step.image]
-        makers = {mount.source: step.name for step in steps for mount in step.outputs}
+        groups = products_by_source(self.flow) if self.products is not None else {}
+        makers = {mount.source: step.name for step in self.flow.steps if step.image for mount in step.outputs}
+        makers |= {
+            mount.source: _task_name(source)
+            for source, group in groups.items()
+            for step in group.steps
+            for mount in step.outputs
+        }
         made: dict[str, Path] = {}
-        tasks = [
+        tasks: list[GraphTask[ContainerStep | None]] = [
+            GraphTask(
+                name=_task_name(source),
+                run=partial(self._run_products, source, group, sources, made),
+                before=frozenset({makers[source]} if source in makers else ()),
+                priority=self.flow.priority,
+                needs=Needs(cpus=self.capacity.cpus),  # they use all of them
+                in_caller=True,
+            )
+            for source, group in groups.items()
+        ]
+        tasks += [
             GraphTask(
                 name=step.name,
                 run=partial(self._run_step, step, sources, made),
@@ -123,9 +147,27 @@ class StepGraph:
                 priority=self._priority(step),
                 needs=needs_of(step),
             )
-            for step in steps
+            for step in self.flow.steps
+            if step.image
         ]
-        return run_tasks(tasks, self.capacity, stop=self.stop)
+        return [one for one in run_tasks(tasks, self.capacity, stop=self.stop) if one is not None]
+
+    def _run_products(
+        self, source: str, group: Products, sources: Sources, made: dict[str, Path], given: Allotment, stop: Stop
+    ) -> None:
+        """Run the products that read one source; the folders of their results are added to `made`."""
+        assert self.products is not None
+        if source in sources:
+            made |= self.products(source, group, sources[source])
+        elif source in made:
+            files = plain_files(made[source])
+            check_objects(files, _examination(sources))  # their results would be those of another examination
+            made |= self.products(source, group, {f"{number:06d}.dcm": path for number, path in enumerate(files, 1)})
+
+    @property
+    def _engine(self) -> Engine:
+        assert self.engine is not None, "a flow with containers has an engine"
+        return self.engine
 
     def _priority(self, step: Step) -> int:
         return self.flow.priority if step.priority is None else step.priority
@@ -133,14 +175,16 @@ class StepGraph:
     def _run_step(
         self,
         step: Step,
-        sources: Mapping[str, Mapping[str, Path]],
+        sources: Sources,
         made: dict[str, Path],
         given: Allotment,
         stop: Stop,
     ) -> ContainerStep:
         """Run a step, unless it was done before; its outputs are added to `made`."""
+        if any(one.source not in sources and one.source not in made for one in step.inputs):
+            return ContainerStep(step=step.name, outputs={})
         folder = self.folder / "steps" / step.name
-        image = self.engine.image_id(step.image)
+        image = self._engine.image_id(step.image)
         inputs = {one.source: _input_files(step, one.source, sources, made) for one in step.inputs}
         key = _key(step, image, inputs)
         outputs = {one.source: folder / "out" / one.source for one in step.outputs}
@@ -154,9 +198,7 @@ class StepGraph:
         made |= outputs
         return ContainerStep(step=step.name, outputs=outputs, results=results)
 
-    def _results(
-        self, step: Step, outputs: Mapping[str, Path], sources: Mapping[str, Mapping[str, Path]]
-    ) -> tuple[Path, ...]:
+    def _results(self, step: Step, outputs: Mapping[str, Path], sources: Sources) -> tuple[Path, ...]:
         """Objects for the destinations, inspected."""
         if DST not in outputs:
             return ()
@@ -164,15 +206,14 @@ class StepGraph:
         files = [path for path in plain_files(outputs[DST]) if path.name not in reports]
         if not files and not step.may_be_empty:
             raise InputError(Reason.EMPTY_OUTPUT, f"{step.name} returned no object")
-        given = {path for files_of in sources.values() for path in files_of.values()}
-        check_objects(files, examination_of(sorted(given)))
+        check_objects(files, _examination(sources))
         return tuple(files)
 
     def _contract(self, step: Step) -> str:
         """The contract of a step; ``auto`` looks at the entry point of the image."""
         if step.contract is not Contract.AUTO:
             return step.contract.value
-        words = " ".join(self.engine.entrypoint(step.image))
+        words = " ".join(self._engine.entrypoint(step.image))
         return "mhub" if "mhub.run" in words else "map" if "/var/holoscan" in words else "raddeploy"
 
     def _attempts(self, work: _Work, stop: Stop) -> None:
@@ -186,7 +227,7 @@ class StepGraph:
                 spec = self._spec(step, image, key, folder)
                 _stage(work.inputs, folder / "in")
                 limits = ContainerLimits(timeout=step.timeout, output_bytes=self.output_bytes)
-                run_container(self.engine, spec, limits, folder / "log.txt", stop=stop)
+                run_container(self._engine, spec, limits, folder / "log.txt", stop=stop)
                 written = {one.source: _hashes(folder / "out" / one.source) for one in step.outputs}
                 break
             except CtenrichError as error:
@@ -196,7 +237,7 @@ class StepGraph:
             "key": key,
             "image": step.image,
             "image_id": image,
-            "engine": self.engine.name,
+            "engine": self._engine.name,
             "contract": self._contract(step),
             "outputs": written,
             "attempts": attempt + 1,
@@ -240,14 +281,21 @@ class StepGraph:
         )
 
 
+def _task_name(source: str) -> str:
+    """Name of the task that runs the products of a source; no step can have it."""
+    return f"products of {source}"
+
+
+def _examination(sources: Sources) -> Examination:
+    return examination_of(sorted({path for files in sources.values() for path in files.values()}))
+
+
 def _target(target: str, paths: ContractPaths) -> str:
     """Path of a mount: the usual ones are where the contract has them."""
     return {"/input": paths.input, "/output": paths.output}.get(target, target)
 
 
-def _input_files(
-    step: Step, source: str, sources: Mapping[str, Mapping[str, Path]], made: Mapping[str, Path]
-) -> dict[PurePosixPath, Path]:
+def _input_files(step: Step, source: str, sources: Sources, made: Mapping[str, Path]) -> dict[PurePosixPath, Path]:
     """Files of a mount by their path in it."""
     if source in made:
         return {PurePosixPath(path.relative_to(made[source])): path for path in plain_files(made[source])}

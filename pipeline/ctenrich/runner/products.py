@@ -20,7 +20,7 @@ from ctenrich.stages.table import check_kind
 if TYPE_CHECKING:
     from ctenrich.settings import Settings
 
-__all__ = ["find_scorer", "product_key", "request_products"]
+__all__ = ["absolute_specification", "find_scorer", "product_key", "request_products"]
 
 
 def request_products(
@@ -71,7 +71,7 @@ def request_products(
     named = [split_alias(text) for text in segmenters]
     specs = []
     for alias, typed in named:
-        text = _absolute_spec(typed)
+        text = absolute_specification(typed)
         specs.append((alias, text, replace(parse_segmenter(text), product=known.get(text))))
     if bodypart != "none":
         specs.append(("", absolute(bodypart), SegmenterSpec(kind=ProductKind.BODYPART, model=bodypart)))
@@ -123,7 +123,8 @@ def _opened(text: str, spec: SegmenterSpec, settings: Settings) -> tuple[Request
     return RequestedProduct(text, opened.product, info.sha256 if info else ""), info
 
 
-def _absolute_spec(text: str) -> str:
+def absolute_specification(text: str) -> str:
+    """Return the specification of a segmenter with the path of its model made absolute, as a run keeps it."""
     key, *rest = text.split(":")
     kind = find_segmenter_kind(key.strip())
     model = rest[0] if rest and kind is not None and kind.takes_path else ""
