@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from tests.archives.conftest import Held
 from tests.conftest import need_program
 from tests.support.archive_nodes import archive_node, series_of
 from tests.support.small_series import SERIES, STUDY, Small
+from tests.support.storage_servers import free_port
 
 pytest.importorskip("pynetdicom")
 QUICK = FetchSettings(tries=2, timeout=10, backoff=0.01)
@@ -302,24 +305,79 @@ def test_a_node_is_not_uploaded_to(tmp_path: Path) -> None:
         storage.upload(tmp_path, "dicom://h:1/A/x")
 
 
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A self-signed certificate of this machine, and its key."""
+    need_program("openssl", "openssl")
+    paths = folder / f"{name}.pem", folder / f"{name}.key"
+    command = (
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout {paths[1].name} "
+        f"-out {paths[0].name} -subj /CN={name} -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return paths
+
+
+def server_context(own: tuple[Path, Path]) -> ssl.SSLContext:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*own)
+    return server
+
+
 @pytest.mark.long
 def test_tls(tmp_path: Path) -> None:
-    need_program("openssl", "openssl")
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout k.pem -out c.pem "
-        "-subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
-    )
-    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
-    trusting = FetchSettings(tries=1, timeout=5, dicom_tls=True, tls_ca=str(tmp_path / "c.pem"))
-    with archive_node(series_of(), tls=server) as node:
+    own = certificate(tmp_path, "node")
+    trusting = FetchSettings(tries=1, timeout=5, dicom_tls=True, tls_ca=str(own[0]))
+    with archive_node(series_of(), tls=server_context(own)) as node:
         assert len(choose(node.address, trusting, patients=["CANARY-ID"]).cohort.series) == 1
         assert len(fetch(node.address, tmp_path / "out", trusting)) == 6
         for other in (FetchSettings(tries=1, timeout=5), FetchSettings(tries=1, timeout=5, dicom_tls=True)):
             with pytest.raises(TransientError) as caught:
                 choose(node.address, other, patients=["CANARY-ID"])
             assert caught.value.reason is Reason.CATALOG_UNREACHABLE
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_receiver_of_c_move_takes_objects_with_tls_only(tmp_path: Path) -> None:
+    node_files, our_files, stranger = (certificate(tmp_path, name) for name in ("node", "ours", "stranger"))
+    port = free_port()
+    settings = FetchSettings(
+        tries=1, timeout=5, dicom_retrieval="move", dicom_port=port, dicom_tls=True,
+        tls_ca=str(node_files[0]), tls_certificate=str(our_files[0]), tls_key=str(our_files[1]),
+    )  # fmt: skip
+    knowing = ssl.create_default_context(cafile=our_files[0])
+    knowing.load_cert_chain(*node_files)
+    unknown = ssl.create_default_context(cafile=our_files[0])
+    unknown.load_cert_chain(*stranger)
+    with archive_node(series_of(), tls=server_context(node_files)) as node:
+        node.destinations["CTENRICH"] = (port, knowing)
+        paths = fetch(node.address, tmp_path / "out", settings)
+        assert [dcmread(path).SOPInstanceUID for path in paths] == [path.stem for path in paths]
+        senders = {
+            "another certificate": unknown,
+            "none": ssl.create_default_context(cafile=our_files[0]),
+            "plain": None,
+        }
+        for name, tls in senders.items():
+            node.destinations["CTENRICH"] = (port, tls)
+            with pytest.raises((InputError, RetryExhaustedError)) as caught:
+                fetch(node.address, tmp_path / name, settings)
+            assert caught.value.reason in (Reason.RETRIEVE_REFUSED, Reason.RETRY_EXHAUSTED)
+            assert not list((tmp_path / name).glob("*.dcm"))
+        with pytest.raises(UsageError, match="needs a certificate"):
+            fetch(node.address, tmp_path / "no", replace(settings, tls_certificate="", tls_key=""))
+    gc.collect()  # sockets of refused handshakes, which pynetdicom leaves open
+
+
+@pytest.mark.long
+def test_half_a_series_of_a_c_move_is_no_series(tmp_path: Path) -> None:
+    port = free_port()
+    settings = FetchSettings(tries=2, timeout=5, backoff=0.01, dicom_retrieval="move", dicom_port=port)
+    with archive_node(series_of()) as node:
+        node.destinations["CTENRICH"] = (port, None)
+        node.sends = lambda data: data if data.SOPInstanceUID < "1.2.3.4.4" else None
+        with pytest.raises(RetryExhaustedError, match="3 of 3 objects did not arrive"):
+            fetch(node.address, tmp_path, settings)
 
 
 def test_cohorts_of_nodes_are_read_back(tmp_path: Path) -> None:

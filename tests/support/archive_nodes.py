@@ -1,4 +1,4 @@
-"""A DICOM node of the tests that answers C-FIND and C-GET, rightly or as a test wants."""
+"""A DICOM node of the tests that answers C-FIND, C-GET and C-MOVE, rightly or as a test wants."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ class ArchiveNode:
         self.queries: list[tuple[str, str]] = []
         self.requests: list[tuple[str, int]] = []
         """Level and number of UIDs of each C-GET."""
+        self.destinations: dict[str, tuple[int, ssl.SSLContext | None]] = {}
+        """C-MOVE: application entity title -> port on this machine, and TLS with which it is reached."""
 
     @property
     def address(self) -> str:
@@ -110,6 +112,23 @@ class ArchiveNode:
                 return
             yield 0xFF00, data
 
+    def moved(self, event: Any) -> Iterator[Any]:
+        """Handle a C-MOVE."""
+        from pynetdicom import build_context
+        from pynetdicom.sop_class import CTImageStorage
+
+        if event.move_destination not in self.destinations:
+            yield None, None
+            return
+        port, tls = self.destinations[event.move_destination]
+        yield "127.0.0.1", port, {
+            "contexts": [build_context(CTImageStorage)], "tls_args": (tls, "127.0.0.1") if tls else None,
+        }  # fmt: skip
+        found = [one for one in self.held if matches(event.identifier, one)]
+        objects = [sent for one in found if (sent := self.sends(deepcopy(one))) is not None]
+        yield len(objects)
+        yield from ((0xFF00, data) for data in objects)
+
 
 def matches(asked: Dataset, data: Dataset) -> bool:
     """Whether an object matches the keys of a request."""
@@ -137,14 +156,16 @@ def archive_node(
         CTImageStorage,
         StudyRootQueryRetrieveInformationModelFind,
         StudyRootQueryRetrieveInformationModelGet,
+        StudyRootQueryRetrieveInformationModelMove,
     )
 
     made, entity = ArchiveNode(held), AE(ae_title="NODE")
     entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
     if get:
         entity.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
         entity.add_supported_context(CTImageStorage, scu_role=True, scp_role=True)
-    handlers = [(evt.EVT_C_FIND, made.found), (evt.EVT_C_GET, made.got)]
+    handlers = [(evt.EVT_C_FIND, made.found), (evt.EVT_C_GET, made.got), (evt.EVT_C_MOVE, made.moved)]
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)
     made.port = server.server_address[1]
     try:

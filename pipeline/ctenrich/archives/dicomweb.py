@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -22,7 +21,7 @@ from ctenrich.archives.archive import (
 from ctenrich.archives.multipart import first_part_of
 from ctenrich.archives.node import tls_files
 from ctenrich.archives.received import check_received, is_received
-from ctenrich.archives.web import WebClient, bearer_authorization
+from ctenrich.archives.web import WebClient, bearer_authorization, download_at_once
 from ctenrich.errors import CtenrichError, IncompleteError, TransientError, UsageError, count
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -166,11 +165,7 @@ class DicomwebStorage(Storage):
                 retrying(lambda: _retrieve(clients[place.root], transfer, place), self._settings)
             progress.advance("fetch")
 
-        with ThreadPoolExecutor(max(1, min(_AT_ONCE, self._settings.parallel_objects))) as pool:
-            try:
-                list(pool.map(one, transfers))
-            finally:
-                pool.shutdown(cancel_futures=True)
+        download_at_once(transfers, one, min(_AT_ONCE, self._settings.parallel_objects))
 
     def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
         """Refused: ``ctenrich publish`` sends objects."""

@@ -10,7 +10,8 @@ import netrc
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -27,10 +28,11 @@ from ctenrich.errors import (
     is_disk_full,
 )
 from ctenrich.reasons import Reason
+from ctenrich.storage.base import Transfer
 from ctenrich.storage.google import google_errors
 from ctenrich.storage.retry import BusyError, retry_after
 
-__all__ = ["HEALTHCARE", "WebClient", "basic_authorization", "bearer_authorization", "bearer_of"]
+__all__ = ["HEALTHCARE", "WebClient", "basic_authorization", "bearer_authorization", "bearer_of", "download_at_once"]
 
 HEALTHCARE = "healthcare.googleapis.com"
 _SCOPE = "https://www.googleapis.com/auth/cloud-healthcare"
@@ -187,6 +189,24 @@ def _typed(error: Exception) -> CtenrichError:
         return InputError(Reason.RETRIEVE_REFUSED, f"the archive answers with status {code}")
     why = str(getattr(error, "reason", None) or type(error).__name__)[:200]
     return TransientError(Reason.CATALOG_UNREACHABLE, f"the archive cannot be read: {why}")
+
+
+def download_at_once(transfers: Sequence[Transfer], download: Callable[[Transfer], None], threads: int) -> None:
+    """Download several objects at once; the first error cancels those that have not begun, and is raised.
+
+    Parameters
+    ----------
+    transfers : sequence of Transfer
+    download : callable
+        Downloads one of them.
+    threads : int
+        Objects at once.
+    """
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        try:
+            list(pool.map(download, transfers))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def basic_authorization(host: str, prefix: str) -> Callable[[], str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from ctenrich.archives.archive import ArchiveSearch, ArchiveSeries
 from ctenrich.archives.node import tls_files
-from ctenrich.archives.web import WebClient, basic_authorization
+from ctenrich.archives.web import WebClient, basic_authorization, download_at_once
 from ctenrich.errors import CtenrichError, IncompleteError, TransientError, UnsafeInputError, UsageError, count
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -96,10 +95,10 @@ class XnatArchive:
         return [found[uid] for uid in sorted(found)]
 
     def _results(self, path: str) -> list[dict[str, Any]]:
-        return _results_of(self._get(path))
+        return _results_of(self._get(path, "&limit=*"))  # all rows, whatever the server's own limit is
 
-    def _get(self, path: str) -> dict[str, Any]:
-        return _answer(self._client, self._settings, f"{_web(self._root)}{path}?format=json")
+    def _get(self, path: str, more: str = "") -> dict[str, Any]:
+        return _answer(self._client, self._settings, f"{_web(self._root)}{path}?format=json{more}")
 
 
 class XnatStorage(Storage):
@@ -142,11 +141,7 @@ class XnatStorage(Storage):
             retrying(ask, self._settings)
             progress.advance("fetch")
 
-        with ThreadPoolExecutor(max(1, min(_AT_ONCE, self._settings.parallel_objects))) as pool:
-            try:
-                list(pool.map(one, transfers))
-            finally:
-                pool.shutdown(cancel_futures=True)
+        download_at_once(transfers, one, min(_AT_ONCE, self._settings.parallel_objects))
 
     def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
         """Refused: XNAT is only read."""
