@@ -25,7 +25,7 @@ setup: $(VENV)/.full ## Install all packages for development into .venv
 demo: $(VENV)/.base ## All stages on a small generated study: about a minute
 	$(BIN)/ctenrich demo --out demo-run
 
-test: $(VENV)/.full ## The test suite: a quarter of an hour or more on 2 cores
+test: $(VENV)/.full ## The test suite: about a quarter of an hour on 2 cores
 	$(PYTEST) -m "not long" -n $(WORKERS) --dist worksteal -q
 
 test-all: $(VENV)/.full check ## Also the long tests: parity, faults, services, browsers, notebooks

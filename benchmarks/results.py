@@ -49,6 +49,9 @@ from ctenrich.report import build_report
 from ctenrich.results.tables import build_object_tables
 from ctenrich.workspace import Workspace, load_record, save_array, save_record, sha256_of_array
 
+NOT_SHOWN = ("dicom_metadata", "proofs")
+"""Large tables that no page of a report shows."""
+
 
 def _item(**values: object) -> Dataset:
     made = Dataset()
@@ -143,6 +146,8 @@ def _grow(small: Workspace, run: Workspace, series: int) -> int:
     run.tables.mkdir(parents=True)
     copies = -(-series // 50)
     for path in small.tables.glob("*.parquet"):
+        if path.stem in NOT_SHOWN:
+            continue
         table = pq.read_table(path)
         if path.stem == "runs" or "SeriesInstanceUID" not in table.column_names:
             pq.write_table(table, run.tables / path.name)

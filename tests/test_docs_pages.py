@@ -255,6 +255,7 @@ def test_the_cells_that_the_use_cases_name_exist() -> None:
     assert seen >= 15
 
 
+@pytest.mark.long
 def test_the_site_builds_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need_package("docs", "mkdocs")
     need_package("docs", "mkdocstrings")

@@ -135,7 +135,14 @@ def test_a_folder_whose_path_is_too_long_for_sqlite_is_refused_before_work(tmp_p
         assert call("run", cohort, "--out", name, "--segmenter", "expert").exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["run #1%20a", "Läufe [1] *?mode=ro", "a=b;y'\"&"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run #1%20a",
+        pytest.param("Läufe [1] *?mode=ro", marks=pytest.mark.long),
+        pytest.param("a=b;y'\"&", marks=pytest.mark.long),
+    ],
+)
 def test_any_name_of_a_folder_works_from_run_to_report(finished: Path, tmp_path: Path, name: str) -> None:
     run = Path(shutil.copytree(finished, tmp_path / name))
     assert call("run", run / "cohort.parquet", "--out", run, "--segmenter", "expert").exit_code == 0

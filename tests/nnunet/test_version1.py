@@ -108,9 +108,9 @@ def test_forward_pass_equals_generic_unet(tmp_path: Path, dims: int, isotropic: 
     ("dims", "isotropic", "mirror"),
     [
         (3, False, False),
-        (3, True, False),
         (2, False, False),
-        (2, False, True),
+        pytest.param(3, True, False, marks=pytest.mark.long),
+        pytest.param(2, False, True, marks=pytest.mark.long),
         pytest.param(3, False, True, marks=pytest.mark.long),
         pytest.param(3, True, True, marks=pytest.mark.long),
     ],
@@ -126,6 +126,7 @@ def test_label_maps_equal_nnunet(tmp_path: Path, dims: int, isotropic: bool, mir
     compare(tmp_path / "m", folder, tmp_path / "w", array, spacing, mirror=mirror, numbers=(0, 1), smallest=5000)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spacing", [(2.5, 1.0, 1.0), (6.0, 1.0, 1.1)])
 def test_the_low_resolution_alone_equals_nnunet(tmp_path: Path, spacing: tuple[float, float, float]) -> None:
     """As a model of its own, and chosen where the cascade's other stage is there too."""
@@ -142,6 +143,7 @@ def test_the_low_resolution_alone_equals_nnunet(tmp_path: Path, spacing: tuple[f
         compare(model, low, tmp_path / f"{name}-work", array, spacing, numbers=(0, 1), **options)
 
 
+@pytest.mark.long
 def test_postprocessing_equals_nnunet(tmp_path: Path) -> None:
     plans = v1_plans(3, True, [(3.0, 1.5, 1.5)])
     rules = {"for_which_classes": [[1, 2, 3], 1, 2], "min_valid_object_sizes": "{(1, 2, 3): 30.0, 1: 500.0, 2: 1e9}"}

@@ -57,7 +57,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Watched]:
     with chromium() as seen:
-        seen.page.set_default_timeout(8000)
         yield seen
 
 
@@ -180,6 +179,7 @@ def test_filters_do_what_they_say(page: Any, browser: Watched) -> None:
     assert browser.outside() == []
 
 
+@pytest.mark.long
 def test_the_table_is_sorted_by_numbers(page: Any) -> None:
     page.click("#as-table")
     rows = page.locator("#series-list tbody tr th a")
@@ -191,6 +191,7 @@ def test_the_table_is_sorted_by_numbers(page: Any) -> None:
     assert page.locator("th[aria-sort=descending] button").inner_text() == "Score"
 
 
+@pytest.mark.long
 def test_a_point_leads_to_the_page_of_its_series_or_to_the_viewer(page: Any, browser: Watched, run: Workspace) -> None:
     from playwright.sync_api import expect
 
@@ -209,6 +210,7 @@ def test_a_point_leads_to_the_page_of_its_series_or_to_the_viewer(page: Any, bro
     assert browser.errors == []
 
 
+@pytest.mark.long
 def test_a_finding_leads_to_its_slice(page: Any, browser: Watched) -> None:
     from playwright.sync_api import expect
 
@@ -219,6 +221,7 @@ def test_a_finding_leads_to_its_slice(page: Any, browser: Watched) -> None:
     assert browser.errors == []
 
 
+@pytest.mark.long
 def test_five_tabs_reach_every_section(page: Any) -> None:
     reached = {}
     for presses in range(1, 6):
@@ -231,6 +234,7 @@ def test_five_tabs_reach_every_section(page: Any) -> None:
     assert sorted(f"#{name}" for name in sections) == sorted(reached)
 
 
+@pytest.mark.long
 def test_a_review_is_kept_and_can_be_imported(page: Any, browser: Watched, run: Workspace, tmp_path: Path) -> None:
     box = page.locator(".case .review").first
     box.locator("summary").click()
@@ -277,6 +281,7 @@ def test_imported_reviews_are_shown(run: Workspace, tmp_path: Path) -> None:
     assert meta["reviews"][columns["review"][place][product]] == "rejected"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_accessible_and_without_sideways_scroll(page: Any, width: int, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)

@@ -208,6 +208,7 @@ def test_box_is_tukeys() -> None:
 # ---------------------------------------------------------------- in a browser
 
 
+@pytest.mark.long
 def test_long_names_stay_inside_their_chart(run: Workspace) -> None:
     name = "validate nnunet:Dataset055_SegTHOR:3d_cascade_fullres:0,1,2,3,4:mirror"
     chart = bars([Bar(name, 123456.0, "123,456.0 s"), Bar("fetch", 1.0, "1.0 s")], "Seconds")

@@ -127,6 +127,7 @@ def test_the_page_begins_with_the_patient(browser: Watched, run: Workspace) -> N
     assert browser.outside() == []
 
 
+@pytest.mark.long
 def test_slices_scroll_by_keys_wheel_and_slider(browser: Watched, run: Workspace) -> None:
     page = open_page(browser, run)
     assert page.locator(".pane").count() == 3
@@ -154,6 +155,7 @@ def test_slices_scroll_by_keys_wheel_and_slider(browser: Watched, run: Workspace
     assert text_of(page, "axial").endswith("lung end")
 
 
+@pytest.mark.long
 def test_masks_are_drawn_on_their_side(browser: Watched, run: Workspace) -> None:
     """The heart is on the patient's left: at the letter L. Its place in each plane is that of its voxels."""
     page = open_page(browser, run)
@@ -181,6 +183,7 @@ def test_masks_are_drawn_on_their_side(browser: Watched, run: Workspace) -> None
         assert found == pytest.approx((rows / cut.shape[0], columns / cut.shape[1]), abs=0.012), pane
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [390, 600, 1400])
 def test_landmark_lines_stay_on_their_slice(browser: Watched, run: Workspace, width: int) -> None:
     """The line of Th8 is in the middle of the slice of metal on which it lies, at every size and zoom."""
@@ -207,6 +210,7 @@ def test_landmark_lines_stay_on_their_slice(browser: Watched, run: Workspace, wi
         assert line["y"] - frame["y"] == pytest.approx(row * frame["height"], abs=2), zoom
 
 
+@pytest.mark.long
 def test_products_side_by_side_or_over_each_other(browser: Watched, run: Workspace) -> None:
     page = open_page(browser, run)
     page.select_option(".b-view", "axial")
@@ -229,6 +233,7 @@ def test_products_side_by_side_or_over_each_other(browser: Watched, run: Workspa
     assert float(row[2]) > 0
 
 
+@pytest.mark.long
 def test_windows_and_structures(browser: Watched, run: Workspace) -> None:
     page = open_page(browser, run)
     page.fill(".b-centre", "100")
@@ -252,6 +257,7 @@ def test_windows_and_structures(browser: Watched, run: Workspace) -> None:
     assert page.locator("li.gone").inner_text() == "trachea\nB absent"
 
 
+@pytest.mark.long
 def test_without_javascript_or_data_there_is_a_still_picture(browser: Watched, run: Workspace, tmp_path: Path) -> None:
     context = browser.page.context.browser.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -272,6 +278,7 @@ def test_without_javascript_or_data_there_is_a_still_picture(browser: Watched, r
     page.close()
 
 
+@pytest.mark.long
 def test_fingers_scroll_and_zoom(browser: Watched, run: Workspace) -> None:
     context = browser.page.context.browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
     page = context.new_page()

@@ -97,6 +97,7 @@ def test_a_few_structures_are_one_list(tmp_path: Path) -> None:
     assert "rowgroup" not in text
 
 
+@pytest.mark.long
 def test_structures_are_found_by_typing_in_a_browser(run: Workspace) -> None:
     from playwright.sync_api import expect
 

@@ -136,6 +136,7 @@ def test_a_disk_that_is_really_full_stops_the_run_and_space_lets_it_go_on(
         assert partial_files(disk / "run") == []
 
 
+@pytest.mark.long
 def test_a_full_disk_is_exit_code_3_at_every_write_of_the_command(
     cohort: Path, tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +161,7 @@ def test_a_full_disk_is_exit_code_3_at_every_write_of_the_command(
     assert result_hashes(out) == expected
 
 
-@pytest.mark.parametrize("number", [1, 2, 4, 8])
+@pytest.mark.parametrize("number", [1, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 4, 8))])
 def test_a_ledger_that_cannot_be_written_is_a_full_disk(
     cohort: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.support.cohorts import make_cohort
 
 from ctenrich import steps
@@ -58,6 +59,7 @@ def test_a_product_that_is_added_while_another_runner_works(tmp_path: Path) -> N
     assert steps.run_all(second).states["done"] == 3
 
 
+@pytest.mark.long
 def test_a_plan_that_is_recorded_late_keeps_products_of_others(tmp_path: Path) -> None:
     """The first runner was opened before the second added a product, and records its plan after it."""
     cohort = make_cohort(tmp_path, 1)

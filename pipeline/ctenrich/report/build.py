@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,14 +16,14 @@ from ctenrich import __version__
 from ctenrich.masks import has_arrays
 from ctenrich.progress import SILENT, Progress
 from ctenrich.records import SegmentMasks, Volume
-from ctenrich.report.data import CohortData, load_cohort, load_part, open_tables, rows_of
+from ctenrich.report.data import CohortData, load_cohort, load_part, open_tables
 from ctenrich.report.freshness import PageStates, series_states, software_state
 from ctenrich.report.index_page import IndexInputs, model_rows, write_index
 from ctenrich.report.review_controls import review_bar, review_controls
 from ctenrich.report.series_page import Pictures, SeriesIndex, page_of
 from ctenrich.report.thumbnails import ThumbnailPlane, coronal_plane, segment_colour, thumbnail_webp
 from ctenrich.review.records import ReviewState
-from ctenrich.review.store import ReviewStore, run_identifier, version_of_uids
+from ctenrich.review.store import ReviewStore, run_identifier
 from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace, write_bytes
 
@@ -76,14 +77,13 @@ def build_report(workspace: Workspace, *, progress: Progress = SILENT) -> Path:
         )
         _write_assets(workspace.report / "assets")
         _write_pages(db, shared, progress)
-        pictures = workspace.report / "thumbnails"
         inputs = IndexInputs(
             workspace=workspace,
             data=data,
             models=models,
             versions=shared.versions,
             reviews=shared.reviews,
-            thumbnails=frozenset(path.stem for path in pictures.glob("*.webp")) if pictures.is_dir() else frozenset(),
+            thumbnails=_stems(workspace.report / "thumbnails", ".webp"),
             local_viewer=LOCAL_VIEWER,
         )
         text = write_index(db, inputs, _environment(), demonstration=shared.demonstration, run=shared.run)
@@ -126,10 +126,22 @@ def write_changed(path: Path, text: str) -> None:
         write_bytes(path, content)
 
 
+_VERSIONS = """
+SELECT SeriesInstanceUID, product, left(sha256(string_agg(SOPInstanceUID, '|' ORDER BY SOPInstanceUID)), 16)
+FROM objects GROUP BY 1, 2
+"""
+
+
 def _versions(db: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], str]:
-    """(Series, product) -> version of its objects."""
-    query = "SELECT SeriesInstanceUID, product, list(SOPInstanceUID) AS uids FROM objects GROUP BY 1, 2"
-    return {(r["SeriesInstanceUID"], r["product"]): version_of_uids(r["uids"]) for r in rows_of(db, query)}
+    """(Series, product) -> version of its objects, as :func:`ctenrich.review.store.version_of_uids` computes it."""
+    return {(uid, product): version for uid, product, version in db.execute(_VERSIONS).fetchall()}
+
+
+def _stems(folder: Path, suffix: str) -> frozenset[str]:
+    """Names without suffix of the files of a kind; none where there is no such folder."""
+    if not folder.is_dir():
+        return frozenset()
+    return frozenset(name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix))  # noqa: PTH208
 
 
 def _write_assets(folder: Path) -> None:
@@ -148,7 +160,7 @@ def _write_pages(db: duckdb.DuckDBPyConnection, shared: _Shared, progress: Progr
         {r["SeriesInstanceUID"]: shared.more(r) for r in rows},
     )
     kept = PageStates(report / "pages.json", software_state(_TEMPLATES, __version__, shared.demonstration, shared.run))
-    pages = {path.stem for path in (report / "series").glob("*.html")}
+    pages = _stems(report / "series", ".html")
     changed = [
         row for row in rows if not kept.is_fresh(uid := row["SeriesInstanceUID"], states[uid]) or uid not in pages
     ]
@@ -160,12 +172,13 @@ def _write_pages(db: duckdb.DuckDBPyConnection, shared: _Shared, progress: Progr
 
 
 def _write_some_pages(db: duckdb.DuckDBPyConnection, shared: _Shared, rows: Sequence[Row], progress: Progress) -> None:
-    index = SeriesIndex(load_part(db, [row["SeriesInstanceUID"] for row in rows]))
+    part = load_part(db, [row["SeriesInstanceUID"] for row in rows])
+    index, facts = SeriesIndex(part), {row["SeriesInstanceUID"]: row for row in part.series}
     pictures = Pictures(shared.workspace.report / "pictures", "../pictures/", shared.workspace)
     template = _environment().get_template("one.html")
     for row in rows:
         uid = row["SeriesInstanceUID"]
-        page = page_of(row, index, pictures, viewer_of(row))
+        page = page_of(facts[uid] | row, index, pictures, viewer_of(row))
         text = template.render(
             s=page,
             demonstration=shared.demonstration,

@@ -99,7 +99,8 @@ class CohortData:
 
     name: str
     series: list[Row]
-    """Rows of the table ``series`` with state, reason, objects, products and seconds of each."""
+    """State, reason, number of objects, products and seconds of each series, and the columns of the table ``series``
+    that the first page shows."""
     outcomes: list[Row]
     """Product, state, reason, number of series."""
     issues: list[Row]
@@ -321,7 +322,9 @@ def _groups(data: CohortData, found: Mapping[str, Any], quantity: str, unit: str
 
 
 _SERIES = """
-SELECT s.*, coalesce(o.state, CASE WHEN w.n > 0 THEN 'done' END, '') AS state, coalesce(o.reason, '') AS reason,
+SELECT s.SeriesInstanceUID, s.StudyInstanceUID, s.PatientID, s.collection_id, s.license_short_name, s.viewer_url,
+  s.slices, s.slice_spacing,
+  coalesce(o.state, CASE WHEN w.n > 0 THEN 'done' END, '') AS state, coalesce(o.reason, '') AS reason,
   coalesce(w.n, 0) AS objects, coalesce(p.products, []) AS products, t.seconds
 FROM series AS s
 LEFT JOIN (SELECT * FROM outcomes WHERE product = '') AS o ON o.SeriesInstanceUID = s.SeriesInstanceUID

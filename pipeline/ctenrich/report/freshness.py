@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,22 +16,31 @@ if TYPE_CHECKING:
 
 __all__ = ["PageStates", "series_states", "software_state"]
 
-_TABLES = {
-    "series": "SELECT SeriesInstanceUID, bit_xor(hash(t)) FROM series AS t GROUP BY 1",
-    "outcomes": "SELECT SeriesInstanceUID, bit_xor(hash(t)) FROM outcomes AS t GROUP BY 1",
-    "issues": "SELECT SeriesInstanceUID, sum(hash(t)) FROM issues AS t GROUP BY 1",
-    "timings": "SELECT SeriesInstanceUID, sum(hash(t)) FROM timings AS t GROUP BY 1",
-    "objects": "SELECT SeriesInstanceUID, bit_xor(hash(t)) FROM objects AS t GROUP BY 1",
-    "segments": "SELECT SeriesInstanceUID, bit_xor(hash(t)) FROM segments AS t GROUP BY 1",
-    "landmarks": "SELECT SeriesInstanceUID, bit_xor(hash(t)) FROM landmarks AS t GROUP BY 1",
-    "rois": "SELECT SeriesInstanceUID, sum(hash(t)) FROM rois AS t GROUP BY 1",
-    "quality": "SELECT SeriesInstanceUID, sum(hash(t)) FROM quality AS t GROUP BY 1",
-    "evaluation": "SELECT SeriesInstanceUID, sum(hash(t)) FROM evaluation AS t GROUP BY 1",
-    "dose_metrics": "SELECT SeriesInstanceUID, sum(hash(t)) FROM dose_metrics AS t GROUP BY 1",
-    "dose_checks": "SELECT SeriesInstanceUID, sum(hash(t)) FROM dose_checks AS t GROUP BY 1",
-}
-"""Hash of the rows of each series; equal rows may repeat in some tables. Measured values are covered by ``objects``:
-another value is another SOP Instance UID."""
+_TABLES = (
+    "series",
+    "outcomes",
+    "issues",
+    "timings",
+    "objects",
+    "segments",
+    "landmarks",
+    "rois",
+    "quality",
+    "evaluation",
+    "dose_metrics",
+    "dose_checks",
+)
+"""Tables whose rows are on the pages. Measured values are covered by ``objects``: another value is another SOP Instance
+UID."""
+
+
+def _rows_query() -> str:
+    """Query for the hash of the rows of every series in all tables; rows of a table may repeat, and have no order."""
+    of_table = (
+        f"SELECT SeriesInstanceUID, hash('{name}', count(*), sum(hash(t))) AS value FROM {name} AS t GROUP BY 1"  # noqa: S608
+        for name in _TABLES
+    )
+    return f"SELECT SeriesInstanceUID, sum(value)::VARCHAR FROM ({' UNION ALL '.join(of_table)}) GROUP BY 1"  # noqa: S608
 
 
 def software_state(templates: Path, *parts: str) -> str:
@@ -76,14 +84,9 @@ def series_states(
         Series Instance UID -> hash.
     """
     root = str(workspace.root / "series")
-    rows: dict[str, list[str]] = defaultdict(list)
-    for name, query in _TABLES.items():
-        for uid, value in db.execute(query).fetchall():
-            rows[uid].append(f"{name}:{value}")
+    rows = dict(db.execute(_rows_query()).fetchall())
     return {
-        uid: hashlib.sha256("|".join((*rows[uid], _folder_times(root, uid), more.get(uid, ""))).encode()).hexdigest()[
-            :20
-        ]
+        uid: hashlib.sha256(f"{rows.get(uid)}|{_folder_times(root, uid)}|{more.get(uid, '')}".encode()).hexdigest()[:20]
         for uid in uids
     }
 
