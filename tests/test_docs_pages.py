@@ -74,6 +74,26 @@ def test_every_page_is_in_the_navigation_once() -> None:
     assert sorted(listed) == sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md"))
 
 
+def test_tests_that_pages_name_exist() -> None:
+    named = {
+        (page.name, *found)
+        for page in PROSE
+        for found in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", page.read_text("utf-8"))
+    }
+    assert len(named) > 30
+    for page, file, test in named:
+        assert (ROOT / file).is_file(), f"{page}: {file}"
+        assert not test or f"def {test}(" in (ROOT / file).read_text("utf-8"), f"{page}: {file}::{test}"
+
+
+def test_every_claim_of_the_page_of_interoperability_has_a_test() -> None:
+    text = (DOCS / "interoperability.md").read_text("utf-8").partition("## Outside")[0]
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    claims = [row for row in rows if row[-1].strip() != "test"]
+    assert len(claims) > 40
+    assert [row[0] for row in claims if "::test_" not in row[-1] and "not yet" not in row[1]] == []
+
+
 @pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
 def test_every_decision_has_the_form(page: Path) -> None:
     text = page.read_text("utf-8")

@@ -353,7 +353,8 @@ def test_dcmqis_description_names_labels_by_codes(case: Case, tmp_path: Path) ->
     ("content", "text"),
     [
         (description(described(1, "a", ("80891009", "Heart")), schema="seg-schema-2.json#"), "follows https"),
-        ({"segmentAttributes": []}, "no schema"),
+        ({"segmentAttributes": []}, "no segment"),
+        ({"labels": []}, "no segmentAttributes"),
         (description(), "no segment"),
         (description({"labelID": 1}), "not as the schema requires"),
         (description(described(1, "a", ("", ""))), "a code lacks"),

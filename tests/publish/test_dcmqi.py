@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from pydicom.dataset import Dataset
 from tests.support.encode_cases import Grid, make_expert_masks, make_masks, make_series, make_shape
 
+from ctenrich.codes.dcmqi import json_code
 from ctenrich.dicom.seg import read_seg
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr
@@ -241,7 +243,59 @@ def test_what_dcmqi_cannot_hold_fails(made: Made, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+# ---------------------------------------------------------------- dcmqi's own schemas
+
+SCHEMAS = os.environ.get("CTENRICH_DCMQI_SCHEMAS", "")
+needs_schemas = pytest.mark.skipif(
+    not SCHEMAS, reason="CTENRICH_DCMQI_SCHEMAS does not name the folder doc/schemas of a clone of dcmqi"
+)
+
+
+def complaints(schema: str, content: dict[str, Any]) -> list[str]:
+    """What dcmqi's schema, which refers to others beside it, says against a description."""
+    from jsonschema.validators import validator_for
+    from referencing import Registry, Resource
+
+    def beside(uri: str) -> Resource[Any]:
+        return Resource.from_contents(read(Path(SCHEMAS, uri.rstrip("#").rpartition("/")[2])))
+
+    found = read(Path(SCHEMAS, schema))
+    return [one.message for one in validator_for(found)(found, registry=Registry(retrieve=beside)).iter_errors(content)]
+
+
+@needs_schemas
+def test_dcmqis_schemas_accept_what_is_written(made: Made) -> None:
+    for masks in (made.masks, made.expert):
+        description = read(made.folder(masks) / "meta.json")
+        assert complaints("seg-schema.json", description) == []
+        del description["segmentAttributes"][0][0]["SegmentedPropertyTypeCodeSequence"]
+        assert complaints("seg-schema.json", description)
+        report = read(made.folder(masks) / "shape_sr.json")
+        assert complaints("sr-tid1500-schema.json", report) == []
+        report["Measurements"][0]["measurementItems"][0]["units"] = "mm"
+        assert complaints("sr-tid1500-schema.json", report)
+
+
 # ---------------------------------------------------------------- dcmqi's own examples
+
+
+@pytest.mark.data
+def test_every_description_of_the_documentation_is_read(real_data: Callable[[str], Path]) -> None:
+    paths = sorted((real_data("dcmqi") / "dcmqi" / "examples").glob("seg-example*.json"))
+    assert len(paths) >= 9
+    for path in paths:
+        lists = read(path)["segmentAttributes"]
+        expected = [(n, one) for n, group in enumerate(lists) for one in group]
+        found = read_seg_description(path)
+        assert len(found) == len(expected)
+        for segment, (file_index, one) in zip(found, expected, strict=True):
+            assert (segment.file_index, segment.label_id) == (file_index, one["labelID"])
+            assert json_code(segment.type) == one["SegmentedPropertyTypeCodeSequence"]
+            assert json_code(segment.category) == one["SegmentedPropertyCategoryCodeSequence"]
+            modifier = one.get("SegmentedPropertyTypeModifierCodeSequence")
+            assert (json_code(segment.modifier) if segment.modifier else None) == modifier
+            assert segment.algorithm_type == one["SegmentAlgorithmType"]
+
 
 EXAMPLES = {
     "sr-liver": "sr-tid1500-ct-liver-example",
@@ -250,6 +304,8 @@ EXAMPLES = {
     "sr-nan": "sr-tid1500-example-nan",
 }
 """Report -> the JSON that dcmqi made it from."""
+REMADE = ("bin2label2", "liver", "liver_heart_seg", "partial_overlaps", "reordered", "single_input")
+"""SEGs that dcmqi made of the descriptions in its documentation."""
 
 
 @pytest.mark.data
@@ -275,7 +331,7 @@ def test_reports_of_dcmqi_give_their_json_back(name: str, real_data: Callable[[s
 
 @pytest.mark.data
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["bin2label2", "liver_heart_seg", "partial_overlaps", "reordered", "single_input"])
+@pytest.mark.parametrize("name", REMADE)
 def test_segs_of_dcmqi_are_made_again(name: str, real_data: Callable[[str], Path], tmp_path: Path) -> None:
     """The descriptions that dcmqi writes of its own SEG and of the one that it makes of our export are equal."""
     folder = real_data("dcmqi") / "dcmqi"

@@ -93,7 +93,8 @@ def read_seg_description(path: Path) -> tuple[DescribedSegment, ...]:
         raise InputError(Reason.BAD_DESCRIPTION, f"{path.name} is not JSON") from error
     if not isinstance(found, dict):
         raise InputError(Reason.BAD_DESCRIPTION, f"{path.name} is not a description of segments")
-    check_schema(found, SEG_SCHEMA, path.name)
+    if "@schema" in found:  # dcmqi's own segimage2itkimage writes none
+        check_schema(found, SEG_SCHEMA, path.name)
     attributes = found.get("segmentAttributes")
     if not isinstance(attributes, list) or not all(isinstance(group, list) for group in attributes):
         raise InputError(Reason.BAD_DESCRIPTION, f"{path.name} has no segmentAttributes in a list of lists")

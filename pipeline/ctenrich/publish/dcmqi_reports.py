@@ -189,6 +189,7 @@ def _group(item: Dataset, left_out: _LeftOut) -> dict[str, Any] | None:
         **_site(item, place, left_out),
     }
     evaluations = list(_evaluations(item))
+    numbers = _numbers(item, place, left_out)
     return {
         "TrackingIdentifier": tracking,
         "ReferencedSegment": segment[1],
@@ -196,7 +197,7 @@ def _group(item: Dataset, left_out: _LeftOut) -> dict[str, Any] | None:
         "segmentationSOPInstanceUID": segment[0],
         "Finding": finding,
         **{key: value for key, value in optional.items() if value},
-        "measurementItems": _numbers(item, place, left_out),
+        **({"measurementItems": numbers} if numbers else {}),  # the schema wants at least one, or no list
         **({"qualitativeEvaluations": evaluations} if evaluations else {}),
     }
 
