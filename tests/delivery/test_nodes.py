@@ -16,6 +16,7 @@ from tests.support.nodes import Node, Post, changed_copy, node
 from ctenrich.delivery.decisions import delivery_rows, drop, release, retry
 from ctenrich.delivery.destination import Destination, OwnAddresses
 from ctenrich.delivery.hooks import backoff
+from ctenrich.delivery.metrics import DELIVERY_METRICS, delivery_numbers
 from ctenrich.delivery.records import Batch
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
@@ -153,6 +154,26 @@ def test_a_node_without_the_sop_class(post: Post) -> None:
     row = delivery_rows(post.queue)[0]
     assert row.reason == "DELIVERY_REFUSED"
     assert "CT Image Storage" in row.detail
+
+
+def test_numbers_of_deliveries_for_the_metrics(post: Post, pacs: Node, tmp_path: Path) -> None:
+    assert delivery_numbers(tmp_path / "none.sqlite") == {}
+    pacs.answer = lambda uid: {UIDS[0]: 0xB000, UIDS[1]: 0xA900}.get(uid, 0)
+    post.add(to(pacs.address), *FILES)
+    post.add(to(f"dicom://127.0.0.1:{free_port()}/NODE", name="down"), *FILES)
+    post.add(to(pacs.address, name="later", hold=True), FILES[0])
+    post.work()
+    retry(post.queue, 1)
+    post.work(11)
+    numbers = delivery_numbers(post.path, now=post.now + 100)
+    assert {name for name, _, _ in numbers} == set(DELIVERY_METRICS)
+    found = {f"{name} {value}".strip(): number for (name, _, value), number in numbers.items() if number}
+    assert found == {
+        "ctenrich_deliveries warning": 1, "ctenrich_deliveries failed": 1, "ctenrich_deliveries sent": 1,
+        "ctenrich_deliveries queued": 3, "ctenrich_deliveries held": 1, "ctenrich_deliveries_confirmed waiting": 2,
+        "ctenrich_delivery_sends_total": 4, "ctenrich_delivery_repeats_total": 1,
+        "ctenrich_delivery_wait_seconds": 111, "ctenrich_destination_failures down": 2,
+    }  # fmt: skip
 
 
 @pytest.mark.long

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ctenrich.cli.main import app
+from ctenrich.delivery.records import DeliveryState
 from ctenrich.listener.cases import CaseState
 from ctenrich.listener.metrics import METRICS
 
@@ -26,6 +27,10 @@ LABELS = {
     "ctenrich_associations_total": "ending",
     "ctenrich_cases": "state",
     "ctenrich_watch_files": "state",
+    "ctenrich_deliveries": "state",
+    "ctenrich_deliveries_confirmed": "answer",
+    "ctenrich_destination_failures": "destination",
+    "ctenrich_notifications": "state",
 }
 
 
@@ -57,7 +62,7 @@ def test_alerts_name_metrics_and_states_that_exist() -> None:
     alerts = yaml.safe_load((RECIPES / "alerts.yml").read_text())
     for rule in alerts["groups"][0]["rules"]:
         assert named(rule["expr"]) <= set(METRICS)
-        assert set(re.findall(r'state="(\w+)"', rule["expr"])) <= {state.value for state in CaseState}
+        assert set(re.findall(r'state="(\w+)"', rule["expr"])) <= {*CaseState, *DeliveryState}
 
 
 def options_of(words: list[str]) -> set[str]:

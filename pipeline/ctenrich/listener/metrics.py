@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from types import MappingProxyType
 
+from ctenrich.delivery.metrics import DELIVERY_METRICS
 from ctenrich.listener.cases import CaseState
 from ctenrich.listener.database import StationDatabase
 
@@ -25,6 +26,7 @@ METRICS = MappingProxyType(
         "ctenrich_case_seconds_count": ("counter", "Number of revisions that ran."),
         "ctenrich_disk_free_bytes": ("gauge", "Free bytes of the disk of the station."),
         "ctenrich_disk_reserve_bytes": ("gauge", "Free bytes below which objects are refused."),
+        **DELIVERY_METRICS,
     }
 )
 """Name -> type and meaning."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ctenrich.delivery.metrics import delivery_numbers
 from ctenrich.errors import UsageError
 from ctenrich.listener.cases import case_of, cases_of, totals
 from ctenrich.listener.config import ListenAddress, StationConfig
@@ -205,7 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
             full = server.store.full()
             self._send(503 if full else 200, "text/plain", b"the disk is full\n" if full else b"ok\n")
         elif path == "/metrics":
-            text = render(server.counters, database, server.gauges())
+            numbers = {**server.gauges(), **delivery_numbers(server.station.deliveries)}
+            text = render(server.counters, database, numbers)
             self._send(200, "text/plain; version=0.0.4; charset=utf-8", text.encode())
         elif path == "/openapi.json":
             self._json(200, openapi())
