@@ -209,8 +209,9 @@ def test_retries(tmp_path: Path, valid: None) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("command: [run]", "programs of this machine"),
-        ("image: a, static_mounts: {weights: /w}", "static_mounts"),
+        ("command: [run], cpus: 2", "memory, network"),
+        ("command: [run], environment: {LD_PRELOAD: /input/a.so}", "environment"),
+        ("command: [run], entrypoint: [sh]", "entrypoint"),
     ],
 )
 def test_what_containers_cannot_do_here(model: str, message: str) -> None:

@@ -37,6 +37,8 @@ class ScriptEngine:
 
     def __init__(self, **scripts: str) -> None:
         self.scripts = scripts
+        self.files: dict[str, str] = {}
+        """Path in each image -> content."""
         self.ran: list[str] = []
         self.removed: list[str] = []
 
@@ -49,7 +51,7 @@ class ScriptEngine:
         return ()
 
     def read_file(self, image: str, path: str) -> bytes:
-        return b""
+        return self.files.get(path, "").encode()
 
     def command(self, spec: ContainerSpec) -> list[str]:
         image = next(name for name in self.scripts if self.image_id(name) == spec.image)

@@ -170,6 +170,13 @@ class FlowComputeOptions:
             help="What containers that run at the same time may have: cpu=8, gpu=1, or a tag of your own; repeatable.",
         ),
     ] = None
+    allow_command: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROGRAM", help="Absolute path of a program that steps may run; repeatable."),
+    ] = None
+    static: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of the static files that flows mount.")
+    ] = None
 
 
 def run(
@@ -197,6 +204,8 @@ def run(
         device=compute.device or "",
         allow_demo_models=compute.allow_demo_models,
         resources=tuple(compute.resource or ()),
+        commands=tuple(compute.allow_command or ()),
+        static=str(compute.static.resolve()) if compute.static else "",
         executor=compute.executor,
         address=compute.address or "",
     )

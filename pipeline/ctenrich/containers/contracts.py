@@ -17,8 +17,14 @@ class ContractPaths:
     config: str = "/config/config.yaml"
     """File with the configuration of the step."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    config_variable: str = ""
+    """Variable with the path of that file, if there is one."""
     own_config_folder: bool = False
     """Whether `config_dump_folder` may replace the folder of `config`."""
+    task: bool = False
+    """Whether the file is a task of mercure, which is always there and has the configuration in it."""
+    name_form: str = "{Modality}_{SeriesInstanceUID}_{SOPInstanceUID}"
+    """Name of a received file without its suffix, with keywords of attributes in braces."""
 
 
 _HOLOSCAN = "/var/holoscan"
@@ -32,6 +38,7 @@ CONTRACTS: Mapping[str, ContractPaths] = {
         input=f"{_HOLOSCAN}/input",
         output=f"{_HOLOSCAN}/output",
         config=f"{_HOLOSCAN}/config/app.yaml",
+        config_variable="HOLOSCAN_CONFIG_PATH",
         environment={
             "HOLOSCAN_INPUT_PATH": f"{_HOLOSCAN}/input",
             "HOLOSCAN_OUTPUT_PATH": f"{_HOLOSCAN}/output",
@@ -43,7 +50,9 @@ CONTRACTS: Mapping[str, ContractPaths] = {
     "mercure": ContractPaths(
         input="/tmp/data",  # noqa: S108  a path inside the container
         output="/tmp/output",  # noqa: S108
-        config="/tmp/config/task.yaml",  # noqa: S108
+        config="/tmp/data/task.json",  # noqa: S108
+        task=True,
+        name_form="{SeriesInstanceUID}#{SOPInstanceUID}",
         environment={"MERCURE_IN_DIR": "/tmp/data", "MERCURE_OUT_DIR": "/tmp/output"},  # noqa: S108
     ),
 }

@@ -15,11 +15,12 @@ __all__ = ["input_paths"]
 
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST = 64
-_NAME = ("Modality", "SeriesInstanceUID", "SOPInstanceUID")
-"""Attributes that make the name of a file, as in RadDeploy: ``CT_1.2.3_1.2.3.4.dcm``."""
+_NAME = "{Modality}_{SeriesInstanceUID}_{SOPInstanceUID}"
+"""Name of a file without suffix, as in RadDeploy: ``CT_1.2.3_1.2.3.4.dcm``."""
+_KEYWORD = re.compile(r"\{(\w+)\}")
 
 
-def input_paths(files: Sequence[Path], subfolders: Sequence[str]) -> dict[Path, PurePosixPath]:
+def input_paths(files: Sequence[Path], subfolders: Sequence[str], name: str = _NAME) -> dict[Path, PurePosixPath]:
     """Return the relative path of each file in the input folder of a step.
 
     Values become names of folders and files; characters other than letters, digits, dot, _ and - are replaced, so that
@@ -31,14 +32,16 @@ def input_paths(files: Sequence[Path], subfolders: Sequence[str]) -> dict[Path, 
         DICOM files.
     subfolders : sequence of str
         Keywords, whose values name the subfolders from the top down; another text is itself the name of a folder.
+    name : str
+        Name of a file without its suffix, with keywords in braces.
 
     Returns
     -------
     dict
         File -> path; no two files have the same.
     """
-    names = [*(name for name in subfolders if is_keyword(name)), *_NAME]
-    tags = {name: parse_attribute(name).tag for name in names}
+    keywords = [*(one for one in subfolders if is_keyword(one)), *_KEYWORD.findall(name)]
+    tags = {one: parse_attribute(one).tag for one in keywords}
     found: dict[Path, PurePosixPath] = {}
     taken: set[PurePosixPath] = set()
     for file in files:
@@ -46,8 +49,8 @@ def input_paths(files: Sequence[Path], subfolders: Sequence[str]) -> dict[Path, 
             texts: dict[AttributeTag, str] = read_texts(file, set(tags.values()))
         except CtenrichError:
             texts = {}
-        parts = [_folder_name(texts.get(tags[name], "")) if name in tags else name for name in subfolders]
-        stem = "_".join(_part(texts.get(tags[name], "")) for name in _NAME)
+        parts = [_folder_name(texts.get(tags[one], "")) if one in tags else one for one in subfolders]
+        stem = name.format_map({one: _part(texts.get(tag, "")) for one, tag in tags.items()})
         path = PurePosixPath(*parts, f"{stem}.dcm")
         number = 1
         while path in taken:

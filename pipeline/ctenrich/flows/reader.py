@@ -15,6 +15,7 @@ from ctenrich.flows.read_sending import read_close, read_destination, read_hook
 from ctenrich.flows.read_steps import read_step, read_subfolders
 from ctenrich.flows.read_triggers import read_roles, read_triggers
 from ctenrich.flows.records import Destination, Flow, Step, When
+from ctenrich.flows.static_files import static_path
 from ctenrich.flows.yaml_nodes import MAX_BYTES, Node, read_nodes
 from ctenrich.inference.kinds import BUILT_IN, GROUP
 from ctenrich.inference.products import parse_segmenter
@@ -48,8 +49,12 @@ class Machine:
     """Resources that steps may ask for by name; None: it is not asked."""
     cpus: float | None = None
     """CPUs for containers; None: it is not asked."""
+    commands: frozenset[str] | None = None
+    """Programs that steps may run; None: it is not asked."""
+    static: str | None = None
+    """Folder of static files, empty if there is none; None: it is not asked."""
     has_containers: bool = True
-    """Whether containers and commands can be run."""
+    """Whether containers can be run."""
 
 
 def read_flow(path: Path, machine: Machine | None = None) -> Flow:
@@ -194,12 +199,15 @@ def _check_step(step: Step, machine: Machine, findings: Findings) -> None:
     """Refuse a step that this machine can never run."""
     if step.use:
         _check_use(step, findings)
+    elif not step.image:
+        _check_command(step, machine, findings)
     elif not machine.has_containers:
-        findings.fault(step.place, f"{step.name}: containers and commands cannot be run here")
-    elif step.image and machine.has_image is not None and not machine.has_image(step.image):
+        findings.fault(step.place, f"{step.name}: containers cannot be run here")
+    elif machine.has_image is not None and not machine.has_image(step.image):
         findings.fault(
             step.place, f"the image {step.image} is not on this machine", "images are never pulled implicitly"
         )
+    _check_static(step, machine, findings)
     if step.gpu and machine.gpus is not None:
         if not machine.gpus:
             findings.fault(step.place, f"{step.name} needs a GPU, and this machine has none")
@@ -211,6 +219,23 @@ def _check_step(step: Step, machine: Machine, findings: Findings) -> None:
     if machine.cpus is not None and step.limits.cpus > machine.cpus:
         message = f"{step.name} needs {step.limits.cpus:g} CPUs, and containers may have {machine.cpus:g}"
         findings.fault(step.place, message)
+
+
+def _check_command(step: Step, machine: Machine, findings: Findings) -> None:
+    """Refuse a program that the station does not allow by name."""
+    if step.command and machine.commands is not None and step.command[0] not in machine.commands:
+        hint = "name its absolute path in commands of [run], in station.toml"
+        findings.fault(step.place, f"{step.command[0]} is not among the commands that are allowed here", hint)
+
+
+def _check_static(step: Step, machine: Machine, findings: Findings) -> None:
+    if machine.static is None:
+        return
+    for mount in step.static_mounts:
+        try:
+            static_path(machine.static, mount.source)
+        except UsageError as error:
+            findings.fault(step.place, error.message, error.hint)
 
 
 def _check_use(step: Step, findings: Findings) -> None:

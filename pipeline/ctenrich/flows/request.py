@@ -24,6 +24,10 @@ class RunRequest:
     """Container engine (podman, docker or apptainer); empty: the first that is installed."""
     resources: tuple[str, ...] = ()
     """What containers that run at the same time may have together, ``NAME=NUMBER``: ``cpu=8``, ``gpu=1``, tags."""
+    commands: tuple[str, ...] = ()
+    """Absolute paths of programs of this machine that steps may run; none unless they are named."""
+    static: str = ""
+    """Folder of the static files (``static_mounts`` of steps)."""
     executor: str = "serial"
     """Where the jobs of the products run: ``serial``, ``processes`` or ``ray``; the results are the same."""
     address: str = ""

@@ -105,16 +105,18 @@ def run_flow(flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path
         The disk is full.
     """
     work = _ProductWork(received=frozenset(sources), folder=folder, request=request, ends=[], files=[])
-    containers = any(step.image for step in flow.steps)
+    containers = any(not step.use for step in flow.steps)
     try:
         with StopSignal() if containers else nullcontext(lambda: False) as stop:
             graph = StepGraph(
                 flow=flow,
-                engine=find_engine(request.engine) if containers else None,
+                engine=find_engine(request.engine) if any(step.image for step in flow.steps) else None,
                 folder=folder,
                 stop=stop,
                 capacity=parse_capacity(request.resources),
                 products=work.run,
+                commands=request.commands,
+                static=request.static,
             )
             ended = graph.run(sources)
     except KeyboardInterrupt:

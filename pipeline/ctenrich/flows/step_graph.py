@@ -11,17 +11,19 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from ctenrich.containers.contracts import CONTRACTS, ContractPaths
-from ctenrich.containers.engines import ContainerSpec, Engine, HostMount, find_engine
+from ctenrich.containers.engines import Engine, find_engine
+from ctenrich.containers.programs import ProgramEngine
 from ctenrich.containers.running import ContainerLimits, run_container
 from ctenrich.errors import CtenrichError, InputError, UsageError, is_disk_full
 from ctenrich.flows.builtin import Products, products_by_source
 from ctenrich.flows.capacity import Allotment, Capacity, Needs, needs_of, parse_capacity
 from ctenrich.flows.inputs import input_paths
 from ctenrich.flows.reader import Machine
-from ctenrich.flows.records import DST, Contract, Flow, Step
+from ctenrich.flows.records import DST, Flow, Limits, Step
 from ctenrich.flows.request import RunRequest
 from ctenrich.flows.scheduling import GraphTask, Stop, run_tasks
+from ctenrich.flows.static_files import hash_of_static, static_path
+from ctenrich.flows.step_container import StepProgram, container_spec, copy_inputs, prepare_step
 from ctenrich.flows.step_outputs import Examination, check_objects, examination_of, plain_files
 from ctenrich.reasons import Reason
 from ctenrich.workspace import sha256_of_file, write_bytes
@@ -40,16 +42,19 @@ def check_containers(flow: Flow) -> None:
     Raises
     ------
     UsageError
-        BAD_FLOW: a program of this machine, or static mounts.
+        BAD_FLOW: limits or an environment of a program, which only containers have.
     """
     for step in flow.steps:
-        if step.use:
+        if step.use or step.image:
             continue
-        where = f"line {step.place.line}: {step.name}"
-        if not step.image:
-            raise UsageError(Reason.BAD_FLOW, f"{where}: programs of this machine are not run", "name an image")
-        if step.static_mounts:
-            raise UsageError(Reason.BAD_FLOW, f"{where}: static_mounts are not supported yet", "put files in the image")
+        stated = {
+            "cpus, memory, network, root or user": step.limits != Limits(),
+            "entrypoint": bool(step.entrypoint),
+            "environment": bool(step.environment),  # such as LD_PRELOAD, which would run anything
+        }
+        for name in (name for name, found in stated.items() if found):
+            message = f"line {step.place.line}: {step.name}: {name} of a program of this machine cannot be stated"
+            raise UsageError(Reason.BAD_FLOW, message, "name an image, or a program that sets it")
 
 
 Sources = Mapping[str, Mapping[str, Path]]
@@ -75,8 +80,7 @@ class _Work:
 
     step: Step
     """With the device that it was given."""
-    image: str
-    """ID."""
+    program: StepProgram
     key: str
     inputs: Mapping[str, Mapping[PurePosixPath, Path]]
     """Mount -> its files by their path in it."""
@@ -98,6 +102,10 @@ class StepGraph:
     """Runs products that read one source; None: only containers are run."""
     output_bytes: int = 50 * 1024**3
     """Limit of the output of one step."""
+    commands: tuple[str, ...] = ()
+    """Programs of this machine that steps may run."""
+    static: str = ""
+    """Folder of static files."""
 
     def run(self, sources: Sources) -> list[ContainerStep]:
         """Run the steps: each once its input is there, those of higher priority first, several at a time.
@@ -120,7 +128,7 @@ class StepGraph:
             It was stopped.
         """
         groups = products_by_source(self.flow) if self.products is not None else {}
-        makers = {mount.source: step.name for step in self.flow.steps if step.image for mount in step.outputs}
+        makers = {mount.source: step.name for step in self.flow.steps if not step.use for mount in step.outputs}
         makers |= {
             mount.source: _task_name(source)
             for source, group in groups.items()
@@ -148,7 +156,7 @@ class StepGraph:
                 needs=needs_of(step),
             )
             for step in self.flow.steps
-            if step.image
+            if not step.use
         ]
         return [one for one in run_tasks(tasks, self.capacity, stop=self.stop) if one is not None]
 
@@ -164,8 +172,9 @@ class StepGraph:
             check_objects(files, _examination(sources))  # their results would be those of another examination
             made |= self.products(source, group, {f"{number:06d}.dcm": path for number, path in enumerate(files, 1)})
 
-    @property
-    def _engine(self) -> Engine:
+    def _engine_of(self, step: Step) -> Engine:
+        if not step.image:
+            return ProgramEngine(self.commands)
         assert self.engine is not None, "a flow with containers has an engine"
         return self.engine
 
@@ -184,50 +193,34 @@ class StepGraph:
         if any(one.source not in sources and one.source not in made for one in step.inputs):
             return ContainerStep(step=step.name, outputs={})
         folder = self.folder / "steps" / step.name
-        image = self._engine.image_id(step.image)
-        inputs = {one.source: _input_files(step, one.source, sources, made) for one in step.inputs}
-        key = _key(step, image, inputs)
+        program = prepare_step(step, self._engine_of(step))
+        form = program.paths.name_form
+        inputs = {one.source: _input_files(step, form, one.source, sources, made) for one in step.inputs}
+        static = {one.source: hash_of_static(static_path(self.static, one.source)) for one in step.static_mounts}
+        key = _key(step, program.image, inputs, static)
         outputs = {one.source: folder / "out" / one.source for one in step.outputs}
         if not _is_done(folder, key):
             placed = replace(step, device=given.device or step.device)
-            self._attempts(_Work(step=placed, image=image, key=key, inputs=inputs), stop)
+            self._attempts(_Work(step=placed, program=program, key=key, inputs=inputs), stop)
             for source, written in outputs.items():
                 if not plain_files(written) and not step.may_be_empty:
                     raise InputError(Reason.EMPTY_OUTPUT, f"{step.name} returned nothing in {source}")
-        results = self._results(step, outputs, sources)
+        results = _results(step, program, outputs, sources)
         made |= outputs
         return ContainerStep(step=step.name, outputs=outputs, results=results)
 
-    def _results(self, step: Step, outputs: Mapping[str, Path], sources: Sources) -> tuple[Path, ...]:
-        """Objects for the destinations, inspected."""
-        if DST not in outputs:
-            return ()
-        reports = _REPORTS.get(self._contract(step), set())
-        files = [path for path in plain_files(outputs[DST]) if path.name not in reports]
-        if not files and not step.may_be_empty:
-            raise InputError(Reason.EMPTY_OUTPUT, f"{step.name} returned no object")
-        check_objects(files, _examination(sources))
-        return tuple(files)
-
-    def _contract(self, step: Step) -> str:
-        """The contract of a step; ``auto`` looks at the entry point of the image."""
-        if step.contract is not Contract.AUTO:
-            return step.contract.value
-        words = " ".join(self._engine.entrypoint(step.image))
-        return "mhub" if "mhub.run" in words else "map" if "/var/holoscan" in words else "raddeploy"
-
     def _attempts(self, work: _Work, stop: Stop) -> None:
-        step, image, key = work.step, work.image, work.key
+        step, program, key = work.step, work.program, work.key
         folder = self.folder / "steps" / step.name
         for attempt in range(step.retries + 1):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             began = time.monotonic()
             try:
-                spec = self._spec(step, image, key, folder)
-                _stage(work.inputs, folder / "in")
-                limits = ContainerLimits(timeout=step.timeout, output_bytes=self.output_bytes)
-                run_container(self._engine, spec, limits, folder / "log.txt", stop=stop)
+                copy_inputs(work.inputs, folder / "in")
+                spec = container_spec(step, program, key, folder, self.static)
+                limits = ContainerLimits(timeout=program.timeout(step), output_bytes=self.output_bytes)
+                run_container(program.engine, spec, limits, folder / "log.txt", stop=stop)
                 written = {one.source: _hashes(folder / "out" / one.source) for one in step.outputs}
                 break
             except CtenrichError as error:
@@ -235,50 +228,27 @@ class StepGraph:
                     raise
         done = {
             "key": key,
-            "image": step.image,
-            "image_id": image,
-            "engine": self._engine.name,
-            "contract": self._contract(step),
+            "image": step.image or step.command[0],
+            "image_id": program.image,
+            "engine": program.engine.name,
+            "contract": program.contract,
             "outputs": written,
             "attempts": attempt + 1,
             "seconds": round(time.monotonic() - began, 3),
         }
         write_bytes(folder / _DONE, json.dumps(done, indent=1).encode(), durable=True)
 
-    def _spec(self, step: Step, image: str, key: str, folder: Path) -> ContainerSpec:
-        name = self._contract(step)
-        paths = CONTRACTS[name]
-        mounts = [HostMount(host=folder / "in" / one.source, target=_target(one.target, paths)) for one in step.inputs]
-        for one in step.outputs:
-            host = folder / "out" / one.source
-            host.mkdir(parents=True)
-            host.chmod(0o777)  # the user in the container is another one
-            mounts.append(HostMount(host=host, target=_target(one.target, paths), writable=True))
-        if step.config:
-            config = PurePosixPath(paths.config)
-            target = step.config_folder if paths.own_config_folder else str(config.parent)
-            (folder / "config").mkdir()
-            write_bytes(folder / "config" / config.name, json.dumps(dict(step.config), indent=1).encode())
-            (folder / "config" / config.name).chmod(0o644)
-            mounts.append(HostMount(host=folder / "config", target=target))
-        environment = {"FLOW_UID": key[:32], "CONTAINER_TAG": step.image} if name == "raddeploy" else {}
-        limits = step.limits
-        return ContainerSpec(
-            name=f"ctenrich-{key[:24]}",
-            work=hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32],
-            image=image,
-            mounts=tuple(mounts),
-            environment={**paths.environment, **environment, **dict(step.environment)},
-            command=step.command,
-            entrypoint=step.entrypoint,
-            cpus=limits.cpus,
-            memory=limits.memory,
-            shared_memory=limits.shared_memory,
-            network=limits.network,
-            root=limits.root,
-            user=limits.user,
-            gpu=f"nvidia.com/gpu={step.device or 'all'}" if step.gpu else "",
-        )
+
+def _results(step: Step, program: StepProgram, outputs: Mapping[str, Path], sources: Sources) -> tuple[Path, ...]:
+    """Objects for the destinations, inspected."""
+    if DST not in outputs:
+        return ()
+    reports = _REPORTS.get(program.contract, set())
+    files = [path for path in plain_files(outputs[DST]) if path.name not in reports]
+    if not files and not step.may_be_empty:
+        raise InputError(Reason.EMPTY_OUTPUT, f"{step.name} returned no object")
+    check_objects(files, _examination(sources))
+    return tuple(files)
 
 
 def _task_name(source: str) -> str:
@@ -290,39 +260,30 @@ def _examination(sources: Sources) -> Examination:
     return examination_of(sorted({path for files in sources.values() for path in files.values()}))
 
 
-def _target(target: str, paths: ContractPaths) -> str:
-    """Path of a mount: the usual ones are where the contract has them."""
-    return {"/input": paths.input, "/output": paths.output}.get(target, target)
-
-
-def _input_files(step: Step, source: str, sources: Sources, made: Mapping[str, Path]) -> dict[PurePosixPath, Path]:
+def _input_files(
+    step: Step, form: str, source: str, sources: Sources, made: Mapping[str, Path]
+) -> dict[PurePosixPath, Path]:
     """Files of a mount by their path in it."""
     if source in made:
         return {PurePosixPath(path.relative_to(made[source])): path for path in plain_files(made[source])}
     files = list(sources[source].values())
-    return {place: file for file, place in input_paths(files, step.subfolders).items()}
+    return {place: file for file, place in input_paths(files, step.subfolders, form).items()}
 
 
-def _key(step: Step, image: str, inputs: Mapping[str, Mapping[PurePosixPath, Path]]) -> str:
+def _key(
+    step: Step,
+    image: str,
+    inputs: Mapping[str, Mapping[PurePosixPath, Path]],
+    static: Mapping[str, Mapping[str, str]],
+) -> str:
     """Hash over everything that decides about the output of a step."""
     stated = {name: value for name, value in asdict(step).items() if name not in _NOT_IN_KEY}
     files = {
         source: {str(place): sha256_of_file(path) for place, path in sorted(found.items())}
         for source, found in inputs.items()
     }
-    text = json.dumps([stated, image, files], sort_keys=True, default=str)
+    text = json.dumps([stated, image, files, static], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _stage(inputs: Mapping[str, Mapping[PurePosixPath, Path]], folder: Path) -> None:
-    """Copy the input of a step, readable by the user in the container: a link would let it change the original."""
-    for source, files in inputs.items():
-        (folder / source).mkdir(parents=True, exist_ok=True)
-        for place, path in files.items():
-            target = folder / source / place
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-            target.chmod(0o644)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -351,7 +312,13 @@ def machine_of(request: RunRequest) -> Machine:
         BAD_PARAMETER: a resource is not stated as NAME=NUMBER.
     """
     capacity = parse_capacity(request.resources)
-    machine = Machine(gpus=capacity.gpus, tags=frozenset(capacity.tags), cpus=capacity.cpus)
+    machine = Machine(
+        gpus=capacity.gpus,
+        tags=frozenset(capacity.tags),
+        cpus=capacity.cpus,
+        commands=frozenset(request.commands),
+        static=request.static,
+    )
     try:
         engine = find_engine(request.engine)
     except CtenrichError:

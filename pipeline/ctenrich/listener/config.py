@@ -190,7 +190,7 @@ class StationConfig:
             raise _bad(f"watch: there is no folder {self.watch}")
         if self.flows and not Path(self.flows).is_dir():
             raise _bad(f"flows: there is no folder {self.flows}")
-        parse_capacity(self.run.resources)
+        _check_request(self.run)
         if self.flows and self.run.asked:
             raise _bad("flows state what runs; segmenters and bodypart are for stations without flows")
         if self.close.when == "expect" and not self.close.roles:
@@ -222,6 +222,15 @@ class StationConfig:
                 f"{name}: other computers can reach {address.host}, and there is no TLS",
                 "name certificate, key and ca in [tls] of station.toml; --insecure accepts connections without it",
             )
+
+
+def _check_request(request: RunRequest) -> None:
+    parse_capacity(request.resources)
+    for program in request.commands:
+        if not Path(program).is_absolute():
+            raise _bad(f"run.commands: {program} is no absolute path")
+    if request.static and not Path(request.static).is_dir():
+        raise _bad(f"run.static: there is no folder {request.static}")
 
 
 def _check_peer(peer: Peer) -> None:
