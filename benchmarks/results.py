@@ -46,7 +46,7 @@ from tests.support.result_reports import (
 from ctenrich.masks import masks_from_label_map
 from ctenrich.records import SegmentMasks, Volume
 from ctenrich.report import build_report
-from ctenrich.results.tables import build_object_tables
+from ctenrich.results.tables import build_object_tables, build_tables
 from ctenrich.workspace import Workspace, load_record, save_array, save_record, sha256_of_array
 
 NOT_SHOWN = ("dicom_metadata", "proofs")
@@ -97,6 +97,29 @@ def _write_series(folder: Path, index: int, slices: int) -> list[Path]:
         write_sr(folder / uid / "shape_sr.dcm", f"{uid}.6", organs),
         write_sr(folder / uid / "regions_sr.dcm", f"{uid}.7", regions),
     ]
+
+
+def _again(scratch: Path, series: int, slices: int) -> None:
+    """Tables of a run with parts that are kept: when first built, and after a change in one series."""
+    run = Workspace(scratch / "run-of-parts")
+    for n in range(series):
+        _write_series(run.root / "series", n, slices)
+    for folder in (run.root / "series").iterdir():
+        objects = folder / "expert" / "objects"
+        objects.mkdir(parents=True)
+        for path in folder.glob("*.dcm"):
+            path.rename(objects / path.name)
+    seconds = []
+    for changed in (0, 0, 1):
+        for path in sorted((run.root / "series").glob("*/*/objects/*.dcm"))[:changed]:
+            path.touch()
+        start = time.process_time()
+        build_tables(run)
+        seconds.append(time.process_time() - start)
+    kept = sum(path.stat().st_size for path in (run.tables / "parts").iterdir())
+    tables = sum(path.stat().st_size for path in run.tables.glob("*.parquet"))
+    print(f"CPU: first time {seconds[0]:.1f} s, again {seconds[1]:.1f} s, after one change {seconds[2]:.1f} s")
+    print(f"kept parts {kept / 1e6:.1f} MB, tables {tables / 1e6:.1f} MB")
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -244,6 +267,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as scratch:
         _tables(Path(scratch), *((4, 50) if quick else (30, 200)))
+        _again(Path(scratch), *((40, 50) if quick else (200, 200)))
         for series, limit in ((100, 1000),) if quick else ((500, 1000), (1000, 2000), (10_000, 2000)):
             _report(Path(scratch), series, limit)
         _series_page(Path(scratch), 300)

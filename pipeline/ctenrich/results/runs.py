@@ -19,6 +19,7 @@ import numpy as np
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import SILENT, Progress
+from ctenrich.results.kept_parts import KeptParts, Part, file_states, stable_parts
 from ctenrich.results.organs import cohort_rows, flag_organs
 from ctenrich.results.outliers import find_outliers
 from ctenrich.results.parts import TableFiles, WorkerPool
@@ -34,7 +35,7 @@ __all__ = ["build_run_tables"]
 Row = dict[str, Any]
 
 _RENAME = {"series_instance_uid": "SeriesInstanceUID"}
-_CHUNK = 64
+_SMALLEST, _LARGEST = 32, 96
 """Series of a part; the row groups of the tables are these parts, whatever the number of processes."""
 _PARALLEL_FROM = 256
 _LEDGER_TABLES = ("outcomes", "issues", "timings")
@@ -58,9 +59,12 @@ class _SeriesPart:
     after: str | None
     """First Series Instance UID of the next part; None for the last part."""
     cohort: Mapping[str, Row]
+    kept: KeptParts | None = None
 
 
-def build_run_tables(workspace: Workspace, *, progress: Progress = SILENT, processes: int = 1) -> dict[str, Path]:
+def build_run_tables(
+    workspace: Workspace, *, progress: Progress = SILENT, processes: int = 1, kept: KeptParts | None = None
+) -> tuple[dict[str, Path], list[str]]:
     """Write the run tables of a run.
 
     Parameters
@@ -71,23 +75,29 @@ def build_run_tables(workspace: Workspace, *, progress: Progress = SILENT, proce
         Advanced by every series.
     processes : int
         Processes that read records; those of a few hundred series are read in this process. The bytes are the same.
+    kept : KeptParts, optional
+        Where parts are kept, and found again if nothing of which they were made has changed.
 
     Returns
     -------
-    dict
+    tables : dict
         Table name -> file.
+    names : list of str
+        Names of the kept parts.
     """
     ledger = workspace.root / "ledger.sqlite"
     cohort = _Cohort(workspace.root / "cohort.parquet")
     uids = sorted({*workspace.series_uids(), *cohort.uids, *_series_of_ledger(ledger)})
     schemas = {name: arrow_schema(name) for name in RUN_TABLES if name != "organs"}
+    names: list[str] = []
     progress.start("records", len(uids))
     with (
         WorkerPool(processes if len(uids) >= _PARALLEL_FROM else 1) as pool,
         _organs_file(workspace.tables) as organs,
         TableFiles(workspace.tables, schemas) as tables,
     ):
-        for part in pool.map(_tables_of_series, _parts(workspace, uids, cohort)):
+        for name, part in pool.map(_kept_or_made, _parts(workspace, uids, cohort, kept)):
+            names.append(name)
             organs.write_table(part.pop("organs"))
             progress.advance("records", part["series"].num_rows)
             tables.write(part)
@@ -98,20 +108,35 @@ def build_run_tables(workspace: Workspace, *, progress: Progress = SILENT, proce
             }
         )
     progress.finish("records")
-    return {name: workspace.tables / f"{name}.parquet" for name in RUN_TABLES}
+    return {name: workspace.tables / f"{name}.parquet" for name in RUN_TABLES}, names
 
 
-def _parts(workspace: Workspace, uids: Sequence[str], cohort: _Cohort) -> Iterator[_SeriesPart]:
-    for start in range(0, len(uids), _CHUNK):
-        chosen = tuple(uids[start : start + _CHUNK])
-        after = uids[start + _CHUNK] if start + _CHUNK < len(uids) else None
-        yield _SeriesPart(workspace=workspace, uids=chosen, after=after, cohort=cohort.rows(chosen))
+def _parts(workspace: Workspace, uids: Sequence[str], cohort: _Cohort, kept: KeptParts | None) -> Iterator[_SeriesPart]:
+    for start, end in stable_parts(uids, _SMALLEST, _LARGEST):
+        chosen = tuple(uids[start:end])
+        after = uids[end] if end < len(uids) else None
+        yield _SeriesPart(workspace=workspace, uids=chosen, after=after, cohort=cohort.rows(chosen), kept=kept)
 
 
-def _tables_of_series(part: _SeriesPart) -> dict[str, pa.Table]:
+def _kept_or_made(part: _SeriesPart) -> tuple[str, dict[str, pa.Table]]:
+    """Load the kept rows of some series with the name of the part, or make them."""
+    ledger = _ledger_rows(part)
+    if part.kept is None:
+        return "", _tables_of_series(part, ledger)
+    folders = [part.workspace.series_dir(uid) for uid in part.uids]
+    made_from = ("|".join(part.uids), repr(part.cohort), repr(ledger), file_states(part.workspace.root, folders))
+    name = part.kept.name("series", *made_from)
+    found = part.kept.find(name)
+    if found is None:
+        found = Part(tables=_tables_of_series(part, ledger))
+        part.kept.keep(name, found)
+    return name, found.tables
+
+
+def _tables_of_series(part: _SeriesPart, ledger: Mapping[str, list[Row]]) -> dict[str, pa.Table]:
     """Make the rows of some series; the flags of ``organs`` lack those that need the whole cohort."""
     rows: dict[str, list[Row]] = {name: [] for name in _SERIES_TABLES}
-    rows |= _ledger_rows(part)
+    rows |= ledger
     for uid in part.uids:
         add_record_rows(part.workspace, uid, part.cohort.get(uid, {}), rows)
     _add_patients(rows)

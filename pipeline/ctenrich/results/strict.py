@@ -2,13 +2,13 @@
 
 IDC's views (release 24 of their SQL) drop label map SEGs; groups without tracking, finding, finding site, source
 series or an available SEG; modifiers that are not the first child of their item; and in the qualitative
-view every group whose finding site is not coded (G-C0E3, SRT) and every item whose name is coded in DCM or SRT.
+view every group whose finding site is not coded (G-C0E3, SRT) and every item whose name is coded in DCM or SRT. Which
+SEGs are available is known when all files have been read: the rows of other SEGs are dropped then.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 
 from ctenrich.dicom.nested import Nested
 from ctenrich.dicom.sop_classes import SEGMENTATION
@@ -30,15 +30,13 @@ _OLD_SITE = ("G-C0E3", "SRT")
 _SITES = (("363698007", "SCT"), _OLD_SITE)
 
 
-def strict_rows(rows: Rows, segmentations: Mapping[str, str]) -> Rows:
-    """Make the rows of the ``strict_`` tables.
+def strict_rows(rows: Rows) -> Rows:
+    """Make the rows of the ``strict_`` tables, of available and other SEGs.
 
     Parameters
     ----------
     rows : Rows
         The extended rows of one object.
-    segmentations : mapping
-        SOP Instance UID -> Series Instance UID of every available SEG (not label maps).
 
     Returns
     -------
@@ -47,26 +45,23 @@ def strict_rows(rows: Rows, segmentations: Mapping[str, str]) -> Rows:
     """
     out: Rows = defaultdict(list)
     out["strict_segmentations"] = [r for r in rows["segmentations"] if r["SOPClassUID"] == SEGMENTATION]
-    kept: dict[int, str] = {}
+    kept: set[int] = set()
     for row in rows["measurement_groups"]:
-        series = segmentations.get(row["segmentationInstanceUID"] or "")
-        if series is None or any(row[name] is None for name in _NEEDED):
+        if any(row[name] is None for name in _NEEDED):
             continue
-        kept[id(row["contentSequence"])] = series
-        out["strict_measurement_groups"].append({**row, "segmentationSeriesUID": series})
-        out["strict_qualitative_measurements"] += _qualitative(row, series)
-    for row in rows["quantitative_measurements"]:
-        group_series = kept.get(id(row["contentSequence"]))
-        if group_series is not None:
-            out["strict_quantitative_measurements"].append(_quantitative(row, group_series))
+        kept.add(id(row["contentSequence"]))
+        out["strict_measurement_groups"].append(row)
+        out["strict_qualitative_measurements"] += _qualitative(row)
+    out["strict_quantitative_measurements"] = [
+        _quantitative(row) for row in rows["quantitative_measurements"] if id(row["contentSequence"]) in kept
+    ]
     return out
 
 
-def _quantitative(row: Nested, series: str) -> Nested:
+def _quantitative(row: Nested) -> Nested:
     site = first(children(row["contentSequence"], "CODE", *_SITES))
     return {
         **row,
-        "segmentationSeriesUID": series,
         "derivationModifier": _first_child(row["_item"], ("121401", "DCM")),
         "lateralityModifier": _first_child(site, ("272741003", "SCT")),
     }
@@ -79,14 +74,13 @@ def _first_child(item: Nested | None, name: tuple[str, str]) -> Nested:
     return code3(child.get("ConceptCodeSequence")) or empty_code()
 
 
-def _qualitative(row: Nested, series: str) -> list[Nested]:
+def _qualitative(row: Nested) -> list[Nested]:
     site = first(children(row["contentSequence"], "CODE", _OLD_SITE))
     if site is None:
         return []
     return [
         {
             **row,
-            "segmentationSeriesUID": series,
             "findingSite": code4(site.get("ConceptCodeSequence")),
             "Quantity": code3(item.get("ConceptNameCodeSequence")),
             "Value": code4(item.get("ConceptCodeSequence")),

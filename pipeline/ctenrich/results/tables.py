@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ from ctenrich.dicom.nested import SEQUENCE_LIMIT, Nested, media_class, read_nest
 from ctenrich.dicom.sop_classes import SEGMENTATION, SEGMENTATION_CLASSES
 from ctenrich.progress import SILENT, Progress
 from ctenrich.results.complete import begin_tables, complete_tables
+from ctenrich.results.kept_parts import KeptParts, Part, file_states, software_version, stable_parts
 from ctenrich.results.metadata import Tree, base_tree, conform, grow, metadata_schema, tree_to_rows
 from ctenrich.results.parts import TableFiles, WorkerPool
 from ctenrich.results.rows import Rows, object_rows
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["METADATA", "build_object_tables", "build_tables", "object_files"]
 
 METADATA = "dicom_metadata"
-_CHUNK = 24
-_PARALLEL_FROM = 96
+_SMALLEST, _LARGEST = 16, 40
+"""Files of a part."""
+_MANY = 96
+"""Files that are read by several processes, and whose parts are kept."""
 _TABLES = (*OBJECT_TABLES, *(f"strict_{name}" for name in STRICT_TABLES))
 
 
@@ -39,6 +42,9 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
     ``series/*/*/objects/*.dcm``; deleting the tables and calling this again gives the same bytes. The run tables come
     from the records and the ledger; without a ledger, those of the ledger are empty. ``tables/tables.json`` marks the
     set as complete when the last table is there.
+
+    The rows of a large run are kept in parts of some files or series in ``tables/parts``. A part is made again if one
+    of its files has another size or modification time, or the software is another one.
 
     Parameters
     ----------
@@ -56,8 +62,12 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
     """
     begin_tables(workspace)
     files = object_files(workspace)
-    out = build_object_tables(files, workspace.tables, progress=progress, processes=processes)
-    out.update(build_run_tables(workspace, progress=progress, processes=processes))
+    kept = KeptParts(workspace.tables / "parts", software_version()) if len(files) >= _MANY else None
+    out, parts = _build_object_tables(files, workspace.tables, progress, processes, kept)
+    out_of_run, parts_of_run = build_run_tables(workspace, progress=progress, processes=processes, kept=kept)
+    out.update(out_of_run)
+    if kept is not None:
+        kept.remove_others((*parts, *parts_of_run))
     complete_tables(workspace, out)
     return out
 
@@ -73,7 +83,6 @@ def build_object_tables(
     """Write the object tables of any DICOM SEG and SR files into `folder`.
 
     Every file is read once. The SEGs come first, because the strict tables keep only groups whose SEG is available.
-    The columns of ``dicom_metadata`` are known when the last file has been read, so its parts are joined at the end.
 
     Parameters
     ----------
@@ -91,46 +100,73 @@ def build_object_tables(
     dict
         Table name -> file.
     """
-    segmentations = {path for path in files if media_class(path) in SEGMENTATION_CLASSES}
-    reports = [path for path in files if path not in segmentations]
-    known: dict[str, str] = {}
+    return _build_object_tables(files, folder, progress, processes, None)[0]
+
+
+def _build_object_tables(
+    files: Sequence[Path], folder: Path, progress: Progress, processes: int, kept: KeptParts | None
+) -> tuple[dict[str, Path], list[str]]:
+    """Write the tables; also return the names of the parts that were kept.
+
+    The columns of ``dicom_metadata`` are known when the last file has been read, so its parts are joined at the end.
+    """
+    segmentations = [path for path in files if media_class(path) in SEGMENTATION_CLASSES]
+    chosen = set(segmentations)
+    others = [path for path in files if path not in chosen]
+    available: dict[str, str] = {}
+    names: list[str] = []
     tree = base_tree()
     progress.start("tables", len(files))
     schemas = {name: arrow_schema(name) for name in _TABLES}
     with (
-        WorkerPool(processes if len(files) >= _PARALLEL_FROM else 1) as pool,
+        WorkerPool(processes if len(files) >= _MANY else 1) as pool,
         _Metadata(folder) as metadata,
         TableFiles(folder, schemas) as tables,
     ):
-        for part in ([path for path in files if path in segmentations], reports):
-            seen = dict(known)
-            chunks = ((tuple(part[i : i + _CHUNK]), seen) for i in range(0, len(part), _CHUNK))
-            for result in pool.map(_rows_of_files, chunks):
-                grow(tree, [tree_to_rows(result.tree)])
-                known.update(result.segmentations)
-                tables.write(result.tables)
-                metadata.add(result.metadata)
-                progress.advance("tables", result.files)
+        for listed in (segmentations, others):
+            for name, part in pool.map(_kept_or_read, _work(listed, folder.parent, kept)):
+                names.append(name)
+                grow(tree, [tree_to_rows(part.facts["tree"])])
+                available.update(part.facts["segmentations"])
+                metadata.add(part.tables.pop(METADATA))
+                tables.write({name: _with_available(name, rows, available) for name, rows in part.tables.items()})
+                progress.advance("tables", part.facts["files"])
         metadata.finish(metadata_schema(tree))
     progress.finish("tables")
-    return {name: folder / f"{name}.parquet" for name in (*_TABLES, METADATA)}
+    return {name: folder / f"{name}.parquet" for name in (*_TABLES, METADATA)}, names
 
 
 @dataclass(frozen=True)
-class _FileRows:
-    """Results of some files: tables, their attributes, and the series of each SEG among them."""
+class _Work:
+    """Files of a part, the folder that has them, and where parts are kept."""
 
-    files: int
-    tables: dict[str, pa.Table]
-    metadata: pa.Table
-    tree: Tree
-    segmentations: dict[str, str]
+    files: tuple[Path, ...]
+    root: Path
+    kept: KeptParts | None
 
 
-def _rows_of_files(work: tuple[tuple[Path, ...], Mapping[str, str]]) -> _FileRows:
-    paths, known = work
-    segmentations = dict(known)
+def _work(files: Sequence[Path], root: Path, kept: KeptParts | None) -> Iterator[_Work]:
+    names = (path.as_posix().removeprefix(root.as_posix()) for path in files)
+    for start, end in stable_parts(names, _SMALLEST, _LARGEST):
+        yield _Work(tuple(files[start:end]), root, kept)
+
+
+def _kept_or_read(work: _Work) -> tuple[str, Part]:
+    """Load the kept part of some files with its name, or read the files."""
+    if work.kept is None:
+        return "", _part_of_files(work.files)
+    name = work.kept.name("objects", file_states(work.root, work.files))
+    found = work.kept.find(name)
+    if found is None:
+        found = _part_of_files(work.files)
+        work.kept.keep(name, found)
+    return name, found
+
+
+def _part_of_files(paths: Sequence[Path]) -> Part:
+    """Read files. The strict tables have the groups of all SEGs, available or not."""
     rows: Rows = defaultdict(list)
+    segmentations: dict[str, str] = {}
     tree: Tree = {}
     raw: list[Nested] = []
     for path in paths:
@@ -138,13 +174,26 @@ def _rows_of_files(work: tuple[tuple[Path, ...], Mapping[str, str]]) -> _FileRow
         if data.get("SOPClassUID") == SEGMENTATION:
             segmentations[data["SOPInstanceUID"]] = data["SeriesInstanceUID"]
         found = object_rows(data)
-        for part in (found, strict_rows(found, segmentations)):
+        for part in (found, strict_rows(found)):
             for name, more in part.items():
                 rows[name] += more
         raw.append(read_nested(path, limit=SEQUENCE_LIMIT) if path.stat().st_size > SEQUENCE_LIMIT else data)
         grow(tree, [raw[-1]])
     tables = {name: _arrow_table(rows[name], arrow_schema(name)) for name in _TABLES}
-    return _FileRows(len(paths), tables, _arrow_table(raw, metadata_schema(tree)), tree, segmentations)
+    tables[METADATA] = _arrow_table(raw, metadata_schema(tree))
+    return Part(tables=tables, facts={"files": len(paths), "tree": tree, "segmentations": segmentations})
+
+
+def _with_available(name: str, rows: pa.Table, available: Mapping[str, str]) -> pa.Table:
+    """Rows of a strict table whose SEG is available, with the series of the SEG; other tables as they are."""
+    import pyarrow as pa
+
+    place = rows.schema.get_field_index("segmentationSeriesUID")
+    if not name.startswith("strict_") or place < 0 or not rows.num_rows:
+        return rows
+    series = [available.get(uid) for uid in rows["segmentationInstanceUID"].to_pylist()]
+    rows = rows.set_column(place, rows.schema.field(place), pa.array(series, rows.schema.field(place).type))
+    return rows.filter(rows.column(place).is_valid())
 
 
 def _arrow_table(rows: list[Nested], schema: Any) -> pa.Table:
