@@ -50,7 +50,7 @@ ANY_TEXT = {
 """Options whose text is free, or that name what is written."""
 WRITTEN = {"settings init", "treatments protocol"}
 """Commands that write the file that their last argument names."""
-NO_WALK = {"demo", "listen", "view", "publish", "models pull", "models check"}
+NO_WALK = {"demo", "listen", "view", "publish", "retrieve", "models pull", "models check"}
 """Commands that would start to work for minutes, or ask a network, before they look at a value; see the other tests."""
 
 

@@ -154,6 +154,9 @@ def archive_node(
     from pynetdicom import AE, evt
     from pynetdicom.sop_class import (
         CTImageStorage,
+        RTDoseStorage,
+        RTPlanStorage,
+        RTStructureSetStorage,
         StudyRootQueryRetrieveInformationModelFind,
         StudyRootQueryRetrieveInformationModelGet,
         StudyRootQueryRetrieveInformationModelMove,
@@ -164,7 +167,8 @@ def archive_node(
     entity.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
     if get:
         entity.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
-        entity.add_supported_context(CTImageStorage, scu_role=True, scp_role=True)
+        for name in (CTImageStorage, RTStructureSetStorage, RTPlanStorage, RTDoseStorage):
+            entity.add_supported_context(name, scu_role=True, scp_role=True)
     handlers = [(evt.EVT_C_FIND, made.found), (evt.EVT_C_GET, made.got), (evt.EVT_C_MOVE, made.moved)]
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)
     made.port = server.server_address[1]

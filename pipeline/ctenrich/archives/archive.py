@@ -47,17 +47,19 @@ class ArchiveSearch:
     """Earliest Study Date, YYYYMMDD."""
     last_date: str = ""
     """Latest Study Date, YYYYMMDD."""
+    modalities: tuple[str, ...] = ("CT",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveSeries:
-    """A CT series as an archive lists it."""
+    """A series as an archive lists it."""
 
     collection_id: str
     """Title of the node, name of the DICOMweb server, project in XNAT, or collection of TCIA."""
     patient_id: str
     study_instance_uid: str
     series_instance_uid: str
+    modality: str = "CT"
     url: str
     """Ends in ``/``; the storage of its scheme lists the instances."""
     instances: int | None = None
@@ -85,7 +87,7 @@ class Archive(Protocol):
     """Kind: dicom, dicomweb, xnat or nbia."""
 
     def find_series(self, search: ArchiveSearch, notes: list[str], progress: Progress) -> list[ArchiveSeries]:
-        """List CT series, sorted by UID; what the user should know of the answers is added to `notes`."""
+        """List series, sorted by UID; what the user should know of the answers is added to `notes`."""
 
 
 class Place(NamedTuple):

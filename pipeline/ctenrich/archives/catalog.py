@@ -102,6 +102,11 @@ class ArchiveCatalog:
         self._version = "unknown"
 
     @property
+    def archive(self) -> Archive:
+        """The archive itself."""
+        return self._archive
+
+    @property
     def engine(self) -> str:
         """Name and version of the engine."""
         import duckdb

@@ -62,7 +62,7 @@ class DicomwebArchive:
         self._client = _client(self._root, settings)
 
     def find_series(self, search: ArchiveSearch, notes: list[str], progress: Progress) -> list[ArchiveSeries]:
-        """Search for CT series; a search without patients, series or dates lists those of the whole store.
+        """Search for series; a search without patients, series or dates lists those of the whole store.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class DicomwebArchive:
                 wanted = (not search.patients or _text(row, "PatientID") in search.patients) and (
                     not search.series or _text(row, "SeriesInstanceUID") in search.series
                 )
-                if wanted and _text(row, "Modality") == "CT":
+                if wanted and _text(row, "Modality") in search.modalities:
                     rows[_text(row, "SeriesInstanceUID")] = row
         found, unsafe = [], 0
         progress.start("query", len(rows))
@@ -127,6 +127,7 @@ class DicomwebArchive:
             patient_id=_text(row, "PatientID"),
             study_instance_uid=study,
             series_instance_uid=series,
+            modality=_text(row, "Modality"),
             url=url,
             instances=max(len(images), int(stated) if stated.isdigit() else 0) or None,
             sop_class_uid=classes.pop() if len(classes) == 1 else "",
@@ -201,11 +202,12 @@ def _web(url: str) -> str:
 
 def _queries(search: ArchiveSearch) -> list[dict[str, str]]:
     dates = {"StudyDate": f"{search.first_date}-{search.last_date}"} if search.first_date or search.last_date else {}
+    kind = {"Modality": search.modalities[0]} if len(search.modalities) == 1 else {}
     if search.patients:
-        return [{"PatientID": patient, "Modality": "CT", **dates} for patient in search.patients]
+        return [{"PatientID": patient, **kind, **dates} for patient in search.patients]
     if search.series:
         return [{"SeriesInstanceUID": uid} for uid in search.series]
-    return [{"Modality": "CT", **dates}]
+    return [{**kind, **dates}]
 
 
 def _fields(keywords: Sequence[str]) -> dict[str, str]:

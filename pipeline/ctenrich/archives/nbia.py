@@ -101,10 +101,11 @@ class NbiaArchive:
         found: dict[str, ArchiveSeries] = {}
         unsafe = 0
         queries = [{"PatientID": patient} for patient in search.patients]
+        kind = {"Modality": search.modalities[0]} if len(search.modalities) == 1 else {}
         queries = queries or [{"SeriesInstanceUID": uid} for uid in search.series] or [{}]
         progress.start("query", len(queries))
         for query in queries:
-            for row in self._rows("getSeries", {"Collection": self._collection, "Modality": "CT", **query}):
+            for row in self._rows("getSeries", {"Collection": self._collection, **kind, **query}):
                 if not self._is_wanted(row, search):
                     continue
                 try:
@@ -128,7 +129,7 @@ class NbiaArchive:
         date = _date_of(row)
         return (
             _text(row, "Collection").casefold() == self._collection.casefold()
-            and _text(row, "Modality") == "CT"
+            and _text(row, "Modality") in search.modalities
             and (not search.patients or _text(row, "PatientID") in search.patients)
             and (not search.series or _text(row, "SeriesInstanceUID") in search.series)
             and (not date or (search.first_date or "0") <= date <= (search.last_date or "9"))
@@ -230,6 +231,7 @@ def _series_of(row: Mapping[str, Any], root: str) -> ArchiveSeries:
         patient_id=_text(row, "PatientID"),
         study_instance_uid=study,
         series_instance_uid=series,
+        modality=_text(row, "Modality"),
         url=series_url(root, study, series),
         instances=_whole(row.get("ImageCount")),
         size=_whole(row.get("FileSize")),

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from ctenrich.archives.archive import ArchiveSearch, ArchiveSeries, Place, instance_url, place_of
 from ctenrich.archives.nodes import Node, TlsFiles, check_titles
-from ctenrich.archives.query import find_ct_series, node_query, text_of
+from ctenrich.archives.query import find_node_series, node_query, text_of
 from ctenrich.archives.received import is_received
 from ctenrich.archives.retrieve import Request, retrieve
 from ctenrich.errors import IncompleteError, UsageError
@@ -82,9 +82,9 @@ class NodeArchive:
         self._settings = settings
 
     def find_series(self, search: ArchiveSearch, notes: list[str], progress: Progress) -> list[ArchiveSeries]:
-        """Search for CT series, see :func:`ctenrich.archives.query.find_ct_series`."""
+        """Search for series, see :func:`ctenrich.archives.query.find_node_series`."""
         with node_query(self._node, self._settings.timeout) as query:
-            return find_ct_series(query, self._root, search, notes, progress)
+            return find_node_series(query, self._root, search, notes, progress)
 
 
 class NodeStorage(Storage):

@@ -16,7 +16,7 @@ from ctenrich.errors import CtenrichError, TransientError, UsageError, count
 from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
 
-__all__ = ["NodeQuery", "find_ct_series", "node_query", "text_of"]
+__all__ = ["NodeQuery", "find_node_series", "node_query", "text_of"]
 
 _PENDING = (0xFF00, 0xFF01)
 _MOST = 100_000
@@ -158,10 +158,10 @@ def node_query(node: Node, timeout: float) -> Iterator[NodeQuery]:
             association.release()
 
 
-def find_ct_series(
+def find_node_series(
     query: NodeQuery, root: str, search: ArchiveSearch, notes: list[str], progress: Progress
 ) -> list[ArchiveSeries]:
-    """Search a node for CT series: its studies, the series of each, and the instances of each CT series.
+    """Search a node for series: its studies, the series of each, and the instances of each that is wanted.
 
     Parameters
     ----------
@@ -195,13 +195,14 @@ def find_ct_series(
     for uid, study in sorted(studies.items()):
         progress.advance("query")
         modalities = study.get("ModalitiesInStudy")
-        if modalities and "CT" not in ([modalities] if isinstance(modalities, str) else list(modalities)):
+        listed = {modalities} if isinstance(modalities, str) else set(modalities or ())
+        if listed and not listed.intersection(search.modalities):
             continue
         rows = query.find("SERIES", {"StudyInstanceUID": uid, **dict.fromkeys(_SERIES_KEYS, "")})
         fewer += len({text_of(row, "SeriesInstanceUID") for row in rows}) < _number(study, "NumberOfStudyRelatedSeries")
         for row in rows:
             series = text_of(row, "SeriesInstanceUID")
-            if text_of(row, "Modality") != "CT" or (search.series and series not in search.series):
+            if text_of(row, "Modality") not in search.modalities or (search.series and series not in search.series):
                 continue
             try:
                 found[series] = _series_of(query, root, study, row)
@@ -274,6 +275,7 @@ def _series_of(query: NodeQuery, root: str, study: Dataset, row: Dataset) -> Arc
         patient_id=text_of(study, "PatientID"),
         study_instance_uid=uids[0],
         series_instance_uid=uids[1],
+        modality=text_of(row, "Modality"),
         url=url,
         instances=max(len(images), _number(row, "NumberOfSeriesRelatedInstances")) or None,
         sop_class_uid=classes.pop() if len(classes) == 1 else "",

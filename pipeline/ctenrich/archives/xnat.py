@@ -49,7 +49,7 @@ class XnatArchive:
         self._client = _client(root, settings)
 
     def find_series(self, search: ArchiveSearch, notes: list[str], progress: Progress) -> list[ArchiveSeries]:
-        """List the CT scans of the project.
+        """List the scans of the project that are wanted.
 
         The Patient ID is that of the DICOM headers as XNAT keeps it with the session, else the label of the subject.
 
@@ -84,14 +84,15 @@ class XnatArchive:
         progress.start("query", len(sessions))
         for session in sessions:
             for item in self._get(f"/data/experiments/{quote(str(session['ID']), safe='')}").get("items") or []:
-                for one in _scans_of(item, self._root, self._project, labels, left_out):
+                for one in _scans_of(item, (self._root, self._project), labels, search.modalities, left_out):
                     if (not search.patients or one.patient_id in search.patients) and (
                         not search.series or one.series_instance_uid in search.series
                     ):
                         _add(found, one)
             progress.advance("query")
         progress.finish("query")
-        notes += [f"{count(number, 'CT scan')} left out: {why}" for why, number in sorted(left_out.items())]
+        what = "CT scan" if search.modalities == ("CT",) else "scan"
+        notes += [f"{count(number, what)} left out: {why}" for why, number in sorted(left_out.items())]
         return [found[uid] for uid in sorted(found)]
 
     def _results(self, path: str) -> list[dict[str, Any]]:
@@ -192,14 +193,20 @@ def _is_session(row: Mapping[str, Any], search: ArchiveSearch) -> bool:
 
 
 def _scans_of(
-    item: Mapping[str, Any], root: str, project: str, labels: Mapping[str, str], left_out: dict[str, int]
+    item: Mapping[str, Any],
+    archive: tuple[str, str],
+    labels: Mapping[str, str],
+    modalities: Sequence[str],
+    left_out: dict[str, int],
 ) -> Iterator[ArchiveSeries]:
-    """CT scans of a session."""
+    """Scans of a session, of some modalities; `archive` is address and project."""
+    root, project = archive
     session = item.get("data_fields") or {}
     for scan in _children(item, "scans/scan"):
         fields = scan.get("data_fields") or {}
         kind = str((scan.get("meta") or {}).get("xsi:type", ""))
-        if fields.get("modality") != "CT" and not (not fields.get("modality") and kind == "xnat:ctScanData"):
+        modality = str(fields.get("modality") or ("CT" if kind == "xnat:ctScanData" else ""))
+        if modality not in modalities:
             continue
         files = {str(f.get("label")): f for one in _children(scan, "file") if (f := one.get("data_fields"))}
         label = next((name for name in _RESOURCES if name in files), "")
@@ -214,6 +221,7 @@ def _scans_of(
             patient_id=str(session.get("dcmPatientId") or labels.get(str(session.get("subject_ID")), "")),
             study_instance_uid=str(session["UID"]),
             series_instance_uid=str(fields["UID"]),
+            modality=modality,
             url=f"{root}/data/experiments/{experiment}/scans/{number}/resources/{resource}/files/",
             instances=_whole(files[label].get("file_count")),
             size=_whole(files[label].get("file_size")),

@@ -21,7 +21,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "index", "select", "cohort", "plan", "prepare",
             "fetch", "sort", "convert", "segment", "score", "measure", "encode", "validate",
         ),
-        "Radiotherapy": ("pseudonymise", "treatments", "names", "dose"),
+        "Radiotherapy": ("retrieve", "pseudonymise", "treatments", "names", "dose"),
         "Results": (
             "evaluate", "compare", "repeatability", "quality", "review", "evaluate-segmentations", "evaluate-landmarks",
             "publish", "release", "samples",

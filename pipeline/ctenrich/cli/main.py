@@ -31,6 +31,7 @@ from ctenrich.cli import (
     releases,
     repeatability,
     results,
+    retrieving,
     review,
     running,
     samples,
@@ -140,7 +141,7 @@ def _main(
 for group in (
     demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, repeatability, quality,
     review, viewing, publishing, exports, harmonising, releases, samples, listening, deliveries, flows, doses,
-    pseudonyms, models, mappings, settings_files,
+    pseudonyms, retrieving, models, mappings, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

@@ -118,7 +118,10 @@ def read_objects(
         instances.
     """
     if not catalog.instance_level:
-        hint = "catalogs with instances are folder, parquet and bigquery"
+        hint = (
+            "catalogs with instances are folder, parquet and bigquery; patients of an archive are copied into a folder "
+            "with ctenrich retrieve, and indexed there"
+        )
         raise UsageError(Reason.MISSING_COLUMN, "the series index has no references between objects", hint)
     parameters: dict[str, object] = {"collections": list(collections), "patients": list(patients)}
 
