@@ -90,7 +90,7 @@ INTERFACE = {
         ["flows.records", "flows.closing", "flows.reader", "flows.errors", "flows.folder", "flows.triggers",
          "flows.patterns", "flows.attributes", "flows.inputs", "flows.trial", "flows.running",
          "flows.cohort_run", "flows.step_graph", "flows.scheduling", "flows.capacity", "flows.step_outputs",
-         "flows.product_files", "flows.output_grid", "flows.step_container", "flows.static_files",
+         "flows.product_files", "flows.comparison", "flows.output_grid", "flows.step_container", "flows.static_files",
          "containers.contracts", "containers.engines", "containers.running", "containers.packages",
          "containers.programs", "dicom.texts"],
     ),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, cast, get_args
 import typer
 
 from ctenrich.cli.options import Csv, ProductOptions, SettingsFile
+from ctenrich.cli.replaying import ReplayOptions, print_comparisons, run_replay
 
 if TYPE_CHECKING:
     from ctenrich.flows.folder import LoadedFlow
@@ -37,6 +38,8 @@ def register(app: typer.Typer) -> None:
         "ctenrich cases station --state held  \n"
         "ctenrich cases station show 12  \n"
         "ctenrich cases station release 12  \n"
+        "ctenrich cases station replay 12 --flows new-flows  \n"
+        "ctenrich cases station compare --csv  \n"
         "ctenrich cases station audit"
     )(cases)
 
@@ -218,6 +221,7 @@ class Action(StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     REPLAY = "replay"
+    COMPARE = "compare"
     DROP = "drop"
     AUDIT = "audit"
 
@@ -226,7 +230,10 @@ def cases(
     station: StationFolder,
     action: Annotated[
         Action,
-        typer.Argument(help="list; show, hold, release, replay or drop a CASE; audit: check the chain of the log."),
+        typer.Argument(
+            help="list; show, hold, release, replay or drop a CASE; compare: results of shadows and replays beside the "
+            "others, of a CASE or of all; audit: check the chain of the log."
+        ),
     ] = Action.LIST,
     case: Annotated[int | None, typer.Argument(metavar="CASE", help="Number of the case.")] = None,
     state: Annotated[
@@ -236,25 +243,37 @@ def cases(
         ),
     ] = None,
     csv: Csv = False,
+    *,
+    replay: ReplayOptions,
 ) -> None:
     """List the cases of a station, or decide about one; also while the listener is at work.
 
-    hold keeps a case from closing and running until it is released. replay runs it again, with all images that it has.
+    hold keeps a case from closing and running until it is released. replay runs it again, with all images that it has;
+    with --flows it runs other flows on it at once, sends nothing, and compares their results with the earlier ones.
     drop ends a case that has not run. A case with two objects of one SOP Instance UID is held: release uses the first.
     """
+    from ctenrich.errors import UsageError
     from ctenrich.listener.cases import cases_of
     from ctenrich.listener.database import StationDatabase
     from ctenrich.listener.station import Station
+    from ctenrich.reasons import Reason
 
     opened = Station.open(station)
     if action is Action.AUDIT:
         _check_audit(opened.audit)
         return
+    if action is Action.COMPARE:
+        print_comparisons(opened, case, csv=csv)
+        return
+    if replay.given and (action is not Action.REPLAY or replay.flows is None):
+        raise UsageError(Reason.BAD_PARAMETER, "--flows and the options of its products are for replay --flows FOLDER")
     with StationDatabase(opened.database) as database:
         if action is Action.LIST:
             _print(cases_of(database, states=_states(state or [])), csv=csv)
             if not csv:
                 _print_totals(database)
+        elif replay.flows is not None:
+            run_replay(database, opened, case, replay)
         else:
             _decide(database, opened, action, case, csv=csv)
 

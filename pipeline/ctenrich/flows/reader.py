@@ -26,8 +26,8 @@ __all__ = ["Machine", "parse_flow", "read_flow"]
 
 _KEYS = (
     "name", "version", "priority", "triggers", "never", "roles", "close", "models", "steps", "subfolders",
-    "tar_subdir", "destinations", "return_to_sender_on_ports", "return_to_sender_on_port", "fallback", "when", "hooks",
-    "extra",
+    "tar_subdir", "destinations", "return_to_sender_on_ports", "return_to_sender_on_port", "fallback", "shadow", "when",
+    "hooks", "extra",
 )  # fmt: skip
 _SPELLINGS = {
     "steps": "models",
@@ -141,6 +141,7 @@ def parse_flow(content: bytes, path: Path, machine: Machine | None = None) -> Fl
         return_to_sender_ports=_ports(entries.get("return_to_sender_on_ports"), findings),
         priority=findings.whole(entries.get("priority"), "priority", (0, 5)),
         fallback=findings.flag(entries.get("fallback"), "fallback"),
+        shadow=_shadow(entries, findings),
         when=findings.choice(entries.get("when"), "when", When, When.ANY),
         hooks=tuple(read_hook(one, findings) for one in findings.items(entries["hooks"], "hooks"))
         if "hooks" in entries
@@ -185,6 +186,16 @@ def _ports(node: Node | None, findings: Findings) -> tuple[int, ...]:
     if node.is_text:
         findings.note(node.place, "return_to_sender_on_ports: one port is taken as a list of one")
     return tuple(findings.whole(one, "a port", (1, 65535)) for one in nodes)
+
+
+def _shadow(entries: dict[str, Node], findings: Findings) -> bool:
+    """Whether a flow is a shadow; it does not state what a shadow never does."""
+    shadow = findings.flag(entries.get("shadow"), "shadow")
+    for key in ("destinations", "return_to_sender_on_ports", "hooks", "fallback", "close") if shadow else ():
+        if key in entries and entries[key].value:
+            hint = "a shadow sends nothing, and runs when the case closes for other flows"
+            findings.fault(entries[key].place, f"{key} of a flow with shadow: true has no effect", hint)
+    return shadow
 
 
 def _extra(node: Node | None, findings: Findings) -> dict[str, object]:

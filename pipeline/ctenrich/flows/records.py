@@ -291,6 +291,8 @@ class Flow:
     """0 to 5; 5 first."""
     fallback: bool = False
     """Fire only if no other flow fires on the case."""
+    shadow: bool = False
+    """Run beside the other flows of a case: nothing is sent, and the results are compared with theirs."""
     when: When = When.ANY
     hooks: tuple[Hook, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)

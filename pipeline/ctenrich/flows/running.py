@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from ctenrich.runner.run import INPUT, Run
 from ctenrich.runner.stopping import StopSignal
 from ctenrich.select.sources import make_cohort
 from ctenrich.settings import Settings, load_settings
-from ctenrich.workspace import sha256_of_file, sync_folders
+from ctenrich.workspace import sha256_of_file, sync_folders, write_bytes
 
 __all__ = [
     "End",
@@ -38,10 +39,13 @@ __all__ = [
     "end_of_error",
     "executor_of",
     "link_images",
+    "results_of",
     "run_flow",
     "run_products",
 ]
 
+_RESULTS = "results.json"
+"""Names of the objects for the destinations, relative to the folder of the flow."""
 _NOTHING_USABLE = frozenset({Reason.EMPTY_INPUT, Reason.NO_CT, Reason.EMPTY_COHORT})
 
 
@@ -132,7 +136,34 @@ def run_flow(flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path
     worst = max(work.ends, key=lambda end: _SEVERITY[end.state])
     reasons = sorted({code for end in work.ends if end.state is worst.state for code in end.reason.split(",") if code})
     message = "; ".join(end.message for end in work.ends if end.message)
-    return FlowEnd(end=End(worst.state, ",".join(reasons), message), files=(*work.files, *found))
+    files = (*work.files, *found)
+    _keep_results(folder, files)
+    return FlowEnd(end=End(worst.state, ",".join(reasons), message), files=files)
+
+
+def _keep_results(folder: Path, files: Sequence[Path]) -> None:
+    names = [str(path.relative_to(folder)) for path in files]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / _RESULTS, json.dumps(names, indent=1).encode())
+
+
+def results_of(folder: Path) -> tuple[Path, ...]:
+    """Return the objects for the destinations that a flow has made.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the flow in a revision of a case.
+
+    Returns
+    -------
+    tuple of Path
+    """
+    try:
+        names = json.loads((folder / _RESULTS).read_bytes())
+    except FileNotFoundError:  # made by a version that did not list them; it had one run per source
+        return tuple(path for run in sorted(folder.glob("run*")) for path in objects_of(run))
+    return tuple(folder / name for name in names)
 
 
 def _ends_of_containers(ended: Sequence[ContainerStep]) -> Iterator[End]:

@@ -187,8 +187,8 @@ def match_flows(flows: Sequence[Flow], files: Sequence[CaseFile]) -> tuple[FlowM
 
 
 def apply_fallback(flows: Sequence[Flow], matches: Sequence[FlowMatch]) -> tuple[FlowMatch, ...]:
-    """Let flows with `fallback` fire only where no other one does."""
-    others = any(match.fires for flow, match in zip(flows, matches, strict=True) if not flow.fallback)
+    """Let flows with `fallback` fire only where no other one does; a shadow does not count."""
+    others = any(match.fires for flow, match in zip(flows, matches, strict=True) if not (flow.fallback or flow.shadow))
     return tuple(
         FlowMatch(flow=match.flow, fires=False, wanted=match.wanted, failures=(Failure(part="fallback"),))
         if others and flow.fallback and match.fires

@@ -148,7 +148,7 @@ class CaseFlows:
             return _STAY
         evaluation = self._evaluate(case, revision)
         decisions = list(evaluation.decisions)
-        wanting = [number for number, one in enumerate(decisions) if one.wanted]
+        wanting = [number for number, one in enumerate(decisions) if one.wanted and not one.flow.shadow]
         if not wanting:
             return self._by_station_rule(evaluation, decisions, times)
         firing = []
@@ -167,7 +167,7 @@ class CaseFlows:
                 decisions[number] = replace(decisions[number], fires=False, failures=missing, reason=reason)
         if firing:
             return Decision(state=CaseState.CLOSED, flows=tuple(decisions))
-        wishes = [one.flow.close for one in decisions if one.wanted and one.flow.close is not None]
+        wishes = [one.flow.close for number, one in enumerate(decisions) if number in wanting and one.flow.close]
         if not wishes:
             return self._by_station_rule(evaluation, decisions, times)
         return _without_firing(wishes, decisions, times)
@@ -278,8 +278,10 @@ def _ended(then: AfterAtMost | None, decisions: list[FlowDecision], times: CaseT
         return _STAY
     if then == "wait":
         return Decision(state=CaseState.WAITING, reason="AT_MOST")
-    state = CaseState.CLOSED if then == "run" else CaseState.SKIPPED
-    return Decision(state=state, reason="AT_MOST", flows=tuple(decisions))
+    if then == "run":
+        return Decision(state=CaseState.CLOSED, reason="AT_MOST", flows=tuple(decisions))
+    shadows = tuple(replace(one, fires=False) if one.fires else one for one in decisions)  # nothing runs any more
+    return Decision(state=CaseState.SKIPPED, reason="AT_MOST", flows=shadows)
 
 
 def case_flows(

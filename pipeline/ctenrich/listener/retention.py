@@ -16,6 +16,11 @@ __all__ = ["delete_old_objects"]
 
 _AT_ONCE = 100
 """Cases whose objects are deleted by one call."""
+_IMAGES = (
+    "r*/images",
+    *(f"{top}/*/{below}" for top in ("r*/flows", "replays/*") for below in ("images", "steps/*/in")),
+)
+"""Folders with links to received objects, or copies of them."""
 
 
 def delete_old_objects(station: Station, database: StationDatabase, rule: KeepRule) -> list[int]:
@@ -58,7 +63,8 @@ def delete_old_objects(station: Station, database: StationDatabase, rule: KeepRu
             db.execute("DELETE FROM instances WHERE case_id = ?", (case,))
         for path in paths:
             (station.received / path).unlink(missing_ok=True)
-        for folder in station.revision(case, 1).parent.glob("r*/images"):
-            shutil.rmtree(folder, ignore_errors=True)
+        for pattern in _IMAGES:
+            for folder in station.revision(case, 1).parent.glob(pattern):
+                shutil.rmtree(folder, ignore_errors=True)
         append_event(station.audit, "objects deleted", case=case, objects=len(paths))
     return cases[:_AT_ONCE]

@@ -37,6 +37,7 @@ from ctenrich.listener.flow_rows import (
 from ctenrich.listener.flow_sending import check_for_listener
 from ctenrich.listener.outgoing import Results, queue_notices, queue_results
 from ctenrich.listener.processes import child_main
+from ctenrich.listener.replays import compare_shadow
 from ctenrich.listener.station import Station
 from ctenrich.reasons import Reason
 
@@ -151,17 +152,19 @@ class CaseWorker:
             decisions = self._flows.decide_now(row.case, row.revision)
             with self._database.transaction() as db:
                 write_decisions(db, row.case, row.revision, decisions, again=True)
-        for one in flow_rows(self._database, row.case, row.revision):
+        known = flow_rows(self._database, row.case, row.revision)
+        shadows = frozenset(one.flow for one in known if self._flow(one).shadow)
+        for one in sorted(known, key=lambda one: one.flow in shadows):  # stable: shadows after all others
             if one.state in (FlowState.PLANNED, FlowState.RUNNING) and not self._run_flow(row, one, folder):
                 return End(EndState.INTERRUPTED)
         rows = flow_rows(self._database, row.case, row.revision)
         self._notify(rows)
-        return _end_of_flows(rows)
+        return _end_of_flows([one for one in rows if one.flow not in shadows])
 
     def _notify(self, rows: Sequence[FlowRow]) -> None:
         """Queue the messages about flows that have ended; a second call changes nothing."""
         for one in rows:
-            if one.state in (FlowState.DONE, FlowState.FAILED):
+            if one.state in (FlowState.DONE, FlowState.FAILED) and not self._flow(one).shadow:
                 queue_notices(self._station, self._config, self._flow(one), one)
 
     def _flow(self, one: FlowRow) -> Flow:
@@ -198,6 +201,8 @@ class CaseWorker:
         sources = {SRC: self._paths(row, one.files)}
         sources |= {name: self._paths(row, numbers) for name, numbers in one.roles.items()}
         found = run_flow(flow, sources, folder, self._request)
+        if flow.shadow:
+            return compare_shadow(self._station, self._database, one, found)
         if found.end.state is not EndState.INTERRUPTED:
             failed = found.end.state is EndState.FAILED
             self._queue(row, Results(files=found.files, incomplete=failed, flow=flow))
