@@ -65,7 +65,7 @@ def store(receiver: Receiver, tls: ssl.SSLContext | None) -> int | None:
     from pynetdicom.sop_class import CTImageStorage
 
     entity = AE(ae_title="SENDER")
-    entity.acse_timeout = 5
+    entity.acse_timeout = 20
     entity.add_requested_context(CTImageStorage)
     arguments = (tls, "station") if tls else None
     association = entity.associate("127.0.0.1", receiver.ports["dicom"], ae_title="CTENRICH", tls_args=arguments)

@@ -212,15 +212,21 @@ def _one_station(
 
 
 def _wait_for_a_moment(station: Path, dicom: int, senders: list[Sender], rng: random.Random) -> None:
-    """Wait for the moment of the next kill: mostly while objects arrive, as long as there are some to send."""
+    """Wait for the moment of the next kill.
+
+    As long as there are objects to send, most kills come while some arrive; afterwards half of them while a case runs.
+    """
     _wait_for_port(dicom)
     if any(sender.is_alive() for sender in senders):
         number, end = _objects(station), time.monotonic() + 20
         while _objects(station) == number and time.monotonic() < end and any(one.is_alive() for one in senders):
             time.sleep(0.005)
         time.sleep(rng.uniform(0.0, 0.03))  # a study arrives within a fraction of a second
-    else:
-        time.sleep(rng.uniform(0.05, 6.0))
+        return
+    end = time.monotonic() + (60 if rng.random() < 0.5 else 0)
+    while time.monotonic() < end and not _running(station) and not _ended(station, 2):
+        time.sleep(0.05)
+    time.sleep(rng.uniform(0.05, 3.0))
 
 
 def _objects(station: Path) -> int:

@@ -13,7 +13,7 @@ from ctenrich.listener.config import Peer
 from ctenrich.listener.database import StationDatabase
 from ctenrich.listener.metrics import Counters
 from ctenrich.listener.station import Station
-from ctenrich.listener.store import Receipt
+from ctenrich.listener.store import Receipt, Result
 
 __all__ = ["Deliveries"]
 
@@ -54,6 +54,10 @@ class Deliveries:
         self._minute = (0, 0)
         self._last = database.value("SELECT max(id) FROM associations")
         self._last = max(self._last, database.value("SELECT max(association) FROM instances"))
+        for result in Result:  # Prometheus sees no increase of a counter that appears with its first event
+            counters.add("ctenrich_received_total", "result", result.value, amount=0)
+        for ending in ("released", "aborted", "lost"):
+            counters.add("ctenrich_associations_total", "ending", ending, amount=0)
         with database.transaction() as db:  # those of a listener that was killed
             db.execute("UPDATE associations SET ended = ?, ending = 'lost' WHERE ended IS NULL", (time.time(),))
 
