@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -153,6 +155,7 @@ for _commands in app.registered_groups:
 def main() -> None:
     """Run the command line; nothing but its own lines reaches the console."""
     keep_libraries_off_console()
+    atexit.register(gc.freeze)  # at its end Python would look for garbage among all objects, for seconds if busy
     app()
 
 

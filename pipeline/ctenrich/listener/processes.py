@@ -7,6 +7,8 @@ JSON on its standard output: that it is ready, or why it is not.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import select
@@ -129,6 +131,7 @@ def child_main(body: Callable[[Station, StationConfig, threading.Event, Callable
     from pydantic import TypeAdapter
 
     os.umask(0o077)
+    atexit.register(gc.freeze)  # else Python looks for garbage among all objects when it ends, which may take seconds
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
