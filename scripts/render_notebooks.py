@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "notebooks"
-NAMES = ("01_select", "02_enrich", "03_query", "04_view", "05_evaluate")
+NAMES = ("01_select", "02_enrich", "03_query", "04_view", "05_evaluate", "06_fair")
 
 
 def page(name: str, cells: list[dict[str, Any]], pictures: Path) -> str:
@@ -81,9 +81,8 @@ def main(names: list[str]) -> int:
         for name in names or NAMES:
             done = Path(folder, f"{name}.ipynb")
             source = ROOT / "notebooks" / f"{name}.ipynb"
-            papermill.execute_notebook(
-                source, done, parameters={}, cwd=folder, progress_bar=False, kernel_name="python3"
-            )
+            options = {"progress_bar": False, "kernel_name": "python3", "iopub_timeout": 120}
+            papermill.execute_notebook(source, done, parameters={}, cwd=folder, **options)
             cells = json.loads(done.read_text("utf-8"))["cells"]
             for old in pictures.glob(f"{name}-*"):
                 old.unlink()

@@ -19,7 +19,7 @@ from tests.publish.test_objects import program
 from tests.services.bigquery_service import free_port, load_table, local_bigquery
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
-NAMES = ("01_select", "02_enrich", "03_query", "04_view", "05_evaluate")
+NAMES = ("01_select", "02_enrich", "03_query", "04_view", "05_evaluate", "06_fair")
 
 
 def cells(name: str) -> list[dict[str, Any]]:
@@ -77,7 +77,8 @@ def test_the_parameters_start_small_and_without_models_for_phantoms_on_patients(
 
 RUN = """
 import sys, papermill
-papermill.execute_notebook(*sys.argv[1:3], parameters={}, progress_bar=False, kernel_name="python3")
+options = {"progress_bar": False, "kernel_name": "python3", "iopub_timeout": 60}
+papermill.execute_notebook(*sys.argv[1:3], parameters={}, **options)
 """
 
 
@@ -168,7 +169,21 @@ def check_05(shown: dict[str, str]) -> None:
     assert max(abs(float(mm)) for mm in found) < 12, "two slices"
 
 
-CHECKS = dict(zip(NAMES, (check_01, check_02, check_03, check_04, check_05), strict=True))
+def check_06(shown: dict[str, str]) -> None:
+    assert {"generated_first", "generated_second"} <= set(
+        re.findall(r">(generated_\w+)<", output(shown, "FROM organs"))
+    )
+    assert output(shown, "image and mask on one grid").count(">True<") == 2
+    assert ">heart<" in output(shown, "pyradiomics.csv")
+    assert "IBSI" in output(shown, "quantitative_measurements")
+    assert "values in features.ttl" in output(shown, "steps.release")
+    assert "@prefix" in output(shown, 'features.ttl")')
+    files = re.findall(r"<td>(\d+)</td>", output(shown, '"files": len(files)'))
+    assert len(files) >= 5
+    assert "0" not in files, "every level has files"
+
+
+CHECKS = dict(zip(NAMES, (check_01, check_02, check_03, check_04, check_05, check_06), strict=True))
 
 
 @pytest.mark.long

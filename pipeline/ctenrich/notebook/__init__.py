@@ -2,6 +2,7 @@
 
 from ctenrich.notebook.bars import Bar
 from ctenrich.notebook.charts import dashboard, explorer, landmark_points, overlap_chart, reviews
+from ctenrich.notebook.collections import choose_collections, prepare_contours
 from ctenrich.notebook.doses import prepare_doses
 from ctenrich.notebook.embed import show_report, show_viewer
 from ctenrich.notebook.lab import Lab, catalog_of, choose_series, prepare_run, start_run
@@ -16,6 +17,7 @@ __all__ = [
     "Lab",
     "catalog_of",
     "checks_table",
+    "choose_collections",
     "choose_series",
     "compare_readers",
     "coronal",
@@ -31,6 +33,7 @@ __all__ = [
     "overlap_chart",
     "planes",
     "positions",
+    "prepare_contours",
     "prepare_doses",
     "prepare_run",
     "query_cost",

@@ -85,7 +85,8 @@ class Lab:
         kind, _, collection = self.source.partition(":")
         wanted = [name.strip() for name in self.patients.split(",") if name.strip()]
         found: dict[str, object] = {"patients": wanted}
-        return found | {"collections": [collection]} if kind in {"idc", "bigquery"} else found
+        names = [name.strip() for name in collection.split(",") if name.strip()]
+        return found | {"collections": names} if kind in {"idc", "bigquery"} else found
 
     @property
     def segmenter_list(self) -> tuple[str, ...]:
