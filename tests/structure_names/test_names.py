@@ -11,13 +11,13 @@ import pytest
 from tests.conftest import test_data_root as data_root
 from tests.support.treatment_cases import Patient, make
 
-from ctenrich.codes.mappings import check_mappings, load_segments, use_mappings
+from ctenrich.codes.mappings import check_mappings, codes_of, load_segments, use_mappings
 from ctenrich.errors import UsageError
 from ctenrich.resources import folder
 from ctenrich.structure_names.evidence import OrganEvidence, Overlap, find_evidence, midline
 from ctenrich.structure_names.parse import parse_name
 from ctenrich.structure_names.propose import propose_name, similarity
-from ctenrich.structure_names.standard import Side, find_standard, standard_names
+from ctenrich.structure_names.standard import Side, find_standard, segment_of, standard_name_of, standard_names
 from ctenrich.structure_names.table import check_names, name_rows, read_names, write_mapping, write_names
 from ctenrich.structure_names.targets import check_target
 
@@ -342,6 +342,26 @@ def test_accepted_names_become_a_mapping_that_runs_use(tmp_path: Path) -> None:
         assert segments["heart"].labels == ("cor", "whole heart"), "the heart and its old version stay apart"
     finally:
         use_mappings("")
+
+
+def test_a_side_is_kept_where_the_package_has_a_row_without_sides(tmp_path: Path) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text("name,accept\nlobe li,Lobe_Frontal_L\nlobe re,Lobe_Frontal_R\nTumor prostate,GTV1\n")
+    write_mapping(read_names(path), tmp_path / "own")
+    rows = load_segments(tmp_path / "own" / "segments.csv")
+    sides = {name: row.laterality.meaning for name, row in rows.items() if row.laterality is not None}
+    assert sides == {"Lobe_Frontal_L": "Left", "Lobe_Frontal_R": "Right"}
+    region = rows["gtv_1"].region
+    assert region is not None
+    assert region.meaning == "Anatomical Structure", "the name of a target does not state that it is in the lung"
+
+
+def test_every_standard_name_is_that_of_its_segment_and_has_codes() -> None:
+    derived = ("Heart^old", "Lung^Ipsi", "PTV_5000", "GTVp1", "SpinalCord_PRV05", "OpticNrv_PRV03_L")
+    for name in (*standard_names(), *derived):
+        assert standard_name_of(segment_of(name)) == name
+        assert codes_of(segment_of(name)) is not None, name
+    assert codes_of("nothing of the kind") is None
 
 
 def test_find_standard_ignores_case() -> None:
