@@ -66,7 +66,7 @@ def test_orthanc_forwards_a_study_and_has_its_results_once(tmp_path: Path) -> No
         environment = {**os.environ, "TCP_NODELAY": "1"}
         command = [storescu, "-R", "+sd", "+r", "-aec", "ORTHANC", "127.0.0.1", str(pacs), str(tmp_path / "dicom")]
         subprocess.run(command, check=True, env=environment, capture_output=True)
-        wait_for((station / "deliveries.sqlite").exists, 120)
+        wait_for((station / "deliveries.sqlite").exists, 400)
         with DeliveryQueue(station / "deliveries.sqlite") as queue:
             wait_for(lambda: 0 < (found := delivery_totals(queue)).planned == found.sent, 60)
             sent = delivery_totals(queue).sent

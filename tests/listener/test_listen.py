@@ -71,7 +71,7 @@ def test_a_study_that_is_sent_ends_in_proven_objects(tmp_path: Path) -> None:
     with listener(station, port, *options) as process:
         storescu(port, tmp_path / "dicom" / "patient_1")
         database = StationDatabase(station / "station.sqlite", read_only=True)
-        row = wait_for(lambda: next((r for r in cases_of(database) if r.ended), None), 120)
+        row = wait_for(lambda: next((r for r in cases_of(database) if r.ended), None), 400)
         assert (row.state, row.reason) == (CaseState.DONE, "")
         database.close()
         second = CliRunner().invoke(app, ["listen", str(station), "--dicom", "none"])

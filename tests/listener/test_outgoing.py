@@ -158,7 +158,7 @@ def test_a_listener_sends_results_after_kills_once_each(tmp_path: Path) -> None:
     options = ("--peer", "STORESCU@127.0.0.1", "--close", "quiet:1s", "--segmenter", "expert")
     with listener(station, port, *options) as process:
         storescu(port, tmp_path / "dicom")
-        wait_for((station / "deliveries.sqlite").exists, 90)
+        wait_for((station / "deliveries.sqlite").exists, 400)
         with DeliveryQueue(station / "deliveries.sqlite") as queue:
             held = wait_for(lambda: delivery_totals(queue).held, 20)
             release(queue, 1)
