@@ -1,11 +1,11 @@
 """The listener beside Orthanc, and through kills, large objects and many connections.
 
-``python -m benchmarks.listener [--quick] [--kills N] [--images N] [--rounds N] [--connects N] [--gigabytes N]
-[--study FOLDER] [--seed N]``
+``python -m benchmarks.listener [--quick] [--kills N] [--delivery-kills N] [--images N] [--rounds N] [--connects N]
+[--gigabytes N] [--study FOLDER] [--seed N]``
 
-``--kills 0`` leaves the campaign out; so do ``--rounds 0``, ``--images 0``, ``--connects 0`` and ``--gigabytes 0``
-with the other parts. ``--study FOLDER`` adds the time from the last image of a study to its objects, beside that of
-``ctenrich run`` on the images that were received.
+``--kills 0`` and ``--delivery-kills 0`` leave the campaigns out; so do ``--rounds 0``, ``--images 0``, ``--connects 0``
+and ``--gigabytes 0`` with the other parts. ``--study FOLDER`` adds the time from the last image of a study to its
+objects, beside that of ``ctenrich run`` on the images that were received.
 Senders are dcmtk's storescu and a STOW client; TCP_NODELAY=1 is in the environment of every program.
 """
 
@@ -32,6 +32,7 @@ import psutil
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from tests.publish.test_objects import free_port, program
+from tests.support.delivery_kills import delivery_campaign
 from tests.support.listener_kills import campaign
 
 from ctenrich.listener.cases import cases_of
@@ -43,6 +44,7 @@ SLICES = PhantomOptions(seed=5, rows=512, columns=512, pixel_spacing=(0.8, 0.8),
 """A study like a CT of a chest: 90 slices of 525 kB."""
 SIZES = {
     "kills": (100, 15),
+    "delivery-kills": (100, 15),
     "rounds": (3, 1),
     "images": (10_000, 500),
     "connects": (10_000, 500),
@@ -221,8 +223,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     for name, sizes in SIZES.items():
-        if getattr(options, name) is None:
-            setattr(options, name, sizes[options.quick])
+        option = name.replace("-", "_")
+        if getattr(options, option) is None:
+            setattr(options, option, sizes[options.quick])
     bad = 0
     with tempfile.TemporaryDirectory(prefix="ctenrich-listener-") as name:
         folder = Path(name)
@@ -239,6 +242,12 @@ def main() -> int:
             )
             print(json.dumps({"kills": asdict(result)}, indent=1), flush=True)
             bad = result.lost + result.different + result.twice + result.unfinished
+        if options.delivery_kills:
+            sent = delivery_campaign(
+                folder / "deliveries", kills=options.delivery_kills, rng=random.Random(options.seed)
+            )
+            print(json.dumps({"kills in steps and deliveries": asdict(sent)}, indent=1), flush=True)
+            bad += sent.missing + sent.different + sent.more + sent.not_held + sent.uncounted + sent.unfinished
     return 1 if bad else 0
 
 
