@@ -346,18 +346,19 @@ def test_accepted_names_become_a_mapping_that_runs_use(tmp_path: Path) -> None:
 
 def test_a_side_is_kept_where_the_package_has_a_row_without_sides(tmp_path: Path) -> None:
     path = tmp_path / "names.csv"
-    path.write_text("name,accept\nlobe li,Lobe_Frontal_L\nlobe re,Lobe_Frontal_R\nTumor prostate,GTV1\n")
+    path.write_text("name,accept\nlobe li,Lobe_Frontal_L\nlobe re,Lobe_Frontal_R\nTumor prostate,GTV1\nTumor,GTV\n")
     write_mapping(read_names(path), tmp_path / "own")
     rows = load_segments(tmp_path / "own" / "segments.csv")
     sides = {name: row.laterality.meaning for name, row in rows.items() if row.laterality is not None}
     assert sides == {"Lobe_Frontal_L": "Left", "Lobe_Frontal_R": "Right"}
-    region = rows["gtv_1"].region
+    region = rows["GTV1"].region
     assert region is not None
     assert region.meaning == "Anatomical Structure", "the name of a target does not state that it is in the lung"
+    assert rows["GTV"].region == region
 
 
 def test_every_standard_name_is_that_of_its_segment_and_has_codes() -> None:
-    derived = ("Heart^old", "Lung^Ipsi", "PTV_5000", "GTVp1", "SpinalCord_PRV05", "OpticNrv_PRV03_L")
+    derived = ("Heart^old", "Lung^Ipsi", "PTV_5000", "GTV1", "GTVp1", "SpinalCord_PRV05", "OpticNrv_PRV03_L")
     for name in (*standard_names(), *derived):
         assert standard_name_of(segment_of(name)) == name
         assert codes_of(segment_of(name)) is not None, name

@@ -209,7 +209,7 @@ def segment_of(standard: str) -> str:
     :func:`ctenrich.codes.mappings.codes_of` knows the codes.
     """
     rows = load_segments()
-    own = find_segment(standard)
+    own = find_segment(standard) if standard in standard_names() else None
     candidates = (standard, _segments().get(standard, ""), own.name if own is not None else "")
     return next((name for name in candidates if name in rows and standard_name_of(name) == standard), standard)
 

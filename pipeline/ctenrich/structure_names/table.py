@@ -307,13 +307,12 @@ def _mapping_row(
 ) -> dict[str, str]:
     """The row of segments.csv for an accepted name: the package's own if it has one, else one by its code.
 
-    The package's rows of targets state the lung as their region, which the name of a target does not.
+    Targets get none of the package's rows, which state the lung as their region.
     """
     known = package.get(segment_of(accepted))
     if known is not None:
         labels = [*filter(None, known["labels"].split("|")), accepted, *names]
-        row = {**known, "labels": "|".join(dict.fromkeys(_label(one) for one in labels))}
-        return row | _columns_of(general, "region", "region_modifier") if is_target(accepted) else row
+        return {**known, "labels": "|".join(dict.fromkeys(_label(one) for one in labels))}
     code = standard_code(accepted) or general
     row = {"name": accepted, "labels": "|".join(dict.fromkeys(map(_label, names)))}
     row |= _columns_of(code, "category", "type", "laterality", "region", "region_modifier", "finding")
