@@ -179,7 +179,8 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OUT_OF_MEMORY", "Memory ran out, even with the smallest batch."
     NO_EXPERT = "NO_EXPERT", "The series has no expert contours."
     BAD_MASK = "BAD_MASK", "The file holds no masks: several volumes, or values that are no labels."
-    OTHER_GRID = "OTHER_GRID", "The masks are on another grid than the CT."
+    BAD_MAP = "BAD_MAP", "The values are no map of the quantity: several volumes, not finite, or outside its range."
+    OTHER_GRID = "OTHER_GRID", "The masks or values are on another grid than their source."
     MISSING_MASKS = "MISSING_MASKS", "Some of the masks that belong together are not there."
     WRONG_PLACE = "WRONG_PLACE", "Structures are where they cannot be: mirrored masks, exchanged sides or another CT."
     BAD_MEASUREMENTS = (

@@ -22,7 +22,7 @@ ARGUMENTS = {
     "STATION": "run",
     "CATALOG": "catalog.duckdb", "TREATMENTS": "treatments.parquet", "KIND": "plan", "NAMES": "names.csv",
     "FLOWS...": "flow.yaml", "FLOW": "flow.yaml", "DOSE": "dose.dcm", "DOSE...": "dose.dcm", "PLAN": "plan.dcm",
-    "DIR": "dicom", "OUT": "shared",
+    "DIR": "dicom", "MAP": "dose.dcm", "NAME=FILE...": "liver=dose.dcm", "OUT": "shared",
 }  # fmt: skip
 """Metavar -> a value that fits."""
 REQUIRED = {
@@ -38,6 +38,8 @@ REQUIRED = {
     "dose sum": ["--out", "sum.dcm"],
     "harmonise": ["--source", "dicom", "--out", "h"],
     "dose scale": ["--out", "scaled.dcm"],
+    "maps parametric": ["--source", "dicom", "--quantity", "adc", "--unit", "mm2/s", "--out", "m.dcm"],
+    "maps fractional": ["--source", "dicom", "--algorithm", "net", "--out", "m.dcm"],
     "flow try": ["--catalog", "folder:catalog.duckdb"],
     "flow run": ["--out", "flow-run"],
 }
@@ -45,7 +47,7 @@ REQUIRED = {
 ANY_TEXT = {
     "--out", "--svg", "--collection", "--address", "--location", "--name", "--csv", "--manufacturer", "--model",
     "--kernel", "--body-part", "--position", "--description", "--sex", "--on-finish", "--roi", "--url",
-    "--curves", "--algorithm", "--algorithm-version",
+    "--curves", "--algorithm", "--algorithm-version", "--quantity", "--unit", "--region",
 }  # fmt: skip
 """Options whose text is free, or that name what is written."""
 WRITTEN = {"settings init", "treatments protocol"}

@@ -55,3 +55,90 @@ def by_highdicom(sources: list[Dataset], stored: NDArray[Any], slope: float = 1.
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=0, window_width=1)],
     )
+
+
+MULTI_FRAME = {
+    "enhanced": ("1.2.840.10008.5.1.4.1.1.2.1", "CT"),
+    "enhanced_mr": ("1.2.840.10008.5.1.4.1.1.4.1", "MR"),
+    "legacy": ("1.2.840.10008.5.1.4.1.1.2.2", "CT"),
+    "legacy_pet": ("1.2.840.10008.5.1.4.1.1.128.1", "PT"),
+    "echoes": ("1.2.840.10008.5.1.4.1.1.4.1", "MR"),
+}
+"""Form of a multi-frame source -> SOP class and modality."""
+SINGLE_FRAME = {
+    "ct": ("1.2.840.10008.5.1.4.1.1.2", "CT"),
+    "mr": ("1.2.840.10008.5.1.4.1.1.4", "MR"),
+    "pet": ("1.2.840.10008.5.1.4.1.1.128", "PT"),
+    "oblique": ("1.2.840.10008.5.1.4.1.1.2", "CT"),
+}
+OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0)
+
+
+def make_source(folder: Path, form: str) -> Path:
+    """A source of `SHAPE`: single-frame, or one multi-frame file whose frames are in no order of positions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kind, modality = (SINGLE_FRAME | MULTI_FRAME)[form]
+    if form in SINGLE_FRAME:
+        elements = dict.fromkeys(_TYPE_2, "") | {
+            "SOPClassUID": kind,
+            "Modality": modality,
+            "SeriesInstanceUID": "1.2.3.2",
+        }
+        turn = OBLIQUE if form == "oblique" else (1, 0, 0, 0, 1, 0)
+        small = Small(count=SHAPE[0], rows=SHAPE[1], columns=SHAPE[2], elements=elements, orientation=turn)
+        write_small(folder, small, lambda data, k: setattr(data.file_meta, "MediaStorageSOPClassUID", kind))
+        return folder
+    slices = small_sources(folder)
+    for path in folder.glob("*.dcm"):
+        path.unlink()
+    one = hd.legacy.LegacyConvertedEnhancedCTImage(slices, "1.2.3.2", 1, "1.2.3.7.1", 1)
+    groups = list(one.PerFrameFunctionalGroupsSequence)
+    order = [2, 0, 3, 1] * (2 if form == "echoes" else 1)
+    size = len(one.PixelData) // SHAPE[0]
+    pixels = [one.PixelData[k * size : (k + 1) * size] for k in range(SHAPE[0])]
+    one.PerFrameFunctionalGroupsSequence = [groups[k] for k in order]
+    one.NumberOfFrames, one.PixelData = len(order), b"".join(pixels[k] for k in order)
+    one.SOPClassUID = one.file_meta.MediaStorageSOPClassUID = kind
+    one.Modality = modality
+    one.save_as(folder / "multi.dcm")
+    return folder
+
+
+def grid_of_sources(folder: Path) -> NDArray[np.float64]:
+    """Affine of a source by its headers alone, (i, j, k, 1) -> mm, LPS; slices grow along the normal."""
+    places, data = [], None
+    for path in sorted(folder.glob("*.dcm")):
+        data = pydicom.dcmread(path)
+        groups = data.get("PerFrameFunctionalGroupsSequence") or []
+        places += [g.PlanePositionSequence[0].ImagePositionPatient for g in groups] or [data.ImagePositionPatient]
+    assert data is not None
+    shared = data.get("SharedFunctionalGroupsSequence")
+    measures = shared[0].PixelMeasuresSequence[0] if shared else data
+    turn = np.array(
+        shared[0].PlaneOrientationSequence[0].ImageOrientationPatient if shared else data.ImageOrientationPatient
+    )
+    normal = np.cross(turn[:3], turn[3:])
+    ordered = sorted({tuple(map(float, p)) for p in places}, key=lambda p: float(normal @ p))
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = turn[:3] * measures.PixelSpacing[1], turn[3:] * measures.PixelSpacing[0]
+    affine[:3, 2] = (np.array(ordered[-1]) - ordered[0]) / (len(ordered) - 1)
+    affine[:3, 3] = ordered[0]
+    return affine
+
+
+def save_nifti(
+    path: Path, array: NDArray[Any], affine: NDArray[np.float64], scale: tuple[float, float] | None = None
+) -> Path:
+    """Write an array [k, j, i] with an affine in LPS; `scale` states slope and intercept of stored integers."""
+    import nibabel
+
+    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([-1, -1, 1, 1]) @ affine)
+    image.header.set_xyzt_units("mm")
+    if scale is None:
+        nibabel.save(image, path)
+        return path
+    nibabel.save(image, path)
+    content = bytearray(path.read_bytes())
+    content[112:120] = np.array(scale, "<f4").tobytes()  # scl_slope, scl_inter
+    path.write_bytes(content)
+    return path

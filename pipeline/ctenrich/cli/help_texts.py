@@ -16,7 +16,7 @@ __all__ = ["GROUPS", "GroupedCommands", "SectionedCommand", "option_sections", "
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "Everyday": ("demo", "run", "harmonise", "status", "query", "report", "view", "export"),
+        "Everyday": ("demo", "run", "harmonise", "maps", "status", "query", "report", "view", "export"),
         "Stage by stage": (
             "index", "select", "cohort", "plan", "prepare",
             "fetch", "sort", "convert", "segment", "score", "measure", "encode", "validate",

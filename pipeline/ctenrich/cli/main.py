@@ -26,6 +26,7 @@ from ctenrich.cli import (
     harmonising,
     listening,
     mappings,
+    maps,
     models,
     pseudonyms,
     publishing,
@@ -143,7 +144,7 @@ def _main(
 for group in (
     demo, cohorts, treatments, structure_names, running, stages, checking, results, evaluation, repeatability, quality,
     review, viewing, publishing, exports, harmonising, releases, samples, listening, deliveries, flows, doses,
-    pseudonyms, retrieving, models, mappings, settings_files,
+    pseudonyms, retrieving, models, mappings, maps, settings_files,
 ):  # fmt: skip
     group.register(app)
 prepare_commands(app.registered_commands)

@@ -41,6 +41,7 @@ __all__ = [
     "ConceptCode",
     "FeatureCode",
     "LandmarkCode",
+    "MapQuantity",
     "RegionCode",
     "SegmentCode",
     "check_mappings",
@@ -54,6 +55,7 @@ __all__ = [
     "load_dose_metrics",
     "load_features",
     "load_landmarks",
+    "load_map_quantities",
     "load_regions",
     "load_segments",
     "newer_codes",
@@ -164,6 +166,20 @@ class FeatureCode:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapQuantity:
+    """Quantity and unit of the values of a map, and what values it can have."""
+
+    name: str
+    """Short name with the unit: ``adc[mm2/s]``."""
+    quantity: Code
+    unit: Code
+    lowest: float | None
+    highest: float | None
+    least_peak: float | None
+    """The largest value of a map is at least this one: a smaller one shows that the values have another unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LandmarkCode:
     """A landmark of body part regression: its position on the score axis and its anatomic site."""
 
@@ -228,6 +244,11 @@ def load_features(path: Path | None = None) -> dict[str, FeatureCode]:
 def load_dose_metrics(path: Path | None = None) -> dict[str, FeatureCode]:
     """Load dose metrics by name, with ``{x}`` for the number of D_x and V_x; raises as `load_segments`."""
     return _load_table(path or folder("mappings") / "dose_metrics.csv", _feature_row)
+
+
+def load_map_quantities(path: Path | None = None) -> dict[str, MapQuantity]:
+    """Load the quantities of parametric maps by name; raises as `load_segments`."""
+    return _load_table(path or folder("mappings") / "maps.csv", _map_row)
 
 
 def load_landmarks(path: Path | None = None) -> dict[str, LandmarkCode]:
@@ -549,6 +570,17 @@ def _feature_row(row: Row) -> FeatureCode:
         feature_class=_required(row, "feature_class"),
         quantity=_code_of(row, "quantity"),
         unit=_code_of(row, "unit"),
+    )
+
+
+def _map_row(row: Row) -> MapQuantity:
+    return MapQuantity(
+        name=_required(row, "name"),
+        quantity=_code_of(row, "quantity"),
+        unit=_code_of(row, "unit"),
+        lowest=_optional_number(row, "lowest"),
+        highest=_optional_number(row, "highest"),
+        least_peak=_optional_number(row, "least_peak"),
     )
 
 

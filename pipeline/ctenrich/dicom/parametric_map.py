@@ -29,9 +29,9 @@ _LARGEST_DRIFT = 0.5
 """How far frames may lie beside one another in their plane, as a share of the pixel spacing."""
 _FLOATS = {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}
 _PADDING = {
-    "PixelData": "PixelPaddingValue",
-    "FloatPixelData": "FloatPixelPaddingValue",
-    "DoubleFloatPixelData": "DoubleFloatPixelPaddingValue",
+    "PixelData": "PixelPadding",
+    "FloatPixelData": "FloatPixelPadding",
+    "DoubleFloatPixelData": "DoubleFloatPixelPadding",
 }
 
 
@@ -141,13 +141,14 @@ def _decode(dataset: Dataset, max_voxels: int) -> DecodedMap:
     mappings = _mappings(dataset, keyword, issues)
     exact = keyword == "FloatPixelData" and all(m.slope == 1 and m.intercept == 0 and not m.table for m in mappings)
     values = np.full(grid.shape, np.nan, np.float32 if exact else np.float64)
-    padding = dataset.get(_PADDING[keyword])
+    padding = _padding_range(dataset, keyword)
     stored_type = ""
     for k, mapping, stored in zip(indices, mappings, _stored_frames(dataset, keyword), strict=True):
         stored_type = stored.dtype.name
         values[k] = mapping.values(stored)
         if padding is not None:
-            values[k][stored == stored.dtype.type(padding)] = np.nan
+            low, high = (stored.dtype.type(end) for end in padding)
+            values[k][(stored >= low) & (stored <= high)] = np.nan
     first = mappings[0]
     return DecodedMap(
         sop_instance_uid=issues.subject,
@@ -202,6 +203,16 @@ def _pixel_keyword(dataset: Dataset) -> str:
             Reason.TRUNCATED, "the object has no pixel data" if not found else "it has two kinds of pixels"
         )
     return found[0]
+
+
+def _padding_range(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
+    """Smallest and largest stored value that is padding (PS3.3 C.7.5.1.1.2); None without padding."""
+    padding = dataset.get(f"{_PADDING[keyword]}Value")
+    if padding is None:
+        return None
+    limit = dataset.get(f"{_PADDING[keyword]}RangeLimit")
+    low, high = sorted((padding, padding if limit is None else limit))
+    return low, high
 
 
 def _stored_frames(dataset: Dataset, keyword: str) -> Iterator[NDArray[Any]]:

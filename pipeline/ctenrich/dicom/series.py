@@ -21,7 +21,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Slice, SortedSeries
 from ctenrich.settings import GeometrySettings
 
-__all__ = ["SourceFolder", "series_of_folder"]
+__all__ = ["ImageReference", "SourceFolder", "series_of_folder"]
 
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
@@ -43,6 +43,18 @@ class _Plane:
     position: tuple[float, float, float]
     orientation: tuple[float, ...]
     pixel_spacing: tuple[float, float]
+    frame: int | None = None
+    """Number of the frame, from 1; None for a single-frame image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReference:
+    """An image, or one frame of a multi-frame image, that an object refers to."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int | None
+    """Number of the frame, from 1; None for a single-frame image."""
 
 
 class SourceFolder:
@@ -112,6 +124,18 @@ class SourceFolder:
         with quiet():
             return _sorted(_one_per_position(list(_planes(groups[chosen])), frozenset(referenced)))
 
+    def images_at(self, series: SortedSeries) -> tuple[tuple[ImageReference, ...], ...]:
+        """Images or frames of a series at the position of each of its slices: several for echoes or time points."""
+        normal = np.array(slice_normal(series.row_cosines, series.column_cosines))
+        heights = np.array([item.distance for item in series.slices])
+        found: list[list[ImageReference]] = [[] for _ in series.slices]
+        with quiet():
+            for plane in _planes(self._groups[series.series_instance_uid]):
+                k = int(np.abs(heights - float(normal @ np.array(plane.position))).argmin())
+                kind = str(plane.header.get("SOPClassUID", ""))
+                found[k].append(ImageReference(sop_class_uid=kind, sop_instance_uid=_sop(plane), frame=plane.frame))
+        return tuple(map(tuple, found))
+
 
 def series_of_folder(folder: Path, series_instance_uid: str = "") -> SortedSeries:
     """Read the headers of a folder's series and sort the slices of one, as :meth:`SourceFolder.find_series`.
@@ -148,6 +172,7 @@ def _planes(items: list[tuple[Path, Dataset]]) -> Iterator[_Plane]:
         if "PerFrameFunctionalGroupsSequence" in header:
             for frame in read_frames(header):
                 yield _Plane(
+                    frame=frame.index + 1,
                     header=header,
                     path=path,
                     position=frame.position,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from ctenrich.harmonise.images import MaskImage
 from ctenrich.reasons import Reason
 from ctenrich.records import SortedSeries
 
-__all__ = ["OnGrid", "affine_of_series", "on_grid"]
+__all__ = ["OnGrid", "affine_of_series", "on_grid", "turned_to_grid"]
 
 Floats = NDArray[np.float64]
 _TOLERANCE = 0.01
@@ -69,7 +70,7 @@ def on_grid(
         OTHER_GRID, with sizes and distances, if the grids differ and `resample` is not set.
     """
     target, affine = affine_of_series(series), np.asarray(image.affine_lps)
-    view, difference = _turned(array, affine, target, series)
+    view, difference = turned_to_grid(array, affine, series)
     if view is not None:
         return OnGrid(array=view)
     if not resample:
@@ -79,22 +80,35 @@ def on_grid(
     return OnGrid(array=out, resampled=difference, lost=_outside(array, affine, target, series.shape))
 
 
-def _turned(
-    array: NDArray[np.unsignedinteger], affine: Floats, target: Floats, series: SortedSeries
-) -> tuple[NDArray[np.unsignedinteger] | None, str]:
-    """The view along the axes of the series; None and the difference if the grids are not equal."""
+def turned_to_grid(array: NDArray[Any], affine: Floats, series: SortedSeries) -> tuple[NDArray[Any] | None, str]:
+    """Exchange and flip the axes of an array so that they are those of a series.
+
+    Parameters
+    ----------
+    array : array, [k, j, i]
+        Voxels of an image.
+    affine : array, (4, 4)
+        (i, j, k, 1) -> mm, LPS, of the image.
+    series : SortedSeries
+        The source of the image.
+
+    Returns
+    -------
+    (array or None, str)
+        A view, [k, j, i] of the series; None, and the difference in words, if the grids are not equal.
+    """
+    target = affine_of_series(series)
     try:
         view, turned = match_array(array.transpose(2, 1, 0), affine, target)
     except ValueError:
-        return None, "its axes are oblique to those of the CT"
+        return None, "its axes are oblique to those of the source"
     size, wanted = " x ".join(map(str, view.shape)), " x ".join(map(str, series.shape[::-1]))
     if view.shape != series.shape[::-1]:
-        return None, f"{size} voxels, where the CT has {wanted} (columns x rows x slices)"
+        return None, f"{size} voxels, where the source has {wanted} (columns x rows x slices)"
     apart = _corner_difference(np.array(turned), target, view.shape)
     if apart > _TOLERANCE + _SHARE * series.slice_spacing:
-        return None, f"the same number of voxels, but its corners are up to {apart:.3g} mm from those of the CT"
-    turned_array: NDArray[np.unsignedinteger] = view.transpose(2, 1, 0)  # type: ignore[assignment]
-    return turned_array, ""
+        return None, f"the same number of voxels, but its corners are up to {apart:.3g} mm from those of the source"
+    return view.transpose(2, 1, 0), ""
 
 
 def _corner_difference(affine: Floats, target: Floats, shape: tuple[int, ...]) -> float:

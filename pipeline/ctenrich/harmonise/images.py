@@ -51,6 +51,9 @@ class MaskImage:
     """[k, j, i], or [k, j, i, layer]."""
     affine_lps: Matrix4
     """(i, j, k, 1) -> mm, LPS."""
+    slope: float = 1.0
+    """Value = slope * stored value + intercept, where the image was opened with ``scaled=False``."""
+    intercept: float = 0.0
 
     def layer(self, index: int) -> NDArray[Any]:
         """One layer, [k, j, i]."""
@@ -67,8 +70,19 @@ def image_stem(name: str) -> str:
     return stem[:-4] if stem.lower().endswith(".seg") else stem
 
 
-def open_image(path: Path) -> MaskImage:
+def open_image(path: Path, *, scaled: bool = True) -> MaskImage:
     """Read an image.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI, NRRD or MetaImage.
+    scaled : bool
+        Whether the scaling of a NIfTI header is applied to the voxels; otherwise they are those that are stored.
+
+    Returns
+    -------
+    MaskImage
 
     Raises
     ------
@@ -76,7 +90,7 @@ def open_image(path: Path) -> MaskImage:
         DECODE_ERROR if it cannot be read; BAD_MASK if it has several volumes, or values that are no numbers;
         MISSING_GEOMETRY if it states no coordinates in the patient; NOT_ORTHOGONAL if its affine is sheared.
     """
-    image = _open_nifti(path) if path.name.lower().endswith(_NIFTI) else _open_itk(path)
+    image = _open_nifti(path, scaled) if path.name.lower().endswith(_NIFTI) else _open_itk(path)
     _check_affine(np.asarray(image.affine_lps), path.name)
     return image
 
@@ -141,7 +155,7 @@ def _load_nifti(path: Path) -> Any:
         raise InputError(Reason.DECODE_ERROR, f"{path.name} cannot be read as NIfTI") from error
 
 
-def _open_nifti(path: Path) -> MaskImage:
+def _open_nifti(path: Path, scaled: bool) -> MaskImage:
     image = _load_nifti(path)
     shape = tuple(int(n) for n in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
@@ -151,12 +165,15 @@ def _open_nifti(path: Path) -> MaskImage:
         raise InputError(Reason.BAD_MASK, f"{path.name} has {size} voxels: one volume of 3 dimensions is read")
     affine = _nifti_affine(image, shape, path.name)
     try:
-        array = np.asanyarray(image.dataobj).reshape(shape, order="F")
+        proxy = image.dataobj
+        array = np.asanyarray(proxy if scaled else proxy.get_unscaled()).reshape(shape, order="F")
     except Exception as error:  # as above
         raise InputError(Reason.DECODE_ERROR, f"the voxels of {path.name} cannot be read") from error
     if array.dtype.kind not in "biuf":
-        raise InputError(Reason.BAD_MASK, f"{path.name} holds colours or complex numbers, not labels")
-    return MaskImage(array=array.transpose(2, 1, 0), affine_lps=ras_to_lps(affine))
+        raise InputError(Reason.BAD_MASK, f"{path.name} holds colours or complex numbers, not one number in a voxel")
+    slope, intercept = (1.0, 0.0) if scaled else (float(proxy.slope), float(proxy.inter))
+    turned = array.transpose(2, 1, 0)
+    return MaskImage(array=turned, affine_lps=ras_to_lps(affine), slope=slope, intercept=intercept)
 
 
 def _nifti_affine(image: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
@@ -223,7 +240,7 @@ def _open_itk(path: Path) -> MaskImage:
     except RuntimeError as error:
         raise InputError(Reason.DECODE_ERROR, f"the voxels of {path.name} cannot be read") from error
     if array.dtype.kind not in "biuf":
-        raise InputError(Reason.BAD_MASK, f"{path.name} holds colours or complex numbers, not labels")
+        raise InputError(Reason.BAD_MASK, f"{path.name} holds colours or complex numbers, not one number in a voxel")
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
