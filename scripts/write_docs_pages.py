@@ -48,7 +48,8 @@ INTERFACE = {
     ),
     "measure": (
         "Measurements and comparison",
-        ["shape.measure", "shape.features", "masks", "evaluate.overlap", "evaluate.products",
+        ["shape.measure", "shape.features", "features.kinds", "features.crop", "features.model_file",
+         "features.measure", "masks", "evaluate.overlap", "evaluate.products",
          "evaluate.other_segs", "evaluate.landmarks", "evaluate.lungs", "evaluate.metrics", "evaluate.mask_sources",
          "evaluate.evaluation", "evaluate.statistics", "evaluate.published", "evaluate.repeatability",
          "evaluate.retest", "evaluate.bland_altman", "quality.run", "quality.case",
@@ -139,7 +140,8 @@ One short page for each decision: its context, the choice, its consequence and m
 decided. A new decision takes the next free number of its area; `scripts/write_docs_pages.py` adds it to this page.
 """
 TYPES = {
-    "string": "text", "strings": "list of text", "int": "integer", "ints": "list of integers", "float": "double",
+    "string": "text", "strings": "list of text", "int": "integer", "ints": "list of integers",
+    "floats": "list of doubles", "float": "double",
     "bool": "true or false", "timestamp": "time (UTC)", "numeric": "decimal, 9 places",
     "code3": "record: CodeValue, CodingSchemeDesignator, CodeMeaning", "code4": "the same and CodingSchemeVersion",
     "property": "code and its two lists of modifiers", "content": "nested content items",

@@ -851,6 +851,54 @@ class DoseMeasurements:
         return " + ".join(f"{one.factor} x {one.sop_instance_uid}" for one in self.origins)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeatureVector:
+    """One vector of a feature model: of a segment, or of the whole volume."""
+
+    number: int | None
+    """Segment Number; None: the whole volume."""
+    name: str
+    """Name of the segment; empty for the whole volume."""
+    norm: float
+    """Euclidean norm."""
+    outside: float
+    """Share of the network's input that is outside of the volume."""
+    input_sha256: str
+    """SHA-256 of the network's input, float32 [x, y, z], little endian."""
+    sha256: str
+    """SHA-256 of the vector's values, float32, little endian."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVectors:
+    """The vectors of one feature model."""
+
+    spec: str
+    """As asked for, without the identity of the model, e.g. ``deep:astra``; a folder is named, without its path."""
+    model: ModelInfo
+    length: int
+    crop: str
+    """How the input was made."""
+    array_path: str
+    """``.npy`` float32 [vector, value]."""
+    vectors: tuple[FeatureVector, ...]
+    """One per row of the array."""
+    omitted: dict[str, str] = field(default_factory=dict)
+    """Segment -> why it has no vector."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureVectors:
+    """The vectors of all feature models of a run for one product."""
+
+    product: Product
+    series_instance_uid: str
+    volume_sha256: str
+    """Of the volume that they were made from."""
+    models: tuple[ModelVectors, ...]
+    issues: tuple[Issue, ...] = ()
+
+
 @dataclass(frozen=True)
 class EncodedObject:
     """One written DICOM object."""

@@ -4,8 +4,8 @@ Every record class has one file (:data:`RECORD_FILES`), in the folder of the ser
 return records; the stage table saves them here, once.
 
 ``series/<SeriesInstanceUID>/{fetched.json, sorted.json, volume.json, source/, volume/, <product folder>/{masks.json,
-rois.json, stated.json, scores.json, shape.json, doses.json, landmarks.json, regions.json, objects.json, proof.json,
-masks/, scores/, objects/, archive/}}``
+rois.json, stated.json, scores.json, shape.json, doses.json, features.json, landmarks.json, regions.json, objects.json,
+proof.json, masks/, scores/, features/, objects/, archive/}}``
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import (
     DoseMeasurements,
     EncodedObjects,
+    FeatureVectors,
     FetchedSeries,
     Landmarks,
     ModelInfo,
@@ -56,6 +57,7 @@ PRODUCT_RECORDS = MappingProxyType(
         SliceScores: "scores.json",
         ShapeMeasurements: "shape.json",
         DoseMeasurements: "doses.json",
+        FeatureVectors: "features.json",
         Landmarks: "landmarks.json",
         Regions: "regions.json",
         EncodedObjects: "objects.json",
@@ -142,6 +144,10 @@ class SeriesStore:
     def scores_dir(self, uid: str, product: Product) -> Path:
         """Folder of further files of the slice scores."""
         return self.folder(uid, product) / "scores"
+
+    def features_dir(self, uid: str, product: Product) -> Path:
+        """Folder of the vectors of feature models."""
+        return self.folder(uid, product) / "features"
 
     def bpreg_json(self, uid: str, product: Product) -> Path:
         """Slice scores in the format of the bpreg package."""

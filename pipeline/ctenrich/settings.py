@@ -16,6 +16,7 @@ __all__ = [
     "ConvertSettings",
     "DosesSettings",
     "EncodeSettings",
+    "FeaturesSettings",
     "FetchSettings",
     "GeometrySettings",
     "MeasureSettings",
@@ -193,6 +194,14 @@ class DosesSettings:
 
 
 @dataclass(frozen=True)
+class FeaturesSettings:
+    """Feature vectors of networks (deep features) of the segments of every product with masks."""
+
+    models: tuple[str, ...] = ()
+    """Feature models, e.g. ``deep:astra`` or ``deep:FOLDER``; empty: none."""
+
+
+@dataclass(frozen=True)
 class EncodeSettings:
     """Content of the DICOM objects."""
 
@@ -264,6 +273,7 @@ class Settings:
     codes: CodesSettings = field(default_factory=CodesSettings)
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     doses: DosesSettings = field(default_factory=DosesSettings)
+    features: FeaturesSettings = field(default_factory=FeaturesSettings)
     encode: EncodeSettings = field(default_factory=EncodeSettings)
     validate: ValidateSettings = field(default_factory=ValidateSettings)
     seg: SegSettings = field(default_factory=SegSettings)

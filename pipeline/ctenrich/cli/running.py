@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ctenrich.runner.run import Run
     from ctenrich.settings import Settings
 
-__all__ = ["make_run", "product_names", "register"]
+__all__ = ["MoreResults", "make_run", "product_names", "register"]
 
 Source = Annotated[
     str,
@@ -85,6 +85,13 @@ class ExecutionOptions:
         bool,
         typer.Option("--dose", help="Also dose metrics of all products, as SR and tables (research only)."),
     ] = False
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:MODEL",
+            help="Also feature vectors of all products by a network, e.g. deep:astra or deep:FOLDER; repeatable.",
+        ),
+    ] = None
     view: Annotated[bool, typer.Option("--view", help="Open the viewer at the end.")] = False
     on_finish: Annotated[
         str,
@@ -96,7 +103,19 @@ class ExecutionOptions:
     ] = ""
 
 
-def make_run(cohort: Path, out: Path, products: ProductOptions, compute: ComputeOptions, *, doses: bool = False) -> Run:
+@dataclass(frozen=True, kw_only=True)
+class MoreResults:
+    """What is made for every product beside its segmentation."""
+
+    doses: bool = False
+    """Whether to calculate doses, also where the settings do not ask for them."""
+    features: tuple[str, ...] = ()
+    """Feature models, beside those of the settings."""
+
+
+def make_run(
+    cohort: Path, out: Path, products: ProductOptions, compute: ComputeOptions, more: MoreResults | None = None
+) -> Run:
     """Create or update a run's folder from command line options.
 
     Parameters
@@ -109,8 +128,8 @@ def make_run(cohort: Path, out: Path, products: ProductOptions, compute: Compute
         Models, and how they name segments.
     compute : ComputeOptions
         Settings and devices.
-    doses : bool
-        Whether to calculate doses, also where the settings do not ask for them.
+    more : MoreResults, optional
+        Doses and feature vectors; None: those of the settings.
 
     Returns
     -------
@@ -124,8 +143,12 @@ def make_run(cohort: Path, out: Path, products: ProductOptions, compute: Compute
     from ctenrich.runner.run import Run
 
     settings = _settings_of(products, compute)
-    if doses:
+    more = more or MoreResults()
+    if more.doses:
         settings = replace(settings, doses=replace(settings.doses, enabled=True))
+    if more.features:
+        models = (*settings.features.models, *more.features)
+        settings = replace(settings, features=replace(settings.features, models=models))
     return Run.create(
         cohort,
         out,
@@ -193,8 +216,8 @@ def _run(request: RunRequest, finish: Finish) -> None:
     from ctenrich.errors import count
     from ctenrich.runner.stopping import Budget
 
-    doses = request.execution.dose
-    made = make_run(_cohort_of(request), request.out, request.products, request.compute, doses=doses)
+    more = MoreResults(doses=request.execution.dose, features=tuple(request.execution.features or ()))
+    made = make_run(_cohort_of(request), request.out, request.products, request.compute, more)
     if request.execution.dry_run:
         print_table("Plan", ("stage", "to do", "done"), steps.preview(made))
         finish.outcome, finish.exit_code = "dry run", 0

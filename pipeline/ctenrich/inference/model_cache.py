@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ctenrich.codes.mappings import use_mappings
 from ctenrich.errors import ModelError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ctenrich.settings import Settings
 
 __all__ = ["ModelCache", "spec_of"]
+
+T = TypeVar("T")
 
 
 class ModelCache:
@@ -47,6 +50,21 @@ class ModelCache:
     def scorer(self, requested: RequestedProduct) -> Scorer:
         """The slice scorer of a body part product (raises as `segmenter`)."""
         found: Scorer = self._opened(requested)
+        return found
+
+    def resident(self, key: str, open_model: Callable[[], T]) -> T:
+        """Return another model that stays in memory, opened by `open_model` on first use.
+
+        Parameters
+        ----------
+        key : str
+            Name that no product and no other model has.
+        open_model : callable
+            Opens it.
+        """
+        if key not in self._open:
+            self._open[key] = open_model()
+        found: T = self._open[key]
         return found
 
     def _opened(self, requested: RequestedProduct) -> Any:

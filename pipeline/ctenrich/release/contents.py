@@ -31,7 +31,7 @@ OBJECTS = "dicom"
 TABLES = "tables"
 _RELEASED_TABLES = (
     *("organs", "cohort_series", *OBJECT_TABLES, "series", "slices", "segments", "rois", "landmarks", "proofs"),
-    *("radiomics_features", "evaluation", "evaluation_differences"),
+    *("radiomics_features", "deep_features", "evaluation", "evaluation_differences"),
     *("evaluation_variance", "repeatability", "dose_metrics", "dvh_curves", "dose_checks"),
 )
 """Tables about results. Not released: those about the calls, machines and reviewers of a run."""

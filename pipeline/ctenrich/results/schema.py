@@ -560,6 +560,25 @@ _LATER = {
         Column("last", "bool", "Whether the reviewer has no newer review of the product"),
     ),
 }
+_RUN |= {
+    "deep_features": (
+        Column("SeriesInstanceUID", "string", _SERIES),
+        Column("product", "string", _PRODUCT),
+        Column("segment_number", "int", "Segment Number; NULL: the whole volume"),
+        Column("segment", "string", "Key of mappings/segments.csv; NULL: the whole volume"),
+        Column("features", "string", "Feature model as asked for, e.g. deep:astra"),
+        Column("model", "string", "Name that the model states"),
+        Column("model_version", "string", "Its version"),
+        Column("model_sha256", "string", "Identity of network and rules; vectors of one identity can be compared"),
+        Column("crop", "string", "How the network's input was made"),
+        Column("outside", "float", "Share of the input that is outside of the volume"),
+        Column("length", "int", "Number of values"),
+        Column("norm", "float", "Euclidean norm"),
+        Column("vector", "floats", "The values, float32"),
+        Column("vector_sha256", "string", "SHA-256 of the values, float32, little endian"),
+        Column("input_sha256", "string", "SHA-256 of the network's input, float32 [x, y, z], little endian"),
+    ),
+}
 _TIDY_SERIES = (
     _PATIENT_OF_CT,
     Column("StudyInstanceUID", "string", "Study Instance UID"),
@@ -652,6 +671,7 @@ TABLE_TEXTS: Mapping[str, str] = MappingProxyType(
         "issues": "issue found by a check",
         "proofs": "check of the proof of a product",
         "radiomics_features": "first order or texture feature of a segment",
+        "deep_features": "feature vector of a segment, or of the whole volume, by a feature model",
         "timings": "stage of a product",
         "runs": "call of the command",
         "evaluation": "organ of a product that was compared with a reference",
@@ -700,6 +720,7 @@ def _types() -> dict[str, Any]:
         "string": text,
         "strings": pa.list_(pa.field("element", text)),
         "int": pa.int64(),
+        "floats": pa.list_(pa.field("element", pa.float64())),
         "ints": pa.list_(pa.field("element", pa.int64())),
         "float": pa.float64(),
         "bool": pa.bool_(),

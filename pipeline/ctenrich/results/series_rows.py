@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from ctenrich.dicom.datetimes import age_in_years
+from ctenrich.features.vectors import floats_sha256, load_vectors
 from ctenrich.records import (
     EncodedObjects,
+    FeatureVectors,
     Landmarks,
     Product,
     ProductKind,
@@ -38,6 +40,7 @@ RECORD_TABLES = (
     "rois",
     "landmarks",
     "radiomics_features",
+    "deep_features",
     "proofs",
     "organs",
 )
@@ -116,6 +119,8 @@ def _product_rows(store: SeriesStore, uid: str, product: Product, rows: dict[str
     rows["radiomics_features"] += _radiomics_rows(shape) if shape else []
     proof = store.find_valid(Proof, uid, product)
     rows["proofs"] += _proof_rows(uid, proof) if proof else []
+    features = store.find_valid(FeatureVectors, uid, product)
+    rows["deep_features"] += _feature_rows(store.workspace, features) if features else []
     landmarks = store.find_valid(Landmarks, uid, product)
     rows["landmarks"] += _landmark_rows(landmarks) if landmarks else []
 
@@ -255,6 +260,38 @@ def _radiomics_rows(shape: ShapeMeasurements) -> list[Row]:
         for segment in shape.segments
         for name, value in sorted(segment.radiomics.items())
     ]
+
+
+def _feature_rows(workspace: Workspace, features: FeatureVectors) -> list[Row]:
+    """One row per vector whose values are there and have the hash of the record."""
+    uid = features.series_instance_uid
+    rows = []
+    for model in features.models:
+        values = load_vectors(model, uid, workspace)
+        for index, one in enumerate(model.vectors if values is not None else ()):
+            assert values is not None
+            if floats_sha256(values[index]) != one.sha256:
+                continue
+            rows.append(
+                {
+                    "SeriesInstanceUID": uid,
+                    "product": str(features.product),
+                    "segment_number": one.number,
+                    "segment": one.name or None,
+                    "features": model.spec,
+                    "model": model.model.name,
+                    "model_version": model.model.version or None,
+                    "model_sha256": model.model.sha256,
+                    "crop": model.crop,
+                    "outside": one.outside,
+                    "length": model.length,
+                    "norm": one.norm,
+                    "vector": values[index].astype(float),
+                    "vector_sha256": one.sha256,
+                    "input_sha256": one.input_sha256,
+                }
+            )
+    return rows
 
 
 def _landmark_rows(landmarks: Landmarks) -> list[Row]:

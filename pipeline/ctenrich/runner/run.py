@@ -17,6 +17,7 @@ from ctenrich import __version__
 from ctenrich.codes.mappings import use_mappings
 from ctenrich.dose.measure import dose_options
 from ctenrich.errors import UsageError
+from ctenrich.features.kinds import pin_features
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.database import check_database_path
 from ctenrich.ledger.rows import ProductKey
@@ -25,7 +26,7 @@ from ctenrich.records import Cohort
 from ctenrich.runner.products import request_products
 from ctenrich.select import open_cohort, read_cohort, remember_check, sizes_of, uids_of
 from ctenrich.select.cohort_file import check_path
-from ctenrich.settings import Settings
+from ctenrich.settings import FeaturesSettings, Settings
 from ctenrich.shape.pyradiomics import need_radiomics
 from ctenrich.shape.pyradiomics_features import Radiomics
 from ctenrich.tools import need_package
@@ -113,6 +114,7 @@ class Run:
         use_mappings(settings.codes.mappings)  # after those of the existing run
         if found is not None and not settings.doses.enabled:  # as with products: what the run has stays part of it
             settings = replace(settings, doses=found.config.settings.doses)
+        settings = _with_feature_models(settings, found.config.settings if found else None)
         kept = found.config.products if found else ()
         products = request_products(
             tuple(segmenters), bodypart, settings=settings, allow_demo=allow_demo, kept=kept, cohort=cohort
@@ -306,6 +308,12 @@ def _copy_cohort(cohort_file: Path, out: Path) -> None:
             continue
         with atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)
+
+
+def _with_feature_models(settings: Settings, kept: Settings | None) -> Settings:
+    """Add the feature models of an existing run, and the identity of every model."""
+    names = (*(kept.features.models if kept else ()), *settings.features.models)
+    return replace(settings, features=FeaturesSettings(models=pin_features(names)))
 
 
 def _check_engines(settings: Settings) -> None:

@@ -45,6 +45,7 @@ from ctenrich.shape.measure import measure_shape
 from ctenrich.stages.convert import compress_nifti, convert_series
 from ctenrich.stages.crop import segment_cropped
 from ctenrich.stages.dose import measure_series_doses, treatment_identity
+from ctenrich.stages.features import measure_series_features
 from ctenrich.stages.fetch import fetch_series
 from ctenrich.stages.sort import sort_series
 from ctenrich.stages.stage import Stage, StageContext, StageFindingsError, StageResult, WorkerPool
@@ -193,6 +194,12 @@ def _run_dose(context: StageContext) -> StageResult:
     return StageResult(files=(context.store.save(doses, context.uid, context.product),))
 
 
+def _run_features(context: StageContext) -> StageResult:
+    found = measure_series_features(context)
+    arrays = [context.resolve(one.array_path) for one in found.models]
+    return StageResult(files=(context.store.save(found, context.uid, context.product), *arrays), issues=found.issues)
+
+
 def _run_encode(context: StageContext) -> StageResult:
     written: dict[str, EncodedObject] = {}
     records = context.records
@@ -296,7 +303,16 @@ _OPTIONAL_OBJECTS = (ObjectKind.DOSE_SR,)
 
 def _with_doses(kind: SegmenterKind, settings: Settings) -> bool:
     """Whether doses are calculated for the products of a kind: for those with masks and a SEG, if asked for."""
-    return settings.doses.enabled and kind.makes is SegmentMasks and ObjectKind.SEG in kind.objects
+    return settings.doses.enabled and _has_segments(kind)
+
+
+def _with_features(kind: SegmenterKind, settings: Settings) -> bool:
+    """Whether feature vectors are made for the products of a kind: for those with masks and a SEG, if asked for."""
+    return bool(settings.features.models) and _has_segments(kind)
+
+
+def _has_segments(kind: SegmenterKind) -> bool:
+    return kind.makes is SegmentMasks and ObjectKind.SEG in kind.objects
 
 
 def _object_kinds(kind: SegmenterKind, settings: Settings) -> list[ObjectDefinition]:
@@ -397,6 +413,11 @@ def _dose_inputs(context: StageContext) -> list[str]:
     return [*records, masks, _settings_json(context, "doses"), treatment_identity(context)]
 
 
+def _features_inputs(context: StageContext) -> list[str]:
+    volume, masks = _series_digest(context, Volume), _product_digest(context, SegmentMasks)
+    return [volume, masks, _settings_json(context, "features")]
+
+
 def _encode_inputs(context: StageContext) -> list[str]:
     reads = dict.fromkeys(r for kind in _object_kinds(context.kind, context.settings) for r in kind.reads)
     return [
@@ -438,6 +459,7 @@ _ROWS = (
     Stage(name="convert", version=3, pool=_INPUT, cache_key_inputs=_convert_inputs, run=_run_convert),
     Stage(name="compress", version=1, pool=_OUTPUT, cache_key_inputs=_compress_inputs, run=_run_compress),
     Stage(name="segment", version=1, pool=_INFER, cache_key_inputs=_segment_inputs, run=_run_segment),
+    Stage(name="features", version=1, pool=_INFER, cache_key_inputs=_features_inputs, run=_run_features),
     Stage(name="score", version=2, pool=_INFER, cache_key_inputs=_score_inputs, run=_run_score),
     Stage(name="measure", version=2, pool=_OUTPUT, cache_key_inputs=_measure_inputs, run=_run_measure),
     Stage(name="dose", version=1, pool=_OUTPUT, cache_key_inputs=_dose_inputs, run=_run_dose),
@@ -471,12 +493,15 @@ def product_stages(kind: str | SegmenterKind, settings: Settings | None = None) 
     kind : str or SegmenterKind
         Key or descriptor of the kind.
     settings : Settings, optional
-        Of the run; they decide whether the product has the stage ``dose``. None: it has not.
+        Of the run; they decide whether the product has the stages ``features`` and ``dose``. None: it has not.
     """
     kind = segmenter_kind(kind) if isinstance(kind, str) else kind
-    if settings is None or not _with_doses(kind, settings):
+    if settings is None:
         return kind.stages
-    own = {*kind.stages, "dose"}
+    asked = {"dose": _with_doses(kind, settings), "features": _with_features(kind, settings)}
+    if not any(asked.values()):
+        return kind.stages
+    own = {*kind.stages, *(name for name, wanted in asked.items() if wanted)}
     return tuple(name for name in STAGES if name in own)
 
 

@@ -27,7 +27,7 @@ from ctenrich.steps.results import (
 )
 from ctenrich.steps.running import StageReport, open_run, outcomes, run_command, run_stages, start
 from ctenrich.steps.selection import SelectRequest, index, select, select_request
-from ctenrich.steps.stages import convert, encode, fetch, measure, score, segment, sort, validate
+from ctenrich.steps.stages import convert, encode, features, fetch, measure, score, segment, sort, validate
 from ctenrich.steps.whole import run_all
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "export_images",
     "export_nnunet_raw",
     "export_objects",
+    "features",
     "fetch",
     "finish",
     "harmonise",

@@ -16,6 +16,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import (
     EncodedObjects,
+    FeatureVectors,
     FetchedSeries,
     Landmarks,
     Outcome,
@@ -65,6 +66,7 @@ _COMMANDS = MappingProxyType(
         "sort": _Command(("sort",), (SortedSeries,), of_series=True),
         "convert": _Command(("convert", "compress"), (Volume,), of_series=True),
         "segment": _Command(("segment",), (SegmentMasks,)),
+        "features": _Command(("features",), (FeatureVectors,)),
         "score": _Command(("score",), (SliceScores,)),
         "measure": _Command(("measure",), (ShapeMeasurements, Landmarks, Regions)),
         "encode": _Command(("encode",), (EncodedObjects,)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ctenrich.progress import SILENT, Progress
 from ctenrich.records import (
     EncodedObjects,
+    FeatureVectors,
     FetchedSeries,
     Landmarks,
     Proof,
@@ -18,7 +19,7 @@ from ctenrich.records import (
 from ctenrich.runner.run import Run
 from ctenrich.steps.running import ByProduct, records_of_products, records_of_series, run_or_raise
 
-__all__ = ["convert", "encode", "fetch", "measure", "score", "segment", "sort", "validate"]
+__all__ = ["convert", "encode", "features", "fetch", "measure", "score", "segment", "sort", "validate"]
 
 
 def fetch(run: Run, *, progress: Progress = SILENT) -> dict[str, FetchedSeries]:
@@ -115,6 +116,30 @@ def segment(run: Run, *, progress: Progress = SILENT) -> ByProduct[SegmentMasks]
     """
     run_or_raise(run, "segment", progress)
     return records_of_products(run, SegmentMasks)
+
+
+def features(run: Run, *, progress: Progress = SILENT) -> ByProduct[FeatureVectors]:
+    """Make the feature vectors of every product with masks, by the models of ``settings.features``.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    progress : Progress
+        Receives the steps of the stage.
+
+    Returns
+    -------
+    dict
+        (Series Instance UID, product) -> records of the vectors; empty for a run without feature models.
+
+    Raises
+    ------
+    InputError
+        The last error, if no series or no product could continue.
+    """
+    run_or_raise(run, "features", progress)
+    return records_of_products(run, FeatureVectors)
 
 
 def score(run: Run, *, progress: Progress = SILENT) -> ByProduct[SliceScores]:
