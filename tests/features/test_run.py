@@ -96,7 +96,7 @@ def test_the_halves_of_a_box_are_those_of_the_patient(run: Run) -> None:
     row = [v.name for v in found.models[0].vectors].index("heart")
     left_right = values[row][:2]
     assert left_right == pytest.approx([wanted[:6].mean(), wanted[6:].mean()], abs=0.05)
-    assert abs(wanted[:6].mean() - wanted[6:].mean()) > 0.1, "the halves differ enough to tell sides apart"
+    assert abs(wanted[:6].mean() - wanted[6:].mean()) > 0.06, "the halves differ enough to tell sides apart"
 
 
 @pytest.mark.long
