@@ -206,6 +206,15 @@ def test_a_package_of_monai_deploy_is_found_and_runs_as_its_manifests_state(tmp_
     assert spec.command == ("python3", "-u", "/opt/holoscan/app"), "the image has no entry point"
 
 
+def test_files_are_read_of_images_only_that_may_be_packages(tmp_path: Path) -> None:
+    engine = ScriptEngine(model='cp "$INPUT"/* "$OUTPUT"')
+    graph(tmp_path, ONE % "", engine).run(sources())
+    assert engine.reads == 0
+    prepare_step(flow_of(ONE % "").steps[0], _packaged())
+    assert prepare_step(flow_of(ONE % ", contract: map").steps[0], engine).contract == "map"
+    assert engine.reads == 2
+
+
 @pytest.mark.parametrize(
     ("app", "package", "keys", "message"),
     [

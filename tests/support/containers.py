@@ -39,6 +39,8 @@ class ScriptEngine:
         self.scripts = scripts
         self.files: dict[str, str] = {}
         """Path in each image -> content."""
+        self.reads = 0
+        """How often a file of an image was read."""
         self.ran: list[str] = []
         self.removed: list[str] = []
 
@@ -50,7 +52,11 @@ class ScriptEngine:
     def entrypoint(self, image: str) -> tuple[str, ...]:
         return ()
 
+    def environment(self, image: str) -> tuple[str, ...]:
+        return ("PATH", "HOLOSCAN_INPUT_PATH") if self.files else ("PATH",)
+
     def read_file(self, image: str, path: str) -> bytes:
+        self.reads += 1
         return self.files.get(path, "").encode()
 
     def command(self, spec: ContainerSpec) -> list[str]:

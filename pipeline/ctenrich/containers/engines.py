@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from ctenrich.errors import ToolError, UsageError
@@ -72,6 +72,9 @@ class Engine(Protocol):
     def entrypoint(self, image: str) -> tuple[str, ...]:
         """Entry point of an image."""
 
+    def environment(self, image: str) -> tuple[str, ...] | None:
+        """Names of the variables that an image sets; None: the engine does not know them."""
+
     def read_file(self, image: str, path: str) -> bytes:
         """Content of a small file of an image; empty if it has none of that path."""
 
@@ -109,21 +112,33 @@ class DockerEngine:
         self.name = program.name
         self.leaves = self.name != "podman"
         self._program = program
+        self._configs: dict[str, dict[str, Any]] = {}
+        """Image -> its configuration when it was last asked for its ID: a call takes some tenths of a second."""
 
     def image_id(self, image: str) -> str:
         """ID of an image; raises NOT_FOUND."""
         found = run_tool([self._program, "image", "inspect", image], timeout=_SECONDS, check=False)
         try:
-            return str(json.loads(found.stdout)[0]["Id"])
-        except (ValueError, LookupError, TypeError):
+            known = json.loads(found.stdout)[0]
+            self._configs[image] = known.get("Config") or {}
+            return str(known["Id"])
+        except (ValueError, LookupError, TypeError, AttributeError):
             message = f"the image {image} is not on this machine"
             raise UsageError(Reason.NOT_FOUND, message, "images are never pulled implicitly: load or pull it") from None
 
     def entrypoint(self, image: str) -> tuple[str, ...]:
         """Entry point of an image."""
-        found = run_tool([self._program, "image", "inspect", image], timeout=_SECONDS)
-        config = json.loads(found.stdout)[0].get("Config") or {}
+        config = self._config(image)
         return tuple(config.get("Entrypoint") or ()) + tuple(config.get("Cmd") or ())
+
+    def environment(self, image: str) -> tuple[str, ...]:
+        """Names of the variables that an image sets."""
+        return tuple(str(one).partition("=")[0] for one in self._config(image).get("Env") or ())
+
+    def _config(self, image: str) -> dict[str, Any]:
+        if image not in self._configs:
+            self.image_id(image)
+        return self._configs[image]
 
     def read_file(self, image: str, path: str) -> bytes:
         """Content of a file of an image, by a container that is never started."""
@@ -198,6 +213,9 @@ class ApptainerEngine:
     def entrypoint(self, image: str) -> tuple[str, ...]:
         """Nothing: the run script of the file is run."""
         return ()
+
+    def environment(self, image: str) -> None:
+        """Nothing is known: it is in the scripts of the file."""
 
     def read_file(self, image: str, path: str) -> bytes:
         """Content of a file of an image, by its own ``cat``."""

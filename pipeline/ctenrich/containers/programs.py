@@ -55,6 +55,10 @@ class ProgramEngine:
         """Nothing: the command of the step is run."""
         return ()
 
+    def environment(self, image: str) -> tuple[str, ...]:
+        """Nothing: a program sets no variables."""
+        return ()
+
     def read_file(self, image: str, path: str) -> bytes:
         """Nothing: a program has no files of its own."""
         return b""

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ctenrich.containers.contracts import CONTRACTS, ContractPaths
 from ctenrich.containers.engines import ContainerSpec, Engine, HostMount
-from ctenrich.containers.packages import PackageManifest, read_package
+from ctenrich.containers.packages import PackageManifest, may_be_package, read_package
 from ctenrich.errors import UsageError
 from ctenrich.flows.records import Contract, Step
 from ctenrich.flows.static_files import static_path
@@ -64,11 +64,14 @@ def prepare_step(step: Step, engine: Engine) -> StepProgram:
         contract = Contract.PLAIN if contract is Contract.AUTO else contract
     elif contract in (Contract.AUTO, Contract.MAP):
         words = " ".join(engine.entrypoint(step.image))
-        mhub = contract is Contract.AUTO and "mhub.run" in words
-        manifest = None if mhub else read_package(engine, step.image)
-        if contract is Contract.AUTO:
-            package = manifest is not None or "/var/holoscan" in words
-            contract = Contract.MHUB if mhub else Contract.MAP if package else Contract.RADDEPLOY
+        if contract is Contract.AUTO and "mhub.run" in words:
+            contract = Contract.MHUB
+        elif contract is Contract.MAP or may_be_package(engine, step.image):
+            manifest = read_package(engine, step.image)
+            package = contract is Contract.MAP or manifest is not None or "/var/holoscan" in words
+            contract = Contract.MAP if package else Contract.RADDEPLOY
+        else:
+            contract = Contract.RADDEPLOY
     paths = CONTRACTS[contract.value]
     if manifest is not None:
         _check_needs(step, manifest)
