@@ -116,7 +116,7 @@ def test_apptainer_gets_options_that_it_knows(tmp_path: Path) -> None:
         HostMount(host=tmp_path / "out", target="/output", writable=True),
     )
     spec = replace(SPEC, image=engine.image_id(str(image)), mounts=mounts, command=("cp", "/input/a", "/output/b"))
-    run_container(engine, spec, ContainerLimits(timeout=20), tmp_path / "log")
+    run_container(engine, spec, ContainerLimits(timeout=60), tmp_path / "log")
     assert (tmp_path / "out" / "b").read_text() == "text"
     assert (tmp_path / "log").read_text() == "b c\n"
 
@@ -131,7 +131,7 @@ esac
 """
 
 
-def _run(engine: Engine, folder: Path, image: str, word: str, seconds: float = 60) -> Reason | None:
+def _run(engine: Engine, folder: Path, image: str, word: str, seconds: float = 300) -> Reason | None:
     out = folder / word
     out.mkdir()
     out.chmod(0o777)

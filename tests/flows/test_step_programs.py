@@ -111,7 +111,8 @@ def _left(marker: str) -> list[int]:
 def test_no_process_of_a_program_is_left(tmp_path: Path, text: str, reason: Reason | None) -> None:
     marker = f"{os.getpid()}7{abs(hash(text)) % 1000}"
     path = program(tmp_path, text.replace("$0.1", marker).replace("%s", marker))
-    run = steps(tmp_path / "case", COMMAND % (path, ", timeout: 0.7"), path)
+    seconds = 60 if reason is None else 0.7
+    run = steps(tmp_path / "case", COMMAND % (path, f", timeout: {seconds}"), path)
     if reason is None:
         assert len(run.run(sources())[0].results) == 2
     else:
