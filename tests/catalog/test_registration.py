@@ -73,7 +73,8 @@ def test_another_specification_names_all_that_there_are(list_catalog: None, spec
     known = (
         "folder:FILE, idc[:fetch], parquet:URI, "
         "bigquery[:PROJECT], dicom://HOST:PORT/AET, dicomweb+https://HOST/ROOT, dicomweb+http://HOST/ROOT, "
-        "xnat+https://HOST/PROJECT, xnat+http://HOST/PROJECT or list:UID,UID"
+        "xnat+https://HOST/PROJECT, xnat+http://HOST/PROJECT, tcia:COLLECTION, "
+        "nbia+https://HOST/PATH/COLLECTION, nbia+http://HOST/PATH/COLLECTION or list:UID,UID"
     )
     assert caught.value.hint.endswith(known)
 

@@ -113,6 +113,9 @@ def test_another_network_than_was_stated_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.HASH_MISMATCH
 
 
+SMALL_RESNET = "[architecture]\nname = 'i3resnet'\nblocks = [1, 1, 1, 1]\nwidth = 2\n"
+
+
 class _Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (open, ("/tmp/ctenrich-must-not-exist",))
@@ -122,8 +125,8 @@ class _Evil:
     ("name", "content", "more", "part"),
     [
         ("model.ts", pickle.dumps(_Evil()), "", "not a TorchScript file"),
-        ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      ", "[architecture]\nname = 'i3resnet'\n", "has no tensor"),
-        ("model.safetensors", b"nothing", "[architecture]\nname = 'i3resnet'\n", "not a safetensors file"),
+        ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      ", SMALL_RESNET, "has no tensor"),
+        ("model.safetensors", b"nothing", SMALL_RESNET, "not a safetensors file"),
         ("model.safetensors", b"nothing", "[architecture]\nname = 'vit'\n", "[architecture] is not one that is known"),
         ("model.safetensors", b"nothing", "", "no [architecture] states their network"),
         ("model.ts", b"nothing", "[architecture]\nname = 'i3resnet'\n", "is a network of its own"),
@@ -133,7 +136,7 @@ def test_files_that_are_no_networks_are_refused(
     tmp_path: Path, name: str, content: bytes, more: str, part: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    write_model(tmp_path, name, 6, crop=f"{VOLUME}\n{more}")
+    write_model(tmp_path, name, 64, crop=f"{VOLUME}\n{more}", more='pooling = "mean"' if more == SMALL_RESNET else "")
     error = refusal(f"deep:{tmp_path}")
     assert error.reason is Reason.BAD_MODEL
     assert part in error.message

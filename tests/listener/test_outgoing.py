@@ -54,7 +54,7 @@ def make_two_objects(run: Run, *, failed: bool = False) -> RunSummary:
 
 
 def run_case(desk: Desk, config: StationConfig, monkeypatch: pytest.MonkeyPatch, *, failed: bool = False) -> None:
-    monkeypatch.setattr(running.steps, "run_all", lambda run: make_two_objects(run, failed=failed))
+    monkeypatch.setattr(running.steps, "run_all", lambda run, **_: make_two_objects(run, failed=failed))
     request = replace(config, run=RunRequest(segmenters=("expert",)))
     assert CaseWorker(desk.station, desk.database, request).run_next() is True
 

@@ -131,7 +131,7 @@ def test_a_full_disk_puts_the_case_back(desk: Desk, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_interrupted_case_runs_first_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: object) -> RunSummary:
+    def interrupted(_: object, **__: object) -> RunSummary:
         return RunSummary(ended=RunEnd.INTERRUPTED, states={}, reasons={}, ran=0, seconds=0.0)
 
     close_case(desk, *study_files())

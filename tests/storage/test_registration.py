@@ -99,7 +99,10 @@ def test_an_unknown_scheme_names_all_that_there_are(memory_storage: None) -> Non
     assert not is_storage_url("ftp://b/x")
     with pytest.raises(UsageError, match="no storage for ftp://") as caught:
         open_storage("ftp://b/x", Settings().fetch)
-    assert caught.value.hint == "file, gs, s3, dicom, dicomweb+https, dicomweb+http, xnat+https, xnat+http, memory1"
+    schemes = (
+        "file, gs, s3, dicom, dicomweb+https, dicomweb+http, xnat+https, xnat+http, nbia+https, nbia+http, memory1"
+    )
+    assert caught.value.hint == schemes
 
 
 def test_a_class_that_is_no_storage_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

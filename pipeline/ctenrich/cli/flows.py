@@ -193,12 +193,13 @@ def run(
     Ends with 1 if it failed on a study. Ctrl+C ends it; the same command goes on.
     """
     from ctenrich.cli.console import progress_bars
-    from ctenrich.cli.text import printable
+    from ctenrich.cli.text import check_paths, printable
     from ctenrich.flows.cohort_run import run_on_cohort
     from ctenrich.flows.request import RunRequest
     from ctenrich.flows.running import EndState
     from ctenrich.flows.step_graph import machine_of
 
+    check_paths(*map(Path, compute.allow_command or ()), compute.static)
     request = RunRequest(
         settings=str(settings.resolve()) if settings else "",
         device=compute.device or "",
