@@ -215,7 +215,8 @@ def test_the_numbers_in_the_pages_are_those_of_the_code() -> None:
 
 def test_the_pages_name_settings_that_exist() -> None:
     sections = {field.name: {f.name for f in fields(getattr(Settings(), field.name))} for field in fields(Settings)}
-    pattern = rf"(?<!issue )`\[?({'|'.join(sections)})(?:\.|\] )(?!(?:py|dcm|json|toml|ttl|csv)`)([a-z_0-9]+)( = [^`]*)?`"
+    files = "py|dcm|json|toml|ttl|csv"
+    pattern = rf"(?<!issue )`\[?({'|'.join(sections)})(?:\.|\] )(?!(?:{files})`)([a-z_0-9]+)( = [^`]*)?`"
     seen = set()
     for page in PROSE:
         for section, setting, _ in re.findall(pattern, page.read_text("utf-8")):
