@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +20,7 @@ from ctenrich.report.charts import Bar, bars
 from ctenrich.report.outliers import box
 from ctenrich.report.pictures import choose_view, overlay_png, picture_webp, plane_of
 from ctenrich.results.tables import build_tables
+from ctenrich.review.store import version_of_uids
 from ctenrich.workspace import Workspace, load_record, save_record
 from tests.support.browser import chromium
 from tests.support.report_runs import NETWORK, make_run, uid_of
@@ -91,6 +93,14 @@ def test_flow_balances(run: Workspace) -> None:
         "Series selected: 12 series. Excluded: 2 series, failed: MISSING SLICE. Series done: 10 series. "
         "The numbers add up."
     )
+
+
+def test_versions_of_objects_are_those_of_reviews() -> None:
+    uids = ["1.2.10", "1.2.9", "1.2.3"]
+    with duckdb.connect() as db:
+        db.execute("CREATE TABLE objects (SeriesInstanceUID TEXT, product TEXT, SOPInstanceUID TEXT)")
+        db.executemany("INSERT INTO objects VALUES ('1', 'expert', ?)", [[uid] for uid in uids])
+        assert build._versions(db) == {("1", "expert"): version_of_uids(uids)}
 
 
 def test_a_second_report_writes_nothing(run: Workspace) -> None:
