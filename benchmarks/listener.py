@@ -1,12 +1,12 @@
 """The listener beside Orthanc, and through kills, large objects and many connections.
 
 ``python -m benchmarks.listener [--quick] [--kills N] [--delivery-kills N] [--images N] [--rounds N] [--connects N]
-[--gigabytes N] [--study FOLDER] [--seed N]``
+[--aborts N] [--gigabytes N] [--study FOLDER] [--seed N]``
 
-``--kills 0`` and ``--delivery-kills 0`` leave the campaigns out; so do ``--rounds 0``, ``--images 0``, ``--connects 0``
-and ``--gigabytes 0`` with the other parts. ``--study FOLDER`` adds the time from the last image of a study to its
-objects, beside that of ``ctenrich run`` on the images that were received.
-Senders are dcmtk's storescu and a STOW client; TCP_NODELAY=1 is in the environment of every program.
+``--kills 0`` and ``--delivery-kills 0`` leave the campaigns out; so do ``--rounds 0``, ``--images 0``,
+``--connects 0``, ``--aborts 0`` and ``--gigabytes 0`` with the other parts. ``--study FOLDER`` adds the time from the
+last image of a study to its objects, beside that of ``ctenrich run`` on the images that were received. Senders are
+dcmtk's storescu and a STOW client; TCP_NODELAY=1 is in the environment of every program.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ SIZES = {
     "rounds": (3, 1),
     "images": (10_000, 500),
     "connects": (10_000, 500),
+    "aborts": (100, 5),
     "gigabytes": (1.0, 0.1),
 }
 """Option -> size of its part, and that with ``--quick``."""
@@ -96,9 +97,9 @@ def orthanc(folder: Path, port: int) -> Iterator[psutil.Process]:
         yield next(child for child in children if str(folder / "orthanc.json") in child.cmdline())
 
 
-def send(port: int, parts: list[list[Path]]) -> float:
-    """Send each part over an association of its own, all at once; returns images per second."""
-    command = ["storescu", "-R", "-aec", "CTENRICH", "127.0.0.1", str(port)]
+def send(port: int, parts: list[list[Path]], *options: str) -> float:
+    """Send each part over an association of its own, all at once; `options` are storescu's. Images per second."""
+    command = ["storescu", "-R", *options, "-aec", "CTENRICH", "127.0.0.1", str(port)]
     started = time.monotonic()
     running = [subprocess.Popen([*command, *map(str, part)], env=ENVIRONMENT) for part in parts]
     codes = [one.wait() for one in running]
@@ -131,8 +132,8 @@ def throughput(folder: Path, rounds: int) -> dict[str, Any]:
     return {**speed, **ratios}
 
 
-def memory(folder: Path, images: int, gigabytes: float, connects: int) -> dict[str, Any]:
-    """Resident memory of the receiving process, MB: at its start, after images, one large object and connections."""
+def memory(folder: Path, images: int, gigabytes: float, connects: int, aborts: int) -> dict[str, Any]:
+    """Resident memory of the receiving process, MB: at its start, after each of the parts that are asked for."""
     port = free_port()
     found: dict[str, Any] = {}
     with listening(folder / "memory", port) as receiver:
@@ -160,6 +161,12 @@ def memory(folder: Path, images: int, gigabytes: float, connects: int) -> dict[s
             found[f"after {connects} connections"] = resident()
             found["threads and handles more than before"] = receiver.num_threads() + receiver.num_fds() - before
             assert subprocess.run(["echoscu", "-aec", "CTENRICH", "127.0.0.1", str(port)], check=False).returncode == 0
+        if aborts:
+            write_phantom_study(folder / "aborted", SLICES)
+            files = sorted((folder / "aborted").rglob("*.dcm"))
+            for _ in range(aborts):
+                send(port, [files], "--abort")
+            found[f"after {aborts} studies of {len(files)} images that ended in an abort"] = resident()
     return found
 
 
@@ -231,8 +238,8 @@ def main() -> int:
         folder = Path(name)
         if options.rounds:
             print(json.dumps({"images per second": throughput(folder, options.rounds)}, indent=1), flush=True)
-        if options.images or options.gigabytes or options.connects:
-            sizes = memory(folder, options.images, options.gigabytes, options.connects)
+        if options.images or options.gigabytes or options.connects or options.aborts:
+            sizes = memory(folder, options.images, options.gigabytes, options.connects, options.aborts)
             print(json.dumps({"memory, MB": sizes}, indent=1), flush=True)
         if options.study:
             print(json.dumps({"latency": latency(folder, options.study, quiet=5)}, indent=1), flush=True)

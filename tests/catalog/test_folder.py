@@ -114,6 +114,44 @@ def test_a_stopped_crawl_goes_on(tmp_path: Path) -> None:
     assert (summary.read, summary.instances) == (300 - 256, 300)
 
 
+def test_a_crawl_that_is_killed_at_any_statement_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "ct", slices=2)
+    catalog = tmp_path / "catalog.duckdb"
+    left: list[Path] = []
+    connect = duckdb.connect
+
+    class Connection:
+        """Keeps, after each statement, the files that a killed process would leave."""
+
+        def __init__(self, inner: duckdb.DuckDBPyConnection) -> None:
+            self.inner = inner
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.inner, name)
+
+        def __enter__(self) -> Connection:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.inner.close()
+
+        def execute(self, *arguments: object) -> object:
+            result = self.inner.execute(*arguments)  # type: ignore[arg-type]
+            left.append(tmp_path / f"killed_{len(left)}")
+            left[-1].mkdir()
+            for file in tmp_path.glob("catalog.duckdb*"):
+                shutil.copy(file, left[-1])
+            return result
+
+    monkeypatch.setattr(duckdb, "connect", lambda *args, **options: Connection(connect(*args, **options)))
+    whole = crawl(tmp_path / "ct", catalog)
+    monkeypatch.undo()
+    assert len(left) > 40
+    for folder in left[:: max(1, len(left) // 7)]:
+        again = crawl(tmp_path / "ct", folder / "catalog.duckdb")
+        assert (again.instances, again.series, again.files) == (whole.instances, whole.series, whole.files), folder
+
+
 def test_junk_beside_the_images_is_counted_and_named(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     paths = write_series(folder, count=4)

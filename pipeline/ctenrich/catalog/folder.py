@@ -210,7 +210,8 @@ def _create(connection: Any) -> None:
     connection.execute(f"CREATE TABLE IF NOT EXISTS instances ({columns}, local_path VARCHAR, is_copy BOOLEAN)")
     connection.execute('ALTER TABLE instances ADD COLUMN IF NOT EXISTS "PatientBirthDate" DATE')
     for column in RADIOTHERAPY_COLUMNS:  # batches without such objects do not have these columns
-        default = "[]" if column.repeated else "NULL"
+        # a literal: DuckDB cannot replay its log if the default of an added column calls a function, as [] does
+        default = "'[]'" if column.repeated else "NULL"
         connection.execute(
             f'ALTER TABLE instances ADD COLUMN IF NOT EXISTS "{column.name}" {duckdb_type(column)} DEFAULT {default}'
         )
