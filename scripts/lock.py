@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "constraints.txt"
 BUILD_TOOLS = ("editables", "packaging", "pip>=25.3", "setuptools", "versioneer", "wheel")
-"""Beside the build back end of pyproject.toml: what pip needs to build without downloading anything by itself. versioneer
-is for pyradiomics, which is built from its source."""
+"""Beside the build back end of pyproject.toml: what pip needs to build without downloading anything by itself.
+versioneer is for pyradiomics, which is built from its source."""
 PYTHON = "3.11.5"
 """Oldest Python for which versions are looked for."""
 HEADER = """\

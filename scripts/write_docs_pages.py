@@ -80,7 +80,8 @@ INTERFACE = {
         "DICOM objects",
         ["codes.mappings", "codes.tasks", "codes.describe", "codes.lint", "uids", "objects.kinds", "encode.seg",
          "encode.shape_sr", "encode.landmarks_sr", "encode.regions_sr", "dicom.seg", "dicom.sr", "dicom.parametric_map",
-         "maps.quantity", "maps.values", "maps.source", "maps.parametric_map", "maps.fractional", "maps.write", "proof",
+         "maps.quantity", "maps.values", "maps.source", "maps.parametric_map", "maps.fractional", "maps.write",
+         "maps.probabilities", "proof",
          "validate"],
     ),
     "listener": (

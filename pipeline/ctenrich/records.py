@@ -551,6 +551,13 @@ class SegmentMasks:
     """Segment name -> mean Dice of each fold's result with the ensemble's; empty for a single fold."""
     probabilities_path: str | None = None
     """``.npy`` float16, [class, k, j, i], classes in the order of `segments`; None unless requested."""
+    classes_overlap: bool = False
+    """Whether each class has a probability of its own (regions); else all classes and the background add up to 1."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Leave what is not set out of the JSON where version 0.1.0 did not write it."""
+        return _schema_without_defaults(handler(source), {"classes_overlap": False})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ from ctenrich.cli.main import app
 from ctenrich.resources import folder as own_folder
 
 LOCAL = re.compile(
-    r"ctenrich (index|cohort|plan|status|report|query my-run|export|check-mappings|retry|evaluate-segmentations|prepare"
+    r"ctenrich (index|cohort|plan|status|report|query my-run|export(?! my-run probabilities)"
+    r"|check-mappings|retry|evaluate-segmentations|prepare"
     r"|evaluate my-run$|compare my-run$|quality my-run$|quality my-run --top"
     r"|codes list|codes show|fetch|sort|convert|segment|score|measure|encode|validate others"
     r"|models list|models show|models verify demo"

@@ -22,6 +22,8 @@ class Format(StrEnum):
     CSV = "csv"
     DCMQI = "dcmqi"
     NNUNET_RAW = "nnunet-raw"
+    PROBABILITIES = "probabilities"
+    FRACTIONAL = "fractional"
     RTSTRUCT = "rtstruct"
     EXCEL = "excel"
     STATA = "stata"
@@ -29,13 +31,14 @@ class Format(StrEnum):
 
 
 _TABLES = (Format.EXCEL, Format.STATA, Format.CSV_TABLES)
+_PROBABILITIES = (Format.PROBABILITIES, Format.FRACTIONAL)
 _OPTIONS = {
-    "--only accepted": (Format.NIFTI, Format.NRRD, Format.CSV, Format.DCMQI),
+    "--only accepted": (Format.NIFTI, Format.NRRD, Format.CSV, Format.DCMQI, *_PROBABILITIES),
     "--table": _TABLES,
     "--with-image": (Format.NIFTI, Format.NRRD),
-    "--product": (Format.NNUNET_RAW,),
+    "--product": (Format.NNUNET_RAW, *_PROBABILITIES),
     "--dataset": (Format.NNUNET_RAW,),
-    "--structure": (Format.NNUNET_RAW,),
+    "--structure": (Format.NNUNET_RAW, *_PROBABILITIES),
 }
 """Option -> formats that it is for."""
 _OF_RUNS = {
@@ -64,7 +67,8 @@ def register(app: typer.Typer) -> None:
         "ctenrich export my-run dcmqi --out for-dcmqi  \n"
         "ctenrich export my-run nrrd --with-image --out radiomics  \n"
         "ctenrich export my-run nnunet-raw --product expert --dataset Dataset701_Lungs --structure lung_left "
-        "--structure lung_right --out nnUNet_raw"
+        "--structure lung_right --out nnUNet_raw  \n"
+        "ctenrich export my-run probabilities --structure heart --out maps"
     )(export)
 
 
@@ -78,7 +82,8 @@ def export(
     fmt: Annotated[
         Format,
         typer.Argument(
-            metavar="FORMAT", help="nifti, nrrd, csv, dcmqi, nnunet-raw, rtstruct, excel, stata or csv-tables."
+            metavar="FORMAT",
+            help="nifti, nrrd, csv, dcmqi, rtstruct, nnunet-raw, probabilities, fractional, excel, stata, csv-tables.",
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Output folder; default: export/ in the run's folder.")] = None,
@@ -96,13 +101,14 @@ def export(
     with_image: Annotated[
         bool, typer.Option("--with-image", help="nifti, nrrd: also the CT, and pyradiomics' table of cases.")
     ] = False,
-    product: Annotated[str, typer.Option(help="nnunet-raw: product whose SEGs are the labels.")] = "",
+    product: Annotated[str, typer.Option(help="nnunet-raw, probabilities, fractional: product.")] = "",
     dataset: Annotated[str, typer.Option(metavar="NAME", help="nnunet-raw: name, e.g. Dataset701_Lungs.")] = "",
     structure: Annotated[
-        list[str] | None, typer.Option(help="nnunet-raw: segment that becomes a label; repeatable; default: all.")
+        list[str] | None,
+        typer.Option(help="nnunet-raw, probabilities, fractional: this segment; default: all."),
     ] = None,
 ) -> None:
-    """Export masks (nifti, nrrd, rtstruct), measurements (csv), both (dcmqi), or tables (excel, stata, csv-tables)."""
+    """Export masks (nifti, nrrd, rtstruct), measurements (csv), both (dcmqi), probabilities, or tables."""
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.cli.options import check_source
@@ -124,6 +130,9 @@ def export(
         return
     if fmt is Format.NNUNET_RAW:
         _export_raw_dataset(run, out, (product, dataset, tuple(structure or ())), (settings, max_voxels))
+        return
+    if fmt in _PROBABILITIES:
+        _export_probabilities(run, fmt, out, (product, tuple(structure or ()), only is not None))
         return
     if fmt is Format.RTSTRUCT:
         _export_structure_sets(run, out, holes, tg263)
@@ -213,6 +222,29 @@ def _export_raw_dataset(
         print_table("Not part of the data set", ("series", "reason", "why"), left)
     typer.echo(f"{count(len(cases) - len(left), 'case')} in {target / name}")
     raise typer.Exit(1 if left else 0)
+
+
+def _export_probabilities(run: Path, fmt: Format, out: Path | None, stated: tuple[str, tuple[str, ...], bool]) -> None:
+    from ctenrich import steps
+    from ctenrich.cli.console import print_table, progress_bars
+    from ctenrich.errors import count
+    from ctenrich.maps.probabilities import ProbabilityForm, ProbabilityOptions
+
+    target = out or run / "export"
+    options = ProbabilityOptions(product=stated[0], structures=stated[1], accepted_only=stated[2])
+    with progress_bars() as progress:
+        found = steps.export_probabilities(
+            steps.open_run(run), ProbabilityForm(fmt.value), target, options, progress=progress
+        )
+    failed = [(one.series_instance_uid, one.product, one.reason, one.message) for one in found if one.reason]
+    if failed:
+        print_table("Failed", ("series", "product", "reason", "what is wrong"), failed)
+    written = [one for item in found for one in item.objects]
+    for one in written:
+        for issue in one.warnings:
+            typer.echo(f"dciodvfy: {one.path.name}: {issue.message}", err=True)
+    typer.echo(f"{count(len(written), 'object')}, proven, of {count(len(found) - len(failed), 'product')} in {target}")
+    raise typer.Exit(1 if failed else 0)
 
 
 def _export_structure_sets(run: Path, out: Path | None, holes: Holes, tg263: bool) -> None:

@@ -115,6 +115,8 @@ class CtAnswer:
     agreement: Mapping[int, float] = field(default_factory=dict)
     """Label value -> agreement of the folds, see `SegmentMasks.agreement`."""
     probabilities_path: str | None = None
+    classes_overlap: bool = False
+    """See `SegmentMasks.classes_overlap`."""
 
 
 def segment_ct(
@@ -166,6 +168,7 @@ def segment_ct(
             name: round(answer.agreement[value], 6) for value, name, _ in answer.classes if value in answer.agreement
         },
         probabilities_path=answer.probabilities_path,
+        classes_overlap=answer.classes_overlap,
     )
     path = workspace.product_dir(uid, product) / "masks" / "labels.npy"
     masks = masks_from_label_map(answer.labels, answer.classes, template, path, workspace)

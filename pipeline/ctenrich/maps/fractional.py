@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ from ctenrich.maps.frames import (
 from ctenrich.maps.source import MapSource
 from ctenrich.maps.values import StoredValues
 from ctenrich.reasons import Reason
+from ctenrich.records import ModelInfo
 from ctenrich.settings import EncodeSettings
 from ctenrich.uids import derive_uid
 
@@ -69,8 +70,8 @@ class FractionsDescription:
     """AUTOMATIC, SEMIAUTOMATIC or MANUAL."""
     algorithm_name: str
     series_description: str = "Fractional segmentation"
-    model_facts: str = field(default="")
-    """Text about the model for the Contributing Equipment Sequence."""
+    model: ModelInfo | None = None
+    """Model of our own that made them, for the Contributing Equipment Sequence."""
 
 
 def planned_fractions(parts: Sequence[Fractions], names: Sequence[str]) -> tuple[Fractions, ...]:
@@ -171,11 +172,7 @@ def fractional_segmentation(
     out.ImageType = ["DERIVED", "PRIMARY"]
     out.Manufacturer, out.ManufacturerModelName = MANUFACTURER, MODEL_NAME
     out.SoftwareVersions = out.DeviceSerialNumber = __version__
-    equipment = contributing_equipment(None)
-    if description.model_facts:
-        facts = f"{equipment[0].ContributionDescription} {description.model_facts}"
-        equipment[0].ContributionDescription = facts[:1024]
-    out.ContributingEquipmentSequence = equipment
+    out.ContributingEquipmentSequence = contributing_equipment(description.model)
     out.ContentLabel, out.ContentDescription = "FRACTIONS", f"Fractions of segments: {description.kind.lower()}"
     out.SegmentationType, out.SegmentationFractionalType = "FRACTIONAL", description.kind
     out.MaximumFractionalValue = FULL

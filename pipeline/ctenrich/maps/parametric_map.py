@@ -33,6 +33,7 @@ from ctenrich.maps.frames import (
 )
 from ctenrich.maps.source import MapSource
 from ctenrich.maps.values import StoredValues
+from ctenrich.records import ModelInfo
 from ctenrich.settings import EncodeSettings
 
 __all__ = ["MapDescription", "parametric_map"]
@@ -54,6 +55,8 @@ class MapDescription:
     series_description: str
     made_by: str = ""
     """Program that made the values; empty if it is not stated."""
+    model: ModelInfo | None = None
+    """Model of our own that made them, for the Contributing Equipment Sequence."""
     region: SegmentCode | None = None
     """Structure that the map is of; None: the body part is not stated more closely than as an anatomical structure."""
 
@@ -93,7 +96,8 @@ def parametric_map(
     slices = hashlib.sha256("\n".join(series.sop_instance_uids).encode()).hexdigest()
     quantity = description.quantity
     region = description.region.name if description.region else ""
-    stated = repr((quantity.quantity, quantity.unit, description.series_description, description.made_by, region))
+    made_by = description.made_by if description.model is None else repr(description.model)
+    stated = repr((quantity.quantity, quantity.unit, description.series_description, made_by, region))
     dates = repr((settings.content_date, settings.content_time))
     key = ("parametric map", __version__, series.series_instance_uid, slices, values.sha256(), stated, dates)
     out = Dataset()
@@ -140,7 +144,7 @@ def _anatomy(region: SegmentCode | None) -> Dataset:
 
 
 def _equipment(description: MapDescription) -> list[Dataset]:
-    item = contributing_equipment(None)[0]
+    item = contributing_equipment(description.model)[0]
     if description.made_by:
         item.ContributionDescription = f"{item.ContributionDescription} Values by {description.made_by}."[:1024]
     return [item]

@@ -1,4 +1,4 @@
-"""Write maps of other programs as DICOM, read them again, compare, validate - and only then keep them."""
+"""Write maps as DICOM, read them again, compare, validate - and only then keep them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ctenrich.maps.frames import write_frames
 from ctenrich.maps.parametric_map import MapDescription, parametric_map
 from ctenrich.maps.quantity import check_range
 from ctenrich.maps.source import MapSource
-from ctenrich.maps.values import values_of_image
+from ctenrich.maps.values import StoredValues, values_of_image
 from ctenrich.proof.checks import Report
 from ctenrich.proof.maps import ExpectedValues, prove_fractional, prove_map
 from ctenrich.reasons import Reason
@@ -38,8 +38,10 @@ from ctenrich.workspace import save_record, sha256_of_file
 __all__ = [
     "FractionFile",
     "MapFile",
+    "MapValues",
     "WrittenMap",
     "fractional_of",
+    "parametric_of",
     "read_again",
     "source_files",
     "write_fractional",
@@ -108,16 +110,48 @@ def write_parametric_map(
     InconsistencyError
         PROOF_FAILED. Nothing is kept then.
     """
-    values = values_of_image(file.path, source.series, stored=file.stored, padding=file.padding)
-    limits = values.limits(file.path.name)
-    check_range(description.quantity, *limits, file.path.name)
+    reader = partial(values_of_image, file.path, source.series, stored=file.stored, padding=file.padding)
+    given = MapValues(name=file.path.name, open=reader, expected=partial(read_again, file.path))
+    return parametric_of(given, source, description, out, settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapValues:
+    """Values of a map of any origin."""
+
+    name: str
+    """For messages."""
+    open: Callable[[], StoredValues]
+    """Reads the values, on the grid of the source."""
+    expected: Callable[[], ExpectedValues]
+    """Reads them again, by a second reader where there is one, for the proof; the first ones are then not held."""
+
+
+def parametric_of(
+    given: MapValues,
+    source: MapSource,
+    description: MapDescription,
+    out: Path,
+    settings: EncodeSettings | None = None,
+) -> WrittenMap:
+    """Write and prove values of any origin; result and errors as `write_parametric_map`.
+
+    Parameters
+    ----------
+    given : MapValues
+        The values.
+    source, description, out, settings : see `write_parametric_map`
+        The same.
+    """
+    values = given.open()
+    limits = values.limits(given.name)
+    check_range(description.quantity, *limits, given.name)
     dataset = parametric_map(values, limits, source, description, settings or EncodeSettings())
     with written_and_proven(out) as kept:
         write_frames(dataset, values.planes(), values.kind, kept.path)
         del values
-        quantity = description.quantity
-        expected = read_again(file.path)
-        kept.proof = lambda path: prove_map(path, expected, (quantity.quantity, quantity.unit), source_files(source))
+        codes = (description.quantity.quantity, description.quantity.unit)
+        kept.proof = lambda path: prove_map(path, given.expected(), codes, source_files(source))
     return kept.outcome(str(dataset.SOPInstanceUID))
 
 
@@ -186,7 +220,7 @@ def fractional_of(
     out: Path,
     settings: EncodeSettings | None = None,
 ) -> WrittenMap:
-    """Write and prove fractions of any origin; parameters and errors as :func:`write_fractional`.
+    """Write and prove fractions of any origin; result and errors as `write_fractional`.
 
     Parameters
     ----------
@@ -194,18 +228,8 @@ def fractional_of(
         The segments, numbered from 1.
     expected : sequence of function
         The same fractions by a second reader, for the proof.
-    source : MapSource
-        The images.
-    description : FractionsDescription
-        Probabilities or occupancies, and the algorithm.
-    out : Path
-        The object.
-    settings : EncodeSettings, optional
-        Dates.
-
-    Returns
-    -------
-    WrittenMap
+    source, description, out, settings : see `write_fractional`
+        The same.
     """
     planned = planned_fractions(parts, [part.label for part in parts])
     dataset = fractional_segmentation(planned, source, description, settings or EncodeSettings())

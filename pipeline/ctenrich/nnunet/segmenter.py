@@ -253,6 +253,7 @@ class NnunetSegmenter:
                 issues=self.issues,
                 agreement=answer.agreement,
                 probabilities_path=keep.save(workspace, volume.series_instance_uid) if keep is not None else None,
+                classes_overlap=self.engines[-1].plan.labels.regions,
             )
 
         return segment_ct(inputs, workspace, self.product, self.info, label)

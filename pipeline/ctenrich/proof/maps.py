@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from ctenrich.codes.mappings import Code
 from ctenrich.proof.checks import Report
 
-__all__ = ["ExpectedValues", "prove_fractional", "prove_map"]
+__all__ = ["ExpectedEntropy", "ExpectedValues", "prove_fractional", "prove_map"]
 
 Floats = NDArray[np.float64]
 _POSITION = 0.01
@@ -67,6 +67,42 @@ class ExpectedValues:
             return None
         found: NDArray[Any] = self.array[index[2], index[1], index[0]]
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedEntropy(ExpectedValues):
+    """The normalised entropy of classes, computed frame by frame with SciPy; `array` is one of the classes."""
+
+    classes: NDArray[Any] = field(repr=False)
+    """[class, k, j, i], probabilities without the background's."""
+    overlap: bool
+    """Whether each class has a probability of its own; else they and the background add up to 1."""
+
+    def plane(self, corner: Floats, along: Floats, down: Floats, size: tuple[int, int]) -> NDArray[Any] | None:
+        """Entropy at the pixels of a frame; see `ExpectedValues.plane`.
+
+        Parameters
+        ----------
+        corner, along, down, size : see `ExpectedValues.plane`
+            Of the frame.
+        """
+        from scipy.special import entr
+
+        found: list[NDArray[Any]] = []
+        for one in self.classes:
+            part = ExpectedValues(array=one, affine_lps=self.affine_lps).plane(corner, along, down, size)
+            if part is None:
+                return None
+            found.append(part.astype(np.float64))
+        stack = np.stack(found)
+        if self.overlap:
+            shares = np.stack([stack, 1 - stack])
+            largest = len(stack) * math.log(2)
+        else:
+            shares = np.concatenate([stack, np.maximum(1 - stack.sum(axis=0, keepdims=True), 0)])
+            largest = math.log(len(stack) + 1)
+        total: NDArray[Any] = np.minimum(entr(shares).reshape(-1, *size).sum(axis=0) / largest, 1)
+        return total
 
 
 @dataclass(frozen=True)

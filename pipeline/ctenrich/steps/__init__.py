@@ -12,7 +12,14 @@ from __future__ import annotations
 
 from ctenrich.runner.status import preview, retry, status
 from ctenrich.steps.harmonising import HarmoniseSource, harmonise
-from ctenrich.steps.outputs import export, export_images, export_nnunet_raw, export_objects, release
+from ctenrich.steps.outputs import (
+    export,
+    export_images,
+    export_nnunet_raw,
+    export_objects,
+    export_probabilities,
+    release,
+)
 from ctenrich.steps.results import (
     AgreementReport,
     dose_tables,
@@ -43,6 +50,7 @@ __all__ = [
     "export_images",
     "export_nnunet_raw",
     "export_objects",
+    "export_probabilities",
     "features",
     "fetch",
     "finish",

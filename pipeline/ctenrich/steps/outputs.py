@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctenrich.maps.probabilities import ProbabilityForm, ProbabilityObjects, ProbabilityOptions
+from ctenrich.maps.probabilities import export_probabilities as probabilities_of_run
 from ctenrich.progress import SILENT, Progress
 from ctenrich.publish.export import Export, export_run
 from ctenrich.publish.export import export_objects as export_any
@@ -15,7 +17,7 @@ from ctenrich.release.release import Release, ReleaseOptions, make_release
 from ctenrich.runner.run import Run
 from ctenrich.settings import SegSettings
 
-__all__ = ["export", "export_images", "export_nnunet_raw", "export_objects", "release"]
+__all__ = ["export", "export_images", "export_nnunet_raw", "export_objects", "export_probabilities", "release"]
 
 
 def export(
@@ -126,6 +128,45 @@ def export_nnunet_raw(
     """
     limits = limits or run.config.settings.seg
     return raw_dataset(run.workspace, Path(out), options, limits=limits, progress=progress)
+
+
+def export_probabilities(
+    run: Run,
+    form: ProbabilityForm,
+    out: str | Path,
+    options: ProbabilityOptions | None = None,
+    *,
+    progress: Progress = SILENT,
+) -> tuple[ProbabilityObjects, ...]:
+    """Write the probabilities that the networks of a run kept as Parametric Maps or FRACTIONAL segmentations.
+
+    Parameters
+    ----------
+    run : Run
+        The run, made with ``segment.probabilities``.
+    form : ProbabilityForm
+        Parametric Maps of each structure and of the uncertainty, or a FRACTIONAL segmentation.
+    out : str or Path
+        Folder to write to.
+    options : ProbabilityOptions, optional
+        Product and structures.
+    progress : Progress
+        Receives one step per product.
+
+    Returns
+    -------
+    tuple of ProbabilityObjects
+        One outcome per series and product, with the proven objects.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for a product or structure without probabilities; NOT_ACCEPTED if no product is accepted.
+    InputError
+        NOT_PREPARED if no product kept probabilities.
+    """
+    settings = run.config.settings.encode
+    return probabilities_of_run(run.workspace, form, Path(out), options, settings=settings, progress=progress)
 
 
 def export_objects(
