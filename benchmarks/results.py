@@ -1,10 +1,12 @@
 """Time to rebuild the object tables from DICOM, compared with a plain pydicom walk of the files; and of the report.
 
     python -m benchmarks.results [--quick]
+    python -m benchmarks.results --report 100000
 
 Objects are a series' SEG (a frame for every slice and organ, each with its source), its shape SR, and a regions SR with
 one group per slice. The report is that of a generated run: size and first view of its index in chromium, time of the
-first build, of a build without changes and of one after a change in one series. Of the page of a series of 300 slices
+first build, of a build without changes and of one after a change in one series; every series and product has its
+folder, but no records. ``--report`` makes that of one size only. Of the page of a series of 300 slices
 of 512 x 512: its size with all files that it loads, its CPU time, and the time until its picture can be used.
 """
 
@@ -49,7 +51,7 @@ from ctenrich.report import build_report
 from ctenrich.results.tables import build_object_tables, build_tables
 from ctenrich.workspace import Workspace, load_record, save_array, save_record, sha256_of_array
 
-NOT_SHOWN = ("dicom_metadata", "proofs")
+NOT_SHOWN = ("dicom_metadata", "proofs", "measurement_groups", "qualitative_measurements", "segmentations")
 """Large tables that no page of a report shows."""
 
 
@@ -153,7 +155,7 @@ def _report(scratch: Path, series: int, limit: int) -> None:
     run = Workspace(scratch / f"run-{series}")
     count = _grow(small, run, series)
     times = [_seconds(run), _seconds(run)]
-    run.series_dir(f"{uid_of(1)}.0").mkdir(parents=True)
+    (run.series_dir(f"{uid_of(1)}.0") / "changed").mkdir()
     times.append(_seconds(run))
     index = run.report / "index.html"
     data = sum(path.stat().st_size for path in (run.report / "data").glob("*.js"))
@@ -165,11 +167,11 @@ def _report(scratch: Path, series: int, limit: int) -> None:
 
 
 def _grow(small: Workspace, run: Workspace, series: int) -> int:
-    """Write the tables of many series without records: copies of a few, under new UIDs. Returns their number."""
+    """Write the tables and folders of many series without records: copies of a few, under new UIDs."""
     run.tables.mkdir(parents=True)
     copies = -(-series // 50)
     for path in small.tables.glob("*.parquet"):
-        if path.stem in NOT_SHOWN:
+        if path.stem in NOT_SHOWN or path.stem.startswith("strict_"):
             continue
         table = pq.read_table(path)
         if path.stem == "runs" or "SeriesInstanceUID" not in table.column_names:
@@ -179,6 +181,11 @@ def _grow(small: Workspace, run: Workspace, series: int) -> int:
             for first in range(0, copies, 40):
                 parts = [_renamed(table, copy) for copy in range(first, min(first + 40, copies))]
                 writer.write_table(pa.concat_tables(parts))
+    for uid in pq.read_table(run.tables / "series.parquet")["SeriesInstanceUID"].to_pylist():
+        run.series_dir(uid).mkdir(parents=True)
+    objects = pq.read_table(run.tables / "objects.parquet", columns=["SeriesInstanceUID", "product"]).to_pylist()
+    for uid, product in {(row["SeriesInstanceUID"], row["product"]) for row in objects}:
+        (run.series_dir(uid) / product.replace(":", "-")).mkdir()
     return 50 * copies
 
 
@@ -264,8 +271,13 @@ def main() -> None:
     """Run and print the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parser.add_argument("--report", type=int, help="make the report of this number of series, and nothing else")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     with tempfile.TemporaryDirectory() as scratch:
+        if arguments.report:
+            _report(Path(scratch), arguments.report, 2000)
+            return
         _tables(Path(scratch), *((4, 50) if quick else (30, 200)))
         _again(Path(scratch), *((40, 50) if quick else (200, 200)))
         for series, limit in ((100, 1000),) if quick else ((500, 1000), (1000, 2000), (10_000, 2000)):

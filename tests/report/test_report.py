@@ -7,7 +7,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +16,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Check, Proof, SegmentMasks, Volume
 from ctenrich.report import build, build_report
 from ctenrich.report.charts import Bar, bars
+from ctenrich.report.data import load_cohort, open_tables
 from ctenrich.report.outliers import box
 from ctenrich.report.pictures import choose_view, overlay_png, picture_webp, plane_of
 from ctenrich.results.tables import build_tables
@@ -95,12 +95,14 @@ def test_flow_balances(run: Workspace) -> None:
     )
 
 
-def test_versions_of_objects_are_those_of_reviews() -> None:
-    uids = ["1.2.10", "1.2.9", "1.2.3"]
-    with duckdb.connect() as db:
-        db.execute("CREATE TABLE objects (SeriesInstanceUID TEXT, product TEXT, SOPInstanceUID TEXT)")
-        db.executemany("INSERT INTO objects VALUES ('1', 'expert', ?)", [[uid] for uid in uids])
-        assert build._versions(db) == {("1", "expert"): version_of_uids(uids)}
+def test_versions_of_objects_are_those_of_reviews(run: Workspace) -> None:
+    with open_tables(run) as db:
+        rows = list(load_cohort(run, db).series)
+        objects = db.sql("SELECT SeriesInstanceUID, product, SOPInstanceUID FROM objects").fetchall()
+    found = {(r["SeriesInstanceUID"], p): v for r in rows for p, v in zip(r["products"], r["versions"], strict=True)}
+    assert {key for key, version in found.items() if version} == {(uid, product) for uid, product, _ in objects}
+    for key, version in found.items():
+        assert version == (version_of_uids([o[2] for o in objects if o[:2] == key]) if version else "")
 
 
 def test_a_second_report_writes_nothing(run: Workspace) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ctenrich.codes.mappings import codes_of
 from ctenrich.masks import masks_from_segments
 from ctenrich.records import Landmarks, Product, SegmentMasks, Volume
 from ctenrich.report import build, build_report
-from ctenrich.report.data import CohortData, RunData, load_cohort, load_part
+from ctenrich.report.data import CohortData, RunData, SeriesRows, load_cohort, load_part
 from ctenrich.results.tables import build_tables
 from ctenrich.workspace import Workspace, load_array, load_record, save_array, save_record, sha256_of_array
 from tests.support.browser import Watched, chromium
@@ -50,8 +51,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
     def cohort(of: Workspace, db: Any) -> CohortData:
         data = load_cohort(of, db)
-        data.series[0].update(PatientID=EVIL, SeriesDescription=RIGHT_TO_LEFT, Manufacturer="Maker", PatientSex="F")
-        return data
+        first, *others = data.series
+        first |= {"PatientID": EVIL, "SeriesDescription": RIGHT_TO_LEFT, "Manufacturer": "Maker", "PatientSex": "F"}
+        return replace(data, series=SeriesRows(pa.Table.from_pylist([first, *others])))
 
     def named(db: Any, uids: Sequence[str]) -> RunData:
         data = load_part(db, uids)

@@ -55,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         data.measurements[uid_of(0)] = [{"product": product, **dict(zip(keys, v, strict=True))} for v in values]
         return data
 
-    def features(_: Any, __: Any, quantity: Mapping[str, Any]) -> list[Group]:
+    def features(_: Any, quantity: Mapping[str, Any]) -> list[Group]:
         return [
             Group(
                 quantity=q, unit=u, organ=name, product=product, series=np.zeros(1, np.int32), values=np.array([value])

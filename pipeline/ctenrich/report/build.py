@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -73,7 +74,6 @@ def build_report(workspace: Workspace, *, progress: Progress = SILENT) -> Path:
             demonstration=", ".join(sorted({row["name"] for row in models if row["demo"]})),
             run=run_identifier(workspace),
             reviews={key: found.state.value for key, found in ReviewStore(workspace).states().items()},
-            versions=_versions(db),
         )
         _write_assets(workspace.report / "assets")
         _write_pages(db, shared, progress)
@@ -81,7 +81,6 @@ def build_report(workspace: Workspace, *, progress: Progress = SILENT) -> Path:
             workspace=workspace,
             data=data,
             models=models,
-            versions=shared.versions,
             reviews=shared.reviews,
             thumbnails=_stems(workspace.report / "thumbnails", ".webp"),
             local_viewer=LOCAL_VIEWER,
@@ -101,17 +100,22 @@ class _Shared:
     demonstration: str
     run: str
     reviews: dict[tuple[str, str], str]
-    versions: dict[tuple[str, str], str]
 
-    def controls(self, uid: str, product: str) -> Markup:
-        """Review controls of a product."""
-        state = self.reviews.get((uid, product), ReviewState.NOT_REVIEWED.value)
-        return review_controls(uid, product, self.versions.get((uid, product), ""), state)
+    def controls(self, row: Row) -> list[Markup]:
+        """Review controls of each product of a series."""
+        uid, none = row["SeriesInstanceUID"], ReviewState.NOT_REVIEWED.value
+        return [
+            review_controls(uid, product, version, self.reviews.get((uid, product), none))
+            for product, version in zip(row["products"], row["versions"], strict=True)
+        ]
 
-    def more(self, row: Row) -> str:
-        """Text that belongs to the page of a series beside its rows and records."""
-        uid = row["SeriesInstanceUID"]
-        return "|".join(f"{p}:{self.reviews.get((uid, p), '')}" for p in row["products"])
+    @property
+    def more(self) -> dict[str, str]:
+        """Text that belongs to the page of a series beside its rows and records: its reviews, if it has any."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for (uid, product), state in sorted(self.reviews.items()):
+            found[uid].append(f"{product}:{state}")
+        return {uid: "|".join(texts) for uid, texts in found.items()}
 
 
 def viewer_of(row: Row) -> str:
@@ -124,17 +128,6 @@ def write_changed(path: Path, text: str) -> None:
     content = text.encode("utf-8")
     if not path.is_file() or path.read_bytes() != content:
         write_bytes(path, content)
-
-
-_VERSIONS = """
-SELECT SeriesInstanceUID, product, left(sha256(string_agg(SOPInstanceUID, '|' ORDER BY SOPInstanceUID)), 16)
-FROM objects GROUP BY 1, 2
-"""
-
-
-def _versions(db: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], str]:
-    """(Series, product) -> version of its objects, as :func:`ctenrich.review.store.version_of_uids` computes it."""
-    return {(uid, product): version for uid, product, version in db.execute(_VERSIONS).fetchall()}
 
 
 def _stems(folder: Path, suffix: str) -> frozenset[str]:
@@ -153,22 +146,19 @@ def _write_assets(folder: Path) -> None:
 def _write_pages(db: duckdb.DuckDBPyConnection, shared: _Shared, progress: Progress) -> None:
     """Write the pages and thumbnails of the series that changed."""
     report, rows = shared.workspace.report, shared.data.series
-    states = series_states(
-        shared.workspace,
-        db,
-        (r["SeriesInstanceUID"] for r in rows),
-        {r["SeriesInstanceUID"]: shared.more(r) for r in rows},
-    )
     kept = PageStates(report / "pages.json", software_state(_TEMPLATES, __version__, shared.demonstration, shared.run))
+    states, folders = series_states(shared.workspace, db, shared.more, kept.folders)
     pages = _stems(report / "series", ".html")
     changed = [
-        row for row in rows if not kept.is_fresh(uid := row["SeriesInstanceUID"], states[uid]) or uid not in pages
+        place
+        for place, uid in enumerate(rows.column("SeriesInstanceUID"))
+        if not kept.is_fresh(uid, states[uid]) or uid not in pages
     ]
     progress.start("report", len(changed))
     for start in range(0, len(changed), _AT_ONCE):
-        _write_some_pages(db, shared, changed[start : start + _AT_ONCE], progress)
+        _write_some_pages(db, shared, [rows[place] for place in changed[start : start + _AT_ONCE]], progress)
     progress.finish("report")
-    kept.save(states)
+    kept.save(states, folders)
 
 
 def _write_some_pages(db: duckdb.DuckDBPyConnection, shared: _Shared, rows: Sequence[Row], progress: Progress) -> None:
@@ -182,7 +172,7 @@ def _write_some_pages(db: duckdb.DuckDBPyConnection, shared: _Shared, rows: Sequ
         text = template.render(
             s=page,
             demonstration=shared.demonstration,
-            reviews=[shared.controls(uid, product) for product in row["products"]],
+            reviews=shared.controls(row),
             bar=review_bar(shared.run),
             root="../",
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ctenrich.catalog.engine import arrow_table
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import State
@@ -23,8 +24,19 @@ from ctenrich.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
-__all__ = ["CohortData", "Group", "RunData", "flow_of", "load_cohort", "load_features", "load_part", "open_tables"]
+__all__ = [
+    "CohortData",
+    "Group",
+    "RunData",
+    "SeriesRows",
+    "flow_of",
+    "load_cohort",
+    "load_features",
+    "load_part",
+    "open_tables",
+]
 
 Row = dict[str, Any]
 
@@ -43,6 +55,7 @@ _OTHERS = (
     "dose_checks",
 )
 _MEMORY = "1GB"
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +106,49 @@ class RunData:
         return self.states.get(series, "")
 
 
+class SeriesRows:
+    """Rows of all series, kept by column; a row is made when it is asked for.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        One row per series.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.combine_chunks()
+        self._columns: dict[str, list[Any]] = {}
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, place: int) -> Row:
+        return {name: self._table[name][place].as_py() for name in self._table.column_names}
+
+    def __iter__(self) -> Iterator[Row]:
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            yield from self._table.slice(start, _ROWS_AT_ONCE).to_pylist()
+
+    def column(self, name: str) -> list[Any]:
+        """Values of one column, in the order of the series."""
+        if name not in self._columns:
+            self._columns[name] = self._table[name].to_pylist()
+        return self._columns[name]
+
+    def part(self, start: int, count: int) -> dict[str, list[Any]]:
+        """Columns of `count` series from `start` on."""
+        found: dict[str, list[Any]] = self._table.slice(start, count).to_pydict()
+        return found
+
+
 @dataclass(kw_only=True)
 class CohortData:
     """What the first page shows of the cohort: one row per series, and summaries."""
 
     name: str
-    series: list[Row]
-    """State, reason, number of objects, products and seconds of each series, and the columns of the table ``series``
-    that the first page shows."""
+    series: SeriesRows
+    """State, reason, number of objects, products, versions of their objects and seconds of each series, and the columns
+    of the table ``series`` that the first page shows."""
     outcomes: list[Row]
     """Product, state, reason, number of series."""
     issues: list[Row]
@@ -127,7 +175,7 @@ class CohortData:
     @cached_property
     def places(self) -> dict[str, int]:
         """Series Instance UID -> position in :attr:`series`."""
-        return {row["SeriesInstanceUID"]: place for place, row in enumerate(self.series)}
+        return {uid: place for place, uid in enumerate(self.series.column("SeriesInstanceUID"))}
 
     @cached_property
     def series_issues(self) -> int:
@@ -256,7 +304,7 @@ def load_cohort(workspace: Workspace, db: duckdb.DuckDBPyConnection) -> CohortDa
     totals = rows_of(db, _TOTALS)[0]
     data = CohortData(
         name=workspace.root.name,
-        series=rows_of(db, _SERIES),
+        series=SeriesRows(_with_versions(arrow_table(db.execute(_SERIES)))),
         outcomes=rows_of(db, _OUTCOMES),
         issues=rows_of(db, _ISSUES),
         timings=rows_of(db, _TIMINGS),
@@ -269,9 +317,21 @@ def load_cohort(workspace: Workspace, db: duckdb.DuckDBPyConnection) -> CohortDa
         lock=lock,
         **totals,
     )
-    data.lung = _groups(data, db.execute(_LUNG).fetchnumpy(), "Lung height", "mm")
-    data.regions = _groups(data, db.execute(_REGIONS).fetchnumpy(), "Share of slices", "%")
+    data.lung = _groups(arrow_table(db.execute(_with_places(_LUNG))), "Lung height", "mm")
+    data.regions = _groups(arrow_table(db.execute(_with_places(_REGIONS))), "Share of slices", "%")
     return data
+
+
+def _with_versions(table: pa.Table) -> pa.Table:
+    """Divide the column of products with the version of their objects into two."""
+    import pyarrow as pa
+
+    place = table.schema.get_field_index("products")
+    found = table["products"].combine_chunks()
+    products, versions = (
+        pa.ListArray.from_arrays(found.offsets, found.values.field(name)) for name in ("product", "version")
+    )
+    return table.set_column(place, "products", products).append_column("versions", versions)
 
 
 def _volumes_first(row: Row) -> int:
@@ -279,15 +339,13 @@ def _volumes_first(row: Row) -> int:
     return ("volume" not in name) * 2 + ("voxel" not in name)
 
 
-def load_features(db: duckdb.DuckDBPyConnection, data: CohortData, quantity: Mapping[str, Any]) -> list[Group]:
+def load_features(db: duckdb.DuckDBPyConnection, quantity: Mapping[str, Any]) -> list[Group]:
     """Load the values of one quantity, a group per organ and product.
 
     Parameters
     ----------
     db : DuckDBPyConnection
         The tables.
-    data : CohortData
-        The cohort.
     quantity : mapping
         One of :attr:`CohortData.quantities`.
 
@@ -295,25 +353,35 @@ def load_features(db: duckdb.DuckDBPyConnection, data: CohortData, quantity: Map
     -------
     list of Group
     """
-    found = db.execute(_FEATURES, [quantity["quantity"], quantity["unit"]]).fetchnumpy()
-    return _groups(data, found, quantity["quantity"], quantity["unit"])
+    found = arrow_table(db.execute(_with_places(_FEATURES), [quantity["quantity"], quantity["unit"]]))
+    return _groups(found, quantity["quantity"], quantity["unit"])
 
 
-def _groups(data: CohortData, found: Mapping[str, Any], quantity: str, unit: str) -> list[Group]:
-    """Split rows (organ, product, series, value), sorted by organ and product, into groups."""
-    organs, products = (np.asarray(found[name], dtype=object) for name in ("organ", "product"))
-    values = np.ma.getdata(found["value"]).astype(np.float64)
-    places = np.array([data.places.get(uid, -1) for uid in found["series"]], np.int32)
-    if not values.size:
+def _with_places(query: str) -> str:
+    """Query for rows (organ, product, place, value) from one for (organ, product, series, value); sorted.
+
+    A place is the position of a series in :attr:`CohortData.series`; series that are not there have -1.
+    """
+    return _PLACES.format(query=query)
+
+
+def _groups(found: pa.Table, quantity: str, unit: str) -> list[Group]:
+    """Split rows (organ, product, place, value), sorted by organ and product, into groups."""
+    if not found.num_rows:
         return []
-    new = np.flatnonzero((organs[1:] != organs[:-1]) | (products[1:] != products[:-1])) + 1
+    organs, products = (found[name].combine_chunks().dictionary_encode() for name in ("organ", "product"))
+    keys = [column.indices.to_numpy(zero_copy_only=False) for column in (organs, products)]
+    names = [column.dictionary.to_pylist() for column in (organs, products)]
+    values = found["value"].to_numpy().astype(np.float64)
+    places = found["place"].to_numpy().astype(np.int32)
+    new = np.flatnonzero((np.diff(keys[0]) != 0) | (np.diff(keys[1]) != 0)) + 1
     edges = [0, *new.tolist(), values.size]
     return [
         Group(
             quantity=quantity,
             unit=unit,
-            organ=str(organs[low]),
-            product=str(products[low]),
+            organ=str(names[0][keys[0][low]]),
+            product=str(names[1][keys[1][low]]),
             series=places[low:high],
             values=values[low:high],
         )
@@ -321,6 +389,13 @@ def _groups(data: CohortData, found: Mapping[str, Any], quantity: str, unit: str
     ]
 
 
+_PLACES = """
+WITH found AS ({query}), places AS (
+  SELECT SeriesInstanceUID, CAST(row_number() OVER (ORDER BY SeriesInstanceUID) - 1 AS INTEGER) AS place FROM series
+)
+SELECT f.organ, f.product, coalesce(p.place, -1) AS place, CAST(f.value AS DOUBLE) AS value
+FROM found AS f LEFT JOIN places AS p ON p.SeriesInstanceUID = f.series ORDER BY f.organ, f.product, f.series
+"""
 _SERIES = """
 SELECT s.SeriesInstanceUID, s.StudyInstanceUID, s.PatientID, s.collection_id, s.license_short_name, s.viewer_url,
   s.slices, s.slice_spacing,
@@ -331,9 +406,16 @@ LEFT JOIN (SELECT * FROM outcomes WHERE product = '') AS o ON o.SeriesInstanceUI
 LEFT JOIN (SELECT SeriesInstanceUID, count(*) AS n FROM objects GROUP BY 1) AS w
   ON w.SeriesInstanceUID = s.SeriesInstanceUID
 LEFT JOIN (
-  SELECT SeriesInstanceUID, list_sort(list(DISTINCT product)) AS products
-  FROM (SELECT SeriesInstanceUID, product FROM outcomes UNION ALL SELECT SeriesInstanceUID, product FROM objects)
-  WHERE product <> '' GROUP BY 1
+  SELECT SeriesInstanceUID, list_sort(list({'product': product, 'version': version})) AS products
+  FROM (
+    SELECT SeriesInstanceUID, product, CASE WHEN count(SOPInstanceUID) = 0 THEN '' ELSE
+      left(sha256(array_to_string(list_sort(list(SOPInstanceUID) FILTER (SOPInstanceUID IS NOT NULL)), '|')), 16)
+      END AS version
+    FROM (
+      SELECT SeriesInstanceUID, product, SOPInstanceUID FROM objects
+      UNION ALL SELECT SeriesInstanceUID, product, NULL FROM outcomes
+    ) WHERE product <> '' GROUP BY 1, 2
+  ) GROUP BY 1
 ) AS p ON p.SeriesInstanceUID = s.SeriesInstanceUID
 LEFT JOIN (SELECT SeriesInstanceUID, sum(seconds) AS seconds FROM timings GROUP BY 1) AS t
   ON t.SeriesInstanceUID = s.SeriesInstanceUID
@@ -385,7 +467,6 @@ LEFT JOIN segments AS s ON s.SeriesInstanceUID = o.SeriesInstanceUID AND s.produ
   AND s.segment_number = m.segmentationSegmentNumber
 WHERE m.segmentationSegmentNumber IS NOT NULL AND m.valueFloat IS NOT NULL
   AND coalesce(m.Quantity.CodeMeaning, '') = ? AND coalesce(m.Units.CodeValue, '') = ?
-ORDER BY 1, 2, 3
 """
 _LUNG = """
 SELECT 'lungs' AS organ, l.product AS product, l.SeriesInstanceUID AS series,
@@ -393,7 +474,7 @@ SELECT 'lungs' AS organ, l.product AS product, l.SeriesInstanceUID AS series,
 FROM landmarks AS l
 JOIN slices AS s ON s.SeriesInstanceUID = l.SeriesInstanceUID AND s.slice_index = l.slice_index
 WHERE l.landmark IN ('lung_start', 'lung_end') AND s.distance IS NOT NULL
-GROUP BY 1, 2, 3 HAVING count(DISTINCT l.landmark) = 2 ORDER BY 1, 2, 3
+GROUP BY 1, 2, 3 HAVING count(DISTINCT l.landmark) = 2
 """
 _REGIONS = """
 WITH made AS (
@@ -409,7 +490,6 @@ SELECT r.region AS organ, m.product AS product, m.SeriesInstanceUID AS series,
   100.0 * coalesce(f.n, 0) / m.slices AS value
 FROM (SELECT DISTINCT region FROM found) AS r CROSS JOIN made AS m
 LEFT JOIN found AS f ON f.region = r.region AND f.product = m.product AND f.SeriesInstanceUID = m.SeriesInstanceUID
-ORDER BY 1, 2, 3
 """
 
 
@@ -439,7 +519,7 @@ _REASONS_SHOWN = 12
 
 def flow_of(data: CohortData) -> Consort:
     """Count the run's flow diagram: series that the query found, that were selected, and that were finished."""
-    ends = Counter(row["state"] or "not started" for row in data.series)
+    ends = Counter(state or "not started" for state in data.series.column("state"))
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     for row in data.outcomes:
         if not row["product"] and row["state"] != State.DONE.value:

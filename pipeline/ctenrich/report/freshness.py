@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,10 @@ from ctenrich.workspace import Workspace, check_uid, write_bytes
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["PageStates", "series_states", "software_state"]
+__all__ = ["FolderState", "PageStates", "series_states", "software_state"]
+
+FolderState = tuple[int, tuple[str, ...]]
+"""Modification time of the folder of a series in nanoseconds, and the names of the folders in it."""
 
 _TABLES = (
     "series",
@@ -35,12 +38,13 @@ UID."""
 
 
 def _rows_query() -> str:
-    """Query for the hash of the rows of every series in all tables; rows of a table may repeat, and have no order."""
+    """Query for every series and the hash of its rows in all tables; rows of a table may repeat, and have no order."""
     of_table = (
         f"SELECT SeriesInstanceUID, hash('{name}', count(*), sum(hash(t))) AS value FROM {name} AS t GROUP BY 1"  # noqa: S608
         for name in _TABLES
     )
-    return f"SELECT SeriesInstanceUID, sum(value)::VARCHAR FROM ({' UNION ALL '.join(of_table)}) GROUP BY 1"  # noqa: S608
+    made = f"SELECT SeriesInstanceUID, sum(value) AS value FROM ({' UNION ALL '.join(of_table)}) GROUP BY 1"  # noqa: S608
+    return f"SELECT s.SeriesInstanceUID, r.value::VARCHAR FROM series AS s LEFT JOIN ({made}) AS r USING (SeriesInstanceUID)"  # noqa: S608, E501
 
 
 def software_state(templates: Path, *parts: str) -> str:
@@ -60,8 +64,8 @@ def software_state(templates: Path, *parts: str) -> str:
 
 
 def series_states(
-    workspace: Workspace, db: duckdb.DuckDBPyConnection, uids: Iterable[str], more: Mapping[str, str]
-) -> dict[str, str]:
+    workspace: Workspace, db: duckdb.DuckDBPyConnection, more: Mapping[str, str], known: Mapping[str, FolderState]
+) -> tuple[dict[str, str], dict[str, FolderState]]:
     """Hash of everything that the page of each series shows, without opening a record or a volume.
 
     Records and arrays are written to a temporary name and renamed, so that a change shows in the modification time of
@@ -73,33 +77,43 @@ def series_states(
         The run.
     db : DuckDBPyConnection
         Its tables; see :func:`ctenrich.report.data.open_tables`.
-    uids : iterable of str
-        Series Instance UIDs.
     more : mapping of str to str
         Series Instance UID -> text that belongs to its page, e.g. its reviews.
+    known : mapping of str to FolderState
+        Folders of the last report: one whose modification time is the same has the same folders in it.
 
     Returns
     -------
-    dict
+    states : dict
         Series Instance UID -> hash.
+    folders : dict
+        Series Instance UID -> its folder, if it has one.
     """
     root = str(workspace.root / "series")
-    rows = dict(db.execute(_rows_query()).fetchall())
-    return {
-        uid: hashlib.sha256(f"{rows.get(uid)}|{_folder_times(root, uid)}|{more.get(uid, '')}".encode()).hexdigest()[:20]
-        for uid in uids
-    }
+    states: dict[str, str] = {}
+    folders: dict[str, FolderState] = {}
+    for uid, rows in db.execute(_rows_query()).fetchall():
+        times = ""
+        found = _folder_state(f"{root}{os.sep}{check_uid(uid)}", known.get(uid))
+        if found is not None:
+            folders[uid], times = found
+        text = f"{rows}|{times}|{more.get(uid, '')}"
+        states[uid] = hashlib.sha256(text.encode()).hexdigest()[:20]
+    return states, folders
 
 
-def _folder_times(root: str, uid: str) -> str:
-    """Modification times of the folder of a series and of the folders in it."""
-    folder = f"{root}{os.sep}{check_uid(uid)}"  # text: a Path takes longer than the system's answer
+def _folder_state(folder: str, known: FolderState | None) -> tuple[FolderState, str] | None:
+    """State of the folder of a series, and the modification times of it and the folders in it; None without one."""
+    stat = os.stat  # text and the system's call: Paths take longer than the answers
     try:
-        with os.scandir(folder) as entries:
-            times = sorted((e.name, e.stat().st_mtime_ns) for e in entries if e.is_dir(follow_symlinks=False))
-        return f"{os.stat(folder).st_mtime_ns}{times}"  # noqa: PTH116
+        time = stat(folder).st_mtime_ns
+        if known is None or known[0] != time:
+            with os.scandir(folder) as entries:
+                known = time, tuple(sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False)))
+        times = [stat(f"{folder}{os.sep}{name}").st_mtime_ns for name in known[1]]
     except FileNotFoundError:
-        return ""
+        return None
+    return known, f"{time}{known[1]}{times}"
 
 
 class PageStates:
@@ -115,19 +129,31 @@ class PageStates:
 
     def __init__(self, path: Path, software: str) -> None:
         self._path, self._software = path, software
+        self._kept: dict[str, str] = {}
+        self.folders: dict[str, FolderState] = {}
+        """Series Instance UID -> its folder when the last report was built."""
         try:
             found = json.loads(path.read_bytes())
-            self._kept = dict(found["pages"]) if found["software"] == software else {}
-        except (OSError, ValueError, KeyError, TypeError):
-            self._kept = {}
+            if found["software"] == software:
+                sets = [tuple(names) for names in found["sets"]]
+                self.folders = {uid: (time, sets[place]) for uid, (time, place) in found["folders"].items()}
+                self._kept = dict(found["pages"])
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            self._kept, self.folders = {}, {}
 
     def is_fresh(self, uid: str, state: str) -> bool:
         """Whether the page of a series was built in this state."""
-        return bool(self._kept.get(uid) == state)
+        return self._kept.get(uid) == state
 
-    def save(self, states: Mapping[str, str]) -> None:
-        """Save the states of all pages; nothing is written if they are those of the last report."""
-        if dict(states) == self._kept:
+    def save(self, states: Mapping[str, str], folders: Mapping[str, FolderState]) -> None:
+        """Save the states of all pages and folders; nothing is written if they are those of the last report."""
+        if states == self._kept and folders == self.folders:
             return
-        text = json.dumps({"software": self._software, "pages": dict(states)}, separators=(",", ":"))
-        write_bytes(self._path, text.encode())
+        sets = {names: place for place, names in enumerate(dict.fromkeys(names for _, names in folders.values()))}
+        content = {
+            "software": self._software,
+            "sets": list(sets),
+            "folders": {uid: (time, sets[names]) for uid, (time, names) in folders.items()},
+            "pages": states,
+        }
+        write_bytes(self._path, json.dumps(content, separators=(",", ":")).encode())

@@ -81,8 +81,6 @@ class SeriesMarks:
     flags: Mapping[str, int] = field(default_factory=dict)
     """Bits of :data:`FLAGS`."""
     thumbnails: frozenset[str] = frozenset()
-    versions: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """(Series, product) -> version of the objects."""
     reviews: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(Series, product) -> state of the review."""
 
@@ -107,7 +105,7 @@ def write_series(files: DataFiles, data: CohortData, marks: SeriesMarks) -> Row:
     lists = {name: _Numbered() for name in ("collections", "states", "reasons", "sets", "reviews")}
     count = 0
     for start in range(0, len(data.series), PAGE):
-        files.put(f"series-{count}", _columns(data.series[start : start + PAGE], lists, marks))
+        files.put(f"series-{count}", _columns(data.series.part(start, PAGE), lists, marks))
         count += 1
     return {name: found.values for name, found in lists.items()} | {"pages": count, "count": len(data.series)}
 
@@ -117,37 +115,41 @@ class _Numbered:
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        self._places: dict[str, int] = {}
+        self._places: dict[Any, int] = {}
 
     def place(self, value: Any) -> int:
-        key = repr(value)
-        if key not in self._places:
-            self._places[key] = len(self.values)
+        found = self._places.get(value)
+        if found is None:
+            found = self._places[value] = len(self.values)
             self.values.append(value)
-        return self._places[key]
+        return found
 
 
-def _columns(rows: Sequence[Row], lists: Mapping[str, _Numbered], marks: SeriesMarks) -> Row:
-    uids = [row["SeriesInstanceUID"] for row in rows]
+def _columns(found: Mapping[str, Sequence[Any]], lists: Mapping[str, _Numbered], marks: SeriesMarks) -> Row:
+    uids, products, reviews = found["SeriesInstanceUID"], found["products"], marks.reviews
+    none = lists["reviews"].place("")
+    reviewed = {uid for uid, _ in reviews}
     return {
         "uid": uids,
-        "patient": [row["PatientID"] or "" for row in rows],
-        "study": [(row["StudyInstanceUID"] or "") if row["viewer_url"] else "" for row in rows],
-        "collection": [lists["collections"].place(row["collection_id"] or "") for row in rows],
-        "slices": [row["slices"] or 0 for row in rows],
-        "spacing": [float(f"{row['slice_spacing']:.4g}") if row["slice_spacing"] else 0 for row in rows],
-        "state": [lists["states"].place(row["state"]) for row in rows],
-        "reason": [lists["reasons"].place(row["reason"]) for row in rows],
-        "objects": [row["objects"] for row in rows],
-        "seconds": [round(row["seconds"], 1) if row["seconds"] is not None else -1 for row in rows],
-        "set": [lists["sets"].place(list(row["products"])) for row in rows],
+        "patient": [patient or "" for patient in found["PatientID"]],
+        "study": [(s or "") if v else "" for s, v in zip(found["StudyInstanceUID"], found["viewer_url"], strict=True)],
+        "collection": [lists["collections"].place(name or "") for name in found["collection_id"]],
+        "slices": [count or 0 for count in found["slices"]],
+        "spacing": [float(f"{spacing:.4g}") if spacing else 0 for spacing in found["slice_spacing"]],
+        "state": [lists["states"].place(state) for state in found["state"]],
+        "reason": [lists["reasons"].place(reason) for reason in found["reason"]],
+        "objects": found["objects"],
+        "seconds": [round(seconds, 1) if seconds is not None else -1 for seconds in found["seconds"]],
+        "set": [lists["sets"].place(tuple(names)) for names in products],
         "score": [round(marks.scores.get(uid, 0.0), 1) for uid in uids],
         "flags": [marks.flags.get(uid, 0) for uid in uids],
         "picture": [int(uid in marks.thumbnails) for uid in uids],
-        "versions": [[marks.versions.get((row["SeriesInstanceUID"], p), "") for p in row["products"]] for row in rows],
+        "versions": found["versions"],
         "review": [
-            [lists["reviews"].place(marks.reviews.get((row["SeriesInstanceUID"], p), "")) for p in row["products"]]
-            for row in rows
+            [lists["reviews"].place(reviews.get((uid, p), "")) for p in names]
+            if uid in reviewed
+            else [none] * len(names)
+            for uid, names in zip(uids, products, strict=True)
         ],
     }
 

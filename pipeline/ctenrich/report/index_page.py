@@ -56,8 +56,6 @@ class IndexInputs:
     workspace: Workspace
     data: CohortData
     models: Sequence[Row]
-    versions: Mapping[tuple[str, str], str]
-    """(Series, product) -> version of the objects."""
     reviews: Mapping[tuple[str, str], str]
     """(Series, product) -> state of the review."""
     thumbnails: frozenset[str]
@@ -98,7 +96,6 @@ def write_index(
         scores={uid: found.score for uid, found in scores.items()},
         flags=_flags(db, data, outliers, {uid: found.error for uid, found in scores.items()}),
         thumbnails=inputs.thumbnails,
-        versions=inputs.versions,
         reviews=inputs.reviews,
     )
     lists = write_series(files, data, marks)
@@ -166,7 +163,7 @@ def _write_quantities(
             write(groups)
     used = 0
     for quantity in data.quantities:
-        groups = load_features(db, data, quantity)
+        groups = load_features(db, quantity)
         if not groups:
             continue
         ranking.add(groups)
@@ -200,9 +197,10 @@ def _flags(
 
 def _viewer_pattern(data: CohortData) -> str:
     """Address in IDC's viewer with {study} and {series}; empty where no series is of IDC."""
-    row = next((r for r in data.series if r["viewer_url"]), None)
-    if row is None:
+    place = next((n for n, address in enumerate(data.series.column("viewer_url")) if address), None)
+    if place is None:
         return ""
+    row = data.series[place]
     pattern = str(row["viewer_url"]).replace(row["SeriesInstanceUID"], "{series}")
     return pattern.replace(row["StudyInstanceUID"] or "", "{study}") if row["StudyInstanceUID"] else pattern
 
@@ -222,7 +220,7 @@ def _attention_row(inputs: IndexInputs, entry: Attention) -> Row:
         "entry": entry,
         "patient": row["PatientID"] or "",
         "picture": _finding_picture(inputs.workspace, entry) or _thumbnail(inputs, entry.series),
-        "version": inputs.versions.get(key, ""),
+        "version": dict(zip(row["products"], row["versions"], strict=True)).get(entry.product, ""),
         "state": inputs.reviews.get(key, ""),
     }
 
@@ -260,7 +258,7 @@ def _finding_picture(workspace: Workspace, entry: Attention) -> str:
 
 
 def _counts(data: CohortData) -> Row:
-    states = Counter(row["state"] for row in data.series)
+    states = Counter(data.series.column("state"))
     return {
         "series": len(data.series),
         "done": states[State.DONE.value],
@@ -322,7 +320,7 @@ def _about_rows(data: CohortData) -> list[tuple[str, str]]:
     for key, value in sorted(data.lock.items()):
         if isinstance(value, (str, int, float)) and len(str(value)) < 200:
             facts.append((f"Selection: {key.replace('_', ' ')}", str(value)))
-    licences = Counter(s["license_short_name"] for s in data.series if s["license_short_name"])
+    licences = Counter(name for name in data.series.column("license_short_name") if name)
     facts += [("Licence of source images", f"{name}: {n} series") for name, n in licences.most_common()]
     return facts
 

@@ -64,14 +64,14 @@ class OutlierRanking:
 
     def add(self, groups: Iterable[Group]) -> None:
         """Add the values of some groups."""
+        uids = self.data.series.column("SeriesInstanceUID")
         for group in groups:
             scores = np.array(outlier_scores(group.values.tolist()))
             middle = float(np.median(group.values)) if group.values.size else 0.0
             for place in np.flatnonzero(np.abs(scores) > LIMIT).tolist():
                 text = f"{group.organ}, {group.quantity}: {group.values[place]:.4g} {group.unit}".rstrip()
                 text += f", median {middle:.4g} ({group.product}, z {scores[place]:+.1f})"
-                uid = self.data.series[int(group.series[place])]["SeriesInstanceUID"]
-                self._signs[uid].append((abs(float(scores[place])), text))
+                self._signs[uids[int(group.series[place])]].append((abs(float(scores[place])), text))
 
     def ranked(self, most: int | None = None) -> list[Outlier]:
         """Return the series by their strongest sign, the strongest first; at most `most` of them."""
@@ -102,5 +102,5 @@ def unusual_series(workspace: Workspace, most: int | None = None) -> list[Outlie
         data = load_cohort(workspace, db)
         ranking = OutlierRanking(data)
         for quantity in data.quantities:
-            ranking.add(load_features(db, data, quantity))
+            ranking.add(load_features(db, quantity))
     return ranking.ranked(most)
