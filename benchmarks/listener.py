@@ -221,7 +221,7 @@ def _report_progress(text: str) -> None:
 
 
 def main() -> int:
-    """Run the parts; ends with 1 if an acknowledged object is lost, changed or doubled, or a case does not end."""
+    """Run the parts; ends with 1 if an acknowledged object is lost, changed or doubled, or a case does not end well."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few minutes")
     for name, (full, quick) in SIZES.items():
@@ -248,7 +248,7 @@ def main() -> int:
                 folder / "kills", kills=options.kills, rng=random.Random(options.seed), progress=_report_progress
             )
             print(json.dumps({"kills": asdict(result)}, indent=1), flush=True)
-            bad = result.lost + result.different + result.twice + result.unfinished
+            bad = result.lost + result.different + result.twice + result.unfinished + result.failed
         if options.delivery_kills:
             sent = delivery_campaign(
                 folder / "deliveries", kills=options.delivery_kills, rng=random.Random(options.seed)

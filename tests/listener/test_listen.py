@@ -202,6 +202,6 @@ def test_fifteen_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> Non
     assert result.kills == 15
     assert result.while_receiving >= 4
     assert result.acknowledged > 0
-    assert (result.lost, result.different, result.twice, result.unfinished) == (0, 0, 0, 0)
+    assert (result.lost, result.different, result.twice, result.unfinished, result.failed) == (0, 0, 0, 0, 0), result
     ended = {text.partition(" ")[0] for text in result.states}  # each with its reason behind it
     assert "done" in ended  # a kill may part a study: its first revision then lacks the contours

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from pydicom import dcmread
 
-from ctenrich.listener.cases import cases_of
+from ctenrich.listener.cases import CaseState, cases_of
 from ctenrich.listener.database import StationDatabase
 from ctenrich.phantom import write_phantom_study
 from tests.publish.test_objects import free_port
@@ -57,6 +57,8 @@ class Campaign:
     """Studies with more than one case, and objects with more than one row."""
     unfinished: int
     """Cases that did not end."""
+    failed: int
+    """Cases that ended as failed, for which the studies that are sent give no reason."""
     states: dict[str, int]
     """State of a case, with its reason and message if it did not end as done -> number of cases."""
 
@@ -281,6 +283,7 @@ def _check(
         for row in cases_of(database):
             states[" ".join(filter(None, (row.state.value, row.reason, row.message)))] += 1
             counts["unfinished"] += row.ended is None
+            counts["failed"] += row.state is CaseState.FAILED
     for sender in senders:
         counts["acknowledged"] += len(sender.acknowledged)
         for uid in sender.acknowledged:
