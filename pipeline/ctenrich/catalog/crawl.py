@@ -6,13 +6,14 @@ import hashlib
 import multiprocessing
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import islice
+from enum import StrEnum
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ctenrich.catalog.headers import FileHeader, read_header
 from ctenrich.catalog.schema import COLUMNS, RADIOTHERAPY_COLUMNS, RADIOTHERAPY_MODALITIES, arrow_schema
@@ -22,7 +23,18 @@ from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET
 from ctenrich.errors import InputError, UsageError
 from ctenrich.reasons import Reason
 
-__all__ = ["Batch", "FileFault", "FoundFile", "FoundFiles", "find_files", "md5_of", "read_batches", "utf8_name"]
+__all__ = [
+    "Batch",
+    "EntryKind",
+    "FileFault",
+    "FoundEntry",
+    "FoundFile",
+    "find_files",
+    "in_parts",
+    "md5_of",
+    "read_batches",
+    "utf8_name",
+]
 
 BATCH = 256
 """Files that one process reads at a time: what is lost when a crawl is stopped."""
@@ -47,15 +59,33 @@ class FoundFile:
         return utf8_name(self.path)
 
 
-class FoundFiles(NamedTuple):
-    """What the file system has below some folders."""
+class EntryKind(StrEnum):
+    """What an entry of the file system is to a crawl."""
 
-    files: list[FoundFile]
-    """Plain files, by path."""
-    links: list[str]
-    """Symbolic links, which were not followed."""
-    closed: list[str]
-    """Folders that could not be listed."""
+    FILE = "file"
+    LINK = "link"
+    """A symbolic link, which is not followed."""
+    CLOSED = "closed"
+    """A folder that cannot be listed."""
+
+
+class FoundEntry(NamedTuple):
+    """A file, link or closed folder below some folders."""
+
+    path: str
+    """As Python opens it."""
+    kind: EntryKind
+    size: int = 0
+    mtime_ns: int = 0
+
+
+_T = TypeVar("_T")
+
+
+def in_parts(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:
+    """Divide items into tuples of `size`, the last of which may be shorter; taken as they are needed."""
+    source = iter(items)
+    return iter(lambda: tuple(islice(source, size)), ())
 
 
 def utf8_name(path: str) -> str:
@@ -94,8 +124,8 @@ class Batch:
     """Paths of files that hold no DICOM instance."""
 
 
-def find_files(folders: Sequence[Path]) -> FoundFiles:
-    """Find all plain files below folders.
+def find_files(folders: Sequence[Path]) -> Iterator[FoundEntry]:
+    """Find all plain files below folders, each once.
 
     Parameters
     ----------
@@ -104,54 +134,56 @@ def find_files(folders: Sequence[Path]) -> FoundFiles:
 
     Returns
     -------
-    FoundFiles
-        A file or folder that goes away meanwhile is left out.
+    iterator of FoundEntry
+        In no order, found as they are taken. A file or folder that goes away meanwhile is left out.
 
     Raises
     ------
     UsageError
         NOT_FOUND for a folder that is not there.
     """
-    found: dict[str, FoundFile] = {}
-    links: list[str] = []
-    closed: list[str] = []
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(Reason.NOT_FOUND, f"there is no folder {utf8_name(folder.name)}")
-        waiting = [str(folder.resolve())]
-        while waiting:
-            place = waiting.pop()
-            try:
-                with os.scandir(place) as entries:
-                    for entry in entries:
-                        _sort_entry(entry, found, links, waiting)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                closed.append(utf8_name(place))
-    return FoundFiles([found[path] for path in sorted(found)], sorted(map(utf8_name, links)), sorted(closed))
+    roots = {folder.resolve() for folder in folders}
+    return _entries_below([str(root) for root in roots if not any(above in roots for above in root.parents)])
 
 
-def _sort_entry(entry: os.DirEntry[str], found: dict[str, FoundFile], links: list[str], folders: list[str]) -> None:
-    if entry.is_symlink():
-        links.append(entry.path)
-    elif entry.is_dir(follow_symlinks=False):
-        folders.append(entry.path)
-    elif entry.is_file(follow_symlinks=False):
+def _entries_below(waiting: list[str]) -> Iterator[FoundEntry]:
+    while waiting:
+        place = waiting.pop()
         try:
-            stat = entry.stat(follow_symlinks=False)
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif (found := _found_entry(entry)) is not None:
+                        yield found
         except FileNotFoundError:
-            return
-        found[entry.path] = FoundFile(entry.path, stat.st_size, stat.st_mtime_ns)
+            continue
+        except OSError:
+            yield FoundEntry(place, EntryKind.CLOSED)
 
 
-def read_batches(files: Sequence[FoundFile], collection_id: str, processes: int) -> Iterator[Batch]:
+def _found_entry(entry: os.DirEntry[str]) -> FoundEntry | None:
+    if entry.is_symlink():
+        return FoundEntry(entry.path, EntryKind.LINK)
+    if not entry.is_file(follow_symlinks=False):
+        return None
+    try:
+        stat = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return FoundEntry(entry.path, EntryKind.FILE, stat.st_size, stat.st_mtime_ns)
+
+
+def read_batches(files: Iterable[FoundFile], collection_id: str, processes: int) -> Iterator[Batch]:
     """Read the headers of files in batches, in several processes where that is worth their start.
 
     Parameters
     ----------
-    files : sequence of FoundFile
-        In the order in which their rows are wanted.
+    files : iterable of FoundFile
+        In the order in which their rows are wanted; taken as they are read.
     collection_id : str
         collection_id of the rows.
     processes : int
@@ -167,13 +199,14 @@ def read_batches(files: Sequence[FoundFile], collection_id: str, processes: int)
     InputError
         WORKER_DIED if a reading process was killed.
     """
-    parts = [tuple(files[at : at + BATCH]) for at in range(0, len(files), BATCH)]
-    if processes <= 1 or len(parts) <= 2:
-        yield from (_read_batch(part, collection_id) for part in parts)
+    parts = in_parts(files, BATCH)
+    first = list(islice(parts, 3))
+    remaining = chain(first, parts)
+    if processes <= 1 or len(first) < 3:
+        yield from (_read_batch(part, collection_id) for part in remaining)
         return
     context = multiprocessing.get_context("spawn")
-    remaining = iter(parts)
-    with ProcessPoolExecutor(min(processes, len(parts)), mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
         running: list[Future[Batch]] = []
         try:
             while True:

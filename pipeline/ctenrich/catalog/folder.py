@@ -11,13 +11,27 @@ their series.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from ctenrich.catalog.base import CatalogKind, CatalogOptions, Estimate, QueryResult
-from ctenrich.catalog.crawl import Batch, FileFault, FoundFile, FoundFiles, find_files, md5_of, read_batches, utf8_name
+from ctenrich.catalog.crawl import (
+    Batch,
+    EntryKind,
+    FileFault,
+    FoundEntry,
+    FoundFile,
+    find_files,
+    in_parts,
+    md5_of,
+    read_batches,
+    utf8_name,
+)
 from ctenrich.catalog.damage import Damage, find_damage
 from ctenrich.catalog.engine import duckdb_error, run_on_duckdb
 from ctenrich.catalog.partition import default_memory, run_in_parts
@@ -33,6 +47,11 @@ __all__ = ["KIND", "FolderCatalog", "IndexSummary", "add_files", "index_folders"
 _TASK = "Read headers"
 _AT_ONCE = 100_000
 """Rows that are Python objects at a time."""
+_FOUND_AT_ONCE = 20_000
+"""Paths that are Python objects at a time."""
+_CRAWL_MEMORY = 600_000_000
+"""Bytes that DuckDB may take while a catalog is written; what does not fit goes to a temporary folder beside it. One
+group of rows of its some 700 columns and their parts takes about 200 MB."""
 _LAYOUT = 4
 """1: version 0.1.0, without the table of crawls and with fewer columns of faults; 2: without radiotherapy; 3: without
 birth dates."""
@@ -123,12 +142,12 @@ def index_folders(
     with _open(catalog_file, read_only=False) as connection:
         try:
             _create(connection)
+            _store_found(connection, found)
             _begin_crawl(connection, folders)
-            todo, changed, gone = _compare(connection, folders, found.files)
-            _forget(connection, [*gone, *changed])
-            _store_closed(connection, folders, found.closed)
-            progress.start(_TASK, len(todo))
-            for batch in read_batches(todo, collection_id, processes):
+            todo, gone = _compare(connection, folders)
+            _store_closed(connection, folders)
+            progress.start(_TASK, todo)
+            for batch in read_batches(_files_to_read(connection, todo), collection_id, processes):
                 _store(connection, batch)
                 progress.advance(_TASK, len(batch.files))
             progress.finish(_TASK)
@@ -136,7 +155,7 @@ def index_folders(
             connection.execute(
                 "UPDATE crawls SET ended = now() WHERE ended IS NULL AND id = (SELECT max(id) FROM crawls)"
             )
-            summary = _summary(connection, len(todo), len(gone), found)
+            summary = _summary(connection, todo, gone)
             kept = _kept_collections(connection, folders, collection_id)
         except duckdb.Error as error:
             raise duckdb_error(error, "index") from error
@@ -176,7 +195,7 @@ def add_files(catalog_file: Path, files: Sequence[FoundFile], *, folder: Path, c
         try:
             _create(connection)
             _begin_crawl(connection, [folder])
-            _forget(connection, [file.name for file in files])
+            _forget(connection, "SELECT unnest($names)", {"names": [file.name for file in files]})
             for batch in read_batches(files, collection_id, 1):
                 _store(connection, batch)
             connection.execute(
@@ -193,6 +212,8 @@ def _open(path: Path, *, read_only: bool) -> Any:
     config: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
     if read_only:
         config["enable_external_access"] = "false"
+    else:
+        config["memory_limit"] = f"{_CRAWL_MEMORY}B"
     try:
         return duckdb.connect(str(path), read_only=read_only, config=config)
     except duckdb.Error as error:
@@ -229,17 +250,15 @@ def _create(connection: Any) -> None:
     connection.execute("CREATE TABLE IF NOT EXISTS about (layout INTEGER)")
     (layout,) = connection.execute("SELECT max(layout) FROM about").fetchone()
     if layout in (2, 3):
-        again = connection.execute(
-            "SELECT local_path FROM instances WHERE Modality IN (SELECT unnest(?))", [list(RADIOTHERAPY_MODALITIES)]
-        ).fetchall()
-        _forget(connection, [path for (path,) in again])
+        again = "SELECT local_path FROM instances WHERE Modality IN (SELECT unnest($modalities))"
+        _forget(connection, again, {"modalities": list(RADIOTHERAPY_MODALITIES)})
     if layout == 1:
         # version 0.1.0 read fewer kinds of files, and noted less about those that it could not read
-        again = connection.execute(
+        again = (
             "SELECT path FROM files WHERE NOT is_instance OR path IN (SELECT path FROM faults) "
             "UNION SELECT local_path FROM instances WHERE starts_with(Modality, 'RT')"
-        ).fetchall()
-        _forget(connection, [path for (path,) in again])
+        )
+        _forget(connection, again)
     connection.execute("DELETE FROM about")
     connection.execute("INSERT INTO about VALUES (?)", [_LAYOUT])
     connection.execute(f"CREATE OR REPLACE VIEW dicom_all AS SELECT {names} FROM instances WHERE NOT is_copy")  # noqa: S608 - our own columns
@@ -257,43 +276,84 @@ def _begin_crawl(connection: Any, folders: Sequence[Path]) -> None:
     )
 
 
-def _store_closed(connection: Any, folders: Sequence[Path], closed: Sequence[str]) -> None:
+def _store_found(connection: Any, entries: Iterable[FoundEntry]) -> None:
+    """Write what the file system has to a temporary table, whose order is that of the paths."""
+    import pyarrow as pa
+
+    connection.execute("CREATE TEMP TABLE found (path BLOB, name VARCHAR, size BIGINT, mtime_ns BIGINT, kind VARCHAR)")
+    for part in in_parts(entries, _FOUND_AT_ONCE):
+        columns = {
+            "path": [os.fsencode(entry.path) for entry in part],
+            "name": [utf8_name(entry.path) for entry in part],
+            "size": [entry.size for entry in part],
+            "mtime_ns": [entry.mtime_ns for entry in part],
+            "kind": [entry.kind.value for entry in part],
+        }
+        connection.register("part_of_found", pa.table(columns))
+        connection.execute("INSERT INTO found SELECT * FROM part_of_found")
+        connection.unregister("part_of_found")
+
+
+def _prefixes(folders: Sequence[Path]) -> dict[str, object]:
+    """Starts of the paths below folders, as a parameter of `_BELOW`."""
+    return {"prefixes": [utf8_name(str(folder.resolve())).rstrip("/") + "/" for folder in folders]}
+
+
+_BELOW = "EXISTS (SELECT 1 FROM (SELECT unnest($prefixes) AS prefix) WHERE starts_with({path}, prefix))"
+
+
+def _store_closed(connection: Any, folders: Sequence[Path]) -> None:
     """Folders that could not be listed are faults like files, which may be lost to the series around them."""
-    known = [p for (p,) in connection.execute("SELECT path FROM faults WHERE modality = '(folder)'").fetchall()]
-    roots = [folder.resolve() for folder in folders]
-    _forget(connection, [p for p in known if any(Path(p).is_relative_to(root) for root in roots)])
+    known = "SELECT path FROM faults WHERE modality = '(folder)' AND " + _BELOW.format(path="path || '/'")  # noqa: S608 - our own text
+    _forget(connection, known, _prefixes(folders))
+    closed = connection.execute("SELECT name FROM found WHERE kind = $kind", {"kind": EntryKind.CLOSED.value})
     faults = [
         FileFault(path, Reason.IO_ERROR.value, "the folder cannot be listed", "", "", "(folder)", True)
-        for path in closed
+        for (path,) in sorted(closed.fetchall())
     ]
     if faults:
         connection.executemany("INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?, ?)", faults)
 
 
-def _compare(
-    connection: Any, folders: Sequence[Path], found: Sequence[FoundFile]
-) -> tuple[list[FoundFile], list[str], list[str]]:
-    """Files that are new or changed, the paths of the changed ones, and paths below `folders` that are gone."""
-    known = {
-        path: (size, mtime)
-        for path, size, mtime in connection.execute("SELECT path, size, mtime_ns FROM files").fetchall()
-    }
-    todo = [file for file in found if known.get(file.name) != (file.size, file.mtime_ns)]
-    roots = [folder.resolve() for folder in folders]
-    present = {file.name for file in found}
-    gone = [p for p in known if p not in present and any(Path(p).is_relative_to(root) for root in roots)]
-    return todo, [file.name for file in todo if file.name in known], gone
+def _compare(connection: Any, folders: Sequence[Path]) -> tuple[int, int]:
+    """Forget changed files and those that are gone; returns the numbers of files to read and of files that are gone.
+
+    The temporary table ``todo`` has the files to read, by path.
+    """
+    connection.execute(
+        "CREATE TEMP TABLE todo AS SELECT found.path, found.name, found.size, found.mtime_ns FROM found "
+        "LEFT JOIN files ON files.path = found.name WHERE kind = $kind "
+        "AND (files.size IS DISTINCT FROM found.size OR files.mtime_ns IS DISTINCT FROM found.mtime_ns) "
+        "ORDER BY found.path",
+        {"kind": EntryKind.FILE.value},
+    )
+    absent = "SELECT path FROM files ANTI JOIN (SELECT name FROM found WHERE kind = $kind) f ON path = f.name WHERE "
+    parameters = {**_prefixes(folders), "kind": EntryKind.FILE.value}
+    gone = _forget(connection, absent + _BELOW.format(path="path"), parameters)
+    _forget(connection, "SELECT name FROM todo SEMI JOIN files ON files.path = name")
+    (todo,) = connection.execute("SELECT count(*) FROM todo").fetchone()
+    return int(todo), gone
 
 
-def _forget(connection: Any, paths: list[str]) -> None:
-    import pyarrow as pa
+def _files_to_read(connection: Any, number: int) -> Iterator[FoundFile]:
+    for start in range(0, number, _FOUND_AT_ONCE):
+        rows = connection.execute(
+            "SELECT path, size, mtime_ns FROM todo WHERE rowid >= $start AND rowid < $stop ORDER BY rowid",
+            {"start": start, "stop": start + _FOUND_AT_ONCE},
+        ).fetchall()
+        yield from (FoundFile(os.fsdecode(path), size, mtime_ns) for path, size, mtime_ns in rows)
 
-    if paths:
-        connection.register("forgotten", pa.table({"path": paths}))
+
+def _forget(connection: Any, paths: str, parameters: Mapping[str, object] | None = None) -> int:
+    """Remove all rows of the files that a query lists; returns their number."""
+    connection.execute(f"CREATE TEMP TABLE forgotten AS SELECT * FROM ({paths}) p(path)", parameters or {})  # noqa: S608 - our own queries
+    (number,) = connection.execute("SELECT count(*) FROM forgotten").fetchone()
+    if number:
         connection.execute("DELETE FROM instances WHERE local_path IN (SELECT path FROM forgotten)")
         for table in ("files", "faults"):
             connection.execute(f"DELETE FROM {table} WHERE path IN (SELECT path FROM forgotten)")  # noqa: S608 - our own tables
-        connection.unregister("forgotten")
+    connection.execute("DROP TABLE forgotten")
+    return int(number)
 
 
 def _store(connection: Any, batch: Batch) -> None:
@@ -321,14 +381,28 @@ def _store(connection: Any, batch: Batch) -> None:
 
 def _mark_copies(connection: Any) -> None:
     """Mark all but the first of files that hold the same bytes, or the same CT image, under one SOP Instance UID."""
-    rows = connection.execute(
-        "SELECT list(local_path ORDER BY local_path), bool_and(coalesce(Modality = 'CT', FALSE)) FROM instances "
-        "WHERE SOPInstanceUID <> '' GROUP BY SOPInstanceUID HAVING count(*) > 1"
-    ).fetchall()
-    copies = [(path,) for paths, is_ct in rows for path in _copies_among(paths, is_ct)]
-    connection.execute("UPDATE instances SET is_copy = FALSE WHERE is_copy")
-    if copies:
-        connection.executemany("UPDATE instances SET is_copy = TRUE WHERE local_path = ?", copies)
+    import pyarrow as pa
+
+    connection.execute("CREATE TEMP TABLE copied (path VARCHAR)")
+    for part in in_parts(_copies(connection.cursor()), _FOUND_AT_ONCE):
+        connection.register("part_of_copied", pa.table({"path": part}))
+        connection.execute("INSERT INTO copied SELECT * FROM part_of_copied")
+        connection.unregister("part_of_copied")
+    connection.execute(
+        "UPDATE instances SET is_copy = local_path IN (SELECT path FROM copied) "
+        "WHERE is_copy OR local_path IN (SELECT path FROM copied)"
+    )
+
+
+def _copies(cursor: Any) -> Iterator[str]:
+    cursor.execute(
+        "SELECT SOPInstanceUID, local_path, coalesce(Modality = 'CT', FALSE) FROM instances WHERE SOPInstanceUID IN "
+        "(SELECT SOPInstanceUID FROM instances WHERE SOPInstanceUID <> '' GROUP BY 1 HAVING count(*) > 1) ORDER BY 1, 2"
+    )
+    rows = (row for part in iter(lambda: cursor.fetchmany(_FOUND_AT_ONCE), []) for row in part)
+    for _, group in groupby(rows, key=itemgetter(0)):
+        files = list(group)
+        yield from _copies_among([path for _, path, _ in files], all(is_ct for _, _, is_ct in files))
 
 
 def _copies_among(paths: Sequence[str], is_ct: bool) -> list[str]:
@@ -348,25 +422,23 @@ def _copies_among(paths: Sequence[str], is_ct: bool) -> list[str]:
 
 def _kept_collections(connection: Any, folders: Sequence[Path], collection_id: str) -> tuple[tuple[str, int], ...]:
     """Collections other than the given one of the instances below `folders`."""
-    counts: dict[str, int] = {}
-    roots = [folder.resolve() for folder in folders]
     found = connection.execute(
-        "SELECT local_path, collection_id FROM instances WHERE collection_id <> ?", [collection_id]
+        "SELECT collection_id, count(*) FROM instances WHERE collection_id <> $own AND "  # noqa: S608 - our own text
+        + _BELOW.format(path="local_path")
+        + " GROUP BY 1 ORDER BY 1",
+        {"own": collection_id, **_prefixes(folders)},
     ).fetchall()
-    for path, name in found:
-        if any(Path(path).is_relative_to(root) for root in roots):
-            counts[name] = counts.get(name, 0) + 1
-    return tuple(sorted(counts.items()))
+    return tuple((name, int(number)) for name, number in found)
 
 
-def _summary(connection: Any, read: int, removed: int, found: FoundFiles) -> IndexSummary:
+def _summary(connection: Any, read: int, removed: int) -> IndexSummary:
     def one(sql: str) -> int:
         return int(connection.execute(sql).fetchone()[0])
 
     faults = connection.execute("SELECT reason, count(DISTINCT path) FROM faults GROUP BY 1 ORDER BY 1").fetchall()
     series = "SELECT count(DISTINCT coalesce(SeriesInstanceUID, '')) FROM dicom_all"
     return IndexSummary(
-        files=len(found.files),
+        files=one("SELECT count(*) FROM found WHERE kind = 'file'"),
         read=read,
         removed=removed,
         instances=one("SELECT count(*) FROM dicom_all"),
@@ -374,7 +446,7 @@ def _summary(connection: Any, read: int, removed: int, found: FoundFiles) -> Ind
         series=one(series),
         ct_series=one(f"{series} WHERE Modality = 'CT'"),
         other_files=one("SELECT count(*) FROM files WHERE NOT is_instance"),
-        links=len(found.links),
+        links=one("SELECT count(*) FROM found WHERE kind = 'link'"),
         faults=tuple((reason, int(count)) for reason, count in faults),
     )
 
