@@ -79,6 +79,7 @@ def test_attributes_of_a_structure_set(tmp_path: Path, workspace: Workspace) -> 
     assert (ds.PatientID, ds.StudyInstanceUID) == ("case-1", series.study_instance_uid)
     texts = [str(v) for i in ds.ROIContourSequence for c in i.get("ContourSequence", ()) for v in c.ContourData]
     assert max(map(len, texts)) <= 16
+    assert (names_of_tg263()["gtv_1"], names_of_tg263()["lung_left"]) == ("GTV1", "Lung_L")
     first = found.path.read_bytes()
     assert export(workspace, tmp_path / "again").path.read_bytes() == first  # type: ignore[union-attr]
 

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from ctenrich import __version__
+from ctenrich.codes.mappings import load_segments
 from ctenrich.contours.raster import grid_of, rasterise
 from ctenrich.contours.rtstruct import load_contours
 from ctenrich.dicom.writer import explicit_parts
@@ -24,7 +25,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Product, SegmentMasks, SortedSeries
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
-from ctenrich.structure_names.standard import standard_names
+from ctenrich.structure_names.standard import standard_name_of
 from ctenrich.uids import derive_uid
 from ctenrich.workspace import Workspace, write_bytes
 
@@ -52,7 +53,7 @@ class StructureSetFile:
 
 def names_of_tg263() -> dict[str, str]:
     """Return the name of TG-263 of each row of mappings/segments.csv that has one."""
-    return {one.segment: one.name for one in standard_names().values() if one.segment and one.kind == "anatomy"}
+    return {row: name for row in load_segments() if (name := standard_name_of(row))}
 
 
 def export_structure_sets(
