@@ -341,6 +341,33 @@ def test_objects_that_state_two_birth_dates_are_of_two_patients(tmp_path: Path) 
     assert not [one.name for one in tmp_path.glob("t.*") if b"1940" in one.read_bytes()], "no file has a birth date"
 
 
+@pytest.mark.parametrize("attribute", [{"PatientBirthDate": "19400204"}, {"PatientSex": "F"}])
+def test_a_person_decides_that_objects_with_two_birth_dates_are_of_one_patient(
+    tmp_path: Path, attribute: dict[str, str]
+) -> None:
+    patient = Patient(tmp_path / "in", PatientBirthDate="19400203", PatientSex="M")
+    patient.whole()
+    Patient(tmp_path / "in", study="2", **{**patient.attributes, **attribute}).ct()  # an old study, mistyped
+    assert reasons(make(tmp_path / "in")) == {"P1": Reason.AMBIGUOUS_PATIENT}
+    table = decisions_path(tmp_path / "t.parquet")
+    add_decision(table, DecisionKind.ONE_PATIENT, "", "mistyped in the old study", patient_id="P1", user="anna")
+    found = make(tmp_path / "in", decisions=read_decisions(table))
+    assert reasons(found) == {}
+    assert "decision 1 of anna, one_patient: mistyped in the old study" in found.treatments[0].notes
+    add_decision(table, DecisionKind.UNDO, "1", "it is another person", user="ben")
+    assert reasons(make(tmp_path / "in", decisions=read_decisions(table))) == {"P1": Reason.AMBIGUOUS_PATIENT}
+    with pytest.raises(UsageError, match="no value"):
+        add_decision(table, DecisionKind.ONE_PATIENT, "1.2.3", "why", patient_id="P1")
+
+
+def test_a_study_of_two_patient_ids_is_not_decided_by_one_patient(tmp_path: Path) -> None:
+    Patient(tmp_path / "in").whole()
+    Patient(tmp_path / "in", "P2").ct(series="2")
+    table = decisions_path(tmp_path / "t.parquet")
+    add_decision(table, DecisionKind.ONE_PATIENT, "", "sure", patient_id="P1")
+    assert reasons(make(tmp_path / "in", decisions=read_decisions(table))) == {"P1": Reason.AMBIGUOUS_PATIENT}
+
+
 def test_a_catalog_without_birth_dates_says_so(tmp_path: Path) -> None:
     Patient(tmp_path / "in").whole()
     index_folders([tmp_path / "in"], tmp_path / "c.duckdb", processes=1)

@@ -269,7 +269,7 @@ def _print_diff(found: TreatmentsDiff) -> None:
 )
 def decide(
     treatments: TreatmentsFile,
-    kind: Annotated[str, typer.Argument(help="plan, structure_set, dose, exclude, name or undo.")],
+    kind: Annotated[str, typer.Argument(help="plan, structure_set, dose, exclude, one_patient, name or undo.")],
     value: Annotated[str, typer.Argument(help="UID, NAME=STANDARD, or the number of a decision.")] = "",
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="Reason of the decision.")] = "",
     patient: Annotated[str, typer.Option("--patient", metavar="ID", help="Patient ID that it concerns.")] = "",

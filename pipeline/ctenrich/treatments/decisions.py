@@ -37,6 +37,8 @@ class DecisionKind(StrEnum):
     """`value` is the SOP Instance UID of a dose that is not used."""
     EXCLUDE = "exclude"
     """The patient is left out; `value` is empty or the SOP Instance UID of a plan that is left out."""
+    ONE_PATIENT = "one_patient"
+    """Objects of this Patient ID that state different birth dates or sexes are of one patient; `value` is empty."""
     NAME = "name"
     """`value` is NAME=STANDARD: an ROI name and the standard name that it stands for."""
     UNDO = "undo"
@@ -140,6 +142,8 @@ def add_decision(path: Path, kind: DecisionKind, value: str, why: str, *, patien
         raise UsageError(Reason.BAD_PARAMETER, f"there is no decision {value[:20]!r} to undo")
     if kind is DecisionKind.NAME and not all(part.strip() for part in value.rpartition("=")[::2]):
         raise UsageError(Reason.BAD_PARAMETER, "a name is decided as NAME=STANDARD, e.g. 'Long L=Lung_L'")
+    if kind is DecisionKind.ONE_PATIENT and value.strip():
+        raise UsageError(Reason.BAD_PARAMETER, "one_patient has no value: it concerns the patient of --patient")
     if kind not in {DecisionKind.NAME, DecisionKind.UNDO} and not patient_id:
         raise UsageError(Reason.BAD_PARAMETER, f"a decision on {kind.value} concerns a patient (--patient)")
     decision = Decision(

@@ -149,7 +149,7 @@ class _Maker:
             else:
                 self._patients[one.collection_id, one.patient_id].append(one)
         self._decisions = effective_decisions(request.decisions)
-        self._doubts = {(one.collection_id, one.patient_id): one.why for one in objects.doubts}
+        self._doubts = {(one.collection_id, one.patient_id): one for one in objects.doubts}
         self.excluded: list[ExcludedTreatment] = []
         self.notes: list[str] = []
 
@@ -198,12 +198,8 @@ class _Maker:
         return [[one for one in objects if frame in one.frames] for frame in frames] or [objects]
 
     def _draft(self, patient: tuple[str, str], row: RegistryRow | None, objects: list[CatalogObject]) -> _Draft:
-        sexes = {one.sex for one in objects} & {"M", "F"}
-        doubt = self._doubts.get(patient, "")
-        if doubt or len(sexes) > 1:
-            text = doubt or "objects of this Patient ID state different sexes"
-            raise NotChosenError(Reason.AMBIGUOUS_PATIENT, text)
         own = [one for one in self._decisions if one.patient_id == patient[1]]
+        self._check_patient(patient, objects, one_patient=any(one.kind is DecisionKind.ONE_PATIENT for one in own))
         for one in own:
             if one.kind is DecisionKind.EXCLUDE and not one.value:
                 raise NotChosenError(Reason.EXCLUDED_BY_DECISION, f"decision {one.number} of {one.user}: {one.why}")
@@ -228,6 +224,17 @@ class _Maker:
         return _Draft(
             patient=patient, row=row, chosen=chosen, treatment_id=hashlib.sha256(text.encode()).hexdigest()[:16]
         )
+
+    def _check_patient(self, patient: tuple[str, str], objects: Sequence[CatalogObject], *, one_patient: bool) -> None:
+        """Raise AMBIGUOUS_PATIENT if the Patient ID may stand for two patients, and no person decided otherwise."""
+        doubt = self._doubts.get(patient)
+        texts = [doubt.shared] if doubt else []
+        if not one_patient:
+            sexes = {one.sex for one in objects} & {"M", "F"}
+            other = "objects of this Patient ID state different sexes" if len(sexes) > 1 else ""
+            texts.insert(0, doubt.differing if doubt and doubt.differing else other)
+        if text := "; ".join(filter(None, texts)):
+            raise NotChosenError(Reason.AMBIGUOUS_PATIENT, text)
 
     def _delivered_plan(self, plan: Plan, patient_id: str) -> Plan:
         """The plan with its delivered fractions, by the user's table, else by treatment records."""

@@ -67,7 +67,10 @@ class PatientDoubt:
 
     collection_id: str
     patient_id: str
-    why: str
+    differing: str
+    """What of the person differs between instances; empty: nothing."""
+    shared: str
+    """Whether instances of a study have another Patient ID too; empty: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,13 +177,16 @@ def read_objects(
 
 
 def _doubt(row: Mapping[str, Any]) -> PatientDoubt:
-    found = {
+    differing = {
         "instances of this Patient ID state different birth dates": row["birth_dates"] > 1,
         "instances of this Patient ID state different sexes": row["sexes"] > 1,
-        "instances of one study have this Patient ID and another one": row["shared_studies"] > 0,
     }
-    why = "; ".join(text for text, holds in found.items() if holds)
-    return PatientDoubt(collection_id=row["collection_id"], patient_id=row["PatientID"], why=why)
+    return PatientDoubt(
+        collection_id=row["collection_id"],
+        patient_id=row["PatientID"],
+        differing="; ".join(text for text, holds in differing.items() if holds),
+        shared="instances of one study have this Patient ID and another one" if row["shared_studies"] > 0 else "",
+    )
 
 
 def _once(rows: Iterable[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
