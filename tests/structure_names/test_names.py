@@ -225,29 +225,28 @@ def evidence(roi: np.ndarray, organs: dict[str, np.ndarray], step: float = 2.0) 
 
 
 def test_masks_name_rois_and_every_swapped_side_is_found() -> None:
+    """360 ROIs, each an organ moved by up to a voxel that lacks up to 15 % of its voxels; 300 have the other name."""
     organs = phantom()
     by_segment = {one.segment: one.name for one in standard_names().values() if one.segment}
     generator = np.random.default_rng(1)
-    right = swapped = 0
-    cases = 0
+    missed = []
     for name, organ in organs.items():
-        for shift in ((0, 0, 0), (1, 0, 0), (0, 1, 1), (0, -1, 2), (-1, 1, 0)):
-            roi = np.roll(organ, shift, axis=(0, 1, 2)) & (generator.random(organ.shape) > 0.05)
+        wanted = by_segment[name]
+        for _ in range(30):
+            roi = np.roll(organ, tuple(generator.integers(-1, 2, 3)), axis=(0, 1, 2))
+            roi &= generator.random(organ.shape) > generator.uniform(0, 0.15)
             found = evidence(roi, organs)
-            wanted = by_segment[name]
-            for text in ("roi 7", "Structure1"):
-                cases += 1
-                candidates = propose_name(text, found).candidates
-                right += bool(candidates) and candidates[0].name == wanted
+            candidates = propose_name("roi 7", found).candidates
+            if not candidates or candidates[0].name != wanted:
+                missed.append((name, candidates))
             if wanted.endswith(("_L", "_R")):
                 other = {"L": "rechts", "R": "links"}[wanted[-1]]
                 planted = propose_name(f"{wanted[:-2]} {other}", found)
                 assert any("the ROI is on the" in text for text in planted.warnings), (name, planted)
                 assert planted.candidates[0].name == wanted
                 assert propose_name(wanted, found).warnings == ()
-                swapped += 1
-    assert swapped == 50
-    assert right >= 0.98 * cases
+    assert len(organs) * 30 == 360
+    assert len(missed) <= 0.02 * 360, missed
 
 
 def test_the_side_follows_the_direction_of_the_columns() -> None:
