@@ -83,7 +83,20 @@ _T = TypeVar("_T")
 
 
 def in_parts(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:
-    """Divide items into tuples of `size`, the last of which may be shorter; taken as they are needed."""
+    """Divide items into tuples, which are made as they are taken.
+
+    Parameters
+    ----------
+    items : iterable
+        What is divided.
+    size : int
+        Items of a tuple; the last one may be shorter.
+
+    Returns
+    -------
+    iterator of tuple
+        In the order of the items.
+    """
     source = iter(items)
     return iter(lambda: tuple(islice(source, size)), ())
 
