@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,11 @@ from ctenrich.treatments.records import Dose, Plan, RoiName, StructureSet
 
 __all__ = ["CatalogObject", "ImageSeries", "PatientDoubt", "RadiotherapyObjects", "read_objects"]
 
+_AT_ONCE = 1000
+"""Rows of the catalog that are Python objects at a time."""
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CatalogObject:
     """An object with its place in the catalog and what it refers to."""
 
@@ -48,7 +52,7 @@ class TreatmentRecord:
     """Current Fraction Number of its beams."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSeries:
     """A series of images on which structure sets may be drawn."""
 
@@ -128,24 +132,24 @@ def read_objects(
         raise UsageError(Reason.MISSING_COLUMN, "the series index has no references between objects", hint)
     parameters: dict[str, object] = {"collections": list(collections), "patients": list(patients)}
 
-    def rows(name: str, own: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
+    def rows(name: str, own: Mapping[str, object] | None = None) -> Iterator[dict[str, Any]]:
         given = parameters if own is None else own
         try:
-            found: list[dict[str, Any]] = ask(catalog, load_query(name), given, progress).table.to_pylist()
+            table = ask(catalog, load_query(name), given, progress).table
         except UsageError as error:
             if error.reason is Reason.MISSING_COLUMN:
                 hint = "a folder catalog of an earlier version lacks these columns: run ctenrich index again"
                 raise UsageError(error.reason, error.message, hint) from error
             raise
-        return found
+        return (row for part in table.to_batches(_AT_ONCE) for row in part.to_pylist())
 
     notes: list[str] = []
-    structure_sets = tuple(map(_structure_set, _once(rows("select_rt_structure_sets"), notes)))
-    plans = tuple(map(_plan, _once(rows("select_rt_plans"), notes)))
-    doses = tuple(map(_dose, _once(rows("select_rt_doses"), notes)))
+    structure_sets = _once(rows("select_rt_structure_sets"), _structure_set, notes)
+    plans = _once(rows("select_rt_plans"), _plan, notes)
+    doses = _once(rows("select_rt_doses"), _dose, notes)
     records: tuple[CatalogObject, ...] = ()
     try:
-        records = tuple(map(_record, _once(rows("select_rt_records"), notes)))
+        records = _once(rows("select_rt_records"), _record, notes)
     except UsageError as error:
         if error.reason is not Reason.MISSING_COLUMN:
             raise
@@ -189,14 +193,18 @@ def _doubt(row: Mapping[str, Any]) -> PatientDoubt:
     )
 
 
-def _once(rows: Iterable[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
-    """The first of files that share a SOP Instance UID."""
-    found: dict[str, dict[str, Any]] = {}
+def _once(
+    rows: Iterable[dict[str, Any]], make: Callable[[Mapping[str, Any]], CatalogObject], notes: list[str]
+) -> tuple[CatalogObject, ...]:
+    """Objects of rows; of those that share a SOP Instance UID, the first."""
+    found: dict[str, CatalogObject] = {}
     for row in rows:
-        first = found.setdefault(row["SOPInstanceUID"] or row["url"], row)
-        if first is not row:
+        key = row["SOPInstanceUID"] or row["url"]
+        if key in found:
             notes.append(f"two different files have the SOP Instance UID {row['SOPInstanceUID']}: the first is used")
-    return list(found.values())
+        else:
+            found[key] = make(row)
+    return tuple(found.values())
 
 
 def _place(row: Mapping[str, Any], modality: str) -> dict[str, Any]:
@@ -232,7 +240,8 @@ def _structure_set(row: Mapping[str, Any]) -> CatalogObject:
         number = _whole(item["ROINumber"])
         if number is not None:
             name = (item["ROIName"] or "").strip()
-            rois.append(RoiName(number=number, name=name, interpreted_type=types.get(item["ROINumber"], "")))
+            kind = sys.intern(types.get(item["ROINumber"], ""))
+            rois.append(RoiName(number=number, name=sys.intern(name), interpreted_type=kind))
     content = StructureSet(
         **_instance(row),
         label=row["label"] or "",

@@ -50,7 +50,7 @@ class LinkState(StrEnum):
     """No UID is stated, and the frame of reference leads to no object."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectLink:
     """A link from one object to another, or to the images on which it was made."""
 
@@ -206,7 +206,7 @@ class Dose:
         return self.instance.sop_instance_uid
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RoiName:
     """Name of one ROI."""
 
@@ -218,7 +218,7 @@ class RoiName:
     """Standard name that a person decided on; empty without a decision."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StructureSet:
     """An RT Structure Set."""
 
