@@ -85,7 +85,7 @@ class Reason(StrEnum):
     NO_PLANNING_CT = "NO_PLANNING_CT", "The images on which the structure set is drawn are not there, or are not CT."
     NO_STRUCTURE_SET = "NO_STRUCTURE_SET", "The patient or the plan has no RT Structure Set."
     NO_PLAN = "NO_PLAN", "The patient has no RT Plan, or none that is considered."
-    NO_DOSE = "NO_DOSE", "The plan has no RT Dose that can be used."
+    NO_DOSE = "NO_DOSE", "There is no RT Dose that can be used."
     INCONCLUSIVE = "INCONCLUSIVE", "Several objects are equally likely: a person or a rule must choose."
     EXCLUDED_BY_RULE = "EXCLUDED_BY_RULE", "The treatment fails a rule of the rules file."
     EXCLUDED_BY_DECISION = "EXCLUDED_BY_DECISION", "A person left the patient out."

@@ -46,7 +46,7 @@ def test_every_product_has_its_metrics(case: DoseCase) -> None:
         ({"DoseUnits": "RELATIVE"}, "DOSE_UNITS"),
         ({"DoseType": "EFFECTIVE"}, "DOSE_TYPE"),
         ({"GridFrameOffsetVector": [1.0 + k for k in range(16)]}, "DOSE_OFFSETS"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}, "NOT_RT_DOSE"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}, "NO_DOSE"),
     ],
 )
 def test_a_series_without_a_usable_dose_has_a_reason(case: DoseCase, attributes: dict[str, Any], reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import json
 import math
 import sys
 import zipfile
@@ -96,6 +97,20 @@ def test_excel_has_limits(file: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         export_tables(file, TableFormat.EXCEL, tmp_path / "long")
     assert caught.value.reason is Reason.TABLE_FORMAT
     assert not list((tmp_path / "long").iterdir())
+
+
+def test_a_table_that_excel_cannot_hold_is_a_csv_file_beside_the_workbook(run: Workspace, tmp_path: Path) -> None:
+    pytest.importorskip("xlsxwriter")
+    nested = [{"text": "y" * 32_768}]
+    pq.write_table(pa.table({"text": ["x" * 32_767]}), tmp_path / "tables" / "organs.parquet")
+    pq.write_table(pa.table({"code": [nested, None]}), tmp_path / "tables" / "outcomes.parquet")
+    found = export_tables(run, TableFormat.EXCEL, tmp_path / "out")
+    assert [path.name for path in found.files] == ["tables.xlsx", "outcomes.csv"]
+    assert (found.as_csv, found.rows) == (("outcomes",), {"organs": 1, "outcomes": 2})
+    assert sheet_values(found.files[0], 1)[1][0] == "x" * 32_767
+    csv.field_size_limit(100_000)
+    with found.files[1].open(encoding="utf-8", newline="") as handle:
+        assert [json.loads(row[0]) if row[0] else None for row in list(csv.reader(handle))[1:]] == [nested, None]
 
 
 def test_stata(file: Path, tmp_path: Path) -> None:

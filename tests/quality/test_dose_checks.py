@@ -45,7 +45,7 @@ def test_findings_are_ranked_and_follow_the_doses(tmp_path: Path) -> None:
 
 def test_a_series_without_a_dose_is_no_mistake_but_a_bad_dose_is_looked_at() -> None:
     none = DoseCheck(rule="dose.none", severity="error", sentence="there is none")
-    for reason, severity in ((Reason.NOT_RT_DOSE, "note"), (Reason.DOSE_UNITS, "warning")):
+    for reason, severity in ((Reason.NO_DOSE, "note"), (Reason.DOSE_UNITS, "warning")):
         doses = DoseMeasurements(product=cases.EXPERT, series_instance_uid="1.2", reason=reason, checks=(none,))
         (check,) = checks_of_products([doses])["expert"]
         assert check.severity == severity

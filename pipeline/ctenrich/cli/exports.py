@@ -194,6 +194,8 @@ def _export_tables(run: Path, fmt: Format, out: Path | None, names: list[str]) -
     rows = sum(found.rows.values())
     tables, files = count(len(found.rows), "table"), count(len(found.files), "file")
     typer.echo(f"{count(rows, 'row')} of {tables}: {files} in {target}")
+    if found.as_csv:
+        typer.echo(f"as CSV, because a cell of Excel holds no text of that length: {', '.join(found.as_csv)}")
 
 
 def _export_raw_dataset(

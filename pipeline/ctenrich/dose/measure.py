@@ -145,13 +145,13 @@ def treatment_dose(given: DoseInput, workspace: Workspace) -> TreatmentDose:
     Raises
     ------
     InputError
-        NOT_RT_DOSE where the series has none; DOSE_OTHER_FRAME, DOSE_OFFSETS, DOSE_UNITS, DOSE_TYPE, DOSE_SUMMATION
+        NO_DOSE where the series has none; DOSE_OTHER_FRAME, DOSE_OFFSETS, DOSE_UNITS, DOSE_TYPE, DOSE_SUMMATION
         and those of the readers.
     """
     doses, plans = _read_companions(given, workspace)
     if not doses:
         hint = "make the cohort with ctenrich treatments, or give the folder of the doses to it"
-        raise InputError(Reason.NOT_RT_DOSE, "the series has no RT Dose among its companions", hint)
+        raise InputError(Reason.NO_DOSE, "the series has no RT Dose among its companions", hint)
     factors = _factors(given.treatment)
     scaled = [ScaledDose(dose=dose, factor=factors.get(dose.sop_instance_uid, Fraction(1))) for dose in doses]
     chosen = choose_doses(scaled, plans)

@@ -13,7 +13,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.results.complete import check_tables
 from ctenrich.results.query import table_files
-from ctenrich.results.table_formats import write_csv_table, write_excel, write_stata
+from ctenrich.results.table_formats import fits_excel, write_csv_table, write_excel, write_stata
 from ctenrich.workspace import Workspace, require_file
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class TableFormat(StrEnum):
     CSV = "csv-tables"
     """One CSV file per table, and ``columns.csv``."""
     EXCEL = "excel"
-    """One workbook with a sheet per table, and the sheet ``columns``."""
+    """One workbook with a sheet per table, and the sheet ``columns``; of a run, tables that Excel cannot hold are CSV
+    files beside it."""
     STATA = "stata"
     """One ``.dta`` file per table; descriptions are labels of its variables."""
 
@@ -45,6 +46,8 @@ class TablesExport:
     rows: Mapping[str, int]
     """Table -> number of rows."""
     files: tuple[Path, ...]
+    as_csv: tuple[str, ...] = ()
+    """Tables that are CSV files because Excel cannot hold them."""
 
 
 def export_tables(
@@ -79,19 +82,26 @@ def export_tables(
         NOT_PREPARED if the run has no tables; NOT_FOUND for a table or file that is not there; BAD_PARAMETER for a file
         that is no Parquet file; MISSING_EXTRA.
     InputError
-        TABLE_FORMAT for a table that the format cannot hold whole.
+        TABLE_FORMAT for a table that the format cannot hold whole, if it is the only one.
     """
     files = _files_of(source, names)
     opened = {name: _open(path) for name, path in files.items()}
     progress.start(_TASK, len(opened))
     rows = {name: file.metadata.num_rows for name, file in opened.items()}
     written: list[Path] = []
+    too_long: list[str] = []
     tables: dict[str, tuple[pa.Schema, Iterable[pa.RecordBatch]]]
     tables = {name: (file.schema_arrow, _batches(file, progress)) for name, file in opened.items()}
     if fmt is TableFormat.EXCEL:
         path = out / ("tables.xlsx" if isinstance(source, Workspace) else f"{next(iter(files))}.xlsx")
-        write_excel(path, {**tables, _COLUMNS: _column_table(opened)})
+        if len(opened) > 1:
+            too_long = [name for name, file in opened.items() if not fits_excel(file.iter_batches(batch_size=_BATCH))]
+        sheets = {name: one for name, one in tables.items() if name not in too_long}
+        write_excel(path, {**sheets, _COLUMNS: _column_table(opened)})
         written.append(path)
+        for name in too_long:
+            write_csv_table(out / f"{name}.csv", *tables[name])
+            written.append(out / f"{name}.csv")
     elif fmt is TableFormat.STATA:
         for name, (schema, batches) in tables.items():
             write_stata(out / f"{name}.dta", schema, batches)
@@ -101,7 +111,7 @@ def export_tables(
             write_csv_table(out / f"{name}.csv", schema, batches)
             written.append(out / f"{name}.csv")
     progress.finish(_TASK)
-    return TablesExport(rows=rows, files=tuple(written))
+    return TablesExport(rows=rows, files=tuple(written), as_csv=tuple(too_long))
 
 
 def _files_of(source: Workspace | Path, names: Sequence[str]) -> dict[str, Path]:

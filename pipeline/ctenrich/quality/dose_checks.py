@@ -67,7 +67,7 @@ def checks_of_products(doses: Sequence[DoseMeasurements]) -> Mapping[str, tuple[
     out: dict[str, tuple[DoseCheck, ...]] = {}
     seen: set[DoseCheck] = set()
     for one in doses:
-        none = "note" if one.reason is Reason.NOT_RT_DOSE else "warning"
+        none = "note" if one.reason is Reason.NO_DOSE else "warning"
         own = [replace(check, severity=none) if check.rule == _NONE else check for check in one.checks]
         out[str(one.product)] = tuple(check for check in own if check.product or check not in seen)
         seen.update(own)

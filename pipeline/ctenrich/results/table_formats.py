@@ -20,7 +20,7 @@ from ctenrich.workspace import atomic_path
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["flat_value", "write_csv_table", "write_excel", "write_stata"]
+__all__ = ["fits_excel", "flat_value", "write_csv_table", "write_excel", "write_stata"]
 
 _EXTRA = "tables"
 _WHOLE = 2**53
@@ -120,6 +120,22 @@ def write_excel(path: Path, tables: Mapping[str, tuple[pa.Schema, Iterable[pa.Re
                 _write_sheets(book, names, name, schema, _rows(batches), dates)
         finally:
             book.close()
+
+
+def fits_excel(batches: Iterable[pa.RecordBatch]) -> bool:
+    """Return whether the texts of a table are short enough for cells of Excel; nested values count as JSON text."""
+    return all(_fits_cells(column) for batch in batches for column in batch.columns)
+
+
+def _fits_cells(column: pa.Array) -> bool:
+    import pyarrow.compute as pc
+    import pyarrow.types as kinds
+
+    if kinds.is_string(column.type) or kinds.is_large_string(column.type):
+        return bool((pc.max(pc.utf8_length(column)).as_py() or 0) <= _CELL)
+    if kinds.is_nested(column.type):
+        return all(len(_text(flat_value(value.as_py()))) <= _CELL for value in column if value.is_valid)
+    return True
 
 
 class _SheetNames:
