@@ -5,17 +5,17 @@ from __future__ import annotations
 import random
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctenrich.delivery.decisions import delivery_totals
 from ctenrich.delivery.queue import DeliveryQueue
-from ctenrich.delivery.records import DeliveryTotals
 from ctenrich.listener.cases import cases_of
 from ctenrich.listener.database import StationDatabase
 from ctenrich.phantom import write_phantom_study
@@ -24,8 +24,17 @@ from tests.support.listener_kills import kill_all
 from tests.support.listeners import TINY, uid_of, wait_for
 from tests.support.nodes import Node, node
 
-_CASES = 2
-_SECONDS = 900
+_CASES = 4
+_AFTER_RUNNING = 4
+"""Kills of a station after all its cases have ended; then their results are sent without further ones."""
+_SECONDS = 300
+"""Longest time that a listener gets for the rest after the last kill, or to take an object."""
+_MOMENT_SECONDS = 60.0
+"""Longest wait for the moment of a kill; then it comes wherever the listener is."""
+_LEFT_SECONDS = 30.0
+_SEND_SECONDS = 0.03
+"""Time that the node takes for an object, so that some kills come while results are on their way."""
+_TO_RUN = {"open", "closed", "running"}
 FLOW = """
 triggers: [{{Modality: [^CT$]}}]
 models:
@@ -37,8 +46,8 @@ destinations:
   - {{name: research, folder: {folder}}}
   - {{name: clinic, host: 127.0.0.1, port: {port}, ae_title: CLINIC}}
 """
-COPY = '#!/bin/sh\nset -e\nsleep 0.3\nfor f in "$1"/*.dcm; do cp "$f" "$2/"; done\n'
-JOIN = '#!/bin/sh\nset -e\nsleep 0.2\nfor f in "$1"/*.dcm; do cmp "$f" "$2/${f##*/}"; cp "$f" "$3/"; done\n'
+COPY = '#!/bin/sh\nset -e\nsleep 0.6\nfor f in "$1"/*.dcm; do cp "$f" "$2/"; done\n'
+JOIN = '#!/bin/sh\nset -e\nsleep 0.4\nfor f in "$1"/*.dcm; do cmp "$f" "$2/${f##*/}"; cp "$f" "$3/"; done\n'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +56,17 @@ class DeliveryCampaign:
 
     kills: int
     in_steps: int
-    """Kills while a case was running."""
+    """Kills while the listener ran a case."""
     in_delivery: int
-    """Kills while results waited or were being sent."""
+    """Kills while the listener was sending results."""
+    elsewhere: int
+    """Kills at other moments: while the listener started, or before a case had closed."""
     acknowledged: int
     """Images that their senders had seen acknowledged; each is a result too."""
     missing: int
     """Results that a destination does not have, and that are not held for it."""
+    waiting: int
+    """Of these, results that the queue still had to send when the time was over: late, and not lost."""
     different: int
     """Results whose bytes at a destination differ."""
     more: int
@@ -70,8 +83,13 @@ class DeliveryCampaign:
     """Programs of steps that were left running at the end."""
 
 
-def delivery_campaign(folder: Path, *, kills: int, rng: random.Random) -> DeliveryCampaign:
+def delivery_campaign(
+    folder: Path, *, kills: int, rng: random.Random, progress: Callable[[str], None] = lambda _: None
+) -> DeliveryCampaign:
     """Kill a listener while it runs the steps of cases and sends their results, again and again.
+
+    Five of nine kills wait until the listener runs a case, three until it sends results, and one comes while it starts;
+    then each comes after a random time.
 
     Parameters
     ----------
@@ -81,14 +99,18 @@ def delivery_campaign(folder: Path, *, kills: int, rng: random.Random) -> Delive
         How often.
     rng : random.Random
         Chooses the moments.
+    progress : callable
+        Gets a line with the numbers so far after each station.
     """
     counts: Counter[str] = Counter()
     number = 0
     while counts["kills"] < kills:
         number += 1
         with node() as sink:
+            sink.answer = _slow_success
             _one_station(folder / f"s{number}", kills, rng, sink, counts)
         shutil.rmtree(folder / f"s{number}")
+        progress(f"{number} stations, {dict(counts)}")
     names = DeliveryCampaign.__dataclass_fields__
     return DeliveryCampaign(**{name: counts[name] for name in names})
 
@@ -101,19 +123,60 @@ def _one_station(folder: Path, kills: int, rng: random.Random, sink: Node, count
         _send(port, files)
     results = {uid_of(path) for files in sent for path in files}
     counts["acknowledged"] += len(results)
+    begun, after = _begun(station), 0
+    while counts["kills"] < kills and after < _AFTER_RUNNING and not _ended(station, len(results)):
+        _wait_for_a_moment(station, rng, begun, len(results))
+        now, totals = _begun(station), _totals(station)
+        states = _states(station)
+        running = now.cases > begun.cases and "running" in states
+        sending = now.sends > begun.sends and totals["queued"] + totals["sending"] > 0
+        kill_all(process)
+        counts["kills"] += 1
+        counts["in_steps"] += running
+        counts["in_delivery"] += sending
+        counts["elsewhere"] += not (running or sending)
+        after += not states & _TO_RUN
+        begun = _begun(station)
+        process = _start(station, port)
     end = time.monotonic() + _SECONDS
     while not _ended(station, len(results)) and time.monotonic() < end:
-        if counts["kills"] < kills:
-            time.sleep(rng.uniform(0.05, 2.5))
-            counts["in_steps"] += _running(station)
-            totals = _totals(station)
-            counts["in_delivery"] += bool(totals.queued + totals.sending)
-            kill_all(process)
-            counts["kills"] += 1
-            process = _start(station, port)
         time.sleep(0.1)
     kill_all(process)
     _check(station, out, sink, results, counts)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What the listeners of a station have begun: states alone would be those that a killed one left."""
+
+    cases: int
+    sends: int
+
+
+def _begun(station: Path) -> _Begun:
+    audit = station / "audit.jsonl"
+    lines = audit.read_text(errors="replace") if audit.is_file() else ""
+    sends = _rows(station / "deliveries.sqlite", "SELECT 'sends', coalesce(sum(sends), 0) FROM objects")
+    return _Begun(lines.count('"case running"'), sends[0][1] if sends else 0)
+
+
+def _wait_for_a_moment(station: Path, rng: random.Random, begun: _Begun, results: int) -> None:
+    """Wait for the moment of the next kill; where nothing is left to run, it is one of the delivery."""
+    kind = rng.choices(("steps", "delivery", "start"), (5, 3, 1))[0]
+    end = time.monotonic() + _MOMENT_SECONDS
+    while kind != "start" and time.monotonic() < end and not _ended(station, results):
+        now, states = _begun(station), _states(station)
+        if kind == "steps" and states and not states & _TO_RUN:
+            kind = "delivery"
+        if now.cases > begun.cases if kind == "steps" else now.sends > begun.sends:
+            break
+        time.sleep(0.03)
+    time.sleep(rng.uniform(0.0, {"steps": 1.5, "delivery": 0.5, "start": 2.5}[kind]))
+
+
+def _slow_success(_: str) -> int:
+    time.sleep(_SEND_SECONDS)
+    return 0
 
 
 def _send(port: int, files: list[Path]) -> None:
@@ -159,24 +222,27 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _totals(station: Path) -> DeliveryTotals:
-    path = station / "deliveries.sqlite"
-    if path.is_file():
-        with suppress(Exception), DeliveryQueue(path) as queue:
-            return delivery_totals(queue)
-    return DeliveryTotals()
+def _rows(path: Path, sql: str) -> list[tuple[str, int]]:
+    """Rows of a database of the station, read without a lock; none while it is being made."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        return database.execute(sql).fetchall()
+    return []
 
 
-def _running(station: Path) -> bool:
-    with suppress(Exception), StationDatabase(station / "station.sqlite", read_only=True) as database:
-        return any(row.state.value == "running" for row in cases_of(database))
-    return False
+def _totals(station: Path) -> Counter[str]:
+    """State of a delivery -> number of objects."""
+    return Counter(dict(_rows(station / "deliveries.sqlite", "SELECT state, count(*) FROM objects GROUP BY state")))
+
+
+def _states(station: Path) -> set[str]:
+    """States of the cases."""
+    return {row[0] for row in _rows(station / "station.sqlite", "SELECT state, 0 FROM revisions")}
 
 
 def _ended(station: Path, results: int) -> bool:
     """Whether all results are held for the clinic, and have reached the others."""
     totals = _totals(station)
-    return totals.held == results and totals.sent + totals.warning + totals.failed == 2 * results
+    return totals["held"] == results and totals["sent"] + totals["warning"] + totals["failed"] == 2 * results
 
 
 def _check(station: Path, out: Path, sink: Node, results: set[str], counts: Counter[str]) -> None:
@@ -191,6 +257,8 @@ def _check(station: Path, out: Path, sink: Node, results: set[str], counts: Coun
         counts["missing"] += (uid not in sink.held) + (uid not in copies)
         counts["different"] += uid in copies and copies[uid] != received.get(uid)
         counts["different"] += uid in sink.held and not received.get(uid, b"").endswith(sink.held[uid])
+    totals = _totals(station)
+    counts["waiting"] += totals["queued"] + totals["sending"]
     counts["more"] += len(sink.held.keys() - results) + len(list(out.rglob("*.dcm"))) - len(copies.keys() & results)
     counts["repeated"] += sum(number - 1 for number in sink.sends.values())
     with DeliveryQueue(station / "deliveries.sqlite") as queue:
@@ -206,8 +274,13 @@ def _check(station: Path, out: Path, sink: Node, results: set[str], counts: Coun
 
 
 def _left(marker: str) -> int:
+    """Processes that do not end by themselves: one that a killed listener had just started ends once it has begun."""
     import psutil
 
-    time.sleep(1.0)  # a program of the last kill ends by itself within this time, or never
-    found = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
-    return sum(any(marker in word for word in words) for words in found)
+    end = time.monotonic() + _LEFT_SECONDS
+    while True:
+        found = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+        left = sum(any(marker in word for word in words) for words in found)
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.5)
