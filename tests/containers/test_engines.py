@@ -42,6 +42,15 @@ def test_a_container_is_closed_by_default() -> None:
     assert "--rm" not in DockerEngine(Path("/usr/bin/docker")).command(SPEC)
     assert "privileged" not in text.replace("no-new-privileges", "")
     assert "--device" not in words
+    assert "--timeout" not in words
+
+
+def test_containers_belong_to_an_owner_and_end_by_themselves() -> None:
+    spec = replace(SPEC, owner="o", seconds=1800.0)
+    words = DockerEngine(Path("podman")).command(spec)
+    assert "ctenrich.owner=o" in words
+    assert words[words.index("--timeout") + 1] == "1860"
+    assert "--timeout" not in DockerEngine(Path("docker")).command(spec), "docker does not have it"
 
 
 def test_what_a_flow_opens() -> None:
@@ -74,6 +83,25 @@ def test_the_engine_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines.shutil, "which", lambda name: None)
     with pytest.raises(ToolError, match="no container engine"):
         find_engine()
+    with pytest.raises(UsageError, match="no container engine 'podmann'") as caught:
+        find_engine("podmann")
+    assert (caught.value.reason, caught.value.hint) == (
+        Reason.BAD_PARAMETER,
+        "did you mean podman? choose from podman, docker, apptainer",
+    )
+
+
+def test_the_image_of_a_name_is_asked_for_once(tmp_path: Path) -> None:
+    program = tmp_path / "podman"
+    program.write_text(f"""#!/bin/sh
+echo x >> {tmp_path}/calls
+echo '[{{"Id": "sha256:1", "Config": {{"Entrypoint": ["run"], "Env": ["A=b"]}}}}]'
+""")
+    program.chmod(0o755)
+    engine = DockerEngine(program)
+    for _ in range(3):
+        assert (engine.image_id("a"), engine.entrypoint("a"), engine.environment("a")) == ("sha256:1", ("run",), ("A",))
+    assert (tmp_path / "calls").read_text() == "x\n"
 
 
 def test_how_many_processes_a_container_may_have_is_limited_by_every_engine() -> None:
@@ -152,6 +180,9 @@ def test_containers_that_fork_fail_and_hang(tmp_path: Path, monkeypatch: pytest.
         image = make_image(tmp_path, "model", files)
         podman = find_engine("podman")
         assert _run(podman, tmp_path, image, "fork", 2) in (Reason.TIMEOUT, Reason.TOOL_FAILED)
+        left = ["podman", "run", "--detach", "--rm", "--network", "none", "--label", "ctenrich.owner=o", image]
+        subprocess.run([*left, "/bin/sleep", "600"], check=True, stdout=subprocess.DEVNULL)
+        assert (podman.reap(owner="another"), podman.reap(owner="o"), podman.reap(owner="o")) == (0, 1, 0)
         assert podman.read_file("model", "/etc/holoscan/app.json") == b'{"command": "x"}'
         stack.enter_context(docker_of_podman(monkeypatch))
         docker = find_engine("docker")

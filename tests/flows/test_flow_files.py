@@ -247,6 +247,8 @@ TRAPS = [
     ("an unknown option", HEAD + "models:\n  - {use: 'nnunet:x:fold=0'}\n", (4, 5), "use: "),
     ("a key without effect", HEAD + "models:\n  - {use: expert, tags: [big]}\n", (4, 19), "tags of a built-in product"),
     ("a model's hours", HEAD + "models:\n  - {image: x, when: off_peak}\n", (4, 16), "a model has no key when"),
+    ("a folder of the configuration", HEAD + "models:\n  - {image: x, contract: mercure, config_dump_folder: /c}\n",
+     (4, 35), "config_dump_folder has no effect"),
     ("formats of a container", HEAD + "models:\n  - {image: x, formats: [nifti]}\n", (4, 25), "of a built-in product"),
     ("an unknown format", HEAD + "models:\n  - {use: expert, formats: nifty}\n", (4, 28), "did you mean nifti"),
     ("masks of scores", HEAD + "models:\n  - {use: 'bodypart:x', formats: nifti}\n", (4, 34), "has no masks"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -122,6 +124,24 @@ def test_no_process_of_a_program_is_left(tmp_path: Path, text: str, reason: Reas
     wait_for(lambda: not _left(marker))
 
 
+def test_what_a_killed_process_left_ends_when_the_next_one_starts(tmp_path: Path) -> None:
+    path = program(tmp_path, "sleep 600")
+    owner, other = running.owner_of(tmp_path / "a"), running.owner_of(tmp_path / "b")
+    left = [
+        subprocess.Popen(["sleep", "600"], env={"CTENRICH_OWNER": name, "PATH": os.environ["PATH"]}, process_group=0)
+        for name in (owner, other)
+    ]
+    try:
+        request = RunRequest(commands=(str(path),))
+        assert running.end_left_steps(request) == 0, "without an owner nothing is ended"
+        assert running.end_left_steps(replace(request, owner=owner)) == 1
+        wait_for(lambda: left[0].poll() is not None)
+        assert left[1].poll() is None
+    finally:
+        left[1].kill()
+        left[1].wait()
+
+
 # ---------------------------------------------------------------- static files
 
 
@@ -141,9 +161,8 @@ def test_static_files_are_seen_and_belong_to_the_key_of_a_step(tmp_path: Path) -
     with pytest.raises(UsageError, match="link") as caught:
         graph(tmp_path / "case", text, engine, static=str(static)).run(sources())
     assert caught.value.reason is Reason.UNSAFE_PATH
-    spec = container_spec(
-        flow_of(text).steps[0], prepare_step(flow_of(text).steps[0], engine), "k", tmp_path, str(static)
-    )
+    step = flow_of(text).steps[0]
+    spec = container_spec(step, prepare_step(step, engine), "k", tmp_path, static=str(static))
     assert [(one.target, one.writable) for one in spec.mounts] == [
         ("/input", False), ("/output", True), ("/weights", False),
     ]  # fmt: skip
@@ -197,7 +216,7 @@ def test_a_package_of_monai_deploy_is_found_and_runs_as_its_manifests_state(tmp_
     step = flow_of(ONE % ", timeout: 100").steps[0]
     found = prepare_step(step, engine)
     assert (found.contract, found.timeout(step)) == ("map", 60)
-    spec = container_spec(step, found, "k", tmp_path, "")
+    spec = container_spec(step, found, "k", tmp_path, static="")
     assert [one.target for one in spec.mounts] == ["/var/holoscan/in", "/results"]
     assert spec.environment["HOLOSCAN_INPUT_PATH"] == "/var/holoscan/in"
     assert spec.environment["MONAI_OUTPUTPATH"] == "/results"
@@ -231,6 +250,15 @@ def test_packages_that_cannot_be_run_so(app: object, package: object, keys: str,
     with pytest.raises(UsageError, match=message) as caught:
         prepare_step(flow_of(ONE % keys).steps[0], _packaged(app, package))
     assert caught.value.reason is Reason.BAD_FLOW
+
+
+def test_a_folder_of_the_configuration_that_the_contract_does_not_know(tmp_path: Path) -> None:
+    text = ONE % ", config: {a: 1}, config_dump_folder: /settings"
+    step = flow_of(text).steps[0]
+    plain = prepare_step(step, ScriptEngine(model="true"))
+    assert container_spec(step, plain, "k", tmp_path, static="").mounts[-1].target == "/settings"
+    with pytest.raises(UsageError, match="line 2: model: config_dump_folder has no effect under the contract map"):
+        prepare_step(step, _packaged())
 
 
 def test_names_of_files_under_each_contract() -> None:

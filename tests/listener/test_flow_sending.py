@@ -14,8 +14,8 @@ from tests.support.listeners import study_files
 from ctenrich.delivery.decisions import delivery_rows
 from ctenrich.delivery.destination import Destination, Hook
 from ctenrich.delivery.queue import DeliveryQueue
-from ctenrich.errors import UsageError
 from ctenrich.flows import running
+from ctenrich.flows.errors import BadFlowError
 from ctenrich.flows.reader import parse_flow
 from ctenrich.flows.running import End, EndState
 from ctenrich.listener import cases
@@ -151,20 +151,21 @@ def test_destinations_of_a_flow_as_the_queue_has_them() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("destinations: [{host: a, port: 104, ae_title: A, tls: true}]", "line 3: .* station.toml"),
+        ("destinations: [{host: a, port: 104, ae_title: A, tls: true}]", "station.toml"),
         ("destinations: [{host: a, port: 104, ae_title: A#B}]", "AE title"),
         ("destinations: [{folder: out}]", "no absolute path"),
         ("destinations: [{url: 'https://user:secret@pacs.example.org/'}]", "no user name or password"),
         ("destinations: [{url: 'https://pacs.example.org/', tls: true}]", "tls is for DICOM nodes"),
         ("hooks: [{on: done, email: a@example.org}]", "mail relay"),
         ("hooks: [{on: done, webhook: 'http://example.org/', identifiers: true}]", "https only"),
-        ("when: off_peak", "off-peak"),
+        ("when: off_peak", "has no off-peak hours"),
     ],
 )
 def test_what_a_listener_cannot_do_is_refused_when_the_file_is_read(text: str, message: str) -> None:
     flow = parse_flow((CT + text).encode(), Path("lungs.yaml"))
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(BadFlowError, match=message) as caught:
         check_for_listener(flow, StationConfig())
+    assert str(caught.value.message).startswith(f"lungs.yaml: line 3, column {text.index(': ') + 3 + ('[' in text)}: ")
 
 
 def test_a_flow_that_a_listener_cannot_run_does_not_fire_and_is_reported(make_desk) -> None:

@@ -69,7 +69,7 @@ class ScriptEngine:
     def remove(self, name: str) -> None:
         self.removed.append(name)
 
-    def reap(self, work: str) -> int:
+    def reap(self, *, work: str = "", owner: str = "") -> int:
         return 0
 
 

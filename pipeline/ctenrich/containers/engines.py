@@ -11,16 +11,18 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 from uuid import uuid4
 
-from ctenrich.errors import ToolError, UsageError
+from ctenrich.errors import ToolError, UsageError, did_you_mean
 from ctenrich.reasons import Reason
 from ctenrich.tools import find_tool, run_tool
 
 __all__ = ["ContainerSpec", "Engine", "HostMount", "find_engine"]
 
 _SECONDS = 60.0
-_LABEL = "ctenrich.work"
+_LABEL, _OWNER = "ctenrich.work", "ctenrich.owner"
 _USER = "1000:1000"
 _PIDS = 512
+_BACKSTOP = 60
+"""Seconds after the end of its time that a container has until podman ends it by itself."""
 _MANIFEST_BYTES = 1 << 20
 """Longest file that is read from an image."""
 
@@ -41,7 +43,7 @@ class ContainerSpec:
     name: str
     """Unique name of the container."""
     work: str
-    """Label by which a container is found whose client was killed."""
+    """Label by which a container of the same step is found whose client was killed."""
     image: str
     """ID or reference of an image that is on this machine."""
     mounts: tuple[HostMount, ...] = ()
@@ -57,6 +59,10 @@ class ContainerSpec:
     user: str = ""
     gpu: str = ""
     """CDI name of a device, e.g. ``nvidia.com/gpu=0``; empty: none."""
+    owner: str = ""
+    """Label by which all containers of a station or run are found; empty: it belongs to none."""
+    seconds: float = 0.0
+    """Time that the step may take, after which podman ends a container whose client was killed; 0: it does not."""
 
 
 class Engine(Protocol):
@@ -84,8 +90,8 @@ class Engine(Protocol):
     def remove(self, name: str) -> None:
         """Kill and remove a container, if there is one of that name."""
 
-    def reap(self, work: str) -> int:
-        """Remove containers with a label whose clients have ended; returns how many."""
+    def reap(self, *, work: str = "", owner: str = "") -> int:
+        """Remove containers of a step, or of an owner, whose clients have ended; returns how many."""
 
 
 def _shared_options(spec: ContainerSpec) -> list[str]:
@@ -112,16 +118,23 @@ class DockerEngine:
         self.name = program.name
         self.leaves = self.name != "podman"
         self._program = program
+        self._ids: dict[str, str] = {}
         self._configs: dict[str, dict[str, Any]] = {}
         """Image -> its configuration when it was last asked for its ID: a call takes some tenths of a second."""
 
     def image_id(self, image: str) -> str:
-        """ID of an image; raises NOT_FOUND."""
+        """ID of an image; raises NOT_FOUND.
+
+        It is asked for once: an engine is made for each run of a flow, whose steps have the same image under one name.
+        """
+        if image in self._ids:
+            return self._ids[image]
         found = run_tool([self._program, "image", "inspect", image], timeout=_SECONDS, check=False)
         try:
             known = json.loads(found.stdout)[0]
             self._configs[image] = known.get("Config") or {}
-            return str(known["Id"])
+            self._ids[image] = str(known["Id"])
+            return self._ids[image]
         except (ValueError, LookupError, TypeError, AttributeError):
             message = f"the image {image} is not on this machine"
             raise UsageError(Reason.NOT_FOUND, message, "images are never pulled implicitly: load or pull it") from None
@@ -162,6 +175,8 @@ class DockerEngine:
         made += ["--security-opt", "no-new-privileges"]
         # with --rm the client of Docker reports exit code 0 for every container of podman's API (podman 4.3)
         made += [] if self.leaves else ["--rm"]
+        made += ["--label", f"{_OWNER}={spec.owner}"] if spec.owner else []
+        made += ["--timeout", str(int(spec.seconds) + _BACKSTOP)] if spec.seconds and self.name == "podman" else []
         made += ["--user", "0:0" if spec.root else spec.user or _USER]
         made += ["--shm-size", str(spec.shared_memory)] if spec.shared_memory else []
         made += ["--device", spec.gpu] if spec.gpu else []
@@ -179,9 +194,10 @@ class DockerEngine:
         run_tool([self._program, "kill", name], timeout=_SECONDS, check=False)  # rm alone waits 10 s for it to end
         run_tool([self._program, "rm", "--force", "--volumes", name], timeout=_SECONDS, check=False)
 
-    def reap(self, work: str) -> int:
-        """Remove containers with the label."""
-        listed = run_tool([self._program, "ps", "-aq", "--filter", f"label={_LABEL}={work}"], timeout=_SECONDS)
+    def reap(self, *, work: str = "", owner: str = "") -> int:
+        """Remove containers with the label of the owner, or of the step."""
+        label = f"label={_OWNER}={owner}" if owner else f"label={_LABEL}={work}"
+        listed = run_tool([self._program, "ps", "-aq", "--filter", label], timeout=_SECONDS)
         names = listed.stdout.split()
         for name in names:
             self.remove(name)
@@ -240,7 +256,7 @@ class ApptainerEngine:
     def remove(self, name: str) -> None:
         """Nothing: the container ended with its client."""
 
-    def reap(self, work: str) -> int:
+    def reap(self, *, work: str = "", owner: str = "") -> int:
         """Nothing is left."""
         return 0
 
@@ -267,9 +283,14 @@ def find_engine(name: str = "") -> Engine:
 
     Raises
     ------
+    UsageError
+        BAD_PARAMETER for another name.
     ToolError
         TOOL_MISSING.
     """
+    if name and name not in _ENGINES:
+        hint = did_you_mean(name, list(_ENGINES), f"choose from {', '.join(_ENGINES)}")
+        raise UsageError(Reason.BAD_PARAMETER, f"there is no container engine {name[:40]!r}", hint)
     chosen = [name] if name else [one for one in _ENGINES if shutil.which(one)]
     if not chosen:
         message = "no container engine is installed"

@@ -17,7 +17,7 @@ from ctenrich.workspace import sha256_of_file
 
 __all__ = ["ProgramEngine"]
 
-_WORK, _NAME = "CTENRICH_WORK", "CTENRICH_NAME"
+_WORK, _NAME, _OWNER = "CTENRICH_WORK", "CTENRICH_NAME", "CTENRICH_OWNER"
 """Environment variables by which the processes of a program are found, its children too."""
 _KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 """Variables of this process that a program gets; tokens and passwords are not among them."""
@@ -70,7 +70,7 @@ class ProgramEngine:
         variables |= {re.sub(r"\W", "_", target.strip("/")).upper(): host for target, host in paths.items()}
         variables |= {name: _on_this_machine(value, paths) for name, value in spec.environment.items()}
         variables |= {"CUDA_VISIBLE_DEVICES": _device(spec.gpu)} if not spec.gpu.endswith("=all") else {}
-        variables |= {_WORK: spec.work, _NAME: spec.name}
+        variables |= {_WORK: spec.work, _NAME: spec.name, _OWNER: spec.owner}
         words = [_on_this_machine(word, paths) for word in spec.command]
         return ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in variables.items()), *words]
 
@@ -78,9 +78,9 @@ class ProgramEngine:
         """Kill all processes of a program."""
         _kill(_NAME, name)
 
-    def reap(self, work: str) -> int:
+    def reap(self, *, work: str = "", owner: str = "") -> int:
         """Kill the processes of programs whose clients have ended."""
-        return _kill(_WORK, work)
+        return _kill(_OWNER, owner) if owner else _kill(_WORK, work)
 
 
 def _on_this_machine(text: str, paths: dict[str, str]) -> str:

@@ -37,7 +37,10 @@ def run_container(
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run a container until it ends; containers that an earlier, killed client left under the same label are removed.
+    """Run a container until it ends.
+
+    A container of the same step that a killed client left is removed first, unless it belongs to an owner, whose
+    containers were removed when this process began.
 
     Parameters
     ----------
@@ -61,7 +64,8 @@ def run_container(
     KeyboardInterrupt
         It was stopped.
     """
-    engine.reap(spec.work)
+    if not spec.owner:
+        engine.reap(work=spec.work)
     writable = [mount.host for mount in spec.mounts if mount.writable]
     try:
         with log.open("wb") as handle:

@@ -6,9 +6,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from ctenrich.errors import UsageError
+from ctenrich.flows.errors import refused
 from ctenrich.flows.records import Flow, Step
-from ctenrich.reasons import Reason
 
 __all__ = ["BODYPART", "Products", "flow_folder_name", "products_by_source"]
 
@@ -40,16 +39,16 @@ def products_by_source(flow: Flow) -> dict[str, Products]:
             continue
         sources = {mount.source for mount in step.inputs}
         if len(sources) != 1 or sources & made:
-            message = f"line {step.place.line}, column {step.place.column}: {step.name} cannot be run"
+            message = f"{step.name} cannot be run"
             hint = "a built-in product reads the images of one source: src, a role, or the output of a container"
-            raise UsageError(Reason.BAD_FLOW, message, hint)
+            raise refused(flow, step.place, message, hint)
         found_steps.setdefault(sources.pop(), []).append(step)
     found = {}
     for source, of_source in found_steps.items():
         uses = [step.use for step in of_source]
         bodypart = [use.removeprefix(BODYPART) for use in uses if use.startswith(BODYPART)]
         if len(bodypart) > 1:
-            raise UsageError(Reason.BAD_FLOW, f"{flow.name}: two body part models read {source}")
+            raise refused(flow, of_source[-1].place, f"two body part models read {source}")
         segmenters = tuple(use for use in uses if not use.startswith(BODYPART))
         found[source] = Products(
             segmenters=segmenters, bodypart=bodypart[0] if bodypart else "none", steps=tuple(of_source)

@@ -7,7 +7,7 @@ import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,7 +20,15 @@ from ctenrich.flows.attributes import parse_attribute
 from ctenrich.flows.builtin import products_by_source
 from ctenrich.flows.expected import ModalityFile
 from ctenrich.flows.records import SRC, Flow
-from ctenrich.flows.running import EndState, RunRequest, executor_of, run_flow, settings_of
+from ctenrich.flows.running import (
+    EndState,
+    RunRequest,
+    end_left_steps,
+    executor_of,
+    owner_of,
+    run_flow,
+    settings_of,
+)
 from ctenrich.flows.step_graph import check_containers
 from ctenrich.flows.trial import decide
 from ctenrich.flows.triggers import attributes_of
@@ -97,6 +105,8 @@ def run_on_cohort(
     check_device(settings_of(request).segment.device)
     _claim(out, content)
     studies = _studies(source, out, progress)
+    request = replace(request, owner=owner_of(out))
+    end_left_steps(request)
     ended = []
     for uid in sorted(studies):
         end = _run_on_study(flow, uid, studies[uid], out, request)

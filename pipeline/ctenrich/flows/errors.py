@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ctenrich.errors import UsageError
-from ctenrich.flows.records import Position
+from ctenrich.flows.records import Flow, Position
 from ctenrich.reasons import Reason
 
-__all__ = ["BadFlowError", "Fault"]
+__all__ = ["BadFlowError", "Fault", "refused"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,3 +44,25 @@ class BadFlowError(UsageError):
 
     def __reduce__(self) -> tuple[type[BadFlowError], tuple[str, tuple[Fault, ...]]]:
         return type(self), (self.name, self.faults)
+
+
+def refused(flow: Flow, place: Position, message: str, hint: str = "") -> BadFlowError:
+    """Return the error of a flow that was read and cannot be run here.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow.
+    place : Position
+        What in its file cannot be run.
+    message : str
+        Why.
+    hint : str
+        What to write instead.
+
+    Returns
+    -------
+    BadFlowError
+        BAD_FLOW.
+    """
+    return BadFlowError(Path(flow.path).name, (Fault(place=place, message=message, hint=hint),))

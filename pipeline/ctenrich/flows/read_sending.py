@@ -106,7 +106,9 @@ def read_hook(node: Node, findings: Findings) -> Hook:
     identifiers = findings.flag(entries.get("identifiers"), "identifiers")
     if identifiers:
         findings.note(entries["identifiers"].place, "this hook may send identifiers of patients")
-    return Hook(on=events, url=url, email=email, identifiers=identifiers)
+    if email:
+        findings.note(entries["email"].place, "a listener refuses email here: [[hooks]] of station.toml send e-mails")
+    return Hook(place=node.place, on=events, url=url, email=email, identifiers=identifiers)
 
 
 def read_close(node: Node, roles: Sequence[str], findings: Findings) -> CloseRule | None:

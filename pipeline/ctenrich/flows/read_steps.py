@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from ctenrich.containers.contracts import CONTRACTS
 from ctenrich.errors import did_you_mean
 from ctenrich.flows.findings import Findings
 from ctenrich.flows.records import DST, SRC, Contract, Limits, Mount, Position, ResultFormat, Step
@@ -82,6 +83,10 @@ def read_step(node: Node, number: int, subfolders: tuple[str, ...], findings: Fi
     if image and "@sha256:" not in image:
         findings.note(entries["image"].place, f"{image} is not pinned: NAME@sha256:DIGEST always means the same image")
     gpu, device = _gpu(entries, findings)
+    contract = findings.choice(entries.get("contract"), "contract", Contract, Contract.AUTO)
+    if "config_dump_folder" in entries and not (contract is Contract.AUTO or CONTRACTS[contract].own_config_folder):
+        message = f"config_dump_folder has no effect under the contract {contract}"
+        findings.fault(node.keys["config_dump_folder"], message, "leave it out: the contract states where config is")
     name = findings.text(entries.get("name"), "name", f"step{number}")
     if _NAME.fullmatch(name) is None:
         findings.fault(place, f"a model cannot be called {name!r}", "use letters, digits, dot, _ and -")
@@ -94,7 +99,7 @@ def read_step(node: Node, number: int, subfolders: tuple[str, ...], findings: Fi
         command=command,
         entrypoint=_words(entries.get("entrypoint"), "entrypoint", findings),
         environment=_environment(entries.get("environment"), findings),
-        contract=findings.choice(entries.get("contract"), "contract", Contract, Contract.AUTO),
+        contract=contract,
         inputs=_mounts(entries, ("inputs", "input_mounts"), (Mount(SRC, "/input"),), findings),
         outputs=_mounts(entries, ("outputs", "output_mounts"), (Mount(DST, "/output"),), findings),
         static_mounts=_mounts(entries, ("static_mounts",), (), findings),

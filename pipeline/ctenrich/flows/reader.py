@@ -142,7 +142,8 @@ def parse_flow(content: bytes, path: Path, machine: Machine | None = None) -> Fl
         priority=findings.whole(entries.get("priority"), "priority", (0, 5)),
         fallback=findings.flag(entries.get("fallback"), "fallback"),
         shadow=_shadow(entries, findings),
-        when=findings.choice(entries.get("when"), "when", When, When.ANY),
+        when=_when(entries, findings),
+        when_place=entries["when"].place if "when" in entries else top.place,
         hooks=tuple(read_hook(one, findings) for one in findings.items(entries["hooks"], "hooks"))
         if "hooks" in entries
         else (),
@@ -186,6 +187,14 @@ def _ports(node: Node | None, findings: Findings) -> tuple[int, ...]:
     if node.is_text:
         findings.note(node.place, "return_to_sender_on_ports: one port is taken as a list of one")
     return tuple(findings.whole(one, "a port", (1, 65535)) for one in nodes)
+
+
+def _when(entries: dict[str, Node], findings: Findings) -> When:
+    """When a flow may run."""
+    found = findings.choice(entries.get("when"), "when", When, When.ANY)
+    if found is not When.ANY:
+        findings.note(entries["when"].place, f"when: {found}: a listener has no off-peak hours, and refuses this flow")
+    return found
 
 
 def _shadow(entries: dict[str, Node], findings: Findings) -> bool:

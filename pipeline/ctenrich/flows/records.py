@@ -256,6 +256,7 @@ class Destination:
 class Hook:
     """A message about a case that is sent at an event."""
 
+    place: Position
     on: tuple[str, ...]
     """Events: ``done``, ``failed``, ``delivered``, ``held``."""
     url: str = ""
@@ -294,6 +295,8 @@ class Flow:
     shadow: bool = False
     """Run beside the other flows of a case: nothing is sent, and the results are compared with theirs."""
     when: When = When.ANY
+    when_place: Position
+    """Where `when` is stated."""
     hooks: tuple[Hook, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()

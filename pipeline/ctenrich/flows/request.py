@@ -32,6 +32,8 @@ class RunRequest:
     """Where the jobs of the products run: ``serial``, ``processes`` or ``ray``; the results are the same."""
     address: str = ""
     """Address of a Ray cluster."""
+    owner: str = ""
+    """Hash of the station or run whose process runs the steps, alone; it labels their containers. Empty: none."""
 
     @property
     def asked(self) -> bool:

@@ -8,14 +8,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from ctenrich import steps
-from ctenrich.containers.engines import find_engine
-from ctenrich.errors import CtenrichError, UsageError, did_you_mean, is_disk_full
+from ctenrich.containers.engines import Engine, find_engine
+from ctenrich.containers.programs import ProgramEngine
+from ctenrich.errors import CtenrichError, ToolError, UsageError, did_you_mean, is_disk_full
 from ctenrich.flows.builtin import Products
 from ctenrich.flows.capacity import parse_capacity
 from ctenrich.flows.product_files import objects_of_step, write_results
@@ -36,9 +37,11 @@ __all__ = [
     "EndState",
     "FlowEnd",
     "RunRequest",
+    "end_left_steps",
     "end_of_error",
     "executor_of",
     "link_images",
+    "owner_of",
     "results_of",
     "run_flow",
     "run_products",
@@ -121,6 +124,7 @@ def run_flow(flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path
                 products=work.run,
                 commands=request.commands,
                 static=request.static,
+                owner=request.owner,
             )
             ended = graph.run(sources)
     except KeyboardInterrupt:
@@ -139,6 +143,44 @@ def run_flow(flow: Flow, sources: Mapping[str, Mapping[str, Path]], folder: Path
     files = (*work.files, *found)
     _keep_results(folder, files)
     return FlowEnd(end=End(worst.state, ",".join(reasons), message), files=files)
+
+
+def owner_of(folder: Path) -> str:
+    """Return the hash that labels the steps of a station or run.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the station or run.
+
+    Returns
+    -------
+    str
+    """
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+
+
+def end_left_steps(request: RunRequest) -> int:
+    """End the containers and programs that a killed process left, before this one runs its first step.
+
+    Parameters
+    ----------
+    request : RunRequest
+        Its owner, engine and programs.
+
+    Returns
+    -------
+    int
+        How many were ended; 0 without an owner, or if there is no engine.
+    """
+    engines: list[Engine] = [ProgramEngine(request.commands)] if request.commands else []
+    with suppress(CtenrichError):
+        engines.append(find_engine(request.engine))
+    ended = 0
+    for engine in engines if request.owner else ():
+        with suppress(ToolError):  # an engine that does not answer runs no step either
+            ended += engine.reap(owner=request.owner)
+    return ended
 
 
 def _keep_results(folder: Path, files: Sequence[Path]) -> None:

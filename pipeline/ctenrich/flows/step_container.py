@@ -21,6 +21,10 @@ from ctenrich.workspace import write_bytes
 __all__ = ["StepProgram", "container_spec", "copy_inputs", "prepare_step"]
 
 
+_CONFIG_FOLDER = "/config"
+"""Folder of the configuration of a step that states none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepProgram:
     """What runs a step, and where it finds its files."""
@@ -56,7 +60,8 @@ def prepare_step(step: Step, engine: Engine) -> StepProgram:
     Raises
     ------
     UsageError
-        NOT_FOUND: the image is not there; BAD_FLOW: the package needs what the step does not give it.
+        NOT_FOUND: the image is not there; BAD_FLOW: the package needs what the step does not give it, or the step
+        states a folder of the configuration that the contract of the image does not know.
     """
     image = engine.image_id(step.image or step.command[0])
     contract, manifest = step.contract, None
@@ -73,6 +78,9 @@ def prepare_step(step: Step, engine: Engine) -> StepProgram:
         else:
             contract = Contract.RADDEPLOY
     paths = CONTRACTS[contract.value]
+    if step.config_folder != _CONFIG_FOLDER and not paths.own_config_folder:
+        message = f"line {step.place.line}: {step.name}: config_dump_folder has no effect under the contract {contract}"
+        raise UsageError(Reason.BAD_FLOW, message, "leave it out: the contract states where config is")
     if manifest is not None:
         _check_needs(step, manifest)
         paths = _paths_of(paths, manifest)
@@ -149,7 +157,9 @@ def _target(target: str, paths: ContractPaths) -> str:
 # ---------------------------------------------------------------- what it sees and may do
 
 
-def container_spec(step: Step, program: StepProgram, key: str, folder: Path, static: str) -> ContainerSpec:
+def container_spec(
+    step: Step, program: StepProgram, key: str, folder: Path, *, static: str, owner: str = ""
+) -> ContainerSpec:
     """Return the container of a step whose input was copied; folders for its output and configuration are made.
 
     Parameters
@@ -164,6 +174,8 @@ def container_spec(step: Step, program: StepProgram, key: str, folder: Path, sta
         Folder of the step, with ``in``.
     static : str
         Folder of the static files of the station.
+    owner : str
+        Hash of the station or run; empty: none.
 
     Returns
     -------
@@ -194,6 +206,8 @@ def container_spec(step: Step, program: StepProgram, key: str, folder: Path, sta
     return ContainerSpec(
         name=f"ctenrich-{work[:16]}-{key[:8]}",
         work=work,
+        owner=owner,
+        seconds=program.timeout(step),
         image=program.image,
         mounts=tuple(mounts),
         environment={**paths.environment, **environment, **dict(step.environment)},

@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 from ctenrich.containers.engines import Engine, find_engine
 from ctenrich.containers.programs import ProgramEngine
 from ctenrich.containers.running import ContainerLimits, run_container
-from ctenrich.errors import CtenrichError, InputError, UsageError, is_disk_full
+from ctenrich.errors import CtenrichError, InputError, is_disk_full
 from ctenrich.flows.builtin import Products, products_by_source
 from ctenrich.flows.capacity import Allotment, Capacity, Needs, needs_of, parse_capacity
+from ctenrich.flows.errors import refused
 from ctenrich.flows.inputs import input_paths
 from ctenrich.flows.reader import Machine
 from ctenrich.flows.records import DST, Flow, Limits, Step
@@ -53,8 +54,8 @@ def check_containers(flow: Flow) -> None:
             "environment": bool(step.environment),  # such as LD_PRELOAD, which would run anything
         }
         for name in (name for name, found in stated.items() if found):
-            message = f"line {step.place.line}: {step.name}: {name} of a program of this machine cannot be stated"
-            raise UsageError(Reason.BAD_FLOW, message, "name an image, or a program that sets it")
+            message = f"{step.name}: {name} of a program of this machine cannot be stated"
+            raise refused(flow, step.place, message, "name an image, or a program that sets it")
 
 
 Sources = Mapping[str, Mapping[str, Path]]
@@ -106,6 +107,8 @@ class StepGraph:
     """Programs of this machine that steps may run."""
     static: str = ""
     """Folder of static files."""
+    owner: str = ""
+    """Hash of the station or run that the steps belong to; what a killed process of it left was removed."""
 
     def run(self, sources: Sources) -> list[ContainerStep]:
         """Run the steps: each once its input is there, those of higher priority first, several at a time.
@@ -218,7 +221,7 @@ class StepGraph:
             began = time.monotonic()
             try:
                 copy_inputs(work.inputs, folder / "in")
-                spec = container_spec(step, program, key, folder, self.static)
+                spec = container_spec(step, program, key, folder, static=self.static, owner=self.owner)
                 limits = ContainerLimits(timeout=program.timeout(step), output_bytes=self.output_bytes)
                 run_container(program.engine, spec, limits, folder / "log.txt", stop=stop)
                 written = {one.source: _hashes(folder / "out" / one.source) for one in step.outputs}

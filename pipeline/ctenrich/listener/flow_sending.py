@@ -11,10 +11,10 @@ from typing import cast
 from ctenrich.delivery import destination as delivery
 from ctenrich.errors import UsageError
 from ctenrich.flows.builtin import products_by_source
+from ctenrich.flows.errors import refused
 from ctenrich.flows.records import Destination, DestinationKind, Flow, Hook, When
 from ctenrich.flows.step_graph import check_containers
 from ctenrich.listener.config import StationConfig
-from ctenrich.reasons import Reason
 
 __all__ = ["check_for_listener", "flow_destinations", "flow_hooks", "name_for_flow"]
 
@@ -34,12 +34,12 @@ def check_for_listener(flow: Flow, config: StationConfig) -> None:
     Raises
     ------
     UsageError
-        BAD_FLOW, with the place in the file.
+        BAD_FLOW, with line and column.
     """
     products_by_source(flow)
     check_containers(flow)
     if flow.when is not When.ANY:
-        raise UsageError(Reason.BAD_FLOW, f"{flow.name}: when: a listener has no off-peak hours yet", "leave when out")
+        raise refused(flow, flow.when_place, "when: a listener has no off-peak hours", "leave when out")
     flow_destinations(flow, config)
     flow_hooks(flow)
 
@@ -68,38 +68,38 @@ def flow_destinations(flow: Flow, config: StationConfig) -> tuple[delivery.Desti
 
 
 def _destination(flow: Flow, one: Destination, config: StationConfig) -> delivery.Destination:
-    where = f"line {one.place.line}: destination {one.name}"
+    where = f"destination {one.name}"
     made = delivery.Destination(
         name=name_for_flow(flow.name, one.name),
-        address=_address(one, where),
+        address=_address(flow, one, where),
         hold=one.hold,
         calling=one.calling_ae_title or config.aet,
     )
     if one.tls:
         if one.kind is not DestinationKind.DICOM:
-            raise UsageError(Reason.BAD_FLOW, f"{where}: tls is for DICOM nodes", "write https:// in the address")
+            raise refused(flow, one.place, f"{where}: tls is for DICOM nodes", "write https:// in the address")
         if not config.tls.complete:
             message = f"{where}: tls needs the files of [tls] in station.toml"
-            raise UsageError(Reason.BAD_FLOW, message, "name certificate, key and ca there")
+            raise refused(flow, one.place, message, "name certificate, key and ca there")
         tls = config.tls
         made = replace(made, tls_ca=tls.ca, tls_certificate=tls.certificate, tls_key=tls.key)
     try:
         made.check()
     except UsageError as error:
-        raise UsageError(Reason.BAD_FLOW, f"{where}: {error.message}", error.hint) from error
+        raise refused(flow, one.place, f"{where}: {error.message}", error.hint) from error
     return made
 
 
-def _address(one: Destination, where: str) -> str:
+def _address(flow: Flow, one: Destination, where: str) -> str:
     if one.kind is DestinationKind.DICOM:
         host = f"[{one.host}]" if ":" in one.host else one.host
         if any(character in one.ae_title for character in "#?/%"):
-            raise UsageError(Reason.BAD_FLOW, f"{where}: the AE title has a character that an address cannot have")
+            raise refused(flow, one.place, f"{where}: the AE title has a character that an address cannot have")
         return f"dicom://{host}:{one.port}/{one.ae_title.strip()}"
     if one.kind is not DestinationKind.FOLDER or one.url.startswith("file://"):
         return one.url
     if not Path(one.url).is_absolute():
-        raise UsageError(Reason.BAD_FLOW, f"{where}: {one.url} is no absolute path", "write folder: /absolute/path")
+        raise refused(flow, one.place, f"{where}: {one.url} is no absolute path", "write folder: /absolute/path")
     return Path(one.url).as_uri()
 
 
@@ -118,13 +118,13 @@ def _hook(flow: Flow, number: int, hook: Hook) -> delivery.Hook:
     name = name_for_flow(flow.name, f"hook {number}")
     if hook.email:
         message = f"{name}: a flow does not name the mail relay"
-        raise UsageError(Reason.BAD_FLOW, message, "use webhook here, or [[hooks]] of station.toml for e-mails")
+        raise refused(flow, hook.place, message, "use webhook here, or [[hooks]] of station.toml for e-mails")
     events = tuple(cast("delivery.HookEvent", event) for event in hook.on)
     made = delivery.Hook(name=name, address=hook.url, events=events, identifiers=hook.identifiers)
     try:
         made.check()
     except UsageError as error:
-        raise UsageError(Reason.BAD_FLOW, error.message, error.hint) from error
+        raise refused(flow, hook.place, error.message, error.hint) from error
     return made
 
 

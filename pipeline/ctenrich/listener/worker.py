@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ctenrich.errors import CtenrichError, is_disk_full
@@ -14,9 +15,11 @@ from ctenrich.flows.records import SRC, Flow
 from ctenrich.flows.running import (
     End,
     EndState,
+    end_left_steps,
     end_of_error,
     link_images,
     objects_of,
+    owner_of,
     run_flow,
     run_products,
 )
@@ -87,8 +90,13 @@ class CaseWorker:
         self._station = station
         self._database = database
         self._config = config
-        self._request = config.run
+        self._request = replace(config.run, owner=owner_of(station.root))
         self._flows = flows
+
+    def end_left_steps(self) -> None:
+        """End the containers and programs of flows that a killed process of this station left."""
+        if self._flows is not None and (ended := end_left_steps(self._request)):
+            append_event(self._station.audit, "left steps ended", number=ended)
 
     def run_next(self) -> bool | None:
         """Run the next case; returns whether there was one, or None if it was interrupted or the disk is full."""
@@ -239,6 +247,7 @@ def _work(station: Station, config: StationConfig, stop: threading.Event, ready:
     with StationDatabase(station.database) as database:
         worker = CaseWorker(station, database, config, case_flows(station, database, config))
         ready()
+        worker.end_left_steps()
         while not stop.is_set():
             ran = worker.run_next()
             if ran is None:
