@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -104,6 +105,7 @@ def main() -> int:
     if python is None:
         print("bpreg is not installed (scripts/install_bpreg.sh): nothing to compare with")
         return 0
+    os.environ["CTENRICH_BPREG_BASE"] = sysconfig.get_paths()["purelib"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_model(folder / "model")

@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from tests.conftest import skip_or_fail
 from tests.support.bodypart_cases import CT, SERIES, read_ct
 
 from ctenrich.bodypart.bpreg_json import bodypart_document
 from ctenrich.bodypart.scorer import open_bodypart
+from ctenrich.records import SliceScores, SortedSeries, Volume
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.tools import find_tool, run_tool
 from ctenrich.workspace import Workspace, load_array
 
 SETTINGS = Settings(segment=SegmentSettings(device="cpu"))
+EVERY = {"LUNG1-001": 3, "LUNG1-002-RT": 3, "LUNG1-005": 1, "4D-Lung-113": 3}
+"""Archive -> every n-th slice is taken; one scan is scored whole."""
 ORACLE = Path(__file__).parents[2] / "scripts" / "bpreg_oracle.py"
 
 pytestmark = [pytest.mark.long, pytest.mark.data]
@@ -36,8 +42,11 @@ def bpreg_python() -> Path:
 
 
 def ask_bpreg(model: Path, inputs: list[Path], folder: Path) -> list[dict[str, Any]]:
+    """Lend bpreg the packages of this environment: its own may have been installed for another clone's."""
     out = folder / "bpreg.json"
-    run_tool([bpreg_python(), ORACLE, model, out, *inputs], timeout=900)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CTENRICH_BPREG_BASE", sysconfig.get_paths()["purelib"])
+        run_tool([bpreg_python(), ORACLE, model, out, *inputs], timeout=900)
     answers: list[dict[str, Any]] = json.loads(out.read_text())
     return answers
 
@@ -56,43 +65,66 @@ def agree(document: dict[str, Any], raw: list[float | None], theirs: dict[str, A
     np.testing.assert_allclose(document["z"], bpreg["z"], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["LUNG1-001", "LUNG1-002-RT", "LUNG1-005", "4D-Lung-113"])
+@dataclass(frozen=True)
+class Compared:
+    """One CT, and what bpreg says about it."""
+
+    workspace: Workspace
+    volume: Volume
+    series: SortedSeries
+    theirs: dict[str, Any]
+
+    def agree(self, model: Path) -> SliceScores:
+        """Score it with our network, and compare."""
+        scorer = open_bodypart(str(model), settings=SETTINGS)
+        scores = scorer.score(self.volume, self.series, settings=SETTINGS, workspace=self.workspace)
+        agree(bodypart_document(scores), list(scores.raw), self.theirs)
+        return scores
+
+
+@pytest.fixture(scope="module")
+def compared(
+    real_data: Callable[[str], Path], shared_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Compared]:
+    """Each CT read by us and scored by bpreg, which is started once."""
+    folder = tmp_path_factory.mktemp("cts")
+    inputs = []
+    for name, every in EVERY.items():
+        workspace = Workspace(folder / f"{name}-run")
+        volume, series = read_ct(real_data(name), workspace, every)
+        array = load_array(workspace.resolve(SERIES, volume.array_path))
+        order = (volume.spacing[1], volume.spacing[2], volume.spacing[0])
+        np.savez(folder / f"{name}.npz", array=array.transpose(1, 2, 0), spacing=np.array(order))
+        inputs.append((folder / f"{name}.npz", workspace, volume, series))
+    (folder / "ct").mkdir()
+    for path in sorted(p for p in real_data("LUNG1-005").rglob("*") if p.is_file()):
+        try:
+            if pydicom.dcmread(path, specific_tags=["SOPClassUID"]).get("SOPClassUID") == CT:
+                shutil.copy(path, folder / "ct" / f"{len(list((folder / 'ct').iterdir()))}.dcm")
+        except pydicom.errors.InvalidDicomError:
+            continue
+    run_tool([find_tool("dcm2niix"), "-z", "n", "-f", "ct", "-o", folder, folder / "ct"])
+    inputs.append((folder / "ct.nii", *inputs[list(EVERY).index("LUNG1-005")][1:]))
+    answers = ask_bpreg(shared_model("bpr-lung1-demo"), [path for path, *_ in inputs], folder)
+    return {path.name: Compared(*ours, theirs) for (path, *ours), theirs in zip(inputs, answers, strict=True)}
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_images_as_viewers_show_them(
-    name: str, real_data: Callable[[str], Path], shared_model: Callable[[str], Path], workspace: Workspace,
-    tmp_path: Path,
-) -> None:  # fmt: skip
+    name: str, compared: dict[str, Compared], shared_model: Callable[[str], Path]
+) -> None:
     """Through bpreg's way for arrays, given [posterior, left, head]: the axes that this model was fitted on."""
-    model = shared_model("bpr-lung1-demo")
-    volume, series = read_ct(real_data(name), workspace)
-    array = load_array(workspace.resolve(SERIES, volume.array_path))
-    order = (volume.spacing[1], volume.spacing[2], volume.spacing[0])
-    np.savez(tmp_path / "ct.npz", array=array.transpose(1, 2, 0), spacing=np.array(order))
-    theirs = ask_bpreg(model, [tmp_path / "ct.npz"], tmp_path)[0]
-    scores = open_bodypart(str(model), settings=SETTINGS).score(volume, series, settings=SETTINGS, workspace=workspace)
-    agree(bodypart_document(scores), list(scores.raw), theirs)
+    scores = compared[f"{name}.npz"].agree(shared_model("bpr-lung1-demo"))
     values = np.array(scores.cleaned, float)
     assert np.corrcoef(scores.z, values)[0, 1] > 0.97  # from feet to head
 
 
 def test_images_as_dcm2niix_writes_them(
-    real_data: Callable[[str], Path], shared_model: Callable[[str], Path], workspace: Workspace, tmp_path: Path
+    compared: dict[str, Compared], shared_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Through the NIfTI file: a model with NIfTI axes sees what bpreg sees."""
-    import pydicom
-
     model = Path(shutil.copytree(shared_model("bpr-lung1-demo"), tmp_path / "nifti-axes"))
     (model / "config.json").chmod(0o600)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"image axes": "nifti"}))
-    (tmp_path / "ct").mkdir()
-    for path in sorted(p for p in real_data("LUNG1-005").rglob("*") if p.is_file()):
-        try:
-            if pydicom.dcmread(path, specific_tags=["SOPClassUID"]).get("SOPClassUID") == CT:
-                shutil.copy(path, tmp_path / "ct" / f"{len(list((tmp_path / 'ct').iterdir()))}.dcm")
-        except pydicom.errors.InvalidDicomError:
-            continue
-    run_tool([find_tool("dcm2niix"), "-z", "n", "-f", "ct", "-o", tmp_path, tmp_path / "ct"])
-    theirs = ask_bpreg(shared_model("bpr-lung1-demo"), [tmp_path / "ct.nii"], tmp_path)[0]
-    volume, series = read_ct(real_data("LUNG1-005"), workspace)
-    scores = open_bodypart(str(model), settings=SETTINGS).score(volume, series, settings=SETTINGS, workspace=workspace)
-    agree(bodypart_document(scores), list(scores.raw), theirs)
+    compared["ct.nii"].agree(model)
