@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -81,17 +80,3 @@ def test_a_settings_file_of_pyradiomics_names_the_extra(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text("featureClass: {firstorder: []}")
     with pytest.raises(UsageError, match=INSTALL.format("radiomics")):
         Radiomics(tmp_path / "f.yaml")
-
-
-@pytest.mark.long
-def test_the_demo_needs_nothing_of_the_extra(tmp_path: Path) -> None:
-    code = (
-        "import sys\n"
-        f"for name in {(*REFERENCE, 'pandas', 'skimage', 'sklearn', 'matplotlib', 'pynetdicom', 'ray', 'google')!r}:\n"
-        "    sys.modules[name] = None\n"
-        "from ctenrich.cli.main import app\n"
-        f"app(['demo', '--out', {str(tmp_path / 'demo')!r}])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "4 written, proven and valid" in done.stdout
