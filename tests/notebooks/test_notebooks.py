@@ -186,32 +186,50 @@ def check_06(shown: dict[str, str]) -> None:
 CHECKS = dict(zip(NAMES, (check_01, check_02, check_03, check_04, check_05, check_06), strict=True))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", NAMES)
-def test_each_notebook_runs_alone_in_an_empty_folder(tmp_path: Path, name: str) -> None:
-    """On the generated patients, whose first has no contours: a mixed cohort."""
-    found = execute_alone(name, tmp_path)
+def check(name: str, folder: Path) -> None:
+    """Run a notebook in a folder, and check what it shows."""
+    found = execute_alone(name, folder)
     assert any(map(has_picture, found[:5])), "the first picture by the fifth cell"
     shown = outputs(found)
     CHECKS[name](shown)
     plain = [o for c in found for o in c.get("outputs", []) if set(o.get("data", {})) == {"text/plain"}]
     assert plain == [], "no representation of an object as output"
-    assert not list((tmp_path / "home").glob("*.npy"))
+    assert not list((folder / "home").glob("*.npy"))
 
 
 @pytest.mark.long
-def test_a_notebook_whose_kernel_was_restarted_goes_on(tmp_path: Path) -> None:
-    execute_alone("02_enrich", tmp_path, cells_run=13)
+@pytest.mark.parametrize("name", ["01_select", "03_query", "06_fair"])
+def test_a_notebook_runs_alone_in_an_empty_folder(tmp_path: Path, name: str) -> None:
+    """On the generated patients, whose first has no contours: a mixed cohort. 02 begins alone in the next test."""
+    check(name, tmp_path)
+
+
+def test_the_notebooks_after_the_second_make_what_is_missing_by_the_same_lines() -> None:
+    """So that one of them that runs alone in an empty folder stands for all three."""
+    made = []
+    for name in ("03_query", "04_view", "05_evaluate"):
+        (text,) = (t for t in ("".join(c["source"]) for c in cells(name)) if "notebook.Lab(" in t)
+        lines = [line for line in text.splitlines() if not line.startswith("from ctenrich.")]
+        end = lines.index("run = notebook.prepare_run(lab)")
+        made.append(lines[: end + 1])
+    assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.long
+def test_a_notebook_whose_kernel_was_restarted_goes_on_and_others_after_it(tmp_path: Path) -> None:
+    """02 in an empty folder, from its beginning once more, and 04 and 05 on what it left."""
+    begun = execute_alone("02_enrich", tmp_path, cells_run=13)
+    assert any(map(has_picture, begun[:5])), "the first picture by the fifth cell"
+    assert not list((tmp_path / "home").glob("*.npy"))
     masks = sorted((tmp_path / "ctenrich-notebooks" / "run").rglob("*.npy"))
     times = [path.stat().st_mtime_ns for path in masks]
     assert len(masks) >= 4
-    shown = outputs(execute_alone("02_enrich", tmp_path))
-    check_02(shown)
+    check("02_enrich", tmp_path)
     assert [path.stat().st_mtime_ns for path in masks if path.exists()] == [
         time for path, time in zip(masks, times, strict=True) if path.exists()
     ], "nothing was computed twice"
-    later = outputs(execute_alone("05_evaluate", tmp_path))
-    check_05(later)
+    check("04_view", tmp_path)
+    check("05_evaluate", tmp_path)
 
 
 def execute(name: str, folder: Path, **parameters: object) -> dict[str, str]:
