@@ -1,11 +1,15 @@
 """A run of a hundred thousand series: what opening, status, retry, plan and resuming take, in seconds and memory.
 
     python -m benchmarks.scale [--quick] [--series N] [--slices N]
+    python -m benchmarks.scale --workers 100 [--series N]
 
 The cohort is generated metadata: no image exists. The ledger has an outcome, timings and issues for every series and
 product but those of one series, as after a run that was stopped before its last series. Each step is a process of its
 own; memory is the largest resident memory of that process, with Python and the libraries. ``resume`` ends when the
 first job is submitted; ``runner`` passes some thousand series through the scheduler with workers that answer at once.
+
+``--workers`` runs a cohort on a cluster of Ray on this machine instead, see :mod:`benchmarks.ray_cluster`: that many
+workers that wait 0.2 s for every job, on four nodes, of which one is lost every 20 s, three times.
 """
 
 from __future__ import annotations
@@ -179,6 +183,21 @@ def runner(folder: Path) -> None:
     assert timing
 
 
+def cluster(folder: Path, workers: int) -> None:
+    """Run the series on a cluster of this machine with nodes that are lost, and print what it took."""
+    from benchmarks.ray_cluster import ClusterPlan, simulate_cluster
+
+    found = simulate_cluster(Run.open(folder / "part"), ClusterPlan(workers=workers, losses=3, lose_every=20))
+    assert found.states[State.DONE.value] == found.series * (len(PRODUCTS) + 1), found
+    assert found.most_in_flight <= workers, found
+    print(f"{found.series} series, {found.jobs} jobs, {workers} workers; at most {found.most_in_flight} jobs in flight")
+    print(f"{found.nodes_lost} nodes lost, {found.again} jobs of theirs done by others, all series done")
+    print(
+        f"driver: {found.cpu:.1f} s of CPU in {found.seconds:.0f} s, {1000 * found.cpu / found.series:.1f} ms a series"
+    )
+    print(f"driver: at most {found.megabytes:.0f} MB; {found.objects} objects in the object stores at the end")
+
+
 STEPS: tuple[tuple[str, Callable[[Path], None], str], ...] = (
     ("ledger", fill_ledger, "ledger filled"),
     ("open first", check, "opened for the first time"),
@@ -214,12 +233,12 @@ def run_step(step: str, folder: Path, count: int, slices: int) -> None:
     print(json.dumps(found))
 
 
-def make_part(folder: Path, count: int) -> None:
+def make_part(folder: Path, count: int, slices: int = 20, settings: Settings | None = None) -> None:
     """A run of the first series, for the scheduler."""
     run = folder / "part"
     run.mkdir()
-    write_cohort_table(run / "cohort.parquet", "part", "0" * 64, islice(entries(count, 20), count))
-    save_record(run / "run.json", RunConfig(1, "0.1.0", "part", "0" * 64, PRODUCTS, Settings()))
+    write_cohort_table(run / "cohort.parquet", "part", "0" * 64, islice(entries(count, slices), count))
+    save_record(run / "run.json", RunConfig(1, "0.1.0", "part", "0" * 64, PRODUCTS, settings or Settings()))
 
 
 def main() -> None:
@@ -228,6 +247,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="6,000 series of 50 slices")
     parser.add_argument("--series", type=int, help="number of series (126,000)")
     parser.add_argument("--slices", type=int, help="slices per series (200)")
+    parser.add_argument("--workers", type=int, help="run 1,500 series on a cluster of Ray with this number of workers")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -238,6 +258,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if options.workers:
+            from benchmarks.ray_cluster import pool_settings
+
+            make_part(folder, options.series or 1_500, 200, pool_settings(options.workers))
+            cluster(folder, options.workers)
+            return
         print(f"{count} series x {slices} instances, {len(PRODUCTS)} products")
         print(f"{'step':34}{'seconds':>9}{'CPU':>9}{'MB':>9}")
         sizes = ["--series", str(count), "--slices", str(slices)]

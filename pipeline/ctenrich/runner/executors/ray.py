@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ctenrich.runner.executors.base import ExecutorOptions
 from ctenrich.runner.job import Failure, Job, JobResult, run_job
 from ctenrich.settings import Settings
 
-__all__ = ["RayExecutor", "open_executor"]
+__all__ = ["RayExecutor", "RayWorkers", "open_executor"]
 
 _LOST_TRIES = 5
 """Attempts for a job whose workers are lost."""
@@ -47,14 +48,23 @@ class RayExecutor:
         ``settings.run``: number of workers of each pool.
     address : str, optional
         Of a running cluster; None: a local one is started for the duration of the run.
+    workers : callable, optional
+        Ray -> workers of the cluster, with the methods of :class:`RayWorkers`, which is the default.
     """
 
     name = "ray"
     works_in_background = True
 
-    def __init__(self, root: Path, settings: Settings, *, address: str | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        settings: Settings,
+        *,
+        address: str | None = None,
+        workers: Callable[[Any], RayWorkers] | None = None,
+    ) -> None:
         self._ray = _import_ray()
-        self._root, self._settings = root, settings
+        self._settings = settings
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if address is None and not self._ray.is_initialized():
             self._ray.init(
@@ -62,18 +72,19 @@ class RayExecutor:
             )
         elif not self._ray.is_initialized():
             self._ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-        gpus = float(self._ray.cluster_resources().get("GPU", 0))
-        per_actor = settings.run.gpu_share if gpus and not settings.segment.device.startswith("cpu") else 0.0
-        count = max(1, int(gpus / per_actor)) if per_actor else max(1, len(settings.run.devices))
-        self._actor_options = {"num_gpus": per_actor, "num_cpus": 1, "max_restarts": -1, "max_task_retries": 0}
-        self._make_actor = self._ray.remote(_InferenceActor).options(**self._actor_options)
-        self._actors = [self._make_actor.remote(root, settings) for _ in range(count)]
-        self._busy: set[int] = set()
-        self._task = self._ray.remote(_run_as_task).options(num_cpus=1, max_retries=0)
+        self._workers = workers(self._ray) if workers else RayWorkers(self._ray, root, settings)
+        self._idle = deque(range(self._workers.actors))
+        self._most_tasks = settings.run.input_workers + settings.run.output_workers
+        self._tasks = 0
         self._queues: dict[str, deque[tuple[Job, int]]] = {"input": deque(), "infer": deque(), "output": deque()}
         self._flights: dict[Any, _Flight] = {}
-        self._tasks = settings.run.input_workers + settings.run.output_workers
-        self.slots = count + self._tasks + 1
+        self._ready: deque[Any] = deque()
+        self.slots = self._workers.actors + self._most_tasks + 1
+
+    @property
+    def in_flight(self) -> int:
+        """Number of jobs that workers have now; at most one for every actor and task."""
+        return len(self._flights)
 
     def submit(self, job: Job) -> None:
         """Queue a job."""
@@ -84,14 +95,15 @@ class RayExecutor:
         """Wait for a result."""
         until = time.monotonic() + timeout
         while self._flights:
-            left = max(0.0, until - time.monotonic())
-            ready, _ = self._ray.wait(list(self._flights), num_returns=1, timeout=min(left, 1.0))
-            if ready:
-                result = self._result_of(ready[0])
+            if not self._ready:
+                self._ready.extend(self._wait(min(max(0.0, until - time.monotonic()), 1.0)))
+            if self._ready:
+                result = self._result_of(self._ready.popleft())
                 self._launch()
                 if result is not None:
                     return result
             elif (late := self._overdue()) is not None:
+                self._launch()
                 return late
             if time.monotonic() >= until:
                 return None
@@ -99,11 +111,12 @@ class RayExecutor:
 
     def close(self, *, kill: bool = False) -> None:
         """End actors and tasks, and disconnect from the cluster."""
-        for reference in self._flights:
-            self._ray.cancel(reference, force=kill) if self._flights[reference].actor is None else None
-        for actor in self._actors:
-            self._ray.kill(actor)
+        for reference, flight in self._flights.items():
+            if flight.actor is None:
+                self._ray.cancel(reference, force=kill)
+        self._workers.close()
         self._flights.clear()
+        self._ready.clear()
         self._ray.shutdown()
 
     # ------------------------------------------------------------ flights
@@ -112,32 +125,37 @@ class RayExecutor:
         """Submit jobs while workers are free, so that no queue grows in the cluster."""
         for pool in ("output", "infer", "input"):
             queue = self._queues[pool]
-            while queue:
-                if pool == "infer":
-                    free = next((n for n in range(len(self._actors)) if n not in self._busy), None)
-                    if free is None:
-                        break
-                    job, lost = queue.popleft()
-                    self._busy.add(free)
-                    reference = self._actors[free].run.remote(job)
-                    self._flights[reference] = _Flight(job, time.monotonic(), free, lost)
-                else:
-                    if sum(f.actor is None for f in self._flights.values()) >= self._tasks:
-                        break
-                    job, lost = queue.popleft()
-                    reference = self._task.remote(job, self._root, self._settings)
-                    self._flights[reference] = _Flight(job, time.monotonic(), None, lost)
+            while queue and (self._idle if pool == "infer" else self._tasks < self._most_tasks):
+                actor = self._idle.popleft() if pool == "infer" else None
+                self._tasks += actor is None
+                job, lost = queue.popleft()
+                self._flights[self._workers.start(job, actor)] = _Flight(job, time.monotonic(), actor, lost)
+
+    def _wait(self, seconds: float) -> list[Any]:
+        """Wait for the first result, and return all that are there: one look at all jobs serves many results."""
+        references = list(self._flights)
+        ready, others = self._ray.wait(references, num_returns=1, timeout=seconds)
+        if ready and others:
+            ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        return list(ready)
+
+    def _landed(self, reference: Any) -> _Flight:
+        """Forget a job in progress; its worker is free."""
+        flight = self._flights.pop(reference)
+        if flight.actor is None:
+            self._tasks -= 1
+        else:
+            self._idle.append(flight.actor)
+        return flight
 
     def _result_of(self, reference: Any) -> JobResult | None:
         """Return the result of a finished job; None if its worker was lost and the job is submitted again."""
-        flight = self._flights.pop(reference)
-        if flight.actor is not None:
-            self._busy.discard(flight.actor)
+        flight = self._landed(reference)
         try:
             result: JobResult = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             return self._submit_again(flight, error)
-        return result
+        return replace(result, job=flight.job)
 
     def _submit_again(self, flight: _Flight, error: Exception) -> JobResult | None:
         """Submit the job of a lost worker again; returns its failure after too many attempts."""
@@ -147,24 +165,62 @@ class RayExecutor:
             text = f"the worker was lost {flight.lost + 1} times ({type(error).__name__})"
             return _failed_result(flight.job, Reason.WORKER_DIED, text)
         if flight.actor is not None:
-            self._ray.kill(self._actors[flight.actor])
-            self._actors[flight.actor] = self._make_actor.remote(self._root, self._settings)
+            self._workers.replace(flight.actor)
         self._queues[flight.job.pool].appendleft((flight.job, flight.lost + 1))
         return None
 
     def _overdue(self) -> JobResult | None:
         limit = self._settings.run.unit_timeout
-        for reference, flight in list(self._flights.items()):
+        for reference, flight in self._flights.items():
             if time.monotonic() - flight.started > limit:
-                del self._flights[reference]
+                self._landed(reference)
                 if flight.actor is None:
                     self._ray.cancel(reference, force=True)
                 else:
-                    self._ray.kill(self._actors[flight.actor])
-                    self._actors[flight.actor] = self._make_actor.remote(self._root, self._settings)
-                    self._busy.discard(flight.actor)
+                    self._workers.replace(flight.actor)
                 return _failed_result(flight.job, Reason.TIMEOUT, f"ended after {limit:g} s")
         return None
+
+
+class RayWorkers:
+    """Workers of a cluster: an actor for every device, and a task for every other job.
+
+    Parameters
+    ----------
+    ray : module
+        Ray, connected to a cluster.
+    root : Path
+        The run's folder.
+    settings : Settings
+        Devices and their shares.
+    """
+
+    def __init__(self, ray: Any, root: Path, settings: Settings) -> None:
+        self._ray, self._root, self._settings = ray, root, settings
+        gpus = float(ray.cluster_resources().get("GPU", 0))
+        per_actor = settings.run.gpu_share if gpus and not settings.segment.device.startswith("cpu") else 0.0
+        self.actors = max(1, int(gpus / per_actor)) if per_actor else max(1, len(settings.run.devices))
+        """Number of actors, which are numbered from 0."""
+        options = {"num_gpus": per_actor, "num_cpus": 1, "max_restarts": -1, "max_task_retries": 0}
+        self._make_actor = ray.remote(_InferenceActor).options(**options)
+        self._made = [self._make_actor.remote(root, settings) for _ in range(self.actors)]
+        self._task = ray.remote(_run_as_task).options(num_cpus=1, max_retries=0)
+
+    def start(self, job: Job, actor: int | None) -> Any:
+        """Start a job on an actor, or as a task, and return the reference of its result."""
+        if actor is None:
+            return self._task.remote(job, self._root, self._settings)
+        return self._made[actor].run.remote(job)
+
+    def replace(self, actor: int) -> None:
+        """End an actor that is lost or hangs, and start another one in its place."""
+        self._ray.kill(self._made[actor])
+        self._made[actor] = self._make_actor.remote(self._root, self._settings)
+
+    def close(self) -> None:
+        """End all actors."""
+        for actor in self._made:
+            self._ray.kill(actor)
 
 
 def open_executor(root: Path, settings: Settings, options: ExecutorOptions) -> RayExecutor:
@@ -201,7 +257,13 @@ def _import_ray() -> Any:
 
 
 def _run_as_task(job: Job, root: Path, settings: Settings) -> JobResult:
-    return run_job(job, root, settings, ModelCache(settings), worker="ray")
+    return _small(run_job(job, root, settings, ModelCache(settings), worker="ray"))
+
+
+def _small(result: JobResult) -> JobResult:
+    """Leave out what the driver knows: the instances of a job's series are most of its bytes."""
+    job = replace(result.job, entry=replace(result.job.entry, instances=()), prefetch=())
+    return replace(result, job=job)
 
 
 class _InferenceActor:
@@ -213,4 +275,4 @@ class _InferenceActor:
 
     def run(self, job: Job) -> JobResult:
         """Run one job."""
-        return run_job(job, self._root, self._settings, self._models, worker="ray-infer")
+        return _small(run_job(job, self._root, self._settings, self._models, worker="ray-infer"))
