@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,11 +17,13 @@ from typer.testing import CliRunner
 from ctenrich import steps
 from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
+from ctenrich.evaluate import mask_sources
 from ctenrich.evaluate.evaluation import RunSource, compare_sources, evaluate_run, strata_of
 from ctenrich.geometry import lps_to_ras
 from ctenrich.masks import full_mask, masks_from_segments
+from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import Cohort, Product, ProductKind, SegmentMasks, Volume
+from ctenrich.records import Cohort, Product, ProductKind, SegmentMasks, SortedSeries, Volume
 from ctenrich.runner.run import Run
 from ctenrich.series_store import SeriesStore
 from tests.support.cohorts import make_cohort
@@ -63,6 +66,29 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 @pytest.fixture
 def source(run: Run) -> RunSource:
     return RunSource(workspace=run.workspace, settings=run.config.settings, cohort=run.cohort)
+
+
+class _Counts(Progress):
+    """Counts the records in memory when a series has been compared."""
+
+    def __init__(self, *kinds: type) -> None:
+        self._kinds = kinds
+        self.most = 0
+
+    def advance(self, task: str, amount: float = 1) -> None:
+        gc.collect()
+        self.most = max(self.most, sum(isinstance(found, self._kinds) for found in gc.get_objects()))
+
+
+def test_records_of_a_few_series_are_in_memory(source: RunSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = evaluate_run(source)
+    monkeypatch.setattr(mask_sources, "_SERIES_KEPT", 1)
+    monkeypatch.setattr(mask_sources, "_MASKS_KEPT", 1)
+    before, seen = _Counts(SortedSeries, SegmentMasks), _Counts(SortedSeries, SegmentMasks)
+    before.advance("")
+    found = evaluate_run(source, progress=seen)
+    assert found == usual
+    assert seen.most - before.most <= 3, "a run of three series with three products has twelve"
 
 
 def test_every_product_against_the_expert(source: RunSource) -> None:

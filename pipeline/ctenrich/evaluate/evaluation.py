@@ -25,6 +25,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, SeriesEntry
 from ctenrich.results.schema import arrow_schema
+from ctenrich.select import patients_of
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, atomic_path
 
@@ -130,7 +131,7 @@ def evaluate_run(
             raise _unknown_product(name, names)
     own = {one.name for one in references}
     others = [s for s in sets if s.name not in own and (not products or s.name in products)]
-    return _evaluate(reference, references, others, _Context(source.cohort, refused, progress))
+    return _evaluate(reference, references, others, _Context(patients_of(source.cohort), refused, progress))
 
 
 def compare_sources(
@@ -168,6 +169,7 @@ def compare_sources(
     several = len({run.workspace.root for run in runs}) > 1
     available: list[MaskSet] = []
     chosen: list[MaskSet] = []
+    taken: set[int] = set()
     refused: list[RefusedFile] = []
     loaded: dict[Path, list[MaskSet]] = {}
     for run in runs:
@@ -178,7 +180,9 @@ def compare_sources(
         sets = loaded[run.workspace.root]
         if run.product and run.product not in {s.name.removeprefix(prefix) for s in sets}:
             raise _unknown_product(run.product, {s.name.removeprefix(prefix) for s in sets})
-        chosen += [s for s in sets if s not in chosen and run.product in ("", s.name.removeprefix(prefix))]
+        wanted_sets = [s for s in sets if run.product in ("", s.name.removeprefix(prefix))]
+        chosen += [s for s in wanted_sets if id(s) not in taken]
+        taken.update(map(id, wanted_sets))
     for path in (s for s in sources if isinstance(s, Path)):
         found, bad = file_masks(path, runs[0].workspace, runs[0].settings)
         chosen += found
@@ -196,8 +200,8 @@ def compare_sources(
     references, bad = _find_reference(wanted, available, names, runs[0])
     own = {one.name for one in references}
     others = [s for s in chosen if s.name not in own and not _same_product(s.name, wanted, reference)]
-    cohort = Cohort("", tuple(entry for run in runs for entry in run.cohort.series))
-    return _evaluate(wanted, references, others, _Context(cohort, (*refused, *bad), progress), notes)
+    patients = {uid: patient for run in runs for uid, patient in patients_of(run.cohort).items()}
+    return _evaluate(wanted, references, others, _Context(patients, (*refused, *bad), progress), notes)
 
 
 def metric_values(masks: Iterable[EvaluatedMask]) -> Iterator[MetricValue]:
@@ -299,7 +303,8 @@ def write_evaluation(workspace: Workspace, evaluation: Evaluation, comparison: C
 
 @dataclass(frozen=True)
 class _Context:
-    cohort: Cohort
+    patients: Mapping[str, str]
+    """Series Instance UID -> Patient ID."""
     refused: tuple[RefusedFile, ...]
     progress: Progress
 
@@ -327,7 +332,7 @@ def _same_product(name: str, wanted: str, reference: str) -> bool:
 
 
 def _check_common_series(loaded: Mapping[Path, Sequence[MaskSet]]) -> list[str]:
-    series = {root: {s.series.series_instance_uid for s in sets} for root, sets in loaded.items()}
+    series = {root: {s.series_instance_uid for s in sets} for root, sets in loaded.items()}
     common = set.intersection(*series.values())
     if not common:
         counts = ", ".join(f"{root.name}: {len(uids)}" for root, uids in series.items())
@@ -347,20 +352,18 @@ def _evaluate(
     context: _Context,
     notes: Sequence[str] = (),
 ) -> Evaluation:
-    entries = {entry.series_instance_uid: entry for entry in context.cohort.series}
     by_series: dict[str, list[MaskSet]] = defaultdict(list)
     for one in others:
-        by_series[one.series.series_instance_uid].append(one)
+        by_series[one.series_instance_uid].append(one)
     found: list[EvaluatedMask] = []
     remarks = _Remarks()
     context.progress.start("evaluate", len(references))
     for first in references:
-        uid = first.series.series_instance_uid
-        patient = entries[uid].patient_id if uid in entries else None
-        found += _compare_masks(first, by_series.get(uid, ()), patient, remarks)
+        uid = first.series_instance_uid
+        found += _compare_masks(first, by_series.get(uid, ()), context.patients.get(uid), remarks)
         context.progress.advance("evaluate")
     context.progress.finish("evaluate")
-    without = set(by_series) - {s.series.series_instance_uid for s in references}
+    without = set(by_series) - {s.series_instance_uid for s in references}
     out = [*notes]
     if without:
         out.append(f"{len(without)} series have no masks of the reference {reference}: not compared")
@@ -395,14 +398,15 @@ def _compare_masks(
     first: MaskSet, others: Sequence[MaskSet], patient: str | None, remarks: _Remarks
 ) -> Iterator[EvaluatedMask]:
     usable = []
+    series = first.series
     for other in others:
-        same = other.series.sop_instance_uids == first.series.sop_instance_uids
-        if same and other.series.shape == first.series.shape:
+        same = other.series.sop_instance_uids == series.sop_instance_uids
+        if same and other.series.shape == series.shape:
             usable.append(other)
         else:
             remarks.add(other.name, "", "masks on another grid than the reference were not compared")
     numbers = {other.name: {name: n for n, name in other.segments} for other in usable}
-    spacing = (first.series.slice_spacing, *first.series.pixel_spacing)
+    spacing = (series.slice_spacing, *series.pixel_spacing)
     counts = Counter(plain_name(name) for _, name in first.segments)
     for own, name in first.segments:
         if name in first.unsound:
@@ -421,8 +425,8 @@ def _compare_masks(
             theirs = other.load(number)
             found = measure_agreement(theirs, mask, spacing)
             yield EvaluatedMask(
-                series_instance_uid=first.series.series_instance_uid,
-                study_instance_uid=first.series.study_instance_uid,
+                series_instance_uid=series.series_instance_uid,
+                study_instance_uid=series.study_instance_uid,
                 patient_id=patient,
                 segment=name,
                 reference=first.name,

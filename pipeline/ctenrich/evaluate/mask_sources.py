@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ctenrich.evaluate.other_segs import read_other_segs
 from ctenrich.geometry import affine_lps, lps_to_ras, match_array
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
-from ctenrich.records import SegmentMasks, Severity, SortedSeries
+from ctenrich.records import Product, SegmentMasks, Severity, SortedSeries
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace
@@ -35,6 +36,8 @@ Mask = NDArray[np.bool_]
 _NIFTI = (".nii", ".nii.gz")
 _GRID_TOLERANCE = 0.01
 """mm by which the corners of a NIfTI image and of the series may differ."""
+_SERIES_KEPT, _MASKS_KEPT = 4, 16
+"""Records of a run that are kept in memory; masks are compared series by series."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +46,20 @@ class MaskSet:
 
     name: str
     """Product, or file."""
-    series: SortedSeries
+    series_instance_uid: str
+    read_series: Callable[[], SortedSeries] = field(repr=False)
+    """Returns the series; that of a run is read from its record, and the latest few are kept."""
     segments: tuple[tuple[int, str], ...]
     """Number and name of each segment."""
     load: Callable[[int], Mask] = field(repr=False)
     """Segment number -> mask on the grid of the series, [k, j, i]."""
     unsound: frozenset[str] = frozenset()
     """Names of the segments that are not compared: an error was found in what they were made from."""
+
+    @property
+    def series(self) -> SortedSeries:
+        """The series."""
+        return self.read_series()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +72,7 @@ class RefusedFile:
 
 
 def run_masks(workspace: Workspace, *, prefix: str = "") -> Iterator[MaskSet]:
-    """Masks of every product of every series of a run.
+    """Masks of every product of every series of a run; records are read again when the masks are compared.
 
     Parameters
     ----------
@@ -72,16 +82,29 @@ def run_masks(workspace: Workspace, *, prefix: str = "") -> Iterator[MaskSet]:
         Before the product's key in the name of each set, to tell runs apart.
     """
     store = SeriesStore(workspace)
+    find_series = lru_cache(_SERIES_KEPT)(partial(store.find_valid, SortedSeries))
+    find_masks = lru_cache(_MASKS_KEPT)(partial(store.find_valid, SegmentMasks))
+    lists: dict[tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]] = {}
+
+    def read_series(uid: str) -> SortedSeries:
+        found = find_series(uid)
+        return store.sorted_series(uid) if found is None else found
+
+    def load(uid: str, product: Product, number: int) -> Mask:
+        found = find_masks(uid, product)
+        return full_mask(store.masks(uid, product) if found is None else found, number, workspace)
+
     for uid in store.series():
-        series = store.find_valid(SortedSeries, uid)
-        for product in store.products(uid) if series is not None else ():
-            masks = store.find_valid(SegmentMasks, uid, product)
-            if masks is not None and series is not None:
+        for product in store.products(uid) if find_series(uid) is not None else ():
+            masks = find_masks(uid, product)
+            if masks is not None:
+                segments = tuple((s.number, s.name) for s in masks.segments)
                 yield MaskSet(
                     name=f"{prefix}{masks.product}",
-                    series=series,
-                    segments=tuple((s.number, s.name) for s in masks.segments),
-                    load=_loader(masks, workspace),
+                    series_instance_uid=uid,
+                    read_series=partial(read_series, uid),
+                    segments=lists.setdefault(segments, segments),
+                    load=partial(load, uid, product),
                     unsound=frozenset(i.object for i in masks.issues if i.severity is Severity.ERROR),
                 )
 
@@ -138,8 +161,12 @@ def file_masks(
     return tuple(found), tuple(refused)
 
 
-def _loader(masks: SegmentMasks, workspace: Workspace) -> Callable[[int], Mask]:
-    return lambda number: full_mask(masks, number, workspace)
+def _set_of(
+    name: str, series: SortedSeries, segments: tuple[tuple[int, str], ...], load: Callable[[int], Mask]
+) -> MaskSet:
+    """Masks of a file on a series that has been read."""
+    uid = series.series_instance_uid
+    return MaskSet(name=name, series_instance_uid=uid, read_series=lambda: series, segments=segments, load=load)
 
 
 def _kind_of(path: Path) -> str:
@@ -175,7 +202,7 @@ def _seg_sets(
             reason = one.reason or Reason.INTERNAL
             refused.append(RefusedFile(name=one.name, reason=reason, message=one.message))
             continue
-        yield MaskSet(name=one.name, series=one.series, segments=one.segments, load=one.decoded.mask)
+        yield _set_of(one.name, one.series, one.segments, one.decoded.mask)
 
 
 def _structure_sets(path: Path, known: Mapping[str, SortedSeries], settings: Settings) -> list[MaskSet]:
@@ -195,7 +222,7 @@ def _structure_sets(path: Path, known: Mapping[str, SortedSeries], settings: Set
             return np.asarray(np.logical_or.reduce(drawn))
 
         segments = tuple((number, one.name) for number, one in enumerate(choice.chosen, 1))
-        out.append(MaskSet(name=path.as_posix(), series=series, segments=segments, load=draw))
+        out.append(_set_of(path.as_posix(), series, segments, draw))
     if not out:
         raise InputError(Reason.NO_REFERENCE, "it refers to no series of the run")
     return out
@@ -286,7 +313,7 @@ def _image_sets(
 
     if segments:
         name = (paths[0] if len(paths) == 1 else folder).as_posix()
-        yield MaskSet(name=name, series=series, segments=tuple(segments), load=load)
+        yield _set_of(name, series, tuple(segments), load)
 
 
 def _stem(path: Path) -> str:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from ctenrich.select.cohort_file import entries_at, open_cohort, read_cohort, remember_check, sizes_of, uids_of
+from ctenrich.select.cohort_file import (
+    entries_at,
+    open_cohort,
+    patients_of,
+    read_cohort,
+    remember_check,
+    sizes_of,
+    uids_of,
+)
 from ctenrich.select.cohort_hash import cohort_sha256
 from ctenrich.select.compare import (
     CohortDiff,
@@ -37,6 +45,7 @@ __all__ = [
     "load_consort",
     "lock_path",
     "open_cohort",
+    "patients_of",
     "read_cohort",
     "read_excluded",
     "read_lock",

@@ -282,6 +282,13 @@ class StoredSeries(Sequence[SeriesEntry]):
             uids: list[str] = file.read(["series_instance_uid"])["series_instance_uid"].to_pylist()
         return uids
 
+    def patients(self) -> dict[str, str]:
+        """Series Instance UID -> Patient ID."""
+        names = ["series_instance_uid", "patient_id"]
+        with _open_parquet(self._path) as file:
+            table = file.read(names)
+        return dict(zip(*(table[name].to_pylist() for name in names), strict=True))
+
     def sizes(self) -> Iterator[SeriesSize]:
         """Number of slices, bytes and storage of each series, in order, without its instances."""
         if not self._columns.issuperset(_SIZES):  # written by version 0.1.0
@@ -374,6 +381,14 @@ def uids_of(cohort: Cohort) -> list[str]:
     """Return the Series Instance UIDs of a cohort, in order."""
     series = cohort.series
     return series.uids() if isinstance(series, StoredSeries) else [entry.series_instance_uid for entry in series]
+
+
+def patients_of(cohort: Cohort) -> dict[str, str]:
+    """Return the Patient ID of each Series Instance UID of a cohort."""
+    series = cohort.series
+    if isinstance(series, StoredSeries):
+        return series.patients()
+    return {entry.series_instance_uid: entry.patient_id for entry in series}
 
 
 def sizes_of(cohort: Cohort) -> Iterator[SeriesSize]:
