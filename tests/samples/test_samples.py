@@ -17,6 +17,7 @@ from ctenrich.dicom.series import series_of_folder
 from ctenrich.errors import UsageError
 from ctenrich.objects.kinds import BUILT_IN
 from ctenrich.phantom import PhantomOptions, make_phantom
+from ctenrich.phantom.dose import phantom_dose
 from ctenrich.reasons import Reason
 from ctenrich.samples import SAMPLES, Samples, make_samples
 from ctenrich.settings import Settings
@@ -37,6 +38,7 @@ def test_every_kind_of_object_is_among_them() -> None:
     names = {sample.file.removesuffix(".dcm") for sample in SAMPLES}
     assert names >= BUILT_IN.keys() - {"seg"}
     assert names >= {"seg_binary", "seg_labelmap", "structure_set", "isodoses_seg", "isodoses_rtstruct"}
+    assert names >= {"seg_fractional", "map_float", "map_integer"}
 
 
 def test_the_page_lists_every_sample() -> None:
@@ -77,6 +79,34 @@ def test_isodoses_are_the_spheres_of_the_dose_function(made: Samples) -> None:
             radius = 45.0 * math.sqrt(2 * math.log(64 / level))
             assert volumes[f"Isodose {level} Gy"] == pytest.approx(4 / 3 * math.pi * radius**3 / 1000, rel=0.04)
         assert {one.side for one in made.contents[file].regions} == {"left"}
+
+
+@pytest.mark.long
+def test_maps_are_the_dose_function_and_fractions_the_neighbours_of_the_masks(made: Samples) -> None:
+    """By highdicom, whose values are those of the README."""
+    exact = made.contents["map_float.dcm"].map
+    steps = made.contents["map_integer.dcm"].map
+    assert exact is not None
+    assert steps is not None
+    assert (exact.stored, steps.stored, exact.unit, exact.quantity) == ("float32", "uint16", "Gy", "Absorbed Dose")
+    assert max(abs(a.value - b.value) for a, b in zip(exact.examples, steps.examples, strict=True)) <= 0.0051
+    for file, found in (("map_float.dcm", exact), ("map_integer.dcm", steps)):
+        volume = highdicom.imread(made.folder / "objects" / file).get_volume(apply_real_world_transform=True)
+        for place in found.examples:
+            where = volume.map_reference_to_indices(np.array([place.position_mm]), round_output=True)[0]
+            assert volume.array[tuple(where)] == pytest.approx(place.value, abs=1e-4)
+            points = np.array(place.position_mm)
+            assert place.value == pytest.approx(float(phantom_dose(points, SMALL.carina)), abs=0.0051)
+    truth = make_phantom(SMALL).masks
+    seg = highdicom.seg.segread(made.folder / "objects" / "seg_fractional.dcm")
+    array = seg.get_volume(combine_segments=False, allow_missing_positions=True).array
+    assert [seg.get_segment_description(n).segment_label for n in seg.segment_numbers] == [
+        "heart",
+        "lung_left",
+        "lung_right",
+    ]
+    for number, name in enumerate(("heart", "lung_left", "lung_right")):
+        assert array[..., number].sum() == pytest.approx(truth[name].sum(), rel=1e-3)
 
 
 @pytest.mark.long

@@ -12,17 +12,20 @@ from numpy.typing import NDArray
 from ctenrich.contours.raster import grid_of, rasterise
 from ctenrich.contours.rtstruct import load_contours
 from ctenrich.dicom.objects import header
+from ctenrich.dicom.parametric_map import read_map
 from ctenrich.dicom.seg import read_seg
-from ctenrich.dicom.sop_classes import REPORT_CLASSES, RT_STRUCTURE_SET, SEGMENTATION_CLASSES
+from ctenrich.dicom.sop_classes import PARAMETRIC_MAP, REPORT_CLASSES, RT_STRUCTURE_SET, SEGMENTATION_CLASSES
 from ctenrich.dicom.sr import Group, Site, read_sr
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import SortedSeries
 
-__all__ = ["ObjectContents", "RegionContents", "ReportContents", "contents_of"]
+__all__ = ["MapContents", "ObjectContents", "RegionContents", "ReportContents", "VoxelValue", "contents_of"]
 
 _EXAMPLES = 8
 """Groups of a report of which the README gives a value."""
+_PLACES, _APART = 4, 10
+"""Voxels of a map of which the README gives the value, and columns between them."""
 _MIDDLE = 10.0
 """mm from the middle of the patient, up to which a structure lies in the middle."""
 
@@ -34,7 +37,7 @@ class RegionContents:
     number: int
     name: str
     voxels: int
-    """Voxels of the CT; of an ROI, those whose centres its contours enclose."""
+    """Voxels of the CT; of an ROI, those whose centres its contours enclose; of fractions, those from one half on."""
     volume_ml: float
     centroid_mm: tuple[float, float, float]
     """LPS."""
@@ -56,6 +59,36 @@ class ReportContents:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VoxelValue:
+    """Value of a map at a voxel."""
+
+    image: int
+    """Instance Number of the slice; 1 is the lowest."""
+    column: int
+    """From 0, in a row of the image."""
+    row: int
+    """From 0."""
+    position_mm: tuple[float, float, float]
+    """LPS."""
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapContents:
+    """Values of a Parametric Map, after its Real World Value Mapping."""
+
+    quantity: str
+    unit: str
+    """UCUM."""
+    stored: str
+    """Type of the stored pixels."""
+    smallest: float
+    largest: float
+    examples: tuple[VoxelValue, ...]
+    """The largest value, then every tenth voxel along the row to the patient's right of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectContents:
     """What one object contains."""
 
@@ -64,6 +97,7 @@ class ObjectContents:
     series_description: str
     regions: tuple[RegionContents, ...] = ()
     report: ReportContents | None = None
+    map: MapContents | None = None
 
 
 def contents_of(path: Path, series: SortedSeries, example: str = "") -> ObjectContents:
@@ -72,7 +106,7 @@ def contents_of(path: Path, series: SortedSeries, example: str = "") -> ObjectCo
     Parameters
     ----------
     path : Path
-        SEG, label map SEG, TID 1500 report or RT Structure Set.
+        SEG, label map SEG, Parametric Map, TID 1500 report or RT Structure Set.
     series : SortedSeries
         The CT that it refers to; the patient's middle is at x = 0.
     example : str
@@ -90,7 +124,7 @@ def contents_of(path: Path, series: SortedSeries, example: str = "") -> ObjectCo
     found = header(path)
     sop_class = str(found.SOPClassUID)
     regions: tuple[RegionContents, ...] = ()
-    report = None
+    report, values = None, None
     if sop_class in SEGMENTATION_CLASSES:
         seg = read_seg(path, series)
         regions = tuple(_region((s.number, s.label), seg.mask(s.number), series) for s in seg.segments if s.voxels)
@@ -100,6 +134,8 @@ def contents_of(path: Path, series: SortedSeries, example: str = "") -> ObjectCo
         regions = tuple(_region((roi.number, roi.name), np.asarray(mask, bool), series) for roi, mask in rois)
     elif sop_class in REPORT_CLASSES:
         report = _report(path, example)
+    elif sop_class == PARAMETRIC_MAP:
+        values = _map(path, series)
     else:
         raise InputError(Reason.BAD_PARAMETER, f"{path.name} is no object that the samples know: {sop_class}")
     return ObjectContents(
@@ -108,6 +144,7 @@ def contents_of(path: Path, series: SortedSeries, example: str = "") -> ObjectCo
         series_description=str(found.get("SeriesDescription", "")),
         regions=regions,
         report=report,
+        map=values,
     )
 
 
@@ -126,6 +163,28 @@ def _region(name: tuple[int, str], mask: NDArray[np.bool_], series: SortedSeries
         first_image=int(k.min()) + 1,
         last_image=int(k.max()) + 1,
         side="middle" if abs(x) <= _MIDDLE else "left" if x > 0 else "right",
+    )
+
+
+def _map(path: Path, series: SortedSeries) -> MapContents:
+    found = read_map(path)
+    grid = grid_of(series)
+    if found.values.shape != series.shape:
+        raise InputError(Reason.OTHER_GRID, f"{path.name} is not on the grid of the CT")
+    k, j, i = (int(n) for n in np.unravel_index(int(np.nanargmax(found.values)), found.values.shape))
+    examples = []
+    for column in range(i, -1, -_APART)[:_PLACES]:
+        along = column * grid.row * grid.pixel_spacing[1]
+        x, y, z = (round(float(v), 2) for v in grid.origins[k] + along + j * grid.column * grid.pixel_spacing[0])
+        value = round(float(found.values[k, j, column]), 4)
+        examples.append(VoxelValue(image=k + 1, column=column, row=j, position_mm=(x, y, z), value=value))
+    return MapContents(
+        quantity=found.quantity.meaning if found.quantity else "",
+        unit=found.unit.value if found.unit else "",
+        stored=found.stored,
+        smallest=round(float(np.nanmin(found.values)), 4),
+        largest=round(float(np.nanmax(found.values)), 4),
+        examples=tuple(examples),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctenrich.samples.maps import DOSE_STEP
 from ctenrich.samples.runs import SampleRuns
 
 __all__ = ["SAMPLES", "Sample"]
@@ -39,6 +40,26 @@ SAMPLES: tuple[Sample, ...] = (
         title="Label Map Segmentation (one frame per slice)",
         look="the same as seg_binary.dcm, in the same colours",
         make=lambda runs: runs.label_map_object("seg"),
+    ),
+    Sample(
+        file="seg_fractional.dcm",
+        title="Segmentation, FRACTIONAL: share of the 3 x 3 pixels around each pixel that the organ occupies",
+        look="heart and lungs as in seg_binary.dcm, with values that fall from 1 to 0 within three pixels at their "
+        "borders; the table counts voxels of at least one half",
+        make=lambda runs: runs.maps.fractions(),
+    ),
+    Sample(
+        file="map_float.dcm",
+        title="Parametric Map, 32-bit floating point: the dose function of the phantom, in Gy",
+        look="one bright spot in the left lung beside the heart; the values and places below",
+        make=lambda runs: runs.maps.dose(),
+    ),
+    Sample(
+        file="map_integer.dcm",
+        title="Parametric Map, 16-bit integers with a Real World Value Mapping: the same dose in steps of 0.01 Gy",
+        look="the same as map_float.dcm; a viewer that shows values 100 times as large shows stored ones and does not "
+        "apply the mapping",
+        make=lambda runs: runs.maps.dose(DOSE_STEP),
     ),
     Sample(
         file="shape_sr.dcm",

@@ -79,6 +79,15 @@ def _section(sample: Sample, found: ObjectContents) -> list[str]:
                 f"{one.first_image} to {one.last_image} | {middle} |"
             )
         lines.append("")
+    if found.map is not None:
+        values = found.map
+        limits = f"{values.smallest:g} to {values.largest:g} {values.unit}"
+        lines.append(f"{values.quantity} from {limits}; stored as {values.stored}.")
+        lines += ["", "| image | column | row (both from 0) | x, y, z, mm (LPS) | value |", "|---|---|---|---|---|"]
+        for place in values.examples:
+            where = ", ".join(f"{v:.1f}" for v in place.position_mm)
+            lines.append(f"| {place.image} | {place.column} | {place.row} | {where} | {place.value:.4g} |")
+        lines.append("")
     if found.report is not None:
         lines += [f"{found.report.groups} groups, {found.report.values} values; of the first groups:", ""]
         lines += [f"- {text}" for text in found.report.examples]

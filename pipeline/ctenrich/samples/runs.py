@@ -25,6 +25,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import SortedSeries
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
+from ctenrich.samples.maps import SampleMaps
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
 from ctenrich.steps import HarmoniseSource
@@ -182,6 +183,11 @@ class SampleRuns:
         path = self._scratch / f"isodoses_{form}.dcm"
         write_isodoses(read_dose(self.doses.dose), self.series, levels, path, form=form)
         return path
+
+    @cached_property
+    def maps(self) -> SampleMaps:
+        """Values per voxel of the study, as objects."""
+        return SampleMaps(self.study, self._images, self._scratch / "maps")
 
 
 def _finished(run: Run, summary: RunSummary) -> Run:
