@@ -20,6 +20,7 @@ from ctenrich.records import SegmentMasks, Volume
 from ctenrich.report.data import CohortData, load_cohort, load_part, open_tables
 from ctenrich.report.freshness import PageStates, series_states, software_state
 from ctenrich.report.index_page import IndexInputs, model_rows, write_index
+from ctenrich.report.neighbours import neighbours_of
 from ctenrich.report.review_controls import review_bar, review_controls
 from ctenrich.report.series_page import Pictures, SeriesIndex, page_of
 from ctenrich.report.thumbnails import ThumbnailPlane, coronal_plane, segment_colour, thumbnail_webp
@@ -74,6 +75,7 @@ def build_report(workspace: Workspace, *, progress: Progress = SILENT) -> Path:
             demonstration=", ".join(sorted({row["name"] for row in models if row["demo"]})),
             run=run_identifier(workspace),
             reviews={key: found.state.value for key, found in ReviewStore(workspace).states().items()},
+            neighbours=neighbours_of(db),
         )
         _write_assets(workspace.report / "assets")
         _write_pages(db, shared, progress)
@@ -100,6 +102,8 @@ class _Shared:
     demonstration: str
     run: str
     reviews: dict[tuple[str, str], str]
+    neighbours: dict[str, list[Row]]
+    """Series Instance UID -> series with the nearest feature vectors."""
 
     def controls(self, row: Row) -> list[Markup]:
         """Review controls of each product of a series."""
@@ -111,10 +115,12 @@ class _Shared:
 
     @property
     def more(self) -> dict[str, str]:
-        """Text that belongs to the page of a series beside its rows and records: its reviews, if it has any."""
+        """Text that belongs to the page of a series beside its rows and records: its reviews and its neighbours."""
         found: dict[str, list[str]] = defaultdict(list)
         for (uid, product), state in sorted(self.reviews.items()):
             found[uid].append(f"{product}:{state}")
+        for uid, rows in self.neighbours.items():
+            found[uid].append(repr(rows))
         return {uid: "|".join(texts) for uid, texts in found.items()}
 
 
@@ -169,6 +175,7 @@ def _write_some_pages(db: duckdb.DuckDBPyConnection, shared: _Shared, rows: Sequ
     for row in rows:
         uid = row["SeriesInstanceUID"]
         page = page_of(facts[uid] | row, index, pictures, viewer_of(row))
+        page["neighbours"] = shared.neighbours.get(uid, [])
         text = template.render(
             s=page,
             demonstration=shared.demonstration,

@@ -49,6 +49,7 @@ _OTHERS = (
     "image_level_annotations",
     "quality",
     "quality_ranking",
+    "deep_features",
     "evaluation",
     "dose_metrics",
     "dvh_curves",
