@@ -12,16 +12,20 @@ from hypothesis import strategies as st
 
 from ctenrich import steps
 from ctenrich.cli.main import app
+from ctenrich.errors import UsageError
 from ctenrich.inference.registry import registry
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.ledger.rows import StageTiming
+from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, Instance, Outcome, ProductKind, SeriesEntry, State
-from ctenrich.runner.forecast import Prices, Rates, forecast, forecast_rest, learn_rates
+from ctenrich.runner.device_rates import DEFAULT_DEVICE, device_rates, rates_of_device
+from ctenrich.runner.forecast import Prices, Rates, forecast, forecast_rest, learn_rates, load_rates, save_rates
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.select.cohort_file import cohort_table, sizes_of
 from ctenrich.select.cohort_hash import cohort_sha256
 from ctenrich.settings import RunSettings, Settings
+from ctenrich.stages.table import SERIES_STAGES, product_stages
 
 TIMES = st.lists(st.tuples(*[st.floats(0.001, 100.0)] * 3), min_size=1, max_size=30)
 
@@ -109,6 +113,33 @@ def test_the_forecast_says_which_models_were_never_timed() -> None:
     assert "nnunet:other" in both
     assert "nnunet:mine" not in both
     assert forecast(sizes_of(cohort_of([10])), products, Rates({}, "reference figures")).source == "reference figures"
+
+
+def test_rates_of_a_device_serve_until_this_machine_has_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    shipped = load_rates()
+    assert shipped.source.startswith("measured on two cores")
+    assert shipped.of("convert") == rates_of_device(DEFAULT_DEVICE).seconds["convert"]
+    assert "nnunet:m" in forecast(sizes_of(cohort_of([10])), [("nnunet", "nnunet:m")], shipped).source, "a guess"
+    save_rates(Rates({"convert": 5.0}, "this machine"))
+    assert load_rates().of("convert") == 5.0
+    assert load_rates("cpu-2") == shipped
+    with pytest.raises(UsageError) as caught:
+        load_rates("cpu2")
+    assert caught.value.reason is Reason.BAD_PARAMETER
+    assert "cpu-2" in (caught.value.hint or "")
+
+
+def test_measured_rates_name_stages_and_kinds_that_exist() -> None:
+    for found in device_rates().values():
+        assert found.device
+        assert found.source
+        for key, seconds in found.seconds.items():
+            stage, _, kind = key.partition(":")
+            assert stage in (product_stages(kind) if kind else SERIES_STAGES), key
+            assert 0 < seconds < 10
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -317,6 +317,10 @@ class PoolOptions:
     heading: ClassVar[str] = "Workers"
 
     devices: Annotated[int, typer.Option(min=1, help="GPUs (or inference processes) in parallel.")] = 1
+    device_kind: Annotated[
+        str,
+        typer.Option(metavar="KIND", help="Kind of device whose measured rates are used, instead of this machine's."),
+    ] = ""
     input_workers: Annotated[int, typer.Option(min=1, help="Processes that fetch, sort and convert.")] = 1
     output_workers: Annotated[int, typer.Option(min=1, help="Processes that measure, encode and validate.")] = 1
 
@@ -335,7 +339,7 @@ def plan(
     found = forecast(
         sizes_of(read_cohort(cohort)),
         products_of(models.segmenters, models.bodypart),
-        load_rates(),
+        load_rates(workers.device_kind),
         prices=Prices(prices.price_per_hour, prices.price_per_gb),
         pools=WorkerPools(workers.input_workers, workers.devices, workers.output_workers),
         keep_source=not load_settings(settings).fetch.delete_after_use,

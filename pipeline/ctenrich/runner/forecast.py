@@ -1,8 +1,9 @@
 """Forecast the time, disk space and cost of a cohort before anything is run.
 
 The time of a stage is taken as proportional to the number of slices. The rates are those that this machine measured in
-earlier runs (they are learned at the end of every run and kept in the user's cache folder), otherwise the package's
-reference figures; the forecast states which. The rest of a run that has begun is forecast from its own ledger.
+earlier runs (they are learned at the end of every run and kept in the user's cache folder), otherwise those that were
+measured on a kind of device (:mod:`ctenrich.runner.device_rates`), and the package's estimates for what was not
+measured there; the forecast states which. The rest of a run that has begun is forecast from its own ledger.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ctenrich.inference.registry import check_model_name, registry
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.ledger.rows import StageTiming
 from ctenrich.records import ProductKind
+from ctenrich.runner.device_rates import DEFAULT_DEVICE, rates_of_device
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.select import SeriesSize, sizes_of
@@ -49,7 +51,7 @@ _POOLS = ("input", "infer", "output")
 _REFERENCE: dict[str, float] = {"fetch": 0.002, "sort": 0.002, "convert": 0.006}
 """Seconds per slice of 512 x 512 pixels of the stages of a series, two CPU cores, no GPU.
 
-Estimates, not measurements; they serve until a machine has its own. Those of a product come with its kind
+Estimates, not measurements; they serve for what was measured nowhere. Those of a product come with its kind
 (:attr:`ctenrich.inference.kinds.SegmenterKind.seconds_per_slice`).
 """
 
@@ -68,7 +70,7 @@ class Rates:
     seconds: Mapping[str, float]
     """``stage`` or ``stage:kind`` or ``stage:product`` -> seconds per slice; the most specific one is used."""
     source: str
-    """``this run``, ``this machine`` or ``reference figures``."""
+    """``this run``, ``this machine`` or ``measured on`` a kind of device."""
 
     def of(self, stage: str, product: str = "") -> float:
         """Return the rate of a stage: the model's own, otherwise that of its kind.
@@ -373,13 +375,28 @@ def _machine() -> str:
     return f"{platform.node()}/{os.cpu_count()}"
 
 
-def load_rates() -> Rates:
-    """Return the rates of this machine, or the package's reference figures."""
-    try:
-        known = json.loads(_rates_file().read_bytes())[_machine()]
-        return Rates({str(k): float(v) for k, v in known.items()}, "this machine")
-    except (OSError, ValueError, KeyError, AttributeError):
-        return Rates({}, "reference figures")
+def load_rates(device: str = "") -> Rates:
+    """Return the rates of this machine, else those that were measured on a kind of device.
+
+    Parameters
+    ----------
+    device : str
+        A kind of device (:func:`ctenrich.runner.device_rates.device_rates`) whose rates are taken whatever this machine
+        has; empty: this machine's, and without any those of :data:`DEFAULT_DEVICE`.
+
+    Raises
+    ------
+    UsageError
+        BAD_PARAMETER for a device on which nothing was measured.
+    """
+    if not device:
+        try:
+            known = json.loads(_rates_file().read_bytes())[_machine()]
+            return Rates({str(k): float(v) for k, v in known.items()}, "this machine")
+        except (OSError, ValueError, KeyError, AttributeError):
+            device = DEFAULT_DEVICE
+    found = rates_of_device(device)
+    return Rates(found.seconds, f"measured on {found.device} ({found.source})")
 
 
 def save_rates(rates: Rates) -> None:
