@@ -33,7 +33,8 @@ def test_a_container_is_closed_by_default() -> None:
     words = DockerEngine(Path("/usr/bin/podman")).command(SPEC)
     text = " ".join(words)
     for part in (
-        "--network none", "--read-only", "--cap-drop all", "--security-opt no-new-privileges", "--pull never",
+        "--network none", "--read-only --tmpfs /tmp:size=2g --cap-drop all", "--security-opt no-new-privileges",
+        "--pull never",
         "--user 1000:1000", "--pids-limit 512", "--label ctenrich.work=w", "--volume /a/in:/input:ro",
         "--env A=b c", "--volume /a/out:/output sha256:abc run --fast", "run --pull never",
     ):  # fmt: skip
@@ -154,6 +155,7 @@ case "$1" in
   fail) exit 3;;
   fork) while :; do sleep 60 & done;;
   hang) sleep 600 & sleep 600;;
+  flood) while :; do cp /bin/sh /output/$((n = n + 1)); done;;
   *) echo "$A"; echo x > /output/x;;
 esac
 """
@@ -166,7 +168,7 @@ def _run(engine: Engine, folder: Path, image: str, word: str, seconds: float = 3
     mounts = (HostMount(host=out, target="/output", writable=True),)
     spec = replace(SPEC, name=f"c{word}", image=image, mounts=mounts, command=("/bin/model", word), memory=64 * 1024**2)
     try:
-        run_container(engine, spec, ContainerLimits(timeout=seconds), folder / f"{word}.log")
+        run_container(engine, spec, ContainerLimits(timeout=seconds, output_bytes=10_000_000), folder / f"{word}.log")
     except CtenrichError as error:
         return error.reason
     return None
@@ -183,6 +185,7 @@ def test_containers_that_fork_fail_and_hang(tmp_path: Path, monkeypatch: pytest.
         left = ["podman", "run", "--detach", "--rm", "--network", "none", "--label", "ctenrich.owner=o", image]
         subprocess.run([*left, "/bin/sleep", "600"], check=True, stdout=subprocess.DEVNULL)
         assert (podman.reap(owner="another"), podman.reap(owner="o"), podman.reap(owner="o")) == (0, 1, 0)
+        assert _run(podman, tmp_path, image, "flood") is Reason.OUTPUT_TOO_LARGE
         assert podman.read_file("model", "/etc/holoscan/app.json") == b'{"command": "x"}'
         stack.enter_context(docker_of_podman(monkeypatch))
         docker = find_engine("docker")

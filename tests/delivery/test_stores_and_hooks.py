@@ -16,7 +16,7 @@ import pytest
 from pydicom import dcmread
 from tests.publish.test_objects import free_port
 from tests.support.listeners import study_files, uid_of, wait_for
-from tests.support.nodes import Post, changed_copy
+from tests.support.nodes import Post, changed_copy, node
 
 from ctenrich.delivery import senders
 from ctenrich.delivery.decisions import delivery_rows, release
@@ -163,11 +163,13 @@ def test_buckets_get_no_patient_who_can_be_identified(
     assert bucket.urls == [f"gs://bucket/prefix/{name}"]
 
 
-def test_a_deliverer_sends_what_is_queued_and_a_slow_destination_delays_no_other(tmp_path: Path) -> None:
+def test_a_deliverer_sends_what_is_queued_and_a_slow_or_full_destination_delays_no_other(tmp_path: Path) -> None:
     silent = socket.create_server(("127.0.0.1", 0))  # accepts connections, and never answers
     path, stop = tmp_path / "deliveries.sqlite", threading.Event()
-    with server() as hook, DeliveryQueue(path) as queue:
+    with server() as hook, node() as full, DeliveryQueue(path) as queue:
+        full.answer = lambda _: 0xA700
         post = Post(tmp_path)
+        post.add(to(full.address, name="full"), *FILES)
         post.add(to(f"dicom://127.0.0.1:{silent.getsockname()[1]}/SLOW", name="slow"), FILES[0])
         hooks = (Hook(name="web", address=hook.url),)
         post.add(to((tmp_path / "out").as_uri(), name="folder"), *FILES, hooks=hooks)
@@ -179,6 +181,11 @@ def test_a_deliverer_sends_what_is_queued_and_a_slow_destination_delays_no_other
         states = {(row.destination, row.state.value): row.objects for row in delivery_rows(queue)}
         assert states[("folder", "sent")] == 3
         assert ("slow", "sent") not in states
+        assert wait_for(lambda: sum(full.sends.values())) == 1
+        wait_for(lambda: any(row.destination == "full" and row.detail for row in delivery_rows(queue)))
+        assert {row.detail for row in delivery_rows(queue) if row.destination == "full"} == {
+            "status A700: out of resources"
+        }
         stop.set()
         silent.close()
         thread.join(20)

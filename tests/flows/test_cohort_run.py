@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.conftest import need_package
 from tests.listener.test_case_flows import CT, other_series
-from tests.support.listeners import study_files
+from tests.runner.test_ray import cluster
+from tests.support.cohorts import make_cohort
+from tests.support.listeners import study_files, wait_for
 from typer.testing import CliRunner
 
 from ctenrich.cli.main import app
@@ -17,7 +22,11 @@ from ctenrich.flows.cohort_run import StudyEnd, run_on_cohort
 from ctenrich.flows.reader import parse_flow
 from ctenrich.flows.records import Flow
 from ctenrich.flows.running import End, EndState, FlowEnd, RunRequest
+from ctenrich.workspace import sha256_of_file
 
+__all__ = ["cluster"]
+
+CONTOURS = "triggers: [{Modality: [^CT$]}, {Modality: [^RTSTRUCT$]}]\nmodels: [{use: expert}]\n"
 PETCT = "roles: {CT: {Modality: [^CT$]}, PET: {Modality: [^PT$]}}\nmodels: [{use: expert}]\n"
 
 
@@ -43,9 +52,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     return found
 
 
-def run_on(text: str, source: str, out: Path) -> list[StudyEnd]:
+def run_on(text: str, source: str, out: Path, request: RunRequest | None = None) -> list[StudyEnd]:
     content = text.encode()
-    return list(run_on_cohort(parse_flow(content, Path("lungs.yaml")), content, source, out, RunRequest()))
+    flow = parse_flow(content, Path("lungs.yaml"))
+    return list(run_on_cohort(flow, content, source, out, request or RunRequest()))
 
 
 def test_sources_and_roles_of_a_study(images: Path, tmp_path: Path, ran: list[dict[str, int]]) -> None:
@@ -99,3 +109,36 @@ def test_a_flow_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     words = ["flow", "run", str(tmp_path / "lungs.yaml"), str(tmp_path), "--out", str(tmp_path / "out")]
     assert CliRunner().invoke(app, words).exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore")
+def test_two_nodes_of_ray_of_which_one_is_killed_give_the_bytes_of_this_machine(tmp_path: Path, cluster: Any) -> None:
+    need_package("ray", "ray")
+    cohort = make_cohort(tmp_path / "cohort", 2)
+    local, out = tmp_path / "local", tmp_path / "out"
+    assert [(one.state, one.reason) for one in run_on(CONTOURS, str(cohort), local)] == [("done", "")] * 2
+    second = cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    killed = threading.Event()
+
+    def kill_once_it_runs() -> None:
+        wait_for(lambda: any(out.glob("studies/*/run/log.jsonl")), 300)
+        cluster.remove_node(second, allow_graceful=False)
+        killed.set()
+
+    thread = threading.Thread(target=kill_once_it_runs)
+    thread.start()
+    ended = run_on(CONTOURS, str(cohort), out, RunRequest(executor="ray", address=cluster.address))
+    thread.join()
+    assert killed.is_set()
+    assert [(one.state, one.reason) for one in ended] == [("done", "")] * 2
+    assert objects(out) == objects(local)
+    assert len(objects(local)) >= 4
+
+
+def objects(out: Path) -> dict[str, str]:
+    """Path of each object of a run of a flow -> its hash."""
+    found = sorted(out.glob("studies/*/run/series/*/*/objects/*.dcm"))
+    return {str(path.relative_to(out)): sha256_of_file(path) for path in found}

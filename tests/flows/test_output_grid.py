@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import RTDoseStorage, RTStructureSetStorage, SegmentationStorage
+from tests.support.containers import ScriptEngine
+from tests.support.flows import flow_of
 from tests.support.listeners import study_files
 
 from ctenrich.errors import InputError
-from ctenrich.flows.output_grid import InputPlanes, check_grid
+from ctenrich.flows import step_outputs
+from ctenrich.flows.output_grid import InputPlanes, check_grid, check_nifti
+from ctenrich.flows.step_graph import StepGraph
 from ctenrich.reasons import Reason
 
 
@@ -163,3 +169,79 @@ def test_what_has_no_geometry_or_one_of_its_own(images: list[Dataset], planes: I
     with pytest.raises(InputError) as caught:
         check_grid(bad, planes)
     assert caught.value.reason is Reason.MISSING_GEOMETRY
+
+
+# ---------------------------------------------------------------- NIfTI
+
+
+def nifti(images: list[Dataset], path: Path, *, shift: float = 0.0, reverse: bool = False, cut: int = 0) -> Path:
+    """A mask on the voxels of the images, [i, j, k], RAS; with its axes exchanged and reversed, or moved, or cut."""
+    import nibabel
+
+    place, spacing = (list(map(float, images[0][name].value)) for name in ("ImagePositionPatient", "PixelSpacing"))
+    step = float(images[1].ImagePositionPatient[2]) - place[2]
+    affine = np.diag([-spacing[1], -spacing[0], step, 1.0])
+    affine[:3, 3] = -place[0] + shift, -place[1], place[2]
+    size = (images[0].Columns, images[0].Rows, len(images) - cut)
+    made = nibabel.Nifti1Image(np.zeros(size, np.uint8), affine)
+    if reverse:
+        made = made.as_reoriented(np.array([[2, 1], [0, -1], [1, -1]]))
+        assert made.shape != size
+    nibabel.save(made, path)
+    return path
+
+
+def test_masks_on_the_voxels_of_the_input_also_with_other_axes(
+    images: list[Dataset], planes: InputPlanes, tmp_path: Path
+) -> None:
+    check_nifti(nifti(images, tmp_path / "a.nii.gz"), planes)
+    check_nifti(nifti(images, tmp_path / "b.nii.gz", reverse=True), planes)
+    check_nifti(nifti(images, tmp_path / "c.nii", shift=0.02), planes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shift": 0.5}, "a corner is 0.5 mm away"),
+        ({"shift": 0.5, "reverse": True}, "a corner is 0.5 mm away"),
+        ({"cut": 1}, "has 5 x 24 x 24 voxels, its input 6 x 24 x 24"),
+    ],
+)
+def test_masks_on_another_grid(
+    images: list[Dataset], planes: InputPlanes, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        check_nifti(nifti(images, tmp_path / "a.nii.gz", **options), planes)
+    assert caught.value.reason is Reason.FOREIGN_OBJECT
+
+
+def test_a_file_that_is_no_nifti(planes: InputPlanes, tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"text")
+    with pytest.raises(InputError) as caught:
+        check_nifti(tmp_path / "a.nii.gz", planes)
+    assert caught.value.reason is Reason.DECODE_ERROR
+
+
+@pytest.mark.parametrize(("keys", "reason"), [("", None), (", grid: input", Reason.FOREIGN_OBJECT)])
+def test_a_step_that_has_to_keep_the_grid(
+    images: list[Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str, reason: Reason | None
+) -> None:
+    monkeypatch.setattr(step_outputs, "run_dciodvfy", lambda *_: [])
+    mask = nifti(images, tmp_path / "mask.nii.gz", shift=8.0)
+    text = f"""
+        triggers: [{{}}]
+        models:
+          - {{name: network, image: network, outputs: {{masks: /masks}}{keys}}}
+          - {{name: writer, image: writer, inputs: {{src: /input, masks: /masks}}}}
+    """
+    engine = ScriptEngine(network=f'cp {mask} "$MASKS"', writer='cp "$INPUT"/* "$OUTPUT"')
+    run = StepGraph(flow=flow_of(text), engine=engine, folder=tmp_path / "case")
+    sources = {"src": {path.name: path for path in study_files()}}
+    if reason is None:
+        assert len(run.run(sources)) == 2
+        return
+    for _ in range(2):  # the second time the step is done, and is examined again
+        with pytest.raises(InputError, match="8 mm away") as caught:
+            run.run(sources)
+        assert caught.value.reason is reason
+    assert engine.ran == ["network"]

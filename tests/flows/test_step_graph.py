@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,20 @@ def test_input_is_a_readable_copy_in_subfolders(tmp_path: Path, valid: None) -> 
     assert [path.read_bytes() for path in study_files()[:2]] == before
 
 
+def test_input_and_configuration_can_be_read_by_the_user_of_a_container(tmp_path: Path, valid: None) -> None:
+    """The files of a listener are readable by its own user only."""
+    before = os.umask(0o077)
+    try:
+        text = ONE % ", subfolders: [Modality], config: {a: 1}"
+        graph(tmp_path, text, ScriptEngine(model='cp "$INPUT"/CT/* "$OUTPUT"')).run(sources())
+    finally:
+        os.umask(before)
+    step = tmp_path / "steps/model"
+    modes = {oct(path.stat().st_mode & 0o777) for path in (step / "in/src").rglob("*")}
+    assert modes == {"0o755", "0o644"}
+    assert [(step / name).stat().st_mode & 0o777 for name in ("in/src", "config", "out/dst")] == [0o755, 0o755, 0o777]
+
+
 def changed(path: Path, folder: Path, change: Callable[[object], None]) -> Path:
     data = dcmread(path)
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -190,6 +205,16 @@ def test_models_that_misbehave(tmp_path: Path, script: str, reason: Reason) -> N
     assert caught.value.reason is reason
     if reason is not Reason.OUTPUT_TOO_LARGE:  # noticed while it runs, or at its end
         assert bool(engine.removed) is (reason is Reason.TIMEOUT)
+
+
+def test_names_with_two_dots_stay_in_their_folder(tmp_path: Path, valid: None) -> None:
+    script = (
+        'mkdir "$OUTPUT/..." "$OUTPUT/a..b"; set -- "$INPUT"/*; cp "$1" "$OUTPUT/.../..x"; cp "$2" "$OUTPUT/a..b/..%2f"'
+    )
+    (ended,) = graph(tmp_path, ONE % "", ScriptEngine(model=script)).run(sources())
+    out = tmp_path / "steps/model/out/dst"
+    assert [str(path.relative_to(out)) for path in ended.results] == [".../..x", "a..b/..%2f"]
+    assert all(path.resolve().is_relative_to(out.resolve()) for path in ended.results)
 
 
 def test_an_empty_output_may_be_a_result(tmp_path: Path) -> None:

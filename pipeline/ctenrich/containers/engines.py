@@ -21,6 +21,8 @@ _SECONDS = 60.0
 _LABEL, _OWNER = "ctenrich.work", "ctenrich.owner"
 _USER = "1000:1000"
 _PIDS = 512
+_TMP = "/tmp:size=2g"  # noqa: S108  of the container
+"""Folder in memory: without a size podman lets a container fill half of the memory with it."""
 _BACKSTOP = 60
 """Seconds after the end of its time that a container has until podman ends it by itself."""
 _MANIFEST_BYTES = 1 << 20
@@ -171,7 +173,7 @@ class DockerEngine:
     def command(self, spec: ContainerSpec) -> list[str]:
         """Command line of ``run``."""
         made = [str(self._program), "run", "--pull", "never", "--name", spec.name, "--label"]
-        made += [f"{_LABEL}={spec.work}", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all"]  # noqa: S108
+        made += [f"{_LABEL}={spec.work}", "--read-only", "--tmpfs", _TMP, "--cap-drop", "all"]
         made += ["--security-opt", "no-new-privileges"]
         # with --rm the client of Docker reports exit code 0 for every container of podman's API (podman 4.3)
         made += [] if self.leaves else ["--rm"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +18,7 @@ from ctenrich.dicom.frames import read_frames
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 
-__all__ = ["InputPlanes", "check_grid"]
+__all__ = ["InputPlanes", "check_grid", "check_nifti"]
 
 _TOLERANCE = 0.05
 """Largest distance between points of planes that are the same, mm; it allows for rounded decimal strings."""
@@ -100,6 +103,58 @@ def check_grid(data: Dataset, planes: InputPlanes) -> None:
     except (TypeError, ValueError, IndexError) as error:
         message = "an object of a model states its geometry in a way that cannot be read"
         raise InputError(Reason.MISSING_GEOMETRY, message) from error
+
+
+def check_nifti(path: Path, planes: InputPlanes) -> None:
+    """Refuse a NIfTI file that has not the size and affine of a series of the input.
+
+    Axes may be exchanged or reversed: the numbers of voxels, and the centres of the voxels at the eight corners, are
+    those of a series. The affine (RAS, mm) is the file's sform, else its qform.
+
+    Parameters
+    ----------
+    path : Path
+        ``.nii`` or ``.nii.gz``.
+    planes : InputPlanes
+        Of the input.
+
+    Raises
+    ------
+    InputError
+        FOREIGN_OBJECT, with the difference; DECODE_ERROR for a file that cannot be read.
+    """
+    import nibabel  # imported late: it takes long to import, and few flows ask for this check
+
+    try:
+        image: Any = nibabel.load(path)
+        shape = tuple(int(number) for number in (*image.shape[:3], 1, 1)[:3])
+        affine = np.asarray(image.affine, float)
+    except Exception as error:  # nibabel raises whatever zlib, numpy and itself raise
+        raise InputError(Reason.DECODE_ERROR, f"a NIfTI file of a model ({type(error).__name__})") from error
+    known = {uid: _volume(found) for uid, found in planes.series.items() if found}
+    fitting = [corners for size, corners in known.values() if sorted(size) == sorted(shape)]
+    if not fitting:
+        sizes = ", ".join(sorted({" x ".join(map(str, sorted(size))) for size, _ in known.values()})) or "none"
+        raise _foreign(f"has {' x '.join(map(str, sorted(shape)))} voxels, its input {sizes}", "a NIfTI file")
+    ends = np.array(list(product(*((0, number - 1) for number in shape))), float)
+    corners = (ends @ affine[:3, :3].T + affine[:3, 3]) * (-1, -1, 1)  # RAS to LPS
+    distance = min(_apart(corners, one) for one in fitting)
+    if not distance <= _TOLERANCE:  # not a number is refused too
+        raise _foreign(f"is not on the grid of its input: a corner is {distance:.3g} mm away", "a NIfTI file")
+
+
+def _volume(planes: Sequence[_Plane]) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """Size of a series as a volume, and the eight corners (8, 3) of its first and last plane."""
+    turn = np.asarray(planes[0].orientation)
+    along = [float(np.dot(np.cross(turn[:3], turn[3:]), one.position)) for one in planes]
+    ends = planes[int(np.argmin(along))], planes[int(np.argmax(along))]
+    return (*planes[0].size, len(planes)), np.concatenate([one.corners() for one in ends])
+
+
+def _apart(found: NDArray[np.float64], known: NDArray[np.float64]) -> float:
+    """Largest distance of a corner to the nearest one of the other volume, both ways, mm."""
+    apart = np.linalg.norm(found[:, np.newaxis] - known[np.newaxis], axis=-1)
+    return float(np.maximum(apart.min(axis=0).max(), apart.min(axis=1).max()))
 
 
 def _planes(data: Dataset) -> Iterator[_Plane]:
@@ -233,5 +288,5 @@ def _distance(contours: Sequence[tuple[Dataset, NDArray[np.float64]]], planes: _
     return worst, outside
 
 
-def _foreign(message: str) -> InputError:
-    return InputError(Reason.FOREIGN_OBJECT, f"an object of a model {message}")
+def _foreign(message: str, what: str = "an object") -> InputError:
+    return InputError(Reason.FOREIGN_OBJECT, f"{what} of a model {message}")

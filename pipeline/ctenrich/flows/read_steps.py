@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from ctenrich.containers.contracts import CONTRACTS
 from ctenrich.errors import did_you_mean
 from ctenrich.flows.findings import Findings
-from ctenrich.flows.records import DST, SRC, Contract, Limits, Mount, Position, ResultFormat, Step
+from ctenrich.flows.records import DST, SRC, Contract, Limits, Mount, OutputGrid, Position, ResultFormat, Step
 from ctenrich.flows.yaml_nodes import Node
 
 __all__ = ["read_step", "read_subfolders"]
@@ -19,7 +19,7 @@ _KEYS = (
     "name", "use", "formats", "image", "command", "entrypoint", "environment", "contract", "docker_kwargs", "inputs",
     "input_mounts", "outputs", "output_mounts", "static_mounts", "config", "config_dump_folder", "subfolders", "gpu",
     "device", "tags", "cpus", "memory", "shared_memory", "network", "root", "user", "priority", "timeout", "retries",
-    "may_be_empty", "pull_before_exec",
+    "may_be_empty", "grid", "pull_before_exec",
 )  # fmt: skip
 _DOCKER = {
     "image": "image", "command": "command", "entrypoint": "entrypoint", "environment": "environment", "user": "user",
@@ -112,6 +112,7 @@ def read_step(node: Node, number: int, subfolders: tuple[str, ...], findings: Fi
         limits=_limits(entries, findings),
         priority=findings.whole(entries["priority"], "priority", (0, 5)) if "priority" in entries else None,
         timeout=findings.duration(entries.get("timeout"), "timeout", 1800.0),
+        grid=findings.choice(entries.get("grid"), "grid", OutputGrid, OutputGrid.ANY),
         retries=findings.whole(entries.get("retries"), "retries", (0, 100)),
         may_be_empty=findings.flag(entries.get("may_be_empty"), "may_be_empty"),
     )

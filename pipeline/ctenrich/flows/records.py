@@ -23,6 +23,7 @@ __all__ = [
     "Limits",
     "Mount",
     "Note",
+    "OutputGrid",
     "Pattern",
     "Position",
     "ResultFormat",
@@ -157,6 +158,15 @@ class Mount(NamedTuple):
     target: str
 
 
+class OutputGrid(StrEnum):
+    """Where the NIfTI files of a step lie."""
+
+    ANY = "any"
+    """Anywhere: a step may resample for the next one."""
+    INPUT = "input"
+    """On the voxels of a series of the flow's input."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Limits of a container or command, and what it may do."""
@@ -211,6 +221,8 @@ class Step:
     """0 to 5; None: that of the flow."""
     timeout: float = 1800.0
     """Seconds."""
+    grid: OutputGrid = OutputGrid.ANY
+    """Where the NIfTI files that it writes lie."""
     retries: int = 0
     """Further attempts after a failure."""
     may_be_empty: bool = False

@@ -127,7 +127,14 @@ def copy_inputs(inputs: Mapping[str, Mapping[PurePosixPath, Path]], folder: Path
             target = folder / source / place
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-            target.chmod(0o644)
+        _open_for_reading(folder / source)
+
+
+def _open_for_reading(folder: Path) -> None:
+    """Let other users read a folder: the user in the container is another one, and a listener's files are its own."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _put_config(step: Step, program: StepProgram, key: str, folder: Path) -> HostMount | None:
@@ -143,7 +150,7 @@ def _put_config(step: Step, program: StepProgram, key: str, folder: Path) -> Hos
     place = folder / "in" / first if first else folder / "config"
     place.mkdir(parents=True, exist_ok=True)
     write_bytes(place / config.name, json.dumps(content, indent=1).encode())
-    (place / config.name).chmod(0o644)
+    _open_for_reading(place)
     if first:
         return None
     return HostMount(host=place, target=step.config_folder if paths.own_config_folder else str(config.parent))

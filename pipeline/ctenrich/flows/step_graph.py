@@ -20,19 +20,25 @@ from ctenrich.flows.capacity import Allotment, Capacity, Needs, needs_of, parse_
 from ctenrich.flows.errors import refused
 from ctenrich.flows.inputs import input_paths
 from ctenrich.flows.reader import Machine
-from ctenrich.flows.records import DST, Flow, Limits, Step
+from ctenrich.flows.records import DST, Flow, Limits, OutputGrid, Step
 from ctenrich.flows.request import RunRequest
 from ctenrich.flows.scheduling import GraphTask, Stop, run_tasks
 from ctenrich.flows.static_files import hash_of_static, static_path
 from ctenrich.flows.step_container import StepProgram, container_spec, copy_inputs, prepare_step
-from ctenrich.flows.step_outputs import Examination, check_objects, examination_of, plain_files
+from ctenrich.flows.step_outputs import (
+    Examination,
+    check_nifti_files,
+    check_objects,
+    examination_of,
+    plain_files,
+)
 from ctenrich.reasons import Reason
 from ctenrich.workspace import sha256_of_file, write_bytes
 
 __all__ = ["ContainerStep", "StepGraph", "check_containers", "machine_of"]
 
 _DONE = "done.json"
-_NOT_IN_KEY = ("name", "place", "priority", "timeout", "retries", "tags")
+_NOT_IN_KEY = ("name", "place", "priority", "timeout", "retries", "tags", "grid")
 _REPORTS = {"mercure": {"result.json"}}
 """Contract -> files of its output that are reports for the engine, not results."""
 
@@ -208,6 +214,8 @@ class StepGraph:
             for source, written in outputs.items():
                 if not plain_files(written) and not step.may_be_empty:
                     raise InputError(Reason.EMPTY_OUTPUT, f"{step.name} returned nothing in {source}")
+        if step.grid is OutputGrid.INPUT:
+            check_nifti_files([path for one in outputs.values() for path in plain_files(one)], _examination(sources))
         results = _results(step, program, outputs, sources)
         made |= outputs
         return ContainerStep(step=step.name, outputs=outputs, results=results)

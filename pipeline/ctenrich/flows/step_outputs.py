@@ -13,13 +13,13 @@ from pydicom.dataset import Dataset
 
 from ctenrich.dicom.quiet import quiet
 from ctenrich.errors import InputError, UnsafeInputError
-from ctenrich.flows.output_grid import InputPlanes, check_grid
+from ctenrich.flows.output_grid import InputPlanes, check_grid, check_nifti
 from ctenrich.reasons import Reason
 from ctenrich.records import Severity
 from ctenrich.validate.dciodvfy import run_dciodvfy
 from ctenrich.workspace import sha256_of_file
 
-__all__ = ["Examination", "check_objects", "examination_of", "plain_files"]
+__all__ = ["Examination", "check_nifti_files", "check_objects", "examination_of", "plain_files"]
 
 _KEYWORDS = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 _FRAMES = ("FrameOfReferenceUID", "ReferencedFrameOfReferenceUID")
@@ -137,6 +137,26 @@ def check_objects(files: Sequence[Path], examination: Examination) -> None:
         errors = [one for one in run_dciodvfy(path, path.name) if one.severity is Severity.ERROR]
         if errors:
             raise InputError(Reason.INVALID_OBJECT, f"dciodvfy: {errors[0].message[:200]}")
+
+
+def check_nifti_files(files: Iterable[Path], examination: Examination) -> None:
+    """Refuse NIfTI files that do not lie on the voxels of a series of the input.
+
+    Parameters
+    ----------
+    files : iterable of Path
+        Files that a model wrote; those with other suffixes than ``.nii`` and ``.nii.gz`` are left out.
+    examination : Examination
+        Of the input.
+
+    Raises
+    ------
+    InputError
+        FOREIGN_OBJECT or DECODE_ERROR.
+    """
+    for path in files:
+        if path.name.endswith((".nii", ".nii.gz")):
+            check_nifti(path, examination.planes)
 
 
 def _read(path: Path) -> Dataset:
