@@ -9,7 +9,19 @@ import sys
 from pathlib import Path
 
 LONG = frozenset(
-    {"container", "dose", "dose_run", "fuzz", "gpu", "listener", "soak", "structure_sets", "totalsegmentator"}
+    {
+        "container",
+        "container_step",
+        "dose",
+        "dose_run",
+        "flow_cases",
+        "fuzz",
+        "gpu",
+        "listener",
+        "soak",
+        "structure_sets",
+        "totalsegmentator",
+    }
 )
 """Not part of ``make bench``: takes hours, or needs an environment or a device of its own."""
 

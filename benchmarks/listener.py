@@ -251,7 +251,10 @@ def main() -> int:
             bad = result.lost + result.different + result.twice + result.unfinished + result.failed
         if options.delivery_kills:
             sent = delivery_campaign(
-                folder / "deliveries", kills=options.delivery_kills, rng=random.Random(options.seed)
+                folder / "deliveries",
+                kills=options.delivery_kills,
+                rng=random.Random(options.seed),
+                progress=_report_progress,
             )
             print(json.dumps({"kills in steps and deliveries": asdict(sent)}, indent=1), flush=True)
             bad += sent.missing + sent.different + sent.more + sent.not_held + sent.uncounted + sent.unfinished
