@@ -141,7 +141,9 @@ def run(folder: Path, cases: int, use: str, ahead: int) -> dict[str, object]:
             while (totals := totals_of(station)).queued + totals.sending:
                 time.sleep(0.2)
             seconds = time.monotonic() - began
-            states = [row.state.value for row in ended_cases(station)]
+            states = [
+                " ".join(filter(None, (row.state.value, row.reason, row.message))) for row in ended_cases(station)
+            ]
     return {
         "cases": cases,
         "cases an hour": round(3600 * cases / seconds),
@@ -153,7 +155,7 @@ def run(folder: Path, cases: int, use: str, ahead: int) -> dict[str, object]:
 
 def growth(memory: dict[str, dict[str, float]]) -> dict[str, float]:
     """Memory at the end over that after half of the cases, of each process that was there both times."""
-    middle, end = memory["middle"], memory["end"]
+    middle, end = memory.get("middle", {}), memory.get("end", {})
     return {name: round(end[name] / middle[name], 3) for name in middle if name.startswith("listener") and name in end}
 
 

@@ -43,6 +43,8 @@ def test_a_container_is_closed_by_default() -> None:
     assert "--rm" not in DockerEngine(Path("/usr/bin/docker")).command(SPEC)
     assert "privileged" not in text.replace("no-new-privileges", "")
     assert "--device" not in words
+    relative = replace(SPEC, mounts=(HostMount(host=Path("run/in"), target="/input"),))
+    assert f"{Path.cwd()}/run/in:/input:ro" in DockerEngine(Path("podman")).command(relative), "else it names a volume"
     assert "--timeout" not in words
 
 

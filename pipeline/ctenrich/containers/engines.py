@@ -184,7 +184,7 @@ class DockerEngine:
         made += ["--device", spec.gpu] if spec.gpu else []
         made += _shared_options(spec)
         for mount in spec.mounts:
-            made += ["--volume", f"{mount.host}:{mount.target}" + ("" if mount.writable else ":ro")]
+            made += ["--volume", f"{mount.host.absolute()}:{mount.target}" + ("" if mount.writable else ":ro")]
         command = list(spec.command)
         if spec.entrypoint:
             made += ["--entrypoint", spec.entrypoint[0]]
@@ -252,7 +252,7 @@ class ApptainerEngine:
         made += ["--nv"] if spec.gpu else []
         made += _shared_options(spec)
         for mount in spec.mounts:
-            made += ["--bind", f"{mount.host}:{mount.target}:{'rw' if mount.writable else 'ro'}"]
+            made += ["--bind", f"{mount.host.absolute()}:{mount.target}:{'rw' if mount.writable else 'ro'}"]
         return [*made, spec.image, *words]
 
     def remove(self, name: str) -> None:

@@ -70,7 +70,11 @@ def run_container(
     try:
         with log.open("wb") as handle:
             process = subprocess.Popen(
-                engine.command(spec), stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT
+                engine.command(spec),
+                stdin=subprocess.DEVNULL,
+                stdout=handle,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,  # podman writes a file "oom" here about a container that had no memory left
             )
             try:
                 code = _wait(process, spec, limits, [*writable, log], stop)
