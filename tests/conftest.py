@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -70,6 +71,17 @@ def unpacked(name: str) -> Path:
         except OSError:
             shutil.rmtree(fresh)
     return cache
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("slowest") is None)
+
+
+def pytest_sessionfinish() -> None:
+    """End the object stores that the tests of this process shared; a worker of xdist runs no exit handlers."""
+    if servers := sys.modules.get("tests.support.storage_servers"):
+        servers.end_servers()
 
 
 @pytest.fixture(scope="session")

@@ -197,6 +197,7 @@ def test_the_worker_starts_once_no_object_arrives(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.long
+@pytest.mark.slowest
 def test_fifteen_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     result = campaign(tmp_path, kills=15, rng=random.Random(3), images=60)
     assert result.kills == 15

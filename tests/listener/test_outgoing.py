@@ -147,6 +147,7 @@ def test_destinations_and_hooks_in_the_station_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.slowest
 def test_a_listener_sends_results_after_kills_once_each(tmp_path: Path) -> None:
     """From storescu to storescp, with kills after the release; the node has each object of the run once."""
     write_phantom_study(tmp_path / "dicom", replace(SLICES, slices=12))

@@ -216,6 +216,7 @@ def test_the_notebooks_after_the_second_make_what_is_missing_by_the_same_lines()
 
 
 @pytest.mark.long
+@pytest.mark.slowest
 def test_a_notebook_whose_kernel_was_restarted_goes_on_and_others_after_it(tmp_path: Path) -> None:
     """02 in an empty folder, from its beginning once more, and 04 and 05 on what it left."""
     begun = execute_alone("02_enrich", tmp_path, cells_run=13)

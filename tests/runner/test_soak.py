@@ -11,6 +11,7 @@ from tests.support.cohorts import make_cohort
 
 
 @pytest.mark.long
+@pytest.mark.slowest
 @pytest.mark.timeout(900)
 def test_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     counts = kill_at_random(make_cohort(tmp_path, 3), tmp_path / "run", 15, random.Random(7))
@@ -22,6 +23,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.slowest
 @pytest.mark.timeout(900)
 def test_three_hundred_series_with_faults_end_in_one_state_each(tmp_path: Path) -> None:
     totals = soak(tmp_path, 300, random.Random(3))
