@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import json
 import re
@@ -10,9 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
@@ -49,18 +50,49 @@ def program(name: str, *arguments: str, port: int) -> Iterator[str]:
         process.wait(20)
 
 
+_running = ExitStack()
+_idle: defaultdict[str, list[str]] = defaultdict(list)
+"""Program -> URLs of its servers that are started, empty, and in nobody's use."""
+
+
+@contextmanager
+def _empty_server(name: str, start: Callable[[str], tuple[str, ...]], empty: tuple[str, str]) -> Iterator[str]:
+    """Give a server without any object, and keep it for the next test: a start takes seconds."""
+    if _idle[name]:
+        url = _idle[name].pop()
+    else:
+        port = free_port()
+        url = _running.enter_context(program(name, *start(str(port)), port=port))
+    yield url  # what a failed test leaves behind is not used again
+    method, path = empty
+    request(f"{url}{path}", method)
+    _idle[name].append(url)
+
+
+def end_servers() -> None:
+    """End the servers that are kept."""
+    _idle.clear()
+    _running.close()
+
+
+atexit.register(end_servers)
+
+
 @contextmanager
 def s3_server() -> Iterator[str]:
-    port = free_port()
-    with program("moto_server", "-H", "127.0.0.1", "-p", str(port), port=port) as url:
+    """A server of S3 without a bucket."""
+    with _empty_server("moto_server", lambda port: ("-H", "127.0.0.1", "-p", port), ("POST", "/moto-api/reset")) as url:
         yield url
 
 
 @contextmanager
 def gcs_server() -> Iterator[str]:
-    port = free_port()
-    arguments = ("start", "--host", "127.0.0.1", "--port", str(port), "--in-memory")
-    with program("gcp-storage-emulator", *arguments, port=port) as url:
+    """A server of Cloud Storage without a bucket."""
+    with _empty_server(
+        "gcp-storage-emulator",
+        lambda port: ("start", "--host", "127.0.0.1", "--port", port, "--in-memory"),
+        ("GET", "/wipe"),
+    ) as url:
         yield url
 
 
