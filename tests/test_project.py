@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from pydantic import TypeAdapter
 
 from ctenrich.errors import CtenrichError, RetryExhaustedError, TransientError
 from ctenrich.reasons import Reason, current_code
-from tests.support.imports import import_graph, module_files, own_imports, strongly_connected, subpackage_graph
+from tests.support.imports import (
+    OwnImport,
+    import_graph,
+    module_files,
+    own_imports,
+    strongly_connected,
+    subpackage_graph,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -115,8 +123,13 @@ LATE_IMPORTS = 30
 """Import statements of own modules inside functions, outside the command line."""
 
 
+@cache
+def imports_of_package() -> list[OwnImport]:
+    return own_imports(module_files(PACKAGE))
+
+
 def test_no_import_circle_also_counting_imports_inside_functions() -> None:
-    graph = import_graph(own_imports(module_files(PACKAGE)))
+    graph = import_graph(imports_of_package())
     assert len(graph) > 100
     assert strongly_connected(graph) == []
     assert strongly_connected(subpackage_graph(graph)) == []
@@ -136,9 +149,7 @@ def test_the_packages_top_level_stays_small() -> None:
 
 
 def test_late_imports_of_own_modules_are_few_and_explained() -> None:
-    late = [
-        one for one in own_imports(module_files(PACKAGE)) if one.late and not one.importer.startswith("ctenrich.cli")
-    ]
+    late = [one for one in imports_of_package() if one.late and not one.importer.startswith("ctenrich.cli")]
     assert len(late) <= LATE_IMPORTS, [f"{one.importer}:{one.line}" for one in late]
     assert [f"{one.importer}:{one.line}" for one in late if not one.explained] == []
 
@@ -210,15 +221,21 @@ def code_of(text: str) -> list[str]:
     return [*re.findall(r"```[a-z]*\n(.*?)```", text, re.S), *re.findall(r"^ {4}ctenrich [^\n]*", text, re.M)]
 
 
-def parsed(line: str) -> str:
-    """Name of the command of a line, whose options and number of arguments have to be those of the real one."""
+@cache
+def command_line() -> Any:
+    """All commands with their options."""
     import typer
 
     from ctenrich.cli.main import app
 
+    return typer.main.get_command(app)
+
+
+def parsed(line: str) -> str:
+    """Name of the command of a line, whose options and number of arguments have to be those of the real one."""
     words = shlex.split(line, comments=True)[1:]
     words = words[: next((n for n, word in enumerate(words) if word in {"|", ">", "&&", ";"}), None)]
-    command: Any = typer.main.get_command(app)
+    command = command_line()
     context = command.make_context("ctenrich", [], resilient_parsing=True)
     while words and hasattr(command, "commands"):
         assert words[0] in command.commands, line
@@ -233,11 +250,7 @@ def parsed(line: str) -> str:
 
 
 def test_documented_commands_exist() -> None:
-    import typer
-
-    from ctenrich.cli.main import app
-
-    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    known = set(command_line().commands)
     lines = documented_commands()
     assert len(lines) > 80
     assert {"run", "select", "query"} <= {parsed(line) for line in lines} <= known
