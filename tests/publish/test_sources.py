@@ -89,6 +89,8 @@ class Receiver:
     got: dict[str, bytes] = field(default_factory=dict)
     syntaxes: dict[str, str] = field(default_factory=dict)
     answer: Callable[[str], int] = lambda _: 0
+    no_answer: list[str] = field(default_factory=list)
+    """Objects at which it aborts the association instead of answering, once each time that they are listed."""
 
     @property
     def url(self) -> str:
@@ -103,6 +105,10 @@ def node(supported: Mapping[Any, list[Any]], tls: ssl.SSLContext | None = None) 
 
     def store(event: Any) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
+        if uid in found.no_answer:
+            found.no_answer.remove(uid)
+            event.assoc.abort()
+            return 0xC000
         status = found.answer(uid)
         if status in (0, 0xB000):
             found.got[uid] = event.request.DataSet.getvalue()
@@ -176,6 +182,22 @@ def test_the_resume_sends_one(run: Workspace) -> None:
         assert again.exit_code == 0, again.output
         assert "7 objects (4 CT, 1 RTDOSE, 1 RTPLAN, 1 RTSTRUCT), 1 of them sent now" in again.output
         assert list(receiver.got) == [unlucky]
+
+
+def test_an_object_without_an_answer_is_sent_again_once(run: Workspace) -> None:
+    with node(EVERYTHING) as receiver:
+        unlucky = gather(run, SOURCES).files[2].sop_instance_uid
+        receiver.no_answer = [unlucky]
+        sent = publish_to(run, receiver.url, options=SOURCES)
+        assert [row.status for row in sent] == ["sent"] * 7
+        assert len(receiver.got) == 7
+    with node(EVERYTHING) as receiver:
+        receiver.no_answer = [unlucky] * 2
+        with pytest.raises(TransientError, match="1 of 7 objects"):
+            publish_to(run, receiver.url, options=SOURCES)
+        assert set(receiver.got) == {file.sop_instance_uid for file in gather(run, SOURCES).files} - {unlucky}
+        (failed,) = [row for row in read_log(run, receiver.url) if row.status == "failed"]
+        assert (failed.reason, failed.detail) == ("RETRY_EXHAUSTED", "no answer")
 
 
 def test_a_changed_file_is_not_sent_and_a_missing_one_holds_back_its_series(run: Workspace) -> None:

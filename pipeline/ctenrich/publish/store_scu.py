@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from ctenrich.archives.association import associate, open_entity
@@ -122,19 +123,34 @@ class _StoreSender:
             self._association.release()
         self._association = None
 
+    def _abort(self) -> None:
+        """Give up an association that lacks an answer: a late one would be taken for that of the next object."""
+        if self._association is not None and self._association.is_established:
+            self._association.abort()
+        self._association = None
+
+    def _store(self, file: PublishedFile, context: _Context) -> Dataset:
+        """Send one file, in a new association if there is none; the answer is empty if none came."""
+        if self._association is None or not self._association.is_established:
+            self.open(context)
+        if self._association is None:
+            return Dataset()
+        with part10_file(file) as path:
+            status = self._association.send_c_store(path)
+        if "Status" not in status:
+            self._abort()
+        return status
+
     def send(self, file: PublishedFile) -> Answer:
-        """Send one file."""
+        """Send one file, again in a new association if no answer comes: a C-STORE can be repeated (PS3.4 B.2)."""
         context = _context_of(file)
         if context not in self._asked:
             self.open(context)
         if (result := self._refused.get(context)) is not None:
             return _refusal(context, result)
-        if self._association is None or not self._association.is_established:
-            self.open(context)
-        if self._association is None:
-            return Answer(reason=Reason.RETRY_EXHAUSTED, detail="there is no association")
-        with part10_file(file) as path:
-            status = self._association.send_c_store(path)
+        status = self._store(file, context)
+        if "Status" not in status:  # the answer was lost, or the association broke
+            status = self._store(file, context)
         code = getattr(status, "Status", None)
         if code == 0:
             return Answer(status=code)
