@@ -2,7 +2,9 @@
 
 ``python -m benchmarks.crawl [--files 100000] [--slices 97] [--folder DIR]``. Each patient has a CT of that many slices
 of 2 x 2 pixels, and a structure set, a plan and a dose. UIDs from plan to structure set and from dose to plan lead
-nowhere. The files are deleted afterwards.
+nowhere. The files are deleted afterwards. ``--rows 1000000`` stores that many rows without files: the headers of 2,560
+generated files again and again, under other UIDs and paths. It prints the largest memory for every 122,880 of them,
+DuckDB's group of rows.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ import io
 import multiprocessing
 import resource
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 _PATIENT, _IMAGE, _HEIGHT = b"100000000", b"200000000", b"0300.00"
 """Numbers in the templates that differ from file to file, of one length."""
 _ROOT = f"1.2.826.0.1.3680043.{_PATIENT.decode()}"
+_OWN_VALUES = (
+    "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "FrameOfReferenceUID", "local_path",
+    "gcs_url",
+)  # fmt: skip
+_GROUP = 122_880
 _CLASSES = {"CT": "2", "RTSTRUCT": "481.3", "RTPLAN": "481.5", "RTDOSE": "481.2"}
 
 
@@ -128,17 +137,72 @@ def _measured(task: Callable[[Path, Path], int], folder: Path, catalog: Path, ou
     out.put((number, time.process_time() - start, peak))
 
 
+class _Peak(threading.Thread):
+    """Watches the memory of this process."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.bytes = 0
+
+    def run(self) -> None:
+        import psutil
+
+        process = psutil.Process()
+        while True:
+            self.bytes = max(self.bytes, process.memory_info().rss)
+            time.sleep(0.02)
+
+
+def store_rows(folder: Path, catalog: Path, rows: int) -> None:
+    """Store the headers of the files of a folder again and again, under other UIDs and paths."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from ctenrich.catalog import folder as folders
+    from ctenrich.catalog.crawl import FoundFile, find_files, read_batches
+
+    found = sorted(find_files([folder]), key=lambda entry: entry.path)
+    batches = list(read_batches([FoundFile(one.path, one.size, one.mtime_ns) for one in found], "local", 1))
+    tables = [pa.ipc.open_stream(batch.instances).read_all() for batch in batches]
+    connection = folders._open(catalog, read_only=False)
+    folders._create(connection)
+    peak, done, groups, turn = _Peak(), 0, 0, 0
+    peak.start()
+    while done < rows:
+        batch, table = batches[turn % len(batches)], tables[turn % len(batches)]
+        for name in _OWN_VALUES:
+            at = table.schema.get_field_index(name)
+            values = pc.binary_join_element_wise(table[name].combine_chunks(), str(turn), ".")
+            table = table.set_column(at, table.schema.field(at), values)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        files = tuple(replace(file, path=f"{file.path}.{turn}") for file in batch.files)
+        folders._store(connection, replace(batch, files=files, instances=sink.getvalue().to_pybytes()))
+        done, turn = done + table.num_rows, turn + 1
+        if done // _GROUP > groups:
+            print(f"  {done:,} rows: largest memory {peak.bytes / 2**20:.0f} MB since the last line", flush=True)
+            groups, peak.bytes = done // _GROUP, 0
+    folders._mark_copies(connection)
+    print(f"  {done:,} rows with the search for copies: {peak.bytes / 2**20:.0f} MB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--slices", type=int, default=97)
     parser.add_argument("--folder", type=Path, help="where the files are made; default: the folder of temporary files")
     parser.add_argument("--quick", action="store_true", help="a tenth of the files")
+    parser.add_argument("--rows", type=int, default=0, help="store rows without files instead")
     given = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
         folder, catalog = Path(scratch) / "rt", Path(scratch) / "catalog.duckdb"
         folder.mkdir()
+        if given.rows:
+            make_files(folder, 2560, 253)
+            store_rows(folder, catalog, given.rows)
+            return
         files = make_files(folder, given.files // (10 if given.quick else 1), given.slices)
         print(f"{files:,} files")
         seconds: dict[str, float] = {}
