@@ -27,7 +27,7 @@ from ctenrich.errors import CtenrichError, IncompleteError, TransientError, Unsa
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
-from ctenrich.storage.base import Storage, StoredObject, Transfer
+from ctenrich.storage.base import ReadOnlyStorage, StoredObject, Transfer
 from ctenrich.storage.retry import retrying
 from ctenrich.workspace import atomic_path, check_uid
 
@@ -136,12 +136,15 @@ class NbiaArchive:
         )
 
 
-class NbiaStorage(Storage):
+class NbiaStorage(ReadOnlyStorage):
     """Instances of series, as ``nbia+https://HOST/PATH/COLLECTION/studies/S/series/R/instances/I``.
 
     A series arrives as one ZIP file with the MD5 of every member. An instance is kept if its bytes have that MD5 and
     its UIDs are those of its URL.
     """
+
+    archive = "The Cancer Imaging Archive"
+    instead = "see ctenrich release"
 
     def __init__(self, settings: FetchSettings) -> None:
         super().__init__(settings)
@@ -189,14 +192,6 @@ class NbiaStorage(Storage):
                     _unpack(archive, Path(scratch), wanted, most)
             except _DAMAGED as error:
                 raise TransientError(Reason.CHECKSUM, "the archive's ZIP file is damaged or cut") from error
-
-    def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
-        """Refused: the archive is only read."""
-        raise UsageError(Reason.BAD_PARAMETER, "The Cancer Imaging Archive is only read", "see ctenrich release")
-
-    def refuses_overwriting(self, url: str) -> bool:
-        """An archive is no place for shared files."""
-        return False
 
 
 def _client(root: str, settings: FetchSettings) -> WebClient:

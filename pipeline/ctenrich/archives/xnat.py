@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -14,7 +13,7 @@ from ctenrich.errors import CtenrichError, IncompleteError, TransientError, Unsa
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.settings import FetchSettings
-from ctenrich.storage.base import Storage, StoredObject, Transfer, verify_file
+from ctenrich.storage.base import ReadOnlyStorage, StoredObject, Transfer, verify_file
 from ctenrich.storage.retry import retrying
 from ctenrich.workspace import atomic_path, check_uid
 
@@ -102,11 +101,14 @@ class XnatArchive:
         return _answer(self._client, self._settings, f"{_web(self._root)}{path}?format=json{more}")
 
 
-class XnatStorage(Storage):
+class XnatStorage(ReadOnlyStorage):
     """Files of scans, as ``xnat+https://HOST/data/experiments/E/scans/S/resources/R/files/NAME``.
 
     XNAT states the size of each file, and its MD5 where checksums are kept: both are compared.
     """
+
+    archive = "XNAT"
+    instead = "send objects to its DICOM receiver: publish"
 
     def __init__(self, settings: FetchSettings) -> None:
         super().__init__(settings)
@@ -143,14 +145,6 @@ class XnatStorage(Storage):
             progress.advance("fetch")
 
         download_at_once(transfers, one, min(_AT_ONCE, self._settings.parallel_objects))
-
-    def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
-        """Refused: XNAT is only read."""
-        raise UsageError(Reason.BAD_PARAMETER, "XNAT is only read", "send objects to its DICOM receiver: publish")
-
-    def refuses_overwriting(self, url: str) -> bool:
-        """An archive is no place for shared files."""
-        return False
 
 
 def _client(root: str, settings: FetchSettings) -> WebClient:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.progress import SILENT, Progress
@@ -17,6 +17,7 @@ from ctenrich.settings import FetchSettings
 
 __all__ = [
     "BatchStorage",
+    "ReadOnlyStorage",
     "Storage",
     "StoredObject",
     "Transfer",
@@ -113,6 +114,23 @@ class BatchStorage(Storage):
     @abstractmethod
     def download_batch(self, transfers: Sequence[Transfer], progress: Progress = SILENT) -> None:
         """Download objects of any folders as `download` does, without listing them first."""
+
+
+class ReadOnlyStorage(Storage):
+    """An archive that files only come from."""
+
+    archive: ClassVar[str]
+    """Its name, which begins the message."""
+    instead: ClassVar[str]
+    """What to do instead of an upload."""
+
+    def upload(self, source: Path, url: str, *, replace: bool = False) -> StoredObject:
+        """Refused: the archive is only read."""
+        raise UsageError(Reason.BAD_PARAMETER, f"{self.archive} is only read", self.instead)
+
+    def refuses_overwriting(self, url: str) -> bool:
+        """An archive is no place for shared files."""
+        return False
 
 
 def content_type(path: Path) -> str:
