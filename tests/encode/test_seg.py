@@ -127,7 +127,7 @@ def test_sides_and_regions_are_coded(tmp_path: Path, workspace: Workspace) -> No
     side = lung.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0]
     assert (side.CodeValue, side.CodeMeaning) == ("7771000", "Left")
     assert tumour.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Neoplasm, Primary"
-    assert tumour.AnatomicRegionSequence[0].CodeMeaning == "Lung"
+    assert tumour.AnatomicRegionSequence[0].CodeMeaning == "Anatomical Structure"
     assert lung.SegmentDescription == "Lung-Left"
     assert {s.SegmentAlgorithmType for s in dataset.SegmentSequence} == {"MANUAL"}
     assert "SegmentAlgorithmName" not in lung

@@ -134,7 +134,7 @@ def test_sides_come_first_below_the_finding_site(written: dict[str, Path]) -> No
     assert first.ConceptCodeSequence[0].CodeMeaning == "Left"
     tumour = found[2]
     assert children(tumour, "121071")[0].ConceptCodeSequence[0].CodeMeaning == "Neoplasm"
-    assert children(tumour, "363698007")[0].ConceptCodeSequence[0].CodeMeaning == "Lung"
+    assert children(tumour, "363698007")[0].ConceptCodeSequence[0].CodeMeaning == "Anatomical Structure"
     assert pydicom.dcmread(written["expert"]).SeriesDescription == "Manual_segmentations_Measurements"
 
 
