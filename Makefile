@@ -3,8 +3,9 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 EXTRAS := cloud,colab,dev,docs,notebooks,onnx,pacs,ray,reference,tables,view
-# threads of two workers that wait for work must not take the processors from those that have some
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+# threads of two workers that wait for work must not take the processors from those that have some; Python keeps what it
+# compiled, because many tests start the program
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .PHONY: help setup demo test test-all soak fuzz check colab bench docs wheel sdist clean

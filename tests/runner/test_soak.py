@@ -14,7 +14,7 @@ from tests.support.cohorts import make_cohort
 @pytest.mark.slowest
 @pytest.mark.timeout(900)
 def test_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
-    counts = kill_at_random(make_cohort(tmp_path, 3), tmp_path / "run", 15, random.Random(7))
+    counts = kill_at_random(make_cohort(tmp_path, 6), tmp_path / "run", 15, random.Random(7))
     assert counts["killed"] == 15
     assert counts["finished"] >= 1
     assert counts.get("different", 0) == 0
