@@ -75,7 +75,7 @@ class ScriptEngine:
 
 @contextmanager
 def own_podman(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let podman use runc and a storage of its own, which is unmounted at the end; skips without them."""
+    """Let podman use runc and a storage of its own, which is unmounted at the end; skips where no container starts."""
     if shutil.which("podman") is None or shutil.which("runc") is None:
         pytest.skip("podman and runc are not installed")
     (folder / "containers.conf").write_text(CONFIG)
@@ -85,6 +85,11 @@ def own_podman(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(folder / "storage.conf"))
     try:
+        image = make_image(folder, "probe", {})
+        words = ["podman", "run", "--rm", "--network", "none", image, "/bin/sh", "-c", ":"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+        if done.returncode:
+            pytest.skip(f"podman cannot run a container here: {done.stderr.strip()[-200:]}")
         yield
     finally:
         subprocess.run(["umount", str(folder / "graph" / "overlay")], capture_output=True, check=False)
