@@ -1,21 +1,22 @@
-"""The three use cases that RadDeploy published, as flows of a listener; shell scripts stand for the models."""
+"""The three use cases that RadDeploy published, as flows of a listener; tiny images of podman stand for the models."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 from tests.listener.test_case_flows import QUIET, FlowDesk
-from tests.support.containers import ScriptEngine
+from tests.support.containers import make_image, own_podman
 from tests.support.listeners import study_files
 
+from ctenrich.containers.engines import find_engine
 from ctenrich.delivery.decisions import delivery_rows
 from ctenrich.delivery.queue import DeliveryQueue
-from ctenrich.flows import running, step_graph, step_outputs
+from ctenrich.flows import running, step_graph
 from ctenrich.listener.cases import case_of
 
 pytestmark = pytest.mark.long
@@ -38,12 +39,17 @@ ADAPTIVE = (
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptEngine:
-    made = ScriptEngine()
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Make an image that runs a script."""
     for module in (running, step_graph):
-        monkeypatch.setattr(module, "find_engine", lambda name="": made)
-    monkeypatch.setattr(step_outputs, "run_dciodvfy", lambda *_: [])
-    return made
+        monkeypatch.setattr(module, "find_engine", lambda name="": find_engine("podman"))
+
+    def make(name: str, script: str, files: dict[str, bytes] | None = None) -> None:
+        model: dict[str, str | bytes] = {"bin/model": f"#!/bin/sh\nset -e\n{script}\n"}
+        make_image(tmp_path, name, model | (files or {}), 'ENTRYPOINT ["/bin/model"]')
+
+    with own_podman(tmp_path, monkeypatch):
+        yield make
 
 
 @pytest.fixture
@@ -83,8 +89,8 @@ def queued(desk: FlowDesk) -> list[tuple[str, int]]:
         return [(row.destination, row.objects) for row in delivery_rows(queue) if row.state.value == "queued"]
 
 
-def test_one_modality_is_segmented_and_sent_to_a_node(make_desk, engine: ScriptEngine) -> None:
-    engine.scripts["segment"] = 'cp "$(ls -d "$INPUT"/* | head -1)" "$OUTPUT"'
+def test_one_modality_is_segmented_and_queued_for_a_node(make_desk, image: Callable[..., None]) -> None:
+    image("segment", 'set -- /input/*; cp "$1" /output')
     desk = make_desk(lungs=ONE_MODALITY)
     desk.put(*study_files())
     run_case(desk)
@@ -92,30 +98,29 @@ def test_one_modality_is_segmented_and_sent_to_a_node(make_desk, engine: ScriptE
 
 
 def test_ct_pet_and_two_mr_of_four_associations_run_through_five_folds(
-    make_desk, engine: ScriptEngine, tmp_path: Path
+    make_desk, image: Callable[..., None], tmp_path: Path
 ) -> None:
-    engine.scripts["fold"] = 'test "$(ls "$MR" | wc -l)" = 2; test "$(ls "$PET" | wc -l)" = 1; cp "$PET"/* "$OUTPUT"'
-    engine.scripts["mean"] = 'cmp "$A"/* "$B"/*; cmp "$D"/* "$E"/*; cp "$C"/* "$OUTPUT"'
+    image("fold", 'set -- /mr/*; test $# = 2; set -- /pet/*; test $# = 1; set -- /ct/*; cp "$1" /output')
+    image("mean", 'set -- /a/*.dcm /b/*.dcm /c/*.dcm /d/*.dcm /e/*.dcm; test $# = 5; cp "$3" /output')
     desk = make_desk(gtv=FIVE_FOLDS)
     series = [study_files(), *([series_of(tmp_path, modality)] for modality in ("PT", "MR", "MR"))]
     for association, files in enumerate(series, 1):
         desk.put(*files, association=association)
         desk.ended(association, "released")
     run_case(desk)
-    assert sorted(engine.ran) == ["fold"] * 5 + ["mean"]
     assert queued(desk) == [("gtv: PACS@10.1.2.3:104", 1)]
     steps = desk.station.revision(1, 1) / "flows/gtv/steps"
-    assert len({json.loads(path.read_text())["key"] for path in steps.glob("*/done.json")}) == 6
+    done = [json.loads(path.read_text()) for path in steps.glob("*/done.json")]
+    assert len({step["key"] for step in done}) == 6
+    assert {step["engine"] for step in done} == {"podman"}
 
 
 def test_planning_ct_cbct_and_registration_give_a_derived_series(
-    make_desk, engine: ScriptEngine, tmp_path: Path
+    make_desk, image: Callable[..., None], tmp_path: Path
 ) -> None:
-    derived = tmp_path / "derived"
-    derived.mkdir()
-    made = dcmread(series_of(tmp_path, "CT", "deformed to the day"))
-    made.save_as(derived / "1.dcm")
-    engine.scripts["deform"] = f'ls "$PLANNING"/* "$DAILY"/* "$REGISTRATION"/*; cp {derived}/* "$OUTPUT"'
+    derived = series_of(tmp_path, "CT", "deformed to the day")
+    script = f"set -- /planning/* /daily/* /registration/*; test $# = {len(study_files()) + 2}; cp /derived.dcm /output"
+    image("deform", script, {"derived.dcm": derived.read_bytes()})
     desk = make_desk(adapt=ADAPTIVE)
     desk.put(*study_files(), association=1)
     desk.put(series_of(tmp_path, "CT", "CBCT"), association=2)
@@ -123,4 +128,4 @@ def test_planning_ct_cbct_and_registration_give_a_derived_series(
     run_case(desk)
     assert queued(desk) == [("adapt: PACS@10.1.2.3:104", 1)]
     (sent,) = running.results_of(desk.station.revision(1, 1) / "flows/adapt")
-    assert dcmread(sent).SeriesInstanceUID == made.SeriesInstanceUID
+    assert dcmread(sent).SeriesInstanceUID == dcmread(derived).SeriesInstanceUID

@@ -114,7 +114,7 @@ def docker_of_podman(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def make_image(folder: Path, name: str, files: Mapping[str, str], *changes: str) -> str:
+def make_image(folder: Path, name: str, files: Mapping[str, str | bytes], *changes: str) -> str:
     """Import an image of a shell, cp, sleep and these files; returns its ID."""
     tar = folder / f"{name}.tar"
     programs = ("/bin/sh", "/bin/cp", "/bin/sleep")
@@ -122,10 +122,11 @@ def make_image(folder: Path, name: str, files: Mapping[str, str], *changes: str)
     with tarfile.open(tar, "w") as archive:
         for path in (*programs, *dict.fromkeys(libraries)):
             archive.add(Path(path).resolve(), arcname=path)
-        for path, text in files.items():
+        for path, content in files.items():
+            data = content if isinstance(content, bytes) else content.encode()
             member = tarfile.TarInfo(path)
-            member.size, member.mode = len(text), 0o755
-            archive.addfile(member, BytesIO(text.encode()))
+            member.size, member.mode = len(data), 0o755
+            archive.addfile(member, BytesIO(data))
     words = ["podman", "import", *(word for change in changes for word in ("--change", change)), str(tar), name]
     done = subprocess.run(words, env=os.environ, capture_output=True, text=True, check=False)
     if done.returncode:
