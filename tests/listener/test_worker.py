@@ -130,6 +130,25 @@ def test_a_full_disk_puts_the_case_back(desk: Desk, monkeypatch: pytest.MonkeyPa
     assert cases.case_of(desk.database, 1)[0].state is CaseState.CLOSED
 
 
+def test_an_image_after_a_full_disk_opens_the_next_revision(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run of the first revision may be half made of its images already."""
+    *first, last = study_files()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    close_case(desk, *first)
+    with monkeypatch.context() as patch:
+        patch.setattr(running.steps, "run_all", full)
+        assert CaseWorker(desk.station, desk.database, EXPERT).run_next() is None
+    close_case(desk, last)
+    worker = CaseWorker(desk.station, desk.database, EXPERT)
+    assert [worker.run_next(), worker.run_next()] == [True, True]
+    found = cases.case_of(desk.database, 1)
+    assert {row.reason for row in found} == {"NO_EXPERT"}, "each has a run of its own images, which have no contours"
+    assert [row.images for row in found] == [len(first) + 1, len(first)]
+
+
 def test_an_interrupted_case_runs_first_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object, **__: object) -> RunSummary:
         return RunSummary(ended=RunEnd.INTERRUPTED, states={}, reasons={}, ran=0, seconds=0.0)

@@ -28,6 +28,8 @@ class RunRequest:
     """Absolute paths of programs of this machine that steps may run; none unless they are named."""
     static: str = ""
     """Folder of the static files (``static_mounts`` of steps)."""
+    off_peak: str = ""
+    """Hours in which flows with ``when: off_peak`` start, e.g. ``22:00-06:00``; empty: such flows are refused."""
     executor: str = "serial"
     """Where the jobs of the products run: ``serial``, ``processes`` or ``ray``; the results are the same."""
     address: str = ""

@@ -18,6 +18,7 @@ from ctenrich.reasons import Reason
 
 __all__ = [
     "ENDED",
+    "OFF_PEAK",
     "CaseRow",
     "CaseState",
     "Totals",
@@ -34,6 +35,10 @@ __all__ = [
     "start_revision",
     "totals",
 ]
+
+
+OFF_PEAK = "OFF_PEAK"
+"""Reason of a closed revision of which only flows are left that wait for off-peak hours."""
 
 
 class CaseState(StrEnum):
@@ -287,12 +292,26 @@ def new_revision(db: sqlite3.Connection, case: int, revision: int) -> None:
 # ---------------------------------------------------------------- running
 
 
-def next_to_run(database: StationDatabase) -> CaseRow | None:
-    """Return the revision that runs next: one that was interrupted, else by priority, deadline and time of closing."""
+def next_to_run(database: StationDatabase, *, off_peak: bool = True) -> CaseRow | None:
+    """Return the revision that runs next: one that was interrupted, else by priority, deadline and time of closing.
+
+    Parameters
+    ----------
+    database : StationDatabase
+        The station.
+    off_peak : bool
+        Whether revisions of which only flows with ``when: off_peak`` are left may run now.
+
+    Returns
+    -------
+    CaseRow or None
+    """
     rows = database.rows(
         _SELECT + "WHERE c.held = '' AND r.state IN ('closed', 'running') "
+        "AND (? OR r.state = 'running' OR r.reason <> ?) "
         "ORDER BY r.state = 'running' DESC, c.priority DESC, c.deadline IS NULL, c.deadline, r.closed, r.case_id "
-        "LIMIT 1"
+        "LIMIT 1",
+        (off_peak, OFF_PEAK),
     )
     return _row(rows[0]) if rows else None
 

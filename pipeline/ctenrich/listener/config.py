@@ -13,6 +13,7 @@ from ctenrich.delivery.destination import Destination, Hook
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.flows.capacity import parse_capacity
 from ctenrich.flows.closing import AfterAtMost, CloseRule, CloseWhen, parse_duration
+from ctenrich.flows.hours import parse_hours
 from ctenrich.flows.request import RunRequest
 from ctenrich.reasons import Reason
 
@@ -229,6 +230,8 @@ def _check_request(request: RunRequest) -> None:
     for program in request.commands:
         if not Path(program).is_absolute():
             raise _bad(f"run.commands: {program} is no absolute path")
+    if request.off_peak:
+        parse_hours(request.off_peak)
     if request.static and not Path(request.static).is_dir():
         raise _bad(f"run.static: there is no folder {request.static}")
 

@@ -38,8 +38,9 @@ def check_for_listener(flow: Flow, config: StationConfig) -> None:
     """
     products_by_source(flow)
     check_containers(flow)
-    if flow.when is not When.ANY:
-        raise refused(flow, flow.when_place, "when: a listener has no off-peak hours", "leave when out")
+    if flow.when is not When.ANY and not config.run.off_peak:
+        hint = 'state them in station.toml: [run] off_peak = "22:00-06:00"'
+        raise refused(flow, flow.when_place, "when: the station has no off-peak hours", hint)
     flow_destinations(flow, config)
     flow_hooks(flow)
 

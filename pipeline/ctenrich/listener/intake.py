@@ -274,10 +274,12 @@ def _revision_for(db: sqlite3.Connection, study: str) -> tuple[int, int, bool]:
         new_revision(db, case, 1)
         return case, 1, True
     case, revision = int(found["id"]), int(found["revision"])
-    (state,) = db.execute("SELECT state FROM revisions WHERE case_id = ? AND revision = ?", (case, revision)).fetchone()
+    state, started = db.execute(
+        "SELECT state, started FROM revisions WHERE case_id = ? AND revision = ?", (case, revision)
+    ).fetchone()
     if state in (CaseState.OPEN, CaseState.WAITING):
         return case, revision, False
-    if state == CaseState.CLOSED:  # it has not begun to run
+    if state == CaseState.CLOSED and started is None:  # one that was put back has results of its images already
         db.execute(
             "UPDATE revisions SET state = 'open', closed = NULL, reason = '' WHERE case_id = ? AND revision = ?",
             (case, revision),

@@ -6,12 +6,15 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
+from datetime import time as time_of_day
 from pathlib import Path
 
 from ctenrich.errors import CtenrichError, is_disk_full
 from ctenrich.flows.builtin import flow_folder_name
+from ctenrich.flows.hours import parse_hours
 from ctenrich.flows.reader import parse_flow
-from ctenrich.flows.records import SRC, Flow
+from ctenrich.flows.records import SRC, Flow, When
 from ctenrich.flows.running import (
     End,
     EndState,
@@ -25,7 +28,15 @@ from ctenrich.flows.running import (
 )
 from ctenrich.listener.audit import append_event
 from ctenrich.listener.case_flows import CaseFlows, case_flows
-from ctenrich.listener.cases import CaseRow, CaseState, deaths_of, end_revision, next_to_run, start_revision
+from ctenrich.listener.cases import (
+    OFF_PEAK,
+    CaseRow,
+    CaseState,
+    deaths_of,
+    end_revision,
+    next_to_run,
+    start_revision,
+)
 from ctenrich.listener.config import StationConfig
 from ctenrich.listener.database import StationDatabase
 from ctenrich.listener.flow_rows import (
@@ -51,6 +62,10 @@ _DISK_SECONDS = 30.0
 """Time before a case is tried again after the disk was full."""
 _DEATHS = 3
 """Deaths of this process after which a revision is given up; that the whole listener was killed does not count."""
+
+
+def _local_time() -> time_of_day:
+    return datetime.now().astimezone().time()
 
 
 def _end_of_flows(rows: Sequence[FlowRow]) -> End:
@@ -82,16 +97,25 @@ class CaseWorker:
         What runs, and where results are sent; with flows, the settings of their products.
     flows : CaseFlows, optional
         Flows that state what runs.
+    clock : callable
+        The time of the day, for flows that wait for off-peak hours.
     """
 
     def __init__(
-        self, station: Station, database: StationDatabase, config: StationConfig, flows: CaseFlows | None = None
+        self,
+        station: Station,
+        database: StationDatabase,
+        config: StationConfig,
+        flows: CaseFlows | None = None,
+        *,
+        clock: Callable[[], time_of_day] = _local_time,
     ) -> None:
         self._station = station
         self._database = database
         self._config = config
         self._request = replace(config.run, owner=owner_of(station.root))
         self._flows = flows
+        self._clock = clock
 
     def end_left_steps(self) -> None:
         """End the containers and programs of flows that a killed process of this station left."""
@@ -100,7 +124,7 @@ class CaseWorker:
 
     def run_next(self) -> bool | None:
         """Run the next case; returns whether there was one, or None if it was interrupted or the disk is full."""
-        row = next_to_run(self._database)
+        row = next_to_run(self._database, off_peak=self._is_off_peak())
         if row is None:
             return False
         if not start_revision(self._database, row):
@@ -121,10 +145,18 @@ class CaseWorker:
                 self._put_back(row)
                 return None
             end = End(EndState.FAILED, Reason.INTERNAL.value, type(error).__name__)
+        if end is None:
+            end_revision(self._database, row, CaseState.CLOSED, reason=OFF_PEAK)
+            append_event(self._station.audit, "case waits", case=row.case, revision=row.revision, reason=OFF_PEAK)
+            return True
         if end.state is EndState.INTERRUPTED:
             return None
         self._end(row, CaseState(end.state.value), end.reason, end.message)
         return True
+
+    def _is_off_peak(self) -> bool:
+        hours = self._request.off_peak
+        return not hours or parse_hours(hours).contain(self._clock())
 
     def _put_back(self, row: CaseRow) -> None:
         end_revision(self._database, row, CaseState.CLOSED, reason=Reason.DISK_FULL.value)
@@ -135,8 +167,8 @@ class CaseWorker:
         end_revision(self._database, row, state, reason=reason, message=message)
         append_event(self._station.audit, f"case {state.value}", case=row.case, revision=row.revision, reason=reason)
 
-    def _run(self, row: CaseRow) -> End:
-        """Run a revision."""
+    def _run(self, row: CaseRow) -> End | None:
+        """Run a revision; None if flows of it wait for off-peak hours."""
         folder = self._station.revision(row.case, row.revision)
         if self._flows is not None:
             return self._run_flows(row, folder)
@@ -152,7 +184,7 @@ class CaseWorker:
 
     # ------------------------------------------------------------ flows
 
-    def _run_flows(self, row: CaseRow, folder: Path) -> End:
+    def _run_flows(self, row: CaseRow, folder: Path) -> End | None:
         """Run the flows that fired on a revision, those of higher priority first; what has ended is not repeated."""
         assert self._flows is not None
         if not flow_rows(self._database, row.case, row.revision):  # it was asked for again, with the flows of today
@@ -162,12 +194,24 @@ class CaseWorker:
                 write_decisions(db, row.case, row.revision, decisions, again=True)
         known = flow_rows(self._database, row.case, row.revision)
         shadows = frozenset(one.flow for one in known if self._flow(one).shadow)
+        waiting = self._waiting(known)
         for one in sorted(known, key=lambda one: one.flow in shadows):  # stable: shadows after all others
+            if one.flow in waiting:
+                continue
             if one.state in (FlowState.PLANNED, FlowState.RUNNING) and not self._run_flow(row, one, folder):
                 return End(EndState.INTERRUPTED)
         rows = flow_rows(self._database, row.case, row.revision)
         self._notify(rows)
+        if waiting:
+            return None
         return _end_of_flows([one for one in rows if one.flow not in shadows])
+
+    def _waiting(self, known: Sequence[FlowRow]) -> frozenset[str]:
+        """Flows that have not begun, and do not start at this time of the day."""
+        if self._is_off_peak():
+            return frozenset()
+        planned = (one for one in known if one.state is FlowState.PLANNED)
+        return frozenset(one.flow for one in planned if self._flow(one).when is When.OFF_PEAK)
 
     def _notify(self, rows: Sequence[FlowRow]) -> None:
         """Queue the messages about flows that have ended; a second call changes nothing."""
