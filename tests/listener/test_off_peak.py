@@ -11,6 +11,7 @@ import pytest
 from tests.listener.test_case_flows import CT, QUIET, FlowDesk
 from tests.support.listeners import study_files
 
+from ctenrich.errors import UsageError
 from ctenrich.flows import running
 from ctenrich.flows.running import End, EndState
 from ctenrich.listener import cases
@@ -23,8 +24,6 @@ DAY, NIGHT = time(12), time(23)
 
 class NightDesk(FlowDesk):
     """A station with off-peak hours."""
-
-    hour = DAY
 
     def config(self, **values: object) -> StationConfig:
         return super().config(run=RunRequest(off_peak="22:00-06:00"), **values)
@@ -115,7 +114,5 @@ def test_a_flow_that_has_begun_goes_on_in_the_day(
 
 
 def test_the_settings_of_a_station_are_checked() -> None:
-    from ctenrich.errors import UsageError
-
     with pytest.raises(UsageError, match=r"run\.off_peak"):
         StationConfig(run=RunRequest(off_peak="at night")).check()
