@@ -29,7 +29,8 @@ SPEC = ContainerSpec(
 )
 
 
-def test_a_container_is_closed_by_default() -> None:
+def test_a_container_is_closed_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines.os, "geteuid", lambda: 0)
     words = DockerEngine(Path("/usr/bin/podman")).command(SPEC)
     text = " ".join(words)
     for part in (
@@ -66,6 +67,28 @@ def test_what_a_flow_opens() -> None:
         assert part in text
     assert text.endswith("--entrypoint /bin/model sha256:abc -v run --fast")
     assert "--network" not in text
+
+
+@pytest.mark.parametrize(
+    ("program", "user", "words"),
+    [
+        ("podman", "", "--userns keep-id:uid=1000,gid=1000 --user 1000:1000"),
+        ("podman", "7:8", "--userns keep-id:uid=7,gid=8 --user 7:8"),
+        ("podman", "7", "--userns keep-id:uid=7,gid=7 --user 7"),
+        ("podman", "model", "--user model"),
+        ("docker", "", "--user 1234:4321"),
+        ("docker", "7:8", "--user 7:8"),
+    ],
+)
+def test_without_root_the_user_in_a_container_is_that_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, program: str, user: str, words: str
+) -> None:
+    monkeypatch.setattr(engines.os, "geteuid", lambda: 1234)
+    monkeypatch.setattr(engines.os, "getegid", lambda: 4321)
+    command = DockerEngine(Path(program)).command(replace(SPEC, user=user))
+    assert f" {words} " in " ".join(command)
+    assert ("--userns" in command) == ("--userns" in words)
+    assert "--userns" not in DockerEngine(Path(program)).command(replace(SPEC, root=True))
 
 
 def test_apptainer(tmp_path: Path) -> None:

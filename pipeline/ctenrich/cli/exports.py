@@ -112,9 +112,12 @@ def export(
     from ctenrich import steps
     from ctenrich.cli.console import print_table, progress_bars
     from ctenrich.cli.options import check_source
-    from ctenrich.errors import count
+    from ctenrich.errors import UsageError, count
+    from ctenrich.reasons import Reason
     from ctenrich.records import Severity, State
 
+    if not run.exists():
+        raise UsageError(Reason.NOT_FOUND, f"there is no {run.name}", "name a run's folder, or DICOM files")
     is_run = (run / "run.json").is_file()
     stated = {
         "--only accepted": only is not None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -96,6 +98,13 @@ class Engine(Protocol):
         """Remove containers of a step, or of an owner, whose clients have ended; returns how many."""
 
 
+def _own_ids() -> str:
+    """User and group of this process as ``--user`` states them; empty for root, or where there are none."""
+    if not hasattr(os, "geteuid") or os.geteuid() == 0:
+        return ""
+    return f"{os.geteuid()}:{os.getegid()}"
+
+
 def _shared_options(spec: ContainerSpec) -> list[str]:
     """Options that all engines spell alike."""
     made = ["--pids-limit", str(_PIDS)]
@@ -179,7 +188,7 @@ class DockerEngine:
         made += [] if self.leaves else ["--rm"]
         made += ["--label", f"{_OWNER}={spec.owner}"] if spec.owner else []
         made += ["--timeout", str(int(spec.seconds) + _BACKSTOP)] if spec.seconds and self.name == "podman" else []
-        made += ["--user", "0:0" if spec.root else spec.user or _USER]
+        made += self._user_options(spec)
         made += ["--shm-size", str(spec.shared_memory)] if spec.shared_memory else []
         made += ["--device", spec.gpu] if spec.gpu else []
         made += _shared_options(spec)
@@ -190,6 +199,22 @@ class DockerEngine:
             made += ["--entrypoint", spec.entrypoint[0]]
             command = [*spec.entrypoint[1:], *command]
         return [*made, spec.image, *command]
+
+    def _user_options(self, spec: ContainerSpec) -> list[str]:
+        """User in the container, so that what it writes can be read and deleted by the user of this process.
+
+        Root of this machine can do so whoever wrote it. Podman without root maps its user to the one in the container;
+        Docker's service has no such mapping for one container, so that the default there is the user of this process.
+        """
+        own = _own_ids()
+        if spec.root:
+            return ["--user", "0:0"]
+        if self.name != "podman":
+            return ["--user", spec.user or own or _USER]
+        user = spec.user or _USER
+        ids = re.fullmatch(r"(\d+)(?::(\d+))?", user)
+        mapped = f"keep-id:uid={ids[1]},gid={ids[2] or ids[1]}" if own and ids else ""
+        return [*(["--userns", mapped] if mapped else []), "--user", user]
 
     def remove(self, name: str) -> None:
         """Kill and remove a container."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +28,7 @@ from ctenrich.flows.step_outputs import (
     Examination,
     check_nifti_files,
     check_objects,
+    clear_folder,
     examination_of,
     plain_files,
 )
@@ -224,8 +224,7 @@ class StepGraph:
         step, program, key = work.step, work.program, work.key
         folder = self.folder / "steps" / step.name
         for attempt in range(step.retries + 1):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            clear_folder(folder)
             began = time.monotonic()
             try:
                 copy_inputs(work.inputs, folder / "in")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from ctenrich.records import Severity
 from ctenrich.validate.dciodvfy import run_dciodvfy
 from ctenrich.workspace import sha256_of_file
 
-__all__ = ["Examination", "check_nifti_files", "check_objects", "examination_of", "plain_files"]
+__all__ = ["Examination", "check_nifti_files", "check_objects", "clear_folder", "examination_of", "plain_files"]
 
 _KEYWORDS = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 _FRAMES = ("FrameOfReferenceUID", "ReferencedFrameOfReferenceUID")
@@ -91,17 +92,50 @@ def plain_files(folder: Path) -> list[Path]:
     ------
     UnsafeInputError
         UNSAFE_PATH: a link, device, socket or pipe.
+    InputError
+        IO_ERROR: a file or folder that this process may not read. It is never left out: what a model returned would
+        look complete.
     """
     found = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_unreadable):
         for name in (*folders, *names):
             path = Path(place) / name
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise UnsafeInputError(Reason.UNSAFE_PATH, "a model returned a link or a special file")
             if stat.S_ISREG(mode):
+                try:
+                    path.open("rb").close()
+                except OSError as error:
+                    _unreadable(error)
                 found.append(path)
     return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    """Refuse what the system does not let this process read; a folder that was not made has no files."""
+    if isinstance(error, FileNotFoundError):
+        return
+    message = "a model returned files that cannot be read: they belong to another user"
+    hint = "leave root and user out of the step, or let the model make its output readable for all"
+    raise InputError(Reason.IO_ERROR, message, hint) from error
+
+
+def clear_folder(folder: Path) -> None:
+    """Make a folder for the output of a step anew.
+
+    Raises
+    ------
+    InputError
+        IO_ERROR: what an earlier attempt left cannot be deleted; it would be taken for the output of this one.
+    """
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        message = "what an earlier attempt of a step wrote cannot be deleted: it belongs to another user"
+        raise InputError(Reason.IO_ERROR, message, "delete the step's folder as that user or as root") from error
+    folder.mkdir(parents=True)
 
 
 def check_objects(files: Sequence[Path], examination: Examination) -> None:
