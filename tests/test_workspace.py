@@ -12,12 +12,14 @@ import psutil
 import pytest
 
 from ctenrich.errors import InputError, UnsafeInputError, UsageError
+from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Product, ProductKind, Severity, Volume
 from ctenrich.workspace import (
     Workspace,
     atomic_open,
     check_uid,
     files_below,
+    input_files,
     load_array,
     load_record,
     remove_temporaries,
@@ -26,6 +28,7 @@ from ctenrich.workspace import (
     sha256_of_array,
     write_bytes,
 )
+from tests.support.permissions import folder_of_plain_user
 
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 VOLUME = Volume("1.2", "volume/ct.npy", (2, 3, 4), IDENTITY, (3.0, 1.0, 1.0), "1.9", "ab")
@@ -151,3 +154,24 @@ def test_a_file_that_was_promised_has_its_folder_flushed(tmp_path: Path, monkeyp
     assert str(tmp_path) not in synced
     write_bytes(tmp_path / "promised", b"1", durable=True)
     assert synced[-1] == str(tmp_path), "after the rename"
+
+
+def test_files_of_a_folder_that_cannot_be_listed_are_not_left_out() -> None:
+    with folder_of_plain_user() as folder:
+        (folder / "a" / "b").mkdir(parents=True)
+        for place in ("a/b/1", "a/2", "3"):
+            (folder / place).write_bytes(b"x")
+        (folder / "link").symlink_to(folder / "3")
+        (folder / "others").symlink_to(folder / "a")
+        names = [path.relative_to(folder).as_posix() for path in input_files(folder)]
+        assert names == ["3", "a/2", "a/b/1", "link"]
+        assert input_files(folder / "3") == [folder / "3"]
+        assert [path.name for path, _ in files_below(folder)] == ["3", "2", "1"]
+        (folder / "a" / "b").chmod(0)
+        for listed in (files_below, input_files):
+            with pytest.raises(InputError, match="cannot be read: Permission denied") as caught:
+                listed(folder)  # type: ignore[operator]
+            assert caught.value.reason is Reason.IO_ERROR
+        closed: list[Path] = []
+        assert len(files_below(folder, closed=closed)) == 2
+        assert [path.name for path in closed] == ["b"]

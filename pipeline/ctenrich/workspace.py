@@ -31,6 +31,7 @@ __all__ = [
     "atomic_path",
     "check_uid",
     "files_below",
+    "input_files",
     "load_array",
     "load_record",
     "remove_temporaries",
@@ -164,23 +165,73 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
         sync_folders([path.parent])
 
 
-def files_below(folder: Path) -> list[tuple[Path, os.stat_result]]:
+def files_below(folder: Path, *, closed: list[Path] | None = None) -> list[tuple[Path, os.stat_result]]:
     """List the regular files below a folder with their status, by path; links are left out and not followed.
 
     Files and folders that others rename or delete meanwhile are passed over.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    closed : list of Path, optional
+        Gets the folders that this process may not list.
+
+    Returns
+    -------
+    list of (Path, os.stat_result)
+
+    Raises
+    ------
+    InputError
+        IO_ERROR for a folder that this process may not list, unless it goes into `closed`: what is in it would be
+        missing without a word.
     """
     found: list[tuple[Path, os.stat_result]] = []
-    for place, names, files in os.walk(folder, followlinks=False):  # passes over folders that are gone
-        names.sort()
-        for name in sorted(files):
-            path = Path(place, name)
-            try:
-                status = path.lstat()
-            except FileNotFoundError:
-                continue
-            if stat.S_ISREG(status.st_mode):
-                found.append((path, status))
+    for path in _paths_below(folder, closed):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            found.append((path, status))
     return found
+
+
+def input_files(top: Path) -> list[Path]:
+    """List the files of a folder that a user named, links to files among them, or the one file; sorted.
+
+    Parameters
+    ----------
+    top : Path
+        A file, or a folder with its subfolders; links to folders are not followed.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    InputError
+        IO_ERROR for a folder that this process may not list.
+    """
+    return sorted(path for path in _paths_below(top, None) if path.is_file()) if top.is_dir() else [top]
+
+
+def _paths_below(folder: Path, closed: list[Path] | None) -> Iterator[Path]:
+    """Everything but folders below a folder, one folder after the other."""
+
+    def refuse(error: OSError) -> None:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):  # it is gone
+            return
+        if closed is None:
+            message = f"a folder of {folder.name} cannot be read: {error.strerror}"
+            raise InputError(Reason.IO_ERROR, message, "make it readable for this user, or take it away") from error
+        closed.append(Path(error.filename))
+
+    for place, names, files in os.walk(folder, followlinks=False, onerror=refuse):
+        names.sort()
+        yield from (Path(place, name) for name in sorted(files))
 
 
 def sync_folders(folders: Iterable[Path]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.listener.test_store import open_store
 from tests.support.listeners import CONFIG, Receiver, receiving, silent_connection, study_files, uid_of, wait_for
+from tests.support.permissions import folder_of_plain_user
 
 from ctenrich.listener.config import Peer
 from ctenrich.listener.metrics import METRICS
@@ -223,6 +224,53 @@ def test_files_that_have_stopped_growing_are_taken(tmp_path: Path) -> None:
     }
     assert stored == {path.read_bytes() for path in (copied, linked, growing)}
     database.close()
+
+
+def test_what_cannot_be_read_is_tried_again() -> None:
+    contents = [path.read_bytes() for path in study_files()[:3]]
+    with folder_of_plain_user() as folder:
+        store, database = open_store(folder / "station")
+        inbox, clock = folder / "inbox", [0.0]
+        watch = WatchFolder(inbox, store, clock=lambda: clock[0])
+
+        def scan() -> int:
+            clock[0] += 200.0
+            return len(watch.scan(lambda: 1))
+
+        (inbox / "sub").mkdir(parents=True)
+        for content, place in zip(contents, ("a.dcm", "b.dcm", "sub/c.dcm"), strict=True):
+            (inbox / place).write_bytes(content)
+        (inbox / "a.dcm").chmod(0)
+        (inbox / "sub").chmod(0)
+        assert (scan(), scan()) == (0, 1)
+        assert (watch.closed, watch.growing, watch.junk, watch.is_complete) == (2, 0, 0, False)
+        (inbox / "a.dcm").chmod(0o600)
+        (inbox / "sub").chmod(0o700)
+        assert (scan(), scan()) == (1, 1)
+        assert (watch.closed, watch.is_complete) == (0, True)
+        store.close()
+        database.close()
+
+
+def test_a_file_that_cannot_be_deleted_is_taken_once() -> None:
+    contents = [path.read_bytes() for path in study_files()[:3]]
+    with folder_of_plain_user() as folder:
+        store, database = open_store(folder / "station")
+        inbox, clock = folder / "inbox", [0.0]
+        inbox.mkdir()
+        for number, content in enumerate(contents):
+            (inbox / f"{number}.dcm").write_bytes(content)
+        inbox.chmod(0o500)
+        watch = WatchFolder(inbox, store, clock=lambda: clock[0])
+        found = []
+        for _ in range(4):
+            found.append(len(watch.scan(lambda: 1)))
+            clock[0] += 200.0
+        assert found == [0, 3, 0, 0]
+        assert (watch.taken, watch.is_complete) == (3, True)
+        assert database.value("SELECT count(*) FROM instances") == 3
+        store.close()
+        database.close()
 
 
 def test_a_dicomdir_stays(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ctenrich.geometry import SliceHeader, check_stack_geometry, slice_normal
 from ctenrich.reasons import Reason
 from ctenrich.records import Slice, SortedSeries
 from ctenrich.settings import GeometrySettings
+from ctenrich.workspace import input_files
 
 __all__ = ["ImageReference", "SourceFolder", "series_of_folder"]
 
@@ -72,7 +73,7 @@ class SourceFolder:
     @cached_property
     def _groups(self) -> dict[str, list[tuple[Path, Dataset]]]:
         groups: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
-        for path in sorted(p for p in self._folder.rglob("*") if p.is_file()):
+        for path in input_files(self._folder):
             try:
                 with quiet():
                     header = read_header(path, _TAGS)

@@ -28,7 +28,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Product, SegmentMasks, Severity, SortedSeries
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace
+from ctenrich.workspace import Workspace, input_files
 
 __all__ = ["MaskSet", "RefusedFile", "file_masks", "run_masks"]
 
@@ -144,7 +144,7 @@ def file_masks(
         raise UsageError(Reason.NOT_FOUND, f"there is no {top}", "name a product of the run, or a file or folder")
     store = SeriesStore(workspace)
     known = {uid: series for uid in store.series() if (series := store.find_valid(SortedSeries, uid)) is not None}
-    files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
+    files = input_files(top)
     refused: list[RefusedFile] = []
     kinds = {path: kind for path in files for kind in _caught(path, refused, lambda p: [_kind_of(p)])}
     found = [*_seg_sets([p for p in files if kinds.get(p) == "seg"], store, settings, refused)]

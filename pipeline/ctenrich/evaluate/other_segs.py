@@ -18,6 +18,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Issue, SortedSeries
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import SegSettings
+from ctenrich.workspace import input_files
 
 __all__ = ["OtherSeg", "read_other_segs", "structure_name"]
 
@@ -184,7 +185,7 @@ class _OfFolder:
 
 def _read_below(top: Path, sources: _Sources, limits: SegSettings) -> Iterator[OtherSeg]:
     """SEGs of a folder, or the one file."""
-    for path in sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else (top,):
+    for path in input_files(top):
         found = _read_one(path, sources, limits, named=path == top)
         if found is not None:
             yield found

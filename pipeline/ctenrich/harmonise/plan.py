@@ -24,6 +24,7 @@ from ctenrich.harmonise.request import HarmoniseRequest, MaskForm, RequestedSegm
 from ctenrich.inference.kinds import ALGORITHM_TYPES
 from ctenrich.reasons import Reason
 from ctenrich.settings import Settings
+from ctenrich.workspace import input_files
 
 __all__ = ["HarmoniseOptions", "PlannedRequest", "plan_request"]
 
@@ -131,7 +132,7 @@ def plan_request(folder: Path, options: HarmoniseOptions, settings: Settings) ->
 
 
 def _files_by_kind(folder: Path) -> dict[str, list[Path]]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else [folder]
+    files = input_files(folder)
     kinds: dict[str, list[Path]] = {"image": [], "SEG": [], "RT Structure Set": []}
     for path in files:
         if path.name.startswith("."):

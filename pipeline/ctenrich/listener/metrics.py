@@ -19,7 +19,7 @@ METRICS = MappingProxyType(
         "ctenrich_refused_total": ("counter", "Connections and associations that were refused, by reason."),
         "ctenrich_associations_total": ("counter", "Associations and deliveries by how they ended."),
         "ctenrich_associations_open": ("gauge", "Associations at this moment."),
-        "ctenrich_watch_files": ("gauge", "Files of the watch folder that were not taken: growing, junk."),
+        "ctenrich_watch_files": ("gauge", "Files of the watch folder: growing, junk, closed, taken but not deleted."),
         "ctenrich_cases": ("gauge", "Revisions of cases by state."),
         "ctenrich_cases_held": ("gauge", "Cases that are held."),
         "ctenrich_case_seconds_sum": ("counter", "Seconds between the closing and the end of the revisions that ran."),

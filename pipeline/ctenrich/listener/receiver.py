@@ -72,6 +72,8 @@ def receive(station: Station, config: StationConfig, stop: threading.Event, read
             if watch is not None:
                 gauges["ctenrich_watch_files", "state", "growing"] = lambda: watch.growing
                 gauges["ctenrich_watch_files", "state", "junk"] = lambda: watch.junk
+                gauges["ctenrich_watch_files", "state", "closed"] = lambda: watch.closed
+                gauges["ctenrich_watch_files", "state", "taken"] = lambda: watch.taken
             if config.web:
                 make = partial(StationServer, station, config, store=store, deliveries=deliveries)
                 server = _listen(config.web, make)
@@ -111,7 +113,7 @@ def _scan(watch: WatchFolder, deliveries: Deliveries) -> None:
     for receipt in receipts:
         deliveries.received(begun[0], receipt)
     for number in begun:
-        deliveries.ended(number, "aborted" if watch.growing else "released")
+        deliveries.ended(number, "released" if watch.is_complete else "aborted")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, SegmentMasks
 from ctenrich.series_store import SeriesStore
-from ctenrich.workspace import Workspace, check_uid
+from ctenrich.workspace import Workspace, check_uid, input_files
 
 __all__ = ["PlannedObject", "objects_of_files", "objects_of_run"]
 
@@ -100,7 +100,7 @@ def objects_of_files(paths: Sequence[Path]) -> list[PlannedObject]:
     taken: set[str] = set()
     out = []
     for top in paths:
-        for path in sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else (top,):
+        for path in input_files(top):
             name = path.relative_to(top) if top.is_dir() else Path(path.name)
             item = _read_header(path, name.as_posix(), name.with_suffix("") if name.suffix == ".dcm" else name)
             if item is None and path == top:
