@@ -193,6 +193,7 @@ class Reason(StrEnum):
     NO_MAPPED_ROI = "NO_MAPPED_ROI", "None of the contours has a name that is in the mappings."
     CONTOURS_OFF_SLICES = "CONTOURS_OFF_SLICES", "The contours are outside the slices of the series."
     EMPTY_SEGMENTATION = "EMPTY_SEGMENTATION", "All segments are empty: no SEG is written."
+    NO_FEATURES = "NO_FEATURES", "No structure has a feature vector: no SR of them is written."
     NO_LANDMARKS = "NO_LANDMARKS", "No landmark is on a slice: no landmarks SR is written."
     TOO_FEW_SCORES = "TOO_FEW_SCORES", "Too few slices have a score."
 

@@ -164,6 +164,7 @@ class ObjectKind(StrEnum):
     SHAPE_SR = "shape_sr"
     DOSE_SR = "dose_sr"
     STATED_SR = "stated_sr"
+    FEATURES_SR = "features_sr"
     LANDMARKS_SR = "landmarks_sr"
     REGIONS_SR = "regions_sr"
 

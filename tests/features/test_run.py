@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pytest
 
@@ -16,14 +17,14 @@ from ctenrich.features.measure import RequestedFeatures, measure_features
 from ctenrich.features.vectors import floats_sha256, load_vectors
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
-from ctenrich.records import FeatureVectors, ModelInfo, Product
+from ctenrich.records import FeatureVectors, ModelInfo, Product, Proof
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
 from ctenrich.runner.run import Run
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import FeaturesSettings, SegmentSettings, Settings
 from ctenrich.workspace import Workspace, load_array
-from tests.support.cohorts import make_cohort
+from tests.support.cohorts import make_cohort, result_hashes
 from tests.support.feature_models import CENTROID, VOLUME, torchscript_model
 
 EXPERT = Product("expert")
@@ -72,6 +73,44 @@ def test_every_segment_has_a_vector_and_the_volume_one(run: Run) -> None:
     assert values is not None
     assert [floats_sha256(v) for v in values] == [v.sha256 for v in organs.vectors]
     assert organs.vectors[0].norm == pytest.approx(float(np.linalg.norm(values[0].astype(float))))
+
+
+@pytest.mark.long
+def test_vectors_become_a_proven_report_and_nothing_else_changes(run: Run, tmp_path: Path) -> None:
+    """The whole run: every vector in the SR and its tables; the other objects are those of a run without features."""
+    copy = Run.open(shutil.copytree(run.root, tmp_path / "run"))
+    assert steps.run_all(copy).exit_code == 0
+    plain = steps.start(run.root / "cohort.parquet", tmp_path / "plain", segmenters=["expert"])
+    assert steps.run_all(plain).exit_code == 0
+    with_features, without = result_hashes(copy.root), result_hashes(plain.root)
+    own = {name for name in with_features if name.endswith("/features_sr.dcm")}
+    assert len(own) == 2
+    assert not any("features" in name for name in without)
+    objects = {name: value for name, value in without.items() if name.endswith(".dcm")}
+    assert {
+        name: value for name, value in with_features.items() if name.endswith(".dcm") and name not in own
+    } == objects
+    found = vectors_of(copy)
+    store = SeriesStore(copy.workspace)
+    uid = found.series_instance_uid
+    proof = store.load(Proof, uid, EXPERT)
+    assert proof.passed
+    assert {c.name for c in proof.checks} >= {f"features_sr.{n}" for n in ("groups", "values", "places", "arrays")}
+    question = (
+        "SELECT q.valueFloat, d.norm FROM quantitative_measurements q JOIN deep_features d"
+        " ON d.SeriesInstanceUID = q.sourceSegmentedSeriesUID AND d.segment_number = q.segmentationSegmentNumber"
+        " WHERE q.Quantity.CodeValue = 'FEATURE_NORM'"
+    )
+    norms = steps.query(copy, question).to_pylist()
+    assert len(norms) == sum(len(vectors_of(copy, number).models[0].vectors) for number in (0, 1))
+    assert all(row["valueFloat"] == row["norm"] for row in norms)
+    path = copy.workspace.resolve(
+        uid, next(o.path for o in store.objects(uid, EXPERT).objects if o.kind == "features_sr")
+    )
+    report = highdicom.sr.srread(path).content
+    assert len(report.get_volumetric_roi_measurement_groups()) == len(found.models[0].vectors)
+    assert len(report.get_image_measurement_groups()) == 1, "that of the volume"
+    assert steps.run_all(copy).ran == 0
 
 
 @pytest.mark.long

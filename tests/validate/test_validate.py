@@ -210,6 +210,26 @@ def test_a_fault_in_a_report_is_named(four, tmp_path, plant):
     assert SR_FAULTS[plant] in {i.rule for i in errors(issues)}
 
 
+def test_only_groups_of_one_segment_may_share_a_tracking_uid(four, tmp_path):
+    """Two groups about one segment measure the same thing; two segments are two things."""
+    _, paths = four
+
+    def warnings(other_segment):
+        def change(ds):
+            first, second = groups(ds)[:2]
+            uid = items(first, "UIDREF")[0].UID
+            items(second, "UIDREF")[0].UID = uid
+            if not other_segment:
+                number = items(first, "IMAGE")[0].ReferencedSOPSequence[0].ReferencedSegmentNumber
+                items(second, "IMAGE")[0].ReferencedSOPSequence[0].ReferencedSegmentNumber = number
+
+        path = edited(paths["shape_sr"], tmp_path / "x.dcm", change)
+        return [i.rule for i in validate_objects([path, paths["seg"]], settings=OWN) if i.rule == "tid1500.tracking"]
+
+    assert warnings(other_segment=True) == ["tid1500.tracking"]
+    assert warnings(other_segment=False) == []
+
+
 def frame_of_no_segment(ds):
     for item in ds.PerFrameFunctionalGroupsSequence:
         item.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 9

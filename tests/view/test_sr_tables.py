@@ -35,13 +35,15 @@ def site(name: str, topography: Code | None = None) -> Site:
     return Site(Code(name, "SCT", name), None, topography)
 
 
-def group(index: int, where: Site, *values: Value, images: tuple[str, ...] = (), segment: int | None = None) -> Group:
+def group(
+    index: int, where: Site | None, *values: Value, images: tuple[str, ...] = (), segment: int | None = None
+) -> Group:
     return Group(
         index=index,
         tracking_id=f"group {index}",
         tracking_uid="",
         finding=None,
-        sites=(where,),
+        sites=(where,) if where else (),
         segment_instance_uid="1.9" if segment else "",
         segment_number=segment,
         source_series_uid="",
@@ -109,3 +111,9 @@ def test_regions_are_ranges_of_slices() -> None:
     ]
     assert table.rows[1].cells[3] == "10.0 to 16.0"
     assert [row.slice_index for row in table.rows] == [5, 1, 2]
+
+
+def test_a_group_about_all_slices_is_no_region() -> None:
+    whole = group(0, None, feature("Sphericity", 0.8), images=("1.2.1", "1.2.2"))
+    (table,) = report_tables(report(whole), series(2), None)
+    assert table.caption == "Other measurements"

@@ -34,6 +34,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "shape_sr": "ctenrich.objects.shape_sr:SHAPE_SR",
         "dose_sr": "ctenrich.objects.dose_sr:DOSE_SR",
         "stated_sr": "ctenrich.objects.stated_sr:STATED_SR",
+        "features_sr": "ctenrich.objects.features_sr:FEATURES_SR",
         "landmarks_sr": "ctenrich.objects.landmarks_sr:LANDMARKS_SR",
         "regions_sr": "ctenrich.objects.regions_sr:REGIONS_SR",
     }

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from ctenrich.proof.bodypart import prove_landmarks_sr, prove_regions_sr, score_checks
 from ctenrich.proof.checks import ObjectFile, Report, open_objects
 from ctenrich.proof.doses import prove_dose_sr
+from ctenrich.proof.features import prove_features_sr
 from ctenrich.proof.segmentation import prove_seg
 from ctenrich.proof.session import BodypartResult, ProofSession, ProveObject, SegmentationResult
 from ctenrich.proof.shape import prove_shape_sr
@@ -28,6 +29,7 @@ __all__ = [
     "SegmentationResult",
     "prove",
     "prove_dose_sr",
+    "prove_features_sr",
     "prove_landmarks_sr",
     "prove_regions_sr",
     "prove_seg",
@@ -50,7 +52,7 @@ def prove(
     Checks of every product: the source slices exist, in order, on the grid of the volume; scores belong to the slices;
     each object that the product must have exists once and is the file that was written, in the study of its source. The
     content of each kind of object is checked by its own function (`prove_seg`, `prove_shape_sr`, `prove_dose_sr`,
-    `prove_landmarks_sr`, `prove_regions_sr`).
+    `prove_stated_sr`, `prove_features_sr`, `prove_landmarks_sr`, `prove_regions_sr`).
 
     Parameters
     ----------

@@ -97,6 +97,13 @@ SAMPLES: tuple[Sample, ...] = (
         example="Volume from Voxel Summation",
     ),
     Sample(
+        file="features_sr.dcm",
+        title="TID 1500 report, feature vectors of the segments of seg_binary.dcm by a network with invented weights",
+        look="one group per segment, with the number of values, the norm and the hashes of its vector; no values",
+        make=lambda runs: runs.features_report(),
+        example="Euclidean norm of the feature vector",
+    ),
+    Sample(
         file="landmarks_sr.dcm",
         title="TID 1500 report, landmarks on slices",
         look="one group per landmark, with the slice that it refers to",

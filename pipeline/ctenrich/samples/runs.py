@@ -26,8 +26,9 @@ from ctenrich.records import SortedSeries
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.samples.maps import SampleMaps
+from ctenrich.samples.network import write_sample_network
 from ctenrich.series_store import SeriesStore
-from ctenrich.settings import Settings
+from ctenrich.settings import FeaturesSettings, SegmentSettings, Settings
 from ctenrich.steps import HarmoniseSource
 from ctenrich.treatments.files import write_treatments
 from ctenrich.treatments.make import TreatmentRequest, make_treatments
@@ -114,6 +115,12 @@ class SampleRuns:
         return self._run("intensity", replace(Settings(), measure=replace(Settings().measure, radiomics=str(path))))
 
     @cached_property
+    def _features(self) -> Run:
+        model = write_sample_network(self._scratch / "network")
+        settings = replace(Settings(), features=FeaturesSettings(models=(f"deep:{model}",)))
+        return self._run("features", replace(settings, segment=SegmentSettings(device="cpu", threads=1)))
+
+    @cached_property
     def _harmonised(self) -> Run:
         """The masks of the SEG again, with the volumes of the phantom's truth as stated measurements."""
         text = io.StringIO()
@@ -154,6 +161,10 @@ class SampleRuns:
     def intensity_report(self) -> Path:
         """Return the shape SR that also has intensities and textures."""
         return _object_of(self._intensity, "shape_sr")
+
+    def features_report(self) -> Path:
+        """Return the SR of the feature vectors."""
+        return _object_of(self._features, "features_sr")
 
     def harmonised_object(self, kind: str) -> Path:
         """Return an object of the run whose masks and volumes come as files of another program."""

@@ -297,7 +297,7 @@ def prove_objects(context: StageContext, objects: tuple[EncodedObject, ...]) -> 
     return prove(result, objects, provers, left_out=left_out, settings=context.settings, workspace=context.workspace)
 
 
-_OPTIONAL_OBJECTS = (ObjectKind.DOSE_SR,)
+_OPTIONAL_OBJECTS = (ObjectKind.DOSE_SR, ObjectKind.FEATURES_SR)
 """Objects that a product has only by the settings of the run."""
 
 
@@ -316,7 +316,8 @@ def _has_segments(kind: SegmenterKind) -> bool:
 
 
 def _object_kinds(kind: SegmenterKind, settings: Settings) -> list[ObjectDefinition]:
-    more = (ObjectKind.DOSE_SR,) if _with_doses(kind, settings) else ()
+    more = [ObjectKind.DOSE_SR] if _with_doses(kind, settings) else []
+    more += [ObjectKind.FEATURES_SR] if _with_features(kind, settings) else []
     return [object_kind(key) for key in (*kind.objects, *more)]
 
 

@@ -280,12 +280,24 @@ def _report_faults(root: Dataset) -> Iterator[Fault]:
     if not containers:
         yield "tid1500.row", _ERROR, "neither measurements nor qualitative evaluations"
     seen: Counter[str] = Counter()
+    segments: dict[str, set[object]] = {}
     for container in containers:
         for group in children(container, "", GROUP):
             yield from _group_faults(group)
-            seen.update(str(c.get("UID", "")) for c in children(group, "", TRACKING_UID))
-    if any(count > 1 for count in seen.values()):
+            for item in children(group, "", TRACKING_UID):
+                uid = str(item.get("UID", ""))
+                seen[uid] += 1
+                segments.setdefault(uid, set()).add(_referenced_segment(group))
+    if any(count > 1 and (len(segments[uid]) > 1 or None in segments[uid]) for uid, count in seen.items()):
         yield "tid1500.tracking", _WARNING, "groups share a tracking unique identifier"
+
+
+def _referenced_segment(group: Dataset) -> tuple[str, str] | None:
+    """SOP Instance UID and number of the segment of a group: groups of one segment may share its identifier."""
+    for item in children(group, "", SEGMENT):
+        for reference in item.get("ReferencedSOPSequence", None) or ():
+            return str(reference.get("ReferencedSOPInstanceUID", "")), str(reference.get("ReferencedSegmentNumber", ""))
+    return None
 
 
 def _group_faults(group: Dataset) -> Iterator[Fault]:

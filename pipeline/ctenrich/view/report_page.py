@@ -22,6 +22,7 @@ __all__ = ["report_page", "report_title"]
 _TITLES = {
     ObjectKind.SHAPE_SR: "Measurements",
     ObjectKind.DOSE_SR: "Doses",
+    ObjectKind.FEATURES_SR: "Deep features",
     ObjectKind.LANDMARKS_SR: "Landmarks",
     ObjectKind.REGIONS_SR: "Regions",
 }

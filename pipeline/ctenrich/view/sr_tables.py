@@ -60,10 +60,11 @@ def report_tables(report: Report, series: SortedSeries, masks: SegmentMasks | No
         Empty if the report has no measurement group.
     """
     organs = [group for group in report.groups if group.segment_number is not None]
-    on_slices = [group for group in report.groups if group.segment_number is None and group.source_images]
+    images = [group for group in report.groups if group.segment_number is None and group.source_images]
+    on_slices = [group for group in images if len(group.source_images) == 1]
     landmarks = [group for group in on_slices if any(site.topography for site in group.sites)]
     regions = [group for group in on_slices if group not in landmarks]
-    others = [group for group in report.groups if group.segment_number is None and not group.source_images]
+    others = [group for group in report.groups if group not in organs and group not in on_slices]
     tables = _organ_tables(organs, masks) if organs else []
     index = {uid: k for k, uid in enumerate(series.sop_instance_uids)}
     tables += [_landmark_table(landmarks, index, series)] if landmarks else []

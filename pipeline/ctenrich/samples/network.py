@@ -1,0 +1,58 @@
+"""A small feature network with invented weights, for the sample report of deep features."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+
+from ctenrich.workspace import atomic_path, write_bytes
+
+__all__ = ["write_sample_network"]
+
+_STATEMENT = """format = 1
+file = "network.ts"
+sha256 = "{sha256}"
+name = "sample-network"
+version = "1"
+licence = "CC0-1.0"
+axes = "LPS"
+length = 32
+pooling = "mean"
+
+[crop]
+rule = "centroid"
+size = [16, 16, 16]
+spacing = [6.0, 6.0, 6.0]
+intensities = [{{ clip = [-1000, 400] }}, {{ range = [-1000, 400, 0, 1] }}]
+"""
+
+
+def write_sample_network(folder: Path) -> Path:
+    """Write a feature model of 32 values: two convolutions in TorchScript, with weights from a fixed formula.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is missing.
+
+    Returns
+    -------
+    Path
+        The folder, with ``features.toml`` and the network.
+    """
+    import torch
+    from torch import nn
+
+    network = nn.Sequential(nn.Conv3d(1, 8, 3, stride=2), nn.ReLU(), nn.Conv3d(8, 32, 3, stride=2), nn.ReLU()).eval()
+    with torch.no_grad():
+        for tensor in network.parameters():
+            tensor.copy_(torch.sin(torch.arange(1.0, tensor.numel() + 1)).reshape(tensor.shape) / 4)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "network.ts"
+    with warnings.catch_warnings(), atomic_path(path) as temporary:
+        warnings.simplefilter("ignore")  # torch announces that TorchScript will end
+        torch.jit.trace(network, torch.zeros(1, 1, 16, 16, 16)).save(str(temporary))  # type: ignore[no-untyped-call]
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_bytes(folder / "features.toml", _STATEMENT.format(sha256=sha256).encode())
+    return folder
