@@ -30,9 +30,15 @@ def skip_or_fail(component: str, reason: str) -> None:
 
 
 def need_program(component: str, *names: str) -> str:
-    """Path of the first program that exists, else skip (or fail where `component` is required)."""
+    """Path of the first program that exists, else skip (or fail where `component` is required).
+
+    Programs of the Python environment do not count: pynetdicom brings its own storescu and storescp.
+    """
+    own = Path(sys.prefix if sys.prefix != sys.base_prefix else sys.executable).resolve()
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path = os.pathsep.join(folder for folder in folders if not Path(folder).resolve().is_relative_to(own))
     for name in names:
-        found = shutil.which(name)
+        found = shutil.which(name, path=path)
         if found:
             return found
     skip_or_fail(component, f"none of {', '.join(names)} is installed")
