@@ -17,17 +17,19 @@ def row(metric: str, value: float | None, **further: Any) -> dict[str, Any]:
 
 def test_values_bounds_and_reasons() -> None:
     metrics = [
-        row("Mean[Gy]", 23.64, lower=23.2, upper=24.1),
+        row("Mean[Gy]", 23.64, lower=23.2, upper=24.1, step_slice_mm=3.0, step_row_mm=0.977, step_column_mm=0.977),
         row("D2cc[Gy]", None, reason="DOSE_INCOMPLETE", lower=70.0),
     ]
     part = dose_part(metrics, [], [{"severity": "warning", "sentence": "the maximum is high"}])
     assert part is not None
-    assert part["names"] == ["Mean[Gy]", "D2cc[Gy]"]
+    assert part["names"] == ["Mean, Gy", "D2cc, Gy"]
     assert part["rows"][0]["cells"] == [
-        {"text": "23.64", "title": "23.20 to 24.10 Gy"},
-        {"text": "DOSE_INCOMPLETE, at least 70.00", "title": ""},
+        {"text": "23.64", "bounds": "23.20 to 24.10"},
+        {"text": "DOSE_INCOMPLETE", "bounds": "at least 70.00"},
     ]
-    assert part["prescription"] == "70 Gy (beam_doses)"
+    assert part["rows"][0]["sampling"] == "3.00 × 0.98 × 0.98"
+    assert part["prescription"].startswith("70 Gy (sum of fractions × Beam Dose")
+    assert part["doses"] == "2.25.1"
     assert part["checks"] == [{"severity": "warning", "sentence": "the maximum is high"}]
 
 
@@ -43,6 +45,7 @@ def test_curves_are_drawn_with_a_text_alternative() -> None:
     ]
     svg = str(dose_curves(curves))
     assert svg.count("<polyline") == 2
+    assert svg.count("<li>") == 2
     assert "&lt;heart&gt;" in svg
     assert "<heart>" not in svg
     assert "by expert, net" in svg
