@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from ctenrich.cli.main import app
 from ctenrich.phantom import Quirk
+from ctenrich.runner.run import Run
 
 
 def run(*arguments: object) -> Result:
@@ -57,6 +58,15 @@ def test_nothing_is_read_before_a_product_is_named(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "NO_MODEL" in refused.output
     assert not (tmp_path / "out").exists()
+
+
+def test_doses_alone_are_those_of_the_experts(tmp_path: Path) -> None:
+    write_series(tmp_path / "ct", 1)
+    out = tmp_path / "out"
+    found = run(tmp_path / "ct", "--out", out, "--dose", "--dry-run")
+    assert found.exit_code == 0, found.output
+    assert "doses of the experts' structures" in found.stderr
+    assert [str(one.product) for one in Run.open(out).config.products] == ["expert"]
 
 
 def test_a_limit_runs_the_first_series_and_a_run_without_it_the_others(tmp_path: Path) -> None:

@@ -96,18 +96,33 @@ def test_a_plus_b_is_b_plus_a_byte_for_byte(tmp_path: Path) -> None:
 def test_the_sum_has_the_union_of_the_extents_and_the_finest_spacing(tmp_path: Path) -> None:
     """Rows and columns have different spacings; dicompyler-core placed the columns by the spacing of the rows."""
     a = dose(tmp_path, 1, PixelSpacing=[2.0, 3.0])
-    b = dose(tmp_path, 2, PixelSpacing=[2.5, 2.5], ImagePositionPatient=[0, -30, -91])
+    b = dose(tmp_path, 2, PixelSpacing=[2.5, 2.5], ImagePositionPatient=[-2.5, -30, -91])
     found = summed(tmp_path, ScaledDose(dose=a), ScaledDose(dose=b))
     assert found.grid.spacing == (3.0, 2.0, 2.5)
     z, y, x = found.grid.coordinates
     assert (z[0], z[-1]) == (-100.0, -70.0)
     assert (y[0], y[-1]) == (-30.0, -8.0)
     assert x[0] == -20.0
-    assert x[-1] == pytest.approx(27.5)
-    # in the middle of a alone, of b alone, and of both
+    assert x[-1] == pytest.approx(25.0)
+    # in the middle of a alone, and of b alone
     assert at(found, -5, -22, -94) == pytest.approx(20.0, abs=1e-6)
-    assert at(found, 17.5, -20, -77.5) == pytest.approx(20.0, abs=1e-6)
-    assert at(found, 4, -20, -87) == pytest.approx(at(a, 4, -20, -87) + 0, abs=20.0)
+    assert at(found, 15, -20, -77.5) == pytest.approx(20.0, abs=1e-6)
+    both = resampled(a, found) + resampled(b, found)
+    assert (np.minimum(resampled(a, found), resampled(b, found)) > 1).any(), "they overlap"
+    assert np.abs(found.grid.values() - both).max() < 1e-6
+
+
+def resampled(one: Dose, on: Dose) -> np.ndarray:
+    """A dose on the grid of another by SimpleITK, 0 outside its own grid."""
+    images = []
+    for dose in (one, on):
+        grid = dose.grid
+        image = SimpleITK.GetImageFromArray(grid.values())
+        image.SetSpacing((grid.pixel_spacing[1], grid.pixel_spacing[0], grid.spacing[0]))
+        image.SetOrigin(grid.origin)
+        images.append(image)
+    found = SimpleITK.Resample(images[0], images[1], SimpleITK.Transform(), SimpleITK.sitkLinear, 0.0)
+    return np.asarray(SimpleITK.GetArrayFromImage(found))
 
 
 def test_integral_dose_is_kept_whatever_the_order(tmp_path: Path) -> None:
@@ -161,7 +176,8 @@ def test_the_object_is_valid_and_read_by_others(tmp_path: Path) -> None:
     image = SimpleITK.ReadImage(str(path))
     assert image.GetSize() == (12, 10, 8)
     assert image.GetOrigin() == pytest.approx(a.grid.origin)
-    assert np.abs(SimpleITK.GetArrayFromImage(image).astype(float) - expected).max() < 1e-3 or image.GetPixelID()
+    stored = SimpleITK.GetArrayFromImage(image)  # GDCM does not apply Dose Grid Scaling
+    assert np.abs(stored * float(data.DoseGridScaling) - expected).max() < 1e-6
     assert found.grid.maximum == pytest.approx(20 * 25 / 23 + 20)
 
 
@@ -183,7 +199,10 @@ def test_a_plain_sum_has_the_code_of_a_composition(tmp_path: Path) -> None:
         ({"DoseSummationType": "BEAM"}, Reason.DOSE_SUMMATION),  # without its plan
         ({"DoseSummationType": "FRACTION"}, Reason.DOSE_SUMMATION),
         ({"ReferencedRTPlanSequence": [plan_item("2.25.50.1")]}, Reason.DOSE_SUMMATION),  # a second PLAN dose
+        ({"ReferencedRTPlanSequence": [plan_item("2.25.50.1")], "PixelSpacing": [2.0, 2.0]}, Reason.DOSE_SUMMATION),
         ({"SOPInstanceUID": "2.25.60.1"}, Reason.DOSE_SUMMATION),  # the same dose twice
+        ({"DoseSummationType": "FRACTION_SESSION"}, Reason.DOSE_SUMMATION),
+        ({"DoseSummationType": None}, Reason.DOSE_SUMMATION),
         (
             {"DoseSummationType": "MULTI_PLAN",
              "ReferencedRTPlanSequence": [plan_item("2.25.50.1"), plan_item("2.25.50.2")]},
@@ -225,6 +244,43 @@ def test_beams_are_added_where_all_are_there(tmp_path: Path) -> None:
     assert len(chosen.doses) == 2
     assert refused(beams(tmp_path, (1,)), (plan(1, TWO_BEAMS),)) is Reason.DOSE_SUMMATION
     assert refused(beams(tmp_path, (1, 2))) is Reason.DOSE_SUMMATION
+
+
+def test_a_sum_of_plans_beats_the_beams_of_one_of_them(tmp_path: Path) -> None:
+    """They refer to different lists of plans, and contain the same dose."""
+    both = [plan_item("2.25.50.1"), plan_item("2.25.50.2")]
+    whole = dose(tmp_path, 1, DoseSummationType="MULTI_PLAN", ReferencedRTPlanSequence=both)
+    assert refused([whole, *beams(tmp_path, (1, 2))], (plan(1, TWO_BEAMS),)) is Reason.DOSE_SUMMATION
+
+
+def test_a_beam_below_one_gray_is_not_left_out(tmp_path: Path) -> None:
+    parts = beams(tmp_path, (1,))
+    parts.append(
+        dose(tmp_path, 12, (STORED // 40).astype(np.uint16), DoseSummationType="BEAM",
+             ReferencedRTPlanSequence=[plan_item("2.25.50.1", beam=2)])
+    )  # fmt: skip
+    combined = combine_doses(choose_doses([ScaledDose(dose=one) for one in parts], (plan(1, TWO_BEAMS),)))
+    assert combined.grid.maximum == pytest.approx(20.5)
+
+
+def test_a_fraction_below_one_gray_is_multiplied_and_not_left_out(tmp_path: Path) -> None:
+    reference = [plan_item("2.25.50.1", group=1)]
+    little = (STORED // 40).astype(np.uint16)
+    one = dose(tmp_path, 1, little, DoseSummationType="FRACTION", ReferencedRTPlanSequence=reference)
+    combined = combine_doses(choose_doses([ScaledDose(dose=one)], (plan(1, TWO_BEAMS),)))
+    assert combined.grid.maximum == pytest.approx(10.0)
+    none = (FractionGroup(number=1, fractions=0, beams=TWO_BEAMS[0].beams),)
+    assert refused([one], (plan(1, none),)) is Reason.DOSE_SUMMATION, "no fraction is planned"
+
+
+def test_doses_without_a_frame_of_reference_are_not_added(tmp_path: Path) -> None:
+    assert refused([dose(tmp_path, n, FrameOfReferenceUID="") for n in (1, 2)]) is Reason.DOSE_OTHER_FRAME
+
+
+def test_doses_in_tissue_and_in_water_are_noted(tmp_path: Path) -> None:
+    kinds = {1: ["ROI_OVERRIDE", "IMAGE"], 2: "WATER"}
+    given = [ScaledDose(dose=dose(tmp_path, n, TissueHeterogeneityCorrection=kind)) for n, kind in kinds.items()]
+    assert any("IMAGE/ROI_OVERRIDE and WATER" in note for note in choose_doses(given).notes)
 
 
 def test_the_dose_of_a_fraction_is_multiplied(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from ctenrich.dose.checks import StructureValues, check_cohort, check_treatment
 from ctenrich.dose.plan import PlanFacts
-from ctenrich.records import DoseMeasurements, DoseValue
+from ctenrich.records import DoseMeasurements, DoseValue, Instance, SeriesEntry
+from ctenrich.treatments.records import Dose as TreatedDose
+from ctenrich.treatments.records import Plan, PlanRole, Prescription, PrescriptionSource, Treatment
 from tests.support import encode_cases as cases
 from tests.support.dose_cases import DoseCase
 
@@ -59,6 +62,134 @@ def test_a_series_without_a_usable_dose_has_a_reason(case: DoseCase, attributes:
     assert check.sentence.startswith(f"{reason}: ")
 
 
+def test_two_empty_frames_of_reference_are_not_one(case: DoseCase) -> None:
+    case.give_dose(FrameOfReferenceUID="")
+    case.series = replace(case.series, frame_of_reference_uid="")
+    assert case.measure(cases.EXPERT).reason == "DOSE_OTHER_FRAME"
+
+
+DOSE = "2.25.4000.20"
+"""The dose of the case, which refers to no plan: only the link of the treatment ties them."""
+
+
+def plan_of(number: int, fractions: int, source: PrescriptionSource | None = None, **further: Any) -> Plan:
+    total = 2.0 * fractions
+    return Plan(
+        instance=Instance(f"2.25.50.{number}", ""),
+        study_instance_uid="2.25.1",
+        series_instance_uid="2.25.2",
+        fractions_planned=fractions,
+        prescription=Prescription(dose=total, source=source, stated=(total,)) if source else None,
+        **{"role": PlanRole.DOMINANT if number == 1 else PlanRole.BOOST} | further,
+    )
+
+
+def treatment_of(intended: int | None, *plans: Plan) -> Treatment:
+    main = plans[0]
+    over = main.fractions_delivered or main.fractions_planned
+    doses = [
+        TreatedDose(
+            instance=Instance(DOSE if n == 0 else f"2.25.60.{n}", ""), study_instance_uid="2.25.1",
+            series_instance_uid="2.25.3", plan=plan.uid, used=True,
+        )
+        for n, plan in enumerate(plans)
+    ]  # fmt: skip
+    return Treatment(
+        treatment_id="t", patient_id="p", plans=plans, doses=tuple(doses), fractions_intended=intended,
+        scale=Fraction(intended, over) if intended and over else None,
+        series=SeriesEntry("", "p", "2.25.1", "2.25.2", ()),
+    )  # fmt: skip
+
+
+BEAMS, REFERENCE, TABLE = (
+    PrescriptionSource.BEAM_DOSES, PrescriptionSource.DOSE_REFERENCE, PrescriptionSource.TABLE,
+)  # fmt: skip
+
+
+def test_intended_over_delivered_fractions_multiply_the_dose_and_are_kept_as_a_ratio(case: DoseCase) -> None:
+    case.give_dose()
+    plain = value(case.measure(cases.EXPERT), "heart", "Mean[Gy]").value
+    case.treatment = treatment_of(25, plan_of(1, 23, BEAMS))
+    scaled = case.measure(cases.EXPERT)
+    assert scaled.doses == f"25/23 x {DOSE}"
+    assert value(scaled, "heart", "Mean[Gy]").value == pytest.approx(plain * 25 / 23, rel=1e-6)  # type: ignore[operator]
+    assert scaled.maximum == pytest.approx(46 * 25 / 23)
+
+
+@pytest.mark.parametrize(
+    ("intended", "plans", "prescription", "source"),
+    [
+        (None, (plan_of(1, 23, BEAMS),), 46.0, "beam_doses"),
+        (25, (plan_of(1, 23, BEAMS),), 50.0, "beam_doses"),  # the sum is that of the 23 fractions of the plan
+        (25, (plan_of(1, 23, REFERENCE),), 46.0, "dose_reference"),  # as the plan states it
+        (25, (plan_of(1, 23, TABLE),), 46.0, "table"),
+        (None, (plan_of(1, 25, BEAMS), plan_of(2, 8, BEAMS)), 66.0, "beam_doses"),
+        (None, (plan_of(1, 25, REFERENCE), plan_of(2, 8, BEAMS)), 66.0, "beam_doses + dose_reference"),
+        (None, (plan_of(1, 25, TABLE), plan_of(2, 8, BEAMS)), 50.0, "table"),  # of the whole treatment
+        (None, (plan_of(1, 25, BEAMS), plan_of(2, 8)), None, None),
+        (None, (plan_of(1, 25),), None, None),
+    ],
+)
+def test_the_prescription_is_that_of_the_dose_that_is_measured(
+    case: DoseCase, intended: int | None, plans: tuple[Plan, ...], prescription: float | None, source: str | None
+) -> None:
+    """Plan and boost are 50 and 16 Gy: 66 Gy, or the maximum of their sum would be 132 % of the prescribed dose."""
+    case.give_dose()
+    case.treatment = treatment_of(intended, *plans)
+    found = case.measure(cases.EXPERT)
+    assert found.prescription == (None if prescription is None else pytest.approx(prescription))
+    assert found.prescription_source == source
+
+
+@pytest.mark.parametrize(
+    ("intended", "reason"), [(25, None), (26, None), (33, "DOSE_SUMMATION"), (40, "DOSE_SUMMATION")]
+)
+def test_fractions_of_a_boost_are_not_counted_twice(case: DoseCase, intended: int, reason: str | None) -> None:
+    """25 fractions and a boost of 8: 33 intended ones times 33/25 would count the boost twice."""
+    case.give_dose()
+    case.treatment = treatment_of(intended, plan_of(1, 25, BEAMS), plan_of(2, 8, BEAMS))
+    assert case.measure(cases.EXPERT).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("delivered", "intended", "words"),
+    [
+        (10, None, "the dose is that of the planned ones"),
+        (23, 25, "right only if the RT Dose is that of the delivered ones"),
+        (25, 25, None),
+        (None, 25, None),
+    ],
+)
+def test_fractions_that_were_not_delivered(
+    case: DoseCase, delivered: int | None, intended: int | None, words: str | None
+) -> None:
+    case.give_dose()
+    case.treatment = treatment_of(intended, plan_of(1, 25, BEAMS, fractions_delivered=delivered))
+    found = [check.sentence for check in case.measure(cases.EXPERT).checks if check.rule == "dose.course"]
+    assert len(found) == (words is not None)
+    assert all(words in sentence for sentence in found if words)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"DoseSummationType": "RECORD"}, "DOSE_SUMMATION"),
+        ({"DoseSummationType": "CONTROL_POINT"}, "DOSE_SUMMATION"),
+        ({"DoseSummationType": "BRACHY"}, "DOSE_SUMMATION"),
+        ({"DoseSummationType": "BEAM"}, "DOSE_SUMMATION"),
+        ({"DoseSummationType": "FRACTION"}, "DOSE_SUMMATION"),
+        ({"DoseSummationType": "MULTI_PLAN"}, None),
+        ({"DoseType": "ERROR"}, "DOSE_TYPE"),
+        ({"TissueHeterogeneityCorrection": ["IMAGE", "ROI_OVERRIDE"]}, None),
+    ],
+)
+def test_a_dose_that_is_not_that_of_the_treatment(
+    case: DoseCase, attributes: dict[str, Any], reason: str | None
+) -> None:
+    case.give_dose(**attributes)
+    assert case.measure(cases.EXPERT).reason == reason
+
+
 def test_a_dose_that_ends_within_an_organ(case: DoseCase) -> None:
     case.give_dose(ImagePositionPatient=[-110, -101, -313])
     doses = case.measure(cases.EXPERT)
@@ -80,6 +211,9 @@ PLAN = PlanFacts(
 )
 
 
+LUNGS = [values("lung_left", mean=3.0), values("lung_right", mean=20.0)]
+
+
 @pytest.mark.parametrize(
     ("maximum", "prescription", "structures", "plans", "rules"),
     [
@@ -94,6 +228,10 @@ PLAN = PlanFacts(
         (75.0, 70.0, [values("lung_left", mean=3.0), values("lung_right", mean=20.0)], [PLAN], ["dose.side"]),
         (75.0, 70.0, [values("lung_left", mean=20.0), values("lung_right", mean=3.0)], [PLAN], []),
         (75.0, None, [values("ptv_1", median=10.0)], [], ["dose.prescription"]),
+        (75.0, 70.0, [*LUNGS, values("roi:ptv_L", median=70.0)], [], ["dose.side"]),
+        (75.0, 70.0, [*LUNGS, values("PTV rechts", median=70.0)], [], []),
+        (75.0, 70.0, [*LUNGS, values("ptv_l", median=70.0), values("ptv_r", median=70.0)], [], []),
+        (75.0, 70.0, [*LUNGS, values("CTV_LN", median=70.0)], [], []),  # lymph nodes
     ],
 )
 def test_checks_of_a_treatment(

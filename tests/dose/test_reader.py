@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
 from ctenrich.dose.grid import DoseSampler, Lattice
 from ctenrich.dose.reader import Dose, join_planes, read_dose
@@ -123,6 +124,59 @@ def test_a_turned_dose_is_interpolated_point_by_point(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_is_refused(tmp_path: Path, attributes: dict[str, object], reason: Reason) -> None:
     assert refused(write_dose(tmp_path / "d.dcm", STORED, **attributes)) is reason
+
+
+@pytest.mark.parametrize(
+    ("written", "damaged", "reason"),
+    [
+        (b"0.001", b"nan", Reason.DOSE_VALUES),
+        (b"0.001", b"inf", Reason.DOSE_VALUES),
+        (b"0.001", b"0,001", Reason.DOSE_VALUES),
+        (b"0.0\\3.0\\6.0\\9.0", b"0.0\\nan\\6.0\\9.0", Reason.DOSE_OFFSETS),
+        (b"-20.0\\-30.0\\-100.0", b"nan\\-30.0\\-100.0", Reason.MISSING_GEOMETRY),
+        (b"2.5\\2.5", b"nan\\2.5", Reason.MISSING_GEOMETRY),
+    ],
+)
+def test_numbers_that_are_none(tmp_path: Path, written: bytes, damaged: bytes, reason: Reason) -> None:
+    path = write_dose(tmp_path / "d.dcm", STORED, ImagePositionPatient=["-20.0", "-30.0", "-100.0"])
+    content = path.read_bytes()
+    assert content.count(written) == 1
+    path.write_bytes(content.replace(written, damaged.ljust(len(written))))
+    assert refused(path) is reason
+
+
+def test_bits_beyond_those_stated_are_not_dropped(tmp_path: Path) -> None:
+    """12 of 16 bits would make 4.0 Gy of 11.9 Gy; PS3.3 C.8.8.3 asks for all of them."""
+    assert refused(write_dose(tmp_path / "d.dcm", STORED, BitsStored=12, HighBit=11)) is Reason.DOSE_VALUES
+    assert read_dose(write_dose(tmp_path / "e.dcm", STORED, BitsStored=14, HighBit=13)).grid.maximum == 11.9
+
+
+WIDE = STORED.astype(np.uint32) * 70000
+
+
+@pytest.mark.parametrize(
+    ("form", "stored"),
+    [("little", STORED), ("little", WIDE), ("big", STORED), ("big", WIDE), ("RLE", STORED), ("deflated", WIDE)],
+)
+def test_one_dose_in_every_encoding(tmp_path: Path, form: str, stored: np.ndarray) -> None:
+    """RLE of 32 bits, which pydicom does not write, is in one of its test files, below."""
+    path = write_dose(tmp_path / "d.dcm", stored)
+    data = pydicom.dcmread(path)
+    if form == "RLE":
+        data.compress(RLELossless)
+    elif form == "big":
+        data.PixelData = stored.astype(stored.dtype.newbyteorder(">")).tobytes()
+        data.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    elif form == "deflated":
+        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    if form != "little":
+        encoded = pydicom.Dataset(data)
+        encoded.file_meta = data.file_meta
+        pydicom.dcmwrite(path, encoded, enforce_file_format=True)
+    dose = read_dose(path)
+    assert dose.grid.stored.dtype == stored.dtype
+    assert np.array_equal(dose.grid.stored, stored)
+    assert at(dose, -15, -22.5, -97) == pytest.approx(int(stored[1, 3, 2]) * 0.001)
 
 
 def test_a_grid_larger_than_any_dose(tmp_path: Path) -> None:

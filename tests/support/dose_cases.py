@@ -11,6 +11,7 @@ from ctenrich.dose.measure import DoseInput, measure_doses
 from ctenrich.dose.structures import DoseOptions
 from ctenrich.records import DoseMeasurements, FetchedFile, FetchedSeries, Product, SegmentMasks, SortedSeries, Volume
 from ctenrich.series_store import SeriesStore
+from ctenrich.treatments.records import Treatment
 from ctenrich.workspace import Workspace
 from tests.support import encode_cases as cases
 from tests.support.doses import write_dose
@@ -31,6 +32,8 @@ class DoseCase:
         self.uid = self.series.series_instance_uid
         for record in (self.series, self.volume):
             self.store.save(record, self.uid)
+        self.treatment: Treatment | None = None
+        """What the treatment of the series states; None: a cohort without treatments."""
         self.store.save(cases.make_masks(self.series, self.workspace), self.uid, cases.NNUNET)
         self.store.save(cases.make_expert_masks(self.series, self.workspace), self.uid, cases.EXPERT)
 
@@ -50,7 +53,7 @@ class DoseCase:
 
     def measure(self, product: Product, options: DoseOptions | None = None) -> DoseMeasurements:
         """Calculate and save the doses of a product."""
-        given = DoseInput(series=self.series, fetched=self.store.fetched(self.uid))
+        given = DoseInput(series=self.series, fetched=self.store.fetched(self.uid), treatment=self.treatment)
         masks = self.store.load(SegmentMasks, self.uid, product)
         doses = measure_doses(masks, given, options or DoseOptions(), workspace=self.workspace)
         self.store.save(doses, self.uid, product)

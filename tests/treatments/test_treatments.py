@@ -220,6 +220,20 @@ def test_a_boost_on_other_images_is_not_summed(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_a_boost_on_other_images_with_a_copied_frame_of_reference_is_not_summed(tmp_path: Path) -> None:
+    patient = Patient(tmp_path / "in")
+    structures, main, dose = patient.whole(label="main")
+    patient.ct("2")
+    later = patient.structures(("Heart", "GTV"), 2, images="2")
+    boost = patient.plan("boost", 2, structures=later)
+    patient.dose(boost, 2)
+    (one,) = make(tmp_path / "in").treatments
+    assert [(p.uid, p.role) for p in one.plans] == [(main, PlanRole.DOMINANT), (boost, PlanRole.REPLAN)]
+    assert [d.uid for d in one.used_doses] == [dose]
+    assert [s.uid for s in one.used_structure_sets] == [structures]
+
+
+@pytest.mark.long
 def test_a_plan_that_replaces_another_is_a_replan(tmp_path: Path) -> None:
     relation = DicomSequence([reference(f"{ROOT}.1.40.1", PLAN, RTPlanRelationship="PREDECESSOR")])
     two_plans(
@@ -425,7 +439,12 @@ def test_a_registry_with_two_treatments_of_one_patient_names_their_plans(tmp_pat
         "left": Fraction(6, 5),
         "right": Fraction(4, 5),
     }
-    registry.write_text("PatientID,site\nP1,a\nP1,b\n")
+
+
+@pytest.mark.parametrize("rows", ["site\nP1,a\nP1,b\n", "prescription_gy\nP1,50\nP1,66\n"])
+def test_rows_of_one_patient_that_differ_are_refused(tmp_path: Path, rows: str) -> None:
+    registry = tmp_path / "ids.csv"
+    registry.write_text(f"PatientID,{rows}")
     with pytest.raises(UsageError, match="lines 2 and 3"):
         read_registry(registry)
 

@@ -112,6 +112,9 @@ def dvh(
         found = doses_of_files(files, options, progress=progress)
     for issue in (*found.issues, *(issue for one in found.structures for issue in one.issues)):
         typer.echo(printable(f"{issue.severity.value}: {issue.object}: {issue.message}"), err=True)
+    for one in found.structures:
+        if one.reason is not None:
+            typer.echo(printable(f"no metrics: {one.name}: {one.reason.value}: {one.message}"), err=True)
     _write_metrics(found, fmt, out, tuple(m.name for m in options.metrics) if metric else _SHOWN)
     if curves is not None:
         import pyarrow.parquet as pq

@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
         epilog="Examples:  ctenrich run /data/ct --out my-run --segmenter nnunet:/models/Dataset055 --view  \n"
         "ctenrich run idc:nsclc_radiomics/LUNG1-001 --out my-run --segmenter nnunet:/models/Dataset055  \n"
         "ctenrich run cohort.parquet --out my-run --segmenter expert --roi 'PTV.*'  \n"
+        "ctenrich run treatments.parquet --out my-run --dose  \n"
         "ctenrich run cohort.parquet --out my-run --segmenter heart=nnunet:/models/Dataset055:3d_fullres:folds=0 "
         "--bodypart /models/bpr  \n"
         "ctenrich run cohort.parquet --out my-run --segmenter nnunet:/models/Dataset055 --devices cuda:0,cuda:1 "
@@ -83,7 +84,11 @@ class ExecutionOptions:
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")] = False
     dose: Annotated[
         bool,
-        typer.Option("--dose", help="Also dose metrics of all products, as SR and tables (research only)."),
+        typer.Option(
+            "--dose",
+            help="Also dose metrics of all products, as SR and tables (research only); in a new run without another "
+            "product: those of the experts' structures.",
+        ),
     ] = False
     features: Annotated[
         list[str] | None,
@@ -199,12 +204,22 @@ def run(
     The stages are fetch, sort, convert, segment, score, measure, dose (with --dose), encode and validate. Catalog and
     cohort file of a folder or collection are kept in OUT/input. The same command continues a run that was interrupted.
     """
+    products = _with_experts(products, out, execution)
     request = RunRequest(source=source, out=out, products=products, compute=compute, limits=limits, execution=execution)
     with finishing(execution.on_finish, out) as finish:
         _run(request, finish)
     if execution.view and finish.outcome in ("done", "budget"):
         show_run(out)
     raise typer.Exit(finish.exit_code)
+
+
+def _with_experts(products: ProductOptions, out: Path, execution: ExecutionOptions) -> ProductOptions:
+    """The products that were named; for doses alone, in a new run, the contours of the experts."""
+    named = products.segmenters or products.bodypart != "none"
+    if named or not execution.dose or (out / "run.json").exists():
+        return products
+    typer.echo("no segmenter was named: doses of the experts' structures (--segmenter expert)", err=True)
+    return replace(products, segmenter=["expert"])
 
 
 def _run(request: RunRequest, finish: Finish) -> None:

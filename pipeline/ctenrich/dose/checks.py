@@ -12,8 +12,9 @@ import numpy as np
 from ctenrich.dose.plan import PlanFacts
 from ctenrich.dose.structures import StructureDose
 from ctenrich.records import DoseCheck
+from ctenrich.treatments.records import Treatment
 
-__all__ = ["StructureValues", "check_cohort", "check_treatment"]
+__all__ = ["StructureValues", "check_cohort", "check_course", "check_treatment"]
 
 _HOTTEST, _LEAST = 120.0, 100.0
 """Percent of the prescription that the maximum of a dose should have at most and at least."""
@@ -98,6 +99,31 @@ def check_treatment(
     return out
 
 
+def check_course(treatment: Treatment) -> list[DoseCheck]:
+    """Check that the planned fractions were delivered, as far as a table or records state them.
+
+    The RT Dose of a plan is that of its planned fractions, unless the plan was changed to those that were delivered.
+
+    Parameters
+    ----------
+    treatment : Treatment
+
+    Returns
+    -------
+    list of DoseCheck
+    """
+    plan = treatment.dominant_plan
+    delivered, planned = (plan.fractions_delivered, plan.fractions_planned) if plan is not None else (None, None)
+    if not delivered or not planned or delivered == planned:
+        return []
+    text = f"{delivered} fractions were delivered and {planned} planned"
+    if treatment.scale is None:
+        text += ": the dose is that of the planned ones"
+    else:
+        text += f": the dose times {treatment.scale} is right only if the RT Dose is that of the delivered ones"
+    return [DoseCheck(rule="dose.course", severity="warning", sentence=text, value=delivered, limit=planned)]
+
+
 def _prescribed(
     maximum: float, prescription: float | None, structures: Sequence[StructureValues]
 ) -> Iterator[DoseCheck]:
@@ -128,9 +154,10 @@ def _finding(rule: str, text: str, one: StructureValues, value: float, limit: fl
 
 
 def _sides(structures: Sequence[StructureValues], plans: Sequence[PlanFacts]) -> Iterator[DoseCheck]:
-    """Side of the dose, by the means of a pair of organs, against the side in the label of the plan."""
+    """Side of the dose, by the means of a pair of organs, against the side in the plan's label and targets' names."""
     labels = " ".join(plan.label for plan in plans)
-    named = [side for side, words in _SIDE_WORDS.items() if words.search(labels.replace("_", " "))]
+    targets = " ".join(sorted({one.name for one in structures if _TARGET.search(one.name)}))
+    stated = [(text, _named_sides(names)) for text, names in (("the plan's label", labels), ("the target", targets))]
     means = {(one.product, one.name): one.mean for one in structures if one.mean}
     for (product, name), left in means.items():
         right = means.get((product, name.replace("left", "right"))) if "left" in name else None
@@ -140,11 +167,17 @@ def _sides(structures: Sequence[StructureValues], plans: Sequence[PlanFacts]) ->
         if 1 / _SIDED < ratio < _SIDED:
             continue
         side = "left" if ratio >= _SIDED else "right"
-        if len(named) == 1 and named[0] != side:
-            text = f"by {name} and its counterpart the dose is on the {side}, and the plan's label states {named[0]}"
-            yield DoseCheck(
-                rule="dose.side", severity="warning", sentence=text, product=product, organ=name, value=ratio, limit=1.0
-            )
+        for what, sides in stated:
+            if len(sides) == 1 and sides[0] != side:
+                text = f"by {name} and its counterpart the dose is on the {side}, and {what} states {sides[0]}"
+                yield DoseCheck(
+                    rule="dose.side", severity="warning", sentence=text, product=product, organ=name, value=ratio,
+                    limit=1.0,
+                )  # fmt: skip
+
+
+def _named_sides(names: str) -> list[str]:
+    return [side for side, words in _SIDE_WORDS.items() if words.search(names.replace("_", " "))]
 
 
 def check_cohort(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, DoseCheck]]:

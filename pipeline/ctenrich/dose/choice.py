@@ -92,11 +92,12 @@ def choose_doses(doses: Sequence[ScaledDose], plans: Sequence[PlanFacts] = ()) -
         if one.dose.summation not in _WHOLE | _PARTS:
             text = f"a dose of summation type {one.dose.summation[:16] or '(none)'} is not added"
             raise InputError(Reason.DOSE_SUMMATION, text, "PLAN, MULTI_PLAN, FRACTION and BEAM are")
-        if one.dose.grid.maximum < _LEAST:
+        # a beam, or one fraction of many, may have less and is still needed
+        if one.dose.summation in _WHOLE and one.dose.grid.maximum < _LEAST:
             notes.append(f"dose {one.uid} has a maximum of {one.dose.grid.maximum:.3f} Gy, below 1 Gy: left out")
         else:
             kept.append(one)
-    if not kept:
+    if not any(one.dose.grid.maximum for one in kept):
         raise InputError(Reason.DOSE_VALUES, "no dose has a maximum of 1 Gy or more")
     known = {plan.sop_instance_uid: plan for plan in plans}
     _check_images(kept, known, notes)
@@ -109,6 +110,7 @@ def choose_doses(doses: Sequence[ScaledDose], plans: Sequence[PlanFacts] = ()) -
         chosen += _of_plan(own, known.get(key[0]) if len(key) == 1 else None, notes)
     _check_overlap(chosen)
     _warn_of_fraction_sizes(chosen, known, notes)
+    _warn_of_heterogeneity(chosen, notes)
     if len(kept) > 1 and any(not one.dose.plans for one in kept):
         notes.append("a dose refers to no plan: whether it is part of another one is not known")
     return ChosenDoses(doses=tuple(sorted(chosen, key=lambda one: one.uid)), notes=tuple(notes))
@@ -185,15 +187,14 @@ def _fractions(doses: list[ScaledDose], plan: PlanFacts, notes: list[str]) -> li
 
 
 def _check_overlap(doses: Sequence[ScaledDose]) -> None:
-    """A sum of plans (MULTI_PLAN) beside the dose of one of them counts that plan twice."""
+    """A sum of plans (MULTI_PLAN) beside the dose of one of them, or of its beams, counts that plan twice."""
     seen: dict[str, str] = {}
     for one in doses:
-        if one.dose.summation == "BEAM":
-            continue
         for plan in {reference.sop_instance_uid for reference in one.dose.plans}:
-            if plan in seen and seen[plan] != one.uid:
+            # the parts of one plan are there together, and were chosen before
+            owner = plan if one.dose.summation in _PARTS else one.uid
+            if seen.setdefault(plan, owner) != owner:
                 raise InputError(Reason.DOSE_SUMMATION, "two of the doses contain the same plan")
-            seen[plan] = one.uid
 
 
 def _warn_of_fraction_sizes(doses: Sequence[ScaledDose], plans: Mapping[str, PlanFacts], notes: list[str]) -> None:
@@ -202,3 +203,10 @@ def _warn_of_fraction_sizes(doses: Sequence[ScaledDose], plans: Mapping[str, Pla
     if len(sizes) > 1:
         listed = " and ".join(f"{size:.2f}" for size in sizes)
         notes.append(f"fraction sizes {listed} Gy differ: the sum of physical doses is not one of equal effect")
+
+
+def _warn_of_heterogeneity(doses: Sequence[ScaledDose], notes: list[str]) -> None:
+    """Doses calculated in the patient's tissues and doses calculated in water are not of one kind."""
+    kinds = sorted({"/".join(one.dose.heterogeneity) for one in doses if one.dose.heterogeneity})
+    if len(kinds) > 1:
+        notes.append(f"the doses differ in Tissue Heterogeneity Correction: {' and '.join(kinds)}")

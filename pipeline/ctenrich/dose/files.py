@@ -19,7 +19,7 @@ from ctenrich.dose.vendor_dvh import CalculatedDose, check_vendor_dvhs, confirm_
 from ctenrich.errors import UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import Issue
+from ctenrich.records import Issue, Severity
 
 __all__ = ["DoseFiles", "FileDoses", "doses_of_files", "load_dose"]
 
@@ -98,9 +98,16 @@ def doses_of_files(files: DoseFiles, options: DoseOptions, *, progress: Progress
         raise UsageError(Reason.BAD_PARAMETER, "no ROI has such a name", f"ROIs: {names[:300]}")
     uid = dose.sop_instance_uid
     confirmed, faults = confirm_vendor_dvhs(vendor, list(_calculated(found)), uid)
-    source = DoseSource(structure_set=structures.sop_instance_uid, dose=uid, vendor=confirmed)
-    issues = (*dose.issues, *check_vendor_dvhs(vendor, uid), *faults)
+    source = DoseSource(structure_set=structures.sop_instance_uid, dose=uid, summation=dose.summation, vendor=confirmed)
+    issues = (*_of_a_part(dose), *dose.issues, *check_vendor_dvhs(vendor, uid), *faults)
     return FileDoses(structures=found, source=source, issues=issues)
+
+
+def _of_a_part(dose: Dose) -> Iterator[Issue]:
+    """The dose of a beam or a fraction is not that of the treatment."""
+    if dose.part:
+        text = f"Dose Summation Type is {dose.part}: the metrics are those of this part, not of the plan"
+        yield Issue("dose.part", Severity.WARNING, dose.sop_instance_uid, text, checker="ctenrich.dose")
 
 
 def _calculated(structures: Iterable[StructureDose]) -> Iterator[CalculatedDose]:

@@ -132,15 +132,16 @@ def write_isodoses(
     Raises
     ------
     InputError
-        DOSE_UNITS, DOSE_TYPE, DOSE_OTHER_FRAME, DOSE_OFFSETS for a single frame; PROOF_FAILED where the file, read
-        again, has not the regions: it is then removed.
+        DOSE_UNITS, DOSE_TYPE, DOSE_SUMMATION, DOSE_OTHER_FRAME, DOSE_OFFSETS for a single frame; PROOF_FAILED where
+        the file, read again, has not the regions: it is then removed.
     EncodingError
         OUT_OF_MEMORY where the masks of a segmentation take more memory than a worker may use.
     UsageError
         BAD_PARAMETER for a level that the dose does not reach on the images.
     """
     dose.check_physical()
-    if dose.frame_of_reference_uid != series.frame_of_reference_uid:
+    dose.check_scope()
+    if not dose.frame_of_reference_uid or dose.frame_of_reference_uid != series.frame_of_reference_uid:
         raise InputError(Reason.DOSE_OTHER_FRAME, "the dose has another frame of reference than the images")
     if min(dose.grid.shape) < 2:
         raise InputError(Reason.DOSE_OFFSETS, "the dose has a single plane, row or column")

@@ -9,7 +9,7 @@ from fractions import Fraction
 from ctenrich.contours.raster import Grid, grid_of
 from ctenrich.dicom.objects import header
 from ctenrich.dicom.sop_classes import RT_DOSE, RT_PLAN
-from ctenrich.dose.checks import StructureValues, check_treatment
+from ctenrich.dose.checks import StructureValues, check_course, check_treatment
 from ctenrich.dose.choice import ChosenDoses, ScaledDose, choose_doses
 from ctenrich.dose.combine import combine_doses
 from ctenrich.dose.metrics import parse_metric
@@ -33,7 +33,7 @@ from ctenrich.records import (
     SortedSeries,
 )
 from ctenrich.settings import DosesSettings
-from ctenrich.treatments.records import Treatment
+from ctenrich.treatments.records import Plan, PlanRole, PrescriptionSource, Treatment
 from ctenrich.workspace import Workspace
 
 __all__ = ["DoseInput", "TreatmentDose", "dose_options", "measure_doses", "treatment_dose"]
@@ -114,6 +114,7 @@ def measure_doses(
     progress.finish("dose")
     values = [StructureValues.of(one, str(masks.product)) for one in found]
     checks = check_treatment(known.dose.grid.maximum, known.prescription, values, known.plans)
+    checks += check_course(given.treatment) if given.treatment is not None else []
     checks += [DoseCheck(rule="dose.choice", severity="note", sentence=note) for note in known.notes]
     return replace(
         empty,
@@ -157,7 +158,7 @@ def treatment_dose(given: DoseInput, workspace: Workspace) -> TreatmentDose:
     chosen = choose_doses(scaled, plans)
     dose, notes = _whole_dose(chosen)
     dose.check_physical()
-    if dose.frame_of_reference_uid != given.series.frame_of_reference_uid:
+    if not dose.frame_of_reference_uid or dose.frame_of_reference_uid != given.series.frame_of_reference_uid:
         raise InputError(Reason.DOSE_OTHER_FRAME, "the dose has another frame of reference than the series")
     if min(dose.grid.shape) < 2:
         raise InputError(Reason.DOSE_OFFSETS, "the dose has a single plane, row or column")
@@ -208,14 +209,41 @@ def _factors(treatment: Treatment | None) -> dict[str, Fraction]:
     plan = treatment.dominant_plan if treatment is not None else None
     if treatment is None or plan is None or treatment.scale is None:
         return {}
+    boosts = [boost.fractions_planned for boost in _boosts(treatment)]
+    further = (treatment.fractions_intended or 0) * (1 - 1 / treatment.scale)
+    if boosts and further and (None in boosts or further >= sum(number or 0 for number in boosts)):
+        text = "the intended fractions may include those of the boost, whose dose is added: they would count twice"
+        raise InputError(Reason.DOSE_SUMMATION, text, "state the intended fractions of the main plan alone")
     return {dose.uid: treatment.scale for dose in treatment.doses if dose.plan == plan.uid}
 
 
+def _boosts(treatment: Treatment) -> list[Plan]:
+    """Boost plans whose doses are added."""
+    added = {dose.plan for dose in treatment.used_doses}
+    return [plan for plan in treatment.plans if plan.role is PlanRole.BOOST and plan.uid in added]
+
+
 def _prescription(plans: Sequence[PlanFacts], treatment: Treatment | None) -> tuple[float | None, str | None]:
-    """Prescribed dose with its source: of the dominant plan, or of the only plan."""
+    """Prescribed dose of the treatment with its source.
+
+    That of the dominant plan and of the boosts whose doses are added, or that of the only plan. A sum of Beam Doses is
+    that of the fractions of the plan, and multiplied like its dose; a dose reference and the user's table state the
+    dose of the intended fractions, the table that of the whole treatment.
+    """
     plan = treatment.dominant_plan if treatment is not None else None
-    known = plan.prescription if plan is not None else plans[0].prescription if len(plans) == 1 else None
-    return (known.dose, known.source.value) if known is not None else (None, None)
+    if treatment is None or plan is None:
+        only = plans[0].prescription if len(plans) == 1 else None
+        return (only.dose, only.source.value) if only is not None else (None, None)
+    first = plan.prescription
+    if first is None or first.source is PrescriptionSource.TABLE:
+        return (first.dose, first.source.value) if first is not None else (None, None)
+    scale = treatment.scale if first.source is PrescriptionSource.BEAM_DOSES else None
+    further = [boost.prescription for boost in _boosts(treatment)]
+    known = [one for one in further if one is not None]
+    if len(known) < len(further):
+        return None, None
+    dose = first.dose * float(scale or 1) + sum(one.dose for one in known)
+    return dose, " + ".join(sorted({one.source.value for one in (first, *known)}))
 
 
 def _segment_dose(

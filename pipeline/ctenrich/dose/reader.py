@@ -34,6 +34,8 @@ _AXIAL = 1e-4
 _LARGEST_FILE = 4 * 1024**3
 UNITS = ("GY", "RELATIVE")
 TYPES = ("PHYSICAL", "EFFECTIVE", "ERROR")
+WHOLE = frozenset({"PLAN", "MULTI_PLAN", "PLAN_OVERVIEW"})
+"""Dose Summation Types of the dose of one or several whole plans."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,8 @@ class Dose:
     grid: DoseGrid
     plans: tuple[PlanReference, ...] = ()
     structure_set_uids: tuple[str, ...] = ()
+    heterogeneity: tuple[str, ...] = ()
+    """Tissue Heterogeneity Correction: IMAGE, ROI_OVERRIDE, WATER, several of them, or nothing."""
     has_dvh: bool = False
     issues: tuple[Issue, ...] = ()
 
@@ -82,6 +86,24 @@ class Dose:
             )
         if self.type != "PHYSICAL":
             raise InputError(Reason.DOSE_TYPE, f"the dose is of type {self.type[:16]!r} and not PHYSICAL")
+
+    def check_scope(self) -> None:
+        """Refuse a dose of brachytherapy, or of a part of a beam.
+
+        Raises
+        ------
+        InputError
+            DOSE_SUMMATION.
+        """
+        if self.summation.startswith("BRACHY"):
+            raise InputError(Reason.DOSE_SUMMATION, "the dose is one of brachytherapy, which is out of scope")
+        if self.summation == "CONTROL_POINT":
+            raise InputError(Reason.DOSE_SUMMATION, "the dose is that of control points: a part of a beam")
+
+    @property
+    def part(self) -> str:
+        """Summation type of a dose that is not that of whole plans; empty for one that is."""
+        return "" if self.summation in WHOLE else self.summation or "not stated"
 
 
 @quiet()
@@ -167,6 +189,7 @@ def read_dose(path: Path, *, dataset: Dataset | None = None) -> Dose:
         structure_set_uids=tuple(
             text(item, "ReferencedSOPInstanceUID") for item in data.get("ReferencedStructureSetSequence") or ()
         ),
+        heterogeneity=tuple(sorted(one.upper() for one in texts(data, "TissueHeterogeneityCorrection") if one)),
         has_dvh=bool(data.get("DVHSequence")),
         issues=tuple(issues),
     )
@@ -307,6 +330,9 @@ def _stored_values(data: Dataset, kind: str) -> NDArray[Any]:
     signed = whole(data, "PixelRepresentation") == 1
     dtype = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
     _settle_transfer_syntax(data)
+    stated = whole(data, "BitsStored") or bits
+    if stated != bits:  # PS3.3 C.8.8.3 asks for equal numbers: no bit is dropped silently
+        data.BitsStored, data.HighBit = bits, bits - 1
     stored = np.empty((frames, rows, columns), dtype)
     count = 0
     for pixels in frame_pixels(data):
@@ -316,6 +342,8 @@ def _stored_values(data: Dataset, kind: str) -> NDArray[Any]:
         count += 1
     if count != frames:
         raise InputError(Reason.TRUNCATED, f"the dose has {count} of {frames} frames")
+    if stated != bits and (signed or int(stored.max()) >> max(stated, 0)):
+        raise InputError(Reason.DOSE_VALUES, f"the values have more than the {stated} bits of Bits Stored")
     if signed and kind != "ERROR" and int(stored.min()) < 0:
         raise InputError(Reason.DOSE_VALUES, "the dose has negative values")
     return stored

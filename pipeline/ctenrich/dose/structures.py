@@ -121,14 +121,17 @@ def structure_doses(
     ------
     StructureDose
         ROIs without closed contours have the reason EMPTY_STRUCTURE, those in another frame of reference
-        DOSE_OTHER_FRAME, and contours on one plane without images MISSING_GEOMETRY.
+        DOSE_OTHER_FRAME, and contours on one plane without images MISSING_GEOMETRY. An ROI of which a contour cannot be
+        read (DECODE_ERROR) or placed on the images (CONTOURS_OFF_SLICES) has no metrics: they would be those of a part.
 
     Raises
     ------
     InputError
-        DOSE_UNITS, DOSE_TYPE, DOSE_OTHER_FRAME, DOSE_OFFSETS for a single frame.
+        DOSE_UNITS, DOSE_TYPE, DOSE_OTHER_FRAME, DOSE_OFFSETS for a single frame; DOSE_SUMMATION for brachytherapy and
+        control points.
     """
     dose.check_physical()
+    dose.check_scope()
     check_frames(structures, dose)
     if min(dose.grid.shape) < 2:
         text = "the dose has a single plane, row or column: doses between planes are not known"
@@ -158,6 +161,9 @@ def _structure_dose(
     if not roi.contours:
         kinds = "only points or open lines" if roi.faults.without_area else "no closed contours"
         return _without(roi, options, Reason.EMPTY_STRUCTURE, f"the ROI has {kinds}")
+    if roi.faults.damaged:
+        text = f"{roi.faults.damaged} contours of the ROI cannot be read: the others are a part of it"
+        return _without(roi, options, Reason.DECODE_ERROR, text)
     if isinstance(place, InputError):
         return _without(roi, options, place.reason, place.message)
     assert place is not None
@@ -168,14 +174,17 @@ def _structure_dose(
     region, drawn = region_of_contours(roi.contours, grid, nesting=options.nesting, faces=faces)
     issues = []
     skipped = skipped or len(drawn.missing_slices)
-    lost = drawn.off_slice + drawn.tilted
-    notes = (
-        (skipped, "dose.missing_planes", "planes between its first and last contour have none: left empty"),
-        (lost, "dose.lost_contours", "contours are on no slice or not parallel to the slices: left out"),
-        (drawn.beyond_image, "dose.beyond_image", "contours leave the image and were cut at its border"),
-        (roi.faults.damaged, "dose.unreadable", "contours cannot be read"),
-    )
-    issues += [_issue(rule, roi.name, f"{count} {text}") for count, rule, text in notes if count]
+    lost = {
+        "are on no slice": drawn.off_slice,
+        "are not parallel to the slices": drawn.tilted,
+        "leave the image": drawn.beyond_image,
+    }
+    if any(lost.values()):
+        text = ", ".join(f"{count} contours {what}" for what, count in lost.items() if count)
+        return _without(roi, options, Reason.CONTOURS_OFF_SLICES, f"{text}: the rest is a part of the structure")
+    if skipped:
+        text = f"{skipped} planes between its first and last contour have none: left empty"
+        issues.append(_issue("dose.missing_planes", roi.name, text))
     low, high = min(drawn.voxels.values()), max(drawn.voxels.values())
     if high - low > 0.01 * high and (high - low) * grid.voxel_volume > 1000:
         volumes = ", ".join(
@@ -191,7 +200,7 @@ def _structure_dose(
     found = region_dose(region, dose, options)
     second = (
         second_values(region, dose.grid, options.metrics, contours=roi.contours, nesting=options.nesting)
-        if options.second and not drawn.with_rim and not lost
+        if options.second and not drawn.with_rim
         else [None] * len(options.metrics)
     )
     return replace(found, number=roi.number, name=roi.name, second=tuple(second), issues=tuple(issues) + found.issues)

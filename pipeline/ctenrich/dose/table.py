@@ -17,6 +17,7 @@ __all__ = ["CURVE_COLUMNS", "METRIC_COLUMNS", "DoseSource", "arrow_table", "curv
 METRIC_COLUMNS: dict[str, tuple[str, str]] = {
     "structure_set": ("string", "SOP Instance UID of the structure set or segmentation"),
     "dose": ("string", "SOP Instance UID of the dose"),
+    "dose_summation": ("string", "Dose Summation Type: PLAN; BEAM, FRACTION ...: of a part of a plan"),
     "number": ("int64", "ROI Number or Segment Number"),
     "structure": ("string", "ROI Name or segment name"),
     "metric": ("string", "Name of the metric, with the unit of its value: D95%[Gy], D2cc[Gy], V20Gy[%], V20Gy[cc]"),
@@ -61,6 +62,8 @@ class DoseSource:
     """SOP Instance UID."""
     dose: str
     """SOP Instance UID."""
+    summation: str = "PLAN"
+    """Dose Summation Type."""
     vendor: tuple[VendorDvh, ...] = ()
     """DVHs of the dose object that agree with the dose."""
 
@@ -85,6 +88,7 @@ def metric_rows(found: Iterable[StructureDose], source: DoseSource) -> Iterator[
             yield {
                 "structure_set": source.structure_set,
                 "dose": source.dose,
+                "dose_summation": source.summation,
                 "number": one.number,
                 "structure": one.name,
                 "metric": bounded.metric.name,

@@ -6,6 +6,7 @@ from ctenrich.dose.measure import DoseInput, dose_options, measure_doses
 from ctenrich.records import DoseMeasurements
 from ctenrich.stages.stage import StageContext
 from ctenrich.stages.treatment import treatment_of
+from ctenrich.treatments.records import PlanRole
 
 __all__ = ["measure_series_doses", "treatment_identity"]
 
@@ -23,4 +24,7 @@ def measure_series_doses(context: StageContext) -> DoseMeasurements:
 def treatment_identity(context: StageContext) -> str:
     """What the treatment of a series states about its dose, as text; empty for a cohort without treatments."""
     found = treatment_of(context)
-    return "" if found is None else f"{found.scale} {found.dominant_plan} {found.doses}"
+    if found is None:
+        return ""
+    boosts = [plan for plan in found.plans if plan.role is PlanRole.BOOST]
+    return f"{found.scale} {found.dominant_plan} {found.doses}" + (f" {boosts}" if boosts else "")

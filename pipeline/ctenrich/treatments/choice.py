@@ -66,7 +66,6 @@ class ChosenObjects:
     doses: tuple[Dose, ...]
     images: ImagePlace
     """The planning CT."""
-    notes: tuple[str, ...]
 
 
 def choose_objects(objects: PatientObjects, rules: TreatmentRules, wanted: Wanted) -> ChosenObjects:
@@ -100,14 +99,14 @@ def choose_objects(objects: PatientObjects, rules: TreatmentRules, wanted: Wante
     if first is None:  # only a dose is required
         raise NotChosenError(Reason.NO_STRUCTURE_SET, "no structure set leads to the planning CT")
     images = choice.planning_images(first)
-    plans, notes = choice.other_images(plans, sets, images)
+    plans = choice.other_images(plans, sets, images)
+    sets = choice.of_plans(sets, plans)
     doses = choice.doses(plans, dominant, first)
     return ChosenObjects(
         structure_sets=tuple(sorted(sets, key=lambda one: (one is not first, not one.used, one.uid))),
         plans=tuple(sorted(plans, key=lambda p: (list(PlanRole).index(p.role), p.stamp, p.uid))),
         doses=tuple(sorted(doses, key=lambda d: (not d.used, d.uid))),
         images=images,
-        notes=(*notes, *choice.notes),
     )
 
 
@@ -129,7 +128,6 @@ class _Choice:
         for link in objects.links:
             kind = link.target_modality if link.target_modality in {"RTPLAN", "RTSTRUCT"} else "images"
             self._links[link.source, kind].append(link)
-        self.notes: list[str] = []
 
     # ------------------------------------------------------------ plans
 
@@ -311,23 +309,26 @@ class _Choice:
             raise NotChosenError(Reason.INCONCLUSIVE, text)
         return ct[0]
 
-    def other_images(
-        self, plans: Sequence[Plan], sets: Sequence[StructureSet], images: ImagePlace
-    ) -> tuple[list[Plan], list[str]]:
-        """Plans whose structure set is drawn on other images than the dominant one's become replans."""
+    def other_images(self, plans: Sequence[Plan], sets: Sequence[StructureSet], images: ImagePlace) -> list[Plan]:
+        """Plans whose structure set is drawn on other images than the dominant one's become replans.
+
+        Also in the same frame of reference, which a second planning CT may have been given as a copy.
+        """
         places = {one.uid: one.images for one in sets}
-        out, notes = [], []
+        out = []
         for plan in plans:
             own = places.get(plan.structure_set, "")
             if plan.role is not PlanRole.DOMINANT and own and own != images.series_instance_uid:
-                frame = self._objects.images[own].frame
-                same = bool(frame) and frame == images.frame
-                if plan.role is PlanRole.BOOST and same:
-                    notes.append(f"boost plan {plan.uid} was made on other images of the same frame of reference")
-                else:
-                    plan = replace(plan, role=PlanRole.REPLAN, why="it was made on other images")  # noqa: PLW2901
+                plan = replace(plan, role=PlanRole.REPLAN, why="it was made on other images")  # noqa: PLW2901
             out.append(plan)
-        return out, notes
+        return out
+
+    def of_plans(self, sets: Sequence[StructureSet], plans: Sequence[Plan]) -> list[StructureSet]:
+        """Structure sets without those of plans that became replans."""
+        left = {plan.structure_set for plan in plans if plan.role is PlanRole.REPLAN}
+        left -= {plan.structure_set for plan in plans if plan.role in {PlanRole.DOMINANT, PlanRole.BOOST}}
+        why = "it is that of a plan that was made on other images"
+        return [replace(one, used=False, why=why) if one.used and one.uid in left else one for one in sets]
 
     # ------------------------------------------------------------ doses
 

@@ -328,7 +328,6 @@ def _treatment(draft: _Draft, entry: SeriesEntry, decisions: Sequence[Decision])
     own += [one for name, one in names.items() if name in present]
     notes = (
         *_weak_links(chosen),
-        *chosen.notes,
         *(f"plan {p.uid} ({p.label}) is not used: {p.why}" for p in plans if p.role in _UNUSED),
         *(f"dose {d.uid} is not used: {d.why}" for d in chosen.doses if not d.used),
         *(_decision_note(one) for one in sorted(own, key=lambda one: one.number)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctenrich.errors import UsageError
@@ -67,7 +67,7 @@ def read_registry(path: Path) -> tuple[RegistryRow, ...]:
                 prescription=_dose(path, line, row.get("prescription_gy", "")),
             )
         )
-    unique = {(r.patient_id, r.site, r.plans, r.intended_fractions, r.delivered_fractions): r for r in reversed(rows)}
+    unique = {replace(row, line=0): row for row in reversed(rows)}
     kept = sorted(unique.values(), key=lambda r: r.line)
     seen: dict[str, RegistryRow] = {}
     for one in kept:
