@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
 from pathlib import Path
 
-from ctenrich.workspace import atomic_path, write_bytes
+from ctenrich.workspace import write_bytes
 
 __all__ = ["write_sample_network"]
 
@@ -49,10 +50,11 @@ def write_sample_network(folder: Path) -> Path:
         for tensor in network.parameters():
             tensor.copy_(torch.sin(torch.arange(1.0, tensor.numel() + 1)).reshape(tensor.shape) / 4)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "network.ts"
-    with warnings.catch_warnings(), atomic_path(path) as temporary:
+    buffer = io.BytesIO()  # into a file, its name would be part of the bytes
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces that TorchScript will end
-        torch.jit.trace(network, torch.zeros(1, 1, 16, 16, 16)).save(str(temporary))  # type: ignore[no-untyped-call]
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        torch.jit.save(torch.jit.trace(network, torch.zeros(1, 1, 16, 16, 16)), buffer)  # type: ignore[no-untyped-call]
+    write_bytes(folder / "network.ts", buffer.getvalue())
+    sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
     write_bytes(folder / "features.toml", _STATEMENT.format(sha256=sha256).encode())
     return folder
