@@ -1,8 +1,7 @@
 """Masks of others: processor time of harmonising, compared with only reading the same files by nibabel.
 
 ``python -m benchmarks.harmonise [--quick]``. Harmonising opens, checks names, values, grid and place, and has the same
-voxels as a result; writing its arrays is measured aside. A folder of masks; aim: at most 1.5 times. A label map, where
-the fixed costs (place in the CT, statistics, hash) meet one small file: without an aim.
+voxels as a result; writing its arrays is measured aside. A folder of masks, and a label map; aim: at most 1.5 times.
 """
 
 from __future__ import annotations
@@ -97,8 +96,8 @@ def main() -> int:
             own, writing = harmonising(case, given, repeats, **more)
             ratios.append(own / read)
             print(f"{name:16}{read:15.2f}{own:9.2f}{ratios[-1]:8.2f}{writing:14.2f}")
-    print(f"\naim for a file each: at most {AIM}")
-    met = ratios[0] <= AIM
+    print(f"\naim: at most {AIM}")
+    met = max(ratios) <= AIM
     if not met:
         print("the aim is missed" + (", which --quick does not judge" if options.quick else ""))
     return 0 if met or options.quick else 1

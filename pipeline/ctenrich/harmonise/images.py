@@ -6,6 +6,8 @@ label values is refused.
 
 from __future__ import annotations
 
+import gzip
+import math
 import re
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -32,6 +34,8 @@ _FORMS_DIFFER = 0.01
 """mm by which the two affines of a NIfTI header may differ at the corners of the image."""
 _CARET = re.compile(rb"<Label\b[^>]*\bKey=\"(\d+)\"[^>]*>(.*?)</Label>", re.DOTALL)
 _LARGEST = 65535
+_MOST_PACKED = 1100
+"""Bytes that a byte of a gzip file can hold; more than deflate allows is damage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +170,10 @@ def _open_nifti(path: Path, scaled: bool) -> MaskImage:
     affine = _nifti_affine(image, shape, path.name)
     try:
         proxy = image.dataobj
-        array = np.asanyarray(proxy if scaled else proxy.get_unscaled()).reshape(shape, order="F")
+        plain = not scaled or (proxy.slope, proxy.inter) == (1, 0)
+        array = _unpacked(path, proxy, shape) if plain and path.name.lower().endswith(".gz") else None
+        if array is None:
+            array = np.asanyarray(proxy if scaled else proxy.get_unscaled()).reshape(shape, order="F")
     except Exception as error:  # as above
         raise InputError(Reason.DECODE_ERROR, f"the voxels of {path.name} cannot be read") from error
     if array.dtype.kind not in "biuf":
@@ -174,6 +181,36 @@ def _open_nifti(path: Path, scaled: bool) -> MaskImage:
     slope, intercept = (1.0, 0.0) if scaled else (float(proxy.slope), float(proxy.inter))
     turned = array.transpose(2, 1, 0)
     return MaskImage(array=turned, affine_lps=ras_to_lps(affine), slope=slope, intercept=intercept)
+
+
+def _unpacked(path: Path, proxy: Any, shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """Stored voxels of a gzip file, [i, j, k], by libdeflate, in an eighth of the time of zlib.
+
+    Returns
+    -------
+    array or None
+        None for what nibabel has to read: several members, or more bytes than the header states.
+
+    Raises
+    ------
+    zlib.error, OSError, EOFError
+        If a checksum is wrong, which nibabel does not look at.
+    """
+    size = int(proxy.offset) + math.prod(shape) * proxy.dtype.itemsize
+    packed = path.read_bytes()
+    if int.from_bytes(packed[-4:], "little") != size % 2**32 or size > _MOST_PACKED * len(packed):
+        return None
+    import imagecodecs  # large, and needed for few files
+
+    out: NDArray[Any] = np.empty(size, np.uint8)
+    try:
+        if len(imagecodecs.gzip_decode(packed, out=out.data)) != size:
+            return None
+    except RuntimeError:
+        gzip.decompress(packed)  # says what is wrong, if anything is
+        return None
+    voxels: NDArray[Any] = out[int(proxy.offset) :].view(proxy.dtype)
+    return voxels.reshape(shape, order="F")
 
 
 def _nifti_affine(image: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:

@@ -86,6 +86,8 @@ class _Organ:
     name: str
     index: NDArray[np.int64]
     """(n, 3), [k, j, i] of the coarse grid."""
+    hu: NDArray[np.int16]
+    """Of these voxels."""
     x: float
     """Centre, mm, LPS: to the left."""
 
@@ -119,7 +121,7 @@ class _Scene:
             return None
         first = [(start + o) // s for start, o, s in zip(starts, offset, self.stride, strict=True)]
         index = found + np.array(first)
-        return _Organ(name, index, float(self.to_patient(index.mean(axis=0))[0]))
+        return _Organ(name, index, self.values(index), float(self.to_patient(index.mean(axis=0))[0]))
 
     def to_patient(self, index: NDArray[np.float64]) -> NDArray[np.float64]:
         """Position, mm, LPS, of an index [k, j, i] of the coarse grid."""
@@ -177,8 +179,10 @@ def _mirrored(
     chosen = [organ for organ in organs if belongs(organ.name)]
     if not chosen:
         return
+    here = share(np.concatenate([organ.hu for organ in chosen]))
+    if here + _BETTER >= 1:
+        return  # no mask could fit so much better
     index = np.concatenate([organ.index for organ in chosen])
-    here = share(scene.values(index))
     for axis, between in zip(scene.axes, _PATIENT_AXES, strict=True):
         there = share(scene.values(scene.mirrored(index, axis)))
         if there > here + _BETTER:
@@ -194,7 +198,7 @@ def _attenuation(organs: list[_Organ], scene: _Scene) -> Iterator[PlaceFinding]:
     for organ in organs:
         if not (_is_air_filled(organ.name) or organ.name.startswith(_SOLID)):
             continue
-        air = _air(scene.values(organ.index))
+        air = _air(organ.hu)
         if (_is_air_filled(organ.name) and air < _LEAST_AIR) or (not _is_air_filled(organ.name) and air > _MOST_AIR):
             text = f"{organ.name}: {air:.0%} of it is in air: it is not where the CT shows it"
             yield PlaceFinding(rule="place.attenuation", about=organ.name, sentence=text)
