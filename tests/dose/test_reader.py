@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,25 @@ def test_one_dose_in_every_encoding(tmp_path: Path, form: str, stored: np.ndarra
 def test_a_grid_larger_than_any_dose(tmp_path: Path) -> None:
     attributes = {"Rows": 60000, "Columns": 60000}
     assert refused(write_dose(tmp_path / "d.dcm", STORED, **attributes)) is Reason.DECOMPRESSION_BOMB
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_memory_is_that_of_the_file_and_of_its_values(tmp_path: Path, compressed: bool) -> None:
+    """Never that of float64 values: eight bytes for each of two."""
+    stored = np.random.default_rng(1).integers(0, 60000, (32, 128, 128)).astype(np.uint16)
+    path = write_dose(tmp_path / "d.dcm", stored)
+    if compressed:
+        data = pydicom.dcmread(path)
+        data.compress(RLELossless)
+        data.save_as(path)
+    read_dose(path)  # what is loaded at the first time
+    tracemalloc.start()
+    try:
+        assert read_dose(path).grid.stored.nbytes == stored.nbytes
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < stored.nbytes + 1.2 * path.stat().st_size + 1_000_000
 
 
 def test_unsigned_values_stay_unsigned(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from pydicom.sequence import Sequence as DicomSequence
 from tests.support.catalog_cases import ROOT
-from tests.support.treatment_cases import PLAN, Patient, make, reference, uid
+from tests.support.treatment_cases import PLAN, Patient, item, make, reference, uid
 
 from ctenrich import steps
 from ctenrich.catalog.folder import FolderCatalog, index_folders
@@ -439,6 +439,30 @@ def test_a_registry_with_two_treatments_of_one_patient_names_their_plans(tmp_pat
         "left": Fraction(6, 5),
         "right": Fraction(4, 5),
     }
+
+
+@pytest.mark.parametrize(
+    ("plan", "prescription"),
+    [
+        ({"groups": ((25, (None,)),)}, (66.0, PrescriptionSource.TABLE)),
+        ({}, (50.0, PrescriptionSource.BEAM_DOSES)),
+        (
+            {"DoseReferenceSequence": DicomSequence([item(DoseReferenceType="TARGET", TargetPrescriptionDose="48")])},
+            (48.0, PrescriptionSource.DOSE_REFERENCE),
+        ),
+    ],
+)
+def test_the_prescription_of_the_registry_is_the_last_resort(
+    tmp_path: Path, plan: dict[str, object], prescription: tuple[float, PrescriptionSource]
+) -> None:
+    Patient(tmp_path / "in").whole(**plan)
+    registry = tmp_path / "ids.csv"
+    registry.write_text("PatientID,prescription_gy\nP1,66\n")
+    (one,) = make(tmp_path / "in", registry=read_registry(registry)).treatments
+    assert one.dominant_plan is not None
+    found = one.dominant_plan.prescription
+    assert found is not None
+    assert (found.dose, found.source) == prescription
 
 
 @pytest.mark.parametrize("rows", ["site\nP1,a\nP1,b\n", "prescription_gy\nP1,50\nP1,66\n"])

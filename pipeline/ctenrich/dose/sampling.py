@@ -44,7 +44,7 @@ class SamplingRule:
     """Sampling points of a structure, at least."""
     voxel_centres_above: float = 200.0
     """cm3 above which the centres of voxels suffice."""
-    finest: int = 16
+    finest: int = 64
     """Parts into which a voxel is divided along an axis, at most."""
 
 

@@ -51,13 +51,13 @@ def second_values(
     nesting : {"holes", "union", "xor"}
         As for the first way.
     step : float
-        mm between points, at most.
+        mm between points, at most; twice as much, or four times, where there would be more than 40 million points.
 
     Returns
     -------
     list of float or None
         One per metric; None where this way does not apply: frames that are not equally spaced, slices that are not
-        parallel to the dose, points outside the dose, or more than 40 million points.
+        parallel to the dose, points outside the dose, or too many points also at four times the step.
     """
     none: list[float | None] = [None] * len(metrics)
     normal, down, across = grid.axes
@@ -65,11 +65,16 @@ def second_values(
     if not upright or not grid.regular or grid.shape[0] < 2 or not region.mask.any():
         return none
     sign = 1.0 if float(normal @ region.normal) > 0 else -1.0
-    u, v = _refined(grid, 2, step), _refined(grid, 1, step)
-    parts = max(1, math.ceil(float(region.thickness.max()) / step - 1e-6))
     extent = _extent(region, across, down, contours)
-    u, v = u[(u >= extent[0]) & (u <= extent[1])], v[(v >= extent[2]) & (v <= extent[3])]
-    if not u.size or not v.size or u.size * v.size * region.heights.size * parts > _MOST_POINTS:
+    for size in (step, 2 * step, 4 * step):
+        u, v = _refined(grid, 2, size), _refined(grid, 1, size)
+        parts = max(1, math.ceil(float(region.thickness.max()) / size - 1e-6))
+        u, v = u[(u >= extent[0]) & (u <= extent[1])], v[(v >= extent[2]) & (v <= extent[3])]
+        if u.size * v.size * region.heights.size * parts <= _MOST_POINTS:
+            break
+    else:
+        return none
+    if not u.size or not v.size:
         return none
     inside = _by_contours(region, contours, (across, down), nesting) if contours else _by_mask(region, (across, down))
     image = _image(grid)
