@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.dose --structures RS --dose RD --ct CT --peer-python VENV/bin/python``. dicompyler-core samples
 the centres of the dose grid's voxels, or with ``--interpolate`` a finer grid; ours the voxels of the CT. CPU time of
-one process each, reading the files included.
+one process each, reading the files included. Without ``--ct`` ours samples the planes of the contours, at the pixels of
+``--interpolate``: both programs then have the same points in a plane and the same planes.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ print(json.dumps({"seconds": time.process_time() - start, "values": out}))
 """
 
 
-def ours(structures: Path, dose: Path, ct: Path | None) -> tuple[float, dict[str, list[float | None]]]:
+def ours(structures: Path, dose: Path, ct: Path | None, pixel: float) -> tuple[float, dict[str, list[float | None]]]:
     """CPU seconds, and volume and mean of every structure."""
     from ctenrich.dose.files import DoseFiles, doses_of_files
     from ctenrich.dose.metrics import parse_metric
     from ctenrich.dose.structures import VOXEL_CENTRES, DoseOptions
 
     metrics = tuple(parse_metric(name) for name in ("volume", "mean", "max", "D95%", "D2cc", "V20Gy[%]"))
-    options = DoseOptions(metrics=metrics, rule=VOXEL_CENTRES, bounds=False, second=False)
+    options = DoseOptions(metrics=metrics, rule=VOXEL_CENTRES, bounds=False, second=False, pixel=pixel)
     start = time.process_time()
     found = doses_of_files(DoseFiles(structures=structures, doses=(dose,), images=ct), options)
     seconds = time.process_time() - start
@@ -56,8 +57,9 @@ def main() -> None:
     parser.add_argument("--peer-python", help="Python with dicompyler-core; none: only ours.")
     parser.add_argument("--interpolate", type=float, default=0.0, help="mm of the peer's finer grid; 0: its default.")
     given = parser.parse_args()
-    seconds, values = ours(given.structures, given.dose, given.ct)
-    print(f"ctenrich: {seconds:.2f} s of CPU for {len(values)} structures at the centres of voxels")
+    seconds, values = ours(given.structures, given.dose, given.ct, given.interpolate or 1.0)
+    where = "voxels" if given.ct else f"pixels of {given.interpolate or 1.0:g} mm"
+    print(f"ctenrich: {seconds:.2f} s of CPU for {len(values)} structures at the centres of {where}")
     if not given.peer_python:
         return
     command = [given.peer_python, "-c", PEER, str(given.structures), str(given.dose), str(given.interpolate)]

@@ -149,6 +149,15 @@ def test_a_factor_is_a_ratio(tmp_path: Path) -> None:
     assert "25/23 x 2.25.60.1" in comment
 
 
+def test_the_maximum_of_lung1_002_times_25_over_23(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    """75.6118396 Gy; dicompyler-core's multiplication gives 82.18678 Gy."""
+    folder = real_data("LUNG1-002-RT")
+    path = next(p for p in folder.rglob("*.dcm") if pydicom.dcmread(p, specific_tags=["Modality"]).Modality == "RTDOSE")
+    found = summed(tmp_path, ScaledDose(dose=read_dose(path), factor=Fraction(25, 23)))
+    assert found.grid.maximum == pytest.approx(82.18678, abs=1e-5)
+    assert len(str(pydicom.dcmread(tmp_path / "sum.dcm").DoseGridScaling)) <= 16
+
+
 @pytest.mark.parametrize("top", [1e-3, 1.0, 75.6118396, 82.18678, 1 / 3, 999.999])
 def test_quantised_values_fit_and_err_by_half_a_step_at_most(top: float) -> None:
     doses = np.linspace(0, top, 1001)

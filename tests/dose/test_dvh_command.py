@@ -37,6 +37,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return structures, write_dose(folder / "rd.dcm", stored)
 
 
+STEPS = ("step_slice_mm", "step_row_mm", "step_column_mm")
+
+
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["dose", "dvh", *map(str, arguments)])
 
@@ -51,6 +54,9 @@ def test_csv(files: tuple[Path, Path]) -> None:
     assert float(values["Box", "V5Gy[%]"]["value"]) == 100.0
     assert float(values["Box", "Volume[cc]"]["value"]) == pytest.approx(4.32, rel=0.01)
     assert float(values["Box", "Mean[Gy]"]["second_value"]) == pytest.approx(12.0)
+    # the sampling is beside every value: 95 or 63 % of a V_x may be a matter of it
+    assert all(0 < float(row[step]) <= 1 for row in rows if row["structure"] == "Box" for step in STEPS)
+    assert {int(row["samples"]) >= 10_000 for row in rows if row["structure"] == "Box"} == {True}
     # outside the dose grid there is no dose: never a zero
     assert values["Wide", "Mean[Gy]"]["value"] == ""
     assert values["Wide", "Mean[Gy]"]["reason"] == "DOSE_INCOMPLETE"
