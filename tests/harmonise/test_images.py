@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -74,6 +75,18 @@ def test_members_and_further_bytes_are_left_to_zlib(tmp_path: Path, unpacked: li
         np.testing.assert_array_equal(open_image(path).array.ravel(), np.frombuffer(data[352:], np.uint8))
     np.testing.assert_array_equal(open_image(path).array, by_nibabel(path))
     assert unpacked == [False] * 4
+
+
+def test_members_that_unpack_to_much_more_are_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    data = write(path, "uint8")
+    large = b"".join(gzip.compress(bytes(1 << 20)) for _ in range(200))
+    path.write_bytes(gzip.compress(data) + large + gzip.compress(data))
+    tracemalloc.start()
+    open_image(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20 << 20
 
 
 def test_damage_is_found(tmp_path: Path) -> None:

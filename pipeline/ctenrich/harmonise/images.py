@@ -207,10 +207,18 @@ def _unpacked(path: Path, proxy: Any, shape: tuple[int, ...]) -> NDArray[Any] | 
         if len(imagecodecs.gzip_decode(packed, out=out.data)) != size:
             return None
     except RuntimeError:
-        gzip.decompress(packed)  # says what is wrong, if anything is
+        _check_gzip(path, size)
         return None
     voxels: NDArray[Any] = out[int(proxy.offset) :].view(proxy.dtype)
     return voxels.reshape(shape, order="F")
+
+
+def _check_gzip(path: Path, size: int) -> None:
+    """Raise what is wrong with a gzip file, if anything is, without unpacking more than its header states."""
+    with gzip.open(path) as stream:
+        left = size + 1  # one more, so that the checksum at the end is read
+        while left > 0 and (part := stream.read(min(left, 1 << 20))):
+            left -= len(part)
 
 
 def _nifti_affine(image: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
