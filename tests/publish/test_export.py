@@ -184,7 +184,10 @@ def test_others_objects(real_data: Callable[[str], Path], tmp_path: Path) -> Non
     ]
     assert found.count(State.SKIPPED) == 11
     maps = export_objects([others / "dcmqi_data"], "nifti", tmp_path / "all")
-    assert any(item.message == "Real World Value Mapping Storage: not a SEG or parametric map" for item in maps.objects)
+    assert any(
+        item.message.startswith("Real World Value Mapping Storage: its values are those of images")
+        for item in maps.objects
+    )
 
 
 def seg_of(made: Made) -> Path:
@@ -274,7 +277,7 @@ def other_class(path: Path, sop_class: str) -> None:
 @pytest.mark.parametrize(
     ("sop_class", "name"),
     [
-        ("1.2.840.10008.5.1.4.1.1.67", "Real World Value Mapping Storage"),
+        ("1.2.840.10008.5.1.4.1.1.9.1.1", "12-lead ECG Waveform Storage"),
         ("1.2.840.10008.5.1.4.1.1.481.3", "RT Structure Set Storage"),
         ("1.2.840.10008.5.1.4.1.1.66.5", "Surface Segmentation Storage"),
     ],

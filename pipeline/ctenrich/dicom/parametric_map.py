@@ -23,7 +23,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Severity
 from ctenrich.settings import SegSettings
 
-__all__ = ["DecodedMap", "ValueMapping", "read_map"]
+__all__ = ["DecodedMap", "ValueMapping", "padding_range", "read_map", "value_mapping"]
 
 _LARGEST_DRIFT = 0.5
 """How far frames may lie beside one another in their plane, as a share of the pixel spacing."""
@@ -141,7 +141,7 @@ def _decode(dataset: Dataset, max_voxels: int) -> DecodedMap:
     mappings = _mappings(dataset, keyword, issues)
     exact = keyword == "FloatPixelData" and all(m.slope == 1 and m.intercept == 0 and not m.table for m in mappings)
     values = np.full(grid.shape, np.nan, np.float32 if exact else np.float64)
-    padding = _padding_range(dataset, keyword)
+    padding = padding_range(dataset, keyword)
     stored_type = ""
     for k, mapping, stored in zip(indices, mappings, _stored_frames(dataset, keyword), strict=True):
         stored_type = stored.dtype.name
@@ -205,8 +205,16 @@ def _pixel_keyword(dataset: Dataset) -> str:
     return found[0]
 
 
-def _padding_range(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
-    """Smallest and largest stored value that is padding (PS3.3 C.7.5.1.1.2); None without padding."""
+def padding_range(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
+    """Smallest and largest stored value that is padding (PS3.3 C.7.5.1.1.2); None without padding.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        An image.
+    keyword : str
+        Of its pixels: ``PixelData``, ``FloatPixelData`` or ``DoubleFloatPixelData``.
+    """
     padding = dataset.get(f"{_PADDING[keyword]}Value")
     if padding is None:
         return None
@@ -243,7 +251,7 @@ def _mappings(dataset: Dataset, keyword: str, issues: _Issues) -> list[ValueMapp
     found, other = [], set()
     for frame in dataset.PerFrameFunctionalGroupsSequence:
         items = frame.get("RealWorldValueMappingSequence") or everywhere or [Dataset()]
-        found.append(_mapping(items[0], keyword))
+        found.append(value_mapping(items[0], keyword))
         other |= {str(item.get("LUTLabel", "")) or "without a label" for item in items[1:]}
     kinds = {(mapping.quantity, mapping.unit) for mapping in found}
     if len(kinds) > 1:
@@ -258,7 +266,20 @@ def _mappings(dataset: Dataset, keyword: str, issues: _Issues) -> list[ValueMapp
     return found
 
 
-def _mapping(item: Dataset, keyword: str) -> ValueMapping:
+def value_mapping(item: Dataset, keyword: str) -> ValueMapping:
+    """Read an item of a Real World Value Mapping Sequence (PS3.3 C.7.6.16.2.11).
+
+    Parameters
+    ----------
+    item : Dataset
+        The item.
+    keyword : str
+        Of the pixels that it maps: ``PixelData``, ``FloatPixelData`` or ``DoubleFloatPixelData``.
+
+    Returns
+    -------
+    ValueMapping
+    """
     prefix = "" if keyword == "PixelData" else "DoubleFloat"
     first, last = (item.get(f"{prefix}RealWorldValue{end}ValueMapped") for end in ("First", "Last"))
     table = item.get("RealWorldValueLUTData")

@@ -98,8 +98,8 @@ class SourceFolder:
         Parameters
         ----------
         series_instance_uid : str
-            The series that is wanted. Where the folder does not have it, its only series is taken; a comparison of the
-            references then reports that they do not resolve.
+            The series that is wanted. Where the folder does not have it, its only series is taken, or the only one with
+            images that are referred to; a comparison of the references then reports what does not resolve.
         referenced : collection of str
             SOP Instance UIDs that the object refers to. They are preferred where several images have one position.
 
@@ -118,12 +118,24 @@ class SourceFolder:
         groups = self._groups
         if not groups:
             raise InputError(Reason.NO_CT, "the folder of the source holds no CT, MR or PET image")
-        if series_instance_uid not in groups and len(groups) > 1:
-            message = f"the folder holds {len(groups)} series, but not the one that is referred to"
-            raise InputError(Reason.NO_REFERENCE, message)
-        chosen = series_instance_uid if series_instance_uid in groups else next(iter(groups))
+        chosen = series_instance_uid if series_instance_uid in groups else self._only_one(frozenset(referenced))
         with quiet():
             return _sorted(_one_per_position(list(_planes(groups[chosen])), frozenset(referenced)))
+
+    def _only_one(self, referenced: frozenset[str]) -> str:
+        """The only series of the folder, or the only one with images that an object without a series refers to."""
+        groups = self._groups
+        if len(groups) == 1:
+            return next(iter(groups))
+        found = [
+            uid
+            for uid, images in groups.items()
+            if any(str(header.get("SOPInstanceUID", "")) in referenced for _, header in images)
+        ]
+        if len(found) != 1:
+            message = f"the folder holds {len(groups)} series, but not the one that is referred to"
+            raise InputError(Reason.NO_REFERENCE, message)
+        return found[0]
 
     def images_at(self, series: SortedSeries) -> tuple[tuple[ImageReference, ...], ...]:
         """Images or frames of a series at the position of each of its slices: several for echoes or time points."""

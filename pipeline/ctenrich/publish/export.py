@@ -17,10 +17,16 @@ from pathlib import Path
 from typing import Protocol
 
 from ctenrich import __version__
+from ctenrich.dicom.mapped_images import read_mapped_images
 from ctenrich.dicom.parametric_map import read_map
 from ctenrich.dicom.seg import read_seg
 from ctenrich.dicom.series import SourceFolder
-from ctenrich.dicom.sop_classes import PARAMETRIC_MAP, SEGMENTATION_CLASSES, is_structured_report
+from ctenrich.dicom.sop_classes import (
+    PARAMETRIC_MAP,
+    REAL_WORLD_VALUE_MAPPING,
+    SEGMENTATION_CLASSES,
+    is_structured_report,
+)
 from ctenrich.dicom.sr import read_sr, rows_of
 from ctenrich.errors import CtenrichError, InputError, UsageError
 from ctenrich.progress import SILENT, Progress
@@ -40,6 +46,8 @@ from ctenrich.workspace import Workspace, write_bytes
 __all__ = ["FORMATS", "Export", "ExportedObject", "export_objects", "export_run"]
 
 FORMATS = ("nifti", "nrrd", "csv", "dcmqi")
+_IMAGE_FORMATS = ("nifti", "nrrd")
+_NEEDS_IMAGES = "its values are those of images: name their folder with --source"
 _COLUMNS = (
     *(
         "patient_id",
@@ -106,6 +114,10 @@ class Export:
 class _Sources(Protocol):
     """The series that objects were made from."""
 
+    @property
+    def folder(self) -> SourceFolder | None:
+        """Folder of images, if one was named."""
+
     def find_series(self, item: PlannedObject) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
         """Series of an object, in order; None where there is none, with an issue where it does not fit."""
 
@@ -119,6 +131,7 @@ class _RunSources:
 
     store: SeriesStore
     workspace: Workspace
+    folder: SourceFolder | None = None
 
     def find_series(self, item: PlannedObject) -> tuple[SortedSeries | None, tuple[Issue, ...]]:
         return self.store.find(SortedSeries, item.series), ()
@@ -217,7 +230,7 @@ def export_objects(
     limits: SegSettings | None = None,
     progress: Progress = SILENT,
 ) -> Export:
-    """Export SEG, Parametric Map and SR files of any maker.
+    """Export SEG, Parametric Map, Real World Value Mapping and SR files of any maker.
 
     The files of an object are written below ``OUT/<folder>/<file name>``, where the folder is relative to the one that
     was named. Where two objects would share a name, the SOP Instance UID is added.
@@ -233,7 +246,7 @@ def export_objects(
     source : Path, optional
         Folder with the series (CT, MR, PET; multi-frame too) that SEGs refer to. Without it, and where it does not fit,
         masks have the smallest grid that holds their frames; the latter is an issue. Parametric maps always have
-        the grid of their frames.
+        the grid of their frames. A Real World Value Mapping is skipped without it: its values are those of the images.
     limits : SegSettings, optional
         Limits of the grid and the masks of an object.
     progress : Progress
@@ -258,7 +271,7 @@ def export_objects(
                 Reason.NOT_FOUND, f"there is no {path}", "name a run's folder, or files or folders of DICOM"
             )
     planned = objects_of_files(paths)
-    if not any(item.fault or _is_wanted(item, fmt) for item in planned):
+    if not any(item.fault or _is_wanted(item, fmt, images=source is not None) for item in planned):
         what = _kind_of(fmt)
         kinds = Counter(item.kind for item in planned)
         held = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or "no DICOM object"
@@ -272,9 +285,11 @@ def _check_format(fmt: str) -> None:
         raise UsageError(Reason.BAD_PARAMETER, f"unknown format {fmt!r}", f"known: {', '.join(FORMATS)}")
 
 
-def _is_wanted(item: PlannedObject, fmt: str) -> bool:
+def _is_wanted(item: PlannedObject, fmt: str, *, images: bool = False) -> bool:
+    """Whether a format exports an object; mappings of images need the folder of the images."""
     is_report, is_seg = is_structured_report(item.sop_class), item.sop_class in SEGMENTATION_CLASSES
-    return {"csv": is_report, "dcmqi": is_report or is_seg}.get(fmt, is_seg or item.sop_class == PARAMETRIC_MAP)
+    is_map = item.sop_class == PARAMETRIC_MAP or (images and item.sop_class == REAL_WORLD_VALUE_MAPPING)
+    return {"csv": is_report, "dcmqi": is_report or is_seg}.get(fmt, is_seg or is_map)
 
 
 def _kind_of(fmt: str) -> str:
@@ -282,6 +297,8 @@ def _kind_of(fmt: str) -> str:
 
 
 def _other_format(planned: Iterable[PlannedObject], fmt: str) -> str:
+    if fmt in _IMAGE_FORMATS and any(item.sop_class == REAL_WORLD_VALUE_MAPPING for item in planned):
+        return _NEEDS_IMAGES
     other = "nifti" if fmt == "csv" else "csv"
     return f"the format {other} exports them" if any(_is_wanted(item, other) for item in planned) else ""
 
@@ -324,16 +341,17 @@ def _one_outcome(
         return _outcome(item, State.SKIPPED, Reason.NOT_ACCEPTED, "the product is not accepted by review")
     if item.fault is not None:
         return _outcome(item, State.FAILED, item.fault.reason, item.fault.message)
-    if not _is_wanted(item, target.fmt):
-        what = _kind_of(target.fmt)
-        return _outcome(item, State.SKIPPED, Reason.NOT_FOUND, f"{item.kind}: not a {what}")
+    if not _is_wanted(item, target.fmt, images=sources.folder is not None):
+        maps_images = target.fmt in _IMAGE_FORMATS and item.sop_class == REAL_WORLD_VALUE_MAPPING
+        why = _NEEDS_IMAGES if maps_images else f"not a {_kind_of(target.fmt)}"
+        return _outcome(item, State.SKIPPED, Reason.NOT_FOUND, f"{item.kind}: {why}")
     try:
         if target.fmt == "csv":
             return _add_rows(item, target.out, rows)
         if is_structured_report(item.sop_class):
             return _write_report(item, target, sources)
-        if item.sop_class == PARAMETRIC_MAP:
-            return _write_map(item, target)
+        if item.sop_class in {PARAMETRIC_MAP, REAL_WORLD_VALUE_MAPPING}:
+            return _write_map(item, target, sources)
         return _write_seg(item, target, sources)
     except CtenrichError as error:
         text = f"{error.message}; {error.hint}" if error.hint else error.message
@@ -360,8 +378,13 @@ def _write_seg(item: PlannedObject, target: _Target, sources: _Sources) -> Expor
     return replace(_outcome(item, State.DONE), files=files, issues=(*found, *decoded.issues, *lost))
 
 
-def _write_map(item: PlannedObject, target: _Target) -> ExportedObject:
-    decoded = read_map(item.path, max_voxels=target.limits.max_voxels)
+def _write_map(item: PlannedObject, target: _Target, sources: _Sources) -> ExportedObject:
+    limit = target.limits.max_voxels
+    if item.sop_class == PARAMETRIC_MAP:
+        decoded = read_map(item.path, max_voxels=limit)
+    else:
+        assert sources.folder is not None
+        decoded = read_mapped_images(item.path, sources.folder, max_voxels=limit)
     files = write_map(decoded, target.fmt, target.out / item.target)
     return replace(_outcome(item, State.DONE), files=files, issues=decoded.issues)
 
