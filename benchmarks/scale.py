@@ -39,10 +39,9 @@ from ctenrich.runner.job import Job
 from ctenrich.runner.run import Run, RunConfig
 from ctenrich.runner.runner import Runner, RunnerOptions
 from ctenrich.runner.simulation import WorkerPools
-from ctenrich.select import read_cohort, sizes_of, uids_of
-from ctenrich.select.cohort_file import write_cohort_table
+from ctenrich.select.cohort_file import read_cohort, sizes_of, uids_of, write_cohort_table
 from ctenrich.settings import Settings
-from ctenrich.stages.table import SERIES_STAGES, product_stages
+from ctenrich.stages.order import SERIES_STAGES, product_stages
 from ctenrich.workspace import save_record
 
 PRODUCTS = (

@@ -66,7 +66,8 @@ def child(path: Path, query: str, what: str, memory: int | None) -> None:
     """Run one query; report its time, memory and choice."""
     from ctenrich.catalog.folder import FolderCatalog
     from ctenrich.catalog.queries import load_query
-    from ctenrich.select import select_cohort, write_cohort
+    from ctenrich.select.files import write_cohort
+    from ctenrich.select.selection import select_cohort
 
     catalog = FolderCatalog(path, memory=memory)
     begin, cpu_begin = time.perf_counter(), time.process_time()

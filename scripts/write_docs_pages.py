@@ -30,8 +30,8 @@ INTERFACE = {
     ),
     "volumes": (
         "From files to a volume",
-        ["storage.base", "stages.stage", "stages.table", "stages.fetch", "stages.sort", "stages.convert", "geometry",
-         "dicom.series"],
+        ["storage.base", "stages.stage", "stages.order", "stages.table", "stages.fetch", "stages.sort",
+         "stages.convert", "geometry", "dicom.series"],
     ),
     "models": (
         "Models and segmenters",
@@ -109,8 +109,8 @@ INTERFACE = {
     ),
     "runner": (
         "Running a cohort",
-        ["runner.run", "runner.products", "runner.runner", "runner.job", "runner.executors", "runner.status",
-         "runner.forecast", "runner.object_check", "ledger.reader", "ledger.rows"],
+        ["runner.run", "runner.creation", "runner.products", "runner.runner", "runner.job", "runner.executors",
+         "runner.status", "runner.preview", "runner.forecast", "runner.object_check", "ledger.reader", "ledger.rows"],
     ),
     "results": (
         "Results",

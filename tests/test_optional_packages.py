@@ -10,7 +10,7 @@ import pytest
 from ctenrich.errors import UsageError
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.reasons import Reason
-from ctenrich.runner.run import Run
+from ctenrich.runner.creation import create_run
 from ctenrich.settings import MeasureSettings, SegmentSettings, Settings
 from ctenrich.shape.pyradiomics_features import Radiomics
 from ctenrich.tools import need_package
@@ -53,7 +53,7 @@ def test_a_run_that_asks_for_a_missing_engine_is_refused_before_its_folder_is_ma
     tmp_path: Path, small_cohort: Path, settings: Settings, package: str
 ) -> None:
     with pytest.raises(UsageError, match=INSTALL.format(package)) as caught:
-        Run.create(small_cohort, tmp_path / "run", segmenters=("expert",), settings=settings)
+        create_run(small_cohort, tmp_path / "run", segmenters=("expert",), settings=settings)
     assert caught.value.reason is Reason.MISSING_EXTRA
     assert not (tmp_path / "run").exists()
 

@@ -16,7 +16,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from ctenrich.errors import CtenrichError, RetryExhaustedError, TransientError
+from ctenrich.ledger.ledger import Ledger
 from ctenrich.reasons import Reason, current_code
+from ctenrich.records import Outcome, State
+from ctenrich.runner.job import Job
+from ctenrich.select.cohort_file import write_cohort_table
+from ctenrich.workspace import save_record
 from tests.support.imports import (
     OwnImport,
     import_graph,
@@ -25,6 +30,7 @@ from tests.support.imports import (
     strongly_connected,
     subpackage_graph,
 )
+from tests.support.runner_cases import make_run, series, timing
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -73,6 +79,31 @@ def test_help_loads_nothing_but_the_command_line() -> None:
     assert outside <= {"ctenrich", *typer_needs}
     own = {name.split(".")[1] for name in loaded if name.startswith("ctenrich.")}
     assert own == {"cli", "errors", "reasons"}
+
+
+def test_following_a_run_loads_no_package_for_images_or_networks(tmp_path: Path) -> None:
+    """What makes `ctenrich status`, `retry` and `plan` slow for a small run is what they import."""
+    run = make_run(tmp_path / "run", 1)
+    cohort = run.root / "cohort.parquet"
+    write_cohort_table(cohort, run.cohort.name, run.cohort.sha256, run.cohort.series)
+    save_record(run.root / "run.json", run.config)
+    with Ledger(run.ledger_path) as ledger:
+        ledger.set_plan(run.jobs())
+        ledger.add_timings(timing(Job(entry=series(1), pool="input", stages=("sort",)), "sort"))
+        ledger.record(Outcome(series(1).series_instance_uid, "", State.DONE, "sort"))
+    commands = [["status", str(run.root)], ["retry", str(run.root)], ["plan", str(cohort), "--segmenter", "expert"]]
+    code = (
+        "import sys, typer.testing, ctenrich.cli.main as main\n"
+        f"for command in {commands}:\n"
+        "    done = typer.testing.CliRunner().invoke(main.app, command)\n"
+        "    assert done.exit_code == 0, (command, done.output, done.exception)\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    heavy = {"SimpleITK", "duckdb", "highdicom", "matplotlib", "nibabel", "pandas", "pydicom", "pynetdicom", "ray"}
+    assert "pyarrow" in loaded
+    assert loaded & {*heavy, "requests", "scipy", "sqlglot", "tenacity", "torch"} == set()
 
 
 def test_every_reason_has_a_sentence() -> None:

@@ -19,7 +19,7 @@ from ctenrich.catalog import open_catalog
 from ctenrich.errors import CtenrichError, IncompleteError, InputError, RetryExhaustedError, TransientError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, SeriesEntry, SortedSeries
-from ctenrich.select import read_cohort
+from ctenrich.select.cohort_file import read_cohort
 from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.settings import FetchSettings, Settings
 from ctenrich.stages.fetch import fetch_series

@@ -13,7 +13,8 @@ import pytest
 from tests.conftest import skip_or_fail
 from tests.support.contours import sorted_real
 
-from ctenrich.contours import grid_of, load_contours, rasterise
+from ctenrich.contours.raster import grid_of, rasterise
+from ctenrich.contours.rtstruct import load_contours
 from ctenrich.masks import bounding_box
 from ctenrich.shape.engine import surface
 from ctenrich.shape.features import shape_features

@@ -20,7 +20,8 @@ from ctenrich.errors import InputError, UsageError
 from ctenrich.phantom import write_phantom_study
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink, Severity
-from ctenrich.select import Selection, select_cohort, select_series_list
+from ctenrich.select.selection import Selection, select_cohort
+from ctenrich.select.series_list import select_series_list
 
 
 def crawl_and_select(folder: Path, **parameters: object) -> Selection:

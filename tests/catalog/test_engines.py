@@ -32,8 +32,8 @@ from ctenrich.catalog.schema import COLUMNS, Column, arrow_schema
 from ctenrich.cli.main import app
 from ctenrich.errors import TransientError, UsageError
 from ctenrich.reasons import Reason
-from ctenrich.select import select_cohort
 from ctenrich.select.cohort_file import cohort_table
+from ctenrich.select.selection import select_cohort
 
 CLINICAL = (Column("dicom_patient_id", "STRING"), Column("can_scr", "INT64"))
 EMPTY: dict[str, Any] = {c.name: [] if c.repeated else None for c in COLUMNS}

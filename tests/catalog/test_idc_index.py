@@ -22,7 +22,9 @@ from ctenrich.catalog.idc_index import IdcIndexCatalog
 from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
-from ctenrich.select import lock_path, select_cohort, select_series_list, write_cohort
+from ctenrich.select.files import lock_path, write_cohort
+from ctenrich.select.selection import select_cohort
+from ctenrich.select.series_list import select_series_list
 
 PUBLISHED = {"nsclc_radiomics": (414, 414), "nlst": (1039, 571)}
 

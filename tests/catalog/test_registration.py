@@ -12,7 +12,7 @@ from ctenrich.catalog.base import Catalog
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.resources import registered
-from ctenrich.select import select_cohort
+from ctenrich.select.selection import select_cohort
 
 SOURCE = """
 import pyarrow as pa

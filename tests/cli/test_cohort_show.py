@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ctenrich.cli import cohorts
 from ctenrich.cli.main import app
 from ctenrich.phantom import Quirk
-from ctenrich.select import read_cohort
+from ctenrich.select.cohort_file import read_cohort
 
 
 def show(*words: object) -> str:

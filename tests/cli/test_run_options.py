@@ -21,9 +21,9 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Product
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
+from ctenrich.runner.creation import create_run
 from ctenrich.runner.products import product_key, request_products
 from ctenrich.runner.recorder import RunRecorder
-from ctenrich.runner.run import Run
 from ctenrich.settings import Settings
 
 WRITE = (
@@ -63,12 +63,12 @@ def call(*words: object) -> Result:
 
 def test_an_alias_is_kept_and_is_no_part_of_the_product(tmp_path: Path) -> None:
     cohort = make_cohort(tmp_path, 1)
-    named = Run.create(cohort, tmp_path / "run", segmenters=["gold=expert"])
+    named = create_run(cohort, tmp_path / "run", segmenters=["gold=expert"])
     (product,) = named.config.products
     assert (product.spec, str(product.product), str(product)) == ("expert", "expert", "gold (expert)")
-    again = Run.create(cohort, tmp_path / "run", segmenters=["expert"])
+    again = create_run(cohort, tmp_path / "run", segmenters=["expert"])
     assert again.config.products == named.config.products, "a request without an alias keeps it"
-    other = Run.create(cohort, tmp_path / "run", segmenters=["truth=expert"])
+    other = create_run(cohort, tmp_path / "run", segmenters=["truth=expert"])
     assert [p.alias for p in other.config.products] == ["truth"]
     assert product_key(other.config.products, "truth") == "expert"
     assert product_key(other.config.products, "gold") == "gold"

@@ -10,7 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctenrich.contours import ExpertSegmenter, grid_of
+from ctenrich.contours.expert import ExpertSegmenter
+from ctenrich.contours.raster import grid_of
 from ctenrich.errors import InputError, UsageError
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason

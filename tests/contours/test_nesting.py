@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ctenrich.contours import Contour, grid_of, rasterise
+from ctenrich.contours.raster import grid_of, rasterise
+from ctenrich.contours.rtstruct import Contour
 from tests.support.contours import make_series, to_mm
 from tests.support.drawing import trace_through_centres, winding
 

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctenrich.contours import ExpertSegmenter
+from ctenrich.contours.expert import ExpertSegmenter
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import RoiDrop, SegmentMasks, SortedSeries, StructureRois

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctenrich.contours import Contour, fill_polygon, grid_of, load_contours, rasterise
+from ctenrich.contours.polygon import fill_polygon
+from ctenrich.contours.raster import grid_of, rasterise
+from ctenrich.contours.rtstruct import Contour, load_contours
 from tests.support.contours import make_series, sorted_real, to_mm
 from tests.support.drawing import exact_even_odd
 

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctenrich.contours import ContourFaults, StructureSet, link_to, load_contours
+from ctenrich.contours.rtstruct import ContourFaults, StructureSet, link_to, load_contours
 from ctenrich.errors import InputError, UnsafeInputError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink

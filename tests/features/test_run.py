@@ -20,6 +20,7 @@ from ctenrich.reasons import Reason
 from ctenrich.records import FeatureVectors, ModelInfo, Product, Proof
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
+from ctenrich.runner.creation import create_run
 from ctenrich.runner.run import Run
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import FeaturesSettings, SegmentSettings, Settings
@@ -171,12 +172,12 @@ def test_done_vectors_are_kept_and_a_new_model_is_added(run: Run, models: tuple[
     before = vectors_of(run)
     path = run.workspace.resolve(before.series_instance_uid, before.models[0].array_path)
     stamp = path.stat().st_mtime_ns
-    again = Run.create(run.root / "cohort.parquet", run.root, settings=settings_of())
+    again = create_run(run.root / "cohort.parquet", run.root, settings=settings_of())
     assert again.config.settings.features == run.config.settings.features, "models of a run stay"
     steps.features(again)
     assert path.stat().st_mtime_ns == stamp
     added = torchscript_model(tmp_path / "third", crop=CENTROID.replace("8.0, 8.0, 12.0", "4.0, 4.0, 6.0"))
-    more = Run.create(run.root / "cohort.parquet", run.root, settings=settings_of(added))
+    more = create_run(run.root / "cohort.parquet", run.root, settings=settings_of(added))
     steps.features(more)
     assert [m.spec for m in vectors_of(more).models] == ["deep:organs", "deep:chest", "deep:third"]
     assert vectors_of(more).models[:2] == before.models
@@ -189,7 +190,7 @@ def test_a_model_that_has_changed_is_refused(tmp_path: Path) -> None:
     run = steps.start(cohort, tmp_path / "run", segmenters=["expert"], settings=settings_of(folder))
     torchscript_model(folder, crop=CENTROID.replace("12.0]", "13.0]"))
     with pytest.raises(ModelError) as caught:
-        Run.create(cohort, run.root, settings=settings_of())
+        create_run(cohort, run.root, settings=settings_of())
     assert caught.value.reason is Reason.HASH_MISMATCH
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctenrich.contours import ExpertSegmenter
+from ctenrich.contours.expert import ExpertSegmenter
 from ctenrich.errors import CtenrichError
 from ctenrich.masks import full_mask
 from ctenrich.phantom import (

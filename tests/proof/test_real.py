@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctenrich.contours import ExpertSegmenter
+from ctenrich.contours.expert import ExpertSegmenter
 from ctenrich.dicom.seg import read_seg
 from ctenrich.encode.seg import encode_seg
 from ctenrich.encode.shape_sr import encode_shape_sr

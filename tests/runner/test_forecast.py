@@ -25,7 +25,7 @@ from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.select.cohort_file import cohort_table, sizes_of
 from ctenrich.select.cohort_hash import cohort_sha256
 from ctenrich.settings import RunSettings, Settings
-from ctenrich.stages.table import SERIES_STAGES, product_stages
+from ctenrich.stages.order import SERIES_STAGES, product_stages
 
 TIMES = st.lists(st.tuples(*[st.floats(0.001, 100.0)] * 3), min_size=1, max_size=30)
 

@@ -270,7 +270,7 @@ def test_a_run_whose_making_was_killed_is_made_again(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr("ctenrich.runner.run.save_record", killed)
+        patch.setattr("ctenrich.runner.creation.save_record", killed)
         with pytest.raises(SystemExit):
             steps.start(cohort, out, segmenters=["expert"])
     (out / ".cohort.parquet.12.ab34.tmp").write_bytes(b"half")

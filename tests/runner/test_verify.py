@@ -19,7 +19,7 @@ from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
 from ctenrich.results.complete import begin_tables, tables_mark
 from ctenrich.results.schema import LATER_TABLES
-from ctenrich.select import read_cohort, remember_check
+from ctenrich.select.cohort_file import read_cohort, remember_check
 from ctenrich.settings import FetchSettings, Settings
 from ctenrich.workspace import sha256_of_file
 

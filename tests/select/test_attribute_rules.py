@@ -25,8 +25,9 @@ from ctenrich.dicom.datetimes import age_in_years
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, SeriesEntry, SeriesFacts
-from ctenrich.select import read_cohort, select_cohort, write_cohort
-from ctenrich.select.files import without_patients
+from ctenrich.select.cohort_file import read_cohort
+from ctenrich.select.files import without_patients, write_cohort
+from ctenrich.select.selection import select_cohort
 
 Rules = dict[str, object]
 HEIGHTS: list[float] = [0, 3, 6]

@@ -11,17 +11,10 @@ from tests.support.generated_cohorts import TableCatalog
 
 from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.reasons import Reason
-from ctenrich.select import (
-    describe_cohort,
-    diff_cohorts,
-    lock_path,
-    read_lock,
-    read_series_list,
-    relock,
-    select_cohort,
-    select_series_list,
-    write_cohort,
-)
+from ctenrich.select.compare import describe_cohort, diff_cohorts, read_lock, relock
+from ctenrich.select.files import lock_path, write_cohort
+from ctenrich.select.selection import select_cohort
+from ctenrich.select.series_list import read_series_list, select_series_list
 
 
 def rows_of(version: int) -> list[dict[str, object]]:

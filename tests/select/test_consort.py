@@ -11,8 +11,7 @@ from tests.select.test_rules_agree import stack
 from tests.support.generated_cohorts import TableCatalog
 
 from ctenrich.errors import UsageError
-from ctenrich.select import Consort, consort_svg, consort_text, load_consort
-from ctenrich.select.consort import consort_of
+from ctenrich.select.consort import Consort, consort_of, consort_svg, consort_text, load_consort
 from ctenrich.select.files import write_cohort
 from ctenrich.select.selection import select_cohort
 

@@ -13,8 +13,10 @@ from ctenrich.catalog import open_catalog
 from ctenrich.catalog.folder import index_folders
 from ctenrich.reasons import Reason
 from ctenrich.resources import folder as data_folder
-from ctenrich.select import consort_of, read_cohort, select_cohort, write_cohort
-from ctenrich.select.consort import consort_text
+from ctenrich.select.cohort_file import read_cohort
+from ctenrich.select.consort import consort_of, consort_text
+from ctenrich.select.files import write_cohort
+from ctenrich.select.selection import select_cohort
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "selection-verdicts.md"

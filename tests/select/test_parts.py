@@ -19,7 +19,8 @@ from ctenrich.catalog.folder import index_folders
 from ctenrich.catalog.queries import load_query, parse_query
 from ctenrich.catalog.schema import arrow_schema
 from ctenrich.errors import UsageError
-from ctenrich.select import Selection, excluded_path, select_cohort, write_cohort
+from ctenrich.select.files import excluded_path, write_cohort
+from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.select.spool import SpooledSeries
 
 LITTLE = 2_400_000

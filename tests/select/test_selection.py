@@ -18,8 +18,9 @@ from ctenrich.catalog.queries import load_query, parse_query
 from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.reasons import Reason
 from ctenrich.records import CompanionLink
-from ctenrich.select import Selection, excluded_path, lock_path, read_cohort, read_excluded, select_cohort, write_cohort
-from ctenrich.select.selection import EXCLUDED_COLUMNS
+from ctenrich.select.cohort_file import read_cohort
+from ctenrich.select.files import excluded_path, lock_path, read_excluded, write_cohort
+from ctenrich.select.selection import EXCLUDED_COLUMNS, Selection, select_cohort
 from ctenrich.settings import GeometrySettings
 
 

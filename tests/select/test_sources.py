@@ -11,7 +11,7 @@ from tests.support.cohorts import TINY, write_series
 from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.phantom import Quirk, write_phantom_study
 from ctenrich.reasons import Reason
-from ctenrich.select import read_cohort
+from ctenrich.select.cohort_file import read_cohort
 from ctenrich.select.sources import make_cohort
 
 

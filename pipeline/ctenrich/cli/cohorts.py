@@ -216,7 +216,7 @@ _LISTED = 20
 
 def _show_selected(path: Path, everything: bool) -> None:
     from ctenrich.errors import count
-    from ctenrich.select import read_cohort
+    from ctenrich.select.cohort_file import read_cohort
     from ctenrich.select.compare import describe_cohort
 
     found = describe_cohort(path)
@@ -280,7 +280,7 @@ def consort(
     cohort: CohortFile, svg: Annotated[Path | None, typer.Option(help="Also write the diagram as SVG.")] = None
 ) -> None:
     """Draw a CONSORT flow diagram at patient, study and series level (of a cohort file, or a JSON file of counts)."""
-    from ctenrich.select import consort_of, consort_svg, consort_text, load_consort
+    from ctenrich.select.consort import consort_of, consort_svg, consort_text, load_consort
     from ctenrich.workspace import write_bytes
 
     found = load_consort(cohort) if cohort.suffix == ".json" else consort_of(cohort)

@@ -97,12 +97,12 @@ def query(
 
 def _show_tables(run: str, name: str) -> None:
     """Print the list of queries and tables, or describe one of them."""
-    from ctenrich import steps
     from ctenrich.cli.query_output import print_description, print_lists
     from ctenrich.results.describe import describe, list_queries, list_tables
     from ctenrich.results.remote import is_remote
+    from ctenrich.runner.run import Run
 
-    workspace = steps.open_run(Path(run)).workspace if run and not is_remote(run) else None
+    workspace = Run.open(Path(run)).workspace if run and not is_remote(run) else None
     if name:
         print_description(describe(name, workspace))
     else:
@@ -139,11 +139,12 @@ class _BigQueryOptions(NamedTuple):
 
 def _run_query(run: str, sql: str, parameters: dict[str, object], options: _BigQueryOptions) -> Any:
     """Return the rows; None after a dry run."""
-    from ctenrich import steps
+    from ctenrich.results.query import run_query
     from ctenrich.results.remote import PublishedTables, is_remote
+    from ctenrich.runner.run import Run
 
     if not is_remote(run):
-        return steps.query(steps.open_run(Path(run)), sql, parameters)
+        return run_query(Run.open(Path(run)).workspace, sql, parameters)
     tables = PublishedTables(run, project=options.project, byte_limit=int(options.gigabyte_limit * 1e9))
     try:
         price = tables.estimate_query(sql, parameters)

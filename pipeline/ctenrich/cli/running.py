@@ -143,9 +143,9 @@ def make_run(
     Raises
     ------
     CtenrichError
-        As `Run.create` and `load_settings`.
+        As `create_run` and `load_settings`.
     """
-    from ctenrich.runner.run import Run
+    from ctenrich.runner.creation import create_run
 
     settings = _settings_of(products, compute)
     more = more or MoreResults()
@@ -154,7 +154,7 @@ def make_run(
     if more.features:
         models = (*settings.features.models, *more.features)
         settings = replace(settings, features=replace(settings.features, models=models))
-    return Run.create(
+    return create_run(
         cohort,
         out,
         segmenters=products.segmenters,
@@ -282,8 +282,9 @@ def _cohort_of(request: RunRequest) -> Path:
     from ctenrich.cli.console import progress_bars
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
+    from ctenrich.runner.creation import need_products
     from ctenrich.runner.forecast import products_of
-    from ctenrich.runner.run import INPUT, need_products
+    from ctenrich.runner.run import INPUT
     from ctenrich.select.sources import LISTS, make_cohort
 
     catalog = request.execution.catalog
@@ -348,7 +349,7 @@ def plan(
     from ctenrich.errors import count
     from ctenrich.runner.forecast import Prices, forecast, load_rates, model_terms, products_of
     from ctenrich.runner.simulation import WorkerPools
-    from ctenrich.select import read_cohort, sizes_of
+    from ctenrich.select.cohort_file import read_cohort, sizes_of
     from ctenrich.settings import load_settings
 
     found = forecast(
@@ -380,12 +381,13 @@ def status(run: RunFolder, watch: Annotated[bool, typer.Option("--watch", help="
     """Show the progress of a run: outcomes, reasons, time per stage; from any shell, while it runs or after."""
     import time
 
-    from ctenrich import steps
     from ctenrich.cli.console import print_table
+    from ctenrich.runner.run import Run
+    from ctenrich.runner.status import status as status_of
 
-    opened = steps.open_run(run)
+    opened = Run.open(run)
     while True:
-        found = steps.status(opened)
+        found = status_of(opened)
         print_table("Outcomes", ("state", "series and products"), found.states)
         if found.reasons:
             print_table("Reasons", ("reason", "number"), found.reasons)
@@ -411,13 +413,14 @@ def retry(
     ] = None,
 ) -> None:
     """Mark failed products (all, or those with a reason) to be tried again by the next run."""
-    from ctenrich import steps
     from ctenrich.errors import UsageError, count, did_you_mean
     from ctenrich.reasons import Reason
+    from ctenrich.runner.run import Run
+    from ctenrich.runner.status import retry as retry_failures
 
     for code in reason or []:
         if code not in [known.value for known in Reason]:
             hint = did_you_mean(code, [known.value for known in Reason], "ctenrich status lists the reasons of a run")
             raise UsageError(Reason.BAD_PARAMETER, f"there is no reason {code}", hint)
-    number = steps.retry(steps.open_run(run), reason or [])
+    number = retry_failures(Run.open(run), reason or [])
     typer.echo(f"{count(number, 'product')} will be tried again by the next ctenrich run")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from ctenrich.codes.mappings import general_sha256, labels_sha256
-from ctenrich.contours.choice import check_patterns
-from ctenrich.contours.expert import ExpertSegmenter
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.segmentation import segmentation_kind
 from ctenrich.settings import Settings
+
+if TYPE_CHECKING:
+    from ctenrich.contours.expert import ExpertSegmenter
 
 __all__ = ["EXPERT"]
 
@@ -19,6 +21,9 @@ _DRAWING = 3
 
 
 def _open_expert(_spec: SegmenterSpec, settings: Settings) -> ExpertSegmenter:
+    from ctenrich.contours.choice import check_patterns  # with pydicom, which a description of the kind does not need
+    from ctenrich.contours.expert import ExpertSegmenter  # likewise
+
     check_patterns(settings.contours.rois)
     return ExpertSegmenter()
 

@@ -25,7 +25,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, SeriesEntry
 from ctenrich.results.schema import arrow_schema
-from ctenrich.select import patients_of
+from ctenrich.select.cohort_file import patients_of
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, atomic_path
 

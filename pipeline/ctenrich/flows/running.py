@@ -24,6 +24,7 @@ from ctenrich.flows.records import DST, SRC, Flow, Step
 from ctenrich.flows.request import RunRequest
 from ctenrich.flows.step_graph import ContainerStep, StepGraph
 from ctenrich.reasons import Reason
+from ctenrich.runner.creation import create_run
 from ctenrich.runner.executors import ExecutorName
 from ctenrich.runner.recorder import RunEnd
 from ctenrich.runner.run import INPUT, Run
@@ -315,7 +316,7 @@ def run_products(images: Path, out: Path, request: RunRequest) -> End:
     cohort = make_cohort(str(images), out / INPUT)
     if not request.asked:
         return End(EndState.DONE, "", f"{cohort}; nothing was asked to run")
-    run = Run.create(
+    run = create_run(
         cohort.path,
         out,
         segmenters=request.segmenters,

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Self
 
 from ctenrich.ledger.database import Database, damaged_ledger
-from ctenrich.ledger.rows import IssueRow, LedgerPart, OutcomeTotals, ProductKey, RunRow, StageTotal, TimingRow
+from ctenrich.ledger.rows import (
+    IssueRow,
+    LedgerPart,
+    OutcomeCounts,
+    OutcomeTotals,
+    ProductKey,
+    RunRow,
+    StageTotal,
+    TimingRow,
+)
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Outcome, Severity, State
 
@@ -21,6 +30,9 @@ NOT_REQUESTED = "bodypart:none"
 
 _RANGE = "series_instance_uid >= ?1 AND (?2 IS NULL OR series_instance_uid < ?2)"
 """Condition of a range of series: the first one, and the first one after it or NULL."""
+
+_CHOSEN = "(?1 = 'null' AND product != ?2 OR product IN (SELECT value FROM json_each(?1)))"
+"""Condition of chosen products, with the values of `_chosen`."""
 
 
 class LedgerReader:
@@ -84,47 +96,60 @@ class LedgerReader:
 
     def ended_series(self) -> set[str]:
         """Return the Series Instance UIDs of all series that have an outcome and were not left out by a budget."""
-        rows = self._database.rows(
-            "SELECT series_instance_uid FROM outcomes WHERE product = '' AND state != ?",
+        with_outcome = self._database.rows("SELECT series_instance_uid FROM outcomes WHERE product = ''")
+        left_out = self._database.rows(  # apart, so that both are read from an index only
+            "SELECT series_instance_uid FROM outcomes WHERE product = '' AND state = ?",
             (State.NOT_STARTED_BUDGET.value,),
         )
-        return {row[0] for row in rows}
+        return {row[0] for row in with_outcome}.difference(row[0] for row in left_out)
 
-    def totals(self, products: Sequence[str] | None = None) -> OutcomeTotals:
-        """Count planned products and their outcomes.
+    def ends(self, products: Sequence[str] | None = None) -> OutcomeCounts:
+        """Count the outcomes by state and by reason, from an index.
 
         Parameters
         ----------
         products : sequence of str, optional
             Only these, ``""`` for the series themselves; None: all.
         """
-        chosen = json.dumps(None if products is None else list(products))
-        only = "(?1 = 'null' AND product != ?2 OR product IN (SELECT value FROM json_each(?1)))"
-        values = (chosen, NOT_REQUESTED)
-        planned = self._database.rows(f"SELECT count(*) FROM plan WHERE {only}", values)[0][0]  # noqa: S608 - constant
-        ends = self._database.rows(
-            f"SELECT state, reason, count(*) AS number FROM outcomes WHERE {only} "  # noqa: S608 - constant
+        rows = self._database.rows(
+            f"SELECT state, reason, count(*) AS number FROM outcomes WHERE {_CHOSEN} "  # noqa: S608 - constant
             "GROUP BY state, reason ORDER BY state, reason",
-            values,
+            _chosen(products),
         )
-        joined = self._database.rows(
-            f"SELECT count(*) FROM plan WHERE {only} AND EXISTS (SELECT 1 FROM outcomes o WHERE "  # noqa: S608 - constant
-            "o.series_instance_uid = plan.series_instance_uid AND o.product = plan.product)",
-            values,
-        )[0][0]
         states: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         with _readable_values():
-            for row in ends:
+            for row in rows:
                 states[State(row["state"]).value] += row["number"]
                 if row["reason"]:
                     reasons[Reason(row["reason"]).value] += row["number"]
+        return OutcomeCounts(states=dict(states), reasons=dict(reasons))
+
+    def totals(self, products: Sequence[str] | None = None) -> OutcomeTotals:
+        """Count planned products and their outcomes, and compare the two.
+
+        Parameters
+        ----------
+        products : sequence of str, optional
+            Only these, ``""`` for the series themselves; None: all.
+        """
+        values = _chosen(products)
+        planned = self._database.rows(
+            f"SELECT count(*) FROM plan WHERE {_CHOSEN}",  # noqa: S608 - constant
+            values,
+        )[0][0]
+        ends = self.ends(products)
+        joined = self._database.rows(
+            f"SELECT count(*) FROM plan WHERE {_CHOSEN} AND EXISTS (SELECT 1 FROM outcomes o WHERE "  # noqa: S608 - constant
+            "o.series_instance_uid = plan.series_instance_uid AND o.product = plan.product)",
+            values,
+        )[0][0]
         return OutcomeTotals(
             planned=planned,
             missing=planned - joined,
-            unplanned=states.total() - joined,
-            states=dict(states),
-            reasons=dict(reasons),
+            unplanned=sum(ends.states.values()) - joined,
+            states=ends.states,
+            reasons=ends.reasons,
         )
 
     def outcomes_of(self, series_instance_uid: str) -> dict[str, Outcome]:
@@ -255,6 +280,10 @@ class LedgerReader:
         """Return the Series Instance UIDs of the series that a runner holds a lease of, whether it expired or not."""
         rows = self._database.rows("SELECT series_instance_uid FROM leases WHERE owner != '' ORDER BY 1")
         return [row["series_instance_uid"] for row in rows]
+
+
+def _chosen(products: Sequence[str] | None) -> tuple[str, str]:
+    return json.dumps(None if products is None else list(products)), NOT_REQUESTED
 
 
 @contextmanager

@@ -7,7 +7,17 @@ from typing import NamedTuple
 
 from ctenrich.records import Issue, Outcome
 
-__all__ = ["IssueRow", "LedgerPart", "OutcomeTotals", "ProductKey", "RunRow", "StageTiming", "StageTotal", "TimingRow"]
+__all__ = [
+    "IssueRow",
+    "LedgerPart",
+    "OutcomeCounts",
+    "OutcomeTotals",
+    "ProductKey",
+    "RunRow",
+    "StageTiming",
+    "StageTotal",
+    "TimingRow",
+]
 
 
 class ProductKey(NamedTuple):
@@ -57,7 +67,17 @@ class StageTotal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutcomeTotals:
+class OutcomeCounts:
+    """How products ended."""
+
+    states: dict[str, int]
+    """State -> number of outcomes; states without one are left out."""
+    reasons: dict[str, int]
+    """Reason code -> number of outcomes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeTotals(OutcomeCounts):
     """How many products are planned, and how they ended."""
 
     planned: int
@@ -65,10 +85,6 @@ class OutcomeTotals:
     """Planned products without an outcome."""
     unplanned: int
     """Outcomes of products that are not planned."""
-    states: dict[str, int]
-    """State -> number of outcomes; states without one are left out."""
-    reasons: dict[str, int]
-    """Reason code -> number of outcomes."""
 
 
 @dataclass(frozen=True, kw_only=True)

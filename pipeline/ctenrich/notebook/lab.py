@@ -19,8 +19,9 @@ from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
 from ctenrich.runner.run import Run
-from ctenrich.select import select_cohort, write_cohort
 from ctenrich.select.cohort_hash import cohort_sha256
+from ctenrich.select.files import write_cohort
+from ctenrich.select.selection import select_cohort
 from ctenrich.settings import Settings
 from ctenrich.workspace import write_bytes
 

@@ -12,7 +12,7 @@ from ctenrich.catalog import open_catalog
 from ctenrich.catalog.queries import load_query
 from ctenrich.notebook.output import html, on_colab
 from ctenrich.runner.forecast import Prices, forecast, load_rates, products_of
-from ctenrich.select import read_cohort, sizes_of
+from ctenrich.select.cohort_file import read_cohort, sizes_of
 
 __all__ = ["log_in", "machine", "mount_drive", "query_cost", "run_cost"]
 

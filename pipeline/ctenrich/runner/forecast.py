@@ -26,9 +26,10 @@ from ctenrich.records import ProductKind
 from ctenrich.runner.device_rates import DEFAULT_DEVICE, rates_of_device
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
-from ctenrich.select import SeriesSize, sizes_of
+from ctenrich.select.cohort_file import sizes_of
+from ctenrich.select.sizes import SeriesSize
 from ctenrich.settings import RunSettings
-from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages
+from ctenrich.stages.order import SERIES_STAGES, STAGE_POOLS, product_stages
 from ctenrich.workspace import write_bytes
 
 __all__ = [
@@ -202,7 +203,7 @@ def forecast(
         )
         for s, p in rows
     )
-    per_slice = {pool: sum(rates.of(s, p) for s, p in rows if STAGES[s].pool == pool) for pool in _POOLS}
+    per_slice = {pool: sum(rates.of(s, p) for s, p in rows if STAGE_POOLS[s] == pool) for pool in _POOLS}
     simulation = simulate(
         [(n * per_slice["input"], n * per_slice["infer"], n * per_slice["output"]) for n in each], pools
     )
@@ -238,11 +239,17 @@ def _source(rates: Rates, products: Sequence[str]) -> str:
 def forecast_rest(run: Run) -> Forecast | None:
     """Forecast the rest of a run from its own timings; None before the first series has ended."""
     with LedgerReader(run.ledger_path) as ledger:
-        ended, runs = ledger.ended_series(), ledger.runs()
-    sizes, rates = list(sizes_of(run.cohort)), rates_of(run)
-    if not ended or not rates.seconds:
+        ended, runs, timings = ledger.ended_series(), ledger.runs(), ledger.some_timings(_TIMINGS)
+    if not ended:
         return None
-    rest = [size for size in sizes if size.series_instance_uid not in ended]
+    slices, rest = {}, []
+    for size in sizes_of(run.cohort):
+        slices[size.series_instance_uid] = size.slices
+        if size.series_instance_uid not in ended:
+            rest.append(size)
+    rates = learn_rates(timings, slices)
+    if not rates.seconds:
+        return None
     products = [(p.product.kind, str(p.product)) for p in run.config.products]
     serial = not runs or runs[-1].executor == "serial"
     pools = None if serial else worker_pools(run.config.settings.run)

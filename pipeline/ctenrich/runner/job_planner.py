@@ -10,7 +10,7 @@ from ctenrich.records import SeriesEntry
 from ctenrich.runner.job import Job
 from ctenrich.runner.products import find_scorer
 from ctenrich.runner.run import RunConfig
-from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
+from ctenrich.stages.order import SERIES_STAGES, STAGE_POOLS, product_stages, series_output
 
 __all__ = ["JobPlanner"]
 
@@ -37,7 +37,7 @@ class JobPlanner:
     @property
     def with_all_stages(self) -> bool:
         """Whether no stage is left out."""
-        return self.stages == frozenset(STAGES)
+        return self.stages == frozenset(STAGE_POOLS)
 
     @property
     def with_last_stage(self) -> bool:
@@ -83,7 +83,7 @@ class JobPlanner:
         pools = _PRODUCT_POOLS if after is None else _PRODUCT_POOLS[_PRODUCT_POOLS.index(after.pool) + 1 :]
         for pool in pools:
             stages = self._chosen(
-                s for s in product_stages(requested.product.kind, self._config.settings) if STAGES[s].pool == pool
+                s for s in product_stages(requested.product.kind, self._config.settings) if STAGE_POOLS[s] == pool
             )
             if stages:
                 return Job(entry=entry, plan=requested, pool=pool, stages=stages, scorer=self._scorer)

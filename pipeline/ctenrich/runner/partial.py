@@ -12,7 +12,7 @@ from ctenrich.runner.outcome_rules import end_of_series
 from ctenrich.runner.readiness import context_of, stages_done
 from ctenrich.runner.recorder import RunRecorder
 from ctenrich.runner.run import Run
-from ctenrich.stages.table import SERIES_STAGES, product_stages
+from ctenrich.stages.order import SERIES_STAGES, product_stages
 
 __all__ = ["failures_of", "settle_outcomes"]
 

@@ -13,8 +13,9 @@ from ctenrich.runner.manifest import is_done, stage_key
 from ctenrich.runner.products import find_scorer
 from ctenrich.runner.run import Run
 from ctenrich.settings import Settings
+from ctenrich.stages.order import SERIES_STAGES, product_stages
 from ctenrich.stages.stage import StageContext
-from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages
+from ctenrich.stages.table import STAGES
 
 __all__ = ["context_of", "has_reached", "stages_done"]
 

@@ -33,7 +33,7 @@ from ctenrich.runner.run import Run
 from ctenrich.runner.series_queue import SeriesQueue
 from ctenrich.runner.source_cleanup import delete_after_use, mark_for_refetch, needs_refetch
 from ctenrich.runner.stopping import Budget
-from ctenrich.select import uids_of
+from ctenrich.select.cohort_file import uids_of
 from ctenrich.stages.table import STAGES
 from ctenrich.workspace import remove_temporaries
 

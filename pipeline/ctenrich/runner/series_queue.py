@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
 from ctenrich.records import Cohort, SeriesEntry
-from ctenrich.select import entries_at
+from ctenrich.select.cohort_file import entries_at
 
 __all__ = ["SeriesQueue"]
 

@@ -16,8 +16,9 @@ from ctenrich.runner.outcome_rules import failures_that_count
 from ctenrich.runner.readiness import context_of
 from ctenrich.runner.run import Run
 from ctenrich.stages.fetch import fetched_bytes
+from ctenrich.stages.order import SERIES_STAGES, product_stages, series_output
 from ctenrich.stages.stage import StageContext
-from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
+from ctenrich.stages.table import STAGES
 from ctenrich.workspace import write_bytes
 
 __all__ = ["delete_after_use", "delete_source", "mark_for_refetch", "needs_refetch"]

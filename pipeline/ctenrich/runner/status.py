@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ctenrich.errors import CtenrichError, UsageError
-from ctenrich.inference.products import RequestedProduct
+from ctenrich.errors import UsageError
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.reasons import Reason, current_code
-from ctenrich.records import FetchedSeries, SeriesEntry
+from ctenrich.records import FetchedSeries
 from ctenrich.runner.forecast import forecast_rest
-from ctenrich.runner.manifest import forget_failures, forget_stage, is_done, stage_key
-from ctenrich.runner.readiness import context_of
+from ctenrich.runner.manifest import forget_failures, forget_stage
 from ctenrich.runner.run import Run
-from ctenrich.runner.source_cleanup import needs_refetch
 from ctenrich.series_store import SeriesStore
-from ctenrich.stages.table import SERIES_STAGES, STAGES, product_stages, series_output
+from ctenrich.stages.order import STAGE_POOLS
 
-__all__ = ["StagePreview", "StageStatus", "Status", "preview", "retry", "status"]
+__all__ = ["StageStatus", "Status", "retry", "status"]
 
 
 class StageStatus(NamedTuple):
@@ -33,14 +29,6 @@ class StageStatus(NamedTuple):
     cpu_seconds: float
     """In all."""
     peak_megabytes: float
-
-
-class StagePreview(NamedTuple):
-    """How often a stage is to run."""
-
-    stage: str
-    to_do: int
-    done: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +52,9 @@ def status(run: Run) -> Status:
     """Read a run's ledger (which may be in use)."""
     with LedgerReader(run.ledger_path) as ledger:
         stages, runs = {total.stage: total for total in ledger.stage_totals()}, ledger.runs()
-        totals = ledger.totals(run.product_names)
-    planned, ended_jobs = run.number_of_jobs, sum(totals.states.values())
-    states = dict(totals.states)
+        ends = ledger.ends(run.product_names)
+    planned, ended_jobs = run.number_of_jobs, sum(ends.states.values())
+    states = dict(ends.states)
     if planned > ended_jobs:
         states["no outcome yet"] = planned - ended_jobs
     rows = [
@@ -77,7 +65,7 @@ def status(run: Run) -> Status:
             cpu_seconds=round(stages[name].cpu_seconds, 1),
             peak_megabytes=round(stages[name].peak_memory / 1e6, 0),
         )
-        for name in STAGES
+        for name in STAGE_POOLS
         if name in stages
     ]
     ended = runs[-1].ended or "running (or killed)" if runs else "never started"
@@ -85,7 +73,7 @@ def status(run: Run) -> Status:
     line = f"{ended_jobs} of {planned} series and products have an outcome; last run: {ended}"
     return Status(
         states=tuple(sorted(states.items())),
-        reasons=tuple(sorted(totals.reasons.items())),
+        reasons=tuple(sorted(ends.reasons.items())),
         stages=tuple(rows),
         complete=ended_jobs == planned,
         line=line,
@@ -134,43 +122,3 @@ def retry(run: Run, reasons: Sequence[str]) -> int:
 def _lacks_companion(run: Run, uid: str) -> bool:
     fetched = SeriesStore(run.workspace).find(FetchedSeries, uid)
     return fetched is not None and any(i.rule == "fetch.companion" for i in fetched.issues)
-
-
-def preview(run: Run) -> list[StagePreview]:
-    """Return what a run would do, by stage.
-
-    Objects that were deleted after use and are needed again count as to be fetched.
-    """
-    todo: Counter[str] = Counter()
-    done: Counter[str] = Counter()
-    for entry in run.cohort.series:
-        whole = _count(run, entry, None, SERIES_STAGES, (todo, done))
-        _count(run, entry, None, series_output(run.config.settings), (todo, done), whole=whole)
-        for plan in run.config.products:
-            _count(run, entry, plan, product_stages(plan.product.kind, run.config.settings), (todo, done), whole=whole)
-        if needs_refetch(run, entry):
-            todo["fetch"] += 1
-            done["fetch"] -= 1
-    return [StagePreview(stage, todo[stage], done[stage]) for stage in STAGES if todo[stage] or done[stage]]
-
-
-def _count(
-    run: Run,
-    entry: SeriesEntry,
-    plan: RequestedProduct | None,
-    stages: tuple[str, ...],
-    counts: tuple[Counter[str], Counter[str]],
-    *,
-    whole: bool = True,
-) -> bool:
-    """Count the stages of one job; once one has to run (`whole` is False), so do those after it."""
-    todo, done = counts
-    context = context_of(run, entry, plan)
-    for name in stages:
-        if whole:
-            try:
-                whole = is_done(STAGES[name], context, stage_key(STAGES[name], context))
-            except CtenrichError:
-                whole = False
-        (done if whole else todo)[name] += 1
-    return whole

@@ -23,7 +23,7 @@ from ctenrich.records import (
 )
 from ctenrich.results.complete import tables_mark
 from ctenrich.runner.run import COHORT, Run
-from ctenrich.select import read_cohort
+from ctenrich.select.cohort_file import read_cohort
 from ctenrich.series_store import SERIES_RECORDS, SeriesStore
 from ctenrich.stages.convert import SLICE_INDEX, slice_index
 from ctenrich.workspace import load_array, sha256_of_file

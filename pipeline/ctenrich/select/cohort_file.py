@@ -297,15 +297,8 @@ class StoredSeries(Sequence[SeriesEntry]):
         columns = ["series_instance_uid", "expected_instances", *_SIZES, "license_short_name", "source_doi"]
         with _open_parquet(self._path) as file:
             for batch in file.iter_batches(64 * _AT_ONCE, columns=columns):
-                for row in batch.to_pylist():
-                    yield SeriesSize(
-                        series_instance_uid=row["series_instance_uid"],
-                        slices=row["expected_instances"] or row["num_instances"],
-                        bytes=row["size_bytes"],
-                        storage=row["storage"],
-                        license_short_name=row["license_short_name"],
-                        source_doi=row["source_doi"],
-                    )
+                for uid, expected, found, *rest in zip(*(batch[name].to_pylist() for name in columns), strict=True):
+                    yield SeriesSize(uid, expected or found, *rest)
 
 
 def read_cohort(path: Path) -> Cohort:

@@ -41,20 +41,18 @@ class ValuesDigest:
 
         self._digest.update(f"{len(array)} {array.null_count}\n".encode())
         if array.null_count:
-            self._digest.update(array.is_valid().to_numpy(zero_copy_only=False).tobytes())
+            self._digest.update(_bytes(array.is_valid()))
         if pa.types.is_struct(array.type):
             for child in array.flatten():
                 self._add_array(child)
         elif pa.types.is_list(array.type):
-            self._digest.update(pc.fill_null(array.value_lengths(), 0).to_numpy(zero_copy_only=False).tobytes())
+            self._digest.update(_bytes(array.value_lengths()))
             self._add_array(array.flatten())
         elif pa.types.is_string(array.type):
-            values = pc.fill_null(array, "") if array.null_count else array
-            self._digest.update(pc.binary_length(values).to_numpy(zero_copy_only=False).tobytes())
-            self._add_text(values)
+            self._digest.update(_bytes(pc.binary_length(array)))
+            self._add_text(array.drop_null() if array.null_count else array)
         else:
-            values = pc.fill_null(array, False if pa.types.is_boolean(array.type) else 0)
-            self._digest.update(values.to_numpy(zero_copy_only=False).tobytes())
+            self._digest.update(_bytes(array))
 
     def _add_text(self, values: pa.StringArray) -> None:
         import numpy as np
@@ -64,3 +62,29 @@ class ValuesDigest:
             ends = np.frombuffer(offsets, np.int32)
             first, last = ends[values.offset], ends[values.offset + len(values)]
             self._digest.update(memoryview(data)[first:last])
+
+
+def _bytes(values: pa.Array) -> bytes:
+    """The bytes of NumPy's array of the same values, with 0 for null.
+
+    Numbers and truth values are taken from Arrow's buffers: :meth:`pyarrow.Array.to_numpy` and scalars load pandas.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind, data = values.type, values.buffers()[1]
+    if data is None:
+        return bytes(len(values) * (1 if pa.types.is_boolean(kind) else kind.bit_width // 8))
+    if pa.types.is_boolean(kind):
+        numbers = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        numbers = np.frombuffer(data, f"V{kind.bit_width // 8}")
+    else:
+        return bytes(pc.fill_null(values, 0).to_numpy(zero_copy_only=False).tobytes())
+    numbers = numbers[values.offset : values.offset + len(values)]
+    if values.null_count:
+        valid = np.frombuffer(_bytes(values.is_valid()), bool)
+        numbers = numbers.copy()
+        numbers[~valid] = np.zeros(1, numbers.dtype)
+    return numbers.tobytes()

@@ -19,7 +19,7 @@ from ctenrich.bodypart.regions import find_regions
 from ctenrich.codes.mappings import CODES_REVISION, codes_sha256, newer_codes
 from ctenrich.encode.memory import check_label_map
 from ctenrich.errors import UsageError
-from ctenrich.inference.kinds import SegmenterKind, segmenter_kind
+from ctenrich.inference.kinds import SegmenterKind
 from ctenrich.objects.kinds import EncodeContext, ObjectDefinition, object_kind
 from ctenrich.proof import BodypartResult, SegmentationResult, prove
 from ctenrich.reasons import Reason
@@ -47,8 +47,9 @@ from ctenrich.stages.crop import segment_cropped
 from ctenrich.stages.dose import measure_series_doses, treatment_identity
 from ctenrich.stages.features import measure_series_features
 from ctenrich.stages.fetch import fetch_series
+from ctenrich.stages.order import STAGE_POOLS, series_output, with_doses, with_features
 from ctenrich.stages.sort import sort_series
-from ctenrich.stages.stage import Stage, StageContext, StageFindingsError, StageResult, WorkerPool
+from ctenrich.stages.stage import Stage, StageContext, StageFindingsError, StageResult
 from ctenrich.stages.treatment import decided_segments
 from ctenrich.validate import validate_objects
 from ctenrich.workspace import sha256_of_file
@@ -57,15 +58,7 @@ if TYPE_CHECKING:
     from ctenrich.inference.segmenter import NamingSegmenter
     from ctenrich.settings import Settings
 
-__all__ = [
-    "SERIES_STAGES",
-    "STAGES",
-    "check_kind",
-    "objects_left_out",
-    "product_stages",
-    "prove_objects",
-    "series_output",
-]
+__all__ = ["STAGES", "check_kind", "objects_left_out", "prove_objects"]
 
 
 # ---------------------------------------------------------------- series stages
@@ -289,7 +282,7 @@ def prove_objects(context: StageContext, objects: tuple[EncodedObject, ...]) -> 
             shape=records.shape,
             volume=records.volume,
             series=records.series,
-            doses=records.doses if _with_doses(context.kind, context.settings) else None,
+            doses=records.doses if with_doses(context.kind, context.settings) else None,
         )
     left_out = tuple(objects_left_out(context))
     chosen = _object_kinds(context.kind, context.settings)
@@ -301,23 +294,9 @@ _OPTIONAL_OBJECTS = (ObjectKind.DOSE_SR, ObjectKind.FEATURES_SR)
 """Objects that a product has only by the settings of the run."""
 
 
-def _with_doses(kind: SegmenterKind, settings: Settings) -> bool:
-    """Whether doses are calculated for the products of a kind: for those with masks and a SEG, if asked for."""
-    return settings.doses.enabled and _has_segments(kind)
-
-
-def _with_features(kind: SegmenterKind, settings: Settings) -> bool:
-    """Whether feature vectors are made for the products of a kind: for those with masks and a SEG, if asked for."""
-    return bool(settings.features.models) and _has_segments(kind)
-
-
-def _has_segments(kind: SegmenterKind) -> bool:
-    return kind.makes is SegmentMasks and ObjectKind.SEG in kind.objects
-
-
 def _object_kinds(kind: SegmenterKind, settings: Settings) -> list[ObjectDefinition]:
-    more = [ObjectKind.DOSE_SR] if _with_doses(kind, settings) else []
-    more += [ObjectKind.FEATURES_SR] if _with_features(kind, settings) else []
+    more = [ObjectKind.DOSE_SR] if with_doses(kind, settings) else []
+    more += [ObjectKind.FEATURES_SR] if with_features(kind, settings) else []
     return [object_kind(key) for key in (*kind.objects, *more)]
 
 
@@ -453,26 +432,28 @@ def _validate_inputs(context: StageContext) -> list[str]:
 # ---------------------------------------------------------------- the table
 
 
-_INPUT, _INFER, _OUTPUT = WorkerPool.INPUT, WorkerPool.INFER, WorkerPool.OUTPUT
 _ROWS = (
-    Stage(name="fetch", version=1, pool=_INPUT, cache_key_inputs=_fetch_inputs, run=_run_fetch),
-    Stage(name="sort", version=2, pool=_INPUT, cache_key_inputs=_sort_inputs, run=_run_sort),
-    Stage(name="convert", version=3, pool=_INPUT, cache_key_inputs=_convert_inputs, run=_run_convert),
-    Stage(name="compress", version=1, pool=_OUTPUT, cache_key_inputs=_compress_inputs, run=_run_compress),
-    Stage(name="segment", version=1, pool=_INFER, cache_key_inputs=_segment_inputs, run=_run_segment),
-    Stage(name="features", version=1, pool=_INFER, cache_key_inputs=_features_inputs, run=_run_features),
-    Stage(name="score", version=2, pool=_INFER, cache_key_inputs=_score_inputs, run=_run_score),
-    Stage(name="measure", version=2, pool=_OUTPUT, cache_key_inputs=_measure_inputs, run=_run_measure),
-    Stage(name="dose", version=1, pool=_OUTPUT, cache_key_inputs=_dose_inputs, run=_run_dose),
-    Stage(name="encode", version=2, pool=_OUTPUT, cache_key_inputs=_encode_inputs, run=_run_encode),
-    Stage(name="validate", version=2, pool=_OUTPUT, cache_key_inputs=_validate_inputs, run=_run_validate),
+    ("fetch", 1, _fetch_inputs, _run_fetch),
+    ("sort", 2, _sort_inputs, _run_sort),
+    ("convert", 3, _convert_inputs, _run_convert),
+    ("compress", 1, _compress_inputs, _run_compress),
+    ("segment", 1, _segment_inputs, _run_segment),
+    ("features", 1, _features_inputs, _run_features),
+    ("score", 2, _score_inputs, _run_score),
+    ("measure", 2, _measure_inputs, _run_measure),
+    ("dose", 1, _dose_inputs, _run_dose),
+    ("encode", 2, _encode_inputs, _run_encode),
+    ("validate", 2, _validate_inputs, _run_validate),
 )
+"""Name, version, function of the cache key's inputs, and function of the work, of every stage."""
 
-STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in _ROWS})
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        name: Stage(name=name, version=version, pool=STAGE_POOLS[name], cache_key_inputs=inputs, run=run)
+        for name, version, inputs, run in _ROWS
+    }
+)
 """Name -> stage, in the order of execution."""
-
-SERIES_STAGES = ("fetch", "sort", "convert")
-"""Stages of every series, in order."""
 
 _WRITES = MappingProxyType(
     {
@@ -484,26 +465,6 @@ _WRITES = MappingProxyType(
     }
 )
 """Product stage -> records that it may save."""
-
-
-def product_stages(kind: str | SegmenterKind, settings: Settings | None = None) -> tuple[str, ...]:
-    """Return the names of the stages of a product's kind, in order.
-
-    Parameters
-    ----------
-    kind : str or SegmenterKind
-        Key or descriptor of the kind.
-    settings : Settings, optional
-        Of the run; they decide whether the product has the stages ``features`` and ``dose``. None: it has not.
-    """
-    kind = segmenter_kind(kind) if isinstance(kind, str) else kind
-    if settings is None:
-        return kind.stages
-    asked = {"dose": _with_doses(kind, settings), "features": _with_features(kind, settings)}
-    if not any(asked.values()):
-        return kind.stages
-    own = {*kind.stages, *(name for name, wanted in asked.items() if wanted)}
-    return tuple(name for name in STAGES if name in own)
 
 
 def check_kind(kind: SegmenterKind) -> None:
@@ -527,8 +488,3 @@ def check_kind(kind: SegmenterKind) -> None:
         if missing:
             message = f"objects {definition.key!r} are made of {missing[0]}, which {kind.key!r} does not make"
             raise UsageError(Reason.BAD_PLUGIN, message)
-
-
-def series_output(settings: Settings) -> tuple[str, ...]:
-    """Return the stages of a series that no other stage needs; they run during the inference of the same series."""
-    return ("compress",) if settings.convert.nifti and settings.convert.compress_nifti else ()

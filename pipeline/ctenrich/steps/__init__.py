@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from ctenrich.runner.status import preview, retry, status
+from ctenrich.runner.preview import preview
+from ctenrich.runner.status import retry, status
 from ctenrich.steps.harmonising import HarmoniseSource, harmonise
 from ctenrich.steps.outputs import (
     export,

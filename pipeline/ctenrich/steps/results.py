@@ -27,6 +27,7 @@ from ctenrich.report import build_report
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
 from ctenrich.review.tables import write_reviews
+from ctenrich.runner.creation import create_run
 from ctenrich.runner.products import product_key
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import COHORT, Run
@@ -151,7 +152,7 @@ def measure_doses(run: Run, doses: DosesSettings, *, progress: Progress = SILENT
         NOT_PREPARED if no product has masks.
     """
     settings = replace(run.config.settings, doses=replace(doses, enabled=True))
-    changed = Run.create(run.root / COHORT, run.root, settings=settings, allow_demo=run.config.demo)
+    changed = create_run(run.root / COHORT, run.root, settings=settings, allow_demo=run.config.demo)
     summary = run_stages(changed, ("dose", "encode", "validate"), progress=progress)
     finish(changed, progress=progress)
     return changed, summary

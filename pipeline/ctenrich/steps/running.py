@@ -28,6 +28,7 @@ from ctenrich.records import (
     SortedSeries,
     Volume,
 )
+from ctenrich.runner.creation import create_run
 from ctenrich.runner.executors import ExecutorName, ExecutorOptions, open_executor
 from ctenrich.runner.forecast import rates_of, save_rates
 from ctenrich.runner.recorder import RunSummary
@@ -106,7 +107,7 @@ def start(
     settings: Settings | None = None,
     allow_demo: bool = False,
 ) -> Run:
-    """Create a run's folder and check every model before any work; see :meth:`ctenrich.runner.run.Run.create`.
+    """Create a run's folder and check every model before any work; see :func:`ctenrich.runner.creation.create_run`.
 
     Parameters
     ----------
@@ -136,7 +137,7 @@ def start(
     ModelError
         A model is not usable.
     """
-    return Run.create(
+    return create_run(
         Path(cohort), Path(out), segmenters=segmenters, bodypart=bodypart, settings=settings, allow_demo=allow_demo
     )
 

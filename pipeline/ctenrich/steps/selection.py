@@ -15,10 +15,10 @@ from ctenrich.errors import UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
-from ctenrich.select import Selection, select_cohort, write_cohort
 from ctenrich.select.cohort_file import cohort_table
 from ctenrich.select.compare import CohortDiff, relock
-from ctenrich.select.files import without_local_paths, without_patients
+from ctenrich.select.files import without_local_paths, without_patients, write_cohort
+from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.select.series_list import read_series_list, select_series_list
 from ctenrich.settings import FetchSettings
 
