@@ -111,6 +111,11 @@ def create_run(
 def need_products(products: Sequence[object]) -> None:
     """Refuse a run without products.
 
+    Parameters
+    ----------
+    products : sequence
+        Products that the run would have.
+
     Raises
     ------
     UsageError

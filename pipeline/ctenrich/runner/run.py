@@ -127,7 +127,13 @@ class Run:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runners from starting in a folder during the block; the system ends the lock of a killed process."""
+    """Keep other runners from starting in a folder during the block; the system ends the lock of a killed process.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no locks
@@ -140,6 +146,14 @@ def locked(folder: Path) -> Iterator[None]:
 def added_products(
     first: Sequence[RequestedProduct], further: Sequence[RequestedProduct]
 ) -> tuple[RequestedProduct, ...]:
-    """The first products that are not asked for again, then the further ones, as `request_products` orders them."""
+    """The first products that are not asked for again, then the further ones, as `request_products` orders them.
+
+    Parameters
+    ----------
+    first : sequence of RequestedProduct
+        Products that a run has.
+    further : sequence of RequestedProduct
+        Products that are asked for.
+    """
     asked = {str(p.product) for p in further}
     return (*(p for p in first if str(p.product) not in asked), *further)

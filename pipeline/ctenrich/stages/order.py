@@ -60,17 +60,39 @@ def product_stages(kind: str | SegmenterKind, settings: Settings | None = None) 
 
 
 def series_output(settings: Settings) -> tuple[str, ...]:
-    """Return the stages of a series that no other stage needs; they run during the inference of the same series."""
+    """Return the stages of a series that no other stage needs; they run during the inference of the same series.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    """
     return ("compress",) if settings.convert.nifti and settings.convert.compress_nifti else ()
 
 
 def with_doses(kind: SegmenterKind, settings: Settings) -> bool:
-    """Whether doses are calculated for the products of a kind: for those with masks and a SEG, if asked for."""
+    """Whether doses are calculated for the products of a kind: for those with masks and a SEG, if asked for.
+
+    Parameters
+    ----------
+    kind : SegmenterKind
+        Descriptor of the kind.
+    settings : Settings
+        Of the run.
+    """
     return settings.doses.enabled and _has_segments(kind)
 
 
 def with_features(kind: SegmenterKind, settings: Settings) -> bool:
-    """Whether feature vectors are made for the products of a kind: for those with masks and a SEG, if asked for."""
+    """Whether feature vectors are made for the products of a kind: for those with masks and a SEG, if asked for.
+
+    Parameters
+    ----------
+    kind : SegmenterKind
+        Descriptor of the kind.
+    settings : Settings
+        Of the run.
+    """
     return bool(settings.features.models) and _has_segments(kind)
 
 
