@@ -565,6 +565,46 @@ def test_decisions_are_applied_kept_and_undone_by_rows(tmp_path: Path) -> None:
     assert (one.reason, "consent withdrawn" in one.detail) == (Reason.EXCLUDED_BY_DECISION, True)
 
 
+def test_a_decision_that_concerns_nothing_is_named_and_not_counted(tmp_path: Path) -> None:
+    """A mistyped Patient ID must not leave a patient in who withdrew consent."""
+    _, plan, _ = Patient(tmp_path / "in").whole()
+    table = decisions_path(tmp_path / "t.parquet")
+    add_decision(table, DecisionKind.EXCLUDE, "", "withdrew consent", patient_id="P01", user="anna")
+    add_decision(table, DecisionKind.DOSE, "1.2.3", "an old one", patient_id="P1", user="anna")
+    add_decision(table, DecisionKind.NAME, "hart=Heart", "misspelt", patient_id="P1", user="anna")
+    add_decision(table, DecisionKind.NAME, "Heart=Heart", "seen", user="anna")
+    add_decision(table, DecisionKind.PLAN, plan, "the only one", patient_id="P1", user="anna")
+    found = make(tmp_path / "in", decisions=read_decisions(table))
+    assert [one.number for one in found.decisions] == [4, 5]
+    causes = {1: "not in the catalog", 2: "has no object 1.2.3", 3: "no ROI has the name 'hart'"}
+    notes = [note for note in found.notes if "was not applied" in note]
+    assert len(notes) == 3
+    assert all(f"decision {n} of anna" in note and cause in note
+               for (n, cause), note in zip(causes.items(), notes, strict=True))  # fmt: skip
+
+
+def test_patients_that_the_registry_does_not_list_are_counted_with_their_objects(tmp_path: Path) -> None:
+    Patient(tmp_path / "in", "P1").whole()
+    Patient(tmp_path / "in", "P2", study="2").whole()
+    registry = tmp_path / "ids.csv"
+    registry.write_text("PatientID,delivered_fractions\nP1,23\n")
+    found = make(tmp_path / "in", registry=read_registry(registry))
+    text = "1 patient is not in the registry and not considered: 1 RTDOSE, 1 RTPLAN, 1 RTSTRUCT"
+    assert found.notes == (text,)
+    assert found.treatments[0].notes == ()
+
+
+def test_delivered_fractions_that_contradict_the_registry_are_noted(tmp_path: Path) -> None:
+    patient = Patient(tmp_path / "in")
+    _, plan, _ = patient.whole()
+    for number in (1, 2):
+        patient.record(plan, number, number)
+    registry = tmp_path / "ids.csv"
+    registry.write_text("PatientID,delivered_fractions\nP1,23\n")
+    (one,) = make(tmp_path / "in", registry=read_registry(registry)).treatments
+    assert any("23 delivered fractions, RT Beams Treatment Records state 2: these" in note for note in one.notes)
+
+
 def test_a_table_of_decisions_with_a_missing_row_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "d.csv"
     for number in range(3):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -117,13 +117,14 @@ def make_treatments(
     series = sorted({draft.chosen.images.series_instance_uid for draft in drafts})
     found = select_cohort("select_ct_series", catalog, {"series": series or ["none"]}, name=name, companions=False)
     treatments = maker.finish(drafts, found)
+    applied = maker.applied_decisions()
     progress.advance(_TASK)
     progress.finish(_TASK)
     return TreatmentSelection(
         treatments=tuple(sorted(treatments, key=lambda one: (one.patient_id, one.treatment_id))),
         excluded=tuple(sorted(maker.excluded, key=lambda one: (one.collection_id, one.patient_id, one.treatment_id))),
         links=links,
-        decisions=effective_decisions(request.decisions),
+        decisions=applied,
         selection=found,
         objects=dict(sorted(Counter(one.modality for one in objects.all).items())),
         notes=(*objects.notes, *maker.notes),
@@ -176,6 +177,7 @@ class _Maker:
         if self._request.registry is None:
             yield from ((patient, None) for patient in sorted(self._patients))
             return
+        self._note_unlisted({row.patient_id for row in self._request.registry})
         known: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for patient in sorted(self._patients):
             known[patient[1]].append(patient)
@@ -189,6 +191,38 @@ class _Maker:
                 self._exclude(("", row.patient_id), row, Reason.AMBIGUOUS_PATIENT, detail)
             else:
                 yield known[row.patient_id][0], row
+
+    def _note_unlisted(self, listed: Collection[str]) -> None:
+        """Count the patients that the registry does not list, and their objects: none is dropped without a line."""
+        others = [patient for patient in self._patients if patient[1] not in listed]
+        if others:
+            kinds = Counter(one.modality for patient in others for one in self._patients[patient])
+            objects = ", ".join(f"{number} {modality}" for modality, number in sorted(kinds.items()))
+            patients = "1 patient is" if len(others) == 1 else f"{len(others)} patients are"
+            self.notes.append(f"{patients} not in the registry and not considered: {objects}")
+
+    def applied_decisions(self) -> tuple[Decision, ...]:
+        """Decisions that concern a patient, an object or an ROI that is considered; a note for each other one."""
+        listed = None if self._request.registry is None else {row.patient_id for row in self._request.registry}
+        objects: dict[str, list[CatalogObject]] = defaultdict(list)
+        for (_, patient_id), found in self._patients.items():
+            if listed is None or patient_id in listed:
+                objects[patient_id] += found
+        out = []
+        for one in self._decisions:
+            own = objects.get(one.patient_id, []) if one.patient_id else [o for each in objects.values() for o in each]
+            why = "" if own else "its Patient ID is not in the catalog, or not in the registry"
+            if own and one.kind is DecisionKind.NAME:
+                sets = [o.content for o in own if isinstance(o.content, StructureSet)]
+                known = any(roi.name == one.roi_name for found in sets for roi in found.rois)
+                why = "" if known else f"no ROI has the name {one.roi_name!r}"
+            elif own and one.value:
+                why = "" if any(o.uid == one.value for o in own) else f"the patient has no object {one.value}"
+            if why:
+                self.notes.append(f"decision {one.number} of {one.user} ({one.kind.value}) was not applied: {why}")
+            else:
+                out.append(one)
+        return tuple(out)
 
     def _groups(self, objects: list[CatalogObject]) -> list[list[CatalogObject]]:
         """The objects of each treatment of a patient: all, or those of each frame of reference."""
@@ -328,6 +362,7 @@ def _treatment(draft: _Draft, entry: SeriesEntry, decisions: Sequence[Decision])
     own += [one for name, one in names.items() if name in present]
     notes = (
         *_weak_links(chosen),
+        *_other_delivered(dominant, row),
         *(f"plan {p.uid} ({p.label}) is not used: {p.why}" for p in plans if p.role in _UNUSED),
         *(f"dose {d.uid} is not used: {d.why}" for d in chosen.doses if not d.used),
         *(_decision_note(one) for one in sorted(own, key=lambda one: one.number)),
@@ -347,6 +382,16 @@ def _treatment(draft: _Draft, entry: SeriesEntry, decisions: Sequence[Decision])
     )
     issues = tuple(Issue("treatment.note", Severity.NOTE, entry.series_instance_uid, text) for text in notes)
     return replace(treatment, series=replace(entry, companions=_companions(treatment), notes=(*entry.notes, *issues)))
+
+
+def _other_delivered(plan: Plan | None, row: RegistryRow | None) -> list[str]:
+    """A number of delivered fractions in the registry that another source contradicts."""
+    stated = row.delivered_fractions if row is not None else None
+    if plan is None or stated is None or plan.fractions_delivered == stated:
+        return []
+    source = {"records": "RT Beams Treatment Records state", "table": "the table of delivered fractions states"}
+    text = f"the registry states {stated} delivered fractions, {source[plan.delivered_source]}"
+    return [f"{text} {plan.fractions_delivered}: these are used"]
 
 
 def _with_names(structure_set: StructureSet, names: Mapping[str, Decision]) -> StructureSet:
