@@ -11,6 +11,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from tests.support.dcmjs import read_by_dcmjs
 from tests.support.validators import errors
 
 from ctenrich.dicom.series import series_of_folder
@@ -107,6 +108,27 @@ def test_maps_are_the_dose_function_and_fractions_the_neighbours_of_the_masks(ma
     ]
     for number, name in enumerate(("heart", "lung_left", "lung_right")):
         assert array[..., number].sum() == pytest.approx(truth[name].sum(), rel=1e-3)
+
+
+@pytest.mark.long
+def test_dcmjs_reads_every_object(made: Samples, tmp_path: Path) -> None:
+    """Segments, ROIs, frames, numbers and pixels of every object, as pydicom has them."""
+    paths = sorted((made.folder / "objects").glob("*.dcm"))
+    found = read_by_dcmjs(paths, tmp_path)
+    for path, theirs in zip(paths, found, strict=True):
+        data = pydicom.dcmread(path)
+        numbers = sum(one.keyword == "ValueType" and one.value == "NUM" for one in data.iterall())
+        assert (theirs["uid"], theirs["modality"]) == (data.SOPInstanceUID, data.Modality)
+        assert theirs["frames"] == int(data.get("NumberOfFrames", 0)), path.name
+        assert theirs["labels"] == [one.SegmentLabel for one in data.get("SegmentSequence", ())], path.name
+        assert theirs["rois"] == [one.ROIName for one in data.get("StructureSetROISequence", ())], path.name
+        assert theirs["numbers"] == numbers, path.name
+        if data.get("SegmentationType") == "BINARY":
+            assert theirs["voxels"] == int(np.count_nonzero(data.pixel_array)), path.name
+        if "FloatPixelData" in data:
+            assert theirs["sum"] == pytest.approx(float(np.frombuffer(data.FloatPixelData, "<f4").sum(dtype=float)))
+    reports = [one["numbers"] for one in found if one["modality"] == "SR"]
+    assert min(reports) > 0
 
 
 @pytest.mark.long

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from ctenrich.tools import find_tool, run_tool
 from tests.conftest import skip_or_fail
 from tests.support import encode_cases as cases
 from tests.support.contours import sorted_real
+from tests.support.dcmjs import read_by_dcmjs
 from tests.support.validators import write_four
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
@@ -239,23 +239,7 @@ def test_dcmtk(made):
 @pytest.mark.long
 def test_dcmjs(made, tmp_path):
     _, paths, voxels, numbers = made
-    if shutil.which("npm") is None:
-        skip_or_fail("node", "npm is not installed")
-    done = subprocess.run(
-        ["npm", "install", "dcmjs@0.51.1", "--no-audit", "--no-fund", "--ignore-scripts"],
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-        timeout=300,
-    )
-    if done.returncode:
-        skip_or_fail("npm", "dcmjs cannot be fetched here")
-    script = Path(__file__).parent / "dcmjs_read.cjs"
-
-    def read(kind: str) -> dict[str, object]:
-        return json.loads(run_tool(["node", script, tmp_path / "node_modules", paths[kind]]).stdout.splitlines()[-1])
-
-    seg, sr = read("seg"), read("shape_sr")
+    seg, sr = read_by_dcmjs([paths["seg"], paths["shape_sr"]], tmp_path)
     assert seg["labels"] == list(voxels)
     assert seg["voxels"] == sum(voxels.values())
     assert sr["numbers"] == numbers
