@@ -159,7 +159,11 @@ def fetched(dicom: Path) -> Any:
     from ctenrich.records import FetchedFile, FetchedSeries
 
     tags = ["Modality", "SeriesInstanceUID", "StudyInstanceUID"]
-    headers = {p: pydicom.dcmread(p, specific_tags=tags) for p in sorted(dicom.rglob("*")) if p.is_file()}
+    headers = {
+        p: pydicom.dcmread(p, specific_tags=tags, stop_before_pixels=True)
+        for p in sorted(dicom.rglob("*"))
+        if p.is_file()
+    }
     chosen = {p: h for p, h in headers.items() if h.Modality == "CT"}
     first = next(iter(chosen.values()))
     files = tuple(FetchedFile(str(p), p.as_uri(), p.stat().st_size, "") for p in chosen)

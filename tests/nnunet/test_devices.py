@@ -55,7 +55,7 @@ def _on_gpu(engine: Engine, precision: str) -> tuple[list[str], np.ndarray[Any, 
         copied.append(tensor.device.type)
         return np.zeros(tensor.shape, np.uint8)
 
-    [weights] = [network.args[1] for network in engine.networks.values()]  # type: ignore[attr-defined]
+    [weights] = [network.weights for network in engine.networks.values()]  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch, OneDevice():
         patch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for meta tensors
         patch.setattr(postprocess, "_to_host", to_host)

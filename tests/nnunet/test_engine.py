@@ -14,6 +14,7 @@ from tests.support.small_models import CT, residual_plans, smooth_volume, v2_dat
 
 from ctenrich.errors import UsageError
 from ctenrich.nnunet import sliding_window
+from ctenrich.nnunet.engine import Engine
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.reasons import Reason
 from ctenrich.settings import SegmentSettings, Settings
@@ -64,6 +65,36 @@ def test_two_dimensions_folds_and_no_mirrors(tmp_path: Path) -> None:
 def test_volume_smaller_than_the_patch(tmp_path: Path) -> None:
     write_v2(tmp_path / "m")
     agree(tmp_path / "m", smooth_volume((3, 20, 22), 4), (4.0, 2.0, 2.0))
+
+
+DIRECT: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[float, float, float]]] = {
+    "plain": ({}, {}, (4.0, 2.0, 2.0)),
+    "regions": (CASES["regions"][0], CASES["regions"][1], (4.0, 2.0, 2.0)),
+    "transposed": ({"transpose_forward": [1, 2, 0], "transpose_backward": [2, 0, 1]}, {}, (2.0, 4.0, 2.0)),
+}
+
+
+@pytest.mark.parametrize("shape", [(18, 40, 36), (3, 20, 22)])
+@pytest.mark.parametrize("case", list(DIRECT))
+def test_labels_on_the_networks_grid_need_no_scores_of_the_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, shape: tuple[int, int, int]
+) -> None:
+    """Bit for bit the labels of the whole volume's scores, which are never made: they are most of the memory."""
+    change, dataset, spacing = DIRECT[case]
+    write_v2(tmp_path / "m", v2_plans(**change), v2_dataset(**dataset))
+    array = smooth_volume(shape, seed=1)
+    array[:, :3] = 0
+    for mirror in (True, False):
+        engine, _ = engines(tmp_path / "m", mirror)
+        with monkeypatch.context() as whole:
+            whole.setattr(Engine, "_labels_directly", lambda *_: False)
+            wanted = engine.label(array, spacing).labels
+        with monkeypatch.context() as direct:
+            direct.setattr(sliding_window, "_predict_tiles", None)
+            found = engine.label(array, spacing).labels
+        assert len(np.unique(wanted)) > 2
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_batch_threads_and_repetition_do_not_matter(tmp_path: Path) -> None:

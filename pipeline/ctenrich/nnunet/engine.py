@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from ctenrich.inference.threads import torch_threads
 from ctenrich.masks import dice_of_counts
 from ctenrich.nnunet.cascade import keep_largest, one_hot_channels
 from ctenrich.nnunet.plans import ModelPlan, fail
-from ctenrich.nnunet.postprocess import Sink, labels_of, to_source
-from ctenrich.nnunet.preprocess import to_network
-from ctenrich.nnunet.sliding_window import Network, Window, predict
-from ctenrich.nnunet.unet import forward
+from ctenrich.nnunet.postprocess import Sink, SourceLabels, labels_of, to_source
+from ctenrich.nnunet.preprocess import Grids, to_network
+from ctenrich.nnunet.sliding_window import Network, Window, predict, predict_blocks
+from ctenrich.nnunet.unet import UNet
 from ctenrich.progress import SILENT, Progress
 from ctenrich.settings import SegmentSettings
 
@@ -114,11 +113,20 @@ class Engine:
             if previous is not None:
                 stacked = one_hot_channels(data, array, previous, self.plan, grids)
         ready = time.perf_counter()
-        with torch_threads(self.threads):
-            scores, agreement = self._ensemble_scores(stacked, progress)
-        predicted = time.perf_counter()
+        agreement: dict[int, float] = {}
+        if keep is None and self._labels_directly(data, grids):
+            out = SourceLabels(self.plan, grids)
+            with torch_threads(self.threads):
+                self._fill_labels(stacked, out, progress)
+            predicted = time.perf_counter()
+            labels = out.labels
+        else:
+            with torch_threads(self.threads):
+                scores, agreement = self._ensemble_scores(stacked, progress)
+            predicted = time.perf_counter()
+            with torch_threads(1):
+                labels = to_source(scores, self.plan, grids, keep, workers)
         with torch_threads(1):
-            labels = to_source(scores, self.plan, grids, keep, workers)
             if self.plan.keep_largest or self.plan.minimum_volume:
                 labels = keep_largest(labels, self.plan, spacing)
         done = time.perf_counter()
@@ -130,6 +138,20 @@ class Engine:
         import torch
 
         return (self.threads or torch.get_num_threads()) if self.device.type == "cpu" else 1
+
+    def _labels_directly(self, data: torch.Tensor, grids: Grids) -> bool:
+        """Whether each voxel's label follows from its own scores, so that the scores of a volume are not needed.
+
+        It does not where scores are resampled or averaged over folds. A GPU gathers a volume's scores in one piece,
+        because its memory is not that of the process.
+        """
+        same_grid = tuple(data.shape) == grids.cropped
+        return same_grid and len(self.networks) == 1 and self.device.type == "cpu" and len(self.plan.patch) == 3
+
+    def _fill_labels(self, data: torch.Tensor, out: SourceLabels, progress: Progress) -> None:
+        """Set the labels of a volume on the network's own grid, block by block."""
+        (network,) = self.networks.values()
+        predict_blocks(self.plan, network, data, self.window, out.set_block, progress)
 
     def _ensemble_scores(self, data: torch.Tensor, progress: Progress) -> tuple[torch.Tensor, dict[int, float]]:
         total: torch.Tensor | None = None
@@ -170,7 +192,7 @@ def _load_network(
     placed = {name: tensor.to(device) for name, tensor in weights.items()}
     if precision != "fp32":
         placed = {name: _with_channels_last(tensor) for name, tensor in placed.items()}
-    return partial(forward, plan.network, placed)
+    return UNet(plan.network, placed)
 
 
 def _with_channels_last(tensor: torch.Tensor) -> torch.Tensor:

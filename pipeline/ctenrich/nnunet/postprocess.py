@@ -17,16 +17,45 @@ from ctenrich.nnunet.resample import axis_matrix, nearest_index
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["full_slabs", "labels_of", "probabilities_of", "to_source"]
+__all__ = ["SourceLabels", "full_slabs", "labels_of", "probabilities_of", "to_source"]
 
 _PART = 16
 """Planes of the result that one worker makes one after another, reusing the source planes of neighbours."""
 Sink = Callable[[Any, "torch.Tensor", Grids, int], None]
 
 
+class SourceLabels:
+    """Label map of a volume whose grid is that of the network, set block by block.
+
+    Parameters
+    ----------
+    plan : ModelPlan
+    grids : Grids
+        With the same shape before and after resampling.
+    """
+
+    def __init__(self, plan: ModelPlan, grids: Grids) -> None:
+        self.plan = plan
+        self._out = np.zeros(grids.shape, _label_type(plan))
+        self._inside = self._out[tuple(slice(a, b) for a, b in grids.box)]
+
+    @property
+    def labels(self) -> NDArray[np.unsignedinteger]:
+        """[z, y, x], uint8 or uint16, on canonical axes."""
+        return np.transpose(self._out, self.plan.transpose_back)
+
+    def set_block(self, region: tuple[slice, ...], scores: torch.Tensor) -> None:
+        """Set the labels of a region [z, y, x] of the network's grid from its scores [class, z, y, x]."""
+        self._inside[region] = labels_of(scores, self.plan.labels, self.plan.version).numpy()
+
+
+def _label_type(plan: ModelPlan) -> type[np.uint8] | type[np.uint16]:
+    return np.uint8 if max(plan.labels.names.values()) < 256 else np.uint16
+
+
 def to_source(
     scores: torch.Tensor, plan: ModelPlan, grids: Grids, keep: Sink | None = None, workers: int = 1
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+) -> NDArray[np.unsignedinteger]:
     """Make the label map on the source grid.
 
     Parameters
@@ -47,8 +76,7 @@ def to_source(
     array, [z, y, x], uint8 or uint16
         On canonical axes; outside the box that the network saw all voxels are background.
     """
-    top = max(plan.labels.names.values())
-    dtype = np.uint8 if top < 256 else np.uint16
+    dtype = _label_type(plan)
     out = np.zeros(grids.shape, dtype)
     inside = out[tuple(slice(a, b) for a, b in grids.box)]
     axis = grids.back_axis(plan)

@@ -7,21 +7,24 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ctenrich.errors import InputError
 from ctenrich.inference.threads import in_order
 from ctenrich.nnunet.plans import ModelPlan
+from ctenrich.nnunet.tile_sums import Finish, Region, TileGrid, TileSums
+from ctenrich.nnunet.unet import UNet
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Window", "gaussian", "mirrors", "predict", "tile_starts"]
+__all__ = ["Window", "gaussian", "mirrors", "predict", "predict_blocks", "tile_starts"]
 
+T = TypeVar("T")
 Network = Callable[["torch.Tensor"], "torch.Tensor"]
 TASK = "network"
 _CPU_VOXELS = 2**25
@@ -127,22 +130,76 @@ def predict(
     InputError
         OUT_OF_MEMORY if the smallest batch with results on the host does not fit either.
     """
+    padded, inner = _pad_to_patch(data, plan.patch)
+
+    def gather(size: int, results: torch.device) -> torch.Tensor:
+        made = _predict_tiles(plan, network, padded, replace(window, batch=size), results, progress)
+        return made[(slice(None), *inner)]
+
+    return _with_less_memory(plan, data.device, window, gather, progress)
+
+
+def predict_blocks(
+    plan: ModelPlan,
+    network: Network,
+    data: torch.Tensor,
+    window: Window,
+    finish: Finish,
+    progress: Progress = SILENT,
+) -> None:
+    """Make the scores of one fold in blocks, so that those of the volume never exist together.
+
+    Parameters
+    ----------
+    plan : ModelPlan
+        With a patch of three axes.
+    network : callable
+        As of `predict`. Of a `ctenrich.nnunet.unet.UNet` the last layer runs block by block, where it can.
+    data : tensor, [channel, z, y, x]
+        On the CPU.
+    window : Window
+    finish : callable
+        Receives the region [z, y, x] of a block and its mean scores [class, z, y, x], the same that `predict` returns
+        for it. It may receive a block again, if memory ran out and the passes are repeated with smaller batches.
+    progress : Progress
+
+    Raises
+    ------
+    InputError
+        OUT_OF_MEMORY.
+    """
+    padded, inner = _pad_to_patch(data, plan.patch)
+
+    def hand_out(region: Region, scores: torch.Tensor) -> None:
+        ends = [
+            (max(s.start, i.start), min(s.stop, i.stop), s.start, i.start) for s, i in zip(region, inner, strict=True)
+        ]
+        if all(a < b for a, b, _, _ in ends):
+            z, y, x = (slice(a - low, b - low) for a, b, _, low in ends)
+            finish((z, y, x), scores[(slice(None), *(slice(a - low, b - low) for a, b, low, _ in ends))])
+
+    def gather(size: int, _results: torch.device) -> None:
+        _sum_blocks(plan, network, padded, replace(window, batch=size), hand_out, progress)
+
+    _with_less_memory(plan, data.device, window, gather, progress)
+
+
+def _with_less_memory(
+    plan: ModelPlan, device: torch.device, window: Window, gather: Callable[[int, torch.device], T], progress: Progress
+) -> T:
+    """Call `gather` with the number of tiles at once and the device of the results, with less where memory runs out."""
     import torch
 
-    padded, inner = _pad_to_patch(data, plan.patch)
-    batch = window.batch or _choose_batch(plan, data.device)
-    host = torch.device("cpu")
-    ladder = [(batch >> n, data.device) for n in range(batch.bit_length())] + [(1, host)]
+    batch = window.batch or _choose_batch(plan, device)
+    ladder = [(batch >> n, device) for n in range(batch.bit_length())] + [(1, torch.device("cpu"))]
     for size, results in dict.fromkeys(ladder):
         try:
-            return _predict_tiles(plan, network, padded, replace(window, batch=size), results, progress)[
-                (slice(None), *inner)
-            ]
+            return gather(size, results)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
             progress.note(f"memory ran out with {size} tiles at once; trying with less")
-        if data.device.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.empty_cache()
     raise InputError(Reason.OUT_OF_MEMORY, "memory ran out, also with one tile at a time")
 
@@ -199,30 +256,69 @@ def _predict_tiles(
     import torch
 
     tiles = list(_tile_indices(data.shape[1:], plan, window.step))
-    flips = mirrors(plan.mirror_axes if window.mirror else ())
-    weights = gaussian(plan.patch, 10.0 if plan.version == 2 else 1.0).to(results)
+    weights = _tile_weights(plan).to(results)
     total = torch.zeros((plan.network.classes, *data.shape[1:]), dtype=torch.float32, device=results)
     norm = torch.zeros(data.shape[1:], dtype=torch.float32, device=results)
+    with torch.inference_mode(), closing(_tile_outputs(plan, network, data, tiles, window, progress)) as outputs:
+        for tile, out in zip(tiles, outputs, strict=True):
+            total[tile] += out.to(results).mul_(weights)
+            norm[tile[1:]] += weights
+        total /= norm
+    return total
+
+
+def _sum_blocks(
+    plan: ModelPlan, network: Network, data: torch.Tensor, window: Window, finish: Finish, progress: Progress
+) -> None:
+    """Mean of one fold on the padded grid, handed out in blocks."""
+    import torch
+
+    shape = data.shape[1:]
+    starts = [tile_starts(n, p, window.step) for n, p in zip(shape, plan.patch, strict=True)]
+    grid = TileGrid(shape, plan.patch, starts)
+    sums = TileSums(grid, _tile_weights(plan), finish)
+    one_pass = len(_flips(plan, window)) == 1 and window.precision == "fp32" and plan.version == 2
+    last_later = network if isinstance(network, UNet) and one_pass else None  # its last layer makes the most channels
+    passes: Network = last_later.features if last_later is not None else network
+    tiles = list(_tile_indices(shape, plan, window.step))
+    with torch.inference_mode(), closing(_tile_outputs(plan, passes, data, tiles, window, progress)) as outputs:
+        for tile, out in zip(grid.tiles, outputs, strict=True):
+
+            def scores(planes: slice, out: torch.Tensor = out) -> torch.Tensor:
+                return out[:, planes] if last_later is None else last_later.logits(out[None, :, planes])[0]
+
+            sums.add(tile, scores)
+
+
+def _tile_weights(plan: ModelPlan) -> torch.Tensor:
+    weights: torch.Tensor = gaussian(plan.patch, 10.0 if plan.version == 2 else 1.0)
+    return weights
+
+
+def _flips(plan: ModelPlan, window: Window) -> list[tuple[int, ...]]:
+    return mirrors(plan.mirror_axes if window.mirror else ())
+
+
+def _tile_outputs(
+    plan: ModelPlan, network: Network, data: torch.Tensor, tiles: Sequence[Any], window: Window, progress: Progress
+) -> Generator[torch.Tensor, None, None]:
+    """Output of each tile, [channel, *patch]: the mean over its mirrored passes."""
+    flips = _flips(plan, window)
     jobs = [(tile, flip) for tile in tiles for flip in flips]
     progress.start(TASK, len(jobs))
     tile_sum: torch.Tensor | None = None
     with (
-        torch.inference_mode(),
         _single_precision(data.device),
         closing(_forward_outputs(plan, network, data, jobs, window)) as outputs,
     ):
-        for (tile, flip), out in zip(jobs, outputs, strict=True):
-            straight = torch.flip(out, [a + 1 for a in flip]) if flip else out
+        for (_, flip), out in zip(jobs, outputs, strict=True):
+            straight = out.flip([a + 1 for a in flip]) if flip else out
             tile_sum = straight if tile_sum is None else tile_sum.add_(straight)
             if flip == flips[-1]:
-                done = (tile_sum if len(flips) == 1 else tile_sum.div_(len(flips))).to(results)
-                total[tile] += done.mul_(weights)
-                norm[tile[1:]] += weights
+                yield tile_sum if len(flips) == 1 else tile_sum.div_(len(flips))
                 tile_sum = None
             progress.advance(TASK)
-        total /= norm
     progress.finish(TASK)
-    return total
 
 
 def _single_precision(device: torch.device) -> AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctenrich.nnunet.plans import NetworkPlan, fail
@@ -10,7 +11,7 @@ from ctenrich.nnunet.plans import NetworkPlan, fail
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_weights", "clean_names", "expected_shapes", "forward", "library_network", "load_into_library"]
+__all__ = ["UNet", "check_weights", "clean_names", "expected_shapes", "forward", "library_network", "load_into_library"]
 
 Weights = Mapping[str, "torch.Tensor"]
 
@@ -129,6 +130,27 @@ def _is_finite(tensor: torch.Tensor) -> bool:
     return bool(low.isfinite() & high.isfinite())
 
 
+@dataclass(frozen=True)
+class UNet:
+    """A plain or residual encoder U-Net with its tensors; called with a batch, it returns the logits."""
+
+    plan: NetworkPlan
+    weights: Weights
+    """Under nnU-Net v2's names, on one device."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, class, *patch] of a batch [batch, channel, *patch]."""
+        return forward(self.plan, self.weights, x)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Features [batch, feature, *patch] of which `logits` makes the logits."""
+        return _features(self.plan, self.weights, x)
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits of features; those of a part of a patch are that part of the patch's logits."""
+        return _logits(self.plan, self.weights, features)
+
+
 def forward(plan: NetworkPlan, weights: Weights, x: torch.Tensor) -> torch.Tensor:
     """Compute the logits of a batch.
 
@@ -144,6 +166,19 @@ def forward(plan: NetworkPlan, weights: Weights, x: torch.Tensor) -> torch.Tenso
     -------
     tensor, [batch, class, *patch]
     """
+    return _logits(plan, weights, _features(plan, weights, x))
+
+
+def _logits(plan: NetworkPlan, weights: Weights, x: torch.Tensor) -> torch.Tensor:
+    conv, _ = _operations(plan, x)
+    head = f"decoder.seg_layers.{len(plan.features) - 2}"
+    out: torch.Tensor = conv(
+        x, weights[f"{head}.weight"], weights.get(f"{head}.bias"), (1,) * plan.dims, (0,) * plan.dims
+    )
+    return out
+
+
+def _features(plan: NetworkPlan, weights: Weights, x: torch.Tensor) -> torch.Tensor:
     import torch
     from torch.nn import functional as nnf
 
@@ -189,9 +224,7 @@ def forward(plan: NetworkPlan, weights: Weights, x: torch.Tensor) -> torch.Tenso
         x = up(x, weights[f"{n}.weight"], weights.get(f"{n}.bias"), plan.strides[top - u])
         x = torch.cat((x, skips.pop()), 1)
         x = block(x, f"decoder.stages.{u}", plan.convs_decoder[u], plan.decoder_kernels[u], one)
-    head = f"decoder.seg_layers.{top - 1}"
-    out: torch.Tensor = conv(x, weights[f"{head}.weight"], weights.get(f"{head}.bias"), one, (0,) * plan.dims)
-    return out
+    return x
 
 
 def _operations(plan: NetworkPlan, x: torch.Tensor) -> tuple[Any, Any]:
