@@ -175,6 +175,7 @@ def check_06(shown: dict[str, str]) -> None:
     )
     assert output(shown, "image and mask on one grid").count(">True<") == 2
     assert ">heart<" in output(shown, "pyradiomics.csv")
+    assert output(shown, "FROM deep_features").count(">sample-network<") > 10, "a vector of every structure"
     assert "IBSI" in output(shown, "quantitative_measurements")
     assert "values in features.ttl" in output(shown, "steps.release")
     assert "@prefix" in output(shown, 'features.ttl")')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
 from ctenrich.runner.run import Run
-from ctenrich.settings import Settings
+from ctenrich.settings import FeaturesSettings, Settings
 from ctenrich.workspace import write_bytes
 
 __all__ = ["choose_collections", "prepare_contours"]
@@ -73,7 +74,7 @@ def _generated_folders(root: Path) -> list[Path]:
     return [root / name for name in _GENERATED]
 
 
-def prepare_contours(lab: Lab, progress: Progress | None = None) -> Run:
+def prepare_contours(lab: Lab, progress: Progress | None = None, *, features: Sequence[str] = ()) -> Run:
     """Run all stages on the experts' contours of a cohort, with radiomics where pyradiomics is installed.
 
     Parameters
@@ -82,6 +83,8 @@ def prepare_contours(lab: Lab, progress: Progress | None = None) -> Run:
         The parameters; its cohort has been selected.
     progress : Progress, optional
         Default: bars.
+    features : sequence of str
+        Feature models, e.g. ``deep:astra``.
 
     Returns
     -------
@@ -93,7 +96,7 @@ def prepare_contours(lab: Lab, progress: Progress | None = None) -> Run:
     UsageError
         NOT_PREPARED if no series has a result.
     """
-    settings = Settings()
+    settings = replace(Settings(), features=FeaturesSettings(models=tuple(features)))
     if find_spec("radiomics") is not None:
         parameters = lab.root / "radiomics.json"
         write_bytes(parameters, json.dumps(_RADIOMICS, indent=1).encode())

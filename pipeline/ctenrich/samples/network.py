@@ -32,6 +32,8 @@ intensities = [{{ clip = [-1000, 400] }}, {{ range = [-1000, 400, 0, 1] }}]
 def write_sample_network(folder: Path) -> Path:
     """Write a feature model of 32 values: two convolutions in TorchScript, with weights from a fixed formula.
 
+    A model that is there already is kept.
+
     Parameters
     ----------
     folder : Path
@@ -42,6 +44,8 @@ def write_sample_network(folder: Path) -> Path:
     Path
         The folder, with ``features.toml`` and the network.
     """
+    if (folder / "features.toml").is_file():
+        return folder
     import torch
     from torch import nn
 
