@@ -23,7 +23,7 @@ from ctenrich.geometry import lps_to_ras
 from ctenrich.masks import full_mask, masks_from_segments
 from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import Cohort, Product, ProductKind, SegmentMasks, SortedSeries, Volume
+from ctenrich.records import Product, ProductKind, SegmentMasks, SortedSeries, Volume
 from ctenrich.runner.run import Run
 from ctenrich.series_store import SeriesStore
 from tests.support.cohorts import make_cohort
@@ -240,7 +240,7 @@ def test_groups_of_series(run: Run) -> None:
         replace(second, facts=replace(second.facts, patient_sex=None, slice_thickness=5.0, manufacturer=None)),
         replace(third, facts=replace(third.facts, slice_thickness=3.0, manufacturer_model_name="X", manufacturer="A")),
     )
-    found = strata_of(Cohort("", entries), ["sex", "thickness", "scanner"])
+    found = strata_of(entries, ["sex", "thickness", "scanner"])
     assert list(found["sex"].values())[:2] == ["sex: F", "sex: not stated"]
     assert [v.partition(": ")[2] for v in found["thickness"].values()] == [
         "up to 1.25 mm",
@@ -249,7 +249,7 @@ def test_groups_of_series(run: Run) -> None:
     ]
     assert found["scanner"][third.series_instance_uid] == "scanner: A X"
     with pytest.raises(UsageError, match="'age'"):
-        strata_of(run.cohort, ["age"])
+        strata_of(run.cohort.series, ["age"])
 
 
 def test_the_commands_write_tables_that_can_be_queried(run: Run, tmp_path: Path) -> None:

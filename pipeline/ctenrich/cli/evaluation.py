@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from ctenrich.cli.options import RunFolder
 
 if TYPE_CHECKING:
     from ctenrich.evaluate.evaluation import Comparison, Evaluation, RunSource
+    from ctenrich.evaluate.spooled import MetricTables
     from ctenrich.evaluate.statistics import MetricValue
 
 __all__ = ["register"]
@@ -58,7 +60,7 @@ def evaluate(
     source = _open_run(run)
     asked = steps.open_run(run).config.products
     reference, chosen = product_key(asked, reference), [product_key(asked, name) for name in product or []]
-    strata = strata_of(source.cohort, by or [])
+    strata = strata_of(source.cohort.series, by or [])
     theirs = read_published(published) if published else ()
     with progress_bars() as progress:
         found = evaluate_run(source, reference=reference, products=chosen, progress=progress)
@@ -80,19 +82,17 @@ def compare(
     from ctenrich.cli.console import progress_bars
     from ctenrich.evaluate.evaluation import RunSource, compare_metrics, compare_sources, strata_of
     from ctenrich.evaluate.published import read_published
-    from ctenrich.records import Cohort
 
     _check_metric(metric)
     theirs = read_published(published) if published else ()
     if len(targets) == 1 and targets[0].lower().endswith(".csv"):
         values = read_published(Path(targets[0]))
-        _print_summary([("", value) for value in values] + [("published", value) for value in theirs], metric)
+        _print_summary({"": values, "published": theirs}, metric)
         _print_comparison(compare_metrics(values), metric)
         return
     sources = [_source_of(target) for target in targets]
     runs = [s for s in sources if isinstance(s, RunSource)]
-    cohort = Cohort("", tuple(entry for run in runs for entry in run.cohort.series))
-    strata = strata_of(cohort, by or [])
+    strata = strata_of(chain.from_iterable(run.cohort.series for run in runs), by or [])
     with progress_bars() as progress:
         found = compare_sources(sources, reference=reference, progress=progress)
     _finish(runs[0], found, strata, _Printing(metric, theirs, csv))
@@ -145,6 +145,7 @@ def _source_of(target: str) -> RunSource | Path:
 def _finish(source: RunSource, found: Evaluation, strata: dict[str, dict[str, str]], printing: _Printing) -> None:
     """Compare, write the tables, print; exit with 1 if a file could not be compared."""
     from ctenrich.evaluate.evaluation import compare_metrics, metric_values, write_evaluation
+    from ctenrich.evaluate.statistics import tables_of
 
     for file in found.refused:
         typer.echo(f"not compared: {file.name}: {file.reason}: {file.message}", err=True)
@@ -153,14 +154,13 @@ def _finish(source: RunSource, found: Evaluation, strata: dict[str, dict[str, st
     if not found.masks:
         typer.echo(f"nothing to compare: no series has an organ in common with {found.reference}", err=True)
         raise typer.Exit(1 if found.refused else 0)
-    values = list(metric_values(found.masks))
+    values = tables_of(metric_values(found.masks))
     comparison = compare_metrics(values, strata=strata)
     paths = write_evaluation(source.workspace, found, comparison)
     if printing.csv:
         _print_rows(paths["evaluation"], found)
     else:
-        beside = [("published", value) for value in printing.published]
-        _print_summary([("", value) for value in values] + beside, printing.metric)
+        _print_summary({"": values, "published": printing.published}, printing.metric)
         _print_comparison(comparison, printing.metric)
         typer.echo(f"tables: {', '.join(paths)}; query them with ctenrich query", err=True)
     raise typer.Exit(1 if found.refused else 0)
@@ -173,20 +173,20 @@ def _print_rows(path: Path, found: Evaluation) -> None:
     from ctenrich.cli.console import print_csv
 
     references = {one.reference for one in found.masks}
-    table = pq.read_table(path)
-    rows = [row for row in table.to_pylist() if row["reference"] in references]
-    print_csv(table.column_names, [tuple("" if v is None else v for v in row.values()) for row in rows])
+    with pq.ParquetFile(path) as file:
+        rows = (row for batch in file.iter_batches() for row in batch.to_pylist() if row["reference"] in references)
+        print_csv(file.schema_arrow.names, (tuple("" if v is None else v for v in row.values()) for row in rows))
 
 
-def _print_summary(values: Sequence[tuple[str, MetricValue]], metric: str) -> None:
-    """Medians and quartiles of a metric, and medians of the others."""
+def _print_summary(values: Mapping[str, Sequence[MetricValue] | MetricTables], metric: str) -> None:
+    """Medians and quartiles of a metric, and medians of the others; `values` by their origin."""
     from ctenrich.cli.console import print_table
     from ctenrich.evaluate.statistics import METRIC_RULES, summarise_values
 
     found = {
         (s.segment, source, s.product, s.metric): s
-        for source in ("", "published")
-        for s in summarise_values(value for origin, value in values if origin == source)
+        for source, of_source in values.items()
+        for s in summarise_values(of_source)
     }
     theirs = {key[3] for key in found if key[1]} or {key[3] for key in found} - set(_SHOWN)
     shown = {*_SHOWN, *(theirs if len(theirs) < len(_SHOWN) else ())}

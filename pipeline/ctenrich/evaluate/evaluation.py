@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctenrich.codes.mappings import plain_name
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.evaluate.mask_sources import MaskSet, RefusedFile, file_masks, run_masks
 from ctenrich.evaluate.metrics import MaskMetrics, measure_agreement
+from ctenrich.evaluate.spooled import MetricTables, RowSpool
 from ctenrich.evaluate.statistics import (
     METRIC_RULES,
     AnalysisOfVariance,
@@ -28,6 +30,9 @@ from ctenrich.results.schema import arrow_schema
 from ctenrich.select.cohort_file import patients_of
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, atomic_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "STRATA",
@@ -85,7 +90,8 @@ class Evaluation:
     """Results of an evaluation, and notes on what was not compared."""
 
     reference: str
-    masks: tuple[EvaluatedMask, ...]
+    masks: Sequence[EvaluatedMask]
+    """In the order of the reference's series; a tuple if they are few, otherwise read from a temporary file."""
     notes: tuple[str, ...] = ()
     refused: tuple[RefusedFile, ...] = ()
 
@@ -222,13 +228,14 @@ def metric_values(masks: Iterable[EvaluatedMask]) -> Iterator[MetricValue]:
 
 
 def compare_metrics(
-    values: Sequence[MetricValue], *, strata: Mapping[str, Mapping[str, str]] | None = None
+    values: Sequence[MetricValue] | MetricTables, *, strata: Mapping[str, Mapping[str, str]] | None = None
 ) -> Comparison:
     """Compare products over all series, and within strata.
 
     Parameters
     ----------
-    values : sequence of MetricValue
+    values : sequence of MetricValue, or MetricTables
+        :func:`ctenrich.evaluate.statistics.tables_of` many values.
     strata : mapping, optional
         Attribute -> series -> stratum: :func:`strata_of`.
 
@@ -243,12 +250,13 @@ def compare_metrics(
     return Comparison(differences=differences, variances=variances)
 
 
-def strata_of(cohort: Cohort, by: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Group the series of a cohort by attributes.
+def strata_of(series: Iterable[SeriesEntry], by: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Group series by attributes.
 
     Parameters
     ----------
-    cohort : Cohort
+    series : iterable of SeriesEntry
+        Read once, and only if `by` names an attribute.
     by : sequence of str
         Of `STRATA`.
 
@@ -267,9 +275,11 @@ def strata_of(cohort: Cohort, by: Sequence[str]) -> dict[str, dict[str, str]]:
             raise UsageError(
                 Reason.BAD_PARAMETER, f"series are not grouped by {name[:40]!r}", f"use {', '.join(STRATA)}"
             )
-    return {
-        name: {entry.series_instance_uid: f"{name}: {_stratum(entry, name)}" for entry in cohort.series} for name in by
-    }
+    found: dict[str, dict[str, str]] = {name: {} for name in by}
+    for entry in series if found else ():
+        for name, strata in found.items():
+            strata[entry.series_instance_uid] = f"{name}: {_stratum(entry, name)}"
+    return found
 
 
 def write_evaluation(workspace: Workspace, evaluation: Evaluation, comparison: Comparison) -> dict[str, Path]:
@@ -287,14 +297,13 @@ def write_evaluation(workspace: Workspace, evaluation: Evaluation, comparison: C
     dict
         Table name -> file.
     """
-    rows: dict[str, list[dict[str, Any]]] = {
-        "evaluation": [_evaluation_row(one) for one in evaluation.masks],
-        "evaluation_differences": [asdict(d) for d in comparison.differences],
-        "evaluation_variance": [asdict(v) | {"products": list(v.products)} for v in comparison.variances],
+    stated = {"reference": evaluation.reference}
+    rows: dict[str, Iterable[dict[str, Any]]] = {
+        "evaluation": map(_evaluation_row, evaluation.masks),
+        "evaluation_differences": (stated | asdict(d) for d in comparison.differences),
+        "evaluation_variance": (stated | asdict(v) | {"products": list(v.products)} for v in comparison.variances),
     }
     references = {one.reference for one in evaluation.masks} | {evaluation.reference}
-    for name in ("evaluation_differences", "evaluation_variance"):
-        rows[name] = [{"reference": evaluation.reference} | row for row in rows[name]]
     return {name: _write_table(workspace, name, found, references) for name, found in rows.items()}
 
 
@@ -355,12 +364,13 @@ def _evaluate(
     by_series: dict[str, list[MaskSet]] = defaultdict(list)
     for one in others:
         by_series[one.series_instance_uid].append(one)
-    found: list[EvaluatedMask] = []
+    found: RowSpool[EvaluatedMask] = RowSpool()
     remarks = _Remarks()
     context.progress.start("evaluate", len(references))
     for first in references:
         uid = first.series_instance_uid
-        found += _compare_masks(first, by_series.get(uid, ()), context.patients.get(uid), remarks)
+        for mask in _compare_masks(first, by_series.get(uid, ()), context.patients.get(uid), remarks):
+            found.add(mask)
         context.progress.advance("evaluate")
     context.progress.finish("evaluate")
     without = set(by_series) - {s.series_instance_uid for s in references}
@@ -370,7 +380,7 @@ def _evaluate(
     if not others:
         out.append("there is no product to compare with the reference")
     return Evaluation(
-        reference=reference, masks=tuple(found), notes=(*out, *remarks.sentences()), refused=context.refused
+        reference=reference, masks=found.rows(), notes=(*out, *remarks.sentences()), refused=context.refused
     )
 
 
@@ -496,20 +506,47 @@ def _stratum(entry: SeriesEntry, name: str) -> str:
     return (facts.convolution_kernel if name == "kernel" else facts.patient_sex) or "not stated"
 
 
-def _write_table(workspace: Workspace, name: str, rows: Sequence[dict[str, Any]], references: set[str]) -> Path:
+_ROW_GROUP = 65_536
+"""Rows of a table in memory, and in a row group of its file."""
+
+
+def _write_table(workspace: Workspace, name: str, rows: Iterable[dict[str, Any]], references: set[str]) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path, schema = workspace.tables / f"{name}.parquet", arrow_schema(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        parts, count = [schema.empty_table()], 0
+        for part in chain(_kept_rows(path, schema, references), _tables_of_rows(rows, schema)):
+            if count + part.num_rows > _ROW_GROUP and count:
+                writer.write_table(pa.concat_tables(parts))
+                parts, count = [], 0
+            parts.append(part)
+            count += part.num_rows
+        writer.write_table(pa.concat_tables(parts))
+    return path
+
+
+def _kept_rows(path: Path, schema: pa.Schema, references: set[str]) -> Iterator[pa.Table]:
+    """Rows of a table with other references; none if the table has another form."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    path = workspace.tables / f"{name}.parquet"
-    table = pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
-    if path.is_file():
-        before = pq.read_table(path)
-        if before.schema.equals(table.schema):
-            table = pa.concat_tables(
-                [before.filter(pc.invert(pc.is_in(before["reference"], pa.array(sorted(references))))), table]
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-    return path
+    if not path.is_file():
+        return
+    with pq.ParquetFile(path) as file:
+        if not file.schema_arrow.equals(schema):
+            return
+        for group in range(file.num_row_groups):
+            before = file.read_row_group(group)
+            yield before.filter(pc.invert(pc.is_in(before["reference"], pa.array(sorted(references)))))
+
+
+def _tables_of_rows(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    remaining = iter(rows)
+    while part := list(islice(remaining, _ROW_GROUP)):
+        yield pa.Table.from_pylist(part, schema=schema)

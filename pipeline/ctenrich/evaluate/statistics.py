@@ -7,12 +7,14 @@ metric. Three or more products are also compared together by a repeated-measures
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ctenrich.evaluate.spooled import MetricTable, MetricTables, in_order
 
 __all__ = [
     "ALL_SERIES",
@@ -26,6 +28,7 @@ __all__ = [
     "compare_pairs",
     "holm",
     "summarise_values",
+    "tables_of",
 ]
 
 ALL_SERIES = "all"
@@ -33,6 +36,8 @@ ALL_SERIES = "all"
 
 _LEVEL = 0.05
 _RESAMPLES = 2000
+_DRAWN = 4_000_000
+"""Differences that the bootstrap draws at once; the draws are the same however many."""
 _LEAST = 6
 """With fewer series that differ, Wilcoxon's test cannot give p < 0.05."""
 
@@ -149,12 +154,28 @@ class AnalysisOfVariance:
     partial_eta_squared: float
 
 
-def summarise_values(values: Iterable[MetricValue], *, strata: Mapping[str, str] | None = None) -> tuple[Summary, ...]:
-    """Summarise every metric of every organ and product.
+def tables_of(values: Iterable[MetricValue]) -> MetricTables:
+    """Return values by organ and metric, on disk if they are many; the functions of this module read them.
 
     Parameters
     ----------
     values : iterable of MetricValue
+        Read once.
+    """
+    tables = MetricTables()
+    for v in values:
+        tables.add(series=v.series, segment=v.segment, product=v.product, metric=v.metric, value=v.value)
+    return tables
+
+
+def summarise_values(
+    values: Iterable[MetricValue] | MetricTables, *, strata: Mapping[str, str] | None = None
+) -> tuple[Summary, ...]:
+    """Summarise every metric of every organ and product.
+
+    Parameters
+    ----------
+    values : iterable of MetricValue, or MetricTables
     strata : mapping, optional
         Series -> stratum; without it all series are one stratum.
 
@@ -163,36 +184,35 @@ def summarise_values(values: Iterable[MetricValue], *, strata: Mapping[str, str]
     tuple of Summary
     """
     out = []
-    for (segment, metric, stratum), table in _tables(values, strata).items():
-        for product, of_series in table.items():
+    for table in _tables(values, strata):
+        for product, of_series in table.values.items():
             found = np.array(list(of_series.values()))
             low, middle, high = np.percentile(found, (25, 50, 75))
-            out.append(
-                Summary(
-                    segment=segment,
-                    product=product,
-                    metric=metric,
-                    stratum=stratum,
-                    series=found.size,
-                    median=float(middle),
-                    first_quartile=float(low),
-                    third_quartile=float(high),
-                    mean=float(found.mean()),
-                    minimum=float(found.min()),
-                    maximum=float(found.max()),
-                )
+            summary = Summary(
+                segment=table.segment,
+                product=product,
+                metric=table.metric,
+                stratum=table.stratum,
+                series=found.size,
+                median=float(middle),
+                first_quartile=float(low),
+                third_quartile=float(high),
+                mean=float(found.mean()),
+                minimum=float(found.min()),
+                maximum=float(found.max()),
             )
-    return tuple(out)
+            out.append((table.place, summary))
+    return tuple(in_order(out))
 
 
 def compare_pairs(
-    values: Iterable[MetricValue], *, strata: Mapping[str, str] | None = None, seed: int = 0
+    values: Iterable[MetricValue] | MetricTables, *, strata: Mapping[str, str] | None = None, seed: int = 0
 ) -> tuple[PairedDifference, ...]:
     """Compare every pair of products by every metric of every organ that both have.
 
     Parameters
     ----------
-    values : iterable of MetricValue
+    values : iterable of MetricValue, or MetricTables
     strata : mapping, optional
         Series -> stratum; without it all series are one stratum.
     seed : int
@@ -202,13 +222,14 @@ def compare_pairs(
     -------
     tuple of PairedDifference
     """
-    found: list[PairedDifference] = []
-    for (segment, metric, stratum), table in _tables(values, strata).items():
-        for first, second in combinations(table, 2):
-            shared = [series for series in table[first] if series in table[second]]
+    made: list[tuple[int, PairedDifference]] = []
+    for table in _tables(values, strata):
+        for first, second in combinations(table.values, 2):
+            shared = [series for series in table.values[first] if series in table.values[second]]
             if shared:
-                pair = np.array([[table[p][s] for s in shared] for p in (first, second)])
-                found.append(_difference((segment, metric, stratum), (first, second), pair, seed))
+                pair = np.array([[table.values[p][s] for s in shared] for p in (first, second)])
+                made.append((table.place, _difference(table, (first, second), pair, seed)))
+    found = in_order(made)
     corrected: dict[int, float] = {}
     for family in {(d.metric, d.stratum) for d in found}:
         places = [n for n, d in enumerate(found) if (d.metric, d.stratum) == family and d.p is not None]
@@ -217,13 +238,13 @@ def compare_pairs(
 
 
 def analyse_variance(
-    values: Iterable[MetricValue], *, strata: Mapping[str, str] | None = None
+    values: Iterable[MetricValue] | MetricTables, *, strata: Mapping[str, str] | None = None
 ) -> tuple[AnalysisOfVariance, ...]:
     """Compare three or more products together, by metric and organ, on the series in which all have a value.
 
     Parameters
     ----------
-    values : iterable of MetricValue
+    values : iterable of MetricValue, or MetricTables
     strata : mapping, optional
         Series -> stratum; without it all series are one stratum.
 
@@ -232,12 +253,14 @@ def analyse_variance(
     tuple of AnalysisOfVariance
         One per organ and metric with three or more products and series, and values that differ.
     """
-    out: list[AnalysisOfVariance] = []
-    for (segment, metric, stratum), table in _tables(values, strata).items():
-        shared = [s for s in next(iter(table.values())) if all(s in of_series for of_series in table.values())]
-        matrix = np.array([[of_series[s] for of_series in table.values()] for s in shared])
-        if len(table) > 2 and len(shared) > 2 and np.ptp(matrix - matrix[:, :1]) > 0:
-            out.append(_variance((segment, metric, stratum), tuple(table), matrix))
+    made: list[tuple[int, AnalysisOfVariance]] = []
+    for table in _tables(values, strata):
+        products = table.values
+        shared = [s for s in next(iter(products.values())) if all(s in of_series for of_series in products.values())]
+        matrix = np.array([[of_series[s] for of_series in products.values()] for s in shared])
+        if len(products) > 2 and len(shared) > 2 and np.ptp(matrix - matrix[:, :1]) > 0:
+            made.append((table.place, _variance(table, matrix)))
+    out = in_order(made)
     corrected: dict[int, float] = {}
     for family in {(a.metric, a.stratum) for a in out}:
         places = [n for n, a in enumerate(out) if (a.metric, a.stratum) == family]
@@ -254,28 +277,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in out]
 
 
-_Key = tuple[str, str, str]
+def _tables(values: Iterable[MetricValue] | MetricTables, strata: Mapping[str, str] | None) -> Iterator[MetricTable]:
+    tables = values if isinstance(values, MetricTables) else tables_of(values)
+    return tables.tables(strata, ALL_SERIES)
 
 
-def _tables(values: Iterable[MetricValue], strata: Mapping[str, str] | None) -> dict[_Key, dict[str, dict[str, float]]]:
-    """(segment, metric, stratum) -> product -> series -> value."""
-    out: dict[_Key, dict[str, dict[str, float]]] = {}
-    for v in values:
-        stratum = ALL_SERIES if strata is None else strata.get(v.series, "not stated")
-        out.setdefault((v.segment, v.metric, stratum), {}).setdefault(v.product, {})[v.series] = v.value
-    return out
-
-
-def _difference(key: _Key, names: tuple[str, str], pair: Values, seed: int) -> PairedDifference:
-    segment, metric, stratum = key
+def _difference(table: MetricTable, names: tuple[str, str], pair: Values, seed: int) -> PairedDifference:
     difference = pair[0] - pair[1]
-    higher = METRIC_RULES[metric].higher_is_better
+    higher = METRIC_RULES[table.metric].higher_is_better
     more, less = int((difference > 0).sum()), int((difference < 0).sum())
     low, high = _bootstrap(difference, seed) if difference.size > 1 else (None, None)
     return PairedDifference(
-        segment=segment,
-        metric=metric,
-        stratum=stratum,
+        segment=table.segment,
+        metric=table.metric,
+        stratum=table.stratum,
         first=names[0],
         second=names[1],
         series=difference.size,
@@ -297,10 +312,11 @@ def _difference(key: _Key, names: tuple[str, str], pair: Values, seed: int) -> P
 
 def _bootstrap(difference: Values, seed: int) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
+    at_once = max(1, min(_RESAMPLES // 10, _DRAWN // difference.size))
     medians = np.concatenate(
         [
             np.median(difference[rng.integers(0, difference.size, (part, difference.size))], axis=1)
-            for part in [_RESAMPLES // 10] * 10
+            for part in (min(at_once, _RESAMPLES - done) for done in range(0, _RESAMPLES, at_once))
         ]
     )
     low, high = np.percentile(medians, (2.5, 97.5))
@@ -324,7 +340,7 @@ def _rank_biserial(difference: Values) -> float | None:
     return float((ranks * np.sign(kept)).sum() / ranks.sum())
 
 
-def _variance(key: _Key, products: tuple[str, ...], matrix: Values) -> AnalysisOfVariance:
+def _variance(table: MetricTable, matrix: Values) -> AnalysisOfVariance:
     """Analyse a matrix of series by products; the error is the interaction of both."""
     from scipy.stats import f as f_distribution
 
@@ -339,12 +355,11 @@ def _variance(key: _Key, products: tuple[str, ...], matrix: Values) -> AnalysisO
     covariance = centre @ np.cov(matrix, rowvar=False) @ centre
     squares = float((covariance**2).sum())
     epsilon = min(1.0, float(np.trace(covariance) ** 2 / (df * squares))) if squares > 0 else 1.0
-    segment, metric, stratum = key
     return AnalysisOfVariance(
-        segment=segment,
-        metric=metric,
-        stratum=stratum,
-        products=products,
+        segment=table.segment,
+        metric=table.metric,
+        stratum=table.stratum,
+        products=tuple(table.values),
         series=n,
         f=ratio,
         df_products=float(df),

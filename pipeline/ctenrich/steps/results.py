@@ -19,6 +19,7 @@ from ctenrich.evaluate.evaluation import (
     strata_of,
     write_evaluation,
 )
+from ctenrich.evaluate.statistics import tables_of
 from ctenrich.progress import SILENT, Progress
 from ctenrich.quality.limits import load_limits
 from ctenrich.quality.ranking import RankedCase
@@ -244,7 +245,7 @@ def evaluate(
     found = evaluate_run(source, reference=product_key(asked, str(reference)), products=chosen, progress=progress)
     if not found.masks:
         return AgreementReport(evaluation=found, comparison=Comparison(), tables={})
-    comparison = compare_metrics(list(metric_values(found.masks)), strata=strata_of(run.cohort, by))
+    comparison = compare_metrics(tables_of(metric_values(found.masks)), strata=strata_of(run.cohort.series, by))
     paths = write_evaluation(run.workspace, found, comparison)
     return AgreementReport(evaluation=found, comparison=comparison, tables=paths)
 
