@@ -209,6 +209,26 @@ def test_a_dose_that_was_replaced_on_disk_is_found(made: Made) -> None:
     assert [check.name for check in made.prove().checks if not check.passed] == ["dose_sr.sources"]
 
 
+def test_a_sum_of_doses_is_measured_referred_to_and_proven(tmp_path: Path) -> None:
+    """1 and 0.5 Gy per mm along x, on grids of 2 and 4 mm; both begin at 0 Gy, and end within the dose grids."""
+    case = Made(tmp_path)
+    plain = {one.name: one.values for one in case.doses.segments}
+    case.give_two_doses()
+    case.doses = case.measure(cases.EXPERT)
+    assert case.doses.doses == "1 x 2.25.4000.20 + 1 x 2.25.4000.22"
+    for one in case.doses.segments:
+        (before,) = [value.value for value in plain[one.name] if value.metric == "Mean[Gy]"]
+        (mean,) = [value for value in one.values if value.metric == "Mean[Gy]"]
+        assert mean.value == pytest.approx(1.5 * before, rel=1e-5)
+        assert mean.second == pytest.approx(mean.value, abs=0.5)
+    case.sr = case.encode(case.doses)
+    for group in groups(pydicom.dcmread(case.path)):
+        composites = [item for item in group.ContentSequence if item.ValueType == "COMPOSITE"]
+        found = {item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in composites}
+        assert found == {"2.25.4000.20", "2.25.4000.22"}
+    assert case.prove().passed
+
+
 def test_doses_of_another_segment_are_refused(made: Made) -> None:
     heart, *others = made.doses.segments
     with pytest.raises(EncodingError, match="not of"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from ctenrich.dose.measure import DoseInput, measure_doses
 from ctenrich.dose.structures import DoseOptions
@@ -16,7 +17,14 @@ from ctenrich.workspace import Workspace
 from tests.support import encode_cases as cases
 from tests.support.doses import write_dose
 
-__all__ = ["DoseCase"]
+__all__ = ["DoseCase", "plan_reference"]
+
+
+def plan_reference(uid: str) -> Dataset:
+    """An item of Referenced RT Plan Sequence."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.5", uid
+    return item
 
 
 class DoseCase:
@@ -46,10 +54,23 @@ class DoseCase:
             "PixelSpacing": [2, 2],
         } | attributes
         path = write_dose(self.folder / "rd.dcm", stored, **attributes)
-        companion = FetchedFile(str(path), path.as_uri(), path.stat().st_size, "0" * 64)
-        fetched = FetchedSeries(self.uid, self.series.study_instance_uid, (), (companion,))
-        self.store.save(fetched, self.uid)
+        self._save_companions(path)
         return path
+
+    def give_two_doses(self) -> None:
+        """Make the doses of two plans the companions: that of `give_dose`, and half of it at larger voxels."""
+        self.give_dose(ReferencedRTPlanSequence=[plan_reference("2.25.50.1")])
+        stored = np.broadcast_to((np.arange(14) * 2000).astype(np.uint16), (16, 12, 14)).copy()
+        boost = write_dose(
+            self.folder / "boost.dcm", stored, FrameOfReferenceUID=self.series.frame_of_reference_uid,
+            ImagePositionPatient=[-122, -101, -313], PixelSpacing=[4, 4], SOPInstanceUID="2.25.4000.22",
+            ReferencedRTPlanSequence=[plan_reference("2.25.50.2")],
+        )  # fmt: skip
+        self._save_companions(self.folder / "rd.dcm", boost)
+
+    def _save_companions(self, *paths: Path) -> None:
+        companions = tuple(FetchedFile(str(path), path.as_uri(), path.stat().st_size, "0" * 64) for path in paths)
+        self.store.save(FetchedSeries(self.uid, self.series.study_instance_uid, (), companions), self.uid)
 
     def measure(self, product: Product, options: DoseOptions | None = None) -> DoseMeasurements:
         """Calculate and save the doses of a product."""
