@@ -75,3 +75,23 @@ def test_files(tmp_path: Path) -> None:
         read_metrics(a)
     assert caught.value.reason is Reason.DECODE_ERROR
     assert CliRunner().invoke(app, ["dose", "compare", str(tmp_path / "no.csv"), str(b)]).exit_code == 2
+
+
+def test_the_tables_of_two_runs(tmp_path: Path) -> None:
+    """Of several series or products, the names have them; a run of one is compared with any table."""
+
+    def table(name: str, *rows: tuple[str, str, float]) -> Path:
+        path = tmp_path / name
+        head = "SeriesInstanceUID,product,organ,metric,unit,value\n"
+        path.write_text(head + "".join(f"1.2.{n},{p},heart,Mean[Gy],Gy,{v}\n" for n, p, v in rows), "utf-8")
+        return path
+
+    a = table("a.csv", ("1", "expert", 5.0), ("1", "net", 7.0), ("2", "expert", 9.0))
+    b = table("b.csv", ("1", "expert", 5.0), ("2", "expert", 19.0))
+    found = compare_tables(read_metrics(a), read_metrics(b))
+    assert [(one.structure, one.agrees) for one in found] == [
+        ("heart, expert, 1.2.1", True),
+        ("heart, expert, 1.2.2", False),
+    ]
+    (one,) = compare_tables(read_metrics(table("c.csv", ("1", "net", 5.0))), [row(5.1) | {"structure": "heart"}])
+    assert one.agrees is True

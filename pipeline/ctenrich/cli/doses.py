@@ -353,7 +353,9 @@ def show_plan(plan: Annotated[Path, typer.Argument(help="RT Plan.")]) -> None:
 def compare(
     first: Annotated[
         Path,
-        typer.Argument(help="Table of dose metrics: CSV, JSON or Parquet of ctenrich dose dvh."),
+        typer.Argument(
+            help="Table of dose metrics: CSV, JSON or Parquet of ctenrich dose dvh, or dose_metrics of a run."
+        ),
     ],
     second: Annotated[Path, typer.Argument(help="Another table.")],
     everything: Annotated[bool, typer.Option("--all", help="Also print the metrics that agree.")] = False,

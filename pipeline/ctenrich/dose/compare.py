@@ -40,7 +40,9 @@ class ComparedMetric:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a table that ``ctenrich dose dvh`` wrote: CSV, JSON or Parquet by its name.
+    """Read a table that ``ctenrich dose dvh`` wrote, or ``dose_metrics`` of a run: CSV, JSON or Parquet by its name.
+
+    Structures of a run with several series or products have these in their names: ``heart, expert, 1.2.3``.
 
     Raises
     ------
@@ -63,12 +65,22 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         else:
             with path.open(encoding="utf-8", newline="") as handle:
                 rows = list(csv.DictReader(handle))
-        for row in rows:
+        for row in _of_structures(rows):
             row["structure"], row["metric"], row["unit"]
         return rows
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = f"{path.name} is no table of dose metrics ({type(error).__name__})"
         raise InputError(Reason.DECODE_ERROR, text, "ctenrich dose dvh --format csv writes one") from error
+
+
+def _of_structures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, those of a run's table with the column `structure`."""
+    of_run = [row for row in rows if "structure" not in row and "organ" in row]
+    several = len({(row["SeriesInstanceUID"], row["product"]) for row in of_run}) > 1
+    for row in of_run:
+        place = f", {row['product']}, {row['SeriesInstanceUID']}" if several else ""
+        row["structure"] = f"{row['organ']}{place}"
+    return rows
 
 
 def compare_tables(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> list[ComparedMetric]:
