@@ -4,6 +4,7 @@
 --   One scan of dicom_all, and one of its columns of modality and patient for instances of the same series that are no
 --   CT. The rules and their order are those of ctenrich.geometry and ctenrich.reasons.
 -- Partition: StudyInstanceUID
+-- Instances: images of Modality CT along the slice normal
 -- Parameters:
 --   @collections ARRAY<STRING> = ["nsclc_radiomics"] -- collection_id of the collections to search; none: all
 --   @patients ARRAY<STRING> = [] -- PatientID of the patients to search; none: all
@@ -886,7 +887,7 @@ SELECT
     )
   END AS detail,
   IF(
-    ARRAY_LENGTH(own_reasons) = 0 AND (choice = 1 OR NOT @one_per_study),
+    ARRAY_LENGTH(own_reasons) = 0 AND (choice = 1 OR lacks_slices OR NOT @one_per_study),
     instances,
     []
   ) AS instances

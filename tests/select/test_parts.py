@@ -23,7 +23,7 @@ from ctenrich.select.files import excluded_path, write_cohort
 from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.select.spool import SpooledSeries
 
-LITTLE = 2_400_000
+LITTLE = 800_000
 """Bytes for four hundred images."""
 
 
@@ -84,7 +84,7 @@ def test_a_folder_catalog_is_divided_too(tmp_path: Path) -> None:
     index_folders([folder], tmp_path / "c.duckdb", processes=1)
     spec, whole, parted = f"folder:{tmp_path / 'c.duckdb'}", tmp_path / "whole.parquet", tmp_path / "parted.parquet"
     expected = selected(spec, whole, None, {})
-    found = selected(spec, parted, 60_000, {})
+    found = selected(spec, parted, 20_000, {})
     assert isinstance(found.cohort.series, SpooledSeries)
     assert found.catalog_version == expected.catalog_version
     assert [c.modality for c in found.cohort.series[0].companions] == ["RTSTRUCT"]

@@ -7,21 +7,22 @@ import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ctenrich.catalog.base import QueryResult
-from ctenrich.catalog.engine import LEAST_MEMORY, arrow_batches, duckdb_error, run_on_duckdb
+from ctenrich.catalog.engine import LEAST_MEMORY, arrow_batches, duckdb_error
+from ctenrich.catalog.instances import ImageFilter, run_with_instances
 from ctenrich.catalog.queries import PARTITION, Query, bind
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 
 __all__ = ["default_memory", "run_in_parts"]
 
-_BYTES_PER_IMAGE = 6000
-"""Memory per image that a selection takes at its peak, with the rows of the answer as Python objects."""
-_LARGEST_PART = 700_000
+_BYTES_PER_IMAGE, _BYTES_PER_JUDGED_IMAGE = 6000, 2000
+"""Memory per image that a selection takes at its peak; the second if its instances are listed outside of the query."""
+_LARGEST_PART, _LARGEST_JUDGED_PART = 700_000, 1_000_000
 """Images of a part, if there are parts: as many as the query sorts without temporary files of its own."""
 _BATCH = 100_000
 """Images that are divided into parts at a time."""
@@ -77,17 +78,18 @@ def run_in_parts(
 
     engine_memory = max(memory // 2, LEAST_MEMORY)
     parts = _number_of_parts(connection, query, parameters, local, memory)
-    if parts <= 1:
-        yield run_on_duckdb(connection, query, parameters, local, engine_memory)
+    images = _images(query, bind(query, parameters), local[_INSTANCES]) if _INSTANCES in local else None
+    if parts <= 1 or images is None:
+        yield run_with_instances(connection, query, parameters, local, images, engine_memory)
         return
     with tempfile.TemporaryDirectory(prefix="ctenrich-select-") as folder:
         connection.execute(f"SET memory_limit = '{engine_memory}B'")
-        images = _images(query, bind(query, parameters), local[_INSTANCES])
         _write_parts(connection, query, images, parts, Path(folder))
         for path in sorted(Path(folder).iterdir()):
             connection.register(_PART, ds.dataset(path, format="ipc"))
             try:
-                yield run_on_duckdb(connection, query, parameters, {**local, _INSTANCES: _PART}, engine_memory)
+                here, tables = replace(images, table=_PART), {**local, _INSTANCES: _PART}
+                yield run_with_instances(connection, query, parameters, tables, here, engine_memory)
             finally:
                 connection.unregister(_PART)
 
@@ -98,20 +100,14 @@ def _number_of_parts(
     if query.partition != PARTITION or _INSTANCES not in local:
         return 1
     images = _images(query, bind(query, parameters), local[_INSTANCES])
-    count, at_once = _count(connection, query, images), max(memory // _BYTES_PER_IMAGE, 1)
-    return 1 if count <= at_once else math.ceil(count / min(at_once, _LARGEST_PART))
+    each, most = (
+        (_BYTES_PER_JUDGED_IMAGE, _LARGEST_JUDGED_PART) if query.lists_instances else (_BYTES_PER_IMAGE, _LARGEST_PART)
+    )
+    count, at_once = _count(connection, query, images), max(memory // each, 1)
+    return 1 if count <= at_once else math.ceil(count / min(at_once, most))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Images:
-    """The images that a query reads."""
-
-    table: str
-    condition: str
-    values: list[object]
-
-
-def _images(query: Query, bound: Mapping[str, tuple[str, object]], table: str) -> _Images:
+def _images(query: Query, bound: Mapping[str, tuple[str, object]], table: str) -> ImageFilter:
     """The images that the query's parameters leave.
 
     Its patients restrict nothing: images of a patient who was not asked for may have the UID of a series that is.
@@ -122,10 +118,10 @@ def _images(query: Query, bound: Mapping[str, tuple[str, object]], table: str) -
         if query.parameter(name) is not None and bound[name][1]:
             terms.append(f"list_contains(?::VARCHAR[], {column})")
             values.append(bound[name][1])
-    return _Images(table=table, condition=" AND ".join(terms) or "TRUE", values=values)
+    return ImageFilter(table=table, condition=" AND ".join(terms) or "TRUE", values=values)
 
 
-def _count(connection: Any, query: Query, images: _Images) -> int:
+def _count(connection: Any, query: Query, images: ImageFilter) -> int:
     import duckdb
 
     sql = f"SELECT count(*) FROM {images.table} WHERE Modality = 'CT' AND {images.condition}"  # noqa: S608 - own names
@@ -135,7 +131,7 @@ def _count(connection: Any, query: Query, images: _Images) -> int:
         raise duckdb_error(error, query.name) from error
 
 
-def _write_parts(connection: Any, query: Query, images: _Images, parts: int, folder: Path) -> None:
+def _write_parts(connection: Any, query: Query, images: ImageFilter, parts: int, folder: Path) -> None:
     """Write the images of all series with CT images into a folder per part, with the columns that the query names."""
     import duckdb
     import pyarrow.dataset as ds

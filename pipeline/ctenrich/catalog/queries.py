@@ -5,6 +5,7 @@ A query file begins with a comment of this form (two spaces and more of indent i
     -- Purpose: one sentence or more,
     --   continued on indented lines.
     -- Partition: StudyInstanceUID
+    -- Instances: images of Modality CT along the slice normal
     -- Parameters:
     --   @collections ARRAY<STRING> = [] -- collections to search; none: all
     -- Columns:
@@ -12,7 +13,9 @@ A query file begins with a comment of this form (two spaces and more of indent i
     --       goes on with more indent
 
 ``Partition`` states that the series of a study are judged without those of other studies, so that the query may be
-asked for some studies at a time. A parameter without ``= default`` must be given. Defaults are JSON; ``{a, b}`` after
+asked for some studies at a time. ``Instances`` states what the column ``instances`` is where ``failed`` is empty
+(``SOPInstanceUID``, ``url``, ``size`` and ``md5`` of as many images as ``num_instances`` says), so that it may be made
+outside of the query. A parameter without ``= default`` must be given. Defaults are JSON; ``{a, b}`` after
 it lists the allowed texts. A query of a user's own may leave the header away: its parameters are then those that the
 text names, with the types of the values that are given.
 """
@@ -53,6 +56,8 @@ _TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "ARRAY<STRING>", "ARRAY<INT64>",
 _REQUIRED = object()
 PARTITION = "StudyInstanceUID"
 """The partition that a query's header may state."""
+INSTANCES = "images of Modality CT along the slice normal"
+"""What a query's header may state of its column ``instances``."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ class Query:
     has_header: bool = False
     partition: str = ""
     """``StudyInstanceUID``: the rows of a study, and of a series, do not depend on others; empty: any may depend."""
+    lists_instances: bool = False
+    """Whether the header states that ``instances`` are the CT images of the series along the slice normal."""
 
     @property
     def sha256(self) -> str:
@@ -155,18 +162,19 @@ def parse_query(name: str, text: str) -> Query:
         BAD_QUERY for a header that cannot be read.
     """
     purpose: list[str] = []
-    partition = ""
+    stated = {"Partition": "", "Instances": ""}
     entries: dict[str, list[str]] = {"Parameters": [], "Columns": []}
     section = ""
     for line in text.splitlines():
         if not line.startswith("--"):
             break
         body = line[2:].rstrip()
-        title = re.match(r"^\s?(Purpose|Partition|Parameters|Columns):\s*(.*)$", body)
+        title = re.match(r"^\s?(Purpose|Partition|Instances|Parameters|Columns):\s*(.*)$", body)
         if title:
             section = title[1]
             purpose.extend([title[2]] if section == "Purpose" else [])
-            partition = title[2].strip() if section == "Partition" else partition
+            if section in stated:
+                stated[section] = title[2].strip()
         elif section == "Purpose" and body.strip():
             purpose.append(body.strip())
         elif section in entries and body.strip():
@@ -174,12 +182,23 @@ def parse_query(name: str, text: str) -> Query:
                 entries[section][-1] += " " + body.strip()
             else:
                 entries[section].append(body)
-    if partition not in {"", PARTITION}:
+    if stated["Partition"] not in {"", PARTITION}:
         raise UsageError(Reason.BAD_QUERY, f"the header of {name} states another partition than {PARTITION}")
+    if stated["Instances"] not in {"", INSTANCES}:
+        raise UsageError(Reason.BAD_QUERY, f"the header of {name} states other instances than: {INSTANCES}")
     parameters = tuple(_parameter(name, _entry(name, line)) for line in entries["Parameters"])
     found = (_entry(name, line) for line in entries["Columns"])
     columns = tuple(OutputColumn(m[1], m[2].strip(), m[5] or "", m[6]) for m in found)
-    return Query(name, text, " ".join(purpose), parameters, columns, bool(section), partition)
+    return Query(
+        name,
+        text,
+        " ".join(purpose),
+        parameters,
+        columns,
+        bool(section),
+        stated["Partition"],
+        bool(stated["Instances"]),
+    )
 
 
 def _entry(name: str, body: str) -> re.Match[str]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -60,6 +61,7 @@ _NOTE = ("rule", "severity", "object", "message")
 _FACTS = fields(SeriesFacts)
 _SIZES = ("num_instances", "size_bytes", "storage")
 _ENTRY = frozenset(f.name for f in fields(SeriesEntry))
+_INSTANCE = tuple(f.name for f in fields(Instance))
 _ADDED = frozenset({"notes", "facts", *_SIZES})
 """Columns that cohort files of version 0.1.0 do not have."""
 
@@ -164,25 +166,48 @@ def _tables_of(series: Iterable[SeriesEntry]) -> Iterator[pa.Table]:
     """Tables of `_ROW_GROUP` series each."""
     import pyarrow as pa
 
-    schema = cohort_schema()
-    names, parts, rows = schema.names[:9], [], []
+    parts: list[pa.Table] = []
+    rows: list[SeriesEntry] = []
     for entry in series:
-        rows.append(_row(entry, names))
+        rows.append(entry)
         if len(rows) == _AT_ONCE:
-            parts.append(pa.Table.from_pylist(rows, schema))
+            parts.append(_table_of(rows))
             rows = []
         if len(parts) * _AT_ONCE == _ROW_GROUP:
             yield pa.concat_tables(parts)
             parts = []
     if parts or rows:
-        yield pa.concat_tables([*parts, pa.Table.from_pylist(rows, schema)])
+        yield pa.concat_tables([*parts, _table_of(rows)])
+
+
+def _table_of(entries: list[SeriesEntry]) -> pa.Table:
+    """Some series as a table; their instances are made into columns without an object for each."""
+    import pyarrow as pa
+
+    schema = cohort_schema()
+    place = schema.get_field_index("instances")
+    table = pa.Table.from_pylist([_row(entry, schema.names[:9]) for entry in entries], schema.remove(place))
+    return table.add_column(place, schema.field(place), _instances_of(entries, schema.field(place).type))
+
+
+def _instances_of(entries: list[SeriesEntry], kind: pa.ListType) -> pa.Array:
+    """Lists of instances, one for each series."""
+    import pyarrow as pa
+
+    ends = list(accumulate((len(entry.instances) for entry in entries), initial=0))
+    columns = [
+        pa.array([getattr(i, field.name) for entry in entries for i in entry.instances], field.type)
+        for field in kind.value_type
+    ]
+    structs = pa.StructArray.from_arrays(columns, fields=list(kind.value_type))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), structs, type=kind)
 
 
 def _row(entry: SeriesEntry, names: list[str]) -> dict[str, Any]:
+    """All values of a series but its instances."""
     size = size_of_series(entry)
     return {
         **{name: getattr(entry, name) for name in names},
-        "instances": [_instance(i) for i in entry.instances],
         "companions": [
             {
                 "modality": c.modality,
@@ -238,7 +263,7 @@ class StoredSeries(Sequence[SeriesEntry]):
         """All series, of which so many at a time are Python objects."""
         with _open_parquet(self._path) as file:
             for batch in file.iter_batches(at_once):
-                yield from map(_entry, batch.to_pylist())
+                yield from _entries(batch)
 
     @overload
     def __getitem__(self, index: int) -> SeriesEntry: ...
@@ -267,7 +292,7 @@ class StoredSeries(Sequence[SeriesEntry]):
                     chosen = [at - start for at in here if start <= at < start + batch.num_rows]
                     start += batch.num_rows
                     if chosen:
-                        yield from map(_entry, batch.take(pa.array(chosen)).to_pylist())
+                        yield from _entries(batch.take(pa.array(chosen)))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
@@ -476,12 +501,23 @@ def _typed_errors(path: Path) -> Iterator[None]:
         raise UsageError(Reason.BAD_COHORT, f"{path.name} has rows of another form") from error
 
 
-def _entry(row: dict[str, Any]) -> SeriesEntry:
+def _entries(batch: pa.RecordBatch) -> Iterator[SeriesEntry]:
+    """Series of some rows; their instances are made from columns, without a dictionary for each."""
+    lists = batch.column("instances")
+    flat = lists.flatten()
+    columns = {field.name: column.to_pylist() for field, column in zip(flat.type, flat.flatten(), strict=True)}
+    instances = map(Instance, *(columns.get(name, [None] * len(flat)) for name in _INSTANCE))
+    others = batch.select([name for name in batch.schema.names if name != "instances"])
+    for row, length in zip(others.to_pylist(), lists.value_lengths().to_pylist(), strict=True):
+        yield _entry(row, tuple(islice(instances, length or 0)))
+
+
+def _entry(row: dict[str, Any], instances: tuple[Instance, ...]) -> SeriesEntry:
     known = {name: value for name, value in row.items() if name in _ENTRY}
     return SeriesEntry(
         **{
             **known,
-            "instances": tuple(Instance(**i) for i in row["instances"]),
+            "instances": instances,
             "companions": tuple(
                 Companion(**{**c, "instance": Instance(**c["instance"]), "link": CompanionLink(c["link"])})
                 for c in row["companions"]

@@ -215,7 +215,7 @@ def _divide(result: QueryResult, query: Query, catalog: Catalog) -> tuple[list[S
         if reasons:
             excluded.append(_excluded_row(row, reasons))
         else:
-            chosen.append(_entry(row if nested is None else {**row, "instances": nested[at].as_py()}, catalog))
+            chosen.append(_entry(row, catalog, _instances_of(row) if nested is None else _instances_in(nested[at])))
     chosen = without_damaged(chosen, excluded, _damage_in(catalog))
     _balance(rows, chosen, excluded)
     return chosen, excluded
@@ -252,13 +252,28 @@ def _reasons(row: Mapping[str, Any], query: str) -> tuple[Reason, ...]:
     return tuple(reason for reason in Reason if reason in found)
 
 
-def _entry(row: Mapping[str, Any], catalog: Catalog) -> SeriesEntry:
+def _instances_of(row: Mapping[str, Any]) -> tuple[Instance, ...]:
     if row.get("series_url"):
-        instances: tuple[Instance, ...] = (Instance("", row["series_url"], row.get("size_bytes")),)
-    else:
-        instances = tuple(
-            Instance(i["SOPInstanceUID"] or "", i["url"] or "", i.get("size"), i.get("md5")) for i in row["instances"]
-        )
+        return (Instance("", row["series_url"], row.get("size_bytes")),)
+    return tuple(
+        Instance(i["SOPInstanceUID"] or "", i["url"] or "", i.get("size"), i.get("md5")) for i in row["instances"]
+    )
+
+
+def _instances_in(nested: Any) -> tuple[Instance, ...]:
+    """The instances of a list of Arrow, made from its columns."""
+    if nested.values is None or not len(nested.values):
+        return ()
+    columns = {
+        field.name: column.to_pylist()
+        for field, column in zip(nested.values.type, nested.values.flatten(), strict=True)
+    }
+    nothing = [None] * len(nested.values)
+    texts = ([text or "" for text in columns[name]] for name in ("SOPInstanceUID", "url"))
+    return tuple(map(Instance, *texts, columns.get("size", nothing), columns.get("md5", nothing)))
+
+
+def _entry(row: Mapping[str, Any], catalog: Catalog, instances: tuple[Instance, ...]) -> SeriesEntry:
     known = row.get("geometry_known")
     return SeriesEntry(
         collection_id=row.get("collection_id") or "",
