@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,11 @@ def test_lung1_002_from_its_folder_to_an_answer_in_sql(real_data: Callable[[str]
     ctenrich("treatments", "make", f"folder:{catalog}", "--out", treatments)
     printed = ctenrich("run", treatments, "--out", out, "--segmenter", "expert", "--dose")
     assert "1 product with doses, 0 without" in printed
+    (page,) = (tmp_path / "run" / "report" / "series").glob("*.html")
+    shown = page.read_text("utf-8")
+    for what in ("dose", "plan"):
+        assert re.search(f"<li><bdi>{what} [0-9.]+ is tied to its \\w+( \\w+)? by frame of reference and study", shown)
+    assert "23.21 to 24.07" in shown, "the bounds of the mean of the heart"
     file = str(tmp_path / "run" / "tables" / "dose_metrics.parquet")
     rows = duckdb.execute("select organ, value from read_parquet(?) where metric = 'Mean[Gy]'", [file]).fetchall()
     found = dict(rows)

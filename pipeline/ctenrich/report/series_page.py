@@ -29,6 +29,7 @@ from ctenrich.report.series_tables import (
     patient_of,
     roi_row,
     sensible,
+    treatment_notes,
     words,
 )
 from ctenrich.report.systems import MANY, by_system
@@ -134,6 +135,7 @@ def page_of(row: Row, index: SeriesIndex, pictures: Pictures, viewer: str) -> Ro
         "findings": finding_rows(index.of("quality", uid)),
         "picture": _picture_part(picture, agreement),
         "agreement": _agreement_part(masks, agreement),
+        "treatment": treatment_notes(index.of("issues", uid)),
         "doses": dose_part(*(index.of(name, uid) for name in ("dose_metrics", "dvh_curves", "dose_checks"))),
         "products": [_product_part(name, records, index, uid, positions) for name, records in products.items()],
         "timings": _timings(index.of("timings", uid)),

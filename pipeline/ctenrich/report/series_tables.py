@@ -22,6 +22,7 @@ __all__ = [
     "patient_of",
     "roi_row",
     "sensible",
+    "treatment_notes",
     "words",
 ]
 
@@ -308,6 +309,17 @@ def folded_proof(proof: Proof | None) -> Row | None:
     failed = [check for check in proof.checks if not check.passed]
     passed = [check for check in proof.checks if check.passed]
     return {"total": len(proof.checks), "failed": failed, "passed": passed}
+
+
+def treatment_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Notes of the treatment of a series: links that are not by UID, plans and doses that are not used, decisions.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Rows of the series in the table issues.
+    """
+    return [str(row["message"]) for row in rows if row["rule"] == "treatment.note"]
 
 
 def folded_issues(rows: Sequence[Mapping[str, Any]]) -> Row | None:
