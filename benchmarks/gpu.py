@@ -4,7 +4,9 @@
     python -m benchmarks.gpu --device cpu --tiny
 
 For one card and less than eight minutes; what does not fit into the limit is stated as not run. Needs torch for CUDA
-and, for the peer's rows, the extra `reference` (nnunetv2, dynamic_network_architectures). Networks have random weights:
+and, for the peer's rows, the extra `reference`. Wheels, in the versions of constraints.txt: torch (built for the card's
+CUDA, with the packages that it names), numpy, scipy, SimpleITK, pydicom, pyarrow, pydantic, nnunetv2,
+dynamic-network-architectures, batchgeneratorsv2, acvl-utils, and what they depend on. Networks have random weights:
 the one of Task055_SegTHOR (a tile of 64 x 192 x 160, 36 tiles, 5 folds, 8 mirrors) and the five of TotalSegmentator's
 `total`. Of nnunetv2 the predictor is timed with its preprocessing and export, as ctenrich is.
 The bound of a row is the floating-point operations of its passes over the rate of a large matrix product in half

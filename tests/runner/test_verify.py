@@ -19,6 +19,7 @@ from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
 from ctenrich.results.complete import begin_tables, tables_mark
 from ctenrich.results.schema import LATER_TABLES
+from ctenrich.runner.run import Run
 from ctenrich.select.cohort_file import read_cohort, remember_check
 from ctenrich.settings import FetchSettings, Settings
 from ctenrich.workspace import sha256_of_file
@@ -42,6 +43,19 @@ def verify(run: Path) -> tuple[int, list[str]]:
     result = CliRunner().invoke(app, ["verify", str(run)])
     assert "Traceback" not in result.output
     return result.exit_code, result.stdout.splitlines()
+
+
+FILES_OF_A_SERIES, FILES_OF_A_PRODUCT = 10, 12
+"""Those of a series but its source, and of a product of contours but its masks; docs/large-cohorts.md states them."""
+
+
+def test_files_of_a_series_and_of_a_product(finished: Path) -> None:
+    run = Run.open(finished)
+    folder = run.workspace.series_dir(run.cohort.series[0].series_instance_uid)
+    files = [path.relative_to(folder).parts for path in folder.rglob("*") if path.is_file()]
+    assert len([names for names in files if names[0] not in ("source", "expert")]) == FILES_OF_A_SERIES, files
+    own = [names for names in files if names[0] == "expert" and names[1] != "masks"]
+    assert len(own) == FILES_OF_A_PRODUCT, files
 
 
 def test_a_run_that_was_not_touched_has_no_mismatch(run: Path) -> None:
