@@ -18,6 +18,7 @@ from ctenrich.features.vectors import floats_sha256, load_vectors
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
 from ctenrich.records import FeatureVectors, ModelInfo, Product, Proof
+from ctenrich.report.data import load_cohort, open_tables
 from ctenrich.results.query import run_query
 from ctenrich.results.tables import build_tables
 from ctenrich.runner.creation import create_run
@@ -112,6 +113,10 @@ def test_vectors_become_a_proven_report_and_nothing_else_changes(run: Run, tmp_p
     assert len(report.get_volumetric_roi_measurement_groups()) == len(found.models[0].vectors)
     assert len(report.get_image_measurement_groups()) == 1, "that of the volume"
     assert steps.run_all(copy).ran == 0
+    with open_tables(copy.workspace) as db:
+        compared = {row["quantity"] for row in load_cohort(copy.workspace, db).quantities}
+    assert compared, "shape is compared between series"
+    assert not any("feature vector" in name for name in compared), "norms of several networks are not one quantity"
 
 
 @pytest.mark.long

@@ -124,6 +124,32 @@ def test_totalsegmentators_label_map_by_its_table(case: Case, tmp_path: Path) ->
     assert (masks.model.name, masks.model.learned) == ("TotalSegmentator", True)
 
 
+@pytest.mark.parametrize(
+    ("maker", "task", "names", "program"),
+    [
+        ("lungmask", "lungmask:R231", ("lung_left", "lung_right"), "lungmask"),
+        ("moose:clin_ct_cardiac", "moose:clin_ct_cardiac", ("aorta",), "MOOSE"),
+    ],
+)
+def test_label_maps_of_other_programs_by_their_tables(
+    case: Case, tmp_path: Path, maker: str, task: str, names: tuple[str, ...], program: str
+) -> None:
+    labels = {c.segment: c.label for c in task_classes(task)}
+
+    def as_theirs(array: np.ndarray) -> np.ndarray:
+        own = [array == SEGMENTS.index(name) + 1 for name in names]
+        return np.select(own, [labels[name] for name in names], 0).astype(np.uint8)
+
+    masks = case.harmonise(write_labels(case, tmp_path / "seg.nii.gz", as_theirs), maker=maker, algorithm_type="")
+    assert [s.number for s in masks.segments] == sorted(labels.values())
+    assert sorted(s.name for s in masks.segments if not s.absent) == sorted(names)
+    truth = {name: np.zeros(case.labels.shape, bool) for name in labels}
+    truth |= {name: case.labels == SEGMENTS.index(name) + 1 for name in names}
+    assert case.differing(masks, truth) == 0
+    assert masks.model is not None
+    assert masks.model.name == program
+
+
 def test_a_label_that_is_left_out_is_no_segment(case: Case, tmp_path: Path) -> None:
     rows: dict[object, str] = dict(enumerate(SEGMENTS, 1))
     rows[3] = ""

@@ -280,6 +280,7 @@ JOIN objects AS o ON o.SOPInstanceUID = m.SOPInstanceUID
 LEFT JOIN segments AS s ON s.SeriesInstanceUID = o.SeriesInstanceUID AND s.product = o.product
   AND s.segment_number = m.segmentationSegmentNumber
 WHERE o.SeriesInstanceUID IN (SELECT unnest(?)) AND m.segmentationSegmentNumber IS NOT NULL AND m.valueFloat IS NOT NULL
+  AND o.kind IS DISTINCT FROM 'features_sr'
 ORDER BY ALL
 """
 
@@ -456,9 +457,11 @@ ORDER BY ALL
 """
 _QUANTITIES = """
 SELECT coalesce(Quantity.CodeMeaning, '') AS quantity, coalesce(Units.CodeValue, '') AS unit, count(*) AS n
-FROM quantitative_measurements WHERE segmentationSegmentNumber IS NOT NULL AND valueFloat IS NOT NULL
+FROM quantitative_measurements AS m WHERE segmentationSegmentNumber IS NOT NULL AND valueFloat IS NOT NULL
+  AND NOT EXISTS (FROM objects AS o WHERE o.SOPInstanceUID = m.SOPInstanceUID AND o.kind = 'features_sr')
 GROUP BY 1, 2 ORDER BY 1, 2
 """
+"""What is compared between series; norms of feature vectors of several networks are not one quantity."""
 _FEATURES = """
 SELECT coalesce(s.segment, m.findingSite.CodeMeaning, 'segment ' || m.segmentationSegmentNumber) AS organ,
   o.product AS product, o.SeriesInstanceUID AS series, m.valueFloat AS value
@@ -466,7 +469,7 @@ FROM quantitative_measurements AS m
 JOIN objects AS o ON o.SOPInstanceUID = m.SOPInstanceUID
 LEFT JOIN segments AS s ON s.SeriesInstanceUID = o.SeriesInstanceUID AND s.product = o.product
   AND s.segment_number = m.segmentationSegmentNumber
-WHERE m.segmentationSegmentNumber IS NOT NULL AND m.valueFloat IS NOT NULL
+WHERE m.segmentationSegmentNumber IS NOT NULL AND m.valueFloat IS NOT NULL AND o.kind IS DISTINCT FROM 'features_sr'
   AND coalesce(m.Quantity.CodeMeaning, '') = ? AND coalesce(m.Units.CodeValue, '') = ?
 """
 _LUNG = """
