@@ -193,13 +193,13 @@ def _ours(request: dict[str, Any], forward: list[float]) -> None:
     _, recipe = task_recipe(task, mode or None, TaskOptions())
     networks = open_networks(recipe, [Path(request["weights"])], SegmentSettings(device="cpu"))
     for n in range(request["count"]):
-        array, affine = _volume(Path(request["source"]), Path(request["work"]) / f"run{n}")
+        array, affine = volume_of(Path(request["source"]), Path(request["work"]) / f"run{n}")
         answer = run_recipe(recipe, networks, array, affine)
         np.savez_compressed(Path(request["work"]) / "ours.npz", labels=answer.labels, affine=affine)
 
 
-def _volume(source: Path, run: Path) -> tuple[Any, Any]:
-    """HU values [k, j, i] and their affine in LPS."""
+def volume_of(source: Path, run: Path) -> tuple[Any, Any]:
+    """HU values [k, j, i] of a DICOM folder or a NIfTI file, and their affine in LPS; `run` gets what the stages write."""
     import numpy as np
 
     if source.is_file():
@@ -264,13 +264,22 @@ def _compare(work: Path, sides: list[str]) -> int:
     import numpy as np
 
     stored = np.load(work / "ours.npz")
-    ours = nib.Nifti1Image(stored["labels"].transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0]) @ stored["affine"])
     theirs = nib.load(work / "peer.nii.gz")
-    turn = nib.orientations.ornt_transform(nib.io_orientation(ours.affine), nib.io_orientation(theirs.affine))
-    different = int((np.asarray(ours.as_reoriented(turn).dataobj) != np.asarray(theirs.dataobj)).sum())
+    ours = labels_in(theirs, stored["labels"], stored["affine"])
+    different = int((ours != np.asarray(theirs.dataobj)).sum())
     size = int(np.prod(theirs.shape))
     print(f"\nlabels: {different} of {size} voxels differ (the peer adds up its tiles in half precision)")
     return 0 if different <= 1e-3 * size else 1
+
+
+def labels_in(image: Any, labels: Any, affine: Any) -> Any:
+    """Our labels [k, j, i] with an affine in LPS, as an array [x, y, z] on the axes of a NIfTI image."""
+    import nibabel as nib
+    import numpy as np
+
+    ours = nib.Nifti1Image(labels.transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    turn = nib.orientations.ornt_transform(nib.io_orientation(ours.affine), nib.io_orientation(image.affine))
+    return np.asarray(ours.as_reoriented(turn).dataobj)
 
 
 if __name__ == "__main__":
