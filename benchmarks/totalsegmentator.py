@@ -199,7 +199,7 @@ def _ours(request: dict[str, Any], forward: list[float]) -> None:
 
 
 def volume_of(source: Path, run: Path) -> tuple[Any, Any]:
-    """HU values [k, j, i] of a DICOM folder or a NIfTI file, and their affine in LPS; `run` gets what the stages write."""
+    """HU values [k, j, i] of a DICOM folder or a NIfTI file, and the affine in LPS; `run` holds what stages write."""
     import numpy as np
 
     if source.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ctenrich.models.peer import ClassParity, Peer, check_with_peer, label_by_pe
 from ctenrich.nnunet.conventions import Conventions
 from ctenrich.nnunet.segmenter import open_nnunet
 from ctenrich.reasons import Reason
+from ctenrich.recipes.totalsegmentator import TaskOptions, task_recipe
 from ctenrich.series_store import SeriesStore
 from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.workspace import Workspace
@@ -57,20 +59,48 @@ def test_what_the_peer_is_asked_for(tmp_path: Path) -> None:
         "model": str(folder), "folds": ["1"], "checkpoint": "checkpoint_final.pth", "mirror": True, "step": 0.25,
         "device": "cpu",
     }  # fmt: skip
-    task = peer_of(parse_segmenter("totalsegmentator:total:fast:crop=robust:small=200"), None, SETTINGS)
-    assert task.package == "TotalSegmentator"
-    assert task.request["options"] == {
-        "task": "total", "device": "cpu", "fast": True, "robust_crop": True, "remove_small_blobs": 200.0,
-    }  # fmt: skip
-    first = peer_of(parse_segmenter("totalsegmentator:total:fast:split=on:as=1.5.6"), None, SETTINGS)
-    assert first.package == "TotalSegmentator 1"
-    assert first.request["options"] == {"task": "total", "fast": True, "force_split": True}
-    with pytest.raises(UsageError, match=r"1\.5\.6 has no option remove_small_blobs"):
-        peer_of(parse_segmenter("totalsegmentator:total:small=200:as=1.5.6"), None, SETTINGS)
     with pytest.raises(UsageError, match="numbered anew"):
         peer_of(parse_segmenter("totalsegmentator:total:roi=liver"), None, SETTINGS)
     with pytest.raises(UsageError, match="no peer"):
         peer_of(parse_segmenter("expert"), None, SETTINGS)
+
+
+def _with_weights(folder: Path, version: str) -> SimpleNamespace:
+    """`total` fast as an opened segmenter, its weights among the imported models."""
+    _, recipe = task_recipe("total", "fast", TaskOptions(version=version))
+    for part in recipe.all_parts:
+        trainer = folder / "imported" / part.weights.folder / part.weights.subfolder
+        trainer.mkdir(parents=True)
+        (trainer / ("plans.pkl" if part.weights.version == 1 else "plans.json")).write_text("{}")
+    return SimpleNamespace(recipe=recipe)
+
+
+def test_what_totalsegmentator_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imported weights as well as its own; its process gets links, because it deletes those of other versions."""
+    monkeypatch.setenv("CTENRICH_MODELS", str(tmp_path))
+    monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path / "none"))
+    opened = _with_weights(tmp_path, "2.18")
+    task = peer_of(parse_segmenter("totalsegmentator:total:fast:crop=robust:small=200"), opened, SETTINGS)
+    assert task.package == "TotalSegmentator"
+    assert task.request["options"] == {
+        "task": "total", "device": "cpu", "fast": True, "robust_crop": True, "remove_small_blobs": 200.0,
+    }  # fmt: skip
+    place = (
+        "Dataset297_TotalSegmentator_total_3mm_1559subj/nnUNetTrainer_4000epochs_NoMirroring__nnUNetPlans__3d_fullres"
+    )
+    assert task.request["weights"] == {place: str(tmp_path / "imported" / place)}
+    linked = peer_script._link_weights({"home": str(tmp_path / "home"), **task.request})
+    assert (linked / place / "plans.json").is_file()
+    assert not (linked / place).parent.is_symlink()
+    opened = _with_weights(tmp_path, "1.5.6")
+    first = peer_of(parse_segmenter("totalsegmentator:total:fast:split=on:as=1.5.6"), opened, SETTINGS)
+    assert first.package == "TotalSegmentator 1"
+    assert first.request["options"] == {"task": "total", "fast": True, "force_split": True}
+    assert [p.split("/")[:3] for p in first.request["weights"]] == [
+        ["nnUNet", "3d_fullres", "Task256_TotalSegmentator_3mm_1139subj"]
+    ]
+    with pytest.raises(UsageError, match=r"1\.5\.6 has no option remove_small_blobs"):
+        peer_of(parse_segmenter("totalsegmentator:total:small=200:as=1.5.6"), opened, SETTINGS)
 
 
 def test_what_moose_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +130,7 @@ def test_what_moose_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_another_version_of_the_peer_is_refused_by_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_script, "version", lambda _: "2.18.0")
     with pytest.raises(SystemExit, match=r"has TotalSegmentator 2\.18\.0.*that of 1\.x"):
-        peer_script._prepare_totalsegmentator({"home": str(tmp_path), "weights": ""}, "1")
+        peer_script._prepare_totalsegmentator({"home": str(tmp_path), "weights": {}}, "1")
 
 
 def test_what_lungmask_and_monai_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def test_fast_on_a_chest_ct(
 
 @pytest.mark.long
 def test_five_parts_on_a_piece_of_it(shared_model: Callable[[str], Path], tmp_path: Path) -> None:
-    """Of 2,200,000 voxels with 39 labels, by our engine: 4,033 were seen where the networks' random scores are close."""
+    """Of 2,200,000 voxels with 39 labels, by our engine: 4,033 were seen where the random scores are close."""
     weights = shared_model("totalsegmentator-small")
     golden = weights / "golden"
     found = different(weights, "", golden / "crop.nii.gz", golden / "total_crop.nii.gz", FAST, tmp_path)

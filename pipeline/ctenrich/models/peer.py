@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from ctenrich.nnunet.source_folder import CHECKPOINTS
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.recipes.moose import moose_book
+from ctenrich.recipes.recipe import Recipe
 from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION
 from ctenrich.recipes.weights import find_all_weights, weights_folders
 from ctenrich.records import Matrix4, SegmentMasks, SortedSeries, Volume
@@ -174,7 +174,7 @@ def _configuration_folder(folder: Path, configuration: str) -> Path:
     return (named or found)[0]
 
 
-def _totalsegmentator_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> Peer:
+def _totalsegmentator_peer(spec: SegmenterSpec, segmenter: Any, settings: Settings) -> Peer:
     if spec.options.get("roi"):
         message = "the classes of a subset are numbered anew, so the peer's answer has other numbers"
         raise UsageError(Reason.BAD_PARAMETER, message, "compare the whole task")
@@ -184,8 +184,7 @@ def _totalsegmentator_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> P
         options[spec.configuration] = True
     names = {"crop": "robust_crop", "split": "force_split", "small": "remove_small_blobs"}
     options |= {names[key]: value for key, value in spec.options.items() if key in names and value}
-    home = Path(os.environ.get("TOTALSEG_HOME_DIR") or "~/.totalsegmentator").expanduser()
-    weights = os.environ.get("TOTALSEG_WEIGHTS_PATH") or str(home / "nnunet" / "results")
+    weights = _places_of_weights(segmenter.recipe)
     if version == DEFAULT_VERSION:
         return Peer(package="TotalSegmentator", request={"options": options, "weights": weights})
     del options["device"]  # version 1 takes a GPU where there is one
@@ -194,6 +193,20 @@ def _totalsegmentator_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> P
         message = f"TotalSegmentator {version} has no option {unknown[0]}"
         raise UsageError(Reason.BAD_PARAMETER, message, "compare without it")
     return Peer(package="TotalSegmentator 1", request={"options": options, "weights": weights})
+
+
+def _places_of_weights(recipe: Recipe) -> dict[str, str]:
+    """Place of each network below TotalSegmentator's folder of weights -> the folder on this machine that is used."""
+    weights = {part.weights.name: part.weights for part in recipe.all_parts}
+    found = find_all_weights(list(weights.values()), weights_folders(), recipe.name)
+    out = {}
+    for name, one in weights.items():
+        plans = "plans.pkl" if one.version == 1 else "plans.json"
+        folders = sorted({p.parent for p in found[name].folder.rglob(plans)})
+        named = [folder for folder in folders if folder.name == one.subfolder] or folders
+        above = "nnUNet/3d_fullres/" if one.version == 1 else ""
+        out[f"{above}{one.folder}/{one.subfolder}"] = str(named[0])
+    return out
 
 
 def _moose_peer(spec: SegmenterSpec, _: Any, settings: Settings) -> Peer:

@@ -61,9 +61,19 @@ def _prepare_totalsegmentator(request: dict[str, Any], series: str) -> None:
     (home / "config.json").write_text(json.dumps(settings))
     os.environ["HOME"] = request["home"]  # the only place that version 1 looks into
     os.environ["TOTALSEG_HOME_DIR"] = str(home)
-    os.environ["TOTALSEG_WEIGHTS_PATH"] = request["weights"]
+    os.environ["TOTALSEG_WEIGHTS_PATH"] = str(_link_weights(request))
     requests: Any = import_module("requests")
     requests.get = requests.post = _refuse_network
+
+
+def _link_weights(request: dict[str, Any]) -> Path:
+    """A folder with links to the weights alone: the package deletes weights of other versions from its own folder."""
+    folder = Path(request["home"]) / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, source in request["weights"].items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).symlink_to(source)
+    return folder
 
 
 def _segment_by_totalsegmentator_1(request: dict[str, Any]) -> None:
@@ -74,7 +84,7 @@ def _segment_by_totalsegmentator_1(request: dict[str, Any]) -> None:
     plain = torch.load
     torch.load = lambda *given, **options: plain(*given, **{"weights_only": False, **options})
     for name in ("RESULTS_FOLDER", "nnUNet_raw_data_base", "nnUNet_preprocessed"):
-        os.environ[name] = request["weights"]
+        os.environ[name] = os.environ["TOTALSEG_WEIGHTS_PATH"]
     options = {"ml": True, "nr_thr_saving": 1, "quiet": True, **request["options"]}
     segment: Any = import_module("totalsegmentator.python_api").totalsegmentator
     nibabel.save(segment(request["image"], request["answer"], **options), request["answer"])
