@@ -126,14 +126,10 @@ def plan_contents(workspace: Workspace, *, accepted_only: bool = False) -> Conte
     if not {"objects", "outcomes", "proofs"} <= set(files):
         raise UsageError(Reason.NOT_PREPARED, "the run has no tables yet", "run: ctenrich report RUN")
     check_tables(workspace)
-    states = pq.read_table(files["outcomes"], columns=["SeriesInstanceUID", "product", "state"]).to_pylist()
-    checks = pq.read_table(files["proofs"], columns=["SeriesInstanceUID", "product", "passed"]).to_pylist()
-    failed = {(r["SeriesInstanceUID"], r["product"]) for r in checks if not r["passed"]}
-    proven = {(r["SeriesInstanceUID"], r["product"]) for r in checks} - failed
-    done = {(r["SeriesInstanceUID"], r["product"]) for r in states if r["product"] and r["state"] == "done"} & proven
+    done = _done_products(files["outcomes"]) & _proven_products(files["proofs"])
     if accepted_only:
         done &= ReviewStore(workspace).accepted()
-    rows = pq.read_table(files["objects"]).to_pylist()
+    rows = pq.read_table(files["objects"], columns=list(_OBJECT_COLUMNS)).to_pylist()
     listed = {r["path"] for r in rows}
     there = {path.relative_to(workspace.root).as_posix() for path in object_files(workspace)}
     if listed != there:
@@ -146,6 +142,37 @@ def plan_contents(workspace: Workspace, *, accepted_only: bool = False) -> Conte
     objects = sorted((_planned_object(workspace, row) for row in chosen), key=lambda item: item.target)
     released = frozenset((r["SeriesInstanceUID"], r["product"]) for r in chosen)
     return Contents(products=released, objects=tuple(objects), left_out=len(rows) - len(chosen), workspace=workspace)
+
+
+_OBJECT_COLUMNS = ("path", "SeriesInstanceUID", "product", "SOPInstanceUID", "kind", "sha256")
+_ROWS = 65_536
+"""Rows of tables of outcomes and checks in memory."""
+
+
+def _done_products(outcomes: Path) -> set[tuple[str, str]]:
+    """(Series Instance UID, product) of every product that is done."""
+    import pyarrow.parquet as pq
+
+    found: set[tuple[str, str]] = set()
+    with pq.ParquetFile(outcomes) as file:
+        for batch in file.iter_batches(_ROWS, columns=["SeriesInstanceUID", "product", "state"]):
+            rows = zip(*(batch[name].to_pylist() for name in ("SeriesInstanceUID", "product", "state")), strict=True)
+            found.update((uid, product) for uid, product, state in rows if product and state == "done")
+    return found
+
+
+def _proven_products(proofs: Path) -> set[tuple[str, str]]:
+    """(Series Instance UID, product) of every product of which each check passed."""
+    import pyarrow.parquet as pq
+
+    proven: set[tuple[str, str]] = set()
+    failed: set[tuple[str, str]] = set()
+    with pq.ParquetFile(proofs) as file:
+        for batch in file.iter_batches(_ROWS, columns=["SeriesInstanceUID", "product", "passed"]):
+            rows = zip(*(batch[name].to_pylist() for name in ("SeriesInstanceUID", "product", "passed")), strict=True)
+            for uid, product, passed in rows:
+                (proven if passed else failed).add((uid, product))
+    return proven - failed
 
 
 def _planned_object(workspace: Workspace, row: dict[str, Any]) -> _PlannedObject:

@@ -33,9 +33,9 @@ def check_demonstration(model: ModelInfo, cohort: Cohort | None) -> None:
     """
     if not model.demo:
         return
-    other = [entry for entry in cohort.series if not is_generated(entry)] if cohort else [None]
+    other = sum(not is_generated(entry) for entry in cohort.series) if cohort else 1
     if other:
-        count = f"{len(other)} of {len(cohort.series)} series are" if cohort else "these are"
+        count = f"{other} of {len(cohort.series)} series are" if cohort else "these are"
         raise UsageError(
             Reason.DEMO_MODEL,
             f"{model.name} is a demonstration model, for generated studies only, and {count} not generated",
