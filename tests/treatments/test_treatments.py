@@ -11,9 +11,11 @@ import pytest
 from pydicom.sequence import Sequence as DicomSequence
 from tests.support.catalog_cases import ROOT
 from tests.support.treatment_cases import PLAN, Patient, item, make, reference, uid
+from typer.testing import CliRunner
 
 from ctenrich import steps
 from ctenrich.catalog.folder import FolderCatalog, index_folders
+from ctenrich.cli.main import app
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.select.cohort_file import read_cohort
@@ -581,6 +583,23 @@ def test_a_decision_that_concerns_nothing_is_named_and_not_counted(tmp_path: Pat
     assert len(notes) == 3
     assert all(f"decision {n} of anna" in note and cause in note
                for (n, cause), note in zip(causes.items(), notes, strict=True))  # fmt: skip
+
+
+def test_a_decision_on_a_patient_who_is_not_there_is_kept_with_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+
+    def decide(patient: str) -> str:
+        request = ["treatments", "decide", str(path), "exclude", "--patient", patient, "--why", "withdrew consent"]
+        found = CliRunner().invoke(app, request)
+        assert found.exit_code == 0, found.output
+        return found.stderr.replace("\n", " ")
+
+    assert "does not exist" in decide("P1")
+    Patient(tmp_path / "in").whole()
+    write_treatments(make(tmp_path / "in"), path)
+    assert decide("P1") == ""
+    assert "no patient of this ID" in decide("P01")
+    assert len(read_decisions(decisions_path(path))) == 3
 
 
 def test_patients_that_the_registry_does_not_list_are_counted_with_their_objects(tmp_path: Path) -> None:

@@ -288,7 +288,26 @@ def decide(
         _check_standard_name(value)
     path = decisions_path(treatments)
     number = add_decision(path, DecisionKind(kind), value, why, patient_id=patient, user=user)
+    if note := _doubt_of_decision(treatments, patient):
+        typer.echo(f"note: {note}", err=True)
     typer.echo(f"decision {number} is in {path}; make the treatments again to apply it")
+
+
+def _doubt_of_decision(treatments: Path, patient: str) -> str:
+    """Why a decision may have been meant for another file or patient; empty if nothing is known against it."""
+    from contextlib import suppress
+
+    from ctenrich.errors import UsageError
+    from ctenrich.treatments.files import read_excluded_treatments, read_treatments
+
+    if not treatments.is_file():
+        return f"{treatments} does not exist: the decision holds when treatments are made under this name"
+    if patient:
+        with suppress(UsageError):  # a damaged file is refused where it is used
+            known = {one.patient_id for one in read_treatments(treatments)}
+            if patient not in known | {one.patient_id for one in read_excluded_treatments(treatments)}:
+                return f"{treatments} has no patient of this ID, treated or excluded"
+    return ""
 
 
 def _check_standard_name(value: str) -> None:
