@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from tests.support.cohorts import write_series
 from typer.testing import CliRunner, Result
 
@@ -57,6 +58,27 @@ def test_nothing_is_read_before_a_product_is_named(tmp_path: Path) -> None:
     refused = run(tmp_path / "ct", "--out", tmp_path / "out")
     assert refused.exit_code == 2
     assert "NO_MODEL" in refused.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "missing"),
+    [
+        ("totalsegmentator:total", "Dataset291_TotalSegmentator_part1_organs_1559subj"),
+        ("moose:clin_ct_organs", "Dataset123_Organs"),
+        ("lungs=totalsegmentator:face", "is not published openly"),
+    ],
+)
+def test_nothing_is_read_while_weights_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segmenter: str, missing: str
+) -> None:
+    write_series(tmp_path / "ct", 1)
+    for name in ("CTENRICH_MODELS", "TOTALSEG_WEIGHTS_PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    refused = run(tmp_path / "ct", "--out", tmp_path / "out", "--segmenter", segmenter)
+    assert refused.exit_code != 0
+    assert "NOT_FOUND" in refused.output
+    assert missing in refused.output.replace("\n", " ")
     assert not (tmp_path / "out").exists()
 
 

@@ -284,6 +284,7 @@ def _cohort_of(request: RunRequest) -> Path:
     from ctenrich.reasons import Reason
     from ctenrich.runner.creation import need_products
     from ctenrich.runner.forecast import products_of
+    from ctenrich.runner.products import find_model_files
     from ctenrich.runner.run import INPUT
     from ctenrich.select.sources import LISTS, make_cohort
 
@@ -295,6 +296,7 @@ def _cohort_of(request: RunRequest) -> Path:
     products = products_of(request.products.segmenters, request.products.bodypart)
     if not (request.out / "run.json").exists():
         need_products(products)
+    find_model_files(request.products.segmenters)
     with progress_bars() as progress:
         found = make_cohort(request.source, request.out / INPUT, catalog=catalog or "idc", progress=progress)
     if found.selected is not None:

@@ -124,6 +124,8 @@ class SegmenterKind:
     """Whether its segmenter is a :class:`ctenrich.inference.segmenter.NamingSegmenter`."""
     check: Callable[[SegmenterSpec], None] | None = None
     """Checks that need not open the model, for a forecast; raises what `open` would raise."""
+    find_files: Callable[[SegmenterSpec], None] | None = None
+    """Looks for the files that `open` would read, before a source is read; raises what `open` would raise."""
     registry_models: Callable[[SegmenterSpec], tuple[str, ...]] | None = None
     """Names in the registry of the models that a specification uses; None: the model of the specification."""
     model_files: ModelFiles | None = None

@@ -15,7 +15,7 @@ from ctenrich.recipes.recipe import Recipe
 from ctenrich.recipes.recipe_file import read_recipes
 from ctenrich.recipes.segmenter import RecipeSegmenter, open_recipe
 from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION, VERSIONS, TaskOptions, task_recipe
-from ctenrich.recipes.weights import weights_folders
+from ctenrich.recipes.weights import find_all_weights, weights_folders
 from ctenrich.records import Product
 from ctenrich.settings import Settings
 
@@ -79,6 +79,14 @@ def _open_file(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
     return open_recipe(recipe, Product("recipe", check_name(recipe.name)), settings=settings, folders=folders)
 
 
+def _find_weights(spec: SegmenterSpec) -> None:
+    """Refuse a recipe whose weights are not on this machine."""
+    recipe = recipe_of_spec(spec)
+    own = (Path(spec.model).expanduser().resolve().parent,) if spec.kind == RECIPE.key else ()
+    parts = recipe.all_parts
+    find_all_weights([part.weights for part in parts], (*own, *weights_folders()), f"{recipe.family} {recipe.name}")
+
+
 def recipe_of_spec(spec: SegmenterSpec) -> Recipe:
     """Return the recipe that a specification names; its weights need not be on this machine.
 
@@ -130,6 +138,7 @@ TOTALSEGMENTATOR = segmentation_kind(
     registered_models=False,
     has_configurations=True,
     check=_check_task,
+    find_files=_find_weights,
     words=("TASK", "fast|fastest"),
     options=(
         SegmenterOption(name="roi", values="liver,spleen", parse=_classes, default=()),
@@ -150,6 +159,7 @@ MOOSE = segmentation_kind(
     takes_path=False,
     registered_models=False,
     check=_check_moose,
+    find_files=_find_weights,
 )
 
 RECIPE = segmentation_kind(
@@ -161,5 +171,6 @@ RECIPE = segmentation_kind(
     registered_models=False,
     has_configurations=True,
     check=_check_file,
+    find_files=_find_weights,
     words=("FILE.toml", "NAME"),
 )

@@ -20,7 +20,7 @@ from ctenrich.stages.table import check_kind
 if TYPE_CHECKING:
     from ctenrich.settings import Settings
 
-__all__ = ["absolute_specification", "find_scorer", "product_key", "request_products"]
+__all__ = ["absolute_specification", "find_model_files", "find_scorer", "product_key", "request_products"]
 
 
 def request_products(
@@ -90,6 +90,26 @@ def request_products(
     if named_twice:
         raise UsageError(Reason.BAD_PARAMETER, f"two products have the alias {named_twice[0]}", "choose another one")
     return products
+
+
+def find_model_files(segmenters: Sequence[str]) -> None:
+    """Look for the files of models, without reading them: a source may take hours to read before models are opened.
+
+    Parameters
+    ----------
+    segmenters : sequence of str
+        Specifications as typed.
+
+    Raises
+    ------
+    ModelError
+        NOT_FOUND, naming what is missing, or BAD_MODEL.
+    """
+    for text in segmenters:
+        spec = parse_segmenter(text)
+        find_files = segmenter_kind(spec.kind).find_files
+        if find_files is not None:
+            find_files(spec)
 
 
 def product_key(products: Sequence[RequestedProduct], name: str) -> str:
