@@ -2,24 +2,30 @@
 
     python -m benchmarks.results [--quick]
     python -m benchmarks.results --report 100000
+    python -m benchmarks.results --merge 100000
 
 Objects are a series' SEG (a frame for every slice and organ, each with its source), its shape SR, and a regions SR with
 one group per slice. The report is that of a generated run: size and first view of its index in chromium, time of the
 first build, of a build without changes and of one after a change in one series; every series and product has its
 folder, but no records. ``--report`` makes that of one size only. Of the page of a series of 300 slices
 of 512 x 512: its size with all files that it loads, its CPU time, and the time until its picture can be used.
+``--merge`` joins generated parts of object tables, a SEG of four organs in 20 slices and its SR for each of five
+products of every series, without reading files: peak memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import resource
 import shutil
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -45,9 +51,13 @@ from tests.support.result_reports import (
     write_sr,
 )
 
+from ctenrich.dicom.sop_classes import SEGMENTATION
 from ctenrich.masks import masks_from_label_map
+from ctenrich.progress import SILENT
 from ctenrich.records import SegmentMasks, Volume
 from ctenrich.report import build_report
+from ctenrich.results import tables as result_tables
+from ctenrich.results.kept_parts import Part
 from ctenrich.results.tables import build_object_tables, build_tables
 from ctenrich.workspace import Workspace, load_record, save_array, save_record, sha256_of_array
 
@@ -122,6 +132,54 @@ def _again(scratch: Path, series: int, slices: int) -> None:
     tables = sum(path.stat().st_size for path in run.tables.glob("*.parquet"))
     print(f"CPU: first time {seconds[0]:.1f} s, again {seconds[1]:.1f} s, after one change {seconds[2]:.1f} s")
     print(f"kept parts {kept / 1e6:.1f} MB, tables {tables / 1e6:.1f} MB")
+
+
+@dataclass(frozen=True)
+class _GeneratedFiles:
+    """Paths of a SEG and an SR of five products of each series; no file exists."""
+
+    root: Path
+    series: int
+
+    def __iter__(self) -> Iterator[Path]:
+        for series in range(self.series):
+            for product in range(5):
+                folder = self.root / f"1.2.826.0.1.3680043.8.498.{series:039d}" / f"product{product}" / "objects"
+                yield from (folder / name for name in ("seg.dcm", "shape_sr.dcm"))
+
+    def __len__(self) -> int:
+        return self.series * 10
+
+
+def _merge(scratch: Path, series: int) -> None:
+    """Join generated parts of a large run; peak memory of this process."""
+    seg, sr = _write_series(scratch / "objects", 0, 20)[:2]
+    made = {name: result_tables._part_of_files([path]) for name, path in (("seg.dcm", seg), ("shape_sr.dcm", sr))}
+
+    def part_of(work: result_tables._Work) -> tuple[str, Part]:
+        found = made[work.files[0].name]
+        rows = {name: pa.concat_tables([table] * len(work.files)) for name, table in found.tables.items()}
+        available = {f"{path.parts[-4]}.{path.parts[-3][-1]}": path.parts[-4] for path in work.files}
+        segmentations = available if found.facts["segmentations"] else {}
+        facts = {**found.facts, "files": len(work.files), "segmentations": segmentations}
+        return hashlib.sha256("".join(map(str, work.files)).encode()).hexdigest()[:32], Part(tables=rows, facts=facts)
+
+    classes = {"seg.dcm": SEGMENTATION, "shape_sr.dcm": ""}
+    with (
+        patch.object(result_tables, "_kept_or_read", part_of),
+        patch.object(result_tables, "media_class", lambda path: classes[path.name]),
+    ):
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        files = _GeneratedFiles(scratch / "run" / "series", series)
+        written, names = result_tables._build_object_tables(files, scratch / "run" / "tables", SILENT, 1, None)
+    peak, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time() - start
+    size = sum(path.stat().st_size for path in written.values())
+    groups = max(pq.read_metadata(path).num_row_groups for path in written.values())
+    print(
+        f"{series} series of 5 products, {len(files)} objects, {len(names)} parts: {seconds:.0f} s of CPU, "
+        f"peak {peak / 1024:.0f} MB ({before / 1024:.0f} MB before), tables {size / 1e6:.0f} MB, "
+        f"at most {groups} row groups in one"
+    )
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -271,10 +329,16 @@ def main() -> None:
     """Run and print the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument(
+        "--merge", type=int, help="join the parts of the tables of this number of series, and nothing else"
+    )
     parser.add_argument("--report", type=int, help="make the report of this number of series, and nothing else")
     arguments = parser.parse_args()
     quick = arguments.quick
     with tempfile.TemporaryDirectory() as scratch:
+        if arguments.merge:
+            _merge(Path(scratch), arguments.merge)
+            return
         if arguments.report:
             _report(Path(scratch), arguments.report, 2000)
             return

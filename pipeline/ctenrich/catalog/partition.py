@@ -22,8 +22,11 @@ __all__ = ["default_memory", "run_in_parts"]
 
 _BYTES_PER_IMAGE, _BYTES_PER_JUDGED_IMAGE = 6000, 2000
 """Memory per image that a selection takes at its peak; the second if its instances are listed outside of the query."""
-_LARGEST_PART, _LARGEST_JUDGED_PART = 700_000, 1_000_000
-"""Images of a part, if there are parts: as many as the query sorts without temporary files of its own."""
+_LARGEST_PART, _BYTES_PER_IMAGE_OF_PART = 700_000, 4000
+"""Images of a part, if there are parts: as many as the query sorts without temporary files of its own.
+
+A part takes more memory than as many images at once: it is read from temporary files, beside what is already chosen.
+"""
 _BATCH = 100_000
 """Images that are divided into parts at a time."""
 _INSTANCES = "dicom_all"
@@ -100,11 +103,13 @@ def _number_of_parts(
     if query.partition != PARTITION or _INSTANCES not in local:
         return 1
     images = _images(query, bind(query, parameters), local[_INSTANCES])
-    each, most = (
-        (_BYTES_PER_JUDGED_IMAGE, _LARGEST_JUDGED_PART) if query.lists_instances else (_BYTES_PER_IMAGE, _LARGEST_PART)
+    at_once, in_part = (
+        (_BYTES_PER_JUDGED_IMAGE, _BYTES_PER_IMAGE_OF_PART)
+        if query.lists_instances
+        else (_BYTES_PER_IMAGE, _BYTES_PER_IMAGE)
     )
-    count, at_once = _count(connection, query, images), max(memory // each, 1)
-    return 1 if count <= at_once else math.ceil(count / min(at_once, most))
+    count = _count(connection, query, images)
+    return 1 if count * at_once <= memory else math.ceil(count / min(max(memory // in_part, 1), _LARGEST_PART))
 
 
 def _images(query: Query, bound: Mapping[str, tuple[str, object]], table: str) -> ImageFilter:

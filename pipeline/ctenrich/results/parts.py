@@ -15,10 +15,12 @@ from ctenrich.workspace import atomic_path
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TableFiles", "WorkerPool"]
+__all__ = ["RowGroups", "TableFiles", "WorkerPool"]
 
 W = TypeVar("W")
 R = TypeVar("R")
+_PARTS_APART, _JOINED_ROWS = 256, 2000
+"""Parts of a table that are row groups of their own, and rows of the row groups of further parts."""
 _AHEAD = 4
 """Results per process that may wait for the consumer; more are not computed in advance, so that memory is bounded."""
 
@@ -63,6 +65,42 @@ class WorkerPool:
             yield waiting.popleft().result()
 
 
+class RowGroups:
+    """Writes the parts of a table: each is a row group, until there are many.
+
+    A Parquet file lists every column of every row group at its end, and the writer keeps that list in memory. From
+    the 257th part on, parts are therefore joined to row groups of a number of rows.
+
+    Parameters
+    ----------
+    writer : pyarrow.parquet.ParquetWriter
+        Where the rows go.
+    rows : int
+        Rows of a joined row group, at least.
+    """
+
+    def __init__(self, writer: Any, rows: int) -> None:
+        self._writer = writer
+        self._rows = rows
+        self._parts = 0
+        self._waiting: list[pa.Table] = []
+
+    def add(self, part: pa.Table) -> None:
+        """Add the rows of a part."""
+        self._parts += 1
+        self._waiting.append(part)
+        if self._parts <= _PARTS_APART or sum(table.num_rows for table in self._waiting) >= self._rows:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait for further parts."""
+        import pyarrow as pa
+
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+        self._waiting = []
+
+
 class TableFiles:
     """Writes one Parquet file per table; all appear together when the block ends without an error.
 
@@ -77,7 +115,7 @@ class TableFiles:
     def __init__(self, folder: Path, schemas: Mapping[str, pa.Schema]) -> None:
         self._folder = folder
         self._schemas = schemas
-        self._writers: dict[str, Any] = {}
+        self._writers: dict[str, RowGroups] = {}
 
     def __enter__(self) -> Self:
         import pyarrow.parquet as pq
@@ -86,7 +124,8 @@ class TableFiles:
         with ExitStack() as stack:  # an error here removes the temporary files of the tables before it
             for name, schema in self._schemas.items():
                 temporary = stack.enter_context(atomic_path(self._folder / f"{name}.parquet"))
-                self._writers[name] = stack.enter_context(pq.ParquetWriter(temporary, schema, compression="zstd"))
+                writer = stack.enter_context(pq.ParquetWriter(temporary, schema, compression="zstd"))
+                self._writers[name] = RowGroups(writer, _JOINED_ROWS)
             self._stack = stack.pop_all()
         return self
 
@@ -94,7 +133,12 @@ class TableFiles:
         """Add rows to some of the tables."""
         for name, table in tables.items():
             if table.num_rows:
-                self._writers[name].write_table(table)
+                self._writers[name].add(table)
 
     def __exit__(self, *details: Any) -> None:
-        self._stack.__exit__(*details)
+        if details[0] is not None:
+            self._stack.__exit__(*details)
+            return
+        with self._stack:
+            for writer in self._writers.values():
+                writer.flush()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.results.complete import begin_tables, complete_tables
 from ctenrich.results.kept_parts import KeptParts, Part, file_states, software_version, stable_parts
 from ctenrich.results.metadata import Tree, base_tree, conform, grow, metadata_schema, tree_to_rows
-from ctenrich.results.parts import TableFiles, WorkerPool
+from ctenrich.results.parts import RowGroups, TableFiles, WorkerPool
 from ctenrich.results.rows import Rows, object_rows
 from ctenrich.results.runs import build_run_tables
 from ctenrich.results.schema import OBJECT_TABLES, STRICT_TABLES, arrow_schema
@@ -32,6 +33,8 @@ _SMALLEST, _LARGEST = 16, 40
 """Files of a part."""
 _MANY = 96
 """Files that are read by several processes, and whose parts are kept."""
+_METADATA_ROWS = 1000
+"""Rows of a row group of ``dicom_metadata``, where there are many: it has hundreds of columns."""
 _TABLES = (*OBJECT_TABLES, *(f"strict_{name}" for name in STRICT_TABLES))
 
 
@@ -61,7 +64,7 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
         Table name -> file.
     """
     begin_tables(workspace)
-    files = object_files(workspace)
+    files = ObjectFiles(workspace)
     kept = KeptParts(workspace.tables / "parts", software_version()) if len(files) >= _MANY else None
     out, parts = _build_object_tables(files, workspace.tables, progress, processes, kept)
     out_of_run, parts_of_run = build_run_tables(workspace, progress=progress, processes=processes, kept=kept)
@@ -74,7 +77,38 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
 
 def object_files(workspace: Workspace) -> list[Path]:
     """List the written DICOM objects of a run, in a fixed order."""
-    return sorted((workspace.root / "series").glob("*/*/objects/*.dcm"))
+    return list(ObjectFiles(workspace))
+
+
+class ObjectFiles:
+    """The written DICOM objects of a run, in a fixed order; the folders are read again for each pass.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The run's folder.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._folder = workspace.root / "series"
+        self._count: int | None = None
+
+    def __iter__(self) -> Iterator[Path]:
+        for series in _sorted_folders(self._folder):
+            for product in _sorted_folders(series):
+                yield from sorted((product / "objects").glob("*.dcm"))
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = sum(1 for _ in self)
+        return self._count
+
+
+def _sorted_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [folder / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
 
 
 def build_object_tables(
@@ -104,15 +138,12 @@ def build_object_tables(
 
 
 def _build_object_tables(
-    files: Sequence[Path], folder: Path, progress: Progress, processes: int, kept: KeptParts | None
+    files: Sequence[Path] | ObjectFiles, folder: Path, progress: Progress, processes: int, kept: KeptParts | None
 ) -> tuple[dict[str, Path], list[str]]:
     """Write the tables; also return the names of the parts that were kept.
 
     The columns of ``dicom_metadata`` are known when the last file has been read, so its parts are joined at the end.
     """
-    segmentations = [path for path in files if media_class(path) in SEGMENTATION_CLASSES]
-    chosen = set(segmentations)
-    others = [path for path in files if path not in chosen]
     available: dict[str, str] = {}
     names: list[str] = []
     tree = base_tree()
@@ -123,7 +154,8 @@ def _build_object_tables(
         _Metadata(folder) as metadata,
         TableFiles(folder, schemas) as tables,
     ):
-        for listed in (segmentations, others):
+        for segmentations in (True, False):  # all paths of a large run would take gigabytes
+            listed = (path for path in files if (media_class(path) in SEGMENTATION_CLASSES) is segmentations)
             for name, part in pool.map(_kept_or_read, _work(listed, folder.parent, kept)):
                 names.append(name)
                 grow(tree, [tree_to_rows(part.facts["tree"])])
@@ -145,10 +177,18 @@ class _Work:
     kept: KeptParts | None
 
 
-def _work(files: Sequence[Path], root: Path, kept: KeptParts | None) -> Iterator[_Work]:
-    names = (path.as_posix().removeprefix(root.as_posix()) for path in files)
-    for start, end in stable_parts(names, _SMALLEST, _LARGEST):
-        yield _Work(tuple(files[start:end]), root, kept)
+def _work(files: Iterable[Path], root: Path, kept: KeptParts | None) -> Iterator[_Work]:
+    waiting: list[Path] = []
+
+    def names() -> Iterator[str]:
+        for path in files:
+            waiting.append(path)
+            yield path.as_posix().removeprefix(root.as_posix())
+
+    for start, end in stable_parts(names(), _SMALLEST, _LARGEST):
+        chosen = tuple(waiting[: end - start])
+        del waiting[: end - start]
+        yield _Work(chosen, root, kept)
 
 
 def _kept_or_read(work: _Work) -> tuple[str, Part]:
@@ -236,8 +276,10 @@ class _Metadata:
 
         target = self._folder / f"{METADATA}.parquet"
         with atomic_path(target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            groups = RowGroups(writer, _METADATA_ROWS)
             for part in self._parts:
-                writer.write_table(conform(pq.read_table(part), schema))
+                groups.add(conform(pq.read_table(part), schema))
+            groups.flush()
 
     def __exit__(self, *_: object) -> None:
         self._temporary.cleanup()
