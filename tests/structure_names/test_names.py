@@ -153,6 +153,25 @@ def test_a_structure_without_sides_is_not_proposed_for_a_side() -> None:
     assert propose_name("Lung L/R").warnings == ("the name states left and right",)
 
 
+@pytest.mark.parametrize(
+    ("names", "standard"),
+    [
+        ("LLL|lll|left lower lobe|Left_Lower_Lobe", "Lung_LLL"),
+        ("RUL|right upper lobe", "Lung_RUL"),
+        ("RML", "Lung_RML"),
+        ("polmone sx|Polmone sinistro|pulmon izq", "Lung_L"),
+        ("rene dx|riñón derecho", "Kidney_R"),
+        ("ojo izquierdo|occhio sinistro", "Eye_L"),
+        ("cervello|cerebro", "Brain"),  # not the cerebellum
+        ("fegato|hígado", "Liver"),
+        ("midollo spinale", "SpinalCord"),
+        ("retto|recto", "Rectum"),
+    ],
+)
+def test_lobes_and_further_languages(names: str, standard: str) -> None:
+    assert {first(name) for name in names.split("|")} == {standard}
+
+
 def test_qualifiers_keep_two_rois_apart() -> None:
     assert [first(n) for n in ("Heart", "Heart_old", "heart copy", "Herz neu")] == [
         "Heart", "Heart^old", "Heart^copy", "Heart^neu",

@@ -88,7 +88,7 @@ def propose_name(name: str, evidence: OrganEvidence | None = None) -> Proposal:
     elif parsed.relative and not parsed.side:
         candidates = _relative_names(parsed)
     else:
-        candidates = _by_spelling(parsed)
+        candidates = _on_one_side(name) or _by_spelling(parsed)
     warnings = ["the name states left and right"] if parsed.contradicts else []
     if evidence is not None:
         warnings += _side_warnings(parsed, candidates, evidence) + _organ_warnings(parsed, candidates, evidence)
@@ -108,6 +108,17 @@ def _target_name(name: str, kind: str) -> str:
 
 
 # ---------------------------------------------------------------- spelling
+
+
+def _on_one_side(name: str) -> list[Candidate]:
+    """Structures of one side alone, whose synonym states it as a whole: ``RUL`` and ``right upper lobe``."""
+    text = fold(name)
+    found = [standard_names()[base] for base in sorted(bases_by_synonym().get(text, ())) if base in standard_names()]
+    return [
+        Candidate(name=one.name, standard=one.name, score=1.0, why=f"synonym {text}")
+        for one in found
+        if one.side in {Side.LEFT, Side.RIGHT}
+    ]
 
 
 def _by_spelling(parsed: ParsedName) -> list[Candidate]:
