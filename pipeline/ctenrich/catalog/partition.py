@@ -22,7 +22,7 @@ __all__ = ["default_memory", "run_in_parts"]
 
 _BYTES_PER_IMAGE, _BYTES_PER_JUDGED_IMAGE = 6000, 2000
 """Memory per image that a selection takes at its peak; the second if its instances are listed outside of the query."""
-_LARGEST_PART, _BYTES_PER_IMAGE_OF_PART = 700_000, 4000
+_LARGEST_PART, _BYTES_PER_IMAGE_OF_PART = 700_000, 6000
 """Images of a part, if there are parts: as many as the query sorts without temporary files of its own.
 
 A part takes more memory than as many images at once: it is read from temporary files, beside what is already chosen.
