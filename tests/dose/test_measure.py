@@ -11,7 +11,15 @@ import pytest
 
 from ctenrich.dose.checks import StructureValues, check_cohort, check_treatment
 from ctenrich.dose.plan import PlanFacts
-from ctenrich.records import DoseMeasurements, DoseValue, Instance, SeriesEntry
+from ctenrich.records import (
+    DoseMeasurements,
+    DoseValue,
+    Instance,
+    Issue,
+    SegmentMasks,
+    SeriesEntry,
+    Severity,
+)
 from ctenrich.treatments.records import Dose as TreatedDose
 from ctenrich.treatments.records import Plan, PlanRole, Prescription, PrescriptionSource, Treatment
 from tests.support import encode_cases as cases
@@ -40,6 +48,20 @@ def test_every_product_has_its_metrics(case: DoseCase) -> None:
         assert mean.lower <= mean.second <= mean.upper  # type: ignore[operator]
         assert doses.doses == "1 x 2.25.4000.20"
         assert not {one.name for one in doses.segments} & {"trachea", "spinal_cord"}
+
+
+def test_a_structure_that_was_drawn_in_part_is_named(case: DoseCase) -> None:
+    case.give_dose()
+    masks = case.store.load(SegmentMasks, case.uid, cases.EXPERT)
+    found = [
+        Issue(rule, Severity.WARNING, name, f"3 contours: {rule}")
+        for rule, name in (("contours.off_slice", "heart"), ("contours.nested", "heart"), ("contours.tilted", "none"))
+    ]
+    assert not [check for check in case.measure(cases.EXPERT).checks if check.rule == "dose.contours"]
+    case.store.save(replace(masks, issues=tuple(found)), case.uid, cases.EXPERT)
+    (check,) = [check for check in case.measure(cases.EXPERT).checks if check.rule == "dose.contours"]
+    assert (check.organ, check.severity, check.product) == ("heart", "warning", str(cases.EXPERT))
+    assert check.sentence == "heart: 3 contours: contours.off_slice: its doses are those of what was drawn"
 
 
 @pytest.mark.parametrize(

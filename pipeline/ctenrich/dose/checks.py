@@ -11,10 +11,10 @@ import numpy as np
 
 from ctenrich.dose.plan import PlanFacts
 from ctenrich.dose.structures import StructureDose
-from ctenrich.records import DoseCheck
+from ctenrich.records import DoseCheck, SegmentMasks
 from ctenrich.treatments.records import Treatment
 
-__all__ = ["StructureValues", "check_cohort", "check_course", "check_treatment"]
+__all__ = ["StructureValues", "check_cohort", "check_contours", "check_course", "check_treatment"]
 
 _HOTTEST, _LEAST = 120.0, 100.0
 """Percent of the prescription that the maximum of a dose should have at most and at least."""
@@ -29,6 +29,17 @@ _FEWEST = 10
 _FAR = 5.0
 """Robust standard deviations (from the median absolute deviation) of an outlier."""
 _TARGET = re.compile(r"(gtv|ctv|ptv|itv|tumou?r|target)", re.IGNORECASE)
+_PARTLY_DRAWN = frozenset(
+    {
+        "contours.off_slice",
+        "contours.tilted",
+        "contours.beyond_image",
+        "contours.missing_slices",
+        "contours.unreadable",
+        "contours.other_series",
+    }
+)
+"""Issues of contours that leave a part of a structure out."""
 _SIDE_WORDS = {
     "left": re.compile(r"(?<![a-z])(left|links|li|sin|lt|l)(?![a-z])", re.IGNORECASE),
     "right": re.compile(r"(?<![a-z])(right|rechts|re|dex|rt|r)(?![a-z])", re.IGNORECASE),
@@ -97,6 +108,33 @@ def check_treatment(
             out.append(DoseCheck(rule="dose.course", severity="warning", sentence=text, value=dose, limit=_CURATIVE))
     out += _sides(structures, plans)
     return out
+
+
+def check_contours(masks: SegmentMasks) -> list[DoseCheck]:
+    """State which segments were drawn from a part of their contours: their doses are those of that part.
+
+    Parameters
+    ----------
+    masks : SegmentMasks
+        With the issues of its contours.
+
+    Returns
+    -------
+    list of DoseCheck
+        With the severity of the issue.
+    """
+    names = {segment.name for segment in masks.segments if not segment.absent}
+    return [
+        DoseCheck(
+            rule="dose.contours",
+            severity=issue.severity.value,
+            sentence=f"{issue.object}: {issue.message}: its doses are those of what was drawn",
+            organ=issue.object,
+            product=str(masks.product),
+        )
+        for issue in masks.issues
+        if issue.rule in _PARTLY_DRAWN and issue.object in names
+    ]
 
 
 def check_course(treatment: Treatment) -> list[DoseCheck]:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from ctenrich.contours.raster import Grid, grid_of
 from ctenrich.dicom.objects import header
 from ctenrich.dicom.sop_classes import RT_DOSE, RT_PLAN
-from ctenrich.dose.checks import StructureValues, check_course, check_treatment
+from ctenrich.dose.checks import StructureValues, check_contours, check_course, check_treatment
 from ctenrich.dose.choice import ChosenDoses, ScaledDose, choose_doses
 from ctenrich.dose.combine import combine_doses
 from ctenrich.dose.metrics import parse_metric
@@ -114,6 +114,7 @@ def measure_doses(
     progress.finish("dose")
     values = [StructureValues.of(one, str(masks.product)) for one in found]
     checks = check_treatment(known.dose.grid.maximum, known.prescription, values, known.plans)
+    checks += check_contours(masks)
     checks += check_course(given.treatment) if given.treatment is not None else []
     checks += [DoseCheck(rule="dose.choice", severity="note", sentence=note) for note in known.notes]
     return replace(
