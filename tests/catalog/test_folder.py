@@ -186,6 +186,11 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert paths
     summary = crawl(tmp_path / "in", tmp_path / "c.duckdb")
     assert (summary.instances, summary.links) == (2, 2)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "series").symlink_to(tmp_path / "in")
+    with pytest.raises(InputError, match="among 0 files, and 1 link, which are not followed") as caught:
+        crawl(tmp_path / "links", tmp_path / "d.duckdb")
+    assert caught.value.reason is Reason.EMPTY_INPUT
 
 
 def test_a_deflated_bomb_is_read_in_bounded_memory(tmp_path: Path) -> None:

@@ -160,11 +160,11 @@ def index_folders(
         except duckdb.Error as error:
             raise duckdb_error(error, "index") from error
     if summary.instances == 0:
-        raise InputError(
-            Reason.EMPTY_INPUT,
-            f"no DICOM file among {count(summary.files, 'file')}",
-            "point to the folder of the files",
-        )
+        message, hint = f"no DICOM file among {count(summary.files, 'file')}", "point to the folder of the files"
+        if summary.links:
+            message += f", and {count(summary.links, 'link')}, which are not followed"
+            hint += ", not to links to them"
+        raise InputError(Reason.EMPTY_INPUT, message, hint)
     if summary.ct_series == 0:
         raise InputError(Reason.NO_CT, f"{count(summary.instances, 'DICOM instance')}, none of them CT")
     return replace(summary, kept=kept)
