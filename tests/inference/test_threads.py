@@ -56,6 +56,14 @@ def test_an_error_ends_the_work_and_gives_the_threads_back() -> None:
     assert torch.get_num_threads() == before
 
 
+def test_the_caller_takes_no_cores_from_the_workers() -> None:
+    with torch_threads(2):
+        found = [torch.get_num_threads() for _ in in_order(lambda n: n, range(6), 2)]
+        assert found == [1] * 6
+        assert [torch.get_num_threads() for _ in in_order(lambda n: n, range(2), 1)] == [2] * 2
+        assert torch.get_num_threads() == 2
+
+
 @pytest.mark.parametrize("spacing", [(3.0, 1.3, 1.2), (5.0, 1.1, 1.2), (1.0, 1.2, 4.5)])
 def test_workers_do_not_change_what_goes_in_and_what_comes_out(
     tmp_path: Path, spacing: tuple[float, float, float]

@@ -42,7 +42,8 @@ def in_order(
     threads_each : int
         Threads of torch inside each worker, one worker or many: a product that is split among another number of
         threads may round differently. Two threads that share one small product wait for each other most of the
-        time, and on a busy machine for many times as long as the product takes.
+        time, and on a busy machine for many times as long as the product takes. With several workers this is also
+        the number of the caller's threads until the end, for the same reason.
 
     Yields
     ------
@@ -60,6 +61,7 @@ def in_order(
     before = torch.get_num_threads()
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads_each,)) as pool:
         waiting: deque[Future[R]] = deque()
+        torch.set_num_threads(threads_each)
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
