@@ -12,6 +12,7 @@ are measured on both sides, and the rest is what surrounds them.
 
 import argparse
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -195,7 +196,9 @@ def _ours(request: dict[str, Any], forward: list[float]) -> None:
     for n in range(request["count"]):
         array, affine = volume_of(Path(request["source"]), Path(request["work"]) / f"run{n}")
         answer = run_recipe(recipe, networks, array, affine)
-        np.savez_compressed(Path(request["work"]) / "ours.npz", labels=answer.labels, affine=affine)
+        np.save(Path(request["work"]) / "affine.npy", affine)
+        with gzip.open(Path(request["work"]) / "ours.npy.gz", "wb", compresslevel=1) as handle:  # as nibabel packs
+            np.save(handle, answer.labels)
 
 
 def volume_of(source: Path, run: Path) -> tuple[Any, Any]:
@@ -258,14 +261,15 @@ def _row(title: str, peer: float | None, ours: float | None) -> None:
 
 def _compare(work: Path, sides: list[str]) -> int:
     """Count the voxels that differ; nnunetv2 adds up tiles in half precision."""
-    if len(sides) < 2 or not (work / "peer.nii.gz").is_file() or not (work / "ours.npz").is_file():
+    if len(sides) < 2 or not (work / "peer.nii.gz").is_file() or not (work / "ours.npy.gz").is_file():
         return 0
     import nibabel as nib
     import numpy as np
 
-    stored = np.load(work / "ours.npz")
+    with gzip.open(work / "ours.npy.gz") as handle:
+        labels = np.load(handle)
     theirs = nib.load(work / "peer.nii.gz")
-    ours = labels_in(theirs, stored["labels"], stored["affine"])
+    ours = labels_in(theirs, labels, np.load(work / "affine.npy"))
     different = int((ours != np.asarray(theirs.dataobj)).sum())
     size = int(np.prod(theirs.shape))
     print(f"\nlabels: {different} of {size} voxels differ (the peer adds up its tiles in half precision)")
