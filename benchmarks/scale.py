@@ -34,6 +34,7 @@ from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.database import Database
 from ctenrich.ledger.ledger import Ledger
 from ctenrich.records import Instance, Product, ProductKind, SeriesEntry, State
+from ctenrich.runner.creation import run_format
 from ctenrich.runner.forecast import Rates, forecast
 from ctenrich.runner.job import Job
 from ctenrich.runner.run import Run, RunConfig
@@ -91,7 +92,8 @@ def write(folder: Path, count: int, slices: int) -> None:
     run.mkdir(parents=True)
     sha256 = "0" * 64
     write_cohort_table(run / "cohort.parquet", "scale", sha256, hashed())
-    save_record(run / "run.json", RunConfig(1, "0.1.0", "scale", sha256, PRODUCTS, Settings()))
+    chosen = run_format(count, Settings().run)
+    save_record(run / "run.json", RunConfig(chosen, "0.1.0", "scale", sha256, PRODUCTS, Settings()))
 
 
 def fill_ledger(folder: Path) -> None:

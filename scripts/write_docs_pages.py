@@ -134,6 +134,7 @@ AREAS = {
     3: "Fetch, sort, convert", 4: "Weights and inference", 5: "Body part regression", 6: "DICOM objects",
     7: "Measurements and contours", 8: "Tables, report, viewer", 9: "Publishing",
     10: "Radiotherapy", 11: "Receiving", 12: "Objects and formats of others", 13: "Data sets and exchange",
+    14: "Large cohorts",
 }  # fmt: skip
 DECISIONS = """# Decisions
 

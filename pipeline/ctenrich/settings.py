@@ -251,6 +251,8 @@ class RunSettings:
     """Bytes that one worker may use before it is ended; 0: 80 % of the machine's memory."""
     gpu_share: float = 1.0
     """Ray: share of a GPU that one inference actor requests."""
+    divide_folders_from: int = 10_000
+    """Series of a new run from which on their folders are divided over 256 folders; 0: never."""
 
     def worker_memory(self) -> int:
         """Bytes that one worker may use: `memory_limit`, else 80 % of the machine's memory."""

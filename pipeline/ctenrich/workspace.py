@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -26,6 +27,9 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Product
 
 __all__ = [
+    "DIVIDED_FORMAT",
+    "FORMAT",
+    "RUN_FILE",
     "Workspace",
     "atomic_open",
     "atomic_path",
@@ -45,6 +49,15 @@ __all__ = [
     "write_bytes",
 ]
 
+FORMAT = 1
+"""Format of ``run.json`` and of a folder whose series have their folders in ``series``."""
+DIVIDED_FORMAT = 2
+"""Format of a folder whose series have their folders in 256 folders of ``series``; earlier versions do not open it."""
+RUN_FILE = "run.json"
+"""File that states the format of a run's folder, its products and its settings."""
+_SERIES = "series"
+_PARTS = frozenset(f"{number:02x}" for number in range(256))
+"""Names of the folders that the folders of series are divided over."""
 _UID = re.compile(r"[0-9.]{1,64}")
 _ADAPTERS: dict[type, Any] = {}
 T = TypeVar("T")
@@ -356,9 +369,12 @@ class Workspace:
     """The folder of one run.
 
     Layout: ``series/<SeriesInstanceUID>/{source/, volume/, <product folder>/{masks/, scores/, objects/*.dcm}}``,
-    ``tables/*.parquet``, ``report/``. Every stage saves its record under a fixed name: ``fetched.json``,
-    ``sorted.json`` and ``volume.json`` in the series' folder, ``masks.json``, ``scores.json``, ``shape.json``,
-    ``landmarks.json``, ``regions.json``, ``objects.json`` and ``proof.json`` in the product's folder.
+    ``tables/*.parquet``, ``report/``. In a run of format :data:`DIVIDED_FORMAT`, which ``run.json`` states, a series
+    has its folder in ``series/<first two hexadecimal digits of the SHA-256 of its UID>``.
+
+    Every stage saves its record under a fixed name: ``fetched.json``, ``sorted.json`` and ``volume.json`` in the
+    series' folder, ``masks.json``, ``scores.json``, ``shape.json``, ``landmarks.json``, ``regions.json``,
+    ``objects.json`` and ``proof.json`` in the product's folder.
 
     Parameters
     ----------
@@ -368,10 +384,30 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root).resolve()
+        self._divided: bool | None = None
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether the folders of the series are divided over 256 folders; a run has one format as long as it exists."""
+        if self._divided is None:
+            found = _format_of(self.root / RUN_FILE)
+            if found is None:  # no run yet: asked again when there is one
+                return False
+            self._divided = found == DIVIDED_FORMAT
+        return self._divided
+
+    def series_path(self, series_instance_uid: str) -> str:
+        """Return the path of a series' folder below the run's, with ``/``; the only place that makes one of a UID."""
+        return self._series_path(check_uid(series_instance_uid))
+
+    def _series_path(self, name: str) -> str:
+        if self.is_divided:
+            return f"{_SERIES}/{hashlib.sha256(name.encode()).hexdigest()[:2]}/{name}"
+        return f"{_SERIES}/{name}"
 
     def series_dir(self, series_instance_uid: str) -> Path:
         """Folder of a series."""
-        return self.root / "series" / check_uid(series_instance_uid)
+        return self.root / self.series_path(series_instance_uid)
 
     def product_dir(self, series_instance_uid: str, product: Product) -> Path:
         """Folder of a product of a series."""
@@ -403,8 +439,44 @@ class Workspace:
 
     def series_uids(self) -> list[str]:
         """Series that have a folder, sorted."""
-        folder = self.root / "series"
-        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        top = self.root / _SERIES
+        if not self.is_divided:
+            return _folders_in(top)
+        return sorted(name for part in _folders_in(top) if part in _PARTS for name in _folders_in(top / part))
+
+    def series_dirs(self) -> Iterator[Path]:
+        """Folders of the series that have one, by Series Instance UID."""
+        return (self.root / self._series_path(name) for name in self.series_uids())
+
+    def object_files(self, product_folder: str = "") -> Iterator[Path]:
+        """List the DICOM objects of the results, by series, product and name.
+
+        Parameters
+        ----------
+        product_folder : str
+            Folder of a product; empty: of all products.
+        """
+        for series in self.series_dirs():
+            for product in [product_folder] if product_folder else _folders_in(series):
+                yield from sorted((series / product / "objects").glob("*.dcm"))
+
+
+def _format_of(path: Path) -> int | None:
+    """Return the format that a ``run.json`` states; None if there is no such file or it cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _folders_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; none if it does not exist."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _check_product_folder(name: str) -> str:

@@ -36,8 +36,7 @@ def objects_of_step(run: Run, step: Step) -> list[Path]:
     -------
     list of Path
     """
-    folder = _product(run, step).folder
-    return sorted((run.root / "series").glob(f"*/{folder}/objects/*.dcm"))
+    return list(run.workspace.object_files(_product(run, step).folder))
 
 
 def write_results(run: Run, step: Step, folder: Path) -> None:

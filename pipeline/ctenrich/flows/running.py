@@ -31,7 +31,7 @@ from ctenrich.runner.run import INPUT, Run
 from ctenrich.runner.stopping import StopSignal
 from ctenrich.select.sources import make_cohort
 from ctenrich.settings import Settings, load_settings
-from ctenrich.workspace import sha256_of_file, sync_folders, write_bytes
+from ctenrich.workspace import Workspace, sha256_of_file, sync_folders, write_bytes
 
 __all__ = [
     "End",
@@ -287,7 +287,7 @@ def end_of_error(error: CtenrichError) -> End:
 
 def objects_of(run: Path) -> list[Path]:
     """Objects of a run, sorted."""
-    return sorted((run / "series").glob("*/*/objects/*.dcm"))
+    return list(Workspace(run).object_files())
 
 
 def run_products(images: Path, out: Path, request: RunRequest) -> End:

@@ -149,7 +149,7 @@ class _Run:
     # ------------------------------------------------------------ results
 
     def _objects(self, found: _Found) -> None:
-        paths = sorted((self._workspace.root / "series").glob("*/*/objects/*.dcm"))
+        paths = list(self._workspace.object_files())
         if not paths:
             raise UsageError(Reason.NOT_PREPARED, "the run has no objects to publish", _RUN_FIRST)
         if self._accepted is not None:
@@ -164,8 +164,8 @@ class _Run:
             hint = "write them with: ctenrich export RUN rtstruct"
             raise UsageError(Reason.NOT_PREPARED, "the run has no structure sets of its results", hint)
         if self._accepted is not None:
-            series = self._workspace.root / "series"
-            paths = [path for path in paths if series / path.parent.name / path.stem in self._accepted]
+            accepted = {(folder.parent.name, folder.name) for folder in self._accepted}
+            paths = [path for path in paths if (path.parent.name, path.stem) in accepted]
             self._check_accepted(paths)
         for path in paths:
             place = f"structure-sets/{path.parent.name}/{path.name}"
@@ -195,17 +195,18 @@ class _Run:
             found.unavailable.append(Unavailable(name=uid, reason=error.reason, detail=text, series_instance_uid=uid))
             return
         images, others = _Found(), 0
+        source = f"{self._workspace.series_path(uid)}/source"
         companions = {str(self._workspace.resolve(uid, path)) for path in self._companions_of(uid)}
         for file in fetched.files:
             path = self._workspace.resolve(uid, file.path)
             one = _add(images, path, "", sha256=file.sha256, name=file.sop_instance_uid or uid)
             if one is not None and str(path) in companions:
-                images.files[-1] = replace(one, place=f"series/{uid}/source/companions/{_file_name(one)}")
+                images.files[-1] = replace(one, place=f"{source}/companions/{_file_name(one)}")
             elif one is not None and one.series_instance_uid != uid:
                 images.files.pop()
                 others += 1
             elif one is not None:
-                images.files[-1] = replace(one, place=f"series/{uid}/source/{_file_name(one)}")
+                images.files[-1] = replace(one, place=f"{source}/{_file_name(one)}")
         if others:
             found.notes.append(f"{count(others, 'file')} of other series beside series {uid}: not sent")
         if images.unavailable:
@@ -221,7 +222,7 @@ class _Run:
             path = self._workspace.resolve(uid, file.path)
             one = _add(found, path, "", sha256=file.sha256, name=file.sop_instance_uid or file.sha256[:32])
             if one is not None:
-                found.files[-1] = replace(one, place=f"series/{uid}/source/companions/{_file_name(one)}")
+                found.files[-1] = replace(one, place=f"{source}/companions/{_file_name(one)}")
         self._not_fetched(fetched, found)
 
     def _companions_of(self, uid: str) -> tuple[str, ...]:

@@ -40,8 +40,8 @@ def check_identity_removed(workspace: Workspace, *, identified: bool = False) ->
     """
     if identified:
         return
-    folders = [path for path in sorted((workspace.root / "series").glob("*")) if path.is_dir()]
-    stated = [found for folder in folders if (found := _identity_removed(folder, workspace)) is not None]
+    states = (_identity_removed(folder, workspace) for folder in workspace.series_dirs())
+    stated = [state for state in states if state is not None]
     if not stated or not all(stated):
         message = f"Patient Identity Removed is not YES in {len(stated) - sum(stated)} of {len(stated)} series"
         raise UsageError(Reason.IDENTITY_NOT_REMOVED, message, _HINT)

@@ -176,8 +176,8 @@ def _proven_products(proofs: Path) -> set[tuple[str, str]]:
 
 
 def _planned_object(workspace: Workspace, row: dict[str, Any]) -> _PlannedObject:
-    parts = PurePosixPath(row["path"]).parts  # series/UID/PRODUCT/objects/NAME
-    target = PurePosixPath(OBJECTS, parts[1], parts[2], parts[-1]).as_posix()
+    uid, product, _, name = PurePosixPath(row["path"]).parts[-4:]  # .../UID/PRODUCT/objects/NAME
+    target = PurePosixPath(OBJECTS, uid, product, name).as_posix()
     return _PlannedObject(
         source=workspace.root / row["path"],
         target=target,

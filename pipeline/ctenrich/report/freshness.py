@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctenrich.workspace import Workspace, check_uid, write_bytes
+from ctenrich.workspace import Workspace, write_bytes
 
 if TYPE_CHECKING:
     import duckdb
@@ -89,12 +89,12 @@ def series_states(
     folders : dict
         Series Instance UID -> its folder, if it has one.
     """
-    root = str(workspace.root / "series")
+    root = str(workspace.root)
     states: dict[str, str] = {}
     folders: dict[str, FolderState] = {}
     for uid, rows in db.execute(_rows_query()).fetchall():
         times = ""
-        found = _folder_state(f"{root}{os.sep}{check_uid(uid)}", known.get(uid))
+        found = _folder_state(f"{root}{os.sep}{workspace.series_path(uid)}", known.get(uid))
         if found is not None:
             folders[uid], times = found
         text = f"{rows}|{times}|{more.get(uid, '')}"

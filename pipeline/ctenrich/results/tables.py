@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ def build_tables(workspace: Workspace, *, progress: Progress = SILENT, processes
     """Write ``tables/*.parquet`` of a run.
 
     The object tables (with IDC's names and types) and ``dicom_metadata`` are read back from
-    ``series/*/*/objects/*.dcm``; deleting the tables and calling this again gives the same bytes. The run tables come
+    the products' folders; deleting the tables and calling this again gives the same bytes. The run tables come
     from the records and the ledger; without a ledger, those of the ledger are empty. ``tables/tables.json`` marks the
     set as complete when the last table is there.
 
@@ -90,25 +89,16 @@ class ObjectFiles:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self._folder = workspace.root / "series"
+        self._workspace = workspace
         self._count: int | None = None
 
     def __iter__(self) -> Iterator[Path]:
-        for series in _sorted_folders(self._folder):
-            for product in _sorted_folders(series):
-                yield from sorted((product / "objects").glob("*.dcm"))
+        yield from self._workspace.object_files()
 
     def __len__(self) -> int:
         if self._count is None:
             self._count = sum(1 for _ in self)
         return self._count
-
-
-def _sorted_folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [folder / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
 
 
 def build_object_tables(

@@ -20,15 +20,15 @@ from ctenrich.ledger.database import check_database_path
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
 from ctenrich.runner.products import request_products
-from ctenrich.runner.run import COHORT, FORMAT, INPUT, LEDGER, STEM, Run, RunConfig, added_products, locked
+from ctenrich.runner.run import COHORT, INPUT, LEDGER, STEM, Run, RunConfig, added_products, locked
 from ctenrich.select.cohort_file import check_path, open_cohort, read_cohort, remember_check, sizes_of
-from ctenrich.settings import FeaturesSettings, Settings
+from ctenrich.settings import FeaturesSettings, RunSettings, Settings
 from ctenrich.shape.pyradiomics import need_radiomics
 from ctenrich.shape.pyradiomics_features import Radiomics
 from ctenrich.tools import need_package
-from ctenrich.workspace import atomic_path, save_record, sync_folders
+from ctenrich.workspace import DIVIDED_FORMAT, FORMAT, RUN_FILE, atomic_path, save_record, sync_folders
 
-__all__ = ["create_run", "need_products"]
+__all__ = ["create_run", "need_products", "run_format"]
 
 
 def create_run(
@@ -100,12 +100,26 @@ def create_run(
             use_mappings(settings.codes.mappings)
             products = added_products(found.config.products, products)
         demo = allow_demo or (found is not None and found.config.demo)
-        config = RunConfig(FORMAT, __version__, cohort.name, cohort.sha256, products, settings, demo)
+        chosen = found.config.format if found is not None else run_format(len(cohort.series), settings.run)
+        config = RunConfig(chosen, __version__, cohort.name, cohort.sha256, products, settings, demo)
         _copy_cohort(cohort_file, out)
         remember_check(out / COHORT, cohort)
-        save_record(out / "run.json", config, durable=True)
+        save_record(out / RUN_FILE, config, durable=True)
     sync_folders([out.absolute().parent])
     return Run(out, config, open_cohort(out / COHORT))
+
+
+def run_format(series: int, settings: RunSettings) -> int:
+    """Return the format of a new run; it is that of the run for good, whatever the settings of later starts are.
+
+    Parameters
+    ----------
+    series : int
+        Number of series of the cohort.
+    settings : RunSettings
+        States from which number on the folders of the series are divided.
+    """
+    return DIVIDED_FORMAT if 0 < settings.divide_folders_from <= series else FORMAT
 
 
 def need_products(products: Sequence[object]) -> None:
@@ -147,7 +161,7 @@ def _existing_run(out: Path, cohort: Cohort, cohort_file: Path) -> Run | None:
     A folder that has only what :meth:`Run.create` writes before ``run.json`` is that of a process that was killed then.
     """
     try:
-        if (out / "run.json").exists():
+        if (out / RUN_FILE).exists():
             found = Run.open(out)
             if found.config.cohort_sha256 != cohort.sha256:
                 made_here = cohort_file.parent.resolve() == (out / INPUT).resolve()

@@ -199,4 +199,5 @@ def _sync_before_manifest(context: StageContext, files: Iterable[Path]) -> None:
     manifests.mkdir(exist_ok=True)
     series = context.workspace.series_dir(context.uid)
     inside = {parent for path in files for parent in path.parents if parent.is_relative_to(series)}
-    sync_folders({*inside, context.folder, series, series.parent})
+    above = series.parents[: 2 if context.workspace.is_divided else 1]
+    sync_folders({*inside, context.folder, series, *above})

@@ -18,12 +18,10 @@ from ctenrich.reasons import Reason
 from ctenrich.records import Cohort
 from ctenrich.select.cohort_file import open_cohort, uids_of
 from ctenrich.settings import Settings
-from ctenrich.workspace import Workspace, load_record
+from ctenrich.workspace import DIVIDED_FORMAT, FORMAT, RUN_FILE, Workspace, load_record
 
-__all__ = ["COHORT", "FORMAT", "INPUT", "LEDGER", "STEM", "Run", "RunConfig", "added_products", "locked"]
+__all__ = ["COHORT", "INPUT", "LEDGER", "STEM", "Run", "RunConfig", "added_products", "locked"]
 
-FORMAT = 1
-"""Format of ``run.json`` and of the folder."""
 LEDGER = "ledger.sqlite"
 """Name of the ledger."""
 STEM = "cohort"
@@ -77,7 +75,7 @@ class Run:
         UsageError
             BAD_RUN if the folder is not a run, was made by another version, or its cohort was changed.
         """
-        path = Path(root) / "run.json"
+        path = Path(root) / RUN_FILE
         if not path.is_file():
             what = "is not a run's folder" if Path(root).exists() else "does not exist"
             raise UsageError(Reason.BAD_RUN, f"{root} {what}", "give the folder named --out")
@@ -85,8 +83,8 @@ class Run:
             found = json.loads(path.read_bytes()).get("format")
         except (ValueError, AttributeError):
             found = None
-        if found != FORMAT:
-            message = f"the run has format {found}, this software reads {FORMAT}"
+        if found not in (FORMAT, DIVIDED_FORMAT):
+            message = f"the run has format {found}, this software reads {FORMAT} and {DIVIDED_FORMAT}"
             raise UsageError(Reason.BAD_RUN, message, "use the version that made it, or start a new run folder")
         config = load_record(path, RunConfig)
         config = replace(config, products=tuple(p for p in config.products if p.missing is None))
@@ -119,7 +117,7 @@ class Run:
         No runner adds a product until the block is left, so that a plan that is recorded in it is complete.
         """
         with locked(self.root):
-            path = self.root / "run.json"
+            path = self.root / RUN_FILE
             newest = load_record(path, RunConfig).products if path.is_file() else ()
             products = added_products(tuple(p for p in newest if p.missing is None), self.config.products)
             yield Run(self.root, replace(self.config, products=products), self.cohort).jobs()

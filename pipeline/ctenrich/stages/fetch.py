@@ -325,7 +325,7 @@ def _check_disk(wanted: Sequence[_Wanted], folder: Path, settings: FetchSettings
     copied = sum(w.size or 0 for w in wanted if not w.local or settings.copy_local)
     need = copied + 2 * sum(w.size or 0 for w in wanted)  # the volume's array and its NIfTI
     if settings.disk_quota is not None:
-        others = sum(fetched_bytes(other) for other in (workspace.root / "series").glob("*") if other != folder.parent)
+        others = sum(fetched_bytes(other) for other in workspace.series_dirs() if other != folder.parent)
         if others + need > settings.disk_quota:
             message = f"the series needs about {need} bytes; the quota is {settings.disk_quota}, {others} are used"
             raise InputError(Reason.DISK_FULL, message, "raise fetch.disk_quota, or set fetch.delete_after_use")
