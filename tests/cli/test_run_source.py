@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from tests.support.cohorts import write_series
+from tests.support.models_home import in_process
+from tests.support.small_models import write_v2
+from tests.support.totalsegmentator_models import write_dataset
 from typer.testing import CliRunner, Result
 
 from ctenrich.cli.main import app
+from ctenrich.models.library import import_model
 from ctenrich.phantom import Quirk
 from ctenrich.runner.run import Run
+
+__all__ = ["in_process"]
 
 
 def run(*arguments: object) -> Result:
@@ -80,6 +87,81 @@ def test_nothing_is_read_while_weights_are_missing(
     assert "NOT_FOUND" in refused.output
     assert missing in refused.output.replace("\n", " ")
     assert not (tmp_path / "out").exists()
+
+
+FASTEST = "Dataset298_TotalSegmentator_total_6mm_1559subj"
+
+
+def _import_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_model: Callable[[str], Path]) -> None:
+    """Import a model of each kind that has files of weights of its own."""
+    for name in ("CTENRICH_MODELS", "TOTALSEG_WEIGHTS_PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    trainer = "nnUNetTrainer_4000epochs_NoMirroring__nnUNetPlans__3d_fullres"
+    write_dataset(tmp_path / FASTEST / trainer, 117, (6, 6, 6), seed=1)
+    import_model(tmp_path / FASTEST)
+    import_model(write_v2(tmp_path / "small"), name="small")
+    import_model(shared_model("bpr-lung1-demo"), name="scores")
+
+
+@pytest.mark.parametrize(
+    ("asked", "model", "file"),
+    [
+        (("--segmenter", "nnunet:small"), "small", "plans.json"),
+        (("--segmenter", "totalsegmentator:total:fastest"), FASTEST, "checkpoint_final.pth"),
+        (("--segmenter", "expert", "--bodypart", "scores"), "scores", "inference-settings.json"),
+    ],
+)
+def test_nothing_is_read_for_a_model_that_changed_after_its_import(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_process: None,
+    shared_model: Callable[[str], Path],
+    asked: tuple[str, ...],
+    model: str,
+    file: str,
+) -> None:
+    _import_all(tmp_path, monkeypatch, shared_model)
+    [changed] = (tmp_path / "home" / "imported" / model).rglob(file)
+    changed.write_bytes(changed.read_bytes() + b" ")
+    write_series(tmp_path / "ct", 1)
+    refused = run(tmp_path / "ct", "--out", tmp_path / "out", *asked)
+    assert refused.exit_code != 0
+    assert "HASH_MISMATCH" in refused.output
+    assert file in refused.output.replace("\n", "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_read_for_weights_of_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+) -> None:
+    """A table of 118 labels is another version of a network with 117."""
+    for name in ("CTENRICH_MODELS", "TOTALSEG_WEIGHTS_PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    trainer = "nnUNetTrainer_4000epochs_NoMirroring__nnUNetPlans__3d_fullres"
+    write_dataset(tmp_path / "home" / FASTEST / trainer, 118, (6, 6, 6), seed=1)
+    write_series(tmp_path / "ct", 1)
+    refused = run(tmp_path / "ct", "--out", tmp_path / "out", "--segmenter", "totalsegmentator:total:fastest")
+    assert "BAD_MODEL" in refused.output
+    assert "another version" in refused.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_command_resumes_a_run_of_0_1_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+) -> None:
+    """Version 0.1.0 did not ask for the axes of a model that states none: its product has LPS, and keeps it."""
+    monkeypatch.setenv("CTENRICH_MODELS", str(tmp_path / "home"))
+    model = write_v2(tmp_path / "m", stated="")
+    write_series(tmp_path / "ct", 1)
+    out = tmp_path / "out"
+    made = run(tmp_path / "ct", "--out", out, "--segmenter", f"nnunet:{model}:axes=LPS", "--dry-run")
+    assert made.exit_code == 0, made.output
+    (out / "run.json").write_text((out / "run.json").read_text().replace(":axes=LPS", ""))
+    again = run(tmp_path / "ct", "--out", out, "--segmenter", f"nnunet:{model}", "--dry-run")
+    assert again.exit_code == 0, again.output
+    assert [str(one.product) for one in Run.open(out).config.products] == ["nnunet:m:3d_fullres:0:mirror"]
+    refused = run(tmp_path / "ct", "--out", tmp_path / "new", "--segmenter", f"nnunet:{model}")
+    assert "UNKNOWN_AXES" in refused.output
 
 
 def test_doses_alone_are_those_of_the_experts(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ctenrich.inference.imported import check_imported_files
 from ctenrich.inference.kinds import SegmenterKind
 from ctenrich.inference.products import SegmenterSpec
+from ctenrich.inference.registry import resolve_model
 from ctenrich.records import SliceScores
 from ctenrich.settings import Settings
 
@@ -21,6 +23,10 @@ def _open(spec: SegmenterSpec, settings: Settings) -> BodyPartScorer:
     return open_bodypart(spec.model, settings=settings)
 
 
+def _find_files(spec: SegmenterSpec) -> None:
+    check_imported_files(resolve_model(spec.model).folder)
+
+
 BODYPART = SegmenterKind(
     key="bodypart",
     title="body part regression",
@@ -31,4 +37,5 @@ BODYPART = SegmenterKind(
     algorithm_type="AUTOMATIC",
     series_title=lambda _product: "BPR",
     seconds_per_slice={"score": 0.14, "measure": 0.0002, "encode": 0.012, "validate": 0.01},
+    find_files=_find_files,
 )

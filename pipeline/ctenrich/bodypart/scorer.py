@@ -24,6 +24,7 @@ from ctenrich.bodypart.network import BodyPartNetwork, network_from_state
 from ctenrich.bodypart.scores import CleanScores, CleanUp, clean_scores
 from ctenrich.errors import GeometryError, InputError, ModelError
 from ctenrich.inference.device import check_precision, choose_device
+from ctenrich.inference.imported import check_imported_files
 from ctenrich.inference.process import prepare_process
 from ctenrich.inference.registry import ResolvedModel, resolve_model
 from ctenrich.inference.state_dict import load_state_dict
@@ -83,11 +84,12 @@ def open_bodypart(model: str, *, settings: Settings) -> BodyPartScorer:
     Raises
     ------
     ModelError
-        NOT_FOUND, BAD_MODEL, UNSAFE_WEIGHTS or LICENCE_NOT_ACCEPTED.
+        NOT_FOUND, BAD_MODEL, UNSAFE_WEIGHTS, HASH_MISMATCH or LICENCE_NOT_ACCEPTED.
     UsageError
         BAD_SETTINGS for an unknown device or precision.
     """
     found = resolve_model(model)
+    check_imported_files(found.folder)
     prepare_process()
     network, description = load_bodypart_model(found.folder)
     return BodyPartScorer(network, description, _bodypart_model_info(found, description), settings)

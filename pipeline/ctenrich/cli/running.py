@@ -280,23 +280,27 @@ def _print_summary(made: Run, summary: RunSummary) -> None:
 def _cohort_of(request: RunRequest) -> Path:
     """Return the cohort file of a source, and print how it was chosen; wrong requests fail before a folder is read."""
     from ctenrich.cli.console import progress_bars
+    from ctenrich.codes.mappings import use_mappings
     from ctenrich.errors import UsageError
     from ctenrich.reasons import Reason
     from ctenrich.runner.creation import need_products
     from ctenrich.runner.forecast import products_of
     from ctenrich.runner.products import find_model_files
-    from ctenrich.runner.run import INPUT
+    from ctenrich.runner.run import INPUT, Run
     from ctenrich.select.sources import LISTS, make_cohort
 
     catalog = request.execution.catalog
     if catalog is not None and not request.source.endswith(LISTS):
         message = f"--catalog is for a list of series, and {request.source} is none"
         raise UsageError(Reason.BAD_PARAMETER, message, f"leave it out, or give a file of series ({', '.join(LISTS)})")
-    _settings_of(request.products, request.compute)
-    products = products_of(request.products.segmenters, request.products.bodypart)
-    if not (request.out / "run.json").exists():
+    settings = _settings_of(request.products, request.compute)
+    asked, begun = request.products, (request.out / "run.json").is_file()
+    kept = Run.open(request.out).config.products if begun else ()
+    use_mappings(settings.codes.mappings)  # after those of the run
+    products = products_of(asked.segmenters, asked.bodypart, kept)
+    if not begun:
         need_products(products)
-    find_model_files(request.products.segmenters)
+    find_model_files(asked.segmenters, asked.bodypart, kept)
     with progress_bars() as progress:
         found = make_cohort(request.source, request.out / INPUT, catalog=catalog or "idc", progress=progress)
     if found.selected is not None:

@@ -18,9 +18,9 @@ from ctenrich.features.crop import CropRule
 from ctenrich.features.kinds import FeatureKind
 from ctenrich.features.model_file import FeatureModelFile, check_network_hash, model_identity, read_feature_model
 from ctenrich.features.network import FeatureNetwork, open_network
+from ctenrich.inference.imported import check_imported_files
 from ctenrich.inference.process import prepare_process
 from ctenrich.inference.registry import check_name, models_home
-from ctenrich.networks.weights import check_import
 from ctenrich.reasons import Reason
 from ctenrich.records import ModelInfo
 from ctenrich.settings import Settings
@@ -80,7 +80,7 @@ def _statement(model: str) -> FeatureModelFile:
     if model in PACKAGED:
         return PACKAGED[model].statement()
     folder = _folder(model)
-    check_import(folder)
+    check_imported_files(folder)
     return read_feature_model(folder)
 
 

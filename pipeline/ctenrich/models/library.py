@@ -19,6 +19,7 @@ from ctenrich.codes.describe import side_of
 from ctenrich.codes.mappings import find_segment
 from ctenrich.errors import ModelError, UnknownModelError, UnsafeInputError, did_you_mean
 from ctenrich.inference.download import download
+from ctenrich.inference.imported import check_imported_files
 from ctenrich.inference.kinds import SegmenterKind, segmenter_kinds
 from ctenrich.inference.registry import (
     ModelEntry,
@@ -196,6 +197,7 @@ def _other_kind(model: ResolvedModel) -> SegmenterKind | None:
 
 
 def _bodypart_details(model: ResolvedModel) -> dict[str, Any]:
+    check_imported_files(model.folder)
     _, found = load_bodypart_model(model.folder)
     return {"landmarks": list(found.lookup_table), "image axes": found.axes.value, "weights_sha256": found.sha256}
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ctenrich.codes.tasks import task_classes
 from ctenrich.errors import UnknownModelError, UsageError, did_you_mean
 from ctenrich.inference.device import check_precision, choose_device
+from ctenrich.inference.imported import check_imported_files
 from ctenrich.inference.kinds import ModelFiles
 from ctenrich.inference.process import prepare_process
 from ctenrich.inference.products import SegmenterSpec
@@ -28,7 +29,7 @@ from ctenrich.inference.segmentation import Classes, CtAnswer, class_names, segm
 from ctenrich.inference.threads import in_order
 from ctenrich.networks.lungmask_rules import clean_labels, fuse, resize_labels, resize_slice
 from ctenrich.networks.lungmask_unet import IGNORED, check_unet, class_count, forward
-from ctenrich.networks.weights import Tensors, bad_model, check_import, check_settings, read_tensors, tensors_sha256
+from ctenrich.networks.weights import Tensors, bad_model, check_settings, read_tensors, tensors_sha256
 from ctenrich.nnunet.preprocess import canonical_axes
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
@@ -88,7 +89,7 @@ def weights_file(name: str) -> Path:
         hint = f"run: ctenrich models pull {name}, or: ctenrich models import {published}"
         raise UnknownModelError(Reason.NOT_FOUND, f"the model {name} is not on this machine yet", hint) from None
     path = weights_in(folder)
-    check_import(folder)
+    check_imported_files(folder)
     return path
 
 
@@ -123,7 +124,7 @@ def _task_of(name: str) -> str:
 def _describe(model: ResolvedModel) -> dict[str, Any]:
     classes = task_classes(_task_of(model.name))
     path = weights_in(model.folder)
-    check_import(model.folder)
+    check_imported_files(model.folder)
     tensors = _read_network(model.name, path, len(classes))
     return {
         "segmenter": _task_of(model.name),
@@ -299,6 +300,11 @@ def _check(spec: SegmenterSpec) -> None:
     _check_task_name(spec.model)
 
 
+def _find_files(spec: SegmenterSpec) -> None:
+    for name in TASKS[spec.model]:
+        weights_file(name)
+
+
 LUNGMASK = segmentation_kind(
     "lungmask",
     "lungmask",
@@ -308,6 +314,7 @@ LUNGMASK = segmentation_kind(
     takes_path=False,
     registered_models=False,
     check=_check,
+    find_files=_find_files,
     words=("R231|LTRCLobes|LTRCLobes_R231|R231CovidWeb", ""),
     registry_models=lambda spec: TASKS.get(spec.model, ()),
     model_files=ModelFiles(

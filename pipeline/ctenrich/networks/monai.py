@@ -10,6 +10,7 @@ from typing import Any
 from ctenrich.codes.tasks import task_classes
 from ctenrich.errors import UsageError
 from ctenrich.inference.device import check_precision, choose_device
+from ctenrich.inference.imported import check_imported_files
 from ctenrich.inference.kinds import ModelFiles
 from ctenrich.inference.process import prepare_process
 from ctenrich.inference.products import SegmenterSpec
@@ -21,7 +22,6 @@ from ctenrich.networks.segresnet import forward, segresnet_shapes
 from ctenrich.networks.weights import (
     Tensors,
     bad_model,
-    check_import,
     check_settings,
     check_tensors,
     read_tensors,
@@ -94,14 +94,19 @@ def _check_resolution(resolution: str) -> None:
         raise UsageError(Reason.BAD_PARAMETER, f"a bundle has no model {resolution!r}", "use lowres or highres")
 
 
-def _load(model: ResolvedModel, resolution: str = "") -> tuple[Bundle, Tensors, Classes]:
+def _read(model: ResolvedModel, resolution: str = "") -> tuple[Bundle, Classes]:
+    """Configuration and classes of a bundle whose files are those that were imported; its weights are not loaded."""
     folder = bundle_folder(model.folder)
     if folder is None:
         bad_model(f"{model.name} is not a MONAI bundle: it has no configs/inference.json")
-    check_import(model.folder)
+    check_imported_files(model.folder)
     bundle = read_bundle(folder, resolution)
     rows = {item.class_name: item.segment for item in task_classes("monai:wholeBody_ct_segmentation")}
-    names = class_names(bundle.labels, model.name, rows)
+    return bundle, class_names(bundle.labels, model.name, rows)
+
+
+def _load(model: ResolvedModel, resolution: str = "") -> tuple[Bundle, Tensors, Classes]:
+    bundle, names = _read(model, resolution)
     tensors = read_tensors(bundle.weights, model.name)
     check_tensors(tensors, segresnet_shapes(bundle.network), model.name)
     return bundle, {key: tensor.float() for key, tensor in tensors.items()}, names
@@ -130,6 +135,10 @@ def _check(spec: SegmenterSpec) -> None:
     _check_resolution(spec.configuration or "")
 
 
+def _find_files(spec: SegmenterSpec) -> None:
+    _read(resolve_model(spec.model), spec.configuration or "")
+
+
 MONAI = segmentation_kind(
     "monai",
     "MONAI bundle",
@@ -139,6 +148,7 @@ MONAI = segmentation_kind(
     has_configurations=True,
     words=("FOLDER", "lowres"),
     check=_check,
+    find_files=_find_files,
     model_files=ModelFiles(
         recognise=lambda model: bundle_folder(model.folder) is not None,
         describe=_describe,

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from ctenrich.errors import ModelError
 from ctenrich.inference.device import check_precision, choose_device
+from ctenrich.inference.imported import check_imported_files
 from ctenrich.inference.kinds import ModelFiles
 from ctenrich.inference.process import prepare_process
+from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import ResolvedModel, check_name, resolve_model
 from ctenrich.inference.segmentation import Classes, class_names, segmentation_kind
 from ctenrich.networks.grid_segmenter import GridRules, GridSegmenter
 from ctenrich.networks.intensities import Intensity, IntensityStep
-from ctenrich.networks.weights import bad_model, check_import, check_settings
+from ctenrich.networks.weights import bad_model, check_settings
 from ctenrich.networks.windows import Windows
 from ctenrich.nnunet.conventions import AXES
 from ctenrich.reasons import Reason
@@ -309,7 +311,7 @@ def open_torchscript(model: str, *, settings: SegmentSettings) -> GridSegmenter:
 
 
 def _read(model: ResolvedModel) -> tuple[TorchscriptModel, Classes]:
-    check_import(model.folder)
+    check_imported_files(model.folder)
     stated = read_torchscript_toml(model.folder)
     return stated, class_names(stated.labels, model.name)
 
@@ -336,6 +338,10 @@ def _describe(model: ResolvedModel) -> dict[str, Any]:
     }
 
 
+def _find_files(spec: SegmenterSpec) -> None:
+    _read(resolve_model(spec.model))
+
+
 TORCHSCRIPT = segmentation_kind(
     "torchscript",
     "TorchScript network",
@@ -343,5 +349,6 @@ TORCHSCRIPT = segmentation_kind(
     lambda product: f"{product.model}_TorchScript",
     seconds_per_slice={"segment": 1.0, "measure": 0.01, "encode": 0.03, "validate": 0.05},
     words=("FOLDER", ""),
+    find_files=_find_files,
     model_files=ModelFiles(recognise=lambda model: (model.folder / FILE).is_file(), describe=_describe),
 )

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ctenrich.errors import ModelError, UsageError
 from ctenrich.inference.state_dict import load_state_dict
-from ctenrich.nnunet.conventions import import_record
 from ctenrich.reasons import Reason
 from ctenrich.settings import SegmentSettings
-from ctenrich.workspace import sha256_of_file
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +19,6 @@ __all__ = [
     "Shapes",
     "Tensors",
     "bad_model",
-    "check_import",
     "check_settings",
     "check_tensors",
     "read_tensors",
@@ -65,22 +62,6 @@ def check_settings(settings: SegmentSettings, kind: str) -> None:
     if settings.probabilities:
         message = f"segmenters of the kind {kind} do not keep probabilities"
         raise UsageError(Reason.BAD_SETTINGS, message, "set segment.probabilities = false")
-
-
-def check_import(folder: Path) -> None:
-    """Refuse a model whose files changed after it was imported; one that was not imported has no record.
-
-    Raises
-    ------
-    ModelError
-        HASH_MISMATCH.
-    """
-    pinned = import_record(folder).get("files", {})
-    for name, sha256 in pinned.items():
-        path = folder / name
-        if not path.is_file() or sha256_of_file(path) != sha256:
-            message = f"{name} is not the file that was imported as {folder.name}"
-            raise ModelError(Reason.HASH_MISMATCH, message, "import it again if the new file is the right one")
 
 
 def read_tensors(path: Path, model: str) -> dict[str, torch.Tensor]:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ctenrich.errors import ModelError
+from ctenrich.inference.imported import import_record
 from ctenrich.inference.registry import MODEL_TOML, ResolvedModel, models_home
 from ctenrich.nnunet.plans import fail
 from ctenrich.nnunet.source_folder import read_json
@@ -38,7 +39,6 @@ __all__ = [
     "Conventions",
     "axes_before",
     "check_stated_axes",
-    "import_record",
     "is_moose_release",
     "parse_axes",
     "parse_step",
@@ -227,18 +227,6 @@ def _plan_files(places: list[Path]) -> list[tuple[dict[str, Any], dict[str, Any]
         for p in places
         if (p / "plans.json").is_file()
     ]
-
-
-def import_record(folder: Path) -> dict[str, Any]:
-    """Read what the import of a model recorded beside its files; an empty dictionary if it was not imported.
-
-    Raises
-    ------
-    ModelError
-        BAD_MODEL if the record is damaged.
-    """
-    path = folder / "import.json"
-    return read_json(path) if path.is_file() else {}
 
 
 def toml_labels(folder: Path) -> dict[str, int]:

@@ -17,7 +17,7 @@ from ctenrich.nnunet.conventions import (
     parse_step,
     stated_conventions,
 )
-from ctenrich.nnunet.segmenter import NnunetSegmenter, open_nnunet
+from ctenrich.nnunet.segmenter import NnunetSegmenter, choose_nnunet, open_nnunet
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue, Product, Severity
 from ctenrich.settings import Settings
@@ -28,19 +28,25 @@ __all__ = ["NNUNET"]
 def _open(spec: SegmenterSpec, settings: Settings) -> NnunetSegmenter:
     """Open the model; a product that a run has already keeps its axes and step."""
     made = spec.product
-    conventions = Conventions(axes=spec.options["axes"], step=spec.options["step"])
+    conventions = _conventions(spec, settings)
     largest = bool(spec.options["largest"]) if made is None else made.largest_component
     if largest and settings.segment.probabilities:
         hint = "leave one of them out"
         raise UsageError(Reason.BAD_PARAMETER, "largest=on changes masks, but not segment.probabilities", hint)
-    if made is not None:
-        step = settings.segment.step_size if made.step is None else made.step
-        conventions = Conventions(axes=made.axes or axes_before(resolve_model(spec.model)), step=step)
     opened = _open_with(spec, conventions, settings)
     if made is None:
         return replace(opened, product=replace(opened.product, largest_component=largest))
     kept = replace(opened.product, axes=made.axes, step=made.step, largest_component=largest)
     return replace(opened, product=kept, issues=_contradictions(spec, opened.axes))
+
+
+def _conventions(spec: SegmenterSpec, settings: Settings) -> Conventions:
+    """Axes and step as typed, or those of the product that a run has already."""
+    made = spec.product
+    if made is None:
+        return Conventions(axes=spec.options["axes"], step=spec.options["step"])
+    step = settings.segment.step_size if made.step is None else made.step
+    return Conventions(axes=made.axes or axes_before(resolve_model(spec.model)), step=step)
 
 
 def _contradictions(spec: SegmenterSpec, used: str) -> tuple[Issue, ...]:
@@ -74,6 +80,12 @@ def _check(spec: SegmenterSpec) -> None:
     check_stated_axes(model)
 
 
+def _find_files(spec: SegmenterSpec) -> None:
+    """Refuse a model that is not on this machine, changed after its import, or has a fault that shows in its plans."""
+    conventions = _conventions(spec, Settings())
+    choose_nnunet(spec.model, configuration=spec.configuration, folds=spec.options["folds"], conventions=conventions)
+
+
 def _series_title(product: Product) -> str:
     """The published pattern: ``3d_fullres-tta_nnU-Net``."""
     return f"{product.configuration}{'-tta' if product.mirror else ''}_nnU-Net"
@@ -99,4 +111,5 @@ NNUNET = segmentation_kind(
     ),
     takes_crop=True,
     check=_check,
+    find_files=_find_files,
 )

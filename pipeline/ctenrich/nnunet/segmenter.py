@@ -36,7 +36,7 @@ from ctenrich.settings import SegmentSettings, Settings
 from ctenrich.tools import need_package
 from ctenrich.workspace import Workspace
 
-__all__ = ["NnunetSegmenter", "open_engine", "open_nnunet"]
+__all__ = ["ChosenModel", "NnunetSegmenter", "choose_nnunet", "open_engine", "open_nnunet"]
 
 
 def open_nnunet(
@@ -79,21 +79,77 @@ def open_nnunet(
         BAD_SETTINGS; BAD_PARAMETER if the model has several configurations and none was chosen; MISSING_EXTRA if a
         cascade or the reference engine is asked for without the libraries of nnU-Net.
     """
+    found = choose_nnunet(model, configuration=configuration, folds=folds, conventions=conventions)
+    stored, used = found.stored, found.conventions
+    _check_libraries(stored.plan(found.configuration), settings)
+    segment = settings.segment if used.step is None else replace(settings.segment, step_size=used.step)
+    engines = [
+        open_engine(stored, n, _choose_folds(stored, n, found.folds), mirror=mirror, settings=segment)
+        for n in found.chain
+    ]
+    axes = "" if used.axes == axes_before(found.model) else used.axes
+    product = Product(ProductKind.NNUNET, stored.name, found.configuration, found.folds, mirror, axes, used.step)
+    return NnunetSegmenter(product, _nnunet_model_info(found.model, stored, product), found.names, engines, used.axes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenModel:
+    """An nnU-Net model with everything that is decided before its weights are loaded."""
+
+    model: ResolvedModel
+    stored: StoredModel
+    conventions: Conventions
+    """Axes, and the step where one is stated."""
+    configuration: str
+    folds: tuple[str, ...]
+    names: Classes
+    chain: tuple[str, ...]
+    """Configurations to run, one after the other; more than one for a cascade."""
+
+
+def choose_nnunet(
+    model: str,
+    *,
+    configuration: str | None = None,
+    folds: tuple[str, ...] | None = None,
+    conventions: Conventions | None = None,
+) -> ChosenModel:
+    """Find, convert and check an nnU-Net model without loading its weights.
+
+    Parameters
+    ----------
+    model : str
+    configuration : str, optional
+    folds : tuple of str, optional
+    conventions : Conventions, optional
+        All as in `open_nnunet`.
+
+    Returns
+    -------
+    ChosenModel
+
+    Raises
+    ------
+    ModelError
+        As `open_nnunet`.
+    UsageError
+        BAD_PARAMETER if the model has several configurations and none was chosen.
+    """
     resolved = resolve_model(model)
     if resolved.entry is not None and resolved.entry.kind is ModelKind.BODYPART:
         fail(f"{resolved.name} is a body part regression model, not a segmentation model")
     stored = prepare(resolved)
     used = _complete_conventions(resolved, conventions or Conventions())
     name = _choose_configuration(stored, configuration)
-    chosen = _choose_folds(stored, name, folds)
-    names = class_names(stored.plan(name).labels.names, stored.name)
-    chain = _cascade_chain(stored, name)
-    _check_libraries(stored.plan(name), settings)
-    segment = settings.segment if used.step is None else replace(settings.segment, step_size=used.step)
-    engines = [open_engine(stored, n, _choose_folds(stored, n, chosen), mirror=mirror, settings=segment) for n in chain]
-    axes = "" if used.axes == axes_before(resolved) else used.axes
-    product = Product(ProductKind.NNUNET, stored.name, name, chosen, mirror, axes, used.step)
-    return NnunetSegmenter(product, _nnunet_model_info(resolved, stored, product), names, engines, used.axes)
+    return ChosenModel(
+        model=resolved,
+        stored=stored,
+        conventions=used,
+        configuration=name,
+        folds=_choose_folds(stored, name, folds),
+        names=class_names(stored.plan(name).labels.names, stored.name),
+        chain=tuple(_cascade_chain(stored, name)),
+    )
 
 
 def _complete_conventions(model: ResolvedModel, given: Conventions) -> Conventions:

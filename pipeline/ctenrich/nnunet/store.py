@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctenrich.errors import ModelError
+from ctenrich.inference.imported import hash_of_model_file, pinned_files
 from ctenrich.inference.isolation import run_isolated
 from ctenrich.inference.registry import ModelKind, ResolvedModel, models_home
-from ctenrich.nnunet.conventions import FILE, import_record
+from ctenrich.nnunet.conventions import FILE
 from ctenrich.nnunet.conversion import FORMAT, canonical_json, plan_of
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.source_folder import CHECKPOINTS
@@ -144,7 +145,7 @@ def source_files(folder: Path) -> dict[str, str]:
     """
     wanted = {"plans.json", "dataset.json", "plans.pkl", "postprocessing.json", "labels.json", FILE, *CHECKPOINTS}
     found = {
-        path.relative_to(folder).as_posix(): sha256_of_file(path)
+        path.relative_to(folder).as_posix(): hash_of_model_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and (path.name in wanted or ".model" in path.suffixes)
     }
@@ -155,8 +156,8 @@ def source_files(folder: Path) -> dict[str, str]:
 
 def _check_import_pin(model: ResolvedModel, sources: dict[str, str]) -> None:
     """Refuse an imported model whose files are not those that were imported; 0.1.0 recorded no hashes."""
-    pinned = import_record(model.folder).get("files")
-    if isinstance(pinned, dict) and pinned != sources:
+    pinned = pinned_files(model.folder)
+    if pinned is not None and pinned != sources:
         changed = sorted(name for name in pinned.keys() | sources.keys() if pinned.get(name) != sources.get(name))
         raise ModelError(
             Reason.HASH_MISMATCH,

@@ -11,11 +11,12 @@ from ctenrich.inference.registry import check_name
 from ctenrich.inference.segmentation import parse_switch, segmentation_kind
 from ctenrich.reasons import Reason
 from ctenrich.recipes.moose import moose_book
+from ctenrich.recipes.networks import check_networks
 from ctenrich.recipes.recipe import Recipe
 from ctenrich.recipes.recipe_file import read_recipes
-from ctenrich.recipes.segmenter import RecipeSegmenter, open_recipe
+from ctenrich.recipes.segmenter import RecipeSegmenter, open_recipe, segment_names
 from ctenrich.recipes.totalsegmentator import DEFAULT_VERSION, VERSIONS, TaskOptions, task_recipe
-from ctenrich.recipes.weights import find_all_weights, weights_folders
+from ctenrich.recipes.weights import weights_folders
 from ctenrich.records import Product
 from ctenrich.settings import Settings
 
@@ -80,11 +81,11 @@ def _open_file(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
 
 
 def _find_weights(spec: SegmenterSpec) -> None:
-    """Refuse a recipe whose weights are not on this machine."""
+    """Refuse a recipe whose classes have no codes, or whose weights are not on this machine or do not fit it."""
     recipe = recipe_of_spec(spec)
+    segment_names(recipe)
     own = (Path(spec.model).expanduser().resolve().parent,) if spec.kind == RECIPE.key else ()
-    parts = recipe.all_parts
-    find_all_weights([part.weights for part in parts], (*own, *weights_folders()), f"{recipe.family} {recipe.name}")
+    check_networks(recipe, (*own, *weights_folders()))
 
 
 def recipe_of_spec(spec: SegmenterSpec) -> Recipe:

@@ -18,7 +18,7 @@ from ctenrich.recipes.weights import find_all_weights
 from ctenrich.settings import SegmentSettings
 from ctenrich.tools import need_package
 
-__all__ = ["Networks", "open_networks"]
+__all__ = ["CheckedWeights", "Networks", "check_networks", "open_networks"]
 
 Key = tuple[str, float, bool]
 
@@ -74,9 +74,8 @@ def open_networks(recipe: Recipe, folders: Sequence[Path], settings: SegmentSett
     """
     _check_settings(settings)
     parts = recipe.all_parts
-    models = find_all_weights([part.weights for part in parts], folders, f"{recipe.family} {recipe.name}")
-    stored = {name: prepare(model) for name, model in models.items()}
-    plans = {part.weights.name: _check_part(part, stored[part.weights.name]) for part in parts}
+    found = check_networks(recipe, folders)
+    stored = found.stored
     engines = {_key(part): _open_part(part, stored[part.weights.name], settings) for part in parts}
     digest = hashlib.sha256(recipe_sha256(recipe).encode())
     for part in parts:
@@ -84,8 +83,45 @@ def open_networks(recipe: Recipe, folders: Sequence[Path], settings: SegmentSett
         folds = _folds(part.weights, model)
         identity = model.identity(_configuration(part.weights, model), folds)
         digest.update(f"{part.weights.name} {identity}\n".encode())
+    return Networks(engines=engines, sha256=digest.hexdigest(), notes=found.notes, demo=found.demo)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedWeights:
+    """Weights of a recipe that are on this machine and fit it; they are not loaded."""
+
+    stored: Mapping[str, StoredModel]
+    """By the name of the weights."""
+    notes: tuple[str, ...]
+    """What is unusual about the weights, one sentence each."""
+    demo: bool
+    """Whether one of the networks is for demonstration only."""
+
+
+def check_networks(recipe: Recipe, folders: Sequence[Path]) -> CheckedWeights:
+    """Find, convert and check all networks of a recipe without loading their weights.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    folders : sequence of Path
+        Folders that hold the folders of the weights.
+
+    Returns
+    -------
+    CheckedWeights
+
+    Raises
+    ------
+    ModelError
+        As `open_networks`.
+    """
+    parts = recipe.all_parts
+    models = find_all_weights([part.weights for part in parts], folders, f"{recipe.family} {recipe.name}")
+    stored = {name: prepare(model) for name, model in models.items()}
+    plans = {part.weights.name: _check_part(part, stored[part.weights.name]) for part in parts}
     demo = any(model.demo for model in models.values())
-    return Networks(engines=engines, sha256=digest.hexdigest(), notes=_name_notes(recipe, plans), demo=demo)
+    return CheckedWeights(stored=stored, notes=_name_notes(recipe, plans), demo=demo)
 
 
 def _check_settings(settings: SegmentSettings) -> None:

@@ -18,12 +18,13 @@ from pathlib import Path
 from statistics import median
 
 from ctenrich.inference.kinds import find_segmenter_kind, segmenter_kind
-from ctenrich.inference.products import SegmenterSpec, parse_segmenter
+from ctenrich.inference.products import RequestedProduct, SegmenterSpec, parse_segmenter, split_alias
 from ctenrich.inference.registry import check_model_name, registry
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.ledger.rows import StageTiming
 from ctenrich.records import ProductKind
 from ctenrich.runner.device_rates import DEFAULT_DEVICE, rates_of_device
+from ctenrich.runner.products import with_kept_product
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.select.cohort_file import sizes_of
@@ -275,7 +276,9 @@ def _count(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(counts.items()))
 
 
-def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str]]:
+def products_of(
+    segmenters: Sequence[str], bodypart: str, kept: Sequence[RequestedProduct] = ()
+) -> list[tuple[str, str]]:
     """Return (kind, beginning of the product key) of what is requested, without opening a model.
 
     Parameters
@@ -284,6 +287,8 @@ def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str
         As typed: ``expert`` or ``nnunet:MODEL...``.
     bodypart : str
         Body part model, or ``none``.
+    kept : sequence of RequestedProduct
+        Products that a run has already: what their models state today about axes does not matter.
 
     Raises
     ------
@@ -294,7 +299,8 @@ def products_of(segmenters: Sequence[str], bodypart: str) -> list[tuple[str, str
     ModelError
         UNKNOWN_AXES for a model on this machine whose axes nothing states.
     """
-    specs = [(parse_segmenter(text), text) for text in segmenters]
+    named = [split_alias(text)[1] for text in segmenters]
+    specs = [(with_kept_product(parse_segmenter(text), text, kept), text) for text in named]
     models = [spec.model for spec, _ in specs if spec.model and segmenter_kind(spec.kind).registered_models]
     for model in (*models, *((bodypart,) if bodypart != "none" else ())):
         check_model_name(model)

@@ -20,7 +20,14 @@ from ctenrich.stages.table import check_kind
 if TYPE_CHECKING:
     from ctenrich.settings import Settings
 
-__all__ = ["absolute_specification", "find_model_files", "find_scorer", "product_key", "request_products"]
+__all__ = [
+    "absolute_specification",
+    "find_model_files",
+    "find_scorer",
+    "product_key",
+    "request_products",
+    "with_kept_product",
+]
 
 
 def request_products(
@@ -66,17 +73,9 @@ def request_products(
     for device in (settings.segment.device, *settings.run.devices):
         check_device(device)
     check_crop(settings, with_bodypart=bodypart != "none" or find_scorer(kept) is not None)
-    known = {p.spec: p.product for p in kept}
     aliases = {p.product: p.alias for p in kept}
-    named = [split_alias(text) for text in segmenters]
-    specs = []
-    for alias, typed in named:
-        text = absolute_specification(typed)
-        specs.append((alias, text, replace(parse_segmenter(text), product=known.get(text))))
-    if bodypart != "none":
-        specs.append(("", absolute(bodypart), SegmenterSpec(kind=ProductKind.BODYPART, model=bodypart)))
     requested = []
-    for alias, text, spec in specs:
+    for alias, text, spec in _specifications(segmenters, bodypart, kept):
         product, info = _opened(text, spec, settings)
         if info is not None and not allow_demo:
             check_demonstration(info, cohort)
@@ -92,24 +91,60 @@ def request_products(
     return products
 
 
-def find_model_files(segmenters: Sequence[str]) -> None:
-    """Look for the files of models, without reading them: a source may take hours to read before models are opened.
+def find_model_files(segmenters: Sequence[str], bodypart: str = "none", kept: Sequence[RequestedProduct] = ()) -> None:
+    """Check the files of models without loading networks: a source may take hours to read before models are opened.
 
     Parameters
     ----------
     segmenters : sequence of str
         Specifications as typed.
+    bodypart : str
+        Name or folder of a body part regression model, or ``none``.
+    kept : sequence of RequestedProduct
+        Products that the run has already.
 
     Raises
     ------
     ModelError
-        NOT_FOUND, naming what is missing, or BAD_MODEL.
+        NOT_FOUND, naming what is missing; HASH_MISMATCH for a model that changed after its import; any other fault
+        that shows without the weights.
     """
-    for text in segmenters:
-        spec = parse_segmenter(text)
+    for _, _, spec in _specifications(segmenters, bodypart, kept):
         find_files = segmenter_kind(spec.kind).find_files
         if find_files is not None:
             find_files(spec)
+
+
+def _specifications(
+    segmenters: Sequence[str], bodypart: str, kept: Sequence[RequestedProduct]
+) -> list[tuple[str, str, SegmenterSpec]]:
+    """Alias, text with absolute paths and specification of everything that is asked for."""
+    out = []
+    for alias, typed in map(split_alias, segmenters):
+        text = absolute_specification(typed)
+        out.append((alias, text, with_kept_product(parse_segmenter(text), text, kept)))
+    if bodypart != "none":
+        out.append(("", absolute(bodypart), SegmenterSpec(kind=ProductKind.BODYPART, model=bodypart)))
+    return out
+
+
+def with_kept_product(spec: SegmenterSpec, typed: str, kept: Sequence[RequestedProduct]) -> SegmenterSpec:
+    """Return a specification with the product that a run has of it already: its axes and step apply.
+
+    Parameters
+    ----------
+    spec : SegmenterSpec
+    typed : str
+        Its text, without alias.
+    kept : sequence of RequestedProduct
+        Products of the run.
+
+    Returns
+    -------
+    SegmenterSpec
+    """
+    text = absolute_specification(typed)
+    return replace(spec, product=next((p.product for p in kept if p.spec == text), None))
 
 
 def product_key(products: Sequence[RequestedProduct], name: str) -> str:
