@@ -126,6 +126,10 @@ def test_a_file_that_lungmask_downloaded_is_used_and_can_be_imported(
     assert {m.name: m.installed for m in list_models()}["lungmask-R231"] is True
     shown = show_model("lungmask-R231")
     assert (shown["segmenter"], shown["labels"]) == ("lungmask:R231", {"Right lung": 1, "Left lung": 2})
+    assert [(row["code"], row["side"]) for row in shown["classes"]] == [
+        ("39607008 SCT Lung", "Right"),
+        ("39607008 SCT Lung", "Left"),
+    ]
     assert verify_model("lungmask-R231") == ()
     assert open_lungmask("R231", settings=SETTINGS).info.sha256 == first
     inside = empty_home / "own" / "imported" / "lungmask-R231" / file.name

@@ -46,13 +46,21 @@ def _licence(status: ModelStatus) -> str:
     return status.licence if status.accepted else f"{status.licence} (to be accepted)"
 
 
-@models_app.command("show", epilog="Example:  ctenrich models show Task055_SegTHOR")
+@models_app.command(
+    "show",
+    epilog="Examples:  ctenrich models show Task055_SegTHOR  \nctenrich models show totalsegmentator:lung_vessels",
+)
 def show(name: Name) -> None:
-    """Show a model's source, licence, axes and step with their sources, configurations, and the code of every class."""
+    """Show a model's source, licence, axes and step with their sources, configurations, and the code of every class.
+
+    A segmenter that runs a recipe (totalsegmentator:TASK, moose:MODEL, recipe:FILE.toml) is shown with all weights that
+    it needs, those that are missing too.
+    """
     from ctenrich.cli.console import print_table
     from ctenrich.models.library import show_model
+    from ctenrich.models.shown import show_segmenter
 
-    found = show_model(name)
+    found = dict(show_segmenter(name) if ":" in name else show_model(name))
     classes = found.pop("classes", [])
     for key, value in found.items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value

@@ -10,12 +10,11 @@ from ctenrich.encode.rtstruct import StructureSetOptions
 from ctenrich.errors import InputError
 from ctenrich.flows.builtin import BODYPART
 from ctenrich.flows.records import ResultFormat, Step
-from ctenrich.inference.products import absolute
+from ctenrich.inference.products import absolute, absolute_specification
 from ctenrich.publish.export import export_run
 from ctenrich.publish.structure_sets import export_structure_sets, names_of_tg263
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, ProductKind, State
-from ctenrich.runner.products import absolute_specification
 from ctenrich.runner.run import Run
 from ctenrich.series_store import SeriesStore
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,15 @@ from ctenrich.inference.kinds import SegmenterKind, SegmenterOption, find_segmen
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, SegmentMasks
 
-__all__ = ["RequestedProduct", "SegmenterSpec", "absolute", "parse_segmenter", "split_alias"]
+__all__ = [
+    "RequestedProduct",
+    "SegmenterSpec",
+    "absolute",
+    "absolute_specification",
+    "parse_segmenter",
+    "split_alias",
+    "with_kept_product",
+]
 
 _FILES = (".toml", ".json")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
@@ -120,6 +128,33 @@ def _option_value(kind: SegmenterKind, name: str, value: str, shown: tuple[str, 
     except ValueError:
         message = f"{shown[0]!r} is not understood in {shown[1]!r}"
         raise UsageError(Reason.BAD_PARAMETER, message, f"use {kind.usage}") from None
+
+
+def with_kept_product(spec: SegmenterSpec, typed: str, kept: Sequence[RequestedProduct]) -> SegmenterSpec:
+    """Return a specification with the product that a run has of it already: its axes and step apply.
+
+    Parameters
+    ----------
+    spec : SegmenterSpec
+    typed : str
+        Its text, without alias.
+    kept : sequence of RequestedProduct
+        Products of the run.
+
+    Returns
+    -------
+    SegmenterSpec
+    """
+    text = absolute_specification(typed)
+    return replace(spec, product=next((p.product for p in kept if p.spec == text), None))
+
+
+def absolute_specification(text: str) -> str:
+    """Return the specification of a segmenter with the path of its model made absolute, as a run keeps it."""
+    key, *rest = text.split(":")
+    kind = find_segmenter_kind(key.strip())
+    model = rest[0] if rest and kind is not None and kind.takes_path else ""
+    return text.replace(model, absolute(model), 1) if model else text
 
 
 def absolute(model: str) -> str:

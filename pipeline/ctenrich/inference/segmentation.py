@@ -9,7 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ctenrich.codes.mappings import find_segment
+from ctenrich.codes.describe import side_of
+from ctenrich.codes.mappings import codes_of, find_segment
 from ctenrich.errors import InputError, ModelError, count
 from ctenrich.inference.components import keep_largest_component
 from ctenrich.inference.kinds import SegmenterKind
@@ -20,7 +21,7 @@ from ctenrich.records import Issue, ModelInfo, Product, Quantity, SegmentMasks, 
 from ctenrich.settings import Settings
 from ctenrich.workspace import Workspace, load_array
 
-__all__ = ["Classes", "CtAnswer", "class_names", "parse_switch", "segment_ct", "segmentation_kind"]
+__all__ = ["Classes", "CtAnswer", "class_names", "class_rows", "parse_switch", "segment_ct", "segmentation_kind"]
 
 Classes = tuple[tuple[int, str, str], ...]
 """(label value, segment name, the model's name of the class) of every class of a model, by value."""
@@ -99,6 +100,29 @@ def class_names(labels: Mapping[str, int], model: str, rows: Mapping[str, str] |
     if twice:
         raise ModelError(Reason.BAD_MAPPING, f"two labels of {model} mean {twice[0]} in mappings/segments.csv")
     return tuple(sorted(classes))
+
+
+def class_rows(classes: Classes) -> list[dict[str, str]]:
+    """Describe classes as text, for ``ctenrich models show``.
+
+    Parameters
+    ----------
+    classes : Classes
+        The segment is empty where no mapping knows a class.
+
+    Returns
+    -------
+    list of dict
+        Value, label, segment, code and side of every class.
+    """
+    rows = []
+    for value, segment, label in classes:
+        code = codes_of(segment) if segment else None
+        row = {"value": str(value), "label": label, "segment": segment, "code": "", "side": ""}
+        if code is not None:
+            row |= {"code": f"{code.type.value} {code.type.scheme} {code.type.meaning}", "side": side_of(code)}
+        rows.append(row)
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)

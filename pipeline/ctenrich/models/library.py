@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctenrich.bodypart.scorer import load_bodypart_model
-from ctenrich.codes.describe import side_of
 from ctenrich.codes.mappings import find_segment
 from ctenrich.errors import ModelError, UnknownModelError, UnsafeInputError, did_you_mean
 from ctenrich.inference.download import download
@@ -32,13 +31,13 @@ from ctenrich.inference.registry import (
     registry,
     resolve_model,
 )
-from ctenrich.inference.segmentation import class_names
+from ctenrich.inference.segmentation import class_names, class_rows
 from ctenrich.nnunet.conventions import REGISTRY, Conventions, stated_conventions
 from ctenrich.nnunet.plans import ModelPlan, fail
 from ctenrich.nnunet.store import StoredModel, load_weights, prepare, source_files
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.recipes.published import fits_published_labels, published_model
+from ctenrich.recipes.published import fits_published_labels, published_model, published_segments
 from ctenrich.records import Issue, Severity
 from ctenrich.workspace import sha256_of_file, write_bytes
 
@@ -149,17 +148,17 @@ def show_model(name: str) -> dict[str, Any]:
     return out | {"kind": stored.meta["kind"], **_nnunet_details(model, stored)}
 
 
-def _classes(plan: ModelPlan) -> list[dict[str, str]]:
-    """Value, label, segment, code and side of every class; the segment is empty where no mapping knows the label."""
+def _classes(name: str, plan: ModelPlan) -> list[dict[str, str]]:
+    """Value, label, segment, code and side of every class; the segment is empty where no mapping knows the label.
+
+    The labels of published weights that no mapping knows have the segments of the recipe that uses these weights.
+    """
+    published = published_segments(name)
     rows = []
     for label, value in sorted(plan.labels.names.items(), key=lambda item: item[1]):
         code = find_segment(label)
-        row = {"value": str(value), "label": label, "segment": "", "code": "", "side": ""}
-        if code is not None:
-            row |= {"segment": code.name, "code": f"{code.type.value} {code.type.scheme} {code.type.meaning}"}
-            row["side"] = side_of(code)
-        rows.append(row)
-    return rows
+        rows.append((value, code.name if code is not None else published.get(value, ""), label))
+    return class_rows(tuple(rows))
 
 
 def _nnunet_details(model: ResolvedModel, stored: StoredModel) -> dict[str, Any]:
@@ -172,7 +171,7 @@ def _nnunet_details(model: ResolvedModel, stored: StoredModel) -> dict[str, Any]
         "step": "that of the run's settings, 0.5 by default" if stated.step is None else stated.step,
         **({"step_from": stated.step_from} if stated.step is not None else {}),
         "labels": dict(first.labels.names),
-        "classes": _classes(first),
+        "classes": _classes(model.name, first),
         "configurations": list(plans),
         "folds": {name: list(stored.folds(name)) for name in plans},
         "spacing": {name: list(plan.spacing) for name, plan in plans.items()},

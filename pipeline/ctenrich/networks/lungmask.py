@@ -25,7 +25,7 @@ from ctenrich.inference.kinds import ModelFiles
 from ctenrich.inference.process import prepare_process
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import ModelKind, ResolvedModel, registry, resolve_model
-from ctenrich.inference.segmentation import Classes, CtAnswer, class_names, segment_ct, segmentation_kind
+from ctenrich.inference.segmentation import Classes, CtAnswer, class_names, class_rows, segment_ct, segmentation_kind
 from ctenrich.inference.threads import in_order
 from ctenrich.networks.lungmask_rules import clean_labels, fuse, resize_labels, resize_slice
 from ctenrich.networks.lungmask_unet import IGNORED, check_unet, class_count, forward
@@ -130,6 +130,7 @@ def _describe(model: ResolvedModel) -> dict[str, Any]:
         "segmenter": _task_of(model.name),
         "axes": "LPS",
         "labels": {item.class_name: item.label for item in classes},
+        "classes": class_rows(tuple((item.label, item.segment, item.class_name) for item in classes)),
         "weights_sha256": tensors_sha256([tensors], ""),
     }
 

@@ -15,7 +15,7 @@ from ctenrich.inference.kinds import ModelFiles
 from ctenrich.inference.process import prepare_process
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import ResolvedModel, check_name, resolve_model
-from ctenrich.inference.segmentation import Classes, class_names, segmentation_kind
+from ctenrich.inference.segmentation import Classes, class_names, class_rows, segmentation_kind
 from ctenrich.networks.bundle import Bundle, bundle_folder, read_bundle
 from ctenrich.networks.grid_segmenter import GridSegmenter
 from ctenrich.networks.segresnet import forward, segresnet_shapes
@@ -122,6 +122,7 @@ def _describe(model: ResolvedModel) -> dict[str, Any]:
         "spacing": list(bundle.rules.spacing or ()),
         "patch": list(bundle.rules.windows.size),
         "labels": {label: value for value, _, label in names},
+        "classes": class_rows(names),
         "weights_sha256": tensors_sha256([tensors], ""),
     }
 

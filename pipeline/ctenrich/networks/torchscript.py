@@ -23,7 +23,7 @@ from ctenrich.inference.kinds import ModelFiles
 from ctenrich.inference.process import prepare_process
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.inference.registry import ResolvedModel, check_name, resolve_model
-from ctenrich.inference.segmentation import Classes, class_names, segmentation_kind
+from ctenrich.inference.segmentation import Classes, class_names, class_rows, segmentation_kind
 from ctenrich.networks.grid_segmenter import GridRules, GridSegmenter
 from ctenrich.networks.intensities import Intensity, IntensityStep
 from ctenrich.networks.weights import bad_model, check_settings
@@ -334,6 +334,7 @@ def _describe(model: ResolvedModel) -> dict[str, Any]:
         "spacing": list(stated.rules.spacing or ()),
         "patch": list(stated.rules.windows.size),
         "labels": {label: value for value, _, label in names},
+        "classes": class_rows(names),
         "weights_sha256": _identity(model, stated),
     }
 

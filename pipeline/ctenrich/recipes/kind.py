@@ -20,7 +20,7 @@ from ctenrich.recipes.weights import weights_folders
 from ctenrich.records import Product
 from ctenrich.settings import Settings
 
-__all__ = ["MOOSE", "RECIPE", "TOTALSEGMENTATOR", "recipe_of_spec"]
+__all__ = ["MOOSE", "RECIPE", "TOTALSEGMENTATOR", "folders_of_spec", "is_recipe", "recipe_of_spec"]
 
 _TITLES = {"totalsegmentator": "TotalSegmentator", "moose": "MOOSE"}
 _SECONDS = {"segment": 0.6, "measure": 0.02, "encode": 0.05, "validate": 0.08}
@@ -76,16 +76,26 @@ def _check_file(spec: SegmenterSpec) -> None:
 
 def _open_file(spec: SegmenterSpec, settings: Settings) -> RecipeSegmenter:
     recipe = _recipe_of(spec)
-    folders = (Path(spec.model).expanduser().resolve().parent, *weights_folders())
-    return open_recipe(recipe, Product("recipe", check_name(recipe.name)), settings=settings, folders=folders)
+    product = Product("recipe", check_name(recipe.name))
+    return open_recipe(recipe, product, settings=settings, folders=folders_of_spec(spec))
 
 
 def _find_weights(spec: SegmenterSpec) -> None:
     """Refuse a recipe whose classes have no codes, or whose weights are not on this machine or do not fit it."""
     recipe = recipe_of_spec(spec)
     segment_names(recipe)
+    check_networks(recipe, folders_of_spec(spec))
+
+
+def is_recipe(spec: SegmenterSpec) -> bool:
+    """Whether a specification is of a kind that runs recipes."""
+    return spec.kind in (TOTALSEGMENTATOR.key, MOOSE.key, RECIPE.key)
+
+
+def folders_of_spec(spec: SegmenterSpec) -> tuple[Path, ...]:
+    """Folders in which the weights of a recipe are looked for: that of a user's own file is the first."""
     own = (Path(spec.model).expanduser().resolve().parent,) if spec.kind == RECIPE.key else ()
-    check_networks(recipe, (*own, *weights_folders()))
+    return (*own, *weights_folders())
 
 
 def recipe_of_spec(spec: SegmenterSpec) -> Recipe:

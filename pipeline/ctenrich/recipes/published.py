@@ -13,7 +13,14 @@ from ctenrich.recipes.moose import moose_book
 from ctenrich.recipes.recipe import Part, Recipe, Weights
 from ctenrich.recipes.totalsegmentator import VERSIONS, task_book
 
-__all__ = ["fits_published_labels", "published_entry", "published_model", "published_models", "recipe_weights"]
+__all__ = [
+    "fits_published_labels",
+    "published_entry",
+    "published_model",
+    "published_models",
+    "published_segments",
+    "recipe_weights",
+]
 
 
 @cache
@@ -65,6 +72,26 @@ def fits_published_labels(name: str, labels: Mapping[str, int]) -> bool:
         of the weights' own files, the names of the classes must be the table's, too.
     """
     return any(_fits(recipe, part, labels) for recipe, part in _parts_of(name))
+
+
+def published_segments(name: str) -> dict[int, str]:
+    """Label value -> segment of the weights of a name, as the first recipe that uses them states; empty if none does.
+
+    Parameters
+    ----------
+    name : str
+        Of the data set's folder.
+
+    Returns
+    -------
+    dict of int to str
+        Classes that the recipe removes from its answer are not included.
+    """
+    for recipe, part in _parts_of(name):
+        names = {value: label for label, value in recipe.labels.items()}
+        made = {value: names[to] for value, to in part.labels.items() if to in names}
+        return {value: recipe.segments.get(label, label) for value, label in made.items()}
+    return {}
 
 
 def _fits(recipe: Recipe, part: Part, labels: Mapping[str, int]) -> bool:

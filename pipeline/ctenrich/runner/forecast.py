@@ -18,13 +18,12 @@ from pathlib import Path
 from statistics import median
 
 from ctenrich.inference.kinds import find_segmenter_kind, segmenter_kind
-from ctenrich.inference.products import RequestedProduct, SegmenterSpec, parse_segmenter, split_alias
+from ctenrich.inference.products import RequestedProduct, SegmenterSpec, parse_segmenter, split_alias, with_kept_product
 from ctenrich.inference.registry import check_model_name, registry
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.ledger.rows import StageTiming
 from ctenrich.records import ProductKind
 from ctenrich.runner.device_rates import DEFAULT_DEVICE, rates_of_device
-from ctenrich.runner.products import with_kept_product
 from ctenrich.runner.run import Run
 from ctenrich.runner.simulation import WorkerPools, simulate
 from ctenrich.select.cohort_file import sizes_of

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING
 
 from ctenrich.errors import UsageError
 from ctenrich.inference.device import check_device
-from ctenrich.inference.kinds import find_segmenter_kind, segmenter_kind
-from ctenrich.inference.products import RequestedProduct, SegmenterSpec, absolute, parse_segmenter, split_alias
+from ctenrich.inference.kinds import segmenter_kind
+from ctenrich.inference.products import (
+    RequestedProduct,
+    SegmenterSpec,
+    absolute,
+    absolute_specification,
+    parse_segmenter,
+    split_alias,
+    with_kept_product,
+)
 from ctenrich.reasons import Reason
 from ctenrich.records import Cohort, ModelInfo, Product, ProductKind, SliceScores
 from ctenrich.runner.demonstration import check_demonstration
@@ -20,14 +28,7 @@ from ctenrich.stages.table import check_kind
 if TYPE_CHECKING:
     from ctenrich.settings import Settings
 
-__all__ = [
-    "absolute_specification",
-    "find_model_files",
-    "find_scorer",
-    "product_key",
-    "request_products",
-    "with_kept_product",
-]
+__all__ = ["find_model_files", "find_scorer", "product_key", "request_products"]
 
 
 def request_products(
@@ -128,25 +129,6 @@ def _specifications(
     return out
 
 
-def with_kept_product(spec: SegmenterSpec, typed: str, kept: Sequence[RequestedProduct]) -> SegmenterSpec:
-    """Return a specification with the product that a run has of it already: its axes and step apply.
-
-    Parameters
-    ----------
-    spec : SegmenterSpec
-    typed : str
-        Its text, without alias.
-    kept : sequence of RequestedProduct
-        Products of the run.
-
-    Returns
-    -------
-    SegmenterSpec
-    """
-    text = absolute_specification(typed)
-    return replace(spec, product=next((p.product for p in kept if p.spec == text), None))
-
-
 def product_key(products: Sequence[RequestedProduct], name: str) -> str:
     """Return the key of the product that has `name` as its alias; any other name as it is.
 
@@ -176,11 +158,3 @@ def _opened(text: str, spec: SegmenterSpec, settings: Settings) -> tuple[Request
     opened = kind.open(spec, settings)
     info = opened.info
     return RequestedProduct(text, opened.product, info.sha256 if info else ""), info
-
-
-def absolute_specification(text: str) -> str:
-    """Return the specification of a segmenter with the path of its model made absolute, as a run keeps it."""
-    key, *rest = text.split(":")
-    kind = find_segmenter_kind(key.strip())
-    model = rest[0] if rest and kind is not None and kind.takes_path else ""
-    return text.replace(model, absolute(model), 1) if model else text
