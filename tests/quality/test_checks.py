@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from benchmarks.quality import FAULTS, masks_of, phantom_case, recall_in_mixes, with_masks
 from benchmarks.quality import Judged as Case
+from scipy import ndimage
 
 from ctenrich.quality.case import QualityCase, organ_mask
 from ctenrich.quality.cohort import OrganValues, compare_with_cohort
@@ -16,6 +17,7 @@ from ctenrich.quality.finding import Finding
 from ctenrich.quality.limits import load_limits
 from ctenrich.quality.ranking import rank_cases, score_of
 from ctenrich.quality.registry import CHECKS, run_checks
+from ctenrich.quality.shape_checks import check_holes
 from ctenrich.records import Severity
 
 LIMITS = load_limits()
@@ -110,6 +112,17 @@ def test_a_trachea_that_the_scan_cuts_is_no_half(clean: QualityCase) -> None:
         cut.__dict__.pop("lungs", None)
         found = grave(with_masks(cut, {"trachea": masks["trachea"][part]}))
         assert found.keys().isdisjoint({"carina", "upper_end"})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cavities_are_those_of_scipy(clean: QualityCase, seed: int) -> None:
+    mask = np.random.default_rng(seed).random((9, 10, 11)) < 0.8
+    heart = organ_mask("heart", mask, (1.0, 1.0, 1.0))
+    assert heart is not None
+    share = 1 - heart.voxels / np.count_nonzero(ndimage.binary_fill_holes(heart.mask))
+    assert share > 0.03
+    (found,) = [f for f in check_holes(clean.with_organs({"heart": heart}), LIMITS) if f.check == "holes"]
+    assert found.value == pytest.approx(share, abs=1e-12)
 
 
 def test_holes_and_missing_slices(clean: QualityCase) -> None:

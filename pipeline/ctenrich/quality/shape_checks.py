@@ -67,10 +67,12 @@ def check_islands(case: QualityCase, limits: Limits) -> Iterator[Finding]:
         sizes = np.bincount(labels.ravel())[1:] * float(np.prod(organ.spacing)) / 1000
         main = int(sizes.argmax())
         tree = cKDTree(_rim(labels == main + 1) * organ.spacing)
+        boxes = ndimage.find_objects(labels)
         islands = []
         for number in np.flatnonzero(sizes >= least):
             if number != main:
-                points = np.argwhere(labels == number + 1)
+                box = boxes[number]
+                points = np.argwhere(labels[box] == number + 1) + [side.start for side in box]
                 distance = float(tree.query(points[:: max(1, len(points) // 2000)] * organ.spacing)[0].min())
                 if distance >= reach:
                     islands.append((float(sizes[number]), distance, float(points[:, 0].mean()) + organ.start[0]))
@@ -112,11 +114,8 @@ def check_holes(case: QualityCase, limits: Limits) -> Iterator[Finding]:
     ------
     Finding
     """
-    from scipy import ndimage
-
     for organ in (o for o in case.organs.values() if one_piece(o.name)):
-        filled = ndimage.binary_fill_holes(organ.mask)
-        share = 1 - organ.voxels / float(np.count_nonzero(filled))
+        share = (enclosed := _enclosed(organ.mask)) / (organ.voxels + enclosed)
         limit = limits.number("holes", "share")
         if share > limit:
             text = f"{organ.name}: {share:.1%} of the filled organ are enclosed cavities, more than {limit:.0%}"
@@ -126,6 +125,15 @@ def check_holes(case: QualityCase, limits: Limits) -> Iterator[Finding]:
             text = f"{organ.name}: {empty.size} slices between its first and last slice have no voxel"
             found = above(organ.name, "missing_slices", float(empty.size), 0.0, text, severity=Severity.WARNING)
             yield replace(found, slice_index=case.slice_of(int(empty[0]) + organ.start[0]))
+
+
+def _enclosed(mask: np.ndarray) -> int:
+    """Number of voxels that are not in the mask and from which no path along faces leads out of the array."""
+    from scipy import ndimage
+
+    outside = np.pad(~mask, 1, constant_values=True)
+    labels, _ = ndimage.label(outside)
+    return int(np.count_nonzero(outside)) - int(np.count_nonzero(labels == labels[0, 0, 0]))
 
 
 def check_ends(case: QualityCase, limits: Limits) -> Iterator[Finding]:
