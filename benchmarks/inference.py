@@ -154,20 +154,20 @@ def ours(dicom: Path, model: str, out: Path, count: int) -> dict[str, float]:
 
 def fetched(dicom: Path) -> Any:
     """Describe the CT files of a folder as the fetch stage does."""
-    import pydicom
-
+    from ctenrich.dicom.reader import open_dicom
+    from ctenrich.dicom.values import text
     from ctenrich.records import FetchedFile, FetchedSeries
 
-    tags = ["Modality", "SeriesInstanceUID", "StudyInstanceUID"]
-    headers = {
-        p: pydicom.dcmread(p, specific_tags=tags, stop_before_pixels=True)
-        for p in sorted(dicom.rglob("*"))
-        if p.is_file()
-    }
-    chosen = {p: h for p, h in headers.items() if h.Modality == "CT"}
-    first = next(iter(chosen.values()))
+    tags = ("Modality", "StudyInstanceUID", "SeriesInstanceUID")
+    chosen = {}
+    for path in sorted(p for p in dicom.rglob("*") if p.is_file()):
+        with open_dicom(path, tags=tags) as parsed:
+            modality, study, series = (text(parsed.dataset, tag) for tag in tags)
+        if modality == "CT":
+            chosen[path] = study, series
+    study, series = next(iter(chosen.values()))
     files = tuple(FetchedFile(str(p), p.as_uri(), p.stat().st_size, "") for p in chosen)
-    return FetchedSeries(str(first.SeriesInstanceUID), str(first.StudyInstanceUID), files)
+    return FetchedSeries(series, study, files)
 
 
 def report(peer: dict[str, float], one: dict[str, float], many: dict[str, float], count: int) -> None:

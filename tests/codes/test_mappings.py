@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctenrich.codes.lint import check_mappings
 from ctenrich.codes.mappings import (
     CODES_REVISION,
-    check_mappings,
     codes_of,
     codes_sha256,
     find_segment,

@@ -11,7 +11,8 @@ import pytest
 from tests.conftest import test_data_root as data_root
 from tests.support.treatment_cases import Patient, make
 
-from ctenrich.codes.mappings import check_mappings, codes_of, load_segments, use_mappings
+from ctenrich.codes.lint import check_mappings
+from ctenrich.codes.mappings import codes_of, load_segments, use_mappings
 from ctenrich.errors import UsageError
 from ctenrich.resources import folder
 from ctenrich.structure_names.evidence import OrganEvidence, Overlap, find_evidence, midline

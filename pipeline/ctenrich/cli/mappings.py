@@ -22,7 +22,7 @@ def check(
     folder: Annotated[Path | None, typer.Argument(help="Folder of CSV files; default: the package's own.")] = None,
 ) -> None:
     """Check every code of the CSV mappings: check digits, known meanings, units, sides, one code per meaning."""
-    from ctenrich.codes.mappings import check_mappings
+    from ctenrich.codes.lint import check_mappings
     from ctenrich.errors import UsageError, count
     from ctenrich.reasons import Reason
     from ctenrich.records import Severity

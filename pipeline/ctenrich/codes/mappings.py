@@ -1,7 +1,7 @@
 """Load mappings/*.csv as checked codes: the only source of code values in objects.
 
-Every row is checked when it is loaded (check digit, blanks, missing parts); :func:`check_mappings` finds further faults
-in a folder of mappings. Each file has one table:
+Every row is checked when it is loaded (check digit, blanks, missing parts); :mod:`ctenrich.codes.lint` finds further
+faults in a folder of mappings. Each file has one table:
 
 * ``segments.csv``: name of a structure in a model or of an expert -> category, type, laterality, region, colour;
 * ``features.csv``: pyradiomics' feature name -> quantity and unit;
@@ -27,7 +27,6 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from ctenrich.codes.lint import check_mappings
 from ctenrich.codes.terminology import code_fault
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
@@ -44,7 +43,6 @@ __all__ = [
     "MapQuantity",
     "RegionCode",
     "SegmentCode",
-    "check_mappings",
     "codes_of",
     "codes_sha256",
     "find_segment",
@@ -408,7 +406,8 @@ def use_mappings(path: str | Path) -> None:
     Raises
     ------
     UsageError
-        BAD_MAPPING if the folder does not exist, has neither file, or has an error that :func:`check_mappings` finds.
+        BAD_MAPPING if the folder does not exist, has neither file, or has an error that
+        :func:`ctenrich.codes.lint.check_mappings` finds.
     """
     chosen = Path(path) if str(path) else None
     if chosen is None and not _own:
@@ -417,6 +416,8 @@ def use_mappings(path: str | Path) -> None:
         if not any((chosen / name).is_file() for name in ("segments.csv", "rois.csv")):
             message = f"the mappings folder {chosen.name!r} has no segments.csv (nor rois.csv)"
             raise UsageError(Reason.BAD_MAPPING, message, "give a folder with a segments.csv of the package's columns")
+        from ctenrich.codes.lint import check_mappings  # only a folder of the user's is checked again
+
         errors = [issue for issue in check_mappings(chosen) if issue.severity is Severity.ERROR]
         if errors:
             message = f"{errors[0].object}: {errors[0].message}"

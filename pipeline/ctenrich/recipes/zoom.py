@@ -105,26 +105,41 @@ class _PlaneTerms:
 
     def __init__(self, array: NDArray[np.signedinteger], rows: _Axis, columns: _Axis) -> None:
         self.array = array
-        self.rows = rows
-        self.columns = columns
+        width = array.shape[2]
+        self.neighbours = [
+            (row[:, None] * width + column, column_weight, row_weight[:, None])
+            for column, column_weight in columns.sides
+            for row, row_weight in rows.sides
+        ]
+        """Place in the plane, weight of the column and of the row of each output pixel's four neighbours."""
         self.kept: dict[int, list[Doubles]] = {}
 
     def _terms(self, k: int) -> list[Doubles]:
         """In the order (x low, y low), (x low, y high), (x high, y low), (x high, y high)."""
         if k not in self.kept:
-            plane = np.ascontiguousarray(self.array[k])
+            plane = np.ascontiguousarray(self.array[k]).reshape(-1)
             out = []
-            for column, column_weight in self.columns.sides:
-                side = plane[:, column] * column_weight
-                out += [side[row] * row_weight[:, None] for row, row_weight in self.rows.sides]
+            for place, column_weight, row_weight in self.neighbours:
+                term = plane.take(place) * column_weight
+                term *= row_weight
+                out.append(term)
             self.kept = {n: terms for n, terms in self.kept.items() if n >= k - 1} | {k: out}
         return self.kept[k]
 
     def output(self, planes: _Axis, k: int) -> Doubles:
-        """One output plane: the sum over x, then y, then z (fastest), from the left."""
-        low, high = self._terms(int(planes.low[k])), self._terms(int(planes.high[k]))
+        """One output plane: the sum over x, then y, then z (fastest), from the left.
+
+        A plane that lies on a source plane leaves out the products with 0: they change the sign of a zero at most,
+        which no whole number has.
+        """
+        low = self._terms(int(planes.low[k]))
         low_weight, high_weight = planes.low_weight[k], planes.high_weight[k]
         total: Doubles = low[0] * low_weight
+        if high_weight == 0:
+            for a in low[1:]:
+                total += a
+            return total
+        high = self._terms(int(planes.high[k]))
         total += high[0] * high_weight
         term = np.empty_like(total)
         for a, b in zip(low[1:], high[1:], strict=True):
@@ -210,8 +225,7 @@ def zoom_labels(
     last, made = -1, None
     for k, source in enumerate(planes.tolist()):
         if made is None or source != last:
-            plane = small[source] if small is not labels else labels[source]
-            made = plane[rows] if small is not labels else plane[rows][:, columns]
+            made = (small[source] if small is not labels else labels[source].take(columns, axis=1)).take(rows, axis=0)
             last = source
         out[k] = made
     for axis, (n_in, n_out) in enumerate(zip(labels.shape, shape, strict=True)):
