@@ -11,6 +11,8 @@ from tests.support.small_models import residual_plans, v2_plans, write_v2
 
 from ctenrich.errors import ModelError
 from ctenrich.inference.registry import resolve_model
+from ctenrich.inference.threads import torch_threads
+from ctenrich.nnunet import unet
 from ctenrich.nnunet.plans import NetworkPlan
 from ctenrich.nnunet.store import load_weights, prepare
 from ctenrich.nnunet.unet import (
@@ -54,6 +56,52 @@ def test_forward_pass_equals_the_library(tmp_path: Path, dims: int, kind: str) -
         assert float((forward(plan.network, weights, x) - library(x)).abs().max()) < 5e-5
         exact = forward(plan.network, {n: t.double() for n, t in weights.items()}, x.double())
         assert float((exact - library.double()(x.double())).abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize(("shape", "stride"), [((64, 24, 16, 7), (2, 1, 2)), ((12, 40, 48), (2, 2))])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_joined_channels_are_those_of_torch(shape: tuple[int, ...], stride: tuple[int, ...], batch: int) -> None:
+    """Inputs above and below the size from which oneDNN makes the transposed convolution, bit for bit."""
+    rng = torch.Generator().manual_seed(2)
+    up = torch.nn.functional.conv_transpose3d if len(stride) == 3 else torch.nn.functional.conv_transpose2d
+    quick = []
+    for first in (2, shape[1]):
+        x = torch.randn(batch, shape[0], first, *shape[2:], generator=rng)
+        weight, bias = torch.randn(shape[0], 6, *stride, generator=rng), torch.randn(6, generator=rng)
+        skip = torch.randn(batch, 5, *(n * s for n, s in zip(x.shape[2:], stride, strict=True)), generator=rng)
+        quick.append(x.shape[:4].numel() > unet._GENERAL_ROUTINE)
+        with torch.inference_mode():
+            wanted = torch.cat((up(x, weight, bias, stride), skip), 1)
+            found = unet._up_and_join(x, skip, weight, bias, stride)
+        assert torch.equal(found, wanted)
+        assert found.is_contiguous()
+    assert quick[-1], "the quick way was not tried"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_channels_one_after_another_are_all_channels_at_once(
+    threads: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = torch.Generator().manual_seed(3)
+    x = torch.randn(batch, 7, 5, 20, 19, generator=rng) * 50 + 300
+    weight, bias = torch.randn(7, generator=rng), torch.randn(7, generator=rng)
+    _, norm = unet._operations(NetworkPlan(3, 1, 3, (4, 8), ((3, 3, 3),) * 2, ((1, 1, 1),) * 2, (1,), (1,), ()), x)
+    calls = []
+
+    def counted(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        calls.append(x.shape[1])
+        made: torch.Tensor = norm(x, weight, bias)
+        return made
+
+    with torch.inference_mode(), torch_threads(threads):
+        wanted = unet._norm_and_activation(counted, x.clone(), weight, bias, 0.01)
+        assert calls == [7]
+        monkeypatch.setattr(unet, "_CHANNELS_BYTES", 2 * x[0, 0].nbytes)
+        found = unet._norm_and_activation(counted, x, weight, bias, 0.01)
+    assert calls[1:] == [2, 2, 2, 1] * batch
+    assert torch.equal(found, wanted)
+    assert found is x, "no further memory"
 
 
 SMALL = NetworkPlan(2, 1, 3, (4, 8), ((3, 3), (3, 3)), ((1, 1), (2, 2)), (1, 1), (1,), ((3, 3),))
