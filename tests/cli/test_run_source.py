@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from tests.support.cohorts import write_series
 from tests.support.models_home import in_process
@@ -90,17 +92,18 @@ def test_nothing_is_read_while_weights_are_missing(
 
 
 FASTEST = "Dataset298_TotalSegmentator_total_6mm_1559subj"
+TRAINER = "nnUNetTrainer_4000epochs_NoMirroring__nnUNetPlans__3d_fullres"
 
 
-def _import_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_model: Callable[[str], Path]) -> None:
-    """Import a model of each kind that has files of weights of its own."""
-    for name in ("CTENRICH_MODELS", "TOTALSEG_WEIGHTS_PATH"):
-        monkeypatch.setenv(name, str(tmp_path / "home"))
-    trainer = "nnUNetTrainer_4000epochs_NoMirroring__nnUNetPlans__3d_fullres"
-    write_dataset(tmp_path / FASTEST / trainer, 117, (6, 6, 6), seed=1)
-    import_model(tmp_path / FASTEST)
-    import_model(write_v2(tmp_path / "small"), name="small")
-    import_model(shared_model("bpr-lung1-demo"), name="scores")
+def _import(model: str, tmp_path: Path, shared_model: Callable[[str], Path]) -> None:
+    """Import a small model of one kind."""
+    if model == FASTEST:
+        write_dataset(tmp_path / FASTEST / TRAINER, 117, (6, 6, 6), seed=1)
+        import_model(tmp_path / FASTEST)
+    elif model == "scores":
+        import_model(shared_model("bpr-lung1-demo"), name="scores")
+    else:
+        import_model(write_v2(tmp_path / "small"), name="small")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,9 @@ def test_nothing_is_read_for_a_model_that_changed_after_its_import(
     model: str,
     file: str,
 ) -> None:
-    _import_all(tmp_path, monkeypatch, shared_model)
+    for name in ("CTENRICH_MODELS", "TOTALSEG_WEIGHTS_PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    _import(model, tmp_path, shared_model)
     [changed] = (tmp_path / "home" / "imported" / model).rglob(file)
     changed.write_bytes(changed.read_bytes() + b" ")
     write_series(tmp_path / "ct", 1)
@@ -137,13 +142,43 @@ def test_nothing_is_read_for_weights_of_another_version(
     """A table of 118 labels is another version of a network with 117."""
     for name in ("CTENRICH_MODELS", "TOTALSEG_WEIGHTS_PATH"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
-    trainer = "nnUNetTrainer_4000epochs_NoMirroring__nnUNetPlans__3d_fullres"
-    write_dataset(tmp_path / "home" / FASTEST / trainer, 118, (6, 6, 6), seed=1)
+    write_dataset(tmp_path / "home" / FASTEST / TRAINER, 118, (6, 6, 6), seed=1)
     write_series(tmp_path / "ct", 1)
     refused = run(tmp_path / "ct", "--out", tmp_path / "out", "--segmenter", "totalsegmentator:total:fastest")
     assert "BAD_MODEL" in refused.output
     assert "another version" in refused.output
     assert not (tmp_path / "out").exists()
+
+
+def _tilt(folder: Path, degrees: float) -> None:
+    """Tilt the gantry: rows and columns turn about x, and the table moves on along z."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    for path in folder.rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        if header.Modality == "CT":
+            header.ImageOrientationPatient = [1, 0, 0, 0, cosine, -sine]
+            header.GantryDetectorTilt = degrees
+            header.save_as(path)
+
+
+def test_gantry_tilt_and_uneven_slices_are_named_and_a_recipe_goes_on_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+) -> None:
+    """TotalSegmentator stops at such a series with an error of dicom2nifti, and a loop over a cohort with it."""
+    for name in ("CTENRICH_MODELS", "TOTALSEG_WEIGHTS_PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    write_dataset(tmp_path / "home" / FASTEST / TRAINER, 117, (6, 6, 6), seed=1)
+    uneven, tilted, good = write_series(tmp_path / "ct", 3, quirks=[Quirk.ALTERNATING_SPACING])
+    _tilt(tmp_path / "ct" / "p1", 15)
+    out = tmp_path / "out"
+    made = run(tmp_path / "ct", "--out", out, "--segmenter", "totalsegmentator:total:fastest:roi=liver,spleen")
+    assert made.exit_code == 0, made.output
+    assert "1 of 3 series selected; excluded: IRREGULAR_SPACING 1, LATERAL_DRIFT 1" in made.output
+    rows = pq.read_table(out / "input" / "cohort.excluded.parquet").to_pylist()
+    reasons = {row["series_instance_uid"]: row["reason"] for row in rows}
+    assert (reasons[uneven], reasons[tilted]) == ("IRREGULAR_SPACING", "LATERAL_DRIFT")
+    [seg] = out.glob("series/*/totalsegmentator__*/objects/seg.dcm")
+    assert good in seg.parts
 
 
 def test_the_same_command_resumes_a_run_of_0_1_0(

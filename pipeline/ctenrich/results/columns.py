@@ -38,8 +38,8 @@ def idc_column(name: str, kind: str, text: str) -> Column:
 
 SERIES = "Series Instance UID of the CT"
 PRODUCT = (
-    "What made it: expert, nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR[:axes=AXES][:step=STEP][:largest=on] or "
-    "bodypart:MODEL"
+    "What made it: expert, nnunet:MODEL:CONFIGURATION:FOLDS:MIRROR[:axes=AXES][:step=STEP][:largest=on], "
+    "bodypart:MODEL, or the kind and name of another segmenter, e.g. totalsegmentator:total-fast, moose:clin_ct_organs"
 )
 PATIENT_OF_CT = Column("PatientID", "string", "Patient ID; NULL for series that are not in the cohort file")
 STANDARD_NAME = Column("standard_name", "string", "Name of TG-263, with qualifier or margin; NULL if it has none")

@@ -57,7 +57,11 @@ RUN_COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("SeriesInstanceUID", "string", "Series Instance UID of the CT that it belongs to"),
         PATIENT_OF_CT,
         Column("product", "string", PRODUCT),
-        Column("kind", "string", "seg, shape_sr, stated_sr, landmarks_sr or regions_sr"),
+        Column(
+            "kind",
+            "string",
+            "seg, shape_sr, dose_sr, stated_sr, features_sr, landmarks_sr, regions_sr",
+        ),
         Column("path", "string", "File, relative to the run's folder"),
         Column("size", "int", "Bytes"),
         Column("sha256", "string", "SHA-256 of the file"),
