@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ctenrich.errors import ModelError, UnknownModelError, UsageError
 from ctenrich.recipes.executor import RecipeResult, closest_axes, run_recipe, voxel_sizes
-from ctenrich.recipes.networks import open_networks
+from ctenrich.recipes.networks import check_networks, open_networks
 from ctenrich.recipes.recipe import Recipe
 from ctenrich.recipes.totalsegmentator import TaskOptions, task_recipe
 from ctenrich.settings import SegmentSettings
@@ -175,6 +176,34 @@ def test_labels_beyond_the_table_are_another_version(tmp_path: Path) -> None:
     write_dataset(tmp_path / weights_.folder / weights_.subfolder, 3, (6, 6, 6), seed=1)
     with pytest.raises(ModelError, match=r"BAD_MODEL.*label 3 \(class_3\).*table of 2 labels"):
         open_networks(recipe, [tmp_path], REFERENCE)
+
+
+def _named(folder: Path, names: dict[str, int], dataset: str = "") -> None:
+    """Give a small data set the names and the data set of another one."""
+    described = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(described | {"labels": {"background": 0} | names}))
+    plans = json.loads((folder / "plans.json").read_text())
+    (folder / "plans.json").write_text(json.dumps(plans | ({"dataset_name": dataset} if dataset else {})))
+
+
+def test_parts_in_each_others_folders_are_refused(tmp_path: Path) -> None:
+    """The muscles have 23 labels, which all fit the table of the 24 organs: nothing but the names tells them apart."""
+    _, recipe = task_recipe("total", None, TaskOptions(roi=("spleen",)))
+    recipe = replace(recipe, crop=None)
+    [organs] = recipe.parts
+    _, whole = task_recipe("total", None, TaskOptions())
+    muscles = next(part for part in whole.parts if part.weights.name == "294")
+    classes = {value: name for name, value in whole.labels.items()}
+    names = {classes[to]: value for value, to in muscles.labels.items()}
+    folder = tmp_path / organs.weights.folder / organs.weights.subfolder
+    write_dataset(folder, len(names), (1.5, 1.5, 1.5), seed=1)
+    _named(folder, names, muscles.weights.folder)
+    with pytest.raises(ModelError, match=f"files in {organs.weights.folder} are those of {muscles.weights.folder}"):
+        check_networks(recipe, [tmp_path])
+    _named(folder, names, "Dataset900_Small")
+    names_differ, fewer = check_networks(recipe, [tmp_path]).notes
+    assert "name 23 of their labels otherwise than the recipe's table" in names_differ
+    assert "have 23 labels, and the recipe's table 24: its other classes are absent in every series" in fewer
 
 
 def test_a_fold_that_is_missing_is_named(tmp_path: Path) -> None:

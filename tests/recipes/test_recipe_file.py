@@ -66,6 +66,18 @@ def test_a_recipe_of_a_user_is_read(tmp_path: Path) -> None:
         ("step = 0.6", 'crop = { recipe = "chest", classes = ["heart"] }', "chest need each other"),
         ("step = 0.6", 'split = "often"', "'often' is not one of never, large, always"),
         ("step = 0.6", 'after = [{ rule = "erode" }]', "'erode' is not one of"),
+        ("{ heart = 4 }", "{ heart = 0 }", "labels are not different numbers from 1.*0 is the background"),
+        ("{ heart = 4 }", "{ heart = 4, aorta = 4 }", "labels are not different numbers"),
+        ("{ heart = 4 }", '{ heart = "4" }', "labels are not different numbers"),
+        ("{ heart = 1, aorta = 2 }", "{ heart = true, aorta = 2 }", "labels are not different numbers"),
+        ("mirror = true", 'mirror = "false"', "mirror 'false' is not true or false"),
+        ("folds = [0, 1]", "folds = 0", "folds 0 are not a list of folds"),
+        ("folds = [0, 1]", "plans = 8", "plans is not a text"),
+        ("step = 0.6", 'keep = "heart"', "keep is not a list of classes"),
+        ("step = 0.6", 'rules = [{ rule = "small_components", classes = ["heart"], amount = "9" }]', "amount '9'"),
+        ("step = 0.6", 'rules = [{ rule = "largest_component" }]', "the classes of largest_component are not"),
+        ("step = 0.6", 'rules = [{ rule = "relabel_vertebrae", classes = ["heart"] }]', "the first and the last"),
+        ("step = 0.6", 'after = [{ rule = "inside", classes = ["heart"] }]', "inside needs a recipe"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, old: str, new: str, message: str) -> None:

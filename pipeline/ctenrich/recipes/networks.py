@@ -13,6 +13,7 @@ from ctenrich.nnunet.plans import fail
 from ctenrich.nnunet.segmenter import open_engine
 from ctenrich.nnunet.store import StoredModel, prepare
 from ctenrich.reasons import Reason
+from ctenrich.recipes.published import published_models
 from ctenrich.recipes.recipe import Part, Recipe, Weights, recipe_sha256
 from ctenrich.recipes.weights import find_all_weights
 from ctenrich.settings import SegmentSettings
@@ -119,9 +120,10 @@ def check_networks(recipe: Recipe, folders: Sequence[Path]) -> CheckedWeights:
     parts = recipe.all_parts
     models = find_all_weights([part.weights for part in parts], folders, f"{recipe.family} {recipe.name}")
     stored = {name: prepare(model) for name, model in models.items()}
-    plans = {part.weights.name: _check_part(part, stored[part.weights.name]) for part in parts}
+    for part in parts:
+        _check_part(part, stored[part.weights.name])
     demo = any(model.demo for model in models.values())
-    return CheckedWeights(stored=stored, notes=_name_notes(recipe, plans), demo=demo)
+    return CheckedWeights(stored=stored, notes=_notes(recipe, stored), demo=demo)
 
 
 def _check_settings(settings: SegmentSettings) -> None:
@@ -141,8 +143,8 @@ def _folds(weights: Weights, stored: StoredModel) -> tuple[str, ...]:
     return weights.folds or stored.folds(_configuration(weights, stored))
 
 
-def _check_part(part: Part, stored: StoredModel) -> Mapping[str, int]:
-    """Check configuration, folds and labels of a part; return the labels that the model's files name."""
+def _check_part(part: Part, stored: StoredModel) -> None:
+    """Check configuration, folds and labels of a part."""
     weights = part.weights
     configuration = _configuration(weights, stored)
     if configuration not in stored.configurations:
@@ -157,12 +159,12 @@ def _check_part(part: Part, stored: StoredModel) -> Mapping[str, int]:
         shown = next(name for name, value in names.items() if value == beyond[0])
         fail(
             f"{stored.name} has the label {beyond[0]} ({shown}), which is not in the recipe's table of "
-            f"{len(part.labels)} labels: it is another version of these weights"
+            f"{len(part.labels)} labels: it is another version of these weights",
+            "a recipe of your own lists every label of its networks, and keep = [...] the classes that are wanted",
         )
     for fold in weights.folds:
         if fold not in stored.folds(configuration):
             fail(f"{stored.name} has no fold {fold}", f"it has: {', '.join(stored.folds(configuration))}")
-    return names
 
 
 def _open_part(part: Part, stored: StoredModel, settings: SegmentSettings) -> Any:
@@ -176,24 +178,49 @@ def _open_part(part: Part, stored: StoredModel, settings: SegmentSettings) -> An
     )
 
 
-def _name_notes(recipe: Recipe, models: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
-    """One sentence per part whose own files give a number to another class of the recipe than the recipe does."""
+def _otherwise_named(recipe: Recipe, part: Part, names: Mapping[str, int]) -> list[str]:
+    """Classes of the recipe that the part makes of another number than the one that its own files give them."""
+    made = set(part.labels.values())
     out = []
+    for name, value in names.items():
+        wanted, found = recipe.labels.get(name), part.labels.get(value, 0)
+        if wanted is not None and found != wanted and (found != 0 or wanted in made):
+            out.append(name)
+    return out
+
+
+def _notes(recipe: Recipe, stored: Mapping[str, StoredModel]) -> tuple[str, ...]:
+    """One sentence per part of a recipe, or of one that it needs, whose own files state other classes than it does."""
+    out = [note for rough in recipe.rough_recipes for note in _notes(rough, stored)]
     for part in recipe.parts:
-        differing = [
-            name
-            for name, value in models[part.weights.name].items()
-            if name in recipe.labels and part.labels[value] not in (recipe.labels[name], 0)
-        ]
-        if differing and part.weights.own_names:
-            fail(
-                f"the weights {part.weights.name} give the class {differing[0]} another number than the recipe's "
-                "table: they are another version",
-                "use them as nnunet:FOLDER, which takes the names of their own files",
-            )
+        weights, model = part.weights, stored[part.weights.name]
+        names = model.plan(_configuration(weights, model)).labels.names
+        differing = _otherwise_named(recipe, part, names)
         if differing:
+            _check_owner(part, model, differing[0])
             out.append(
-                f"the weights {part.weights.name} name {len(differing)} of their labels otherwise than the recipe's "
-                f"table, e.g. {differing[0]}; the numbers of the table apply"
+                f"the weights {weights.name} name {len(differing)} of their labels otherwise than the recipe's "
+                f"table, e.g. {differing[0]}; the numbers of the table apply, and are wrong if these are other weights"
             )
-    return tuple(out)
+        lost = set(part.labels) - set(names.values())
+        if lost:
+            out.append(
+                f"the weights {weights.name} have {len(names)} labels, and the recipe's table {len(part.labels)}: "
+                "its other classes are absent in every series"
+            )
+    return tuple(dict.fromkeys(out))
+
+
+def _check_owner(part: Part, model: StoredModel, name: str) -> None:
+    """Refuse weights that name a class otherwise, if that is not expected of them or they state another data set."""
+    weights = part.weights
+    if weights.own_names:
+        fail(
+            f"the weights {weights.name} give the class {name} another number than the recipe's "
+            "table: they are another version",
+            "use them as nnunet:FOLDER, which takes the names of their own files",
+        )
+    plans = model.meta["configurations"][_configuration(weights, model)]["plans"]
+    owner = str(plans.get("dataset_name", ""))
+    if owner != weights.folder and owner in published_models():
+        fail(f"the files in {weights.folder} are those of {owner}", "put each data set into a folder of its own name")

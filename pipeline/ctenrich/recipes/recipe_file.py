@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeGuard, TypeVar
 
 from ctenrich.codes.tasks import task_classes, task_parts
 from ctenrich.errors import UsageError, did_you_mean
@@ -40,6 +40,8 @@ _RECIPE = {
 _PART = {"weights", "labels", "step", "mirror"}
 _CROP = {"recipe", "robust", "classes", "margin", "slices_only", "uncropped"}
 _RULE = {"rule", "classes", "amount", "recipe"}
+_OF_OTHERS = frozenset({RuleName.INSIDE, RuleName.BAND, RuleName.REFINE_VERTEBRAE})
+"""Rules by the classes of another recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +144,15 @@ class _Reader:
         place = f"{self.file}: weights.{name}"
         values = dict(_table(row, _WEIGHTS, place))
         _text(values, "folder", place)
+        for key in _WEIGHTS - {"folds", "version", "own_names"}:
+            if not isinstance(values.get(key, ""), str):
+                _refuse(place, f"{key} is not a text")
         if "folds" in values:
-            values["folds"] = tuple(str(fold) for fold in values["folds"])
+            folds = values["folds"]
+            if not isinstance(folds, list) or not all(str(fold).isdigit() or fold == "all" for fold in folds):
+                _refuse(place, f"folds {folds!r} are not a list of folds", 'such as [0, 1] or ["all"]')
+            values["folds"] = tuple(str(fold) for fold in folds)
+        values["own_names"] = _switch(values, "own_names", place)
         if values.get("version", 2) not in (1, 2):
             _refuse(place, f"version {values['version']!r} is not a version of nnU-Net", "1 or 2")
         return Weights(name=name, **values)
@@ -166,6 +175,8 @@ class _Reader:
         labels, segments, removed = _labels(row, place)
         parts = self._parts(row, labels, removed, place)
         crop = row.get("crop")
+        if crop is not None and not _names(_table(crop, _CROP, f"{place}.crop"), "classes", place):
+            _refuse(f"{place}.crop", "classes is missing")
         return Recipe(
             name=name,
             family=self.family,
@@ -181,7 +192,7 @@ class _Reader:
             split_voxels=_count(row.get("split_voxels", SPLIT_VOXELS), f"{place}.split_voxels"),
             rules=self._rules(row.get("rules", ()), labels, f"{place}.rules"),
             after=self._rules(row.get("after", ()), labels, f"{place}.after"),
-            keep=_known(tuple(row.get("keep", ())), labels, f"{place}.keep"),
+            keep=_known(_names(row, "keep", place), labels, f"{place}.keep"),
             citation=str(self.data.get("citation", "")),
             source=str(self.data.get("source", "")),
         )
@@ -198,14 +209,15 @@ class _Reader:
         for n, given in enumerate(rows):
             where = f"{place}.parts[{n}]"
             part = dict(_table(given if isinstance(given, Mapping) else {"weights": given}, _PART, where))
-            name = str(part.pop("weights", ""))
+            name = _text(part, "weights", where)
             if name not in self.weights:
                 _refuse(where, f"there are no weights {name!r}", did_you_mean(name, self.weights))
-            table = self._part_labels(part.pop("labels", None), tables, name, labels, where)
+            table = self._part_labels(part.get("labels"), tables, name, labels, where)
             table = table or {value: 0 if value in removed else value for value in (*labels.values(), *removed)}
-            step, mirror = _step(part.get("step", defaults["step"]), where), part.get("mirror", defaults["mirror"])
+            chosen = defaults | part
+            step, mirror = _step(chosen["step"], where), _switch(chosen, "mirror", where)
             weights = _with_class_names(self.weights[name], table, labels)
-            out.append(Part(weights=weights, labels=table, step=step, mirror=bool(mirror)))
+            out.append(Part(weights=weights, labels=table, step=step, mirror=mirror))
         return tuple(out)
 
     @staticmethod
@@ -223,7 +235,9 @@ class _Reader:
             unknown = [key for key in given if key not in labels]
             if unknown:
                 _refuse(place, f"the recipe has no class {unknown[0]!r}")
-            return {int(value): labels[key] for key, value in given.items()}
+            if not given or not _are_label_numbers(given.values()):
+                _refuse(place, "labels are not different numbers from 1", "0 is the background of the network")
+            return {value: labels[key] for key, value in given.items()}
         number = name.split("-", maxsplit=1)[0]  # 831-small has the labels of 831
         return dict(tables.get(int(number), {})) if number.isdigit() else {}
 
@@ -234,24 +248,34 @@ class _Reader:
         if "robust" in row:
             self.robust[rough.name] = self.recipe(str(row["robust"]), place)
         margin = row.get("margin", 0)
-        if not isinstance(margin, int | float) or not 0 <= margin <= 1000:
+        if not _is_number(margin) or not 0 <= margin <= 1000:
             _refuse(place, f"margin {margin!r} is not a number of mm")
         return Crop(
             rough=rough,
             classes=_known(classes, rough.labels, place),
             margin=float(margin),
-            slices_only=bool(row.get("slices_only", False)),
-            uncropped=bool(row.get("uncropped", False)),
+            slices_only=_switch(row, "slices_only", place),
+            uncropped=_switch(row, "uncropped", place),
         )
 
     def _rules(self, rows: Any, labels: Mapping[str, int], place: str) -> tuple[Rule, ...]:
         out = []
+        if not isinstance(rows, Sequence) or isinstance(rows, str):
+            _refuse(place, "it is not a list of rules")
         for row in rows:
             _table(row, _RULE, place)
             other = self.recipe(str(row["recipe"]), place) if "recipe" in row else None
             classes = _known(_names(row, "classes", place), other.labels if other is not None else labels, place)
             name = _choice(RuleName, row.get("rule"), place)
-            out.append(Rule(name=name, classes=classes, amount=float(row.get("amount", 0)), other=other))
+            amount = row.get("amount", 0)
+            if not _is_number(amount) or not 0 <= amount <= 1e9:
+                _refuse(place, f"amount {amount!r} is not a number of mm or mm3")
+            if len(classes) != 2 if name is RuleName.RELABEL_VERTEBRAE else not classes:
+                wanted = "the first and the last vertebra" if name is RuleName.RELABEL_VERTEBRAE else "classes"
+                _refuse(place, f"the classes of {name.value} are not {wanted}")
+            if (other is not None) != (name in _OF_OTHERS):
+                _refuse(place, f"{name.value} {'needs a' if other is None else 'takes no'} recipe")
+            out.append(Rule(name=name, classes=classes, amount=float(amount), other=other))
         return tuple(out)
 
 
@@ -304,7 +328,7 @@ def _choice(kind: type[E], value: object, place: str) -> E:
 
 
 def _step(value: object, place: str) -> float:
-    if isinstance(value, int | float) and 0 < value <= 1:
+    if _is_number(value) and 0 < value <= 1:
         return float(value)
     _refuse(place, f"step {value!r} is not between 0 and 1")
 
@@ -344,8 +368,22 @@ def _labels(row: Mapping[str, Any], place: str) -> tuple[dict[str, int], dict[st
     given = row.get("labels")
     if not isinstance(given, Mapping) or not given:
         _refuse(place, "labels is missing", "a table of class and number, or the task of a known label table")
-    labels = {str(name): value for name, value in given.items()}
-    values = list(labels.values())
-    if not all(isinstance(v, int) and 0 < v < 65536 for v in values) or len(set(values)) != len(values):
+    if not _are_label_numbers(given.values()):
         _refuse(place, "labels are not different numbers from 1")
-    return labels, {}, frozenset()
+    return {str(name): value for name, value in given.items()}, {}, frozenset()
+
+
+def _are_label_numbers(given: Iterable[object]) -> bool:
+    values = list(given)
+    return all(type(v) is int and 0 < v < 65536 for v in values) and len(set(values)) == len(values)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _switch(row: Mapping[str, Any], key: str, place: str) -> bool:
+    value = row.get(key, False)
+    if not isinstance(value, bool):
+        _refuse(place, f"{key} {value!r} is not true or false")
+    return value

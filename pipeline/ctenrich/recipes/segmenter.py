@@ -128,7 +128,7 @@ class RecipeSegmenter:
         return segment_ct(inputs, workspace, self.product, self.info, label)
 
     def _issues(self, answer: RecipeResult, uid: str) -> tuple[Issue, ...]:
-        notes = [Issue(RULE_NOTE, Severity.NOTE, uid, note) for note in self.networks.notes]
+        notes = [Issue(RULE_NOTE, Severity.WARNING, uid, note) for note in self.networks.notes]
         if answer.empty_crop:
             text = f"{answer.empty_crop}: nothing to segment around, so all classes are absent"
             notes.append(Issue(RULE_EMPTY, Severity.WARNING, uid, text))
