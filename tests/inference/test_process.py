@@ -41,6 +41,33 @@ def test_memory_that_layers_free_is_used_again() -> None:
     assert _new_pages("kept") < 2 * layer
 
 
+_EXCESS = """
+from ctenrich.inference.process import keep_freed_memory, return_excess_memory
+import numpy as np
+def resident():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+kept = keep_freed_memory()
+layers = [np.ones(2**20) for _ in range(16)]
+held = layers.pop(8)
+del layers
+before = resident()
+print(kept, return_excess_memory(2**30), before - resident() > 100_000, return_excess_memory(2**24), end=" ")
+print(before - resident() > 100_000, held.sum() == 2**20)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_freed_memory_beyond_the_limit_is_returned() -> None:
+    done = subprocess.run([sys.executable, "-c", _EXCESS], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "False", "True", "True", "True"]
+
+
+def test_without_glibc_nothing_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda _: object())
+    assert process.return_excess_memory(0) is False
+
+
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
 def test_the_users_own_settings_of_the_allocator_stay(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "2")

@@ -8,12 +8,13 @@ import gc
 import os
 from functools import cache
 
-__all__ = ["keep_freed_memory", "prepare_process"]
+__all__ = ["keep_freed_memory", "prepare_process", "return_excess_memory"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
 """Parameters of mallopt(3)."""
 _LARGEST = 2**31 - 1
 _TOP_PAD_BYTES = 64 * 1024**2
+_EXCESS = 1024**3
 
 
 @cache
@@ -56,3 +57,50 @@ def keep_freed_memory() -> bool:
     if not mallopt(_MMAP_THRESHOLD, _LARGEST):
         mallopt(_MMAP_MAX, 0)  # glibc before 2.35 has a lower limit for the threshold
     return bool(mallopt(_TRIM_THRESHOLD, _LARGEST) and mallopt(_TOP_PAD, _TOP_PAD_BYTES))
+
+
+class _HeapUse(ctypes.Structure):
+    """``struct mallinfo2`` of glibc 2.33 and later."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    )
+
+
+def return_excess_memory(limit: int = _EXCESS) -> bool:
+    """Return freed memory that glibc keeps to the system, if it is more than a limit.
+
+    Called between the networks of a product and after a volume: what a network freed is divided into blocks that the
+    next one cannot always use, so that a process would grow from network to network. Clearing the pages again costs
+    far less than a network of that size.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes of freed memory that the process may keep.
+
+    Returns
+    -------
+    bool
+        Whether there was so much freed memory, and the system took some of it. Never with another C library, or a glibc
+        before 2.33.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        use, trim = library.mallinfo2, library.malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return False
+    use.restype = _HeapUse
+    return use().fordblks > limit and bool(trim(0))

@@ -14,6 +14,7 @@ from ctenrich.codes.mappings import codes_of, find_segment
 from ctenrich.errors import InputError, ModelError, count
 from ctenrich.inference.components import keep_largest_component
 from ctenrich.inference.kinds import SegmenterKind
+from ctenrich.inference.process import return_excess_memory
 from ctenrich.inference.products import SegmenterSpec
 from ctenrich.masks import masks_from_label_map
 from ctenrich.reasons import Reason
@@ -177,6 +178,7 @@ def segment_ct(
         raise InputError(Reason.WRONG_MODALITY, f"{model.name} needs a CT volume in Hounsfield units")
     uid = volume.series_instance_uid
     answer = label(volume, load_array(workspace.resolve(uid, volume.array_path)))
+    return_excess_memory()
     start = time.perf_counter()
     removed = _keep_largest(answer) if product.largest_component else ()
     template = SegmentMasks(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctenrich.inference.components import keep_largest_component
+from ctenrich.inference.process import return_excess_memory
 from ctenrich.nnunet.preprocess import Axes
 from ctenrich.progress import SILENT, Progress
 from ctenrich.recipes.moose_grid import in_pieces, resample_blocks, resample_labels
@@ -243,6 +244,7 @@ class _Run:
             np.copyto(out, painted, where=painted != 0)
             self.timings["network"] += ready - start
             self.timings["paint"] += time.perf_counter() - ready
+            return_excess_memory()
         return out
 
     # ------------------------------------------------------------ source grid
