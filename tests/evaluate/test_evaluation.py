@@ -126,6 +126,10 @@ def test_files_of_others_are_references(source: RunSource, tmp_path: Path) -> No
     nibabel.save(nibabel.Nifti1Image(heart[::-1].astype(np.uint8), turned), folder / "003_Heart.nii.gz")
     (mask,) = evaluate_run(source, reference=str(tmp_path), products=["expert"]).masks
     assert (mask.segment, mask.series_instance_uid, mask.metrics.dice) == ("heart", uid, 1.0)
+    whole = (folder / "003_Heart.nii.gz").read_bytes()
+    (folder / "003_Heart.nii.gz").write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
+    damaged = evaluate_run(source, reference=str(tmp_path), products=["expert"])
+    assert ([m.metrics for m in damaged.masks], [r.reason for r in damaged.refused]) == ([], [Reason.DECODE_ERROR])
     lung = full_mask(expert, numbers["lung_left"], source.workspace).transpose(2, 1, 0)
     labels = np.where(heart, 1, np.where(lung, 2, 0)).astype(np.uint8)
     (folder / "003_Heart.nii.gz").unlink()

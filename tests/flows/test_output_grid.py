@@ -222,6 +222,17 @@ def test_a_file_that_is_no_nifti(planes: InputPlanes, tmp_path: Path) -> None:
     assert caught.value.reason is Reason.DECODE_ERROR
 
 
+@pytest.mark.parametrize("byte", [-8, -1], ids=["checksum", "length"])
+def test_a_packed_file_that_was_damaged(images: list[Dataset], planes: InputPlanes, tmp_path: Path, byte: int) -> None:
+    path = nifti(images, tmp_path / "a.nii.gz")
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        check_nifti(path, planes)
+    assert caught.value.reason is Reason.DECODE_ERROR
+
+
 @pytest.mark.parametrize(("keys", "reason"), [("", None), (", grid: input", Reason.FOREIGN_OBJECT)])
 def test_a_step_that_has_to_keep_the_grid(
     images: list[Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str, reason: Reason | None

@@ -23,6 +23,7 @@ from ctenrich.dicom.sop_classes import RT_STRUCTURE_SET, SEGMENTATION_CLASSES
 from ctenrich.errors import CtenrichError, InputError, UsageError
 from ctenrich.evaluate.other_segs import read_other_segs
 from ctenrich.geometry import affine_lps, lps_to_ras, match_array
+from ctenrich.gzip_files import check_nifti_gzip
 from ctenrich.masks import full_mask
 from ctenrich.reasons import Reason
 from ctenrich.records import Product, SegmentMasks, Severity, SortedSeries
@@ -248,7 +249,8 @@ def _image_array(path: Path, series: SortedSeries) -> NDArray[Any]:
 
     try:
         image: Any = nibabel.load(path)
-        array = np.asanyarray(image.dataobj)
+        array = np.asanyarray(proxy := image.dataobj)
+        check_nifti_gzip(path, int(proxy.offset), array.size, proxy.dtype.itemsize)
     except Exception as error:
         raise InputError(Reason.DECODE_ERROR, "the NIfTI image cannot be read") from error
     view, _ = match_array(array, np.asarray(image.affine, float), _affine_ras(series))

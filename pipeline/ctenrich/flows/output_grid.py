@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pydicom.uid import RTDoseStorage, RTStructureSetStorage
 
 from ctenrich.dicom.frames import read_frames
 from ctenrich.errors import InputError
+from ctenrich.gzip_files import check_nifti_gzip
 from ctenrich.reasons import Reason
 
 __all__ = ["InputPlanes", "check_grid", "check_nifti"]
@@ -129,6 +131,8 @@ def check_nifti(path: Path, planes: InputPlanes) -> None:
         image: Any = nibabel.load(path)
         shape = tuple(int(number) for number in (*image.shape[:3], 1, 1)[:3])
         affine = np.asarray(image.affine, float)
+        proxy = image.dataobj
+        check_nifti_gzip(path, int(proxy.offset), math.prod(image.shape), proxy.dtype.itemsize)
     except Exception as error:  # nibabel raises whatever zlib, numpy and itself raise
         raise InputError(Reason.DECODE_ERROR, f"a NIfTI file of a model ({type(error).__name__})") from error
     known = {uid: _volume(found) for uid, found in planes.series.items() if found}

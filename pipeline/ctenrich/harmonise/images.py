@@ -6,7 +6,6 @@ label values is refused.
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from ctenrich.errors import InputError
 from ctenrich.geometry import ras_to_lps
+from ctenrich.gzip_files import check_gzip
 from ctenrich.reasons import Reason
 from ctenrich.records import Matrix4
 
@@ -207,18 +207,10 @@ def _unpacked(path: Path, proxy: Any, shape: tuple[int, ...]) -> NDArray[Any] | 
         if len(imagecodecs.gzip_decode(packed, out=out.data)) != size:
             return None
     except RuntimeError:
-        _check_gzip(path, size)
+        check_gzip(path, size)
         return None
     voxels: NDArray[Any] = out[int(proxy.offset) :].view(proxy.dtype)
     return voxels.reshape(shape, order="F")
-
-
-def _check_gzip(path: Path, size: int) -> None:
-    """Raise what is wrong with a gzip file, if anything is, without unpacking more than its header states."""
-    with gzip.open(path) as stream:
-        left = size + 1  # one more, so that the checksum at the end is read
-        while left > 0 and (part := stream.read(min(left, 1 << 20))):
-            left -= len(part)
 
 
 def _nifti_affine(image: Any, shape: tuple[int, ...], name: str) -> NDArray[np.float64]:
