@@ -146,6 +146,12 @@ def test_what_does_not_exist_is_refused(task: str, mode: str | None, options: di
         task_recipe(task, mode, TaskOptions(**options))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("task", ["total_mr", "brain_aneurysm"])
+def test_tasks_for_mr_are_named_as_such(task: str) -> None:
+    with pytest.raises(UsageError, match=f"WRONG_MODALITY: {task} of TotalSegmentator segments MR"):
+        task_recipe(task, None, TaskOptions())
+
+
 def test_a_roi_takes_the_parts_that_it_needs() -> None:
     name, recipe = task_recipe("total", None, TaskOptions(roi=("spleen", "liver", "liver")))
     assert name == "total-roi-liver-spleen"

@@ -22,6 +22,8 @@ VERSIONS: Mapping[str, str] = MappingProxyType(
 """Version of TotalSegmentator -> file of recipes in this folder."""
 DEFAULT_VERSION = "2.18"
 _MODES = ("fast", "fastest", "small")
+_TASKS_OF_MR = frozenset({"brain_aneurysm"})
+"""Beside those whose name ends with ``_mr``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def task_recipe(task: str, mode: str | None, options: TaskOptions) -> tuple[str,
     Raises
     ------
     UsageError
-        BAD_PARAMETER for a task, mode, class, option or version that does not exist.
+        BAD_PARAMETER for a task, mode, class, option or version that does not exist; WRONG_MODALITY for a task for MR.
     """
     book = task_book(options.version)
     recipe = _of_mode(book, task, mode)
@@ -110,6 +112,9 @@ def task_recipe(task: str, mode: str | None, options: TaskOptions) -> tuple[str,
 
 
 def _of_mode(book: RecipeBook, task: str, mode: str | None) -> Recipe:
+    if task in _TASKS_OF_MR or task.endswith("_mr"):
+        message = f"{task} of TotalSegmentator segments MR, and only CT is segmented here"
+        raise UsageError(Reason.WRONG_MODALITY, message, "for the tasks for CT, run: ctenrich codes list")
     modes = [known for known in _MODES if f"{task}-{known}" in book.recipes]
     if mode is None or task not in book.recipes:
         return book.find(task)
