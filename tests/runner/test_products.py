@@ -80,6 +80,22 @@ def test_a_specification_that_the_run_has_keeps_the_axes_of_its_product(tmp_path
             assert caught.value.reason is Reason.UNKNOWN_AXES
 
 
+def test_two_models_of_one_product_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    """Folders of one name in two places: the key of a product has the name of the folder alone."""
+    cohort = make_cohort(tmp_path / "cohort", 1)
+    first = write_v2(tmp_path / "a" / "m")
+    second = write_v2(tmp_path / "b" / "m", axes=(1,))
+    copy = Path(shutil.copytree(first, tmp_path / "c" / "m"))
+    out = tmp_path / "run"
+    assert products(steps.start(cohort, out, segmenters=[f"nnunet:{first}"])) == ["nnunet:m:3d_fullres:0:mirror"]
+    again = steps.start(cohort, out, segmenters=[f"nnunet:{copy}"])
+    assert products(again) == ["nnunet:m:3d_fullres:0:mirror"]
+    with pytest.raises(UsageError, match="different models with one product name, nnunet:m:3d_fullres:0:mirror"):
+        steps.start(cohort, out, segmenters=[f"nnunet:{second}"])
+    with pytest.raises(UsageError, match="different models with one product name"):
+        steps.start(cohort, tmp_path / "new", segmenters=[f"nnunet:{first}", f"nnunet:{second}"])
+
+
 def test_what_was_not_asked_for_is_nowhere(run: Path) -> None:
     opened = steps.open_run(run)
     with LedgerReader(opened.ledger_path) as ledger:

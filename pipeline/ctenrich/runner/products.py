@@ -82,6 +82,7 @@ def request_products(
             check_demonstration(info, cohort)
         requested.append(replace(product, alias=alias or aliases.get(product.product, "")))
     keys = [str(r.product) for r in requested]
+    _refuse_other_models((*kept, *requested))
     twice = sorted({k for k in keys if keys.count(k) > 1})
     if twice:
         raise UsageError(Reason.BAD_PARAMETER, f"{twice[0]} was asked for twice", "give each segmenter once")
@@ -90,6 +91,23 @@ def request_products(
     if named_twice:
         raise UsageError(Reason.BAD_PARAMETER, f"two products have the alias {named_twice[0]}", "choose another one")
     return products
+
+
+def _refuse_other_models(products: Sequence[RequestedProduct]) -> None:
+    """Refuse two models, asked for by two names, whose results would be one product: one would replace the other.
+
+    A model that was asked for by the same name and has changed since is meant to replace its own results.
+    """
+    first: dict[str, RequestedProduct] = {}
+    for one in products:
+        other = first.setdefault(str(one.product), one)
+        known = one.model_sha256 and other.model_sha256
+        if known and one.spec != other.spec and one.model_sha256 != other.model_sha256:
+            raise UsageError(
+                Reason.BAD_PARAMETER,
+                f"{other.spec} and {one.spec} are different models with one product name, {one.product}",
+                "import one of them under another name, rename its folder or recipe, or choose another --out folder",
+            )
 
 
 def find_model_files(segmenters: Sequence[str], bodypart: str = "none", kept: Sequence[RequestedProduct] = ()) -> None:
