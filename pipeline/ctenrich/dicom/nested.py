@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from ctenrich.dicom.elements import LONG_VRS, NUMBER_FORMATS, UNDEFINED
+from ctenrich.dicom.layouts import LayoutReader, Values
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
 
@@ -36,6 +37,8 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _BINARY = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN", "UV", "SV", "OB or OW"))
 _NUMBERS = {**NUMBER_FORMATS, "US or SS": "H", "US or OW": "H"}
 _SINGLE_TEXT = frozenset(("LT", "ST", "UT", "UR"))
+_LONG_TEXT = frozenset(("UC", "UR", "UT"))
+"""Texts whose length has four bytes."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,15 @@ def _little(data: Any) -> bytes:
     return bytes(buffer.getvalue())
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Items of sequences that were read before."""
+
+    repeated: dict[bytes, Nested]
+    """Short items by their bytes: codes are repeated in thousands of frames."""
+    layouts: LayoutReader | None
+
+
 class _Reader:
     """Walks one data set; positions are byte offsets into the file."""
 
@@ -152,8 +164,8 @@ class _Reader:
         self.dropped: list[Nested] = []
         self.decode: Callable[[bytes], str] = _decode_latin1
         self.short = _SHORT_ELEMENTS if explicit else {}
-        self.repeated: dict[tuple[int, Callable[[bytes], str]], dict[bytes, Nested]] = {}
-        """Short items by their bytes, depth and character set: codes are repeated in thousands of frames."""
+        self.seen: dict[tuple[int, Callable[[bytes], str]], _Seen] = {}
+        """Items that were read, by their depth and character set."""
 
     def header(self, at: int) -> tuple[int, str, int, int]:
         """Tag, VR ('' if implicit), length and start of the value of the element at `at`."""
@@ -229,7 +241,10 @@ class _Reader:
     def items(self, at: int, length: int, depth: int) -> tuple[list[Nested], int]:
         end = len(self.data) if length == UNDEFINED else at + length
         items: list[Nested] = []
-        repeated = self.repeated.setdefault((depth, self.decode), {})
+        seen = self.seen.get((depth, self.decode))
+        if seen is None:
+            seen = self.seen[depth, self.decode] = _Seen({}, self.layouts())
+        repeated, layouts = seen.repeated, seen.layouts
         while at < end:
             group, element, size = _ITEM_HEADER.unpack_from(self.data, at)
             name = group << 16 | element
@@ -240,6 +255,8 @@ class _Reader:
                 raise IndexError
             raw = self.data[at : at + size] if size <= _REPEATED and at + size <= len(self.data) else b""
             item = repeated.get(raw)
+            if item is None and layouts is not None and _REPEATED < size <= length // _MANY and at + size <= end:
+                item = layouts.read(self.data[at : at + size], depth + 1)
             if item is None:
                 decode = self.decode
                 item = self.dataset(at, len(self.data) if size == UNDEFINED else at + size, depth + 1)
@@ -249,6 +266,37 @@ class _Reader:
             items.append(item)
             at = self.end if size == UNDEFINED else at + size
         return items, at
+
+    def layouts(self) -> LayoutReader | None:
+        """Reader of items by their layouts, with the present character set; None in implicit VR."""
+        if not self.explicit:
+            return None
+        decode = self.decode
+
+        @cache
+        def values(head: bytes) -> tuple[str, Values] | None:
+            known = self.short.get(head)
+            if known is not None:
+                return known.info.keyword, Values(partial(self.short_value, known))
+            info, vr = element_info(_tag(head)), head[4:].decode("latin-1")
+            if info is None or vr not in _LONG_TEXT:
+                return None
+            return info.keyword, Values(partial(self.value, info, vr))
+
+        @cache
+        def sequences(tag: bytes, depth: int) -> tuple[str, Callable[[bytes], list[Nested]]] | None:
+            info = element_info(_tag(tag))
+            if info is None or info.vr != "SQ" or depth >= _DEPTH:
+                return None
+
+            def read(raw: bytes) -> list[Nested]:
+                reader = _Reader(raw, explicit=True)
+                reader.decode = decode
+                return reader.items(0, len(raw), depth)[0]
+
+            return info.keyword, read
+
+        return LayoutReader(values, sequences)
 
     def charset(self, names: list[str]) -> None:
         from pydicom.charset import convert_encodings, decode_bytes
@@ -291,6 +339,11 @@ class _Reader:
         if info.repeated:
             return values
         return values[0] if values else None
+
+
+def _tag(raw: bytes) -> int:
+    group, element = struct.unpack_from("<HH", raw)
+    return int(group << 16 | element)
 
 
 def _decode_latin1(raw: bytes) -> str:
@@ -346,6 +399,8 @@ _TEXT: dict[str, Callable[[str], Any]] = {"DA": _date, "TM": _time, "DT": _datet
 _CHARACTER_SET = 0x00080005
 _REPEATED = 256
 """Length in bytes of the longest item that is looked for among those that were read."""
+_MANY = 32
+"""Items that a sequence must have room for, so that layouts are looked for."""
 _ITEM_HEADER = struct.Struct("<HHI")
 _SHORT_VRS = frozenset(
     ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI")

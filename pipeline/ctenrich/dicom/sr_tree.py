@@ -103,7 +103,9 @@ def children(item: ContentItem, value_type: str = "", *names: Name) -> list[Any]
     list
         In the order of the Content Sequence, of the type of `item`.
     """
-    found = item.get("ContentSequence") or ()
+    found = item.get("ContentSequence")
+    if not found:
+        return []
     if value_type:
         found = (child for child in found if child.get("ValueType") == value_type)
     return [child for child in found if not names or item_name(child) in names]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
 from typing import Any
 
+from ctenrich.dicom.layouts import AlikeItem
 from ctenrich.dicom.nested import Nested, element_info
 
 __all__ = ["Tree", "base_tree", "conform", "grow", "metadata_schema", "tree_to_rows"]
@@ -86,19 +88,21 @@ def grow(tree: Tree, rows: list[Nested]) -> Tree:
     Tree
         The same tree.
     """
-    below: dict[str, dict[int, Nested]] = {}  # items by their identity: those that are repeated are one dictionary
-    for row in rows:
-        for keyword, value in row.items():
-            if isinstance(value, list) and value and isinstance(value[0], dict):
-                items = below.setdefault(keyword, {})
-                for item in value:
-                    items[id(item)] = item
-            elif keyword not in tree:
-                tree[keyword] = None
-    for keyword, items in below.items():
-        branch = tree.get(keyword)
-        tree[keyword] = grow(branch if branch is not None else {}, list(items.values()))
+    for keyword in dict.fromkeys(chain.from_iterable(rows)):
+        values = [row[keyword] for row in rows if keyword in row]
+        lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
+        if len(lists) < len(values) and keyword not in tree:
+            tree[keyword] = None
+        if lists:
+            below = {_shape(item): item for item in chain.from_iterable(lists)}
+            branch = tree.get(keyword)
+            tree[keyword] = grow(branch if branch is not None else {}, list(below.values()))
     return tree
+
+
+def _shape(item: Nested) -> int:
+    """Number that is the same only for items with the same keywords at every level."""
+    return id(item.layout) if isinstance(item, AlikeItem) else id(item)
 
 
 def metadata_schema(tree: Tree) -> Any:

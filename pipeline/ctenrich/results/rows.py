@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from decimal import Decimal, InvalidOperation, localcontext
+from dataclasses import dataclass
+from decimal import Context, Decimal, InvalidOperation
+from functools import cached_property
 from typing import Any
 
 from ctenrich.codes.names import landmark_or_region
 from ctenrich.dicom.nested import Nested
 from ctenrich.dicom.sop_classes import SEGMENTATION_CLASSES
-from ctenrich.dicom.sr_tree import children, evidence_references, first, has_name
+from ctenrich.dicom.sr_tree import Name, children, evidence_references, first, item_name
 from ctenrich.results.content import Group, code3, code4, empty_code, groups
 
 __all__ = ["Rows", "numeric", "object_rows", "viewer_url"]
@@ -26,6 +28,67 @@ _SOURCE_SERIES = ("121232", "DCM")
 _DERIVATION, _LATERALITY, _TOPOGRAPHY = ("121401", "DCM"), ("272741003", "SCT"), ("106233006", "SCT")
 _ALGORITHM = {"algorithmName": ("111001", "DCM"), "algorithmVersion": ("111003", "DCM")}
 _PARAMETERS = ("111002", "DCM")
+_EXACT = Context(prec=60)
+_NINE_DECIMALS, _NUMERIC_END = Decimal("1e-9"), Decimal("1e29")
+
+
+class _Children:
+    """Children of a content item by Value Type, each with its concept name.
+
+    Parameters
+    ----------
+    item : dict
+        Content item.
+    names : dict
+        Concept names by the identity of their sequences, which content items share.
+    """
+
+    def __init__(self, item: Nested, names: dict[int, Name | None]) -> None:
+        self._typed: dict[str | None, list[tuple[Name | None, Nested]]] = defaultdict(list)
+        for child in item.get("ContentSequence") or ():
+            code = id(child.get("ConceptNameCodeSequence"))
+            if code not in names:
+                names[code] = item_name(child)
+            self._typed[child.get("ValueType")].append((names[code], child))
+
+    def named(self, value_type: str, *names: Name) -> list[Nested]:
+        """Children of a type with one of some names, in their order."""
+        return [child for name, child in self._typed.get(value_type, ()) if name in names]
+
+    def others(self, value_type: str, *names: Name) -> list[Nested]:
+        """Children of a type with none of some names, in their order."""
+        return [child for name, child in self._typed.get(value_type, ()) if name not in names]
+
+    def first(self, value_type: str, *names: Name) -> Nested:
+        """First child of a type with one of some names; empty if there is none."""
+        for name, child in self._typed.get(value_type, ()):
+            if name in names:
+                return child
+        return {}
+
+
+@dataclass(frozen=True)
+class _Report:
+    """A report with what all of its groups need."""
+
+    report: Nested
+
+    @cached_property
+    def names(self) -> dict[int, Name | None]:
+        """Concept names that were looked up, by the identity of their sequences."""
+        return {}
+
+    @cached_property
+    def base(self) -> Nested:
+        """Columns that are the same in all rows."""
+        names = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription")
+        return {name: self.report.get(name) for name in names}
+
+    @cached_property
+    def evidence(self) -> dict[str, tuple[str | None, str | None]]:
+        """SOP Instance UIDs that the report lists as evidence -> (series, study)."""
+        found = evidence_references(self.report)
+        return {r.sop_instance_uid: (r.series_instance_uid or None, r.study_instance_uid or None) for r in found}
 
 
 def object_rows(report: Nested) -> Rows:
@@ -34,13 +97,14 @@ def object_rows(report: Nested) -> Rows:
     if report.get("SOPClassUID") in SEGMENTATION_CLASSES:
         out["segmentations"] = segment_rows(report)
         return out
-    evidence = _evidence(report)
+    shared = _Report(report)
     for group in groups(report):
-        base = group_row(report, group, evidence)
+        content = _Children(group.item, shared.names)
+        base = _group_row(shared, group, content)
         out["measurement_groups"].append(base)
-        out["quantitative_measurements"] += quantitative_rows(base, group)
-        out["qualitative_measurements"] += qualitative_rows(base, group)
-        out["image_level_annotations"] += annotation_rows(base, group, evidence)
+        out["quantitative_measurements"] += _quantitative_rows(base, content)
+        out["qualitative_measurements"] += _qualitative_rows(base, content)
+        out["image_level_annotations"] += _annotation_rows(base, content, shared.evidence)
     return out
 
 
@@ -123,41 +187,39 @@ def _segmented_series(seg: Nested) -> str | None:
     return series.get("SeriesInstanceUID") if series.get("ReferencedInstanceSequence") else None
 
 
-def group_row(report: Nested, group: Group, evidence: dict[str, tuple[str | None, str | None]]) -> Nested:
+def _group_row(shared: _Report, group: Group, content: _Children) -> Nested:
     """Make the row of one measurement group."""
-    item = group.item
-    site = first(children(item, "CODE", *_SITE))
-    segment, image = _references(item)
-    number = first(segment.get("ReferencedSegmentNumber"))
+    evidence = shared.evidence
+    site = content.first("CODE", *_SITE)
+    segment, image = _references(content)
     image_uid = image.get("ReferencedSOPInstanceUID")
-    source = (first(children(item, "UIDREF", _SOURCE_SERIES)) or {}).get("UID")
+    source = content.first("UIDREF", _SOURCE_SERIES).get("UID")
     segment_uid = segment.get("ReferencedSOPInstanceUID")
     return {
-        **{n: report.get(n) for n in ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "SeriesInstanceUID")},
-        "SeriesDescription": report.get("SeriesDescription"),
+        **shared.base,
         "measurementGroup_number": group.number,
-        "trackingIdentifier": (first(children(item, "TEXT", _TRACKING_ID)) or {}).get("TextValue"),
-        "trackingUniqueIdentifier": (first(children(item, "UIDREF", _TRACKING_UID)) or {}).get("UID"),
-        "finding": _code_of(first(children(item, "CODE", *_FINDING))),
+        "trackingIdentifier": content.first("TEXT", _TRACKING_ID).get("TextValue"),
+        "trackingUniqueIdentifier": content.first("UIDREF", _TRACKING_UID).get("UID"),
+        "finding": _code_of(content.first("CODE", *_FINDING)),
         "findingSite": _code_of(site),
         "sourceSegmentedSeriesUID": source,
         "segmentationInstanceUID": segment_uid,
         "segmentationSeriesUID": evidence.get(segment_uid or "", (None, None))[0],
-        "segmentationSegmentNumber": number,
-        "contentSequence": item,
+        "segmentationSegmentNumber": first(segment.get("ReferencedSegmentNumber")),
+        "contentSequence": group.item,
         "referencedSOPInstanceUID": image_uid,
         "ReferencedSeriesInstanceUID": source or evidence.get(image_uid or "", (None, None))[0],
         "topographicalModifier": _modifier(site, _TOPOGRAPHY),
         "lateralityModifier": _modifier(site, _LATERALITY),
-        **_algorithm(item),
+        **_algorithm(content),
     }
 
 
-def _references(item: Nested) -> tuple[Nested, Nested]:
+def _references(content: _Children) -> tuple[Nested, Nested]:
     """Find the SEG and the source image that a group refers to directly (empty if none)."""
     segment: Nested = {}
     image: Nested = {}
-    for child in children(item, "IMAGE"):
+    for child in content.others("IMAGE"):
         reference = first(child.get("ReferencedSOPSequence")) or {}
         if reference.get("ReferencedSOPClassUID") in SEGMENTATION_CLASSES:
             segment = segment or reference
@@ -166,30 +228,36 @@ def _references(item: Nested) -> tuple[Nested, Nested]:
     return segment, ({} if segment else image)
 
 
-def _code_of(item: Nested | None) -> Nested | None:
-    return code4(item.get("ConceptCodeSequence")) if item else None
+def _code_of(item: Nested) -> Nested | None:
+    return code4(item.get("ConceptCodeSequence"))
 
 
-def _modifier(item: Nested | None, name: tuple[str, str]) -> Nested | None:
-    found = first(children(item, "CODE", name)) if item else None
+def _modifier(item: Nested, name: Name) -> Nested | None:
+    found = first(children(item, "CODE", name))
     return code3(found.get("ConceptCodeSequence")) if found else None
 
 
-def _algorithm(item: Nested) -> Nested:
-    out: Nested = {key: (first(children(item, "TEXT", n)) or {}).get("TextValue") for key, n in _ALGORITHM.items()}
-    out["algorithmParameters"] = [c.get("TextValue") for c in children(item, "TEXT", _PARAMETERS)]
+def _algorithm(content: _Children) -> Nested:
+    out: Nested = {key: content.first("TEXT", name).get("TextValue") for key, name in _ALGORITHM.items()}
+    out["algorithmParameters"] = [child.get("TextValue") for child in content.named("TEXT", _PARAMETERS)]
     return out
 
 
-def quantitative_rows(base: Nested, group: Group) -> list[Nested]:
+def _own_algorithm(item: Nested) -> Nested:
+    """Columns of the algorithm of a measurement, where it does not have that of its group."""
+    if not item.get("ContentSequence"):
+        return {}
+    own = _algorithm(_Children(item, {}))
+    return own if own["algorithmName"] else {}
+
+
+def _quantitative_rows(base: Nested, content: _Children) -> list[Nested]:
     """Make one row per NUM child of the group."""
     laterality = base["lateralityModifier"] or empty_code()
     rows = []
-    for item in children(group.item, "NUM"):
+    for item in content.others("NUM"):
         measured = first(item.get("MeasuredValueSequence")) or {}
         text = first(measured.get("NumericValue"))
-        own = _algorithm(item)
-        algorithm = own if own["algorithmName"] else {key: base[key] for key in own}
         rows.append(
             {
                 **base,
@@ -200,22 +268,23 @@ def quantitative_rows(base: Nested, group: Group) -> list[Nested]:
                 "Value": numeric(text),
                 "Units": code4(measured.get("MeasurementUnitsCodeSequence")),
                 "valueFloat": _float(first(measured.get("FloatingPointValue")), text),
-                **algorithm,
+                **_own_algorithm(item),
             }
         )
     return rows
 
 
-def qualitative_rows(base: Nested, group: Group) -> list[Nested]:
+def _qualitative_rows(base: Nested, content: _Children) -> list[Nested]:
     """Make one row per CODE child of the group, except its finding and finding sites."""
     return [
         {**base, "Quantity": code3(item.get("ConceptNameCodeSequence")), "Value": _code_of(item)}
-        for item in children(group.item, "CODE")
-        if not has_name(item, (*_FINDING, *_SITE))
+        for item in content.others("CODE", *_FINDING, *_SITE)
     ]
 
 
-def annotation_rows(base: Nested, group: Group, evidence: dict[str, tuple[str | None, str | None]]) -> list[Nested]:
+def _annotation_rows(
+    base: Nested, content: _Children, evidence: dict[str, tuple[str | None, str | None]]
+) -> list[Nested]:
     """Make one row per anatomic site that an image-level group names; none for groups about segments."""
     image = base["referencedSOPInstanceUID"]
     if image is None:
@@ -226,7 +295,7 @@ def annotation_rows(base: Nested, group: Group, evidence: dict[str, tuple[str | 
         "ReferencedSeriesInstanceUID": series,
         "ReferencedStudyInstanceUID": study,
     }
-    return [{**base, **reference, **_annotation(item)} for item in children(group.item, "CODE", *_SITE, *_REGION)]
+    return [{**base, **reference, **_annotation(item)} for item in content.named("CODE", *_SITE, *_REGION)]
 
 
 def _annotation(item: Nested) -> Nested:
@@ -247,22 +316,13 @@ def _pair(code: Nested | None) -> tuple[str, str] | None:
     return (code["CodeValue"] or "", code["CodingSchemeDesignator"] or "") if code is not None else None
 
 
-def _evidence(report: Nested) -> dict[str, tuple[str | None, str | None]]:
-    """Map the SOP Instance UIDs that the SR lists as evidence to (series, study)."""
-    found = evidence_references(report)
-    return {r.sop_instance_uid: (r.series_instance_uid or None, r.study_instance_uid or None) for r in found}
-
-
 def numeric(text: str | None) -> Decimal | None:
     """Convert a DS to BigQuery's NUMERIC: 9 decimals, half away from zero; None if not finite or out of range."""
-    with localcontext() as context:
-        context.prec = 60
-        try:
-            number = Decimal((text or "").strip())
-            value = number.quantize(Decimal("1e-9"), rounding="ROUND_HALF_UP")
-        except InvalidOperation:
-            return None
-        return value if value.is_finite() and value.copy_abs() < Decimal("1e29") else None
+    try:
+        value = Decimal((text or "").strip()).quantize(_NINE_DECIMALS, "ROUND_HALF_UP", _EXACT)
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() and value.copy_abs() < _NUMERIC_END else None
 
 
 def _float(exact: Any, text: str | None) -> float | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -193,6 +195,19 @@ def _kept_or_read(work: _Work) -> tuple[str, Part]:
     return name, found
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause Python's search for circular references: nested rows have none, and it visits all of them many times."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_collector_paused()
 def _part_of_files(paths: Sequence[Path]) -> Part:
     """Read files. The strict tables have the groups of all SEGs, available or not."""
     rows: Rows = defaultdict(list)
