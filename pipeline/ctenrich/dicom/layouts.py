@@ -80,9 +80,7 @@ class _Item:
         for keyword, place, values in self.fields:
             out[keyword] = values[pieces[place]]
         for keyword, items in self.sequences:
-            found = out[keyword] = []
-            for item in items:
-                found.append(item.read(pieces, {}))
+            out[keyword] = [item.read(pieces, {}) for item in items]
         return out
 
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from zlib import crc32
 
 import ctenrich
+from ctenrich.results.parts import WorkerPool
 from ctenrich.workspace import atomic_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["KeptParts", "Part", "file_states", "software_version", "stable_parts"]
+__all__ = ["KeptParts", "Part", "file_states", "parts_of", "software_version", "stable_parts"]
 
+W = TypeVar("W")
 _HASH = 32
 """Bytes of SHA-256."""
 _SUFFIX = ".part"
@@ -53,8 +57,16 @@ class KeptParts:
         digest = hashlib.sha256("\x1f".join((self.version, *made_from)).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:32]
 
-    def find(self, name: str) -> Part | None:
-        """Load a part; None if it is not kept, or was damaged."""
+    def find(self, name: str, *, only: str = "") -> Part | None:
+        """Load a part; None if it is not kept, or was damaged.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        only : str
+            The one table whose rows are wanted; empty: all tables.
+        """
         import pyarrow as pa
 
         try:
@@ -68,7 +80,8 @@ class KeptParts:
         tables, start = {}, header_end
         buffer = pa.py_buffer(content)
         for table, size in header["tables"].items():
-            tables[table] = pa.ipc.open_stream(buffer.slice(start, size)).read_all()
+            if only in ("", table):
+                tables[table] = pa.ipc.open_stream(buffer.slice(start, size)).read_all()
             start += size
         return Part(tables=tables, facts=header["facts"])
 
@@ -94,6 +107,42 @@ class KeptParts:
             for path in self.folder.iterdir():
                 if path.name not in used:
                     path.unlink(missing_ok=True)
+
+
+def parts_of(
+    pool: WorkerPool, make: Callable[[W], tuple[str, Part]], work: Iterable[W], kept: KeptParts | None
+) -> Iterator[tuple[str, Part]]:
+    """Make or find parts, in order.
+
+    Parameters
+    ----------
+    pool : WorkerPool
+        Where they are made. Other processes hand over the names of parts that they keep, and not the rows.
+    make : callable
+        A function of a module: work -> (name, part).
+    work : iterable
+        What each part is made from.
+    kept : KeptParts, optional
+        Where `make` keeps parts.
+    """
+    if kept is None or not pool.is_parallel:
+        yield from pool.map(make, work)
+        return
+    waiting: deque[W] = deque()
+
+    def noted() -> Iterator[W]:
+        for one in work:
+            waiting.append(one)
+            yield one
+
+    for name in pool.map(partial(_name_of, make), noted()):
+        one = waiting.popleft()
+        found = kept.find(name)
+        yield (name, found) if found is not None else make(one)
+
+
+def _name_of(make: Callable[[W], tuple[str, Part]], work: W) -> str:
+    return make(work)[0]
 
 
 def software_version() -> str:

@@ -43,6 +43,11 @@ class WorkerPool:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
+    @property
+    def is_parallel(self) -> bool:
+        """Whether functions are called in other processes."""
+        return self._executor is not None
+
     def map(self, function: Callable[[W], R], work: Iterable[W]) -> Iterator[R]:
         """Yield ``function(item)`` for every item, in the order of the items.
 

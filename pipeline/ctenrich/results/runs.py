@@ -19,7 +19,7 @@ import numpy as np
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.reader import LedgerReader
 from ctenrich.progress import SILENT, Progress
-from ctenrich.results.kept_parts import KeptParts, Part, file_states, stable_parts
+from ctenrich.results.kept_parts import KeptParts, Part, file_states, parts_of, stable_parts
 from ctenrich.results.organs import cohort_rows, flag_organs
 from ctenrich.results.outliers import find_outliers
 from ctenrich.results.parts import TableFiles, WorkerPool
@@ -96,11 +96,11 @@ def build_run_tables(
         _organs_file(workspace.tables) as organs,
         TableFiles(workspace.tables, schemas) as tables,
     ):
-        for name, part in pool.map(_kept_or_made, _parts(workspace, uids, cohort, kept)):
+        for name, part in parts_of(pool, _kept_or_made, _parts(workspace, uids, cohort, kept), kept):
             names.append(name)
-            organs.write_table(part.pop("organs"))
-            progress.advance("records", part["series"].num_rows)
-            tables.write(part)
+            organs.write_table(part.tables.pop("organs"))
+            progress.advance("records", part.tables["series"].num_rows)
+            tables.write(part.tables)
         tables.write(
             {
                 "products": _arrow_table("products", _requested_rows(workspace.root / "run.json")),
@@ -118,11 +118,11 @@ def _parts(workspace: Workspace, uids: Sequence[str], cohort: _Cohort, kept: Kep
         yield _SeriesPart(workspace=workspace, uids=chosen, after=after, cohort=cohort.rows(chosen), kept=kept)
 
 
-def _kept_or_made(part: _SeriesPart) -> tuple[str, dict[str, pa.Table]]:
+def _kept_or_made(part: _SeriesPart) -> tuple[str, Part]:
     """Load the kept rows of some series with the name of the part, or make them."""
     ledger = _ledger_rows(part)
     if part.kept is None:
-        return "", _tables_of_series(part, ledger)
+        return "", Part(tables=_tables_of_series(part, ledger))
     folders = [part.workspace.series_dir(uid) for uid in part.uids]
     made_from = ("|".join(part.uids), repr(part.cohort), repr(ledger), file_states(part.workspace.root, folders))
     name = part.kept.name("series", *made_from)
@@ -130,7 +130,7 @@ def _kept_or_made(part: _SeriesPart) -> tuple[str, dict[str, pa.Table]]:
     if found is None:
         found = Part(tables=_tables_of_series(part, ledger))
         part.kept.keep(name, found)
-    return name, found.tables
+    return name, found
 
 
 def _tables_of_series(part: _SeriesPart, ledger: Mapping[str, list[Row]]) -> dict[str, pa.Table]:

@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from ctenrich.dicom.nested import SEQUENCE_LIMIT, Nested, media_class, read_nested
 from ctenrich.dicom.sop_classes import SEGMENTATION, SEGMENTATION_CLASSES
+from ctenrich.errors import UsageError
 from ctenrich.progress import SILENT, Progress
+from ctenrich.reasons import Reason
 from ctenrich.results.complete import begin_tables, complete_tables
-from ctenrich.results.kept_parts import KeptParts, Part, file_states, software_version, stable_parts
-from ctenrich.results.metadata import Tree, base_tree, conform, grow, metadata_schema, tree_to_rows
+from ctenrich.results.kept_parts import KeptParts, Part, file_states, parts_of, software_version, stable_parts
+from ctenrich.results.metadata import (
+    Tree,
+    base_tree,
+    conform,
+    grow,
+    metadata_schema,
+    narrow_schema,
+    tree_to_rows,
+)
 from ctenrich.results.parts import RowGroups, TableFiles, WorkerPool
 from ctenrich.results.rows import Rows, object_rows
 from ctenrich.results.runs import build_run_tables
@@ -143,16 +153,16 @@ def _build_object_tables(
     schemas = {name: arrow_schema(name) for name in _TABLES}
     with (
         WorkerPool(processes if len(files) >= _MANY else 1) as pool,
-        _Metadata(folder) as metadata,
+        _Metadata(folder, kept) as metadata,
         TableFiles(folder, schemas) as tables,
     ):
         for segmentations in (True, False):  # all paths of a large run would take gigabytes
             listed = (path for path in files if (media_class(path) in SEGMENTATION_CLASSES) is segmentations)
-            for name, part in pool.map(_kept_or_read, _work(listed, folder.parent, kept)):
+            for name, part in parts_of(pool, _kept_or_read, _work(listed, folder.parent, kept), kept):
                 names.append(name)
                 grow(tree, [tree_to_rows(part.facts["tree"])])
                 available.update(part.facts["segmentations"])
-                metadata.add(part.tables.pop(METADATA))
+                metadata.add(name, part.tables.pop(METADATA))
                 tables.write({name: _with_available(name, rows, available) for name, rows in part.tables.items()})
                 progress.advance("tables", part.facts["files"])
         metadata.finish(metadata_schema(tree))
@@ -214,6 +224,7 @@ def _part_of_files(paths: Sequence[Path]) -> Part:
     segmentations: dict[str, str] = {}
     tree: Tree = {}
     raw: list[Nested] = []
+    all_read = True
     for path in paths:
         data = read_nested(path)
         if data.get("SOPClassUID") == SEGMENTATION:
@@ -222,17 +233,42 @@ def _part_of_files(paths: Sequence[Path]) -> Part:
         for part in (found, strict_rows(found)):
             for name, more in part.items():
                 rows[name] += more
-        raw.append(read_nested(path, limit=SEQUENCE_LIMIT) if path.stat().st_size > SEQUENCE_LIMIT else data)
+        if path.stat().st_size > SEQUENCE_LIMIT:
+            all_read = False
+            data = read_nested(path, limit=SEQUENCE_LIMIT)
+        raw.append(data)
         grow(tree, [raw[-1]])
-    tables = {name: _arrow_table(rows[name], arrow_schema(name)) for name in _TABLES}
+    content = _content_tree(tree) if all_read else None
+    tables: dict[str, pa.Table] = {}
+    for name in OBJECT_TABLES:
+        tables[name] = _arrow_table(rows[name], narrow_schema(arrow_schema(name), "contentSequence", content))
+    for name in STRICT_TABLES:
+        tables[f"strict_{name}"] = _strict_table(name, rows, tables[name])
     tables[METADATA] = _arrow_table(raw, metadata_schema(tree))
     return Part(tables=tables, facts={"files": len(paths), "tree": tree, "segmentations": segmentations})
 
 
+def _content_tree(tree: Tree) -> Tree | None:
+    """Attributes of all measurement groups, two levels below the root of a report."""
+    containers = tree.get("ContentSequence")
+    return containers.get("ContentSequence") if containers is not None else None
+
+
+def _strict_table(name: str, rows: Rows, extended: pa.Table) -> pa.Table:
+    """Make a strict table; rows that are those of the extended table are taken from there."""
+    wanted, schema = rows[f"strict_{name}"], arrow_schema(f"strict_{name}")
+    places = {id(row): place for place, row in enumerate(rows[name])}
+    if not wanted or any(id(row) not in places for row in wanted):
+        return _arrow_table(wanted, schema)
+    found = extended.select(schema.names).take([places[id(row)] for row in wanted])
+    return found.replace_schema_metadata(schema.metadata)
+
+
 def _with_available(name: str, rows: pa.Table, available: Mapping[str, str]) -> pa.Table:
-    """Rows of a strict table whose SEG is available, with the series of the SEG; other tables as they are."""
+    """Rows with all columns; those of a strict table if their SEG is available, with the series of the SEG."""
     import pyarrow as pa
 
+    rows = conform(rows, arrow_schema(name))
     place = rows.schema.get_field_index("segmentationSeriesUID")
     if not name.startswith("strict_") or place < 0 or not rows.num_rows:
         return rows
@@ -246,6 +282,8 @@ def _arrow_table(rows: list[Nested], schema: Any) -> pa.Table:
     import pyarrow as pa
     import pyarrow.types as kinds
 
+    if not rows:
+        return schema.empty_table()
     lists = [field.name for field in schema if kinds.is_list(field.type)]
     for row in rows:
         for name in lists:
@@ -255,35 +293,46 @@ def _arrow_table(rows: list[Nested], schema: Any) -> pa.Table:
 
 
 class _Metadata:
-    """Rows of ``dicom_metadata``, kept in files until the columns of all of them are known."""
+    """Rows of ``dicom_metadata`` until the columns of all of them are known: in kept parts, else in temporary files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kept: KeptParts | None) -> None:
         self._folder = folder
-        self._parts: list[Path] = []
+        self._kept = kept
+        self._parts: list[str] = []
 
     def __enter__(self) -> _Metadata:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._temporary = TemporaryDirectory(prefix=".metadata-", dir=self._folder)
-        self._spill = Path(self._temporary.name)
+        self._spilled = KeptParts(Path(self._temporary.name), "")
         return self
 
-    def add(self, table: pa.Table) -> None:
-        """Keep the rows of some files."""
-        import pyarrow.parquet as pq
-
-        part = self._spill / f"{len(self._parts)}.parquet"
-        pq.write_table(table, part)
-        self._parts.append(part)
+    def add(self, name: str, table: pa.Table) -> None:
+        """Note the rows of some files, which the part with this name has."""
+        if self._kept is None:
+            name = str(len(self._parts))
+            self._spilled.keep(name, Part(tables={METADATA: table}))
+        self._parts.append(name)
 
     def finish(self, schema: Any) -> None:
-        """Write ``dicom_metadata`` with the columns of all files."""
+        """Write ``dicom_metadata`` with the columns of all files.
+
+        Raises
+        ------
+        UsageError
+            NOT_PREPARED if a part was deleted or damaged meanwhile.
+        """
         import pyarrow.parquet as pq
 
+        parts = self._kept or self._spilled
         target = self._folder / f"{METADATA}.parquet"
         with atomic_path(target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             groups = RowGroups(writer, _METADATA_ROWS)
-            for part in self._parts:
-                groups.add(conform(pq.read_table(part), schema))
+            for name in self._parts:
+                part = parts.find(name, only=METADATA)
+                if part is None:
+                    message = "a part of the tables was deleted or damaged while they were written"
+                    raise UsageError(Reason.NOT_PREPARED, message, "run: ctenrich report RUN")
+                groups.add(conform(part.tables[METADATA], schema))
             groups.flush()
 
     def __exit__(self, *_: object) -> None:
