@@ -158,7 +158,9 @@ def _merge(scratch: Path, series: int) -> None:
 
     def part_of(work: result_tables._Work) -> tuple[str, Part]:
         found = made[work.files[0].name]
-        rows = {name: pa.concat_tables([table] * len(work.files)) for name, table in found.tables.items()}
+        rows = {
+            name: pa.concat_tables([table] * len(work.files)).combine_chunks() for name, table in found.tables.items()
+        }
         available = {f"{path.parts[-4]}.{path.parts[-3][-1]}": path.parts[-4] for path in work.files}
         segmentations = available if found.facts["segmentations"] else {}
         facts = {**found.facts, "files": len(work.files), "segmentations": segmentations}

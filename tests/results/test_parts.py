@@ -30,10 +30,20 @@ def test_each_of_a_few_parts_is_a_row_group(tmp_path: Path) -> None:
 
 def test_further_parts_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_JOINED_ROWS", 10)
+    monkeypatch.setattr(parts, "_MOST_ROWS", 10)
     with written(tmp_path, 270) as file:
         rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         assert rows == [2] * 256 + [10, 10, 8]
         assert file.read()["n"].to_pylist() == list(range(540))
+
+
+def test_row_groups_grow_with_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "_JOINED_ROWS", 10)
+    monkeypatch.setattr(parts, "_MOST_ROWS", 40)
+    with written(tmp_path, 500) as file:
+        rows = [file.metadata.row_group(group).num_rows for group in range(256, file.num_row_groups)]
+        assert rows == [32, 34, 36, 38, 40, 40, 40, 40, 40, 40, 40, 40, 28]
+        assert file.read()["n"].to_pylist() == list(range(1000))
 
 
 def test_no_file_is_left_by_an_error(tmp_path: Path) -> None:

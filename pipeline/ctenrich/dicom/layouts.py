@@ -18,7 +18,7 @@ __all__ = ["AlikeItem", "ItemLayout", "LayoutReader", "Values"]
 _LONGEST = 1 << 16
 """Length in bytes of the longest item that a layout is made for."""
 _SEVERAL = 4
-"""Layouts that are kept for items of one length."""
+"""Layouts that are looked for among items of one length."""
 _CODE_VALUE = b"\x08\x00\x00\x01"
 _ITEM = b"\xfe\xff\x00\xe0"
 _LENGTH = struct.Struct("<I")
@@ -131,7 +131,7 @@ class LayoutReader:
     ) -> None:
         self._values = values
         self._sequences = sequences
-        self._known: dict[int, list[ItemLayout]] = {}
+        self._known: dict[int, list[ItemLayout | None]] = {}
 
     def read(self, raw: bytes, depth: int) -> AlikeItem | None:
         """Read an item; None if that has to be done element by element.
@@ -148,15 +148,14 @@ class LayoutReader:
             self._known[len(raw)] = []
             return None
         for layout in known:
-            found = layout.read(raw)
+            found = layout.read(raw) if layout is not None else None
             if found is not None:
                 return found
-        if len(known) < _SEVERAL and len(raw) <= _LONGEST:
-            made = self._layout(raw, depth)
-            if made is not None:
-                known.append(made)
-                return made.read(raw)
-        return None
+        if len(known) >= _SEVERAL or len(raw) > _LONGEST:
+            return None
+        made = self._layout(raw, depth)
+        known.append(made)
+        return made.read(raw) if made is not None else None
 
     def _layout(self, raw: bytes, depth: int) -> ItemLayout | None:
         places: list[tuple[int, int]] = []

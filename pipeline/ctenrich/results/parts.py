@@ -19,7 +19,7 @@ __all__ = ["RowGroups", "TableFiles", "WorkerPool"]
 
 W = TypeVar("W")
 R = TypeVar("R")
-_PARTS_APART, _JOINED_ROWS = 256, 2000
+_PARTS_APART, _JOINED_ROWS, _MOST_ROWS = 256, 2000, 32_768
 """Parts of a table that are row groups of their own, and rows of the row groups of further parts."""
 _AHEAD = 4
 """Results per process that may wait for the consumer; more are not computed in advance, so that memory is bounded."""
@@ -74,27 +74,31 @@ class RowGroups:
     """Writes the parts of a table: each is a row group, until there are many.
 
     A Parquet file lists every column of every row group at its end, and the writer keeps that list in memory. From
-    the 257th part on, parts are therefore joined to row groups of a number of rows.
+    the 257th part on, parts are therefore joined to row groups of a number of rows, which grows with the table: to a
+    sixteenth of the rows before.
 
     Parameters
     ----------
     writer : pyarrow.parquet.ParquetWriter
         Where the rows go.
-    rows : int
+    smallest, largest : int
         Rows of a joined row group, at least.
     """
 
-    def __init__(self, writer: Any, rows: int) -> None:
+    def __init__(self, writer: Any, smallest: int, largest: int) -> None:
         self._writer = writer
-        self._rows = rows
+        self._smallest = smallest
+        self._largest = largest
         self._parts = 0
+        self._written = 0
         self._waiting: list[pa.Table] = []
 
     def add(self, part: pa.Table) -> None:
         """Add the rows of a part."""
         self._parts += 1
         self._waiting.append(part)
-        if self._parts <= _PARTS_APART or sum(table.num_rows for table in self._waiting) >= self._rows:
+        wanted = min(max(self._smallest, self._written // 16), self._largest)
+        if self._parts <= _PARTS_APART or sum(table.num_rows for table in self._waiting) >= wanted:
             self.flush()
 
     def flush(self) -> None:
@@ -102,7 +106,9 @@ class RowGroups:
         import pyarrow as pa
 
         if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting))
+            rows = pa.concat_tables(self._waiting)
+            self._writer.write_table(rows)
+            self._written += rows.num_rows
         self._waiting = []
 
 
@@ -130,7 +136,7 @@ class TableFiles:
             for name, schema in self._schemas.items():
                 temporary = stack.enter_context(atomic_path(self._folder / f"{name}.parquet"))
                 writer = stack.enter_context(pq.ParquetWriter(temporary, schema, compression="zstd"))
-                self._writers[name] = RowGroups(writer, _JOINED_ROWS)
+                self._writers[name] = RowGroups(writer, _JOINED_ROWS, _MOST_ROWS)
             self._stack = stack.pop_all()
         return self
 

@@ -326,7 +326,7 @@ class _Metadata:
         parts = self._kept or self._spilled
         target = self._folder / f"{METADATA}.parquet"
         with atomic_path(target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            groups = RowGroups(writer, _METADATA_ROWS)
+            groups = RowGroups(writer, _METADATA_ROWS, _METADATA_ROWS)
             for name in self._parts:
                 part = parts.find(name, only=METADATA)
                 if part is None:
