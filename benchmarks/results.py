@@ -3,6 +3,7 @@
     python -m benchmarks.results [--quick]
     python -m benchmarks.results --report 100000
     python -m benchmarks.results --merge 100000
+    python -m benchmarks.results --table 100000
 
 Objects are a series' SEG (a frame for every slice and organ, each with its source), its shape SR, and a regions SR with
 one group per slice. The report is that of a generated run: size and first view of its index in chromium, time of the
@@ -10,7 +11,8 @@ first build, of a build without changes and of one after a change in one series;
 folder, but no records. ``--report`` makes that of one size only. Of the page of a series of 300 slices
 of 512 x 512: its size with all files that it loads, its CPU time, and the time until its picture can be used.
 ``--merge`` joins generated parts of object tables, a SEG of four organs in 20 slices and its SR for each of five
-products of every series, without reading files: peak memory.
+products of every series, without reading files: peak memory. ``--table`` writes the measurements of five products of
+four organs of every series as one file, and reads it in several ways.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ import argparse
 import hashlib
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -58,6 +63,9 @@ from ctenrich.records import SegmentMasks, Volume
 from ctenrich.report import build_report
 from ctenrich.results import tables as result_tables
 from ctenrich.results.kept_parts import Part
+from ctenrich.results.metadata import conform
+from ctenrich.results.parts import TableFiles
+from ctenrich.results.schema import arrow_schema
 from ctenrich.results.tables import build_object_tables, build_tables
 from ctenrich.workspace import Workspace, load_record, save_array, save_record, sha256_of_array
 
@@ -144,7 +152,7 @@ class _GeneratedFiles:
     def __iter__(self) -> Iterator[Path]:
         for series in range(self.series):
             for product in range(5):
-                folder = self.root / f"1.2.826.0.1.3680043.8.498.{series:039d}" / f"product{product}" / "objects"
+                folder = self.root / _uid(series) / f"product{product}" / "objects"
                 yield from (folder / name for name in ("seg.dcm", "shape_sr.dcm"))
 
     def __len__(self) -> int:
@@ -182,6 +190,64 @@ def _merge(scratch: Path, series: int) -> None:
         f"peak {peak / 1024:.0f} MB ({before / 1024:.0f} MB before), tables {size / 1e6:.0f} MB, "
         f"at most {groups} row groups in one"
     )
+
+
+def _table(scratch: Path, series: int) -> None:
+    """Write the measurements of five products of each series as one file, and read it in the ways of its readers."""
+    sr = _write_series(scratch / "objects", 0, 20)[1]
+    name = "quantitative_measurements"
+    rows = conform(result_tables._part_of_files([sr]).tables[name], arrow_schema(name))
+    folder, noise = scratch / "run" / "tables", np.random.default_rng(1)
+    start = time.process_time()
+    with TableFiles(folder, {name: rows.schema}) as files:
+        for first in range(0, series, 8):
+            uids = [_uid(n) for n in range(first, min(first + 8, series)) for _ in range(5 * rows.num_rows)]
+            part = pa.concat_tables([rows] * (len(uids) // rows.num_rows))
+            other: dict[str, Any] = {
+                "ReferencedSeriesInstanceUID": uids,
+                "SOPInstanceUID": [f"{uid}.{n // rows.num_rows % 5}" for n, uid in enumerate(uids)],
+                "valueFloat": noise.random(len(uids)),
+            }
+            for column, values in other.items():
+                place = part.schema.get_field_index(column)
+                part = part.set_column(place, part.schema.field(place), pa.array(values))
+            files.write({name: part})
+    seconds = time.process_time() - start
+    path = folder / f"{name}.parquet"
+    found = pq.read_metadata(path)
+    largest = max(found.row_group(group).num_rows for group in range(found.num_row_groups))
+    print(
+        f"{series} series of 5 products: {found.num_rows} rows, {path.stat().st_size / 1e6:.0f} MB in one file, "
+        f"{found.num_row_groups} row groups of up to {largest} rows, written in {seconds:.0f} s of CPU"
+    )
+    uid = _uid(series // 2)
+    one = f"SELECT COUNT(*) FROM {name} WHERE ReferencedSeriesInstanceUID = '{uid}'"
+    mean = f"SELECT findingSite.CodeMeaning, AVG(valueFloat) FROM {name} GROUP BY 1"
+    code = "from pathlib import Path; import ctenrich.results.query as q; from ctenrich.workspace import Workspace"
+    run = f"Workspace(Path({str(scratch / 'run')!r}))"
+    pandas = (
+        f"import pandas; pandas.read_parquet({str(path)!r}, filters=[('ReferencedSeriesInstanceUID', '==', {uid!r})])"
+    )
+    for what, program in (
+        ("query: rows of one series", f"{code}\nq.run_query({run}, {one!r})"),
+        ("query: mean of all by organ", f"{code}\nq.run_query({run}, {mean!r})"),
+        ("pandas: rows of one series", pandas),
+        ("loading of the package alone", f"{code}\nimport duckdb, pyarrow.parquet"),
+    ):
+        usage, peak = _usage(program)
+        print(f"{what:30} {usage:6.1f} s of CPU, {peak:6.0f} MB")
+
+
+def _uid(number: int) -> str:
+    return f"1.2.826.0.1.3680043.8.498.{number:039d}"
+
+
+def _usage(program: str) -> tuple[float, float]:
+    """CPU seconds and largest resident memory (MB) of a program in a process of its own."""
+    ending = "import time\nprint(time.process_time(), open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    done = subprocess.run([sys.executable, "-c", f"{program}\n{ending}"], check=True, capture_output=True, text=True)
+    seconds, kilobytes = done.stdout.split()[-2:]
+    return float(seconds), float(kilobytes) / 1024
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -334,10 +400,14 @@ def main() -> None:
     parser.add_argument(
         "--merge", type=int, help="join the parts of the tables of this number of series, and nothing else"
     )
+    parser.add_argument("--table", type=int, help="one table of this number of series, and nothing else")
     parser.add_argument("--report", type=int, help="make the report of this number of series, and nothing else")
     arguments = parser.parse_args()
     quick = arguments.quick
     with tempfile.TemporaryDirectory() as scratch:
+        if arguments.table:
+            _table(Path(scratch), arguments.table)
+            return
         if arguments.merge:
             _merge(Path(scratch), arguments.merge)
             return

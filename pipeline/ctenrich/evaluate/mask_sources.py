@@ -41,7 +41,7 @@ _SERIES_KEPT, _MASKS_KEPT = 4, 16
 """Records of a run that are kept in memory; masks are compared series by series."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MaskSet:
     """Masks of one source on the grid of one series."""
 
@@ -86,6 +86,7 @@ def run_masks(workspace: Workspace, *, prefix: str = "") -> Iterator[MaskSet]:
     find_series = lru_cache(_SERIES_KEPT)(partial(store.find_valid, SortedSeries))
     find_masks = lru_cache(_MASKS_KEPT)(partial(store.find_valid, SegmentMasks))
     lists: dict[tuple[tuple[int, str], ...], tuple[tuple[int, str], ...]] = {}
+    products: dict[Product, tuple[str, Product]] = {}
 
     def read_series(uid: str) -> SortedSeries:
         found = find_series(uid)
@@ -96,16 +97,19 @@ def run_masks(workspace: Workspace, *, prefix: str = "") -> Iterator[MaskSet]:
         return full_mask(store.masks(uid, product) if found is None else found, number, workspace)
 
     for uid in store.series():
+        read = partial(read_series, uid)
         for product in store.products(uid) if find_series(uid) is not None else ():
             masks = find_masks(uid, product)
             if masks is not None:
                 segments = tuple((s.number, s.name) for s in masks.segments)
+                name, _ = products.setdefault(masks.product, (f"{prefix}{masks.product}", masks.product))
+                _, known = products.setdefault(product, (f"{prefix}{product}", product))
                 yield MaskSet(
-                    name=f"{prefix}{masks.product}",
+                    name=name,
                     series_instance_uid=uid,
-                    read_series=partial(read_series, uid),
+                    read_series=read,
                     segments=lists.setdefault(segments, segments),
-                    load=partial(load, uid, product),
+                    load=partial(load, uid, known),
                     unsound=frozenset(i.object for i in masks.issues if i.severity is Severity.ERROR),
                 )
 

@@ -110,22 +110,21 @@ class MetricTable(NamedTuple):
     """Product -> series -> value."""
 
 
-_RECORD = struct.Struct("=QIHHd")
-_FIELDS = np.dtype([("place", "<u8"), ("series", "<u4"), ("product", "<u2"), ("metric", "<u2"), ("value", "<f8")])
+_RECORD = struct.Struct("=QIHd")
+_FIELDS = np.dtype([("place", "<u8"), ("series", "<u4"), ("product", "<u2"), ("value", "<f8")])
 
 
 class MetricTables:
-    """Values of metrics by structure. Those of one structure are in memory when its tables are made."""
+    """Values of metrics by structure. Those of one metric of one structure are in memory when its tables are made."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] | None = None
-        self._parts: dict[str, list[tuple[int, int]]] = {}
-        self._buffers: dict[str, bytearray] = {}
+        self._parts: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        self._buffers: dict[tuple[str, str], bytearray] = {}
         self._buffered = 0
         self._length = 0
         self._series: dict[str, int] = {}
         self._products: dict[str, int] = {}
-        self._metrics: dict[str, int] = {}
 
     def __len__(self) -> int:
         return self._length
@@ -146,15 +145,15 @@ class MetricTables:
         value : float
             Its value.
         """
-        numbers = (_number(self._series, series), _number(self._products, product), _number(self._metrics, metric))
-        self._buffers.setdefault(segment, bytearray()).extend(_RECORD.pack(self._length, *numbers, value))
+        numbers = _number(self._series, series), _number(self._products, product)
+        self._buffers.setdefault((segment, metric), bytearray()).extend(_RECORD.pack(self._length, *numbers, value))
         self._length += 1
         self._buffered += _RECORD.size
         if self._buffered >= _BYTES:
             self._write()
 
     def tables(self, strata: Mapping[str, str] | None, whole: str) -> Iterator[MetricTable]:
-        """Tables of every structure, metric and stratum, one structure after the other.
+        """Tables of every structure, metric and stratum, one structure and metric after the other.
 
         Parameters
         ----------
@@ -163,37 +162,35 @@ class MetricTables:
         whole : str
             Name of the stratum of all series.
         """
-        series, products, metrics = list(self._series), list(self._products), list(self._metrics)
-        for segment in dict.fromkeys((*self._parts, *self._buffers)):
-            values = self._values_of(segment)
-            for metric in np.unique(values["metric"]):
-                found: dict[str, MetricTable] = {}
-                chosen = values[values["metric"] == metric]
-                for place, of_series, product, value in zip(
-                    *(chosen[name].tolist() for name in ("place", "series", "product", "value")), strict=True
-                ):
-                    uid = series[of_series]
-                    stratum = whole if strata is None else strata.get(uid, "not stated")
-                    table = found.get(stratum)
-                    if table is None:
-                        table = found[stratum] = MetricTable(place, segment, metrics[metric], stratum, {})
-                    table.values.setdefault(products[product], {})[uid] = value
-                yield from found.values()
+        series, products = list(self._series), list(self._products)
+        for segment, metric in dict.fromkeys((*self._parts, *self._buffers)):
+            values = self._values_of(segment, metric)
+            found: dict[str, MetricTable] = {}
+            for place, of_series, product, value in zip(
+                *(values[name].tolist() for name in ("place", "series", "product", "value")), strict=True
+            ):
+                uid = series[of_series]
+                stratum = whole if strata is None else strata.get(uid, "not stated")
+                table = found.get(stratum)
+                if table is None:
+                    table = found[stratum] = MetricTable(place, segment, metric, stratum, {})
+                table.values.setdefault(products[product], {})[uid] = value
+            yield from found.values()
 
-    def _values_of(self, segment: str) -> NDArray[np.void]:
+    def _values_of(self, segment: str, metric: str) -> NDArray[np.void]:
         parts = []
-        for place, size in self._parts.get(segment, ()):
+        for place, size in self._parts.get((segment, metric), ()):
             assert self._file is not None
             self._file.seek(place)
             parts.append(self._file.read(size))
-        return np.frombuffer(b"".join((*parts, self._buffers.get(segment, b""))), _FIELDS)
+        return np.frombuffer(b"".join((*parts, self._buffers.get((segment, metric), b""))), _FIELDS)
 
     def _write(self) -> None:
         self._file = self._file or _temporary_file(self)
         place = self._file.seek(0, 2)
-        for segment, buffer in self._buffers.items():
+        for key, buffer in self._buffers.items():
             self._file.write(buffer)
-            self._parts.setdefault(segment, []).append((place, len(buffer)))
+            self._parts.setdefault(key, []).append((place, len(buffer)))
             place += len(buffer)
         self._buffers, self._buffered = {}, 0
 
