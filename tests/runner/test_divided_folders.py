@@ -137,6 +137,23 @@ def test_a_format_of_a_later_version_is_refused(own_run: Run) -> None:
     assert caught.value.reason is Reason.BAD_RUN
 
 
+FILES_OF_A_SERIES, FILES_OF_A_PRODUCT = 8, 9
+"""Those of a series but its source, and of a product of contours but its masks; docs/large-cohorts.md states them."""
+
+
+def test_the_manifests_of_a_folder_are_one_file(divided: Run) -> None:
+    for uid in uids(divided):
+        folder = divided.workspace.series_dir(uid)
+        files = [path.relative_to(folder).parts for path in folder.rglob("*") if path.is_file()]
+        assert len([names for names in files if names[0] not in ("source", "expert")]) == FILES_OF_A_SERIES, files
+        own = [names for names in files if names[0] == "expert" and names[1] != "masks"]
+        assert len(own) == FILES_OF_A_PRODUCT, files
+        assert not list(folder.rglob("manifests"))
+        assert sorted(json.loads((folder / "manifests.json").read_bytes())) == ["convert", "fetch", "sort"]
+        own_stages = json.loads((folder / "expert" / "manifests.json").read_bytes())
+        assert sorted(own_stages) == ["encode", "measure", "segment", "validate"]
+
+
 # ---------------------------------------------------------------- the results
 
 
@@ -148,7 +165,7 @@ def _without_timings(content: bytes) -> Any:
 
 def test_every_file_of_every_series_but_manifests_is_the_same(whole: Run, divided: Run) -> None:
     first, second = (
-        {name: content for name, content in files_of(run).items() if "/manifests/" not in name}
+        {name: content for name, content in files_of(run).items() if "/manifests" not in name}
         for run in (whole, divided)
     )
     assert first.keys() == second.keys()
@@ -220,6 +237,9 @@ def test_verify_compares_the_same_hashes(whole: Run, own_run: Run) -> None:
     path.write_bytes(path.read_bytes() + b"\0\0")
     (found,) = steps.verify(own_run).mismatches
     assert found.path == path.relative_to(own_run.root).as_posix()
+    manifests = own_run.workspace.series_dir(uids(own_run)[0]) / "manifests.json"
+    manifests.write_bytes(b"{")
+    assert manifests.relative_to(own_run.root).as_posix() in {one.path for one in steps.verify(own_run).mismatches}
 
 
 # ---------------------------------------------------------------- going on
@@ -232,6 +252,16 @@ def test_a_resumed_run_makes_what_is_missing_and_nothing_else(divided: Run, own_
     summary = steps.run_all(own_run)
     assert (summary.exit_code, summary.ran) == (0, 1)
     assert files_of(own_run, "*.dcm") == before
+
+
+def test_damaged_manifests_are_made_again(divided: Run, own_run: Run) -> None:
+    before = files_of(divided, "*.dcm")
+    (own_run.workspace.series_dir(uids(own_run)[0]) / "manifests.json").write_bytes(b"[]")
+    (own_run.workspace.product_dir(uids(own_run)[1], EXPERT) / "manifests.json").unlink()
+    summary = steps.run_all(own_run)
+    assert (summary.exit_code, summary.ran) == (0, 7), "three stages of a series and four of a product"
+    assert files_of(own_run, "*.dcm") == before
+    assert steps.run_all(steps.open_run(own_run.root)).ran == 0
 
 
 def test_retry_fetches_a_series_again(own_run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -33,6 +34,7 @@ from ctenrich.runner.lease_keeper import LEASE_SECONDS, LeaseKeeper
 from ctenrich.runner.recorder import RunSummary
 from ctenrich.runner.run import Run
 from ctenrich.runner.runner import Runner, RunnerOptions
+from ctenrich.settings import RunSettings, Settings
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +97,20 @@ class FullDisk:
             yield temporary
 
 
+def manifests(run: Run) -> int:
+    """Number of manifests and cached failures of all series and products."""
+    joined = [json.loads(path.read_bytes()) for path in run.root.glob("series/**/manifests.json")]
+    return len(list(run.root.glob("series/**/manifests/*"))) + sum(map(len, joined))
+
+
+@pytest.mark.parametrize("divide_from", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_full_disk_at_any_write_costs_nothing_but_time(
-    cohort: Path, tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    cohort: Path, tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch, divide_from: int
 ) -> None:
     """Each write of each stage fails once: a run goes on with the stage that failed, and stops at its next write."""
-    run = steps.start(cohort, tmp_path / "run", segmenters=["expert"])
+    settings = Settings(run=RunSettings(divide_folders_from=divide_from))
+    run = steps.start(cohort, tmp_path / "run", segmenters=["expert"], settings=settings)
+    assert run.workspace.is_divided is bool(divide_from)
     disk = FullDisk(monkeypatch)
     stopped, limit, done = 0, 1, 0
     while True:
@@ -110,10 +121,7 @@ def test_a_full_disk_at_any_write_costs_nothing_but_time(
             break
         assert (summary.ended, summary.exit_code) == ("disk", 3), (stopped, limit)
         stopped += 1
-        before, done = (
-            done,
-            len(list(run.root.glob("series/*/manifests/*"))) + len(list(run.root.glob("series/*/*/manifests/*"))),
-        )
+        before, done = done, manifests(run)
         limit = 2 if done > before else limit + 1  # after a stage the first write of the next one has failed
     assert done >= 6, "stages"
     assert stopped > 15

@@ -20,7 +20,9 @@ from ctenrich.runner.manifest import (
     run_stage,
     stage_key,
 )
+from ctenrich.runner.manifest_files import manifest_paths
 from ctenrich.stages.stage import Stage, StageContext
+from ctenrich.workspace import DIVIDED_FORMAT
 
 
 @pytest.fixture
@@ -144,3 +146,85 @@ def test_the_folders_that_a_manifest_relies_on_are_flushed_before_it(
     manifest = next(n for n, name in enumerate(synced) if Path(name).name.startswith(".first.json."))
     assert {str(context.folder), str(context.folder.parent)} <= set(synced[:manifest])
     assert synced[-1] == str(context.folder / "manifests")
+
+
+# ---------------------------------------------------------------- one file for all stages of a folder
+
+
+@pytest.fixture
+def joined(tmp_path: Path) -> StageContext:
+    (tmp_path / "run.json").write_text(json.dumps({"format": DIVIDED_FORMAT}))
+    return context_of(tmp_path)
+
+
+def entries(context: StageContext) -> list[str]:
+    return sorted(json.loads((context.folder / "manifests.json").read_bytes()))
+
+
+def test_stages_of_a_divided_run_have_entries_of_one_file(joined: StageContext) -> None:
+    stages = FakeStages().table()
+    for name in ("first", "second"):
+        run_stage(stages[name], joined, name)
+    assert entries(joined) == ["first", "second"]
+    assert all(is_done(stages[name], joined, name) for name in ("first", "second"))
+    assert not is_done(stages["first"], joined, "second")
+    (joined.folder / "first.txt").unlink()
+    assert not is_done(stages["first"], joined, "first")
+    assert not (joined.folder / "manifests").exists()
+
+
+def test_an_entry_is_gone_while_its_stage_runs_and_the_others_stay(joined: StageContext) -> None:
+    stages = FakeStages().table()
+    for name in ("first", "second"):
+        run_stage(stages[name], joined, name)
+    with pytest.raises(InputError):
+        run_stage(FakeStages(error=InputError(Reason.IO_ERROR, "broken")).table()["first"], joined, "first")
+    assert entries(joined) == ["second"]
+    assert is_done(stages["second"], joined, "second")
+    forget_stage(joined.folder, "second")
+    assert entries(joined) == []
+
+
+def test_failures_in_one_file_are_cached_and_forgotten(joined: StageContext) -> None:
+    stages = FakeStages().table()
+    for name in ("first", "second"):
+        run_stage(stages[name], joined, name)
+    with pytest.raises(InputError):
+        run_stage(FakeStages(error=InputError(Reason.NO_EXPERT, "none")).table()["first"], joined, "key")
+    assert entries(joined) == ["first.failed", "second"]
+    found = cached_failure(stages["first"], joined, "key")
+    assert found is not None
+    assert found.reason is Reason.NO_EXPERT
+    assert cached_failure(stages["first"], joined, "other key") is None
+    forget_failures(joined.folder)
+    assert entries(joined) == ["second"]
+    assert [(path.name, stage) for path, stage, _ in manifest_paths(joined.folder)] == [("manifests.json", "second")]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"first": 1}', '{"first": {"key": "key", "files": 3}}'])
+def test_a_damaged_file_means_that_no_stage_is_done(joined: StageContext, content: str) -> None:
+    stage = FakeStages().table()["first"]
+    run_stage(stage, joined, "key")
+    (joined.folder / "manifests.json").write_text(content)
+    assert not is_done(stage, joined, "key")
+    assert cached_failure(stage, joined, "key") is None
+    forget_failures(joined.folder)
+    run_stage(stage, joined, "key")
+    assert is_done(stage, joined, "key")
+
+
+def test_the_folders_are_flushed_before_the_one_file(joined: StageContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run_stage(FakeStages().table()["first"], joined, "key")
+    manifest = next(n for n, name in enumerate(synced) if Path(name).name.startswith(".manifests.json."))
+    series = joined.workspace.series_dir(joined.uid)
+    needed = {str(folder) for folder in (joined.folder, series, series.parent, series.parent.parent)}
+    assert needed <= set(synced[:manifest])
+    assert synced[-1] == str(joined.folder)

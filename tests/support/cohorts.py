@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ctenrich import steps
 from ctenrich.phantom import PhantomOptions, Quirk, write_phantom_study
+from ctenrich.workspace import Workspace
 
 TINY = PhantomOptions(rows=40, columns=40, pixel_spacing=(10.0, 10.0), slices=16, slice_spacing=20.0, rtstruct=True)
 """A whole chest in 16 slices of 40 x 40: every stage runs in milliseconds."""
@@ -44,11 +45,11 @@ def make_cohort(folder: Path, count: int, *, options: PhantomOptions = TINY) -> 
 
 
 def result_hashes(run: Path) -> dict[str, str]:
-    """Name -> SHA-256 of every DICOM object and every table that is made of them."""
-    files = sorted(run.glob("series/*/*/objects/*.dcm"))
-    tables = [run / "tables" / f"{name}.parquet" for name in OBJECT_TABLES]
-    found = [*files, *(t for t in tables if t.is_file())]
-    return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in found}
+    """Name -> SHA-256 of every DICOM object and every table that is made of them, in whichever folders they are."""
+    objects = {"/".join(("series", *path.parts[-4:])): path for path in Workspace(run).object_files()}
+    tables = {f"tables/{name}.parquet": run / "tables" / f"{name}.parquet" for name in OBJECT_TABLES}
+    found = objects | {name: path for name, path in tables.items() if path.is_file()}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
 
 
 def partial_files(run: Path) -> list[str]:

@@ -15,8 +15,9 @@ from pathlib import Path
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.reasons import Reason
 from ctenrich.records import Issue
+from ctenrich.runner.manifest_files import ManifestFiles
 from ctenrich.stages.stage import Stage, StageContext
-from ctenrich.workspace import sha256_of_file, sync_folders, write_bytes
+from ctenrich.workspace import sha256_of_file, sync_folders
 
 __all__ = ["cache_failure", "cached_failure", "forget_failures", "forget_stage", "is_done", "run_stage", "stage_key"]
 
@@ -55,12 +56,8 @@ _LASTING = frozenset(
 """Reasons that repeat as long as the inputs are the same: such a failure is cached."""
 
 
-def _manifest_path(stage: Stage, context: StageContext) -> Path:
-    return context.folder / "manifests" / f"{stage.name}.json"
-
-
-def _failure_path(stage: Stage, context: StageContext) -> Path:
-    return context.folder / "manifests" / f"{stage.name}.failed.json"
+def _files_of(context: StageContext) -> ManifestFiles:
+    return ManifestFiles(context.folder, joined=context.workspace.is_divided)
 
 
 def is_done(stage: Stage, context: StageContext, key: str) -> bool:
@@ -80,7 +77,7 @@ def is_done(stage: Stage, context: StageContext, key: str) -> bool:
     A file whose size and modification time equal those in the manifest is taken as complete; any other is hashed.
     """
     try:
-        manifest = json.loads(_manifest_path(stage, context).read_bytes())
+        manifest = _files_of(context).read(stage.name)
         if manifest["key"] != key:
             return False
         for name, (size, mtime, sha256) in manifest["files"].items():
@@ -88,7 +85,7 @@ def is_done(stage: Stage, context: StageContext, key: str) -> bool:
             status = path.stat()
             if status.st_size != size or (status.st_mtime_ns != mtime and sha256_of_file(path) != sha256):
                 return False
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return True
 
@@ -106,7 +103,7 @@ def cached_failure(stage: Stage, context: StageContext, key: str) -> CtenrichErr
         From :func:`stage_key`.
     """
     try:
-        content = json.loads(_failure_path(stage, context).read_bytes())
+        content = _files_of(context).read(stage.name, failed=True)
         if content["key"] == key:
             return InputError(Reason(content["reason"]), content["message"], content["hint"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -129,13 +126,12 @@ def cache_failure(stage: Stage, context: StageContext, key: str, error: Ctenrich
         The error; its reason, message and hint are kept.
     """
     failed = {"key": key, "reason": error.reason.value, "message": error.message, "hint": error.hint}
-    write_bytes(_failure_path(stage, context), json.dumps(failed).encode())
+    _files_of(context).write(stage.name, failed, failed=True)
 
 
 def forget_failures(folder: Path) -> None:
     """Delete all cached failures of a folder, so that their stages run again."""
-    for path in (folder / "manifests").glob("*.failed.json"):
-        path.unlink(missing_ok=True)
+    ManifestFiles(folder).remove_failures()
 
 
 def forget_stage(folder: Path, name: str) -> None:
@@ -148,7 +144,7 @@ def forget_stage(folder: Path, name: str) -> None:
     name : str
         Name of the stage.
     """
-    (folder / "manifests" / f"{name}.json").unlink(missing_ok=True)
+    ManifestFiles(folder).remove_manifest(name)
 
 
 def run_stage(stage: Stage, context: StageContext, key: str) -> tuple[Issue, ...]:
@@ -173,9 +169,8 @@ def run_stage(stage: Stage, context: StageContext, key: str) -> tuple[Issue, ...
     CtenrichError
         The error of the stage; it is cached if it would repeat with the same inputs.
     """
-    manifest = _manifest_path(stage, context)
-    manifest.unlink(missing_ok=True)
-    _failure_path(stage, context).unlink(missing_ok=True)
+    manifests = _files_of(context)
+    manifests.remove(stage.name)
     try:
         result = stage.run(context)
     except CtenrichError as error:
@@ -188,15 +183,14 @@ def run_stage(stage: Stage, context: StageContext, key: str) -> tuple[Issue, ...
         name = path.relative_to(context.folder).as_posix()
         entries[name] = (status.st_size, status.st_mtime_ns, sha256_of_file(path))
     content = {"stage": stage.name, "version": stage.version, "key": key, "files": entries}
-    _sync_before_manifest(context, result.files)
-    write_bytes(manifest, json.dumps(content, indent=1).encode() + b"\n", durable=True)
+    _sync_before_manifest(context, manifests, result.files)
+    manifests.write(stage.name, content, durable=True)
     return result.issues
 
 
-def _sync_before_manifest(context: StageContext, files: Iterable[Path]) -> None:
+def _sync_before_manifest(context: StageContext, manifests: ManifestFiles, files: Iterable[Path]) -> None:
     """Flush the folders that a manifest is going to rely on: after a power failure it must not name lost files."""
-    manifests = context.folder / "manifests"
-    manifests.mkdir(exist_ok=True)
+    manifests.prepare()
     series = context.workspace.series_dir(context.uid)
     inside = {parent for path in files for parent in path.parents if parent.is_relative_to(series)}
     above = series.parents[: 2 if context.workspace.is_divided else 1]

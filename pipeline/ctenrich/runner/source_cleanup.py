@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ctenrich.errors import CtenrichError, InputError
 from ctenrich.records import SeriesEntry
 from ctenrich.runner.job import Failure
 from ctenrich.runner.manifest import cache_failure, cached_failure, is_done, stage_key
+from ctenrich.runner.manifest_files import ManifestFiles
 from ctenrich.runner.outcome_rules import failures_that_count
 from ctenrich.runner.readiness import context_of
 from ctenrich.runner.run import Run
@@ -19,7 +18,6 @@ from ctenrich.stages.fetch import fetched_bytes
 from ctenrich.stages.order import SERIES_STAGES, product_stages, series_output
 from ctenrich.stages.stage import StageContext
 from ctenrich.stages.table import STAGES
-from ctenrich.workspace import write_bytes
 
 __all__ = ["delete_after_use", "delete_source", "mark_for_refetch", "needs_refetch"]
 
@@ -65,7 +63,8 @@ def delete_source(run: Run, entry: SeriesEntry, failure: CtenrichError | None = 
     """
     context = context_of(run, entry, None)
     source = context.folder / "source"
-    manifest = _read_fetch_manifest(context.folder)
+    manifests = _manifests(run, entry)
+    manifest = _read_fetch_manifest(manifests)
     if manifest is None or not source.is_dir():
         return 0
     size = fetched_bytes(context.folder)
@@ -73,7 +72,7 @@ def delete_source(run: Run, entry: SeriesEntry, failure: CtenrichError | None = 
         cache_failure(STAGES["sort"], context, stage_key(STAGES["sort"], context), failure)
     manifest["files"] = {name: facts for name, facts in manifest["files"].items() if not name.startswith("source/")}
     manifest["released"] = True
-    write_bytes(_fetch_manifest_path(context.folder), json.dumps(manifest, indent=1).encode() + b"\n")
+    manifests.write("fetch", manifest)
     shutil.rmtree(source)
     return size
 
@@ -89,7 +88,7 @@ def needs_refetch(run: Run, entry: SeriesEntry) -> bool:
         A series of it.
     """
     context = context_of(run, entry, None)
-    manifest = _read_fetch_manifest(context.folder)
+    manifest = _read_fetch_manifest(_manifests(run, entry))
     if manifest is None or not manifest.get("released"):
         return False
     settled = _settled(context, (*SERIES_STAGES, *series_output(run.config.settings)))
@@ -113,7 +112,7 @@ def mark_for_refetch(run: Run, entry: SeriesEntry) -> None:
     entry : SeriesEntry
         A series whose objects were deleted.
     """
-    _fetch_manifest_path(run.workspace.series_dir(entry.series_instance_uid)).unlink(missing_ok=True)
+    _manifests(run, entry).remove_manifest("fetch")
 
 
 def _settled(context: StageContext, stages: tuple[str, ...]) -> bool | None:
@@ -130,13 +129,14 @@ def _settled(context: StageContext, stages: tuple[str, ...]) -> bool | None:
     return True
 
 
-def _fetch_manifest_path(folder: Path) -> Path:
-    return folder / "manifests" / "fetch.json"
+def _manifests(run: Run, entry: SeriesEntry) -> ManifestFiles:
+    workspace = run.workspace
+    return ManifestFiles(workspace.series_dir(entry.series_instance_uid), joined=workspace.is_divided)
 
 
-def _read_fetch_manifest(folder: Path) -> dict[str, Any] | None:
+def _read_fetch_manifest(manifests: ManifestFiles) -> dict[str, Any] | None:
     try:
-        manifest: dict[str, Any] = json.loads(_fetch_manifest_path(folder).read_bytes())
+        manifest: dict[str, Any] = manifests.read("fetch")
     except (FileNotFoundError, ValueError):
         return None
     return manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctenrich.errors import CtenrichError
@@ -22,6 +22,7 @@ from ctenrich.records import (
     Volume,
 )
 from ctenrich.results.complete import tables_mark
+from ctenrich.runner.manifest_files import manifest_paths
 from ctenrich.runner.run import COHORT, Run
 from ctenrich.select.cohort_file import read_cohort
 from ctenrich.series_store import SERIES_RECORDS, SeriesStore
@@ -89,6 +90,7 @@ class _Check:
         self._store = SeriesStore(run.workspace)
         self._hashed: dict[Path, str | None] = {}
         self._reported: set[str] = set()
+        """Files with a problem, and the folders above them."""
         self.count = 0
         self.released = 0
         self.mismatches: list[Mismatch] = []
@@ -166,17 +168,13 @@ class _Check:
     def _manifests(self, folder: Path) -> bool:
         """Compare the files of all manifests of a folder; return whether its fetched objects were deleted after use."""
         released = False
-        for path in sorted((folder / "manifests").glob("*.json")):
-            if path.name.endswith(".failed.json"):
-                continue
+        for path, stage, content in manifest_paths(folder):
             try:
-                manifest = json.loads(path.read_bytes())
+                manifest = json.loads(content)
                 files: dict[str, Any] = dict(manifest["files"])
                 released = released or bool(manifest.get("released"))
                 for name, (_, _, sha256) in sorted(files.items()):
-                    self._file(folder / name, str(sha256), f"what {path.stem} wrote")
-            except FileNotFoundError:
-                continue
+                    self._file(folder / name, str(sha256), f"what {stage} wrote")
             except (ValueError, KeyError, TypeError, AttributeError):
                 self._report(path, "cannot be read as a manifest")
         return released
@@ -237,8 +235,8 @@ class _Check:
         """Keep the first problem of a file: one line for each; none for a folder of which a file is reported."""
         root = self._run.workspace.root
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-        if not any(known == name or known.startswith(f"{name}/") for known in self._reported):
-            self._reported.add(name)
+        if name not in self._reported:
+            self._reported.update((name, *(parent.as_posix() for parent in PurePosixPath(name).parents)))
             self.mismatches.append(Mismatch(path=name, problem=problem))
 
 
