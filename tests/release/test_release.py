@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from pydicom import dcmread
@@ -24,6 +27,7 @@ from ctenrich.release.about import About, Creator, read_about
 from ctenrich.release.changes import read_manifest
 from ctenrich.release.licences import check_licence_of_release, licence_key, licence_url
 from ctenrich.release.release import Release, ReleaseOptions, make_release
+from ctenrich.results.complete import begin_tables, complete_tables
 from ctenrich.results.tables import build_tables
 from ctenrich.workspace import Workspace
 
@@ -130,6 +134,30 @@ def test_nothing_is_written_into_a_folder_that_has_files(workspace: Workspace, t
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_the_manifest_is_sorted_where_one_uid_begins_with_another(own_run: Workspace, tmp_path: Path) -> None:
+    """1.2.3/ comes after 1.2.3.4/, but 1.2.3 before 1.2.3.4."""
+    first, longer = uid_of(0), f"{uid_of(0)}.9"
+    shutil.move(own_run.series_dir(uid_of(1)), own_run.series_dir(longer))
+    for path in own_run.tables.glob("*.parquet"):
+        table = pq.read_table(path)
+        for place, field in enumerate(table.schema):
+            if pa.types.is_string(field.type):
+                column = pc.replace_substring(table[field.name], uid_of(1), longer)
+                table = table.set_column(place, field, column)
+        pq.write_table(table, path)
+    begin_tables(own_run)
+    complete_tables(own_run, {path.stem: path for path in own_run.tables.glob("*.parquet")})
+    out = tmp_path / "out"
+    release(own_run, out)
+    paths = [line.split("  ")[1] for line in (out / "manifest-sha256.txt").read_text().splitlines()]
+    assert paths == sorted(paths)
+    objects = [path for path in paths if path.startswith("dicom/")]
+    assert [Path(path).parts[1] for path in objects] == [longer, longer, first, first]
+    assert set(paths) == {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} - {
+        "manifest-sha256.txt"
+    }
+
+
 # ---------------------------------------------------------------- privacy, repetition, changes
 
 
@@ -156,19 +184,35 @@ def test_no_name_and_no_path_is_in_metadata_and_tables(workspace: Workspace, mad
 
 def test_a_second_release_says_what_changed(own_run: Workspace, made: Path, tmp_path: Path) -> None:
     same = release(own_run, tmp_path / "same", about=ABOUT, previous=made)
-    assert same.changes == ()
+    assert same.changes == {}
+    assert not (tmp_path / "same" / "changes.csv").exists()
     assert "byte for byte" in (tmp_path / "same" / "CHANGES.md").read_text()
     product = next(own_run.root.glob(f"series/{uid_of(1)}/nnunet*"))
     shutil.rmtree(product)
     build_tables(own_run)
     other = release(own_run, tmp_path / "other", about=ABOUT, previous=made)
     assert other.changes is not None
-    removed = {c.path.rpartition("/")[2] for c in other.changes if c.what == "removed"}
-    assert removed == {"seg.dcm", "shape_sr.dcm"}
+    assert other.changes["dicom", "removed"] == 2
+    rows = list(csv.DictReader((tmp_path / "other" / "changes.csv").read_text().splitlines()))
+    assert len(rows) == sum(other.changes.values())
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    assert {Path(row["path"]).name for row in rows if row["change"] == "removed"} == {"seg.dcm", "shape_sr.dcm"}
     text = (tmp_path / "other" / "CHANGES.md").read_text()
     assert "DICOM objects: 2 removed" in text
     assert "changed" in text, "tables have other rows now"
     assert (tmp_path / "other" / "changes.csv").read_text().count("removed") == 2
+
+
+def test_a_previous_manifest_in_another_order_is_compared_alike(own_run: Workspace, made: Path, tmp_path: Path) -> None:
+    previous = tmp_path / "previous"
+    previous.mkdir()
+    lines = (made / "manifest-sha256.txt").read_text().splitlines()
+    (previous / "manifest-sha256.txt").write_text("\r\n".join(reversed(lines)))
+    assert release(own_run, tmp_path / "same", about=ABOUT, previous=previous).changes == {}
+    (previous / "manifest-sha256.txt").write_text("\n".join(lines[:3]) + "\nno hash\n")
+    with pytest.raises(UsageError, match="line 4 of the previous"):
+        release(own_run, tmp_path / "other", previous=previous)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_folder_without_a_manifest_is_no_previous_release(workspace: Workspace, tmp_path: Path) -> None:

@@ -60,6 +60,6 @@ def release(
             f"left out: {count(made.left_out, 'object')} of products that are not done or not accepted", err=True
         )
     if made.changes is not None:
-        typer.echo(f"{count(len(made.changes), 'file')} differ from the previous release: CHANGES.md")
+        typer.echo(f"{count(sum(made.changes.values()), 'file')} differ from the previous release: CHANGES.md")
     if made.missing:
         typer.echo(printable(f"still to be stated in a file for --about: {', '.join(made.missing)}"), err=True)

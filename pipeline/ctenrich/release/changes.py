@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import csv
-import io
+import heapq
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 
 from ctenrich.errors import UsageError
 from ctenrich.reasons import Reason
 from ctenrich.release.contents import OBJECTS, TABLES
+from ctenrich.workspace import atomic_path
 
-__all__ = ["CHANGES", "MANIFEST", "Change", "changes_table", "changes_text", "compare_manifests", "read_manifest"]
+__all__ = [
+    "CHANGES",
+    "MANIFEST",
+    "Change",
+    "Manifest",
+    "changes_text",
+    "compare_manifests",
+    "read_manifest",
+    "write_changes",
+]
 
 MANIFEST = "manifest-sha256.txt"
 CHANGES = ("CHANGES.md", "changes.csv")
@@ -32,66 +43,110 @@ class Change:
     new_sha256: str = ""
 
 
-def read_manifest(folder: Path) -> dict[str, str]:
-    """Read the manifest of a release: path -> SHA-256.
+class Manifest:
+    """The manifest of a release: path and SHA-256 of each file, read line by line.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the release.
 
     Raises
     ------
     UsageError
         NOT_FOUND if the folder has no manifest, BAD_PARAMETER if a line of it is not as the release wrote it.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise UsageError(Reason.NOT_FOUND, f"{folder.name} has no {MANIFEST}", "name the folder of a release")
-    found = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise UsageError(Reason.BAD_PARAMETER, f"line {number} of the previous {MANIFEST} is damaged")
-        found[match[2]] = match[1]
-    return found
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / MANIFEST
+        if not self._path.is_file():
+            raise UsageError(Reason.NOT_FOUND, f"{folder.name} has no {MANIFEST}", "name the folder of a release")
+        self._sorted = all(one < two for (one, _), (two, _) in pairwise(self._lines()))
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Path and SHA-256 of every file, by path; one that somebody has sorted otherwise is read whole."""
+        return iter(self._lines() if self._sorted else sorted(dict(self._lines()).items()))
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        with self._path.open(encoding="utf-8", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                match = _LINE.fullmatch(line.rstrip("\r\n"))
+                if match is None:
+                    raise UsageError(Reason.BAD_PARAMETER, f"line {number} of the previous {MANIFEST} is damaged")
+                yield match[2], match[1]
 
 
-def compare_manifests(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Change, ...]:
+def read_manifest(folder: Path) -> dict[str, str]:
+    """Read the manifest of a release: path -> SHA-256.
+
+    Raises
+    ------
+    UsageError
+        See :class:`Manifest`.
+    """
+    return dict(Manifest(folder))
+
+
+def compare_manifests(old: Iterable[tuple[str, str]], new: Iterable[tuple[str, str]]) -> Iterator[Change]:
     """Compare the objects and tables of two releases.
 
     Parameters
     ----------
-    old, new : mapping of str to str
-        Path -> SHA-256. Metadata files are left out.
+    old, new : iterable of (str, str)
+        Path and SHA-256, sorted by path. Metadata files are left out.
 
-    Returns
-    -------
-    tuple of Change
-        Sorted by path.
+    Yields
+    ------
+    Change
+        By path.
     """
-    found = []
-    for path in sorted({*old, *new}):
-        if path.partition("/")[0] not in (OBJECTS, TABLES) or old.get(path) == new.get(path):
+    sides = (((path, 0, sha256) for path, sha256 in old), ((path, 1, sha256) for path, sha256 in new))
+    for path, group in groupby(heapq.merge(*sides), key=lambda item: item[0]):
+        sha256 = {side: value for _, side, value in group}
+        if path.partition("/")[0] not in (OBJECTS, TABLES) or sha256.get(0) == sha256.get(1):
             continue
-        what = "added" if path not in old else "removed" if path not in new else "changed"
-        found.append(Change(path=path, what=what, old_sha256=old.get(path, ""), new_sha256=new.get(path, "")))
-    return tuple(found)
+        what = "added" if 0 not in sha256 else "removed" if 1 not in sha256 else "changed"
+        yield Change(path=path, what=what, old_sha256=sha256.get(0, ""), new_sha256=sha256.get(1, ""))
 
 
-def changes_text(changes: tuple[Change, ...] | None) -> str:
-    """Markdown about the changes; None: there is no previous release."""
-    if changes is None:
+def changes_text(counts: Mapping[tuple[str, str], int] | None) -> str:
+    """Markdown about the changes: (folder, what) -> number of files; None: there is no previous release."""
+    if counts is None:
         return "# Changes\n\nThis is the first release.\n"
-    if not changes:
+    if not counts:
         return "# Changes\n\nObjects and tables are those of the previous release, byte for byte.\n"
-    counts = Counter((change.path.partition("/")[0], change.what) for change in changes)
     lines = ["# Changes", "", "Compared with the previous release; each file is in changes.csv.", ""]
     for folder, text in ((OBJECTS, "DICOM objects"), (TABLES, "tables")):
-        parts = [f"{counts[folder, what]} {what}" for what in ("added", "removed", "changed") if counts[folder, what]]
+        found = {what: counts.get((folder, what), 0) for what in ("added", "removed", "changed")}
+        parts = [f"{number} {what}" for what, number in found.items() if number]
         lines.append(f"- {text}: {', '.join(parts) or 'no change'}")
     return "\n".join(lines) + "\n"
 
 
-def changes_table(changes: tuple[Change, ...]) -> str:
-    """CSV with one row per file that differs."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "change", "old_sha256", "new_sha256"))
-    writer.writerows((c.path, c.what, c.old_sha256, c.new_sha256) for c in changes)
-    return text.getvalue()
+def write_changes(path: Path, changes: Iterable[Change]) -> dict[tuple[str, str], int]:
+    """Write a CSV with one row per file that differs; no file if there is none.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    changes : iterable of Change
+        Each is written when it is found.
+
+    Returns
+    -------
+    dict
+        (folder, what) -> number of files.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    rows = iter(changes)
+    first = next(rows, None)
+    if first is None:
+        return {}
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("path", "change", "old_sha256", "new_sha256"))
+        for one in chain([first], rows):
+            counts[one.path.partition("/")[0], one.what] += 1
+            writer.writerow((one.path, one.what, one.old_sha256, one.new_sha256))
+    return dict(counts)

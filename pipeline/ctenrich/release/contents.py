@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ctenrich.errors import InputError, UsageError
 from ctenrich.progress import Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import Product
+from ctenrich.release.chosen import ChosenProducts, ObjectUids, ProductFact
 from ctenrich.results.complete import check_tables
 from ctenrich.results.describe import DescribedColumn, described_columns
 from ctenrich.results.query import table_files
 from ctenrich.results.schema import OBJECT_TABLES, TABLE_TEXTS
-from ctenrich.results.tables import object_files
 from ctenrich.review.store import ReviewStore
-from ctenrich.series_store import SeriesStore
 from ctenrich.workspace import Workspace, atomic_open, atomic_path, sha256_of_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["OBJECTS", "TABLES", "Contents", "ReleasedFile", "ReleasedTable", "copy_contents", "plan_contents"]
+__all__ = [
+    "OBJECTS",
+    "TABLES",
+    "Contents",
+    "ReleasedFile",
+    "ReleasedObjects",
+    "ReleasedTable",
+    "copy_objects",
+    "copy_tables",
+    "manifest_line",
+    "plan_contents",
+]
 
 OBJECTS = "dicom"
 """Folder of the objects in a data set."""
@@ -71,33 +85,42 @@ class _PlannedObject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
-    """What of a run is released."""
+class ReleasedObjects:
+    """The objects of a data set; their paths and hashes are in its manifest."""
 
-    products: frozenset[tuple[str, str]]
-    """(Series Instance UID, key of the product)."""
-    objects: tuple[_PlannedObject, ...]
+    number: int
+    size: int
+    """Bytes of all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What of a run is released; the objects are read from the tables when they are needed."""
+
+    products: ChosenProducts
+    """Those with an object that is released have the fact HAS_OBJECTS."""
+    kinds: Mapping[str, int]
+    """Kind of objects -> number, in alphabetical order."""
     left_out: int
     """Objects of products that are not done, or were not accepted."""
     workspace: Workspace
+    series: int
+    """Number of series with a released product."""
 
     @property
-    def series(self) -> int:
-        """Number of series with a released product."""
-        return len({uid for uid, _ in self.products})
+    def objects(self) -> int:
+        """Number of objects."""
+        return sum(self.kinds.values())
 
-    def kinds(self) -> dict[str, int]:
-        """Kind of objects -> number, in alphabetical order."""
-        found: dict[str, int] = {}
-        for item in self.objects:
-            found[item.kind] = found.get(item.kind, 0) + 1
-        return dict(sorted(found.items()))
+    def is_released(self, series: str, product: str) -> bool:
+        """Whether a product is part of the data set."""
+        return ProductFact.HAS_OBJECTS in self.products.of(series, product)
 
-    def parsed_products(self) -> Iterator[tuple[str, Product]]:
-        """Series Instance UID and product, sorted, of those whose records are there."""
-        store = SeriesStore(self.workspace)
-        for uid in sorted({uid for uid, _ in self.products}):
-            yield from ((uid, product) for product in store.products(uid) if (uid, str(product)) in self.products)
+    def planned(self) -> Iterator[_PlannedObject]:
+        """The objects by their paths in the data set, those of some series at a time in memory."""
+        for rows in _in_order_of_paths(_rows_of_series(table_files(self.workspace)["objects"])):
+            chosen = (row for row in rows if self.is_released(row["SeriesInstanceUID"], row["product"]))
+            yield from sorted((_planned_object(self.workspace, row) for row in chosen), key=lambda item: item.target)
 
 
 def plan_contents(workspace: Workspace, *, accepted_only: bool = False) -> Contents:
@@ -120,59 +143,114 @@ def plan_contents(workspace: Workspace, *, accepted_only: bool = False) -> Conte
         NOT_PREPARED if the tables are missing or older than the objects, or if nothing can be released; BAD_RUN if the
         tables have another schema.
     """
-    import pyarrow.parquet as pq
-
     files = table_files(workspace)
     if not {"objects", "outcomes", "proofs"} <= set(files):
         raise UsageError(Reason.NOT_PREPARED, "the run has no tables yet", "run: ctenrich report RUN")
     check_tables(workspace)
-    done = _done_products(files["outcomes"]) & _proven_products(files["proofs"])
-    if accepted_only:
-        done &= ReviewStore(workspace).accepted()
-    rows = pq.read_table(files["objects"], columns=list(_OBJECT_COLUMNS)).to_pylist()
-    listed = {r["path"] for r in rows}
-    there = {path.relative_to(workspace.root).as_posix() for path in object_files(workspace)}
-    if listed != there:
-        message = f"{len(listed ^ there)} objects are not as the tables list them"
-        raise UsageError(Reason.NOT_PREPARED, message, "run: ctenrich report RUN")
-    chosen = [r for r in rows if (r["SeriesInstanceUID"], r["product"]) in done]
-    if not chosen:
+    products = ChosenProducts()
+    _note_done(products, files["outcomes"])
+    _note_proofs(products, files["proofs"])
+    accepted = ReviewStore(workspace).accepted() if accepted_only else None
+    _check_listed(workspace, files["objects"])
+    kinds: Counter[str] = Counter()
+    left_out, series = 0, 0
+    for rows in _rows_of_series(files["objects"]):
+        before = sum(kinds.values())
+        for row in rows:
+            key = (row["SeriesInstanceUID"], row["product"])
+            if products.is_proven(*key) and (accepted is None or key in accepted):
+                products.add(*key, ProductFact.HAS_OBJECTS)
+                kinds[row["kind"]] += 1
+            else:
+                left_out += 1
+        series += sum(kinds.values()) > before
+    if not kinds:
         what = "accepted" if accepted_only else "done, with a passed proof"
         raise UsageError(Reason.NOT_PREPARED, f"no product of the run is {what}", "look at: ctenrich status RUN")
-    objects = sorted((_planned_object(workspace, row) for row in chosen), key=lambda item: item.target)
-    released = frozenset((r["SeriesInstanceUID"], r["product"]) for r in chosen)
-    return Contents(products=released, objects=tuple(objects), left_out=len(rows) - len(chosen), workspace=workspace)
+    counts = dict(sorted(kinds.items()))
+    return Contents(products=products, kinds=counts, left_out=left_out, workspace=workspace, series=series)
 
 
 _OBJECT_COLUMNS = ("path", "SeriesInstanceUID", "product", "SOPInstanceUID", "kind", "sha256")
-_ROWS = 65_536
-"""Rows of tables of outcomes and checks in memory."""
+_ROWS = 16_384
+"""Rows of tables of objects, outcomes and checks in memory."""
 
 
-def _done_products(outcomes: Path) -> set[tuple[str, str]]:
-    """(Series Instance UID, product) of every product that is done."""
+def _rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Values of some columns of a table, row by row."""
     import pyarrow.parquet as pq
 
-    found: set[tuple[str, str]] = set()
-    with pq.ParquetFile(outcomes) as file:
-        for batch in file.iter_batches(_ROWS, columns=["SeriesInstanceUID", "product", "state"]):
-            rows = zip(*(batch[name].to_pylist() for name in ("SeriesInstanceUID", "product", "state")), strict=True)
-            found.update((uid, product) for uid, product, state in rows if product and state == "done")
-    return found
+    with pq.ParquetFile(table) as file:
+        for batch in file.iter_batches(_ROWS, columns=list(columns)):
+            yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
 
 
-def _proven_products(proofs: Path) -> set[tuple[str, str]]:
-    """(Series Instance UID, product) of every product of which each check passed."""
-    import pyarrow.parquet as pq
+def _note_done(products: ChosenProducts, outcomes: Path) -> None:
+    for uid, product, state in _rows(outcomes, ("SeriesInstanceUID", "product", "state")):
+        if product and state == "done":
+            products.add(uid, product, ProductFact.DONE)
 
-    proven: set[tuple[str, str]] = set()
-    failed: set[tuple[str, str]] = set()
-    with pq.ParquetFile(proofs) as file:
-        for batch in file.iter_batches(_ROWS, columns=["SeriesInstanceUID", "product", "passed"]):
-            rows = zip(*(batch[name].to_pylist() for name in ("SeriesInstanceUID", "product", "passed")), strict=True)
-            for uid, product, passed in rows:
-                (proven if passed else failed).add((uid, product))
-    return proven - failed
+
+def _note_proofs(products: ChosenProducts, proofs: Path) -> None:
+    for uid, product, passed in _rows(proofs, ("SeriesInstanceUID", "product", "passed")):
+        products.add(uid, product, ProductFact.CHECKED if passed else ProductFact.FAILED)
+
+
+def _rows_of_series(objects: Path) -> Iterator[list[dict[str, Any]]]:
+    """Rows of the table ``objects``, those of one series at a time; they are in the order of the UIDs."""
+    rows = (dict(zip(_OBJECT_COLUMNS, values, strict=True)) for values in _rows(objects, _OBJECT_COLUMNS))
+    return (list(group) for _, group in groupby(rows, key=lambda row: row["SeriesInstanceUID"]))
+
+
+def _in_order_of_paths(groups: Iterable[list[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    """Series that are in the order of their UIDs, in that of ``UID/``: 1.2.3/ comes after 1.2.3.4/."""
+    waiting: list[list[dict[str, Any]]] = []
+    for rows in groups:
+        uid = rows[0]["SeriesInstanceUID"]
+        while waiting and not uid.startswith(f"{waiting[-1][0]['SeriesInstanceUID']}."):
+            yield waiting.pop()
+        waiting.append(rows)
+    while waiting:
+        yield waiting.pop()
+
+
+def _check_listed(workspace: Workspace, objects: Path) -> None:
+    """Refuse tables that do not list the objects that are there.
+
+    Both are read by series. The series of a table are in the order of their UIDs; in one where they are not, a series
+    would be read twice and differ, and the table has to be made again.
+    """
+    differing = 0
+    folders = iter(_SeriesObjects(workspace))
+    folder = next(folders, None)
+    for rows in _rows_of_series(objects):
+        uid = rows[0]["SeriesInstanceUID"]
+        while folder is not None and folder[0] < uid:
+            differing += len(folder[1])
+            folder = next(folders, None)
+        listed = {row["path"] for row in rows}
+        there: set[str] = set()
+        if folder is not None and folder[0] == uid:
+            there, folder = folder[1], next(folders, None)
+        differing += len(listed ^ there)
+    while folder is not None:
+        differing += len(folder[1])
+        folder = next(folders, None)
+    if differing:
+        message = f"{differing} objects are not as the tables list them"
+        raise UsageError(Reason.NOT_PREPARED, message, "run: ctenrich report RUN")
+
+
+class _SeriesObjects:
+    """Series Instance UID and the paths of its objects, by UID."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def __iter__(self) -> Iterator[tuple[str, set[str]]]:
+        root = self._workspace.root
+        for uid, group in groupby(self._workspace.object_files(), key=lambda path: path.parts[-4]):
+            yield uid, {path.relative_to(root).as_posix() for path in group}
 
 
 def _planned_object(workspace: Workspace, row: dict[str, Any]) -> _PlannedObject:
@@ -187,10 +265,61 @@ def _planned_object(workspace: Workspace, row: dict[str, Any]) -> _PlannedObject
     )
 
 
-def copy_contents(
+def copy_objects(contents: Contents, out: Path, manifest: IO[bytes], progress: Progress) -> ReleasedObjects:
+    """Copy the objects, and write a line of the manifest for each, by path.
+
+    Parameters
+    ----------
+    contents : Contents
+        What is released.
+    out : Path
+        Folder of the data set.
+    manifest : file object
+        Gets the lines.
+    progress : Progress
+        Advanced by one for every file, those of :func:`copy_tables` among them.
+
+    Returns
+    -------
+    ReleasedObjects
+
+    Raises
+    ------
+    InputError
+        HASH_MISMATCH if an object has changed since the tables were written.
+    """
+    progress.start("release", contents.objects + len(_released_tables(contents)))
+    number, size = 0, 0
+    for item in contents.planned():
+        size += _copy_object(item, out)
+        number += 1
+        manifest.write(manifest_line(item.target, item.sha256))
+        progress.advance("release")
+    return ReleasedObjects(number=number, size=size)
+
+
+def manifest_line(path: str, sha256: str) -> bytes:
+    """Return a line of a manifest, as ``sha256sum`` reads it.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the data set's folder.
+    sha256 : str
+        Hash of the file, hexadecimal.
+    """
+    return f"{sha256}  {path}\n".encode()
+
+
+def _released_tables(contents: Contents) -> dict[str, Path]:
+    files = table_files(contents.workspace)
+    return {name: files[name] for name in TABLE_TEXTS if name in files and name in _RELEASED_TABLES}
+
+
+def copy_tables(
     contents: Contents, out: Path, progress: Progress
 ) -> tuple[tuple[ReleasedFile, ...], tuple[ReleasedTable, ...]]:
-    """Copy objects and tables; tables get the rows of the released products only.
+    """Copy the tables, with the rows of the released products only.
 
     Parameters
     ----------
@@ -199,33 +328,22 @@ def copy_contents(
     out : Path
         Folder of the data set.
     progress : Progress
-        Advanced by one for every file.
+        Advanced by one for every table.
 
     Returns
     -------
     files : tuple of ReleasedFile
-        Objects and tables, sorted by path.
+        The tables, sorted by path.
     tables : tuple of ReleasedTable
         The tables, in the order in which tables are listed.
-
-    Raises
-    ------
-    InputError
-        HASH_MISMATCH if an object has changed since the tables were written.
     """
     import pyarrow.parquet as pq
 
-    sources = {name: path for name, path in table_files(contents.workspace).items() if name in _RELEASED_TABLES}
-    progress.start("release", len(contents.objects) + len(sources))
-    found = []
-    for item in contents.objects:
-        found.append(_copy_object(item, out))
-        progress.advance("release")
-    uids = frozenset(item.sop_instance_uid for item in contents.objects)
-    tables = []
-    for name in (name for name in TABLE_TEXTS if name in sources):
+    uids = ObjectUids((item.sop_instance_uid for item in contents.planned()), contents.objects)
+    found, tables = [], []
+    for name, source in _released_tables(contents).items():
         target = out / TABLES / f"{name}.parquet"
-        rows = _copy_table(sources[name], target, _filter_of(name, contents.products, uids))
+        rows = _copy_table(source, target, _filter_of(name, contents, uids))
         columns = described_columns(pq.read_schema(target))
         tables.append(ReleasedTable(name=name, text=TABLE_TEXTS[name], rows=rows, columns=columns))
         found.append(
@@ -242,7 +360,7 @@ def copy_contents(
     return tuple(sorted(found, key=lambda item: item.path)), tuple(tables)
 
 
-def _copy_object(item: _PlannedObject, out: Path) -> ReleasedFile:
+def _copy_object(item: _PlannedObject, out: Path) -> int:
     digest = hashlib.sha256()
     target = out / item.target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -254,24 +372,46 @@ def _copy_object(item: _PlannedObject, out: Path) -> ReleasedFile:
     if digest.hexdigest() != item.sha256:
         message = f"object {item.sop_instance_uid} has changed since the tables were written"
         raise InputError(Reason.HASH_MISMATCH, message, "run: ctenrich verify RUN, then ctenrich report RUN")
-    return ReleasedFile(path=item.target, media_type="application/dicom", text=item.kind, size=size, sha256=item.sha256)
+    return int(size)
 
 
-_Filter = Callable[[dict[str, list[Any]], int], bool]
+_Filter = Callable[["pa.Table"], NDArray[np.bool_]]
 
 
-def _filter_of(name: str, products: frozenset[tuple[str, str]], objects: frozenset[str]) -> _Filter:
-    """Return whether a row of a table is of a released product; rows that are of no product stay."""
+def _filter_of(name: str, contents: Contents, objects: ObjectUids) -> _Filter:
+    """Return which rows of a table are of a released product, shape (rows,); rows that are of no product stay."""
 
-    def keep(columns: dict[str, list[Any]], row: int) -> bool:
-        if name in OBJECT_TABLES:
-            return columns["SOPInstanceUID"][row] in objects
-        product = columns["product"][row] if "product" in columns else None
-        if not product:
-            return True
-        return (columns["SeriesInstanceUID"][row], product) in products
+    def of_objects(part: pa.Table) -> NDArray[np.bool_]:
+        values, places = _encoded(part, "SOPInstanceUID")
+        kept: NDArray[np.bool_] = objects.contain(values)[places]
+        return kept
 
-    return keep
+    def of_products(part: pa.Table) -> NDArray[np.bool_]:
+        if "product" not in part.column_names:
+            return np.ones(part.num_rows, np.bool_)
+        products, places = _encoded(part, "product")
+        series, series_places = _encoded(part, "SeriesInstanceUID")
+        pairs, inverse = np.unique(series_places * len(products) + places, return_inverse=True)
+        keys = [(series[pair // len(products)], products[pair % len(products)]) for pair in pairs.tolist()]
+        kept = [not product or (uid is not None and contents.is_released(uid, product)) for uid, product in keys]
+        return np.array(kept, np.bool_)[inverse]
+
+    return of_objects if name in OBJECT_TABLES else of_products
+
+
+def _encoded(part: pa.Table, name: str) -> tuple[list[str | None], NDArray[np.int64]]:
+    """Different values of a column, and for each row which of them it has, shape (rows,)."""
+    import pyarrow.compute as pc
+
+    column = pc.dictionary_encode(part[name].combine_chunks(), null_encoding="encode")
+    return column.dictionary.to_pylist(), column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+_NARROW_ROWS = 65_536
+"""Rows of a table that is copied in memory, and in each of its row groups."""
+_WIDE_ROWS = 8_192
+"""The same of a table with more than `_WIDE` columns, nested ones counted each: 65,536 would take a gigabyte."""
+_WIDE = 128
 
 
 def _copy_table(source: Path, target: Path, keep: _Filter) -> int:
@@ -286,15 +426,10 @@ def _copy_table(source: Path, target: Path, keep: _Filter) -> int:
         atomic_path(target) as temporary,
         pq.ParquetWriter(temporary, reading.schema_arrow) as writing,
     ):
-        for batch in reading.iter_batches():
+        rows_at_once = _WIDE_ROWS if reading.metadata.num_columns > _WIDE else _NARROW_ROWS
+        for batch in reading.iter_batches(rows_at_once):
             part = pa.Table.from_batches([batch])
-            keys = _key_columns(part)
-            chosen = part.filter(pa.array([keep(keys, row) for row in range(part.num_rows)], pa.bool_()))
+            chosen = part.filter(pa.array(keep(part), pa.bool_()))
             writing.write_table(chosen)
             rows += chosen.num_rows
     return rows
-
-
-def _key_columns(part: pa.Table) -> dict[str, list[Any]]:
-    names = ("SOPInstanceUID", "SeriesInstanceUID", "product")
-    return {name: part[name].to_pylist() for name in names if name in part.column_names}

@@ -39,7 +39,7 @@ def datacite(data: DataSet) -> dict[str, Any]:
         "descriptions": [{"description": about.description, "descriptionType": "Abstract"}],
         "dates": [{"date": about.date, "dateType": "Issued"}],
         "formats": ["application/dicom", "application/vnd.apache.parquet", "text/turtle"],
-        "sizes": [f"{len(data.object_files)} DICOM objects", f"{sum(item.size for item in data.files)} bytes"],
+        "sizes": [f"{data.objects.number} DICOM objects", f"{data.size} bytes"],
         "relatedIdentifiers": [
             {
                 "relatedIdentifier": source.identifier.removeprefix("https://doi.org/"),

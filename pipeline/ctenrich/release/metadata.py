@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctenrich.release.about import About
-from ctenrich.release.contents import ReleasedFile, ReleasedTable
+from ctenrich.release.contents import ReleasedFile, ReleasedObjects, ReleasedTable
 from ctenrich.release.licences import licence_url
 from ctenrich.release.sources import Source
 
@@ -20,8 +20,9 @@ class DataSet:
 
     about: About
     """With title, description and date, stated or made from the run."""
-    files: tuple[ReleasedFile, ...]
-    """Objects and tables."""
+    objects: ReleasedObjects
+    table_files: tuple[ReleasedFile, ...]
+    """Files of the tables."""
     tables: tuple[ReleasedTable, ...]
     sources: tuple[Source, ...]
     kinds: dict[str, int]
@@ -41,14 +42,9 @@ class DataSet:
         return tuple(source for source in self.sources if source.kind == kind)
 
     @property
-    def object_files(self) -> tuple[ReleasedFile, ...]:
-        """The DICOM objects."""
-        return tuple(item for item in self.files if item.media_type == "application/dicom")
-
-    @property
-    def table_files(self) -> tuple[ReleasedFile, ...]:
-        """The tables."""
-        return tuple(item for item in self.files if item.media_type != "application/dicom")
+    def size(self) -> int:
+        """Bytes of objects and tables."""
+        return self.objects.size + sum(item.size for item in self.table_files)
 
 
 def json_text(content: Any) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO
 
 from ctenrich import RELEASE_DATE
 from ctenrich.errors import UsageError
@@ -17,14 +20,21 @@ from ctenrich.release.about import About
 from ctenrich.release.changes import (
     CHANGES,
     MANIFEST,
-    Change,
-    changes_table,
+    Manifest,
     changes_text,
     compare_manifests,
-    read_manifest,
+    write_changes,
 )
 from ctenrich.release.checklists import checklist, missing_statements
-from ctenrich.release.contents import Contents, ReleasedFile, copy_contents, plan_contents
+from ctenrich.release.contents import (
+    OBJECTS,
+    Contents,
+    ReleasedFile,
+    copy_objects,
+    copy_tables,
+    manifest_line,
+    plan_contents,
+)
 from ctenrich.release.crate import FILE_NAME, ro_crate
 from ctenrich.release.croissant import croissant
 from ctenrich.release.datacite import datacite
@@ -35,7 +45,7 @@ from ctenrich.release.sources import Source, collections_of, models_of, software
 from ctenrich.release.turtle import write_features
 from ctenrich.results.query import table_files
 from ctenrich.series_store import SeriesStore
-from ctenrich.workspace import Workspace, sha256_of_file, write_bytes
+from ctenrich.workspace import Workspace, atomic_open, sha256_of_file, write_bytes
 
 __all__ = ["Release", "ReleaseOptions", "make_release"]
 
@@ -83,8 +93,9 @@ class Release:
     """Values in features.ttl."""
     missing: tuple[str, ...]
     """Statements that a publication needs and that the authors have not made."""
-    changes: tuple[Change, ...] | None
-    """Differences from the previous release; None without one."""
+    changes: Mapping[tuple[str, str], int] | None
+    """Folder and what (``added``, ``removed``, ``changed``) -> number of files that differ from the previous release,
+    which ``changes.csv`` lists; None without one."""
 
 
 def make_release(
@@ -121,43 +132,45 @@ def make_release(
     chosen = options or ReleaseOptions()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(Reason.BAD_PARAMETER, f"{out.name} is not an empty folder", "name a new folder")
-    previous = read_manifest(chosen.previous) if chosen.previous is not None else None
+    previous = Manifest(chosen.previous) if chosen.previous is not None else None
     contents = plan_contents(workspace, accepted_only=chosen.accepted_only)
     check_identity_removed(workspace, identified=chosen.identified)
     series = _released_series(contents)
-    sources = _sources(contents, series)
+    sources = _sources(contents, series.collections)
     licences = [source.licence for source in sources if source.kind == "collection"]
     check_licence_of_release(chosen.about.licence, licences)
     out.mkdir(parents=True, exist_ok=True)
-    files, tables = copy_contents(contents, out, progress)
-    features = write_features(out / "tables" / "quantitative_measurements.parquet", out / "features.ttl")
-    data = DataSet(
-        about=_completed(chosen.about, sources, contents),
-        files=files,
-        tables=tables,
-        sources=sources,
-        kinds=contents.kinds(),
-        series=contents.series,
-        patients=len({row["PatientID"] for row in series}),
-        identity_removed=not chosen.identified,
-    )
-    changes = None
-    if previous is not None:
-        changes = compare_manifests(previous, {item.path: item.sha256 for item in files})
-    texts = {
-        "README.md": introduction(data, features=features, left_out=contents.left_out),
-        "data-dictionary.csv": data_dictionary(data),
-        "sources.csv": sources_table(data),
-        "datacite.json": json_text(datacite(data)),
-        "croissant.json": json_text(croissant(data)),
-        "shapes.ttl": _SHAPES.read_text("utf-8"),
-        "checklist-tcia.md": checklist(data, "TCIA"),
-        "checklist-idc.md": checklist(data, "IDC"),
-        CHANGES[0]: changes_text(changes),
-    }
-    if changes:
-        texts[CHANGES[1]] = changes_table(changes)
-    _write_metadata(out, data, texts)
+    with TemporaryFile(dir=out) as lines:  # one for every object
+        objects = copy_objects(contents, out, lines, progress)
+        table_files, tables = copy_tables(contents, out, progress)
+        features = write_features(out / "tables" / "quantitative_measurements.parquet", out / "features.ttl")
+        data = DataSet(
+            about=_completed(chosen.about, sources, contents),
+            objects=objects,
+            table_files=table_files,
+            tables=tables,
+            sources=sources,
+            kinds=dict(contents.kinds),
+            series=contents.series,
+            patients=series.patients,
+            identity_removed=not chosen.identified,
+        )
+        changes = None
+        if previous is not None:
+            now = chain(_listed(lines), ((item.path, item.sha256) for item in table_files))
+            changes = write_changes(out / CHANGES[1], compare_manifests(previous, now))
+        texts = {
+            "README.md": introduction(data, features=features, left_out=contents.left_out),
+            "data-dictionary.csv": data_dictionary(data),
+            "sources.csv": sources_table(data),
+            "datacite.json": json_text(datacite(data)),
+            "croissant.json": json_text(croissant(data)),
+            "shapes.ttl": _SHAPES.read_text("utf-8"),
+            "checklist-tcia.md": checklist(data, "TCIA"),
+            "checklist-idc.md": checklist(data, "IDC"),
+            CHANGES[0]: changes_text(changes),
+        }
+        _write_metadata(out, data, texts, lines)
     return Release(
         folder=out,
         kinds=data.kinds,
@@ -169,18 +182,30 @@ def make_release(
     )
 
 
-def _write_metadata(out: Path, data: DataSet, texts: Mapping[str, str]) -> None:
+def _write_metadata(out: Path, data: DataSet, texts: Mapping[str, str], objects: IO[bytes]) -> None:
     """Write the files beside objects and tables, and the manifest when all others are there."""
-    written = [_released(out / "features.ttl")]
     for name, text in texts.items():
         write_bytes(out / name, text.encode("utf-8"))
-        written.append(_released(out / name))
-    crate = json_text(ro_crate(data, tuple(sorted(written, key=lambda item: item.path)))).encode("utf-8")
+    there = [name for name in ("features.ttl", *texts, CHANGES[1]) if (out / name).is_file()]
+    written = tuple(_released(out / name) for name in sorted(there))
+    crate = json_text(ro_crate(data, written)).encode("utf-8")
     write_bytes(out / FILE_NAME, crate)
-    hashes = {item.path: item.sha256 for item in (*data.files, *written)}
+    hashes = {item.path: item.sha256 for item in (*data.table_files, *written)}
     hashes[FILE_NAME] = hashlib.sha256(crate).hexdigest()
-    lines = [f"{hashes[path]}  {path}\n" for path in sorted(hashes)]
-    write_bytes(out / MANIFEST, "".join(lines).encode("utf-8"))
+    lines = [(path, manifest_line(path, sha256)) for path, sha256 in sorted(hashes.items())]
+    objects.seek(0)
+    with atomic_open(out / MANIFEST) as manifest:
+        manifest.writelines(line for path, line in lines if path < f"{OBJECTS}/")
+        shutil.copyfileobj(objects, manifest)
+        manifest.writelines(line for path, line in lines if path > f"{OBJECTS}/")
+
+
+def _listed(lines: IO[bytes]) -> Iterator[tuple[str, str]]:
+    """Path and SHA-256 in the lines of the manifest that were written so far."""
+    lines.seek(0)
+    for line in lines:
+        sha256, _, path = line.decode().rstrip("\n").partition("  ")
+        yield path, sha256
 
 
 def _released(path: Path) -> ReleasedFile:
@@ -190,19 +215,39 @@ def _released(path: Path) -> ReleasedFile:
     )
 
 
-def _released_series(contents: Contents) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _ReleasedSeries:
+    """What the metadata state about the series of the released products."""
+
+    collections: frozenset[tuple[str, str, str]]
+    """Name, licence and DOI."""
+    patients: int
+
+
+def _released_series(contents: Contents) -> _ReleasedSeries:
     import pyarrow.parquet as pq
 
     columns = ["SeriesInstanceUID", "PatientID", "collection_id", "license_short_name", "source_doi"]
-    rows = pq.read_table(table_files(contents.workspace)["series"], columns=columns).to_pylist()
-    released = {uid for uid, _ in contents.products}
-    return [row for row in rows if row["SeriesInstanceUID"] in released]
+    patients: set[str | None] = set()
+    collections: set[tuple[str, str, str]] = set()
+    with pq.ParquetFile(table_files(contents.workspace)["series"]) as file:
+        for batch in file.iter_batches(_ROWS, columns=columns):
+            for uid, patient, *collection in zip(*(batch[name].to_pylist() for name in columns), strict=True):
+                if contents.products.with_objects(uid):
+                    patients.add(patient)
+                    name, licence, doi = (str(value or "") for value in collection)
+                    collections.add((name, licence, doi))
+    return _ReleasedSeries(frozenset(collections), len(patients))
 
 
-def _sources(contents: Contents, series: Iterable[Mapping[str, Any]]) -> tuple[Source, ...]:
+_ROWS = 16_384
+"""Rows of the table ``series`` in memory."""
+
+
+def _sources(contents: Contents, collections: Iterable[tuple[str, str, str]]) -> tuple[Source, ...]:
     store = SeriesStore(contents.workspace)
-    models = models_of(store, contents.parsed_products())
-    return (*collections_of(series), *models, *software(_algorithms(contents, {model.name for model in models})))
+    models = models_of(store, contents.products)
+    return (*collections_of(collections), *models, *software(_algorithms(contents, {model.name for model in models})))
 
 
 def _algorithms(contents: Contents, models: set[str]) -> set[tuple[str, str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from ctenrich import __version__
 from ctenrich.catalog.citations import citations_of
-from ctenrich.records import ModelInfo, Product
+from ctenrich.records import ModelInfo, SegmentMasks, SliceScores
+from ctenrich.release.chosen import ChosenProducts
 from ctenrich.release.licences import licence_key, licence_url
 from ctenrich.series_store import SeriesStore
 
@@ -36,24 +36,21 @@ class Source:
     """Of a model's weights."""
 
 
-def collections_of(series: Iterable[Mapping[str, Any]]) -> tuple[Source, ...]:
+def collections_of(collections: Iterable[tuple[str, str, str]]) -> tuple[Source, ...]:
     """Return the collections of images, one for each licence and DOI.
 
     Parameters
     ----------
-    series : iterable of mapping
-        Rows of the table ``series`` with ``collection_id``, ``license_short_name`` and ``source_doi``.
+    collections : iterable of (str, str, str)
+        Name, licence and DOI of the collections, as the table ``series`` states them; empty for what it does not.
 
     Returns
     -------
     tuple of Source
         Sorted by name.
     """
-    found = {
-        (str(r["collection_id"] or ""), str(r["license_short_name"] or ""), str(r["source_doi"] or "")) for r in series
-    }
     out = []
-    for name, licence, doi in sorted(found):
+    for name, licence, doi in sorted(set(collections)):
         cited = citations_of([doi])
         citation = cited[0] if cited else None
         key = licence_key(licence or (citation.license_short_name if citation else ""))
@@ -70,27 +67,33 @@ def collections_of(series: Iterable[Mapping[str, Any]]) -> tuple[Source, ...]:
     return tuple(out)
 
 
-def models_of(store: SeriesStore, products: Iterable[tuple[str, Product]]) -> tuple[Source, ...]:
+def models_of(store: SeriesStore, products: ChosenProducts) -> tuple[Source, ...]:
     """Return the models of the released products.
 
     Parameters
     ----------
     store : SeriesStore
         The run.
-    products : iterable of (str, Product)
-        Series Instance UID and product.
+    products : ChosenProducts
+        Those with objects. The records of a product are read of the first series that has them.
 
     Returns
     -------
     tuple of Source
         Sorted by name and hash; products without a model (contours of experts) have none.
     """
-    by_product: dict[Product, ModelInfo] = {}
-    for uid, product in products:
-        model = None if product in by_product else store.model(uid, product)
-        if model is not None:
-            by_product[product] = model
-    found = {(model.name, model.sha256): model for model in by_product.values()}
+    found: dict[tuple[str, str], ModelInfo] = {}
+    known: set[str] = set()
+    for uid in products.series():
+        wanted = {name for name in products.with_objects(uid) if name not in known}
+        for product in store.products(uid) if wanted else ():
+            if str(product) not in wanted:
+                continue
+            record = store.find_valid(SegmentMasks, uid, product) or store.find_valid(SliceScores, uid, product)
+            if record is not None:
+                known.add(str(product))
+                if record.model is not None:
+                    found[record.model.name, record.model.sha256] = record.model
     return tuple(
         Source(
             kind="model",

@@ -42,6 +42,10 @@ _VOCABULARY = (
 )
 
 
+_ROWS = 2048
+"""Rows with their nested values in memory."""
+
+
 def write_features(table: Path, path: Path) -> int:
     """Write the measured values of segments as Turtle, row by row.
 
@@ -87,7 +91,7 @@ def _rows_of_segments(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
     report, number = "", 0
     with pq.ParquetFile(table) as reading:
-        for batch in reading.iter_batches():
+        for batch in reading.iter_batches(_ROWS):
             for row in batch.to_pylist():
                 if row["SOPInstanceUID"] != report:
                     report, number = row["SOPInstanceUID"], 0
