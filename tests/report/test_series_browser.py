@@ -259,6 +259,23 @@ def test_windows_and_structures(browser: Watched, run: Workspace) -> None:
     assert page.locator("li.gone").inner_text() == "trachea\nB absent"
 
 
+HIDDEN_TEXTS_OUTSIDE = """[...document.querySelectorAll(".away")].filter(text => {
+    const box = text.closest(".b-list, .scroll");
+    return box && text.offsetParent !== box && !box.contains(text.offsetParent);
+}).length"""
+"""Texts for screen readers that leave the box that scrolls them: with 117 organs the page was 2,900 pixels too long."""
+
+
+def test_texts_for_screen_readers_make_no_page_longer(browser: Watched, run: Workspace) -> None:
+    page = browser.page
+    page.goto(f"file://{run.report}/series/{uid_of(0)}.html")
+    page.wait_for_selector(".bench[data-ready]")
+    assert page.locator(".b-list .away").count() > 0
+    assert page.evaluate(HIDDEN_TEXTS_OUTSIDE) == 0
+    end = page.evaluate("document.querySelector('footer').getBoundingClientRect().bottom + scrollY")
+    assert page.evaluate("document.documentElement.scrollHeight") < end + 50
+
+
 @pytest.mark.long
 def test_without_javascript_or_data_there_is_a_still_picture(browser: Watched, run: Workspace, tmp_path: Path) -> None:
     context = browser.page.context.browser.new_context(java_script_enabled=False)

@@ -129,7 +129,8 @@ def check_neighbours(case: QualityCase, limits: Limits) -> Iterator[Finding]:
     for name in ("heart", "esophagus", "trachea"):
         organ = case.organs.get(name)
         if organ and cord and (behind := float(cord.centre[1] - organ.centre[1])) < 8:
-            text = f"{name}: the spinal cord is {behind:.0f} mm behind its centre, usual are 8 mm or more"
+            place = f"{behind:.0f} mm behind" if behind >= 0 else f"{-behind:.0f} mm in front of"
+            text = f"{name}: the spinal cord is {place} its centre; usual are 8 mm or more behind it"
             yield below(name, "in_front_of_cord", behind, 8.0, text)
 
 
@@ -215,7 +216,7 @@ def _heart(case: QualityCase, heart: OrganMask) -> Iterator[Finding]:
     if aorta:
         gap = _gap(heart, aorta)
         if gap > 15:
-            text = f"heart: the aorta is {gap:.0f} mm away; they touch"
+            text = f"heart: the aorta is {gap:.0f} mm away; usually they touch"
             yield above("heart", "distance_of_aorta", gap, 15.0, text)
     lungs = case.lungs
     if lungs is None or lungs.top is None or lungs.bottom is None or lungs.middle is None or lungs.volume < 400:
