@@ -5,7 +5,9 @@ Every copy to the host is an error then, and `OneDevice` refuses operations on t
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,20 @@ def test_nothing_of_a_volume_is_on_the_wrong_device(engine: Engine, precision: s
     assert labels.shape == SHAPE
 
 
+def test_a_batch_of_half_precision_is_cast_tile_by_tile(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The float32 scores of a whole batch would take twice the memory of the batch itself."""
+    cast = []
+    real = sliding_window._scores
+
+    def scores(plan: Any, out: torch.Tensor) -> torch.Tensor:
+        cast.append(len(out))
+        return real(plan, out)
+
+    monkeypatch.setattr(sliding_window, "_scores", scores)
+    _on_gpu(engine, "fp16")
+    assert set(cast) == {1}
+
+
 def test_a_tensor_that_stays_on_the_host_is_found(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sliding_window, "gaussian", lambda patch, scale: _StayingThere(torch.ones(patch)))
     with pytest.raises(RuntimeError, match="different devices"):
@@ -124,6 +140,26 @@ def test_the_benchmark_for_a_card_runs_on_a_cpu(capsys: pytest.CaptureFixture[st
     assert "answer in fp32 on cpu: 0.0e+00 of the voxels differ" in out
     assert len([line for line in out.splitlines() if " ctenrich fp16" in line]) == len(gpu.TINY)
     assert "2 series of tiny, two parts, one process" in out
+    peers = [line for line in out.splitlines() if " nnunetv2 " in line]
+    assert len(peers) == len(gpu.TINY)
+    if find_spec("nnunetv2") is not None:
+        assert all(float(line.split()[-1]) < 0.01 for line in peers), "the peer's labels are ours, but for rounding"
+
+
+def test_the_benchmark_ends_a_row_at_its_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def endless() -> list[Any]:
+        while True:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(gpu, "_contestants", lambda *_: [("endless", endless), ("later", endless)])
+    monkeypatch.setattr(gpu, "_engines", lambda *_: endless())
+    gpu._print_case(gpu.TINY[1], "cpu", 1e12, time.perf_counter() + 0.1)
+    gpu._print_busy_share(gpu.TINY[1], "cpu", 3, time.perf_counter() + 0.1)
+    out = capsys.readouterr().out
+    assert out.count("not run: the limit is reached") == 2
+    assert "0 of 3 series: the limit is reached" in out
 
 
 def test_a_wrong_answer_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

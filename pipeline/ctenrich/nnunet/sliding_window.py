@@ -345,28 +345,36 @@ def _forward_outputs(
     workers = torch.get_num_threads() if data.device.type == "cpu" else 1
     workers = min(workers, max(1, _CPU_VOXELS // (batch * int(np.prod(plan.patch)))), len(parts))
 
+    on_cpu = data.device.type == "cpu"
+
     def run(part: Sequence[Any]) -> torch.Tensor:
         with torch.inference_mode():
-            return _forward_batch(plan, network, data, part, window.precision)
+            out = _forward_batch(plan, network, data, part, window.precision)
+            return _scores(plan, out) if on_cpu else out
 
     with closing(in_order(run, parts, workers, max(1, torch.get_num_threads() // workers))) as results:
         for outputs in results:
-            yield from outputs
+            for out in torch.split(outputs, 1):  # so that a GPU holds the float32 of one tile, not of a batch
+                yield (out if on_cpu else _scores(plan, out))[0]
 
 
 def _forward_batch(
     plan: ModelPlan, network: Network, data: torch.Tensor, jobs: Sequence[tuple[Any, Any]], precision: str
 ) -> torch.Tensor:
-    """Outputs of a batch, [job, class, *patch], float32: logits, or probabilities for v1."""
+    """Outputs of a batch, [job, channel, *patch], in the precision of the network."""
     import torch
 
     views = [torch.flip(data[tile], [a + 1 for a in flip]) if flip else data[tile] for tile, flip in jobs]
     stacked = torch.stack(views)
     if precision == "fp32":
-        out = network(stacked)
-    else:
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-        with torch.autocast(data.device.type, dtype=dtype):
-            out = network(stacked)
-    out = out.float()
-    return torch.softmax(out, 1) if plan.version == 1 else out
+        return network(stacked)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    with torch.autocast(data.device.type, dtype=dtype):
+        return network(stacked)
+
+
+def _scores(plan: ModelPlan, out: torch.Tensor) -> torch.Tensor:
+    """Logits of outputs, [job, class, *patch], float32; probabilities for v1."""
+    import torch
+
+    return torch.softmax(out.float(), 1) if plan.version == 1 else out.float()
