@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
-from itertools import accumulate, islice
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -25,6 +25,7 @@ from ctenrich.records import (
 )
 from ctenrich.select.cohort_hash import cohort_sha256
 from ctenrich.select.sizes import SeriesSize, size_of_series
+from ctenrich.select.spool import SpooledSeries, instance_type
 from ctenrich.select.values_digest import ValuesDigest
 from ctenrich.workspace import require_file, write_bytes
 
@@ -71,9 +72,8 @@ def cohort_schema() -> pa.Schema:
     import pyarrow as pa
 
     text = pa.string()
-    instance = [("sop_instance_uid", text), ("url", text), ("size", pa.int64()), ("md5", text), ("crc32c", text)]
     companion = pa.struct(
-        [("modality", text), ("series_instance_uid", text), ("instance", pa.struct(instance)), ("link", text)]
+        [("modality", text), ("series_instance_uid", text), ("instance", instance_type()), ("link", text)]
     )
     return pa.schema(
         [
@@ -86,7 +86,7 @@ def cohort_schema() -> pa.Schema:
             ("source_doi", text),
             ("geometry_known", pa.bool_()),
             ("expected_instances", pa.int64()),
-            ("instances", pa.list_(pa.struct(instance))),
+            ("instances", pa.list_(instance_type())),
             ("companions", pa.list_(companion)),
             ("notes", pa.list_(pa.struct([(name, text) for name in _NOTE]))),
             ("facts", pa.struct([(f.name, pa.float64() if f.name == "slice_thickness" else text) for f in _FACTS])),
@@ -166,46 +166,77 @@ def _tables_of(series: Iterable[SeriesEntry]) -> Iterator[pa.Table]:
     """Tables of `_ROW_GROUP` series each."""
     import pyarrow as pa
 
+    listed = series.listed(_AT_ONCE) if isinstance(series, SpooledSeries) else _listed(series)
     parts: list[pa.Table] = []
-    rows: list[SeriesEntry] = []
-    for entry in series:
-        rows.append(entry)
-        if len(rows) == _AT_ONCE:
-            parts.append(_table_of(rows))
-            rows = []
+    for entries, instances in listed:
+        parts.append(_table_of(entries, instances))
         if len(parts) * _AT_ONCE == _ROW_GROUP:
             yield pa.concat_tables(parts)
             parts = []
-    if parts or rows:
-        yield pa.concat_tables([*parts, _table_of(rows)])
+    if parts:
+        yield pa.concat_tables(parts)
 
 
-def _table_of(entries: list[SeriesEntry]) -> pa.Table:
-    """Some series as a table; their instances are made into columns without an object for each."""
+def _listed(series: Iterable[SeriesEntry]) -> Iterator[tuple[list[SeriesEntry], pa.ListArray]]:
+    """So many series at a time, and the instances of each as a list."""
+    remaining = iter(series)
+    while entries := list(islice(remaining, _AT_ONCE)):
+        yield entries, _instances_of(entries)
+
+
+def _table_of(entries: list[SeriesEntry], instances: pa.ListArray) -> pa.Table:
+    """Some series as a table; their instances are columns without an object for each."""
     import pyarrow as pa
 
     schema = cohort_schema()
     place = schema.get_field_index("instances")
-    table = pa.Table.from_pylist([_row(entry, schema.names[:9]) for entry in entries], schema.remove(place))
-    return table.add_column(place, schema.field(place), _instances_of(entries, schema.field(place).type))
+    names = schema.names[:9]
+    sizes = _sizes_in(instances)
+    rows = [_row(entry, names, size) for entry, size in zip(entries, sizes, strict=True)]
+    table = pa.Table.from_pylist(rows, schema.remove(place))
+    return table.add_column(place, schema.field(place), instances)
 
 
-def _instances_of(entries: list[SeriesEntry], kind: pa.ListType) -> pa.Array:
+def _instances_of(entries: list[SeriesEntry]) -> pa.ListArray:
     """Lists of instances, one for each series."""
     import pyarrow as pa
 
+    kind = instance_type()
     ends = list(accumulate((len(entry.instances) for entry in entries), initial=0))
     columns = [
-        pa.array([getattr(i, field.name) for entry in entries for i in entry.instances], field.type)
-        for field in kind.value_type
+        pa.array([getattr(i, field.name) for entry in entries for i in entry.instances], field.type) for field in kind
     ]
-    structs = pa.StructArray.from_arrays(columns, fields=list(kind.value_type))
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), structs, type=kind)
+    structs = pa.StructArray.from_arrays(columns, fields=list(kind))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), structs, type=pa.list_(kind))
 
 
-def _row(entry: SeriesEntry, names: list[str]) -> dict[str, Any]:
+def _sizes_in(instances: pa.ListArray) -> Iterator[dict[str, Any]]:
+    """The columns `_SIZES` of each list of instances, as :func:`size_of_series` defines them."""
+    import pyarrow.compute as pc
+
+    flat = instances.flatten()
+    sizes, urls = pc.fill_null(flat.field("size"), 0), flat.field("url")
+    counts = instances.value_lengths().to_pylist()
+    ends = [0, *accumulate(counts)]
+
+    def sums(values: pa.Array) -> list[int]:
+        total = [0, *pc.cumulative_sum(values).to_pylist()]
+        return [total[end] - total[start] for start, end in pairwise(ends)]
+
+    known, local, without = (
+        sums(marks.cast("int64"))
+        for marks in (pc.not_equal(sizes, 0), pc.starts_with(urls, "file:"), pc.equal(urls, ""))
+    )
+    for count, total, has_size, files, none in zip(counts, sums(sizes), known, local, without, strict=True):
+        yield {
+            "num_instances": count,
+            "size_bytes": total if has_size else None,
+            "storage": "unknown" if none else "local" if files == count else "remote",
+        }
+
+
+def _row(entry: SeriesEntry, names: list[str], sizes: dict[str, Any]) -> dict[str, Any]:
     """All values of a series but its instances."""
-    size = size_of_series(entry)
     return {
         **{name: getattr(entry, name) for name in names},
         "companions": [
@@ -219,9 +250,7 @@ def _row(entry: SeriesEntry, names: list[str]) -> dict[str, Any]:
         ],
         "notes": [{name: str(getattr(note, name)) for name in _NOTE} for note in entry.notes],
         "facts": asdict(entry.facts),
-        "num_instances": len(entry.instances),
-        "size_bytes": size.bytes,
-        "storage": size.storage,
+        **sizes,
     }
 
 

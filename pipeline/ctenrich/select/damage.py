@@ -16,14 +16,16 @@ __all__ = ["note_damage", "with_unreadable", "without_damaged"]
 
 
 def without_damaged(
-    chosen: Sequence[SeriesEntry], excluded: list[dict[str, Any]], damage: Sequence[Damage]
-) -> list[SeriesEntry]:
+    chosen: Sequence[SeriesEntry], counts: Sequence[int], excluded: list[dict[str, Any]], damage: Sequence[Damage]
+) -> list[int]:
     """Exclude the series that lack a slice because its file could not be read, or has another modality or collection.
 
     Parameters
     ----------
     chosen : sequence of SeriesEntry
-        Series that fail no rule of the query.
+        Series that fail no rule of the query; their instances are not looked at.
+    counts : sequence of int
+        The number of instances of each.
     excluded : list of dict
         Rows of excluded series; INCOMPLETE, NOT_CT or MIXED_SERIES is added to the reasons of those that lack a slice
         too, and rows for the series that are excluded now.
@@ -32,8 +34,8 @@ def without_damaged(
 
     Returns
     -------
-    list of SeriesEntry
-        The series that are left.
+    list of int
+        Positions of the series that are left.
     """
     damaged: dict[str, list[str]] = defaultdict(list)
     for item in damage:
@@ -49,15 +51,15 @@ def without_damaged(
             "patient_id": entry.patient_id,
             "study_instance_uid": entry.study_instance_uid,
             "series_instance_uid": entry.series_instance_uid,
-            "num_instances": len(entry.instances),
+            "num_instances": count,
             "reason": damaged[entry.series_instance_uid][0],
             "reasons": damaged[entry.series_instance_uid],
         }
-        for entry in chosen
+        for entry, count in zip(chosen, counts, strict=True)
         if entry.series_instance_uid in damaged
     )
     excluded.sort(key=lambda row: str(row["series_instance_uid"]))
-    return [entry for entry in chosen if entry.series_instance_uid not in damaged]
+    return [at for at, entry in enumerate(chosen) if entry.series_instance_uid not in damaged]
 
 
 def with_unreadable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from ctenrich.records import Cohort, Instance, SeriesEntry
 from ctenrich.select.cohort_file import write_cohort_table
 from ctenrich.select.lock import lock_of
 from ctenrich.select.selection import EXCLUDED_COLUMNS, Selection
+from ctenrich.select.spool import SpooledSeries
 from ctenrich.workspace import atomic_path, require_file, write_bytes
 
 if TYPE_CHECKING:
@@ -40,12 +42,28 @@ def lock_path(path: Path) -> Path:
 
 def without_local_paths(cohort: Cohort) -> Cohort:
     """Copy of a cohort in which the files of this computer have no address; those of buckets keep theirs."""
-    return replace(cohort, series=tuple(_without_local_paths(entry) for entry in cohort.series))
+    series = cohort.series
+    if isinstance(series, SpooledSeries):
+        return replace(cohort, series=series.changed(_without_local_paths, _without_paths_in))
+    return replace(cohort, series=tuple(_without_local_paths(entry) for entry in series))
 
 
 def _without_local_paths(entry: SeriesEntry) -> SeriesEntry:
     companions = tuple(replace(c, instance=_without_path(c.instance)) for c in entry.companions)
     return replace(entry, instances=tuple(map(_without_path, entry.instances)), companions=companions)
+
+
+def _without_paths_in(lists: pa.ListArray) -> pa.ListArray:
+    """:func:`_without_path` of all instances of lists."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    flat = lists.flatten()
+    columns = dict(zip(flat.type.names, flat.flatten(), strict=True))
+    columns["url"] = pc.if_else(pc.starts_with(columns["url"], "file:"), "", columns["url"])
+    structs = pa.StructArray.from_arrays(list(columns.values()), fields=list(flat.type))
+    lengths = lists.value_lengths().to_pylist()
+    return pa.ListArray.from_arrays(pa.array([0, *accumulate(lengths)], pa.int32()), structs, type=lists.type)
 
 
 def _without_path(instance: Instance) -> Instance:

@@ -11,7 +11,7 @@ from ctenrich import __version__
 from ctenrich.catalog.citations import citations_of
 from ctenrich.catalog.sql import table_names
 from ctenrich.select.selection import Selection
-from ctenrich.select.spool import heads_of
+from ctenrich.select.spool import heads_of, with_counts
 
 __all__ = ["LOCK_FORMAT", "lock_of"]
 
@@ -44,9 +44,9 @@ def lock_of(selection: Selection) -> dict[str, Any]:
             {
                 "SeriesInstanceUID": s.series_instance_uid,
                 "crdc_series_uuid": s.crdc_series_uuid,
-                "instances": s.expected_instances if s.expected_instances is not None else len(s.instances),
+                "instances": s.expected_instances if s.expected_instances is not None else count,
             }
-            for s in cohort.series
+            for s, count in with_counts(cohort.series)
         ],
     }
 

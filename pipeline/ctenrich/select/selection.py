@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -13,11 +14,11 @@ from ctenrich.catalog.queries import Query, bind, load_query
 from ctenrich.errors import InconsistencyError, UsageError
 from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
-from ctenrich.records import Cohort, Instance, SeriesEntry, SeriesFacts
+from ctenrich.records import Cohort, SeriesEntry, SeriesFacts
 from ctenrich.select.cohort_hash import sha256_in_order
 from ctenrich.select.companions import attach_companions
 from ctenrich.select.damage import note_damage, with_unreadable, without_damaged
-from ctenrich.select.spool import SeriesSpool, SpooledSeries, heads_of
+from ctenrich.select.spool import SeriesSpool, SpooledSeries, heads_of, instance_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -182,10 +183,11 @@ def _select_rows(query: Query, catalog: Catalog, parameters: Mapping[str, object
     excluded: list[dict[str, Any]] = []
     read = None
     for result in _answers(query, catalog, parameters, progress):
-        chosen, others = _divide(result, query, catalog)
-        spool.add(chosen)
-        excluded += others
+        chosen = _divide(result, query, catalog)
+        spool.add(chosen.heads, chosen.instances)
+        excluded += chosen.excluded
         read = result.bytes_read
+        del result, chosen  # before the next part is asked for
     excluded.sort(key=lambda row: str(row["series_instance_uid"]))
     return _Rows(series=spool.series(), excluded=excluded, bytes_read=read)
 
@@ -199,26 +201,47 @@ def _answers(
         yield ask(catalog, query, parameters, progress)
 
 
-def _divide(result: QueryResult, query: Query, catalog: Catalog) -> tuple[list[SeriesEntry], list[dict[str, Any]]]:
-    """The chosen series of an answer, sorted by UID, and the rows of the excluded ones."""
+@dataclass(frozen=True, kw_only=True)
+class _Divided:
+    """The series of one answer."""
+
+    heads: list[SeriesEntry]
+    """The chosen ones without their instances, sorted by UID."""
+    instances: pa.ListArray
+    """The instances of each."""
+    excluded: list[dict[str, Any]]
+
+
+def _divide(result: QueryResult, query: Query, catalog: Catalog) -> _Divided:
+    """The chosen series of an answer, and the rows of the excluded ones."""
+    import pyarrow as pa
+
     if "SeriesInstanceUID" not in result.table.column_names:
         raise UsageError(Reason.MISSING_COLUMN, f"{query.name} has no column SeriesInstanceUID")
-    # the instances of a series become Python objects only with their series, not all at once
+    # the instances stay columns: an object for each would take most of the memory
     nested = result.table["instances"] if "instances" in result.table.column_names else None
     rows = (result.table if nested is None else result.table.drop_columns(["instances"])).to_pylist()
     if nested is None and "series_url" not in result.table.column_names:
         rows = _grouped(rows, query.name)
-    chosen: list[SeriesEntry] = []
+    chosen: list[int] = []
+    heads: list[SeriesEntry] = []
     excluded: list[dict[str, Any]] = []
     for at, row in sorted(enumerate(rows), key=lambda pair: str(pair[1]["SeriesInstanceUID"])):
         reasons = _reasons(row, query.name)
         if reasons:
             excluded.append(_excluded_row(row, reasons))
         else:
-            chosen.append(_entry(row, catalog, _instances_of(row) if nested is None else _instances_in(nested[at])))
-    chosen = without_damaged(chosen, excluded, _damage_in(catalog))
-    _balance(rows, chosen, excluded)
-    return chosen, excluded
+            chosen.append(at)
+            heads.append(_entry(row, catalog))
+    if nested is None:
+        instances = _lists_of([_instances_of(rows[at]) for at in chosen])
+    else:
+        instances = _lists_in(nested.take(pa.array(chosen, pa.int64())))
+    kept = without_damaged(heads, instances.value_lengths().to_pylist(), excluded, _damage_in(catalog))
+    if len(kept) < len(heads):
+        heads, instances = [heads[at] for at in kept], instances.take(pa.array(kept, pa.int64()))
+    _balance(rows, heads, excluded)
+    return _Divided(heads=heads, instances=instances, excluded=excluded)
 
 
 def _grouped(rows: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
@@ -245,42 +268,64 @@ def _grouped(rows: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
 
 
 def _reasons(row: Mapping[str, Any], query: str) -> tuple[Reason, ...]:
+    failed = row.get("failed")
+    if not failed:
+        return ()
     try:
-        found = {Reason(code) for code in row.get("failed") or ()}
+        found = {Reason(code) for code in failed}
     except ValueError as error:
         raise UsageError(Reason.BAD_QUERY, f"{query} gives a reason that is not in the list: {error}") from None
     return tuple(reason for reason in Reason if reason in found)
 
 
-def _instances_of(row: Mapping[str, Any]) -> tuple[Instance, ...]:
+def _instances_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     if row.get("series_url"):
-        return (Instance("", row["series_url"], row.get("size_bytes")),)
-    return tuple(
-        Instance(i["SOPInstanceUID"] or "", i["url"] or "", i.get("size"), i.get("md5")) for i in row["instances"]
-    )
+        return [{"sop_instance_uid": "", "url": row["series_url"], "size": row.get("size_bytes")}]
+    return [
+        {
+            "sop_instance_uid": i["SOPInstanceUID"] or "",
+            "url": i["url"] or "",
+            "size": i.get("size"),
+            "md5": i.get("md5"),
+        }
+        for i in row["instances"]
+    ]
 
 
-def _instances_in(nested: Any) -> tuple[Instance, ...]:
-    """The instances of a list of Arrow, made from its columns."""
-    if nested.values is None or not len(nested.values):
-        return ()
-    columns = {
-        field.name: column.to_pylist()
-        for field, column in zip(nested.values.type, nested.values.flatten(), strict=True)
-    }
-    nothing = [None] * len(nested.values)
-    texts = ([text or "" for text in columns[name]] for name in ("SOPInstanceUID", "url"))
-    return tuple(map(Instance, *texts, columns.get("size", nothing), columns.get("md5", nothing)))
+def _lists_of(instances: list[list[dict[str, Any]]]) -> pa.ListArray:
+    """Lists of instances in the type of a cohort file."""
+    import pyarrow as pa
+
+    return pa.array(instances, pa.list_(instance_type()))
 
 
-def _entry(row: Mapping[str, Any], catalog: Catalog, instances: tuple[Instance, ...]) -> SeriesEntry:
+def _lists_in(nested: pa.ChunkedArray) -> pa.ListArray:
+    """The lists of a query's column ``instances`` in the type of a cohort file, made from their columns."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = instance_type()
+    lists = pa.concat_arrays([pa.array([], nested.type), *nested.chunks])
+    ends = pa.array([0, *accumulate(length or 0 for length in lists.value_lengths().to_pylist())], pa.int32())
+    flat = lists.flatten()
+    if not len(flat):
+        return pa.ListArray.from_arrays(ends, pa.array([], kind))
+    columns = {field.name: column for field, column in zip(flat.type, flat.flatten(), strict=True)}
+    nothing = pa.nulls(len(flat))
+    uid, url = (pc.fill_null(columns[name].cast(pa.string()), "") for name in ("SOPInstanceUID", "url"))
+    others = (columns.get("size", nothing), columns.get("md5", nothing), nothing)
+    values = [column.cast(field.type) for column, field in zip((uid, url, *others), kind, strict=True)]
+    return pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays(values, fields=list(kind)))
+
+
+def _entry(row: Mapping[str, Any], catalog: Catalog) -> SeriesEntry:
     known = row.get("geometry_known")
     return SeriesEntry(
         collection_id=row.get("collection_id") or "",
         patient_id=row.get("PatientID") or "",
         study_instance_uid=row.get("StudyInstanceUID") or "",
         series_instance_uid=row["SeriesInstanceUID"],
-        instances=instances,
+        instances=(),
         crdc_series_uuid=row.get("crdc_series_uuid") or "",
         geometry_known=catalog.instance_level if known is None else bool(known),
         license_short_name=row.get("license_short_name") or "",
