@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
@@ -44,13 +45,14 @@ SELECT 'nsclc_radiomics' AS collection_id, 'P' || s AS PatientID, '1.2.' || s AS
   '1.2.826.0.1.3680043.8.498.99.' || s AS FrameOfReferenceUID, uuid()::VARCHAR AS crdc_series_uuid,
   'gs://idc-open-data/0123456789-0123456789-0123456789/' || s || '/' || k || '.dcm' AS gcs_url,
   527000 AS instance_size, md5(s || '.' || k) AS instance_hash, 'CC BY 4.0' AS license_short_name
-FROM range(?) AS a(s), range(?) AS b(k)
-ORDER BY hash(s, k)
+FROM range($series) AS a(s), range($slices) AS b(k)
+WHERE hash(s, k) % $parts = $part
+ORDER BY hash(s, k) // $parts
 """
 
 
 def generate(path: Path, instances: int) -> None:
-    """A catalog of `instances` rows in shuffled order."""
+    """A catalog of `instances` rows in shuffled order, written in parts of half a million rows."""
     import duckdb
 
     from ctenrich.catalog.schema import COLUMNS, duckdb_type
@@ -58,7 +60,11 @@ def generate(path: Path, instances: int) -> None:
     with duckdb.connect(str(path)) as connection:
         columns = ", ".join(f'"{c.name}" {duckdb_type(c)}' for c in COLUMNS)
         connection.execute(f"CREATE TABLE dicom_all ({columns})")
-        connection.execute(GENERATE, [instances // SLICES, SLICES])
+        connection.execute("SET memory_limit = '1GB'")
+        parts = math.ceil(instances / 500_000)
+        for part in range(parts):
+            values = {"series": instances // SLICES, "slices": SLICES, "parts": parts, "part": part}
+            connection.execute(GENERATE, values)
         connection.execute("CREATE TABLE about AS SELECT 1 AS layout")
 
 
@@ -68,24 +74,27 @@ def child(path: Path, query: str, what: str, memory: int | None) -> None:
     from ctenrich.catalog.queries import load_query
     from ctenrich.select.files import write_cohort
     from ctenrich.select.selection import select_cohort
+    from ctenrich.select.spool import heads_of
 
     catalog = FolderCatalog(path, memory=memory)
     begin, cpu_begin = time.perf_counter(), time.process_time()
     if what == "whole":
         selection = select_cohort(query, catalog, {})
         write_cohort(selection, path.with_suffix(".parquet"))
-        tables = []
+        chosen = {s.series_instance_uid for s in heads_of(selection.cohort.series)}
     elif what == "parts":
-        tables = [part.table for part in catalog.run_in_parts(load_query(query), {})]
+        chosen = {uid for part in catalog.run_in_parts(load_query(query), {}) for uid in _chosen(part.table)}
     else:
-        tables = [catalog.run(load_query(query), {}).table]
+        chosen = _chosen(catalog.run(load_query(query), {}).table)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu_begin
-    if what == "whole":
-        chosen = sorted(s.series_instance_uid for s in selection.cohort.series)
-    else:
-        chosen = sorted({uid for table in tables for uid in _chosen(table)})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    found = {"seconds": seconds, "cpu": cpu, "peak_gb": peak, "series": len(chosen), "hash": hash(tuple(chosen))}
+    found = {
+        "seconds": seconds,
+        "cpu": cpu,
+        "peak_gb": peak,
+        "series": len(chosen),
+        "hash": hash(tuple(sorted(chosen))),
+    }
     print(json.dumps(found))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +17,16 @@ from tests.support.catalog_cases import ROOT, write_series, write_structures
 
 from ctenrich.catalog import open_catalog
 from ctenrich.catalog.folder import index_folders
+from ctenrich.catalog.image_parts import split_query
 from ctenrich.catalog.queries import load_query, parse_query
 from ctenrich.catalog.schema import arrow_schema
 from ctenrich.errors import UsageError
-from ctenrich.select.files import excluded_path, write_cohort
+from ctenrich.select.files import excluded_path, lock_path, without_local_paths, write_cohort
 from ctenrich.select.selection import Selection, select_cohort
 from ctenrich.select.spool import SpooledSeries
 
-LITTLE = 800_000
-"""Bytes for four hundred images."""
+LITTLE = 300_000
+"""Bytes for a hundred images of a part."""
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,8 @@ def selected(spec: str, out: Path, memory: int | None, parameters: dict[str, Any
 def test_parts_change_nothing(export: Path, tmp_path: Path, parameters: dict[str, Any]) -> None:
     spec, whole, parted = f"parquet:{export}", tmp_path / "whole.parquet", tmp_path / "parted.parquet"
     expected = selected(spec, whole, None, parameters)
-    found = selected(spec, parted, LITTLE, parameters)
-    assert isinstance(found.cohort.series, SpooledSeries)
+    found = selected(spec, parted, LITTLE // 3 if "patients" in parameters else LITTLE, parameters)
+    assert isinstance(found.cohort.series, SpooledSeries) == ("patients" not in parameters)  # theirs are in one part
     assert found.cohort.sha256 == expected.cohort.sha256
     assert found.excluded.equals(expected.excluded)
     assert parted.read_bytes() == whole.read_bytes()
@@ -74,6 +76,59 @@ def test_parts_change_nothing(export: Path, tmp_path: Path, parameters: dict[str
     assert len(found.cohort.series) == len(series) > 3
     assert found.cohort.series[:3] == series[:3]
     assert found.cohort.series[len(series) - 1] == found.cohort.series[-1] == series[-1]
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [300_000, *(pytest.param(memory, marks=pytest.mark.long) for memory in (9_000, 77_000, 150_000))],
+)
+def test_the_result_does_not_depend_on_the_limit(export: Path, tmp_path: Path, memory: int) -> None:
+    """From a part for every few studies to parts of a hundred images."""
+    whole, parted = tmp_path / "whole.parquet", tmp_path / "parted.parquet"
+    expected = selected(f"parquet:{export}", whole, None, {})
+    found = selected(f"parquet:{export}", parted, memory, {})
+    assert isinstance(found.cohort.series, SpooledSeries)
+    assert found.cohort.sha256 == expected.cohort.sha256
+    assert parted.read_bytes() == whole.read_bytes()
+    assert excluded_path(parted).read_bytes() == excluded_path(whole).read_bytes()
+    files = [lock_path(path).read_text().replace(path.name, "") for path in (whole, parted)]
+    assert without_time(files[0]) == without_time(files[1])
+
+
+def without_time(lock: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(lock)
+    return {key: value for key, value in found.items() if key != "time"}
+
+
+@pytest.mark.parametrize("name", ["select_ct_series", "select_nlst", "select_nsclc_radiomics"])
+def test_shipped_queries_are_divided_by_the_rows_of_single_images(name: str) -> None:
+    split = split_query(load_query(name))
+    assert split is not None
+    assert [name for name, _ in split.summaries] == ["summary_others"]
+
+
+@pytest.mark.long
+def test_a_query_without_a_step_of_single_images_is_divided_by_its_columns(export: Path) -> None:
+    shipped = load_query("select_ct_series")
+    mine = parse_query(
+        "mine", shipped.text.replace("COALESCE(SOPInstanceUID, '') AS", "CONCAT(COALESCE(SOPInstanceUID, '')) AS")
+    )
+    assert split_query(mine) is None
+    with closing(open_catalog(f"parquet:{export}", memory=600_000)) as catalog:
+        found = select_cohort(mine, catalog, {})
+        assert isinstance(found.cohort.series, SpooledSeries)
+    with closing(open_catalog(f"parquet:{export}")) as catalog:
+        expected = select_cohort(shipped, catalog, {})
+    assert found.cohort.sha256 == expected.cohort.sha256
+    assert found.excluded.equals(expected.excluded)
+
+
+def test_a_copy_without_local_paths_is_that_of_series_in_memory(export: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("whole.parquet", "parted.parquet")]
+    for path, memory in zip(paths, (None, LITTLE), strict=True):
+        selection = selected(f"parquet:{export}", path, memory, {})
+        write_cohort(replace(selection, cohort=without_local_paths(selection.cohort)), path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_a_folder_catalog_is_divided_too(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from ctenrich.catalog.crawl import (
     utf8_name,
 )
 from ctenrich.catalog.damage import Damage, find_damage
-from ctenrich.catalog.engine import duckdb_error, run_on_duckdb
+from ctenrich.catalog.engine import LEAST_MEMORY, duckdb_error, run_on_duckdb
 from ctenrich.catalog.partition import default_memory, run_in_parts
 from ctenrich.catalog.queries import Query
 from ctenrich.catalog.schema import COLUMNS, RADIOTHERAPY_COLUMNS, RADIOTHERAPY_MODALITIES, duckdb_type
@@ -518,6 +518,7 @@ class FolderCatalog:
     @property
     def version(self) -> str:
         """Hash over the UIDs and sizes of all instances, in an order that does not depend on the crawl."""
+        self._connection.execute(f"SET memory_limit = '{max(self._memory // 2, LEAST_MEMORY)}B'")
         rows = self._connection.execute(
             "SELECT coalesce(SOPInstanceUID, ''), instance_size FROM dicom_all ORDER BY ALL"
         )

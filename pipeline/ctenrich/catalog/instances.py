@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["ImageFilter", "run_with_instances"]
+__all__ = ["ImageFilter", "run_with_instances", "with_instances", "without_instances"]
 
 _COLUMN = "instances"
 _CHOSEN = "chosen_series"
@@ -71,13 +71,81 @@ def run_with_instances(
     """
     if not query.lists_instances or images is None:
         return run_on_duckdb(connection, query, parameters, local, memory)
-    judged = replace(query, text=f"SELECT * EXCEPT ({_COLUMN}) FROM (\n{query.text}\n)")  # noqa: S608 - the query itself
-    answer = run_on_duckdb(connection, judged, parameters, local, memory)
+    answer = run_on_duckdb(connection, without_instances(query), parameters, local, memory)
     lists = _instances(connection, query.name, answer.table, images)
     if lists is None:
         return run_on_duckdb(connection, query, parameters, local, memory)
+    return replace(answer, table=_with_column(query, answer.table, lists))
+
+
+def without_instances(query: Query) -> Query:
+    """The query without its list of instances."""
+    return replace(query, text=f"SELECT * EXCEPT ({_COLUMN}) FROM (\n{query.text}\n)")  # noqa: S608 - the query itself
+
+
+def with_instances(query: Query, judged: pa.Table, images: pa.Table, uids: pa.StringArray) -> pa.Table | None:
+    """Add the list of instances to an answer.
+
+    Parameters
+    ----------
+    query : Query
+        The query whose answer it is.
+    judged : pyarrow.Table
+        The answer without instances.
+    images : pyarrow.Table
+        All images that were judged: ``number`` of the series, SOPInstanceUID, gcs_url, instance_size, instance_hash,
+        the position ``x``, ``y``, ``z`` in mm and the direction cosines ``r1`` to ``r3`` and ``c1`` to ``c3``.
+    uids : pyarrow.StringArray
+        Series Instance UID of each number.
+
+    Returns
+    -------
+    pyarrow.Table or None
+        None where only the whole query knows the instances or their order.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    chosen, counts = _chosen(judged)
+    place = np.full(len(uids), -1)
+    here = pc.index_in(judged["SeriesInstanceUID"].combine_chunks(), uids).to_numpy(zero_copy_only=False)[chosen]
+    place[here] = np.arange(len(here))
+    number = place[images["number"].to_numpy()]
+    rows = np.flatnonzero(number >= 0)
+    geometry = {name: images[name].to_numpy()[rows] for name in ("x", "y", "z", *_AXES)}
+    order = _order(number[rows], geometry, counts[chosen])
+    if order is None:
+        return None
+    names = ["SOPInstanceUID", "gcs_url", "instance_size", "instance_hash"]
+    ordered = images.select(names).combine_chunks().take(pa.array(rows[order]))
+    return _with_column(query, judged, _lists([ordered[name] for name in names], counts))
+
+
+def _with_column(query: Query, answer: pa.Table, lists: pa.Array) -> pa.Table:
     place = [column.name for column in query.columns].index(_COLUMN)
-    return replace(answer, table=answer.table.add_column(place, _COLUMN, lists))
+    return answer.add_column(place, _COLUMN, lists)
+
+
+def _chosen(judged: pa.Table) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Whether each row fails no rule, and the number of its instances that are listed."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    chosen = pc.equal(pc.list_value_length(judged["failed"]), 0).to_numpy()
+    return chosen, np.where(chosen, judged["num_instances"].to_numpy(), 0)
+
+
+def _lists(columns: list[pa.ChunkedArray], counts: npt.NDArray[np.int64]) -> pa.Array:
+    """Lists of so many of the instances whose UIDs, addresses, sizes and checksums are given in order."""
+    import numpy as np
+    import pyarrow as pa
+
+    uid, url, size, md5 = map(_one, columns)
+    fields = {"SOPInstanceUID": uid, "url": url, "size": size.cast(pa.int64()), "md5": md5}
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    structs = pa.StructArray.from_arrays(list(fields.values()), list(fields))
+    return pa.ListArray.from_arrays(pa.array(offsets), structs)
 
 
 def _instances(connection: Any, name: str, judged: pa.Table, images: ImageFilter) -> pa.Array | None:
@@ -88,10 +156,8 @@ def _instances(connection: Any, name: str, judged: pa.Table, images: ImageFilter
     import duckdb
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    chosen = pc.equal(pc.list_value_length(judged["failed"]), 0).to_numpy()
-    counts = np.where(chosen, judged["num_instances"].to_numpy(), 0)
+    chosen, counts = _chosen(judged)
     rows = np.flatnonzero(chosen)
     uids = judged["SeriesInstanceUID"].take(pa.array(rows)).combine_chunks()
     connection.register(_CHOSEN, pa.table({"uid": uids, "number": pa.array(np.arange(len(rows)))}))
@@ -113,14 +179,12 @@ def _instances(connection: Any, name: str, judged: pa.Table, images: ImageFilter
         raise duckdb_error(error, name) from error
     finally:
         connection.unregister(_CHOSEN)
-    order = _order(found, counts[chosen])
+    geometry = {name: found[name].to_numpy() for name in ("x", "y", "z", *_AXES)}
+    order = _order(found["number"].to_numpy(), geometry, counts[chosen])
     if order is None:
         return None
-    fields = ["SOPInstanceUID", "url", "size", "md5"]
-    ordered = found.select(fields).take(pa.array(order)).combine_chunks()
-    columns = [_one(ordered[field]) for field in fields]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(columns, fields))
+    ordered = found.take(pa.array(order))
+    return _lists([ordered[name] for name in ("SOPInstanceUID", "url", "size", "md5")], counts)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
@@ -140,11 +204,12 @@ def _values() -> str:
     )
 
 
-def _order(images: pa.Table, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+def _order(
+    number: npt.NDArray[np.int64], geometry: Mapping[str, npt.NDArray[np.float64]], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64] | None:
     """Order of images by series, and along the slice normal as the queries compute it."""
     import numpy as np
 
-    number = images["number"].to_numpy()
     if not np.array_equal(np.bincount(number, minlength=len(counts)), counts):
         return None
     if not len(number):
@@ -153,12 +218,12 @@ def _order(images: pa.Table, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.in
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     middle = []
     for name in _AXES:
-        values = images[name].to_numpy()[by_series]
+        values = geometry[name][by_series]
         middle.append((np.minimum.reduceat(values, starts) + np.maximum.reduceat(values, starts)) / 2)
     m1, m2, m3, m4, m5, m6 = middle
     normal = (m2 * m6 - m3 * m5, m3 * m4 - m1 * m6, m1 * m5 - m2 * m4)
     length = np.sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2])
-    x, y, z = (images[name].to_numpy() for name in ("x", "y", "z"))
+    x, y, z = (geometry[name] for name in ("x", "y", "z"))
     with np.errstate(all="ignore"):
         distance = (x * normal[0][number] + y * normal[1][number] + z * normal[2][number]) / length[number]
     order = np.lexsort((distance, number))

@@ -13,6 +13,7 @@ from typing import Any
 
 from ctenrich.catalog.base import QueryResult
 from ctenrich.catalog.engine import LEAST_MEMORY, arrow_batches, duckdb_error
+from ctenrich.catalog.image_parts import SplitSession, run_in_image_parts, split_query
 from ctenrich.catalog.instances import ImageFilter, run_with_instances
 from ctenrich.catalog.queries import PARTITION, Query, bind
 from ctenrich.errors import InputError
@@ -27,6 +28,8 @@ _LARGEST_PART, _BYTES_PER_IMAGE_OF_PART = 700_000, 6000
 
 A part takes more memory than as many images at once: it is read from temporary files, beside what is already chosen.
 """
+_BYTES_PER_ROW_OF_PART = 3000
+"""The same if only the rows that a query makes of single images are written."""
 _BATCH = 100_000
 """Images that are divided into parts at a time."""
 _INSTANCES = "dicom_all"
@@ -47,8 +50,9 @@ def run_in_parts(
 ) -> Iterator[QueryResult]:
     """Run a query, for as many studies at a time as the memory allows.
 
-    The images are read once and written by part to a temporary folder, with the columns that the query names; the
-    query is then asked for each part. All images of a series are in one part, and all series of a study.
+    The images are read once and written by part to a temporary folder, and the query is then asked for each part. All
+    images of a series are in one part, and all series of a study. What is written are the rows that the first step of
+    the query makes of single images, or all columns that it names if it has no such step.
 
     Parameters
     ----------
@@ -85,8 +89,14 @@ def run_in_parts(
     if parts <= 1 or images is None:
         yield run_with_instances(connection, query, parameters, local, images, engine_memory)
         return
+    split = split_query(query) if query.partition == PARTITION else None
     with tempfile.TemporaryDirectory(prefix="ctenrich-select-") as folder:
         connection.execute(f"SET memory_limit = '{engine_memory}B'")
+        if split is not None:
+            images_of_part = min(max(memory // _BYTES_PER_ROW_OF_PART, 1), _LARGEST_PART)
+            session = SplitSession(connection, query, split, parameters, local)
+            yield from run_in_image_parts(session, Path(folder), images=images_of_part, memory=memory)
+            return
         _write_parts(connection, query, images, parts, Path(folder))
         for path in sorted(Path(folder).iterdir()):
             connection.register(_PART, ds.dataset(path, format="ipc"))

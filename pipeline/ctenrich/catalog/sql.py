@@ -37,7 +37,7 @@ from ctenrich.catalog.unnest import resolve_unnest_names
 from ctenrich.errors import UsageError, did_you_mean
 from ctenrich.reasons import Reason
 
-__all__ = ["parameter_names", "parse_statement", "qualify_tables", "table_names", "to_duckdb"]
+__all__ = ["parameter_names", "parse_statement", "qualify_tables", "table_names", "to_duckdb", "tree_to_duckdb"]
 
 _DUCKDB_TYPES = {"STRING": "VARCHAR", "INT64": "BIGINT", "FLOAT64": "DOUBLE", "BOOL": "BOOLEAN"}
 _LONGEST = 200_000
@@ -188,7 +188,38 @@ def to_duckdb(
     UsageError
         BAD_QUERY or BAD_PARAMETER.
     """
-    tree = _parsed(sql).copy()
+    return tree_to_duckdb(_parsed(sql).copy(), types, tables, columns)
+
+
+def tree_to_duckdb(
+    tree: exp.Query,
+    types: Mapping[str, str],
+    tables: Mapping[str, str],
+    columns: Mapping[str, Collection[str]] | None = None,
+) -> str:
+    """Translate the tree of a BigQuery statement, which is changed, like :func:`to_duckdb`.
+
+    Parameters
+    ----------
+    tree : sqlglot.exp.Query
+        As :func:`parse_statement` gives it.
+    types : mapping
+        BigQuery type of each parameter, e.g. ``{"collections": "ARRAY<STRING>"}``.
+    tables : mapping
+        Every table that may be read: the name as the statement writes it (in lower case) -> the DuckDB name.
+    columns : mapping, optional
+        Columns of these tables, by the name as the statement writes it (in lower case).
+
+    Returns
+    -------
+    str
+        DuckDB SQL with $parameters to bind.
+
+    Raises
+    ------
+    UsageError
+        BAD_QUERY or BAD_PARAMETER.
+    """
     resolve_unnest_names(tree, columns)
     for table in _tables(tree):
         name = _full_name(table)
