@@ -6,6 +6,7 @@ import json
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from ctenrich.inference.products import parse_segmenter
 from ctenrich.inference.registry import resolve_model
 from ctenrich.models import collection
 from ctenrich.models.collection import find_data_sets, import_collection, pull_recipe_weights
-from ctenrich.models.library import import_model, list_models
+from ctenrich.models.library import import_model, list_models, show_model, verify_model
 from ctenrich.reasons import Reason
-from ctenrich.recipes.networks import open_networks
+from ctenrich.recipes.networks import check_networks, open_networks
 from ctenrich.recipes.totalsegmentator import TaskOptions, task_recipe
 from ctenrich.recipes.weights import weights_folders
 from ctenrich.settings import SegmentSettings
@@ -116,6 +117,14 @@ def test_two_trainers_of_one_data_set_are_imported_together(tmp_path: Path) -> N
     write_dataset(folder / part.weights.subfolder.replace("ResEncUNetLPlans_8", "Plans"), 3, (1.5, 1.5, 1.5), seed=6)
     [model] = import_collection(find_data_sets(tmp_path / "r"))
     assert model.error is None
+    shown = show_model(part.weights.folder)
+    assert shown["trainers"] == sorted(path.name for path in folder.iterdir())
+    assert {row["segment"] for row in shown["classes"]} <= set(recipe.segments.values())
+    assert verify_model(part.weights.folder) == ()
+    plans = resolve_model(part.weights.folder).folder / part.weights.subfolder / "plans.json"
+    plans.write_text(plans.read_text() + " ")
+    with pytest.raises(ModelError, match="changed after its import"):
+        check_networks(replace(recipe, parts=(part,), crop=None), weights_folders())
 
 
 OWN = "Dataset001_body"

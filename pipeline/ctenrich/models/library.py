@@ -144,8 +144,12 @@ def show_model(name: str) -> dict[str, Any]:
     other = _other_kind(model)
     if other is not None and other.model_files is not None:
         return out | {"kind": other.key, **other.model_files.describe(model)}
-    stored = prepare(model)
-    return out | {"kind": stored.meta["kind"], **_nnunet_details(model, stored)}
+    models = _one_per_trainer(model)
+    stored = prepare(models[0])
+    out |= {"kind": stored.meta["kind"]}
+    if len(models) > 1:  # what their files state differs in the networks alone
+        out["trainers"] = [one.folder.name for one in models]
+    return out | _nnunet_details(model, stored)
 
 
 def _classes(name: str, plan: ModelPlan) -> list[dict[str, str]]:
@@ -387,12 +391,8 @@ def _check_import(model: ResolvedModel) -> tuple[str, str]:
         _bodypart_details(model)
         return ModelKind.BODYPART.value, ""
     stated_conventions(model)  # a published model of MR is refused by its name
-    trainers = [p.parent for p in sorted(model.folder.rglob("plans.json"))]
-    twice = len({p.name.rpartition("__")[2] for p in trainers}) < len(trainers)
-    # two trainers of one configuration are two models, of which recipes take one
-    models = [replace(model, folder=place) for place in trainers] if twice else [model]
     kinds = []
-    for one in models:
+    for one in _one_per_trainer(model):
         stored = prepare(one)
         kinds.append(str(stored.meta["kind"]))
         for configuration in stored.configurations:
@@ -400,6 +400,13 @@ def _check_import(model: ResolvedModel) -> tuple[str, str]:
             if not fits_published_labels(model.name, labels):  # a recipe gives its own names to the others
                 class_names(labels, stored.name)
     return kinds[0], ""
+
+
+def _one_per_trainer(model: ResolvedModel) -> list[ResolvedModel]:
+    """Two trainers of one configuration (total_v3 and its small form) are two models, of which recipes take one."""
+    trainers = [path.parent for path in sorted(model.folder.rglob("plans.json"))]
+    twice = len({place.name.rpartition("__")[2] for place in trainers}) < len(trainers)
+    return [replace(model, folder=place) for place in trainers] if twice else [model]
 
 
 def _replace_folder(new: Path, place: Path, old: Path) -> None:
@@ -460,13 +467,19 @@ def verify_model(name: str) -> tuple[Issue, ...]:
         if other is not None and other.model_files is not None:
             other.model_files.describe(model)
             return ()
-        stored = prepare(model)
+        found = [prepare(one) for one in _one_per_trainer(model)]
     except ModelError as error:
         return (_model_issue("model.files", name, error),)
+    return tuple(issue for stored in found for issue in _verify_stored(name, stored))
+
+
+def _verify_stored(name: str, stored: StoredModel) -> list[Issue]:
     issues: list[Issue] = []
     for configuration in stored.configurations:
         try:
-            class_names(stored.plan(configuration).labels.names, stored.name)
+            labels = stored.plan(configuration).labels.names
+            if not fits_published_labels(name, labels):  # as at import
+                class_names(labels, stored.name)
         except ModelError as error:
             issues.append(_model_issue("model.labels", f"{name}:{configuration}", error))
         for fold in stored.folds(configuration):
@@ -474,7 +487,7 @@ def verify_model(name: str) -> tuple[Issue, ...]:
                 load_weights(stored, configuration, fold)
             except ModelError as error:
                 issues.append(_model_issue("model.weights", f"{name}:{configuration}:{fold}", error))
-    return tuple(issues)
+    return issues
 
 
 def _model_issue(rule: str, about: str, error: ModelError) -> Issue:
