@@ -15,6 +15,7 @@ from ctenrich.quality.case import QualityCase, organ_mask
 from ctenrich.quality.cohort import OrganValues, compare_with_cohort
 from ctenrich.quality.finding import Finding
 from ctenrich.quality.limits import load_limits
+from ctenrich.quality.other_checks import check_products
 from ctenrich.quality.ranking import rank_cases, score_of
 from ctenrich.quality.registry import CHECKS, run_checks
 from ctenrich.quality.shape_checks import check_holes
@@ -218,6 +219,29 @@ def test_other_products_and_folds(clean: QualityCase) -> None:
     found = grave(_known(clean, others={"b": other}, agreement={"aorta": 0.5, "heart": 0.9}))
     assert found["disagreement"].sentence.startswith("heart: Dice 0.")
     assert found["folds"].organ == "aorta"
+
+
+def test_lungs_of_one_product_are_compared_with_the_lobes_of_another(clean: QualityCase) -> None:
+    """TotalSegmentator has lobes, lungmask's R231 lungs: with no organ in common neither told anything of the other."""
+    lung = clean.organs["lung_left"]
+    halves = [lung.mask.copy(), lung.mask.copy()]
+    halves[0][lung.mask.shape[0] // 2 :] = halves[1][: lung.mask.shape[0] // 2] = False
+    whole = []
+    for half in halves:
+        whole.append(np.zeros(clean.shape, bool))
+        whole[-1][lung.box] = half
+    names = ("lung_lower_lobe_left", "lung_upper_lobe_left")
+    masks = [organ_mask(name, mask, clean.spacing) for name, mask in zip(names, whole, strict=True)]
+    lobes = {mask.name: mask for mask in masks if mask is not None}
+    assert [*check_products(_known(clean, others={"lobes": lobes}), LIMITS)] == []
+    shifted = {name: replace(lobe, start=(lobe.start[0], lobe.start[1], 0)) for name, lobe in lobes.items()}
+    [found] = check_products(_known(clean, others={"lobes": shifted}), LIMITS)
+    assert (found.organ, found.check) == ("lung_left", "disagreement")
+    assert "Dice 0." in found.sentence
+    [other] = check_products(_known(clean, organs=shifted, others={"lungs": {"lung_left": lung}}), LIMITS)
+    assert other.organ in lobes
+    only_one = {"lung_upper_lobe_left": shifted["lung_upper_lobe_left"]}
+    assert [*check_products(_known(clean, others={"lobes": only_one}), LIMITS)] == []
 
 
 def test_lungs_where_the_ct_shows_none(clean: QualityCase) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -14,9 +16,17 @@ from ctenrich.records import Severity
 
 __all__ = ["check_folds", "check_products", "check_series"]
 
+_LOBES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "lung_left": ("lung_upper_lobe_left", "lung_lower_lobe_left"),
+        "lung_right": ("lung_upper_lobe_right", "lung_middle_lobe_right", "lung_lower_lobe_right"),
+    }
+)
+"""Lobes of each lung: TotalSegmentator has the lobes, lungmask's R231 the lungs, and each is a witness of the other."""
+
 
 def check_products(case: QualityCase, limits: Limits) -> Iterator[Finding]:
-    """Dice with the same organ of the other products of the series.
+    """Dice with the same organ of the other products of the series; a lung may be its lobes in one of them.
 
     Parameters
     ----------
@@ -37,6 +47,32 @@ def check_products(case: QualityCase, limits: Limits) -> Iterator[Finding]:
             if agreement < limit:
                 text = f"{name}: Dice {agreement:.2f} with {product}, less than {limit:.2f}"
                 yield below(name, "disagreement", agreement, limit, text, severity=Severity.WARNING)
+        for side, lobes in _LOBES.items():
+            one, two = _lung(case.organs, side, lobes), _lung(organs, side, lobes)
+            if one is None or two is None or (side in case.organs) == (side in organs):
+                continue
+            agreement = _dice(one, two)
+            if agreement < limit:
+                shown = side if side in case.organs else max(lobes, key=lambda lobe: case.organs[lobe].voxels)
+                text = f"{side}: Dice {agreement:.2f} of the lung and its lobes in {product}, less than {limit:.2f}"
+                yield below(shown, "disagreement", agreement, limit, text, severity=Severity.WARNING)
+
+
+def _lung(organs: Mapping[str, OrganMask], side: str, lobes: Sequence[str]) -> OrganMask | None:
+    """A lung, or its lobes together; None if there is no lung and a lobe is missing."""
+    if side in organs:
+        return organs[side]
+    if not all(lobe in organs for lobe in lobes):
+        return None
+    found = [organs[lobe] for lobe in lobes]
+    low = np.min([lobe.start for lobe in found], axis=0)
+    high = np.max([np.add(lobe.start, lobe.mask.shape) for lobe in found], axis=0)
+    mask = np.zeros(high - low, bool)
+    for lobe in found:
+        z, y, x = lobe.start - low
+        dz, dy, dx = lobe.mask.shape
+        mask[z : z + dz, y : y + dy, x : x + dx] |= lobe.mask
+    return replace(found[0], name=side, mask=mask, start=(int(low[0]), int(low[1]), int(low[2])))
 
 
 def check_folds(case: QualityCase, limits: Limits) -> Iterator[Finding]:
