@@ -11,12 +11,12 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import IO, Generic, NamedTuple, TypeVar, overload
+from typing import IO, Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MetricTable", "MetricTables", "RowSpool", "SpooledRows", "in_order"]
+__all__ = ["MetricTable", "MetricTables", "RowSpool", "SeriesValues", "SpooledRows", "in_order"]
 
 _ROWS = 20_000
 """Rows in memory."""
@@ -98,6 +98,15 @@ class RowSpool(Generic[T]):
         return self._spooled
 
 
+class SeriesValues(NamedTuple):
+    """Values of one product, each of another series, in the order in which the series were added."""
+
+    series: NDArray[np.int64]
+    """Numbers of the series, shape (n,)."""
+    values: NDArray[np.float64]
+    """Their values, shape (n,)."""
+
+
 class MetricTable(NamedTuple):
     """Values of one metric of one structure in one stratum."""
 
@@ -106,8 +115,8 @@ class MetricTable(NamedTuple):
     segment: str
     metric: str
     stratum: str
-    values: dict[str, dict[str, float]]
-    """Product -> series -> value."""
+    values: dict[str, SeriesValues]
+    """Product -> values; numbers of series are the same in all tables."""
 
 
 _RECORD = struct.Struct("=QIHd")
@@ -162,20 +171,21 @@ class MetricTables:
         whole : str
             Name of the stratum of all series.
         """
-        series, products = list(self._series), list(self._products)
+        products = list(self._products)
+        names = [whole if strata is None else strata.get(uid, "not stated") for uid in self._series]
+        numbers: dict[str, int] = {}
+        stratum_of = np.array([_number(numbers, name) for name in names], np.int64)
+        strata_names = list(numbers)
         for segment, metric in dict.fromkeys((*self._parts, *self._buffers)):
             values = self._values_of(segment, metric)
-            found: dict[str, MetricTable] = {}
-            for place, of_series, product, value in zip(
-                *(values[name].tolist() for name in ("place", "series", "product", "value")), strict=True
-            ):
-                uid = series[of_series]
-                stratum = whole if strata is None else strata.get(uid, "not stated")
-                table = found.get(stratum)
-                if table is None:
-                    table = found[stratum] = MetricTable(place, segment, metric, stratum, {})
-                table.values.setdefault(products[product], {})[uid] = value
-            yield from found.values()
+            of_rows = stratum_of[values["series"]]
+            for stratum in _in_order_of_appearance(of_rows):
+                chosen = values[of_rows == stratum]
+                found = {
+                    products[product]: _last_of_each(chosen[chosen["product"] == product])
+                    for product in _in_order_of_appearance(chosen["product"])
+                }
+                yield MetricTable(int(chosen["place"][0]), segment, metric, strata_names[stratum], found)
 
     def _values_of(self, segment: str, metric: str) -> NDArray[np.void]:
         parts = []
@@ -193,6 +203,23 @@ class MetricTables:
             self._parts.setdefault(key, []).append((place, len(buffer)))
             place += len(buffer)
         self._buffers, self._buffered = {}, 0
+
+
+def _in_order_of_appearance(numbers: NDArray[Any]) -> list[int]:
+    found, places = np.unique(numbers, return_index=True)
+    return [int(number) for number in found[np.argsort(places)]]
+
+
+def _last_of_each(rows: NDArray[np.void]) -> SeriesValues:
+    """Values of one product; of a series that was added again, the last one in the place of the first."""
+    series, values = rows["series"].astype(np.int64), rows["value"].astype(np.float64)
+    found, places, numbers = np.unique(series, return_index=True, return_inverse=True)
+    if found.size == series.size:
+        return SeriesValues(series, values)
+    last = np.empty(found.size)
+    last[numbers] = values
+    order = np.argsort(places)
+    return SeriesValues(found[order], last[order])
 
 
 def _number(known: dict[str, int], name: str) -> int:

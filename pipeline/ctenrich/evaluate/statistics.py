@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ctenrich.evaluate.spooled import MetricTable, MetricTables, in_order
+from ctenrich.evaluate.spooled import MetricTable, MetricTables, SeriesValues, in_order
 
 __all__ = [
     "ALL_SERIES",
@@ -188,7 +188,7 @@ def summarise_values(
     out = []
     for table in _tables(values, strata):
         for product, of_series in table.values.items():
-            found = np.array(list(of_series.values()))
+            found = of_series.values
             low, middle, high = np.percentile(found, (25, 50, 75))
             summary = Summary(
                 segment=table.segment,
@@ -227,9 +227,8 @@ def compare_pairs(
     made: list[tuple[int, PairedDifference]] = []
     for table in _tables(values, strata):
         for first, second in combinations(table.values, 2):
-            shared = [series for series in table.values[first] if series in table.values[second]]
-            if shared:
-                pair = np.array([[table.values[p][s] for s in shared] for p in (first, second)])
+            pair = _of_shared_series([table.values[first], table.values[second]])
+            if pair.size:
                 made.append((table.place, _difference(table, (first, second), pair, seed)))
     found = in_order(made)
     corrected: dict[int, float] = {}
@@ -257,10 +256,10 @@ def analyse_variance(
     """
     made: list[tuple[int, AnalysisOfVariance]] = []
     for table in _tables(values, strata):
-        products = table.values
-        shared = [s for s in next(iter(products.values())) if all(s in of_series for of_series in products.values())]
-        matrix = np.array([[of_series[s] for of_series in products.values()] for s in shared])
-        if len(products) > 2 and len(shared) > 2 and np.ptp(matrix - matrix[:, :1]) > 0:
+        if len(table.values) < 3:
+            continue
+        matrix = np.ascontiguousarray(_of_shared_series(list(table.values.values())).T)
+        if len(matrix) > 2 and np.ptp(matrix - matrix[:, :1]) > 0:
             made.append((table.place, _variance(table, matrix)))
     out = in_order(made)
     corrected: dict[int, float] = {}
@@ -282,6 +281,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _tables(values: Iterable[MetricValue] | MetricTables, strata: Mapping[str, str] | None) -> Iterator[MetricTable]:
     tables = values if isinstance(values, MetricTables) else tables_of(values)
     return tables.tables(strata, ALL_SERIES)
+
+
+def _of_shared_series(products: Sequence[SeriesValues]) -> Values:
+    """Values of the series that all products have, shape (products, series), in the order of the first product."""
+    first, *others = products
+    shared = np.ones(first.series.size, bool)
+    places = []
+    for other in others:
+        order = np.argsort(other.series)
+        at = np.minimum(np.searchsorted(other.series, first.series, sorter=order), other.series.size - 1)
+        places.append(order[at])
+        shared &= other.series[order[at]] == first.series
+    found = [other.values[place[shared]] for other, place in zip(others, places, strict=True)]
+    return np.stack([first.values[shared], *found])
 
 
 def _difference(table: MetricTable, names: tuple[str, str], pair: Values, seed: int) -> PairedDifference:
