@@ -72,6 +72,19 @@ class RefusedFile:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class _StoredMasks:
+    """Loads masks of a product of a run; a fraction of the size of a partial function, for a run has many."""
+
+    read: Callable[[str, Product], SegmentMasks]
+    uid: str
+    product: Product
+    workspace: Workspace
+
+    def __call__(self, number: int) -> Mask:
+        return full_mask(self.read(self.uid, self.product), number, self.workspace)
+
+
 def run_masks(workspace: Workspace, *, prefix: str = "") -> Iterator[MaskSet]:
     """Masks of every product of every series of a run; records are read again when the masks are compared.
 
@@ -92,9 +105,9 @@ def run_masks(workspace: Workspace, *, prefix: str = "") -> Iterator[MaskSet]:
         found = find_series(uid)
         return store.sorted_series(uid) if found is None else found
 
-    def load(uid: str, product: Product, number: int) -> Mask:
+    def read_masks(uid: str, product: Product) -> SegmentMasks:
         found = find_masks(uid, product)
-        return full_mask(store.masks(uid, product) if found is None else found, number, workspace)
+        return store.masks(uid, product) if found is None else found
 
     for uid in store.series():
         read = partial(read_series, uid)
@@ -109,7 +122,7 @@ def run_masks(workspace: Workspace, *, prefix: str = "") -> Iterator[MaskSet]:
                     series_instance_uid=uid,
                     read_series=read,
                     segments=lists.setdefault(segments, segments),
-                    load=partial(load, uid, known),
+                    load=_StoredMasks(read_masks, uid, known, workspace),
                     unsound=frozenset(i.object for i in masks.issues if i.severity is Severity.ERROR),
                 )
 
