@@ -508,6 +508,8 @@ def _stratum(entry: SeriesEntry, name: str) -> str:
 
 _ROW_GROUP = 65_536
 """Rows of a table in memory, and in a row group of its file."""
+_AT_ONCE = 4096
+"""Rows that are dictionaries at a time."""
 
 
 def _write_table(workspace: Workspace, name: str, rows: Iterable[dict[str, Any]], references: set[str]) -> Path:
@@ -548,5 +550,9 @@ def _tables_of_rows(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterat
     import pyarrow as pa
 
     remaining = iter(rows)
-    while part := list(islice(remaining, _ROW_GROUP)):
-        yield pa.Table.from_pylist(part, schema=schema)
+    while True:
+        parts = (list(islice(remaining, min(_AT_ONCE, _ROW_GROUP - start))) for start in range(0, _ROW_GROUP, _AT_ONCE))
+        made = [pa.Table.from_pylist(part, schema=schema) for part in parts if part]
+        if not made:
+            return
+        yield pa.concat_tables(made).combine_chunks()

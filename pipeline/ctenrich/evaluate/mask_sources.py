@@ -37,6 +37,8 @@ Mask = NDArray[np.bool_]
 _NIFTI = (".nii", ".nii.gz")
 _GRID_TOLERANCE = 0.01
 """mm by which the corners of a NIfTI image and of the series may differ."""
+_NONE: frozenset[str] = frozenset()
+"""The same empty set for all masks: another one for each takes 216 bytes."""
 _SERIES_KEPT, _MASKS_KEPT = 4, 16
 """Records of a run that are kept in memory; masks are compared series by series."""
 
@@ -123,7 +125,7 @@ def run_masks(workspace: Workspace, *, prefix: str = "") -> Iterator[MaskSet]:
                     read_series=read,
                     segments=lists.setdefault(segments, segments),
                     load=_StoredMasks(read_masks, uid, known, workspace),
-                    unsound=frozenset(i.object for i in masks.issues if i.severity is Severity.ERROR),
+                    unsound=frozenset(i.object for i in masks.issues if i.severity is Severity.ERROR) or _NONE,
                 )
 
 
