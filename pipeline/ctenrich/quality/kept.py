@@ -27,7 +27,7 @@ from ctenrich.workspace import load_record, save_record
 __all__ = ["CheckedProduct", "CheckedSeries", "find_kept", "keep", "key_of_series"]
 
 _NAME = "quality.json"
-_VERSION = "1"
+_VERSION = "2"
 """Raised when a check gives another result for the same records."""
 _OF_SERIES = tuple(SERIES_RECORDS[kind] for kind in (SortedSeries, Volume))
 _OF_PRODUCT = tuple(PRODUCT_RECORDS[kind] for kind in (SegmentMasks, SliceScores, Landmarks, Regions, DoseMeasurements))
