@@ -286,7 +286,7 @@ def _cohort_of(request: RunRequest) -> Path:
     from ctenrich.runner.creation import need_products
     from ctenrich.runner.forecast import products_of
     from ctenrich.runner.products import find_model_files
-    from ctenrich.runner.run import INPUT, Run
+    from ctenrich.runner.run import INPUT, products_of_run
     from ctenrich.select.sources import LISTS, make_cohort
 
     catalog = request.execution.catalog
@@ -294,12 +294,11 @@ def _cohort_of(request: RunRequest) -> Path:
         message = f"--catalog is for a list of series, and {request.source} is none"
         raise UsageError(Reason.BAD_PARAMETER, message, f"leave it out, or give a file of series ({', '.join(LISTS)})")
     settings = _settings_of(request.products, request.compute)
-    asked, begun = request.products, (request.out / "run.json").is_file()
-    kept = Run.open(request.out).config.products if begun else ()
-    use_mappings(settings.codes.mappings)  # after those of the run
+    asked, kept = request.products, products_of_run(request.out)
     products = products_of(asked.segmenters, asked.bodypart, kept)
-    if not begun:
+    if not (request.out / "run.json").exists():
         need_products(products)
+    use_mappings(settings.codes.mappings)
     find_model_files(asked.segmenters, asked.bodypart, kept)
     with progress_bars() as progress:
         found = make_cohort(request.source, request.out / INPUT, catalog=catalog or "idc", progress=progress)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ctenrich.codes.mappings import use_mappings
-from ctenrich.errors import UsageError
+from ctenrich.errors import CtenrichError, UsageError
 from ctenrich.inference.products import RequestedProduct
 from ctenrich.ledger.rows import ProductKey
 from ctenrich.reasons import Reason
@@ -20,7 +20,7 @@ from ctenrich.select.cohort_file import open_cohort, uids_of
 from ctenrich.settings import Settings
 from ctenrich.workspace import DIVIDED_FORMAT, FORMAT, RUN_FILE, Workspace, load_record
 
-__all__ = ["COHORT", "INPUT", "LEDGER", "STEM", "Run", "RunConfig", "added_products", "locked"]
+__all__ = ["COHORT", "INPUT", "LEDGER", "STEM", "Run", "RunConfig", "added_products", "locked", "products_of_run"]
 
 LEDGER = "ledger.sqlite"
 """Name of the ledger."""
@@ -139,6 +139,20 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def products_of_run(root: Path) -> tuple[RequestedProduct, ...]:
+    """Products of the run in a folder; none if there is no run, or one that cannot be read (:meth:`Run.open` says why).
+
+    Parameters
+    ----------
+    root : Path
+        The run's folder.
+    """
+    try:
+        return load_record(root / "run.json", RunConfig).products
+    except (CtenrichError, OSError):
+        return ()
 
 
 def added_products(
