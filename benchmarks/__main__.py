@@ -14,6 +14,7 @@ LONG = frozenset(
         "container_step",
         "dose",
         "dose_run",
+        "evaluation",
         "flow_cases",
         "fuzz",
         "gpu",

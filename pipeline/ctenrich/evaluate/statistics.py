@@ -38,7 +38,7 @@ _LEVEL = 0.05
 _RESAMPLES = 2000
 _DRAWN = 4_000_000
 """Differences that the bootstrap draws at once; the draws are the same however many."""
-_DRAWN_SINGLY = 10_000
+_DRAWN_SINGLY = 1_000
 """Series up to which the bootstrap draws every difference; of more, it draws the places of the medians."""
 _LEAST = 6
 """With fewer series that differ, Wilcoxon's test cannot give p < 0.05."""
