@@ -14,8 +14,8 @@ from ctenrich.runner.manifest_files import ManifestFiles
 from ctenrich.runner.outcome_rules import failures_that_count
 from ctenrich.runner.readiness import context_of
 from ctenrich.runner.run import Run
-from ctenrich.stages.fetch import fetched_bytes
 from ctenrich.stages.order import SERIES_STAGES, product_stages, series_output
+from ctenrich.stages.source_sizes import fetched_bytes
 from ctenrich.stages.stage import StageContext
 from ctenrich.stages.table import STAGES
 

@@ -18,12 +18,13 @@ from ctenrich.progress import SILENT, Progress
 from ctenrich.reasons import Reason
 from ctenrich.records import Companion, FetchedFile, FetchedSeries, Instance, Issue, SeriesEntry, Severity
 from ctenrich.settings import FetchSettings, Settings
+from ctenrich.stages.source_sizes import fits_quota
 from ctenrich.storage import BatchStorage, open_storage, prefers_batches
 from ctenrich.storage.base import Storage, StoredObject, Transfer, verify_file
 from ctenrich.storage.local import check_regular, local_path
-from ctenrich.workspace import Workspace, check_uid, files_below, sha256_of_file
+from ctenrich.workspace import Workspace, check_uid, sha256_of_file
 
-__all__ = ["fetch_series", "fetched_bytes", "prefetch_series"]
+__all__ = ["fetch_series", "prefetch_series"]
 
 _HASH_THREADS = 4
 
@@ -325,8 +326,8 @@ def _check_disk(wanted: Sequence[_Wanted], folder: Path, settings: FetchSettings
     copied = sum(w.size or 0 for w in wanted if not w.local or settings.copy_local)
     need = copied + 2 * sum(w.size or 0 for w in wanted)  # the volume's array and its NIfTI
     if settings.disk_quota is not None:
-        others = sum(fetched_bytes(other) for other in workspace.series_dirs() if other != folder.parent)
-        if others + need > settings.disk_quota:
+        fits, others = fits_quota(need, settings.disk_quota, folder.parent, workspace)
+        if not fits:
             message = f"the series needs about {need} bytes; the quota is {settings.disk_quota}, {others} are used"
             raise InputError(Reason.DISK_FULL, message, "raise fetch.disk_quota, or set fetch.delete_after_use")
     while not folder.exists():
@@ -334,11 +335,6 @@ def _check_disk(wanted: Sequence[_Wanted], folder: Path, settings: FetchSettings
     free = shutil.disk_usage(folder).free
     if need > free:
         raise InputError(Reason.DISK_FULL, f"the series needs about {need} bytes; {free} are free")
-
-
-def fetched_bytes(folder: Path) -> int:
-    """Return the size of the fetched objects in a series' folder, in bytes."""
-    return sum(status.st_size for _, status in files_below(folder / "source"))
 
 
 def _companion_issue(companion: Companion, error: CtenrichError) -> Issue:
