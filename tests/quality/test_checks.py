@@ -64,6 +64,10 @@ def test_an_island_has_its_size_distance_and_slice(clean: QualityCase) -> None:
     assert found.sentence.startswith("heart: 1 island with ")
     assert "the largest 5.1 mL" in found.sentence
     assert (found.slice_index, found.severity) == (z + 22, Severity.ERROR)
+    masks["heart"][z + 20 : z + 40, y + 5 : y + 30, x : x + 30] = True
+    assert "the largest 595 mL" in grave(with_masks(clean, masks))["islands"].sentence
+    masks = masks_of(clean)
+    masks["heart"][z + 20 : z + 25, y + 5 : y + 10, x : x + 5] = True
     upside_down = replace(with_masks(clean, masks), upside_down=True)
     assert grave(upside_down)["islands"].slice_index == clean.shape[0] - 1 - (z + 22)
     masks = masks_of(clean)

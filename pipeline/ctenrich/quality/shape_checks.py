@@ -82,9 +82,10 @@ def check_islands(case: QualityCase, limits: Limits) -> Iterator[Finding]:
             continue
         share = sum(i[0] for i in islands) / float(sizes.sum())
         largest = max(islands)
+        size = f"{largest[0]:.2g}" if largest[0] < 10 else f"{largest[0]:.0f}"
         text = (
             f"{organ.name}: {len(islands)} island{'' if len(islands) == 1 else 's'} with {share:.1%} of its volume, "
-            f"the largest {largest[0]:.2g} mL, {largest[1]:.0f} mm from the organ"
+            f"the largest {size} mL, {largest[1]:.0f} mm from the organ"
         )
         yield Finding(
             organ=organ.name,
