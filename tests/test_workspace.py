@@ -28,6 +28,7 @@ from ctenrich.workspace import (
     sha256_of_array,
     write_bytes,
 )
+from tests.support.flushed import record_flushes
 from tests.support.permissions import folder_of_plain_user
 
 IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -142,14 +143,7 @@ def test_listings_pass_over_files_that_others_rename_and_links(tmp_path: Path, m
 
 
 def test_a_file_that_was_promised_has_its_folder_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[str] = []
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
+    synced = record_flushes(monkeypatch)
     write_bytes(tmp_path / "small", b"1")
     assert str(tmp_path) not in synced
     write_bytes(tmp_path / "promised", b"1", durable=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.fake_stages import FakeStages, context_of
+from tests.support.flushed import record_flushes
 
 from ctenrich.errors import InputError
 from ctenrich.reasons import Reason
@@ -134,14 +135,7 @@ def test_the_folders_that_a_manifest_relies_on_are_flushed_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, stages = context_of(tmp_path), FakeStages().table()
-    synced: list[str] = []
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
+    synced = record_flushes(monkeypatch)
     run_stage(stages["first"], context, "key")
     manifest = next(n for n, name in enumerate(synced) if Path(name).name.startswith(".first.json."))
     assert {str(context.folder), str(context.folder.parent)} <= set(synced[:manifest])
@@ -214,14 +208,7 @@ def test_a_damaged_file_means_that_no_stage_is_done(joined: StageContext, conten
 
 
 def test_the_folders_are_flushed_before_the_one_file(joined: StageContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[str] = []
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
+    synced = record_flushes(monkeypatch)
     run_stage(FakeStages().table()["first"], joined, "key")
     manifest = next(n for n, name in enumerate(synced) if Path(name).name.startswith(".manifests.json."))
     series = joined.workspace.series_dir(joined.uid)
